@@ -14,6 +14,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
+        case ':stop'
+            set path 'stop'
         case ':logs'
             set path 'logs'
         case ':models'
@@ -258,6 +260,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --watch\t'Print again every 2 seconds, until Ctrl-C' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'stop'
+            set list --all\t'Stop every running node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
@@ -435,6 +441,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
+                stop\t'Save and stop running nodes' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \

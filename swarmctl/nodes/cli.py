@@ -1,4 +1,4 @@
-"""``swarmctl status`` and ``swarmctl logs``: the state of this machine's nodes, and their trainers' logs."""
+"""``swarmctl status``, ``logs`` and ``stop``: this machine's nodes, their state and their trainers' logs."""
 
 from typing import Annotated
 
@@ -33,6 +33,28 @@ def register(app: typer.Typer) -> None:
         if watch and not json:
             watch_status(one_name(name, node))
         print_status(one_name(name, node), as_json=json)
+
+    @app.command()
+    def stop(
+        names: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Node names.")] = None,
+        *,
+        all_: Annotated[bool, typer.Option("--all", help="Stop every running node.")] = False,
+        json: options.Json = False,
+    ) -> None:
+        """Save and stop running nodes.
+
+        Works like Ctrl-C in the node's terminal, and waits until the node has stopped. Without a name, stops the only
+        running node. To resume a node, use `swarmctl run --node NODE`.
+
+        \b
+        Examples:
+          swarmctl stop
+          swarmctl stop maths tea
+          swarmctl stop --all --json
+        """
+        from swarmctl.nodes.stop import stop as stop_nodes
+
+        stop_nodes(names or (), every=all_, as_json=json)
 
     @app.command()
     def logs(

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 HEADINGS = {
-    "Start": ("run", "doctor", "keys", "models", "profiles"),
+    "Start": ("run", "stop", "doctor", "keys", "models", "profiles"),
     "Watch": ("status", "logs", "rollouts"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),

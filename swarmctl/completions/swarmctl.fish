@@ -257,7 +257,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
-                --watch\t'Print again every 2 seconds, until Ctrl-C' \
+                --watch\t'Update every 2 seconds, until Ctrl-C' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'stop'
@@ -484,6 +484,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print the completion script'
         case 'status:0'
             set kind node
+        case 'stop:*'
+            set kind node
         case 'logs:0'
             set kind node
         case 'models:0'
@@ -493,8 +495,6 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind profile
         case 'profiles validate:0'
             set kind profile
-        case 'profiles import:0'
-            set kind file
         case 'keys set:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb

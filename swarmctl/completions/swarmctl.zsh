@@ -239,7 +239,7 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
-    '--watch[Print again every 2 seconds, until Ctrl-C]' \
+    '--watch[Update every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -252,7 +252,7 @@ _swarmctl__stop() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    '*:\[NODE\]...: '
+    '*:\[NODE\]...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -368,7 +368,7 @@ _swarmctl__profiles__import() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':FILE.yaml:_files'
+    ':FILE.yaml: '
 }
 
 _swarmctl__keys() {

@@ -4,15 +4,17 @@ Nothing heavy is imported here: commands import what they need when they run.
 """
 
 import ast
+import errno
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hivemind_exp.errors import NodeError
+from hivemind_exp.errors import DiskFull, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.kernel import hide_memory
 from swarmctl.completion import cli as completion
@@ -25,10 +27,13 @@ from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
 from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
+from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.swarm import cli as swarm
+from swarmctl.terminal import streams
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.safe_text import hide_keys
 from swarmctl.terminal.suggest import nearest
+from swarmctl.terminal.views import Writer
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -76,34 +81,53 @@ for name, group in {"profile": profiles.group, "key": keys.group}.items():  # al
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Prints errors; never raises."""
-    as_json = "--json" in arguments
+    streams.open_closed()
     hide_memory()
     try:
-        code = _run(arguments, as_json=as_json, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
+        code = _run(arguments, as_json="--json" in arguments, verbose=not {"-v", "--verbose"}.isdisjoint(arguments))
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output has gone. What is still buffered must not raise again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
+    except OSError as error:  # from stdout
+        streams.discard(sys.stdout)
+        code = Exit.FAILED
+        if not isinstance(error, BrokenPipeError):  # then the reader of the output wanted no more
+            print_error(_no_output(error), as_json=False)
+    if streams.is_broken(sys.stderr):
+        streams.discard(sys.stderr)
     return code
+
+
+_OF_OUTPUT = (*FULL, errno.EBADF, errno.EIO, errno.EPIPE)
+"""Why stdout cannot be written. Errors of files are reported where they are written."""
+
+
+def _no_output(error: OSError) -> NodeError:
+    kind = DiskFull if error.errno in FULL else NodeError
+    reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+    return kind(f"cannot write to standard output: {reason}", next="df -h ." if kind is DiskFull else None)
 
 
 def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     try:
         if sys.platform == "win32":
             raise NodeError("native Windows is not supported; use WSL 2", next="wsl --install")
+        _check_directory()
         result = app(list(arguments), prog_name="swarmctl", standalone_mode=False)
         if result == Exit.INTERRUPTED and not isinstance(result, Exit):
             # Typer returns this code on Ctrl-C without printing anything. The newline ends the line that shows ^C.
-            sys.stderr.write("\nInterrupted.\n")
+            Writer(sys.stderr)("")
+            Writer(sys.stderr)("Interrupted.")
         return result if isinstance(result, int) else Exit.DONE
     except NodeError as error:
         print_error(error, as_json=as_json)
         return exit_code(error)
-    except BrokenPipeError:
-        raise
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_OUTPUT:
+            raise
+        known = _refused_by_the_system(error)
+        print_error(known, as_json=as_json)
+        return exit_code(known)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("Interrupted.\n")
+        Writer(sys.stderr)("Interrupted.")
         return Exit.INTERRUPTED
     except Exception as error:  # last resort: one line instead of a traceback
         usage = _usage_error(error)
@@ -111,6 +135,19 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
             raise
         print_error(usage or _defect(error), as_json=as_json)
         return Exit.USAGE if usage else Exit.FAILED
+
+
+def _check_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise NodeError("the current directory no longer exists", next="cd") from error
+
+
+def _refused_by_the_system(error: OSError) -> NodeError:
+    if error.filename is None:
+        return NodeError(f"the system refused an operation: {foreign(error)}")
+    return explained(error, Path(os.fsdecode(error.filename)), "access")
 
 
 def _usage_error(error: Exception) -> UsageError | None:

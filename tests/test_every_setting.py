@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from pydantic import BaseModel
 
 from hivemind_exp.config import Config
@@ -80,7 +81,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.max_grad_norm": (see.stepped, STEP, 1.0, 1e-7),
     "train.micro_batch": (see.stepped, STEP, 1, 4),
     "train.max_lag": (see.stepped, STEP, 4, 1),
-    "train.beta": (see.stepped, STEP, 0.0, 0.5),
+    "train.beta": (see.stepped, STEP, 0.1, 0.5),
     "train.off_policy_weight": (see.stepped, STEP, 1.0, 0.1),
     "train.peer_loss": (see.stepped, STEP, "sapo", "f_tis"),
     "train.teacher_loss": (see.stepped, STEP, "gated", "luffy"),
@@ -88,6 +89,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "eval.questions": (see.part("questions"), SHORT, 1, 2),
     "checkpoint.every": (see.part("checkpoints"), SHORT, 1, 2),
     "checkpoint.keep": (see.part("kept"), SHORT | {"game": {"rounds": 3, "groups": 1}}, 2, 3),
+    "journal.keep_rounds": (see.part("journaled"), SHORT | {"game": {"rounds": 4, "groups": 1, "group_size": 2}}, 1, 0),
     "warmup.steps": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.batch": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.learning_rate": (see.warmed, {"warmup": {"steps": 1}}, 1e-3, 1e-2),
@@ -177,6 +179,15 @@ def with_value(base: dict[str, Any], path: str, value: Any, files: dict[str, Pat
     for name, file in files.items():
         text = text.replace(f'"{name}"', json.dumps(str(file)))
     return Config.model_validate_json(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Use one thread: more slow tiny models down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

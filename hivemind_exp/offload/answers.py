@@ -18,7 +18,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.api.chat import ChatAnswer
-from hivemind_exp.offload.api.dialect import SamplingParams, most_tokens
+from hivemind_exp.offload.api.dialect import PLAIN, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.prices import PromptBound, worst_case
@@ -260,6 +260,7 @@ class BilledClient:
         """
         sampling, rejected = self.sampling, service.client.style.unsupported_params
         values = {"reasoning_effort": sampling.reasoning_effort, "service_tier": sampling.service_tier}
+        values |= {name: f"{value:g}" if sampling.plain else None for name, value in PLAIN.items()}
         values["temperature"] = None if sampling.temperature == 1 else f"{sampling.temperature:g}"
         for name in sorted(rejected & values.keys()):
             if values[name] is not None:

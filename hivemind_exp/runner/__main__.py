@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from hivemind_exp.events import Emit
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
-DISK_FULL_STATUS = 28
-"""Exit status if not even the error could be written: errno.ENOSPC."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Exit statuses if not even the error could be written: the disk is full, or a quota or a limit on files is reached."""
 
 _PATIENCE_S = 30.0
 """Seconds to wait for a peer to send the charter."""
 
 
 def main() -> int:
-    """Do what the line asks. Returns the exit status: 0 done or stopped, 1 failed, 28 failed on a full disk."""
+    """Do what the line asks. Returns the exit status: 0 done or stopped, 1 failed, or one of ``DISK_FULL``."""
     hide_memory()
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
@@ -58,8 +58,8 @@ def main() -> int:
         emit = RunRecorder(files.run, EventLog(files.events))
         return _run(order, secrets, emit, stop)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return DISK_FULL_STATUS
+        if error.errno in DISK_FULL:
+            return error.errno
         raise
 
 
@@ -167,8 +167,11 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
         return _out_of_memory("this machine", order)
     if "MPS backend out of memory" in text:
         return _out_of_memory("the Apple GPU", order)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("no space left in the node's directory", next=f"df -h {shlex.quote(order['node_dir'])}")
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        limited = error.errno == errno.EFBIG
+        what = "a limit on the size of files (ulimit -f)" if limited else "no space left"
+        following = "ulimit -f unlimited" if limited else f"df -h {shlex.quote(order['node_dir'])}"
+        return DiskFull(f"cannot write the node's directory: {what}", next=following)
     return explain_refusal(error)
 
 

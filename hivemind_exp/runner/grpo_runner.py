@@ -90,6 +90,7 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
+        self._needs_secret = make_tasks is None and not config.node.fresh
         self._peer_context = peer_context
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
@@ -190,8 +191,7 @@ class GRPORunner:
             offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
-        has_secret = config.node.fresh or self._make_tasks is not make_mixture or self._files.secret_file.exists()
-        if journal.evaluations() and not has_secret:
+        if self._needs_secret and not self._files.secret_file.exists() and journal.evaluations():
             message = (
                 "the node's file named secret is missing, so a new one is created. The held-out questions are new: "
                 "accuracy cannot be compared with that of earlier rounds"

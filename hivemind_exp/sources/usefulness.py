@@ -19,6 +19,8 @@ ROUNDS_IN_VAIN = 3
 COMPLETIONS_IN_VAIN = 64
 """A paid provider is not asked any more after this many rounds in a row, with at least this many completions, that
 taught nothing. A model that answers 1 question in 20 correctly gets that far in 4 of 100 cases."""
+_FEW = 8
+"""Fewer completions than this that teach nothing are not reported: they may be wrong by chance."""
 _MOST = 0.5
 """Share of a round's completions from which a fault of their form is reported, even if others taught something."""
 _CUT, _UNTAGGED, _WRONG = "cut at the length limit", "correct but not in the requested format", "wrong"
@@ -59,12 +61,13 @@ class UsefulnessCheck:
         )
         if learned:
             self._vain.pop(provider, None)
-            if reason in (_CUT, _UNTAGGED) and times >= _MOST * len(pairs):
+            if reason in (_CUT, _UNTAGGED) and times >= max(_FEW, _MOST * len(pairs)):
                 self._warn(reason, provider, f"{text}. {advice}")
             return
         rounds, completions = self._vain[provider]
         self._vain[provider] = rounds, completions = rounds + 1, completions + len(pairs)
-        self._warn("nothing", provider, f"{text}; none of them teaches this node anything. {advice}")
+        if completions >= _FEW:
+            self._warn("nothing", provider, f"{text}; none of them teaches this node anything. {advice}")
         if rounds >= ROUNDS_IN_VAIN and completions >= COMPLETIONS_IN_VAIN:
             why = f"none of its last {completions} completions, in {rounds} rounds, taught this node anything"
             self.source.set_aside(provider, f"{why}; most are {reason}", command)

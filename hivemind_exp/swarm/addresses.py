@@ -12,6 +12,9 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 
 PORT_FILE = "port"
+"""Has the port that is in a node's invitations. Every start tries it."""
+_OTHER_PORT_FILE = "port-now"
+"""Has the port of a run that found the first one in use."""
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
 """Prefixes of interfaces whose addresses are only valid on one machine."""
 LOOPBACK = "127.0.0.1"
@@ -31,9 +34,18 @@ def kept_port(directory: Path, settings: SwarmConfig) -> int:
 
 
 def read_port(directory: Path) -> int | None:
-    """Return the port saved in ``directory``, or None if there is none."""
+    """Return the port of a node's latest run, or None if there is none."""
+    return _port_in(directory / _OTHER_PORT_FILE) or invited_port(directory)
+
+
+def invited_port(directory: Path) -> int | None:
+    """Return the port that is in a node's invitations, or None if there is none."""
+    return _port_in(directory / PORT_FILE)
+
+
+def _port_in(path: Path) -> int | None:
     try:
-        port = int((directory / PORT_FILE).read_text(encoding="ascii"))
+        port = int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return port if 0 < port < 65536 else None
@@ -92,7 +104,8 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
     Without it, the daemon would start on another daemon's port and report no error.
 
     Args:
-        wanted: the port, or 0 for the one saved in ``path``. If the saved port is in use, choose another and save it.
+        wanted: the port, or 0 for the one saved in ``path``. If that is in use, choose another for this run. The next
+            run tries the saved port again.
 
     Raises:
         SwarmError: ``wanted`` is in use.
@@ -106,11 +119,15 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
                 f"cannot use port {wanted}: {error.strerror}",
                 next="swarmctl run --set swarm.port=0",
             ) from error
-    with contextlib.suppress(OSError, ValueError, OverflowError):
-        return _hold(host, int(path.read_text(encoding="ascii")))
+    other, saved = path.with_name(_OTHER_PORT_FILE), _port_in(path)
+    if saved is not None:
+        with contextlib.suppress(OSError):
+            held = _hold(host, saved)
+            other.unlink(missing_ok=True)
+            return held
     port = _hold(host, 0)
     with contextlib.suppress(OSError):
-        atomic_write.write(path, f"{port.getsockname()[1]}\n")
+        atomic_write.write(path if saved is None else other, f"{port.getsockname()[1]}\n")
     return port
 
 

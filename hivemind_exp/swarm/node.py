@@ -19,6 +19,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
 from hivemind_exp.swarm.dht.overlay import reap
+from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread, no_charter
 from hivemind_exp.swarm.transfer.bundle_store import Received
 
@@ -49,6 +50,7 @@ class SwarmNode(SwarmThread):
             self._emit(WarningEvent(code="leftovers", message=message))
         self._held = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._port, self._born_ms = self._held.getsockname()[1], int(time.time() * 1000)
+        self._tell_of_another_port(addresses.invited_port(self._directory))
         self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
         self._thread.start()
         if not self.joined.wait(START_S + JOIN_S) or self.failure is not None:
@@ -56,6 +58,18 @@ class SwarmNode(SwarmThread):
             self.close()
             why = f"{type(failure).__name__}: {foreign(failure)}" if failure is not None else "it does not respond"
             raise SwarmError(f"cannot start hivemind's daemon p2pd: {why}", next="swarmctl doctor swarm") from failure
+
+    def _tell_of_another_port(self, invited: int | None) -> None:
+        """Warn if this run does not use the port that is in the node's invitations."""
+        if self._settings.port or invited in (None, self._port):
+            return
+        line = Invitation(self._swarm, addresses.own_addresses(self.peer_id, self._port, self._settings))
+        message = (
+            f"port {invited} is in use, so this run uses port {self._port}, and this node's address in earlier "
+            f"invitations does not work. The next run tries port {invited} again. New invitation: "
+            f"swarmctl run --join {line}"
+        )
+        self._emit(WarningEvent(code="port_changed", message=message))
 
     def addresses(self) -> tuple[str, ...]:
         """Return this node's addresses for an invitation, those with the widest reach first. Each ends in /p2p/PEER."""

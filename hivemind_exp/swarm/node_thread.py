@@ -26,6 +26,7 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
 )
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.clock_skew import MOST_SKEW_S, describe_skew, median_skew
 from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
@@ -52,7 +53,6 @@ _WATCHDOG_S = 5.0
 _SILENCES = 3
 """A daemon that does not answer this many checks in a row is killed."""
 _SAVE_S = 60.0
-_MOST_SKEW_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ class SwarmThread:
         self._stopping = False
         self._told: set[str] = set()
         self._alive_before = -1
+        self._skew_told = 0.0
 
     # --- called by the trainer's side
 
@@ -317,11 +318,10 @@ class SwarmThread:
         if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
             message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
             self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
-        skews = sorted(overlay.skews.values())
-        if len(skews) >= 2 and abs(ahead := skews[len(skews) // 2]) > _MOST_SKEW_S:
-            direction = "behind" if ahead > 0 else "ahead of"
-            message = f"this machine's clock is {abs(ahead):.0f} s {direction} its peers' clocks; synchronize it"
-            self._tell(WarningEvent(code="clock_skew", message=message))
+        ahead = median_skew(overlay.skews.values())
+        if abs(ahead - self._skew_told) > MOST_SKEW_S:
+            self._skew_told = ahead
+            self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
         since = time.time() - 2 * HEARTBEAT_S
         alive = sum(seen > since for seen in self.last_seen().values())
         if alive != self._alive_before:

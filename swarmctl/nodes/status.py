@@ -97,7 +97,8 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
             progress.apply(event)
     if progress.round is None:
         progress.round = rounds_finished(files)
-    unverified = sum(event.get("unverified") or 0 for event in all_of(files.events, "workers"))
+    lost = all_of(files.events, "workers")
+    unverified = sum(event.get("unverified") or 0 for event in lost) if files.events.exists() else None
     running = locks.is_held(files.lock)
     holder = (read_json(files.lock) or {}) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}

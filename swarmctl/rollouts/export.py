@@ -1,7 +1,6 @@
 """``swarmctl rollouts export``: one row per completion, as JSON lines or Parquet."""
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from hivemind_exp import atomic_write
-from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, node_with_journal, rollouts
-from swarmctl.storage.disk_errors import NO_SPACE, checked_target, disk_errors
+from swarmctl.storage.disk_errors import checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 
@@ -61,21 +60,12 @@ def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -
 
 @contextmanager
 def _opened(target: Path | None) -> Iterator[BinaryIO]:
-    """Yield the file to write, or stdout. Raises NodeError if writing fails."""
+    """Yield the file to write, or stdout. Raises NodeError if the file cannot be written, OSError if stdout cannot."""
     if target is not None:
         with disk_errors(target), atomic_write.new_file(target, None) as file:
             yield file
         return
-    try:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What is still buffered must not fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        kind_of_error = DiskFull if error.errno in NO_SPACE else NodeError
-        raise kind_of_error(f"cannot write to standard output: {error.strerror}", next="df -h .") from error
+    yield sys.stdout.buffer
 
 
 def _write_lines(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:

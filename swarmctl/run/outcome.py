@@ -1,6 +1,6 @@
 """Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
-import errno
+import os
 import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, DiskFull, NodeError, OutOfMemory
+from hivemind_exp.errors import CheckpointError, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit, exit_code
@@ -24,6 +24,7 @@ from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath
+from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.terminal.progress import RunView
 
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
@@ -113,9 +114,10 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     """
     if progress.error is not None:
         return trainer.reported(progress.error)
-    if ending.returncode == errno.ENOSPC:
-        root = files.root
-        return DiskFull(f"no space left in {shown(root)}", next=f"df -h {shlex.quote(str(root))}")
+    if not files.root.is_dir():
+        return NodeError(f"the node's directory was deleted while it ran: {shown(files.root)}")
+    if ending.returncode in FULL:
+        return explained(OSError(ending.returncode, os.strerror(ending.returncode)), files.root, "write")
     log = f"(log: {shown(files.log)})"
     if ending.returncode == -signal.SIGKILL:
         return OutOfMemory(

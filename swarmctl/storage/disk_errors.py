@@ -1,15 +1,18 @@
 """Turn write failures into errors that users can act on."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
+FULL = (*NO_SPACE, EFBIG)
+"""Nothing can be written; the last one is a limit on the size of files."""
 
 
 @contextlib.contextmanager
@@ -18,11 +21,23 @@ def disk_errors(root: Path, verb: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"cannot {verb} {shown(root)}: {error.strerror}"
-        existing = shlex.quote(str(next(path for path in (root, *root.parents) if path.exists())))
-        if error.errno in NO_SPACE:
-            raise DiskFull(message, next=f"df -h {existing}") from error
-        raise NodeError(message, next=f"ls -ld {existing}") from error
+        raise explained(error, root, verb) from error
+
+
+def explained(error: OSError, root: Path, verb: str) -> NodeError:
+    """Return the error for an OSError that happened below ``root``, with a command that helps."""
+    existing = next((path for path in (root, *root.parents) if os.path.lexists(path)), Path("."))
+    place = shlex.quote(str(existing))
+    if error.errno == EFBIG:
+        return DiskFull(
+            f"cannot {verb} {shown(root)}: a limit on the size of files (ulimit -f)", next="ulimit -f unlimited"
+        )
+    if error.errno in NO_SPACE:
+        with contextlib.suppress(OSError):
+            if (disk := os.statvfs(existing)).f_files and not disk.f_favail:
+                return DiskFull(f"cannot {verb} {shown(root)}: the disk has no inodes left", next=f"df -i {place}")
+        return DiskFull(f"cannot {verb} {shown(root)}: {error.strerror}", next=f"df -h {place}")
+    return NodeError(f"cannot {verb} {shown(root)}: {error.strerror}", next=f"ls -ld {place}")
 
 
 def checked_target(path: Path, *, yes: bool, again: str) -> Path:

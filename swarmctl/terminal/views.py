@@ -3,9 +3,10 @@
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal import sentences
@@ -24,7 +25,7 @@ _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
 
 
 class Writer:
-    """Writes lines for people. A closed stream does not end the run.
+    """Writes lines for people. A closed stderr does not end the run.
 
     On a terminal, sentences are wrapped between words, but never between a number and its unit. An indented line is a
     command to paste and is not wrapped.
@@ -36,7 +37,8 @@ class Writer:
     def __call__(self, text: str, indent: str | None = None) -> None:
         """Write a line. With ``indent``, an indented line is wrapped, too, and ``indent`` starts its other lines."""
         text = one_line(text) if text.startswith(" ") and indent is None else self.folded(text, indent or "")
-        with suppress(OSError, ValueError):  # a closed pipe or terminal, a closed file object
+        # What is said on stderr may be lost: a closed pipe or terminal, a closed file object. Data on stdout may not.
+        with nullcontext() if self.stream is sys.stdout else suppress(OSError, ValueError):
             self.stream.write(encodable(text, self.stream.encoding) + "\n")
             self.stream.flush()
 

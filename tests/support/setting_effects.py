@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -184,10 +185,17 @@ def played(config: Config, root: Path) -> dict[str, Any]:
         "kept": len(list((root / "checkpoints").glob("*"))),
         "batches": batches,
         "threads": used,
+        "journaled": _journaled(root),
         "error": error,
         "files": sorted(path.name for path in root.iterdir()),
         "requests": list(_Recorder.requests) if config.offload.provider != "off" else [],
     }
+
+
+def _journaled(root: Path) -> list[int]:
+    """Return the rounds whose completions are in a node's journal."""
+    with closing(sqlite3.connect(root / "journal.sqlite")) as database:
+        return [round_ for (round_,) in database.execute("SELECT DISTINCT round FROM completions ORDER BY round")]
 
 
 def part(name: str) -> Observer:

@@ -112,7 +112,7 @@ class Courier:
                     raise FetchFailed("sent an unexpected size")
                 content = await _read(reader, announced)
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
-            raise _Broken(f"the transfer failed ({type(error).__name__})") from error
+            raise TransferBroken(f"the transfer failed ({type(error).__name__})") from error
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
             raise FetchFailed("sent content with another hash")
         return content
@@ -199,7 +199,7 @@ class _Away(FetchFailed):
     """The peer cannot be reached."""
 
 
-class _Broken(FetchFailed):
+class TransferBroken(FetchFailed):
     """The transfer began, but did not end."""
 
 
@@ -273,7 +273,7 @@ class BundleFetcher:
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)
-            if isinstance(failed, _Broken):  # is it gone or frozen, or does it just not serve?
+            if isinstance(failed, TransferBroken):  # is it gone or frozen, or does it just not serve?
                 author.was_away = not await self.check(overlay, peer)
             pause = growing(author.failures - 1, first=_FIRST_PAUSE_S, longest=_LONGEST_PAUSE_S)
             author.until = time.monotonic() + jittered(pause, 0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,8 @@ from hivemind_exp.offload import engine as offloading
 from hivemind_exp.offload import router as routing
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.providers import Group
-from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, endpoint, engine, order, real_chats
+from hivemind_exp.rollouts.types import Kind
+from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order, real_chats
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import ODD, TRANSIENT, Fault
 from tests.support.fake_api.ledger import Outcome
@@ -104,6 +106,21 @@ def test_slot_without_usable_answers_is_given_up(tmp_path: Path) -> None:
     assert len(rig.texts()["question 1"]) == 2
     assert [event["lost"] for event in rig.events.of("spend")] == [0, 2, 0]  # the probe; what failed; what worked
     assert asked == 1 + 6  # not for each of its slots
+
+
+def test_a_server_that_may_not_sample_the_plain_policy_is_reported(tmp_path: Path) -> None:
+    plain = replace(SAMPLING, plain=True)
+    with (
+        api_server(rejects=("top_k", "min_p")) as server,
+        engine(tmp_path, endpoint(server.base_url), sampling=plain, kind=Kind.POLICY_TEXT) as rig,
+    ):
+        rig.run([order(0)])
+    assert len(rig.texts()["question 0"]) == 4
+    told = [event["message"] for event in rig.events.of("warning") if event["code"] == "parameter_dropped"]
+    assert sorted(message.partition("; ")[0] for message in told) == [
+        "box:test-model does not accept min_p = 0",
+        "box:test-model does not accept top_k = -1",
+    ]
 
 
 def test_parameters_adapt_to_what_the_server_rejects(tmp_path: Path) -> None:

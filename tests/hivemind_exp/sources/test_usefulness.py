@@ -100,6 +100,14 @@ def test_few_completions_need_more_rounds() -> None:
     assert len(remote.aside) == 1
 
 
+def test_a_few_wrong_completions_are_not_reported() -> None:
+    usefulness, _, events = check()
+    usefulness.count(0, [group(WRONG, 7)], [])
+    assert events.all == []
+    usefulness.count(1, [group(WRONG, 1)], [])
+    assert len(events.of("warning")) == 1
+
+
 def test_faults_of_form_are_said_even_if_some_completions_teach() -> None:
     usefulness, remote, events = check()
     usefulness.count(0, [group(WRONG, 20, truncated=True), group(RIGHT, 4)], [row(1.0)])

@@ -16,7 +16,7 @@ from hivemind_exp.swarm.charter import MILLION, Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew, pinned
 from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
-from tests.support.charters import FILE, WORDS, charter, words
+from tests.support.charters import FILE, charter, words
 
 FACTS = (
     TaskFacts("spell_backward", None, None, "reasoning-gym 0.1.25"),
@@ -68,9 +68,10 @@ def test_nodes_with_the_same_questions_may_join(
 
 def test_tasks_and_game_come_from_the_charter() -> None:
     before = Config.model_validate({"tasks": ["sapo"], "game": {"groups": 3, "group_size": 2, "rounds": 7}})
-    alone = charter(tasks=(words(weight_ppm=MILLION),), group_size=16)
+    params = {"min_word_len": 3}
+    alone = charter(tasks=(words(params=params, weight_ppm=MILLION),), group_size=16)
     config = applied(alone, before)
-    assert config.tasks == [TaskConfig(name="spell_backward", params=WORDS.params)]
+    assert config.tasks == [TaskConfig(name="spell_backward", params=params)]
     assert (config.game.kind, config.game.group_size, config.game.groups, config.game.rounds) == ("sampling", 16, 3, 7)
     assert config.model_copy(update={"tasks": before.tasks, "game": before.game}) == before
     assert Config.model_validate_json(config.model_dump_json()) == config

@@ -46,7 +46,7 @@ def play(order: Connection, log: Path, namespace: str | None) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the trainer's life line
-    grpo_runner.make_mixture = lambda *_: PacedRewards()  # type: ignore[assignment]
+    grpo_runner.make_mixture = lambda *_, **__: PacedRewards()  # type: ignore[assignment]
     status = trainer.main()
     sys.stdout.flush()
     os._exit(status)

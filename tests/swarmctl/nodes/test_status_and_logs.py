@@ -25,6 +25,7 @@ from hivemind_exp.events import (
     StepEvent,
     StopEvent,
     WarningEvent,
+    WorkersEvent,
     discard,
 )
 from hivemind_exp.journal.journal import Journal
@@ -196,12 +197,24 @@ def test_status_without_the_log(
     for _ in range(2):
         assert cli.run(["status", "--json"]) == Exit.DONE
         rows += json.loads(capsys.readouterr().out)["nodes"]
-        for measured in ("round_seconds", "tokens_per_second", "share_seconds"):
+        for measured in ("round_seconds", "tokens_per_second", "share_seconds", "unverified"):  # only in the log
             rows[-1].pop(measured)
         node.events.unlink(missing_ok=True)
     assert rows[0] == rows[1]
     assert (rows[1]["state"], rows[1]["round"], rows[1]["accuracy_after"]) == (state, 2, 0.5)
     assert rows[1]["error"] == ({"code": "x", "message": "it broke"} if reason == "error" else None)
+
+
+def test_status_counts_completions_that_could_not_be_verified(
+    node: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit = EventLog(node.events)
+    for replaced, unverified in ((2, 0), (3, 1)):
+        emit(WorkersEvent(replaced=replaced, unverified=unverified))
+    assert cli.run(["status", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["unverified"] == 1
+    assert cli.run(["status"]) == Exit.DONE
+    assert "1 completion could not be verified" in capsys.readouterr().out
 
 
 def test_a_node_that_does_not_exist(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import AT_ONCE, BundleFetcher, FetchFailed, cancel_all
+from hivemind_exp.swarm.transfer.courier import AT_ONCE, BundleFetcher, FetchFailed, TransferBroken, cancel_all
 
 
 @dataclass
@@ -22,6 +22,10 @@ class Somewhere:
     neighbours: set[str]
     asked: list[str] = field(default_factory=list)
     broken: bool = False
+    frozen: bool = False
+    """Whether transfers begin and do not end."""
+    answers: bool = True
+    """Whether peers answer pings."""
 
     async def connect(self, _overlay: Any, peer: str) -> bool:
         self.asked.append(peer)
@@ -29,11 +33,13 @@ class Somewhere:
         return peer in self.neighbours
 
     async def check(self, _overlay: Any, _peer: str) -> bool:
-        return True
+        return self.answers
 
     async def fetch(self, *_: Any) -> bytes:
         if self.broken:
             raise FetchFailed("busy")
+        if self.frozen:
+            raise TransferBroken("the transfer failed")
         return b"bundle"
 
 
@@ -76,5 +82,29 @@ def test_neighbors_are_asked_before_a_crowd_of_new_peers(monkeypatch: pytest.Mon
         assert place.asked[0] == friends[0]
         assert [received.peer for received in inbox.take()] == [friends[0]]
         await cancel_all(list(fetching.running.values()))
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_only_a_peer_that_was_gone_is_asked_again_at_once(answers: bool) -> None:
+    """A frozen peer is asked again when it answers; one that answers, but does not serve, only after a pause."""
+    place, inbox = Somewhere({"friend"}, frozen=True, answers=answers), BundleInbox(lambda _: True)
+
+    async def live() -> None:
+        fetching = BundleFetcher(
+            place,  # type: ignore[arg-type]
+            BundleStore(),
+            inbox,
+            connect=place.connect,
+            check=place.check,
+            on_room=lambda: None,
+        )
+        await settle(place, fetching, [word("friend")])
+        assert inbox.take() == []
+        place.frozen = False
+        fetching.forgive("friend")
+        await settle(place, fetching, [word("friend")])
+        assert [received.peer for received in inbox.take()] == ([] if answers else ["friend"])
 
     asyncio.run(live())

@@ -1,0 +1,69 @@
+"""A node's port: kept for its invitations, and what happens while another program uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import SwarmConfig
+from hivemind_exp.events import Event
+from hivemind_exp.swarm.addresses import LOOPBACK, PORT_FILE, invited_port, read_port, take
+from hivemind_exp.swarm.clock_skew import describe_skew, median_skew
+from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.invitation import parse
+from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm.node_thread import SwarmThread
+
+
+def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:
+    def taken() -> Any:
+        return take(0, tmp_path / PORT_FILE, loopback=True)
+
+    with taken() as first:
+        port = first.getsockname()[1]
+        with taken() as second:
+            other = second.getsockname()[1]
+            assert (read_port(tmp_path), invited_port(tmp_path)) == (other, port)
+            assert other != port
+    with taken() as third:
+        assert third.getsockname()[1] == port
+        assert read_port(tmp_path) == invited_port(tmp_path) == port
+
+
+@pytest.mark.parametrize(
+    ("invited", "set_port", "told"), [(4001, 0, True), (4002, 0, False), (None, 0, False), (4001, 4002, False)]
+)
+def test_the_new_invitation_is_said(invited: int | None, set_port: int, told: bool) -> None:
+    events: list[Event] = []
+    peer, swarm = Identity.generate().peer_id, "0f" * 32
+    node: Any = SimpleNamespace(
+        _settings=SwarmConfig(port=set_port, loopback=True), _port=4002, _swarm=swarm, peer_id=peer, _emit=events.append
+    )
+    SwarmNode._tell_of_another_port(node, invited)
+    assert len(events) == told
+    if told:
+        message = events[0].model_dump()["message"]
+        assert message.startswith("port 4001 is in use, so this run uses port 4002")
+        line = parse(message.partition("--join ")[2])
+        assert (line.charter, line.addresses) == (swarm, (f"/ip4/{LOOPBACK}/tcp/4002/p2p/{peer}",))
+
+
+def test_clock_skew_is_said_each_time_it_changes() -> None:
+    events: list[Event] = []
+    thread: Any = SimpleNamespace(
+        _skew_told=0.0, _emit=events.append, _alive_before=0, last_seen=dict, book=SimpleNamespace(foreign_seq=None)
+    )
+    for ahead in (1, 2.9, 10, 11, 12, 20, 19, -6, -6, 0, 0):
+        overlay: Any = SimpleNamespace(skews={"a": ahead, "b": ahead}, neighbours=())
+        SwarmThread._watch(thread, overlay)
+    assert [event.model_dump()["message"].removeprefix("this machine's clock ") for event in events] == [
+        "is 10 s behind its peers' clocks; synchronize it",
+        "is 20 s behind its peers' clocks; synchronize it",
+        "is 6 s ahead of its peers' clocks; synchronize it",
+        "agrees with its peers' clocks again",
+    ]
+    assert (median_skew([100.0]), median_skew([1.0, 9.0, 2.0])) == (0.0, 2.0)
+    assert "agrees" in describe_skew(3.0)

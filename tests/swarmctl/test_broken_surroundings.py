@@ -1,0 +1,190 @@
+"""Every command with closed or full streams, limits on files, no inodes and directories that are gone: our words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, STAND_IN, SWARMCTL
+from tests.support.full_disk import mounted_disk
+from tests.support.journals import mixed_node
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
+
+COMMANDS = [
+    "--version",
+    "--help",
+    "status",
+    "status --json",
+    "logs --node maths",
+    "doctor keys --offline",
+    "doctor keys --offline --json",
+    "models openai --no-such-option",
+    "profiles list",
+    "profiles list --json",
+    "profiles show demo",
+    "profiles validate demo",
+    "profiles new mine --from demo --rounds 3 --yes --no-input",
+    "profiles import theirs.yaml --name theirs --no-input",
+    "keys list",
+    "keys list --json",
+    "keys set mybox --host http://localhost/v1 --no-test --insecure-storage",
+    "keys test mybox --no-input",
+    "keys delete --all --yes",
+    "keys import keys.env --no-test --insecure-storage --no-input",
+    "rollouts show",
+    "rollouts stats",
+    "rollouts export",
+    "rollouts export --output out.jsonl --yes",
+    "swarm show",
+    "swarm new mine -p demo",
+    "swarm invite",
+    "swarm peers",
+    "swarm leaderboard",
+    "swarm leave --node maths",
+    "identity show",
+    "identity new --node maths --yes",
+    "identity backup --node maths key.backup",
+    "identity restore --node maths key.backup",
+    "completion show bash",
+    "completion install bash",
+    "completion uninstall bash",
+    "run -p demo --dry-run --offline",
+    "run -p demo",
+    "run -p demo --json",
+    "no-such-command",
+]
+
+
+SOME = [
+    "status",
+    "rollouts export",
+    "profiles new mine --from demo --rounds 3 --yes --no-input",
+    "run -p demo",
+    "no-such-command",
+]
+SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
+"""Commands that read, write, print much, start a trainer or fail at once."""
+SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
+"""Parts of commands that print nothing on stdout, or not before they fail for another reason."""
+
+
+def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a directory of its own with a home that has a node. ``how``: options of Popen."""
+    user, directory = place / "user", place / "cwd"
+    user.mkdir()
+    directory.mkdir()
+    (directory / "theirs.yaml").write_text("training:\n  max_rounds: 3\n")
+    (directory / "keys.env").write_text("OPENAI_API_KEY=sk-0123456789abcdef\n")
+    (place / "key").write_text("sk-0123456789abcdef\n")
+    environment = os.environ | {"HOME": str(user), "PYTHONPATH": str(ROOT)}
+    words = SWARMCTL if command.startswith("-") else STAND_IN
+    with (place / "key").open("rb") as key:
+        how = {"stdin": key, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+        return subprocess.run(
+            [*words, *command.split()], timeout=120, check=False, cwd=directory, env=environment, **how
+        )
+
+
+def assert_our_words(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Assert that a command ended with one of our exit codes, and without a traceback; return its output."""
+    said = (done.stdout or b"").decode() + (done.stderr or b"").decode()
+    assert not any(word in said for word in ("Traceback", "Exception ignored", "bug in swarmctl")), said
+    assert done.returncode in list(Exit), (done.returncode, said)
+    return said
+
+
+def closing(*descriptors: int) -> Callable[[], None]:
+    return lambda: [os.close(each) for each in descriptors] and None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_standard_output(command: str, tmp_path: Path) -> None:
+    mixed_node()
+    with open("/dev/full", "wb") as full:
+        done = outcome(command, tmp_path, stdout=full)
+    said = assert_our_words(done)
+    if not any(part in command for part in SILENT):
+        assert done.returncode != Exit.DONE, said
+    if done.returncode == Exit.FAILED:
+        assert "error: cannot write to standard output: No space left on device\n  try: df -h ." in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_that_was_deleted(command: str, tmp_path: Path) -> None:
+    mixed_node()
+    done = outcome(command, tmp_path, preexec_fn=lambda: shutil.rmtree(tmp_path / "cwd"))
+    said = assert_our_words(done)
+    if command not in ("--version", "--help"):
+        assert (done.returncode, "the current directory no longer exists" in said) == (Exit.FAILED, True)
+
+
+@pytest.mark.parametrize("command", SOME)
+def test_closed_streams(command: str, tmp_path: Path) -> None:
+    mixed_node()
+    for number, closed in enumerate(((1,), (2,), (0, 1, 2))):
+        (tmp_path / str(number)).mkdir()
+        how = {name: None for name, descriptor in (("stdout", 1), ("stderr", 2)) if descriptor in closed}
+        said = assert_our_words(outcome(command, tmp_path / str(number), preexec_fn=closing(*closed), **how))
+        if closed == (1,) and command in ("status", "rollouts export"):
+            assert said == "error: cannot write to standard output: it is closed\n"
+
+
+@pytest.mark.parametrize("command", SOME)
+def test_a_full_standard_error(command: str, tmp_path: Path) -> None:
+    mixed_node()
+    with open("/dev/full", "wb") as full:
+        done = outcome(command, tmp_path, stderr=full)
+    assert_our_words(done)
+    works = command != "no-such-command"
+    assert (done.returncode == Exit.DONE) == works
+
+
+@pytest.mark.parametrize("command", SOME)
+def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
+    mixed_node()
+    done = outcome(command, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+    said = assert_our_words(done)
+    if any(word in command for word in ("set", "profiles new", "run")):
+        assert (done.returncode, "a limit on the size of files" in said) == (Exit.FAILED, True), said
+        assert "  try: ulimit -f unlimited" in said
+
+
+@pytest.mark.parametrize("command", SOME)
+def test_a_home_that_is_a_file(command: str, tmp_path: Path, home: Path) -> None:
+    home.write_text("")
+    assert_our_words(outcome(command, tmp_path))
+
+
+def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mounted_disk(tmp_path, "8m,nr_inodes=30") as disk:
+        monkeypatch.setenv("SWARMCTL_HOME", str(disk / "home"))
+        mixed_node()
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                (disk / str(number)).touch()
+        for number, command in enumerate(word for word in SOME if "new" in word or "set" in word or "run" in word):
+            (tmp_path / str(number)).mkdir()
+            said = assert_our_words(outcome(command, tmp_path / str(number)))
+            assert "the disk has no inodes left" in said
+            assert "  try: df -i " in said
+
+
+def test_a_node_whose_directory_is_deleted_while_it_runs(tmp_path: Path, home: Path) -> None:
+    node = home / "nodes/demo"
+    command = [*STAND_IN, "run", "-p", "demo"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: (node / "events.jsonl").exists() and b'"round"' in (node / "events.jsonl").read_bytes())
+        shutil.rmtree(node, ignore_errors=True)
+        out, err = process.communicate(timeout=120)
+    assert_our_words(subprocess.CompletedProcess(command, process.returncode, out, err))

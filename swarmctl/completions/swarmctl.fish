@@ -14,6 +14,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
+        case ':stop'
+            set path 'stop'
         case ':logs'
             set path 'logs'
         case ':models'
@@ -255,7 +257,11 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
-                --watch\t'Print again every 2 seconds, until Ctrl-C' \
+                --watch\t'Update every 2 seconds, until Ctrl-C' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'stop'
+            set list --all\t'Stop every running node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'logs'
@@ -435,6 +441,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
+                stop\t'Save and stop running nodes' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \
@@ -477,6 +484,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print the completion script'
         case 'status:0'
             set kind node
+        case 'stop:*'
+            set kind node
         case 'logs:0'
             set kind node
         case 'models:0'
@@ -486,8 +495,6 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind profile
         case 'profiles validate:0'
             set kind profile
-        case 'profiles import:0'
-            set kind file
         case 'keys set:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb

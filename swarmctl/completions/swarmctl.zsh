@@ -159,6 +159,7 @@ _swarmctl() {
         'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
+        'stop:Save and stop running nodes'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
@@ -175,6 +176,7 @@ _swarmctl() {
         run) _swarmctl__run && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
+        stop) _swarmctl__stop && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
@@ -237,11 +239,20 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
-    '--watch[Print again every 2 seconds, until Ctrl-C]' \
+    '--watch[Update every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__stop() {
+  _arguments -S \
+    '--all[Stop every running node]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:\[NODE\]...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -357,7 +368,7 @@ _swarmctl__profiles__import() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':FILE.yaml:_files'
+    ':FILE.yaml: '
 }
 
 _swarmctl__keys() {

@@ -21,6 +21,7 @@ from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now, read_json, write_json
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import without_keys
 from swarmctl.version import VERSION
 
@@ -135,7 +136,11 @@ def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
         who = f"its supervisor, pid {pid}, has exited; the trainer, pid {holder.get('trainer')}, will stop shortly"
         return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
     who = f"pid {pid}, since {holder.get('since', 'unknown')}"
-    return NodeConflict(f"node {name} is already running ({who})", next=retry(other_name(name)))
+    stop = typed(f"swarmctl stop {shlex.quote(name)}")
+    return NodeConflict(
+        f"node {name} is already running ({who}). To stop it: `{stop}`. To run another node, use another --node",
+        next=f"swarmctl status {shlex.quote(name)}",
+    )
 
 
 def check_free(files: NodeFiles, retry: Retry) -> None:

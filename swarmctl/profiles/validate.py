@@ -1,5 +1,6 @@
 """``swarmctl profiles validate``: every problem in one profile, or in all of them."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.sources import Override
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import one_line
+from swarmctl.terminal.views import Writer
 
 
 def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
@@ -24,9 +25,10 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
     if as_json:
         print_json(ok=ok, profiles=[_report(*report) for report in reports])
     else:
+        write = Writer(sys.stdout)
         for stem, _, problems in reports:
             for line in [str(problem) for problem in problems] or ["ok"]:
-                print(one_line(f"{stem}: {line}"))
+                write(f"{stem}: {line}", indent="  ")
     return Exit.DONE if ok else Exit.CONFIGURATION
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, r
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer, view
@@ -68,7 +70,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
+                stop = typed(f"swarmctl stop {shlex.quote(node.name)}")
+                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: {stop}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:

@@ -76,7 +76,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         print(clean(f"\n{as_toml(resolved, origins=True)}"))
         print("# Nothing was created or changed.")
     else:
-        print("Nothing was created or changed. To see all settings, add --all.")
+        print(folded("Nothing was created or changed. To see all settings, add --all."))
     return Exit.DONE
 
 

@@ -21,7 +21,7 @@ from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
-from swarmctl.settings.sources import NAME, REMEMBERED, Override
+from swarmctl.settings.sources import FROM_PROFILE, NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import is_revision, without_keys
 
@@ -136,10 +136,14 @@ def rerun(
     changes: Mapping[SettingPath, Any] = MappingProxyType({}),
     without: Collection[SettingPath] = (),
 ) -> str:
-    """Return the command that repeats this run: as another node, with other values, or without some of them."""
+    """Return the command that repeats this run: as another node, with other values, or without some of them.
+
+    A node that joins a swarm and has no name yet gets the same one again, so it is not named.
+    """
     values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
     name = node or resolved.config.node.name
-    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, "--node", name]
+    unnamed = node is None and JOIN in values and resolved.origins.get(dotted(NAME)) == FROM_PROFILE
+    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, *(() if unnamed else ("--node", name))]
     for path, value in {**values, **changes}.items():
         if path == JOIN and value:
             arguments += ["--join", value]

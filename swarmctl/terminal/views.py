@@ -34,8 +34,9 @@ class Writer:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def __call__(self, text: str) -> None:
-        text = one_line(text) if text.startswith(" ") else self.folded(text)
+    def __call__(self, text: str, indent: str | None = None) -> None:
+        """Write a line. With ``indent``, an indented line is wrapped, too, and ``indent`` starts its other lines."""
+        text = one_line(text) if text.startswith(" ") and indent is None else self.folded(text, indent or "")
         # What is said on stderr may be lost: a closed pipe or terminal, a closed file object. Data on stdout may not.
         with nullcontext() if self.stream is sys.stdout else suppress(OSError, ValueError):
             self.stream.write(encodable(text, self.stream.encoding) + "\n")

@@ -121,6 +121,30 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: p
     assert err.rstrip().endswith("--help")
 
 
+@pytest.mark.parametrize(
+    ("typed", "told", "following"),
+    [
+        ("help", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl --help"),
+        ("version", "did you mean swarmctl --version?", "swarmctl --version"),
+        ("list", "did you mean swarmctl status?", "swarmctl status --help"),
+        ("kill", "did you mean swarmctl stop?", "swarmctl stop --help"),
+        ("join", "did you mean swarmctl run --join?", "swarmctl run --help"),
+        ("swarm join", "did you mean swarmctl run --join?", "swarmctl run --help"),
+    ],
+)
+def test_other_words_for_a_command_suggest_it(
+    typed: str, told: str, following: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(typed.split()) == Exit.USAGE
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert error.endswith(told)
+    assert suggestion.endswith(following)
+    assert all(cli.run([*command.split()[1:], *(["--help"] * (" --" not in command))]) == 0 for command in _PLAIN)
+
+
+_PLAIN = sorted({meant for meant in cli.MEANT.values() if not meant.endswith("--join")})
+
+
 def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["run", "--profile", "dmo", "--json"]) == Exit.CONFIGURATION
     out, err = capsys.readouterr()

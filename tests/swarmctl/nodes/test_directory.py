@@ -99,7 +99,7 @@ def test_a_running_node_is_not_started_twice() -> None:
         with pytest.raises(NodeConflict):
             nodes.check_free(node.files, retry)
     assert f"node x is already running (pid {os.getpid()}, since 20" in done.stdout
-    assert done.stdout.strip().endswith("| swarmctl run --node x-2")
+    assert done.stdout.strip().endswith("| swarmctl status x")
     with opened(config(), retry):
         pass
     nodes.check_free(files_of("x"), retry)

@@ -313,6 +313,58 @@ def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.
 
 
 @pytest.mark.slow
+def test_stop_waits_until_nodes_have_saved_and_stopped(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
+) -> None:
+    assert stand_in("stop").stdout == "No node is running.\n"
+    assert stand_in("stop", "--json").stdout == '{"schema": 1, "nodes": []}\n'
+    process = started("run")
+    done = stand_in("stop", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    (row,) = json.loads(done.stdout)["nodes"]
+    record = json.loads(files_of("demo").run.read_text())["stop"]
+    assert (row["node"], row["was_running"], row["round"]) == ("demo", True, record["round"])
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
+    assert stand_in("stop", "demo").stdout == "Node demo is not running.\n"
+    assert json.loads(stand_in("stop", "demo", "--json").stdout)["nodes"][0]["was_running"] is False
+
+
+@pytest.mark.slow
+def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
+    process.communicate(timeout=20)
+    both = stand_in("stop", "demo", "--all")
+    assert both.returncode == Exit.USAGE
+    assert stand_in("stop", "dmo").stderr.startswith("error: unknown node 'dmo'; did you mean demo?")
+
+
+@pytest.mark.slow
+def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli
+) -> None:
+    process = started("run")
+    lock = files_of("demo").lock
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # as if the pid had been given to this process
+    assert stand_in("stop").returncode == Exit.DONE  # it stopped the trainer
+    process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    files_of("demo").lock.write_text(json.dumps({"pid": os.getpid(), "trainer": os.getpid(), "since": "now"}))
+    refused = stand_in("stop", "demo")
+    assert "does not name its process" in refused.stderr
+    assert refused.returncode == Exit.CONFIGURATION
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@pytest.mark.slow
 def test_the_lock_outlives_a_killed_supervisor(
     started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
 ) -> None:
@@ -337,7 +389,7 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert "node demo is already running (pid " in refused.stderr
-    assert refused.stderr.rstrip().endswith("run --profile demo --node demo-2")
+    assert refused.stderr.rstrip().endswith("swarmctl status demo")
     planned = stand_in("run", "-p", "demo", "--dry-run")
     assert planned.returncode == Exit.DONE
     assert planned.stdout.startswith("node      demo (is running): ")

@@ -22,6 +22,7 @@ from hivemind_exp.offload.settings import (
     training_terms,
 )
 from hivemind_exp.offload.spending import spent_so_far
+from hivemind_exp.run_record import RunRecord, read_record
 from hivemind_exp.sources.schedule import in_rounds
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.run.estimate import Estimate, estimate
@@ -73,7 +74,8 @@ def plan(config: Config, files: NodeFiles) -> Plan:
     ]
     paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
     retired = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if price.retired)
-    spent, rounds = spent_so_far(files), range(rounds_finished(files) or 0, config.game.rounds)
+    stop = (read_record(files.run) or RunRecord()).stop or {}
+    spent, rounds = spent_so_far(files), range(stop.get("round") or rounds_finished(files) or 0, config.game.rounds)
     left = sum(in_rounds(config.offload.rounds, round_) for round_ in rounds)
     return Plan(config, first_endpoint(config), estimate(config, files), paid, spent, left, retired)
 
@@ -117,7 +119,7 @@ def _total(plan: Plan) -> str:
     if not plan.paid or plan.rounds < 2:
         return ""
     usd, most = plan.rounds * plan.estimate.usd, plan.rounds * plan.estimate.usd_at_most
-    return f" All {plan.rounds:,} rounds: about {dollars(usd)} (at most {dollars(most)})."
+    return f" All {plan.rounds:,} rounds left: about {dollars(usd)} (at most {dollars(most)})."
 
 
 def _shortfall(plan: Plan) -> str:

@@ -10,6 +10,7 @@ from hivemind_exp.config import Config, LimitsConfig
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
+from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.run import estimate as estimates
 from swarmctl.run.estimate import Estimate
 from swarmctl.run.offload_plan import banner, plan
@@ -106,7 +107,9 @@ def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: 
     assert found.usd_at_most == estimate(config).usd_at_most
     text = banner(plan(config, files))[2]
     assert "about 960 tokens, about 0.0014 USD (measured over 3 rounds, at most 0.03" in text
-    assert "All 8 rounds: about 0.012 USD (at most 0.2" in text
+    assert "All 8 rounds left: about 0.012 USD (at most 0.2" in text
+    write_record(files.run, RunRecord(begun=True, stop={"event": "stop", "reason": "limit", "round": 5}))
+    assert "All 3 rounds left: " in banner(plan(config, files))[2]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_reaching_the_cap_ends_the_run_with_its_exit_code(home: Path) -> None:
         assert server.usd(2.0, 8.0) <= 0.02
     assert done.returncode == Exit.LIMIT, done.stderr
     assert "Limit reached" in done.stderr
-    assert "run --node small --max-usd 0.04" in done.stderr
+    assert "run --node small --max-usd 0.16" in done.stderr
 
 
 def test_first_run_on_a_terminal(home: Path) -> None:

@@ -168,10 +168,8 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        verdict = unknown if timed_out(error) else failed
-        return verdict(
-            f"{have}, and {address} is unreachable: {error}. If you have a copy, name its directory", _OWN_COPY
-        )
+        text = f"{have}, and {address} is unreachable: {error}. If you have a copy, name its directory"
+        return (unknown if timed_out(error) else failed)(text, _OWN_COPY)
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")
     text = f"{have}, and {address} responded with HTTP {answer.status}"

@@ -161,6 +161,11 @@ def _usage_error(error: Exception) -> UsageError | None:
         if meant is not None:
             return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=_help_for(meant))
     message = _invalid_value(error) or _reworded(hide_keys(error.format_message().rstrip(".")))
+    if path.endswith(" run") and (extra := re.fullmatch(r"unexpected arguments: (\S+)", message)):
+        from swarmctl.settings.command_line import flag_for
+
+        if flag := flag_for(extra[1]):
+            return UsageError(f"{message}; did you mean {flag}?", next=f"{path} {flag}")
     return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
 
 

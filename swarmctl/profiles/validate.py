@@ -9,6 +9,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.checks import check_config
 from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import problems_of
@@ -40,16 +41,19 @@ def _problems(path: Path) -> list[Problem]:
 
 
 def profile_problems(profile: Profile, overrides: Sequence[Override] = ()) -> list[Problem]:
-    """Return every problem in a profile, including unknown tasks.
+    """Return every problem in a profile, including those that only a run would find.
 
     Raises ConfigurationError if ``extends`` cannot be resolved.
     """
     resolved, problems = problems_of(profile, overrides)
     if resolved is not None:
+        key = "tasks"
         try:
             check_tasks(resolved.config.tasks)
+            key = ""
+            check_config(resolved.config)
         except NodeError as error:
-            return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
+            return [Problem(key, f"{key}: {error.message}" if key else error.message, None, profile.label)]
     return problems
 
 

@@ -9,8 +9,7 @@ import time
 from functools import partial
 
 from hivemind_exp.errors import FileProblem
-from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
@@ -23,6 +22,7 @@ from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
+from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
@@ -45,10 +45,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     resolved, membership = join(resolved_options(options), say, module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
-        check_tasks(resolved.config.tasks)
-        check_offload(resolved.config)
-        if not is_relay(resolved.config):
-            check_warmup(resolved.config)
+        check_config(resolved.config)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)

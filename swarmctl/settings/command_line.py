@@ -153,6 +153,13 @@ def rerun(
     return shlex.join(arguments)  # ``swarmctl.terminal.command_line.typed`` fills in the launcher
 
 
+def flag_for(word: str) -> str | None:
+    """Return ``--node WORD`` if a node has this name, ``--profile WORD`` if only a profile has it, else None."""
+    if word in lookup.node_names():
+        return shlex.join(["--node", word])
+    return shlex.join(["--profile", word]) if word in profiles.known_profiles() else None
+
+
 def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return tables without unset values, which TOML cannot express."""
     return [{key: value for key, value in table.items() if value is not None} for table in tables]

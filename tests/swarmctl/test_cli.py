@@ -17,7 +17,7 @@ from swarmctl.errors import Exit, exit_code, without_typed_keys
 from swarmctl.terminal.safe_text import HIDDEN, clean, encodable, looks_like_key, masked, without_keys
 from swarmctl.version import VERSION
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
-from tests.support.journals import mixed_node
+from tests.support.journals import bare_node, mixed_node
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
@@ -143,6 +143,16 @@ def test_other_words_for_a_command_suggest_it(
 
 
 _PLAIN = sorted({meant for meant in cli.MEANT.values() if not meant.endswith("--join")})
+
+
+def test_a_name_after_run_suggests_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "demo"]) == Exit.USAGE
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert error == "error: unexpected arguments: demo; did you mean --profile demo?"
+    assert suggestion.endswith("swarmctl run --profile demo")
+    bare_node("demo")
+    assert cli.run(["run", "demo"]) == Exit.USAGE
+    assert "did you mean --node demo?" in capsys.readouterr().err
 
 
 def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

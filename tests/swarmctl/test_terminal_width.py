@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,12 +20,11 @@ from tests.support.terminals import printed
 
 pytestmark = pytest.mark.slow
 
-COMMANDS = [
-    *(["--help"], ["run", "--help"], ["swarm", "--help"], ["rollouts", "show", "--help"], ["keys", "set", "--help"]),
-    *(["status"], ["logs", "maths"], ["rollouts", "show"], ["rollouts", "stats"], ["identity", "show"]),
-    *(["swarm", "show"], ["swarm", "peers"], ["swarm", "leaderboard"], ["profiles", "list"], ["profiles", "validate"]),
-    *(["keys", "list"], ["keys", "test", "openai"], ["doctor", "machine", "--offline"], ["stop", "maths"]),
-]
+COMMANDS = """
+--help; run --help; swarm --help; rollouts show --help; keys set --help; status; logs maths; rollouts show maths
+rollouts stats maths; identity show; swarm show tea; swarm peers tea; swarm leaderboard tea; profiles list
+profiles validate; keys list; keys test openai; doctor machine --offline; stop maths
+"""
 MARK = "--- "
 
 
@@ -45,12 +45,13 @@ def nodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 100])
 def test_lines_end_between_words(nodes: None, columns: int) -> None:
+    commands = [command.split() for command in re.split(r"[;\n]", COMMANDS.strip())]
     code = (
         "import json, sys; from swarmctl import cli\n"
         f"for command in json.loads(sys.argv[1]): print({MARK!r}, *command); cli.run(command)"
     )
-    _, text = printed([sys.executable, "-c", code, json.dumps(COMMANDS)], columns=columns)
-    assert text.count(MARK) == len(COMMANDS)
+    _, text = printed([sys.executable, "-c", code, json.dumps(commands)], columns=columns)
+    assert text.count(MARK) == len(commands)
     for line in text.splitlines():
         *_, last = line.split() or [""]
         indent = len(line) - len(line.lstrip())

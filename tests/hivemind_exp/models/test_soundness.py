@@ -120,10 +120,10 @@ REFUSED = {
     half: r"9 weights are missing \(model\.layers\.1\.input_layernorm\.weight; .*; …\)",
     classifier: "is a LlamaForSequenceClassification, not a causal language model",
     classifier_by_another_name: r"1 weights are missing \(lm_head\.weight\)",
-    another_shape: r"6 weights have another shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
+    another_shape: r"6 weights have the wrong shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
     own_code: r"such code is never run \(trust_remote_code = False\)",
     quantized: r"is quantized \(gptq\)",
-    too_few_rows: r"token 259 \(.*\), but 259 rows of embeddings",
+    too_few_rows: r"has token 259 \(.*\), but the model has only 259 embeddings",
     pointer: "its weights are damaged or only Git LFS pointers",
 }
 
@@ -199,7 +199,9 @@ def test_adapters_that_the_model_cannot_have_are_refused(tmp_path: Path) -> None
     name = str(save(tmp_path / "model", MambaForCausalLM(MambaConfig(vocab_size=len(TOKENIZER), **shape))))
     config = make_config(model={"name": name, "lora": True}, generation={"max_prompt_tokens": 400})
     for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
-        with pytest.raises(ConfigurationError, match=r"cannot have the adapters of model\.lora: .*Mamba") as caught:
+        with pytest.raises(
+            ConfigurationError, match=r"does not support the adapters in model\.lora: .*Mamba"
+        ) as caught:
             start()
         assert caught.value.next == "swarmctl run --set model.lora=false"
 

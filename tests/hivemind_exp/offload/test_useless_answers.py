@@ -115,7 +115,7 @@ def test_the_test_request_learns_that_a_model_reasons_and_gives_it_room(tmp_path
         limits = [entry.parameters["max_tokens"] for entry in server.ledger.chats]
         assert limits == [SAMPLING.max_tokens, SAMPLING.max_tokens + 500]
         (said,) = warnings(rig, "reasons")
-        assert "may take 500 tokens more (offload.reasoning_tokens)" in said
+        assert "may use 500 more tokens (offload.reasoning_tokens)" in said
         assert warnings(rig, "unusable_text") == []
         rig.run([order(0)])
     assert len(rig.texts()["question 0"]) == 4
@@ -128,7 +128,7 @@ def test_reasoning_that_uses_up_the_limit_names_the_setting(tmp_path: Path) -> N
     ):
         rig.offload.wait_for_probe()
         (said,) = warnings(rig, "unusable_text")
-        assert "its 564 tokens went into hidden reasoning. Raise offload.reasoning_tokens (now 500)" in said
+        assert "hidden reasoning used its 564 tokens. Raise offload.reasoning_tokens (now 500)" in said
 
 
 def test_the_test_request_looks_at_the_text(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_a_kernel_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("hivemind_exp.processes.kernel._prctl", lambda *_: None)
     monkeypatch.setattr("hivemind_exp.processes.kernel._call", _refuse)
     assert confine([]) == [
-        "no Landlock, so files of this user can be read (Function not implemented)",
+        "no Landlock, so this user's files can be read (Function not implemented)",
         "no seccomp filter, so the network can be reached (Function not implemented)",
     ]
     monkeypatch.setattr("sys.platform", "darwin")

@@ -110,7 +110,7 @@ def test_parameters_that_only_a_profile_may_set_are_refused(params: dict[str, ob
         applied(made, Config())
     assert not any(str(text) in caught.value.message for text in ("passwd", "im_end", "try: y"))
     spec = TaskConfig.model_validate({"name": "spell_backward", "params": params})
-    with pytest.raises(TaskError, match="a swarm's task spell_backward may not set"):
+    with pytest.raises(TaskError, match="a swarm's task spell_backward cannot set"):
         pinned([spec], [TaskFacts("spell_backward", None, None, "")], {"spell_backward": ""})
 
 

@@ -56,7 +56,7 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
+                say(f"This run is in the background, so Ctrl-C does not reach it. To stop it: kill {os.getpid()}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
@@ -68,11 +68,11 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 
 def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
-    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    """Return the command that a resumed node ran last; None, with a warning, if it is unknown."""
     try:
         return read_last(node.files) if node.resumes else None
     except FileProblem as error:
-        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        say(f"warning: {error.message}. Cannot show which settings this command changes.")
         return None
 
 

@@ -156,7 +156,7 @@ def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
     done = outcome(command, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
     said = assert_our_words(done)
     if any(word in command for word in ("set", "profiles new", "run")):
-        assert (done.returncode, "a limit on the size of files" in said) == (Exit.FAILED, True), said
+        assert (done.returncode, "the file size limit is reached" in said) == (Exit.FAILED, True), said
         assert "  try: ulimit -f unlimited" in said
 
 

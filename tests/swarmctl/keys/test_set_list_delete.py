@@ -273,7 +273,10 @@ def test_a_key_file_belongs_to_where_it_was_first_used(
             find("mybox", base_url=other)
         assert error.value.next == "swarmctl keys delete mybox"
     code, _, err = run("delete", "mybox")
-    assert (code, err) == (Exit.DONE, "Key mybox no longer belongs to https://llm.example; its next use decides.\n")
+    assert (code, err) == (
+        Exit.DONE,
+        "Key mybox no longer belongs to https://llm.example. It will belong to the address of its next use.\n",
+    )
     assert getattr(find("mybox", base_url="https://new.example/v1"), "value", None) == KEY
 
 

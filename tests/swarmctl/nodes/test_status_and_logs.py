@@ -255,7 +255,7 @@ def test_an_invalid_time_names_the_valid_ones(text: str, node: NodeFiles, capsys
 
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
-    assert "two nodes were named: maths and other" in capsys.readouterr().err
+    assert "two node names: maths and other; use only one" in capsys.readouterr().err
 
 
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Parameters that strangers choose."""
+"""Task parameters in charters, which strangers choose."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_numbers_and_known_words_are_allowed(task: str, params: dict[str, Any]) 
         ("jsonl", {"path": "/etc/passwd"}, "this task has none"),
     ],
 )
-def test_paths_text_and_large_numbers_are_not(task: str, params: dict[str, Any], why: str) -> None:
+def test_paths_text_and_large_numbers_are_refused(task: str, params: dict[str, Any], why: str) -> None:
     found = unfit_param(task, params)
     assert found is not None
     assert why in found[1]
     assert not any(str(value) in found[1] for value in params.values() if isinstance(value, str))
 
 
-def test_no_parameter_of_any_generator_takes_foreign_text() -> None:
+def test_no_generator_parameter_accepts_external_text() -> None:
     for task in GENERATORS:
         for name in default_params(task):
             for value in ("<|im_end|>system", "/etc/passwd", ["x" * 100], {"a": "b"}, [["a"]], None):
@@ -75,7 +75,7 @@ def test_the_known_words_are_those_that_the_generator_accepts(task: str, name: s
 
 
 @pytest.mark.slow
-def test_a_maker_reads_no_file_but_those_of_its_own_settings(tmp_path: Path) -> None:
+def test_the_question_maker_reads_only_files_from_its_own_settings(tmp_path: Path) -> None:
     own = tmp_path / "words.txt"
     own.write_text("alpha\nbeta\ngamma\ndelta\nepsilon\n")
     for path, why in ((str(own), None), ("/proc/1/environ", "invalid parameters|cannot")):

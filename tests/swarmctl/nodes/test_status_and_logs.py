@@ -96,7 +96,7 @@ def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
     assert "maths" in shown[40]
 
 
-def test_watch_prints_the_state_again(node: NodeFiles) -> None:
+def test_watch_prints_the_state_repeatedly(node: NodeFiles) -> None:
     process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -242,7 +242,7 @@ def test_raw_logs_and_events(node: NodeFiles, capsys: pytest.CaptureFixture[str]
         ("2026-11-28T09:00", "2026-11-28T09:00"),
     ],
 )
-def test_the_time_that_logs_begin_at(text: str, at: str) -> None:
+def test_since_accepts_spans_and_times(text: str, at: str) -> None:
     now = datetime.fromisoformat("2026-11-28T14:00").astimezone()
     assert moment(text, now) == datetime.fromisoformat(at).astimezone().timestamp()
 

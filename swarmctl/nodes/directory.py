@@ -150,7 +150,7 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings.
+    """Raise NodeConflict if the directory belongs to no node, or to one with other fixed settings.
 
     Raises FileProblem if a newer version used the node.
     """
@@ -180,7 +180,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
 
 
 def _equal(made: Any, wanted: Any) -> bool:
-    """Whether two fixed settings are the same, apart from how a path was written."""
+    """Whether two fixed settings are the same. The spelling of a path does not matter."""
     if isinstance(made, list) and isinstance(wanted, list) and len(made) == len(wanted):
         return all(map(_equal, made, wanted))
     if isinstance(made, dict) and isinstance(wanted, dict) and made.keys() == wanted.keys():

@@ -68,7 +68,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                 say(f"Changed: {change}")
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
                 stop = typed(f"swarmctl stop {shlex.quote(node.name)}")
-                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: {stop}")
+                say(f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
@@ -80,11 +80,11 @@ def _run(options: RunOptions, *, module: str) -> Exit:
 
 
 def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
-    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    """Return the command that a resumed node ran last; None, with a warning, if it is unknown."""
     try:
         return read_last(node.files) if node.resumes else None
     except FileProblem as error:
-        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        say(f"warning: {error.message}. Cannot show which settings this command changes.")
         return None
 
 

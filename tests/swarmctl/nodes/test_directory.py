@@ -41,14 +41,14 @@ def begin(node: Node) -> None:
 
 
 def begin_in_log(node: Node) -> None:
-    """Leave what nodes left from before there were records."""
+    """Write the files that a node left before ``run.json`` existed."""
     log = EventLog(node.files.events)
     log(START)
     log.close()
 
 
 def train(node: Node) -> None:
-    """Leave what remains of such a node if its log is deleted."""
+    """Write the files that remain of such a node if its log is deleted."""
     journal = Journal(node.files.journal, "")
     journal.write_evaluation(Evaluation(round=0, accuracy=0.5, questions=2, by_task={}))
     journal.close()

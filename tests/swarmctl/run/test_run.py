@@ -200,7 +200,7 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     ("act", "code", "told"),
     [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
 )
-def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+def test_the_outcome_of_a_run_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
     assert done.returncode == code
     assert told in done.stderr
@@ -216,7 +216,7 @@ def truncate(log: Path) -> None:
 
 
 @pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
-def test_a_run_outlives_the_rotation_of_its_log(
+def test_a_run_continues_when_its_log_is_rotated(
     started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
 ) -> None:
     process = started("run")
@@ -297,8 +297,8 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
-def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
-    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """If a script starts a job in the background, the shell makes it ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = started("run")  # inherits it

@@ -11,6 +11,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit, without_typed_keys
+from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
@@ -145,6 +146,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
         "unverified": unverified,
+        "stopped": [{"pid": pid, "message": text} for pid, text in frozen(holder.get("pid"), holder.get("trainer"))],
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -205,5 +207,6 @@ def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = [str(outage(progress))] if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
+    stopped = [str(each["message"]) for each in row["stopped"]]
     error = str(row["error"]["message"]) if row["error"] else None
-    return [*down, *unverified, *filter(None, (drop(progress), error))]
+    return [*down, *unverified, *stopped, *filter(None, (drop(progress), error))]

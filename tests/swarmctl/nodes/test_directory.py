@@ -105,6 +105,16 @@ def test_a_running_node_is_not_started_twice() -> None:
     nodes.check_free(files_of("x"), retry)
 
 
+def test_a_node_whose_supervisor_has_just_ended_will_be_free_shortly() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    with opened(config(), retry) as node:
+        node.files.lock.write_text(json.dumps({"pid": ended.pid, "trainer": os.getpid()}))
+        with pytest.raises(NodeConflict, match=f"trainer, pid {os.getpid()}, will stop shortly") as caught:
+            nodes.check_free(node.files, retry)
+    assert caught.value.next == "swarmctl run --node x"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

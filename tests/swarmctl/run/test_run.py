@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, told, write_profile
 from tests.support.processes import is_alive
 from tests.support.waiting import until
 
@@ -306,8 +307,8 @@ def test_a_background_job_prints_the_command_that_stops_it(started: Callable[...
         signal.signal(signal.SIGINT, before)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    told = next(line for line in process.stderr if "To stop it: " in line)
-    subprocess.run(["sh", "-c", told.partition("To stop it: ")[2]], check=True)
+    line = next(line for line in process.stderr if "To stop it: " in line)
+    subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
     assert process.wait(20) == Exit.DONE
     assert "Stopped after" in process.stderr.read()
 
@@ -376,11 +377,34 @@ def test_the_lock_outlives_a_killed_supervisor(
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
-    assert "its supervisor" in refused.stderr
-    assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
-    trainer.resume()
+    assert f"is already running; the trainer (pid {trainer.pid}) was stopped by a signal" in refused.stderr
+    subprocess.run(told(refused)[1].split(), check=True)
     until(lambda: not is_alive(trainer.pid))
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_frozen_trainer_is_reported_and_continues(
+    started: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = started("run", 0, "--quiet")
+    pid = json.loads(files_of("demo").lock.read_text())["trainer"]
+    psutil.Process(pid).suspend()
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "stopped" in line)
+    assert line == (
+        f"warning: the trainer (pid {pid}) was stopped by a signal, so the node does nothing. "
+        f"To continue it: kill -CONT {pid}\n"
+    )
+    assert cli.run(["status", "--json"]) == Exit.DONE
+    assert [each["pid"] for each in json.loads(capsys.readouterr().out)["nodes"][0]["stopped"]] == [pid]
+    assert cli.run(["status"]) == Exit.DONE
+    assert f"demo: {line.removeprefix('warning: ').strip()}" in capsys.readouterr().out
+    subprocess.run(line.split(": ")[-1].split(), check=True)
+    assert next(line for line in process.stderr if "stopped" in line) == f"Process {pid} is no longer stopped.\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
 
 
 @pytest.mark.slow

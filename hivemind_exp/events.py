@@ -116,8 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
-        "sampled elsewhere, with known log-probabilities, do.",
+        description="Share of tokens whose importance weight was cut. Null if no completion has importance weights: "
+        "only completions sampled elsewhere with known log-probabilities have them.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -210,11 +210,11 @@ class PeersEvent(Event):
 
 
 class WorkersEvent(Event):
-    """Task workers were killed, crashed or got stuck. What they had in hand was done again by new ones."""
+    """Task workers were killed, crashed or got stuck. New ones repeated their work."""
 
     replaced: int = Field(description="Workers replaced.")
     unverified: int = Field(
-        description="Completions that are left out of the step, because several workers in a row were lost on them."
+        description="Completions that are left out of the step, because several workers in a row failed on them."
     )
 
 

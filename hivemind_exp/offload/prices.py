@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
 FLEX = "flex"
-"""The service tier that is cheaper and may have to wait."""
+"""The service tier whose requests are cheaper and may have to wait."""
 _MANY = 10_000_000
 """A token count beyond every price tier: the price per token there is the highest possible."""
 
@@ -83,7 +83,7 @@ class Price:
         return self.batch_share * self.cost(replace(usage, cached=0))
 
     def share(self, offload: OffloadConfig) -> float:
-        """Return the fraction of the normal price that requests usually cost with these settings."""
+        """Return the usual cost of requests with these settings, as a fraction of the normal price."""
         if offload.batch:
             return self.batch_share
         return self.flex_share or 1.0 if offload.service_tier == FLEX else 1.0
@@ -143,7 +143,7 @@ def bounded_price(
 
 
 def listed_price(source: str, name: str) -> Price | None:
-    """Return a model's price in genai-prices, or None. ``source``: its name of the provider."""
+    """Return a model's price in genai-prices, or None. ``source``: the provider's name there."""
     from genai_prices import Usage as Tokens
     from genai_prices import data_snapshot
 
@@ -161,7 +161,7 @@ def listed_price(source: str, name: str) -> Price | None:
         output=max(float(hour.output_price) for hour in hours) / _MANY,
         known=(provider, model),
     )
-    # A row without prices for tokens is of a model that is paid in another way. OpenRouter marks its free models.
+    # A row without token prices belongs to a model that is billed in another way. OpenRouter marks its free models.
     return None if price.free and not name.endswith(":free") else price
 
 

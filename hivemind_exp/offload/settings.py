@@ -129,8 +129,8 @@ def resolved_kind(config: Config) -> Kind:
 
 
 LEAST_TEACHER_TOKENS = 1024
-"""A teacher's default limit is at least this: it writes down its reasoning first, and an answer that is cut teaches
-nothing."""
+"""A teacher's default limit is at least this, because it writes its reasoning first, and a completion that is cut
+teaches nothing."""
 
 
 def token_limit(config: Config) -> int:
@@ -142,7 +142,7 @@ def token_limit(config: Config) -> int:
 
 
 def reasons(config: Config, endpoint: Endpoint) -> bool:
-    """Return whether an endpoint's completions need room for hidden reasoning, as far as it is known in advance."""
+    """Return whether an endpoint's completions are known in advance to need tokens for hidden reasoning."""
     return endpoint.reasons and config.offload.reasoning_effort != "none"
 
 

@@ -29,7 +29,7 @@ _PLACEHOLDER = re.compile(
     r"|(change|replace|insert|put|fill)[-_]?(me|this|here|in)\w*|placeholder|todo|none|null|undefined",
     re.IGNORECASE,
 )
-"""What documents and templates have in the place of a key."""
+"""Placeholders for keys in documents and templates."""
 
 
 def check_name(name: str) -> str:
@@ -74,7 +74,7 @@ def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> 
         # It could not be sent in a header, and the HTTP library would repeat it in its error.
         problem = f"invalid key {source}: it contains spaces, line breaks or characters that no key has"
     elif _PLACEHOLDER.fullmatch(key):
-        problem = f"what is {source} is a placeholder, not a key"
+        problem = f"the key {source} is only a placeholder"
     else:
         return key
     raise KeyProblem(problem, next=next)

@@ -34,7 +34,7 @@ class KeyTest:
     answer: HttpAnswer | None = None
     """The response behind the result; None if there was none."""
     timed_out: bool = False
-    """Whether there was no response in time."""
+    """Whether no response came in time."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:

@@ -22,7 +22,7 @@ from swarmctl.terminal.table import or_dash, print_table
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
 _NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
-"""The columns that a narrow terminal does without, the first to go first."""
+"""The columns that are left out on a narrow terminal, in this order."""
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
     "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "

@@ -1,4 +1,4 @@
-"""``swarmctl run --dry-run``: check what a run would check, and show the plan. Changes nothing."""
+"""``swarmctl run --dry-run``: do a run's checks and show the plan. Changes nothing."""
 
 import os
 import shlex
@@ -76,12 +76,12 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         print(clean(f"\n{as_toml(resolved, origins=True)}"))
         print("# Nothing was created or changed.")
     else:
-        print("Nothing was created or changed. To see all settings, add --all.")
+        print(folded("Nothing was created or changed. To see all settings, add --all."))
     return Exit.DONE
 
 
 def _settings(resolved: Resolved) -> str:
-    """Return the profile, and the settings that were given in another way, with where."""
+    """Return the profile, and the settings from other origins with their origin."""
     given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
     changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]
     return ", ".join([resolved.profile.label, *changed])
@@ -128,7 +128,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
 
 
 def _selection(resolved: Resolved) -> str:
-    """Return the arguments with which ``doctor`` looks at the same configuration."""
+    """Return the arguments with which ``doctor`` checks the same configuration."""
     return shlex.join(shlex.split(rerun(resolved))[2:])
 
 

@@ -113,7 +113,7 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
-    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # the same command would fail again
+    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # repeating the command would fail again
         name = files.root.name
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
         error.next = other if isinstance(error, CheckpointError) else check

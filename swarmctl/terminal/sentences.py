@@ -81,7 +81,7 @@ def phase(event: dict[str, Any]) -> str:
 
 
 def doing(progress: RunView) -> str:
-    """Return what a run is doing, for a line that says that it still is."""
+    """Return what a run is doing, as the end of a sentence that begins with "Still"."""
     if progress.down and None in progress.down.values():
         return f"waiting for {', '.join(progress.down)}"
     if progress.phase is not None:
@@ -97,7 +97,7 @@ def of_rounds(progress: RunView) -> str:
 
 
 def seconds_left(progress: RunView) -> float | None:
-    """Return the seconds until the last round at the speed of the latest one; None without a last round."""
+    """Return the seconds until the last round ends, at the latest round's speed; None without a last round."""
     if not progress.rounds or progress.round is None or progress.round_seconds is None:
         return None
     return max(0, progress.rounds - progress.round) * progress.round_seconds
@@ -211,8 +211,8 @@ def exchanged(progress: RunView) -> str | None:
 
 
 def workers(event: dict[str, Any]) -> str:
-    """Return what happened to task workers, and what it means for the rewards."""
-    lost = f"{several(event.get('replaced') or 0, 'task worker')} had died or were stuck; new ones did the work again"
+    """Return what happened to task workers, and how that affects the rewards."""
+    lost = f"{several(event.get('replaced') or 0, 'task worker')} died or got stuck; new ones repeated their work"
     left = event.get("unverified") or 0
     if not left:
         return f"{lost}, so no reward is lost"

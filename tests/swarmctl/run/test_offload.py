@@ -150,7 +150,7 @@ def test_first_run_on_a_terminal(home: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "CI"}
         environment |= {"TERM": "xterm", "STAND_IN": "offload"}
         terminal = spawn(command, environment=environment, rows=30, timeout=60)
-        # Where the lines are broken depends on the port's length.
+        # The line breaks depend on the port's length.
         terminal.expect(r"costs\s+money,\s+and\s+prompts\s+go\s+to\s+127.0.0.1:.*Per\s+round:\s+8\s+requests.*Continue")
         terminal.sendline("y")
         terminal.expect("No key for mybox yet")

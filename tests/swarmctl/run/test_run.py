@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, told, write_profile
 from tests.support.processes import is_alive
 from tests.support.waiting import until
 
@@ -200,7 +201,7 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     ("act", "code", "told"),
     [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
 )
-def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+def test_the_outcome_of_a_run_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
     assert done.returncode == code
     assert told in done.stderr
@@ -216,7 +217,7 @@ def truncate(log: Path) -> None:
 
 
 @pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
-def test_a_run_outlives_the_rotation_of_its_log(
+def test_a_run_continues_when_its_log_is_rotated(
     started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
 ) -> None:
     process = started("run")
@@ -297,8 +298,8 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
-def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
-    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """If a script starts a job in the background, the shell makes it ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = started("run")  # inherits it
@@ -306,10 +307,62 @@ def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.
         signal.signal(signal.SIGINT, before)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    told = next(line for line in process.stderr if "To stop it: " in line)
-    subprocess.run(["sh", "-c", told.partition("To stop it: ")[2]], check=True)
+    line = next(line for line in process.stderr if "To stop it: " in line)
+    subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
     assert process.wait(20) == Exit.DONE
     assert "Stopped after" in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_stop_waits_until_nodes_have_saved_and_stopped(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
+) -> None:
+    assert stand_in("stop").stdout == "No node is running.\n"
+    assert stand_in("stop", "--json").stdout == '{"schema": 1, "nodes": []}\n'
+    process = started("run")
+    done = stand_in("stop", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    (row,) = json.loads(done.stdout)["nodes"]
+    record = json.loads(files_of("demo").run.read_text())["stop"]
+    assert (row["node"], row["was_running"], row["round"]) == ("demo", True, record["round"])
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
+    assert stand_in("stop", "demo").stdout == "Node demo is not running.\n"
+    assert json.loads(stand_in("stop", "demo", "--json").stdout)["nodes"][0]["was_running"] is False
+
+
+@pytest.mark.slow
+def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
+    process.communicate(timeout=20)
+    both = stand_in("stop", "demo", "--all")
+    assert both.returncode == Exit.USAGE
+    assert stand_in("stop", "dmo").stderr.startswith("error: unknown node 'dmo'; did you mean demo?")
+
+
+@pytest.mark.slow
+def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli
+) -> None:
+    process = started("run")
+    lock = files_of("demo").lock
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # as if the pid had been given to this process
+    assert stand_in("stop").returncode == Exit.DONE  # it stopped the trainer
+    process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    files_of("demo").lock.write_text(json.dumps({"pid": os.getpid(), "trainer": os.getpid(), "since": "now"}))
+    refused = stand_in("stop", "demo")
+    assert "does not name its process" in refused.stderr
+    assert refused.returncode == Exit.CONFIGURATION
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=20)
 
 
 @pytest.mark.slow
@@ -324,11 +377,34 @@ def test_the_lock_outlives_a_killed_supervisor(
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
-    assert "its supervisor" in refused.stderr
-    assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
-    trainer.resume()
+    assert f"is already running; the trainer (pid {trainer.pid}) was stopped by a signal" in refused.stderr
+    subprocess.run(told(refused)[1].split(), check=True)
     until(lambda: not is_alive(trainer.pid))
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_frozen_trainer_is_reported_and_continues(
+    started: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = started("run", 0, "--quiet")
+    pid = json.loads(files_of("demo").lock.read_text())["trainer"]
+    psutil.Process(pid).suspend()
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "stopped" in line)
+    assert line == (
+        f"warning: the trainer (pid {pid}) was stopped by a signal, so the node does nothing. "
+        f"To continue it: kill -CONT {pid}\n"
+    )
+    assert cli.run(["status", "--json"]) == Exit.DONE
+    assert [each["pid"] for each in json.loads(capsys.readouterr().out)["nodes"][0]["stopped"]] == [pid]
+    assert cli.run(["status"]) == Exit.DONE
+    assert f"demo: {line.removeprefix('warning: ').strip()}" in capsys.readouterr().out
+    subprocess.run(line.split(": ")[-1].split(), check=True)
+    assert next(line for line in process.stderr if "stopped" in line) == f"Process {pid} is no longer stopped.\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
 
 
 @pytest.mark.slow
@@ -337,7 +413,7 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert "node demo is already running (pid " in refused.stderr
-    assert refused.stderr.rstrip().endswith("run --profile demo --node demo-2")
+    assert refused.stderr.rstrip().endswith("swarmctl status demo")
     planned = stand_in("run", "-p", "demo", "--dry-run")
     assert planned.returncode == Exit.DONE
     assert planned.stdout.startswith("node      demo (is running): ")

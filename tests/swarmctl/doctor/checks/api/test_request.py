@@ -140,7 +140,7 @@ def test_an_answer_without_a_usable_text_fails(
     assert told in finding.text
 
 
-def test_a_model_that_reasons_gets_room_and_an_answer_without_tags_is_a_warning(
+def test_a_model_that_reasons_gets_more_tokens_and_an_answer_without_tags_is_a_warning(
     home: Path, key_file: Callable[[str], None]
 ) -> None:
     with api_server(keys={KEY}, reasoning=1500) as server:

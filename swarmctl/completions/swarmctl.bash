@@ -182,6 +182,14 @@ __swarmctl_argument() {
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys import:0') kind=file ;;
+        'rollouts show:0') kind=node ;;
+        'rollouts export:0') kind=node ;;
+        'rollouts stats:0') kind=node ;;
+        'swarm show:0') kind=node ;;
+        'swarm invite:0') kind=node ;;
+        'swarm peers:0') kind=node ;;
+        'swarm leaderboard:0') kind=node ;;
+        'swarm leave:0') kind=node ;;
         'identity backup:0') kind=file ;;
         'identity restore:0') kind=file ;;
         'completion install:0') kind=words list='bash zsh fish' ;;

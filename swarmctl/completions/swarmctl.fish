@@ -506,6 +506,22 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
         case 'keys import:0'
             set kind file
+        case 'rollouts show:0'
+            set kind node
+        case 'rollouts export:0'
+            set kind node
+        case 'rollouts stats:0'
+            set kind node
+        case 'swarm show:0'
+            set kind node
+        case 'swarm invite:0'
+            set kind node
+        case 'swarm peers:0'
+            set kind node
+        case 'swarm leaderboard:0'
+            set kind node
+        case 'swarm leave:0'
+            set kind node
         case 'identity backup:0'
             set kind file
         case 'identity restore:0'

@@ -495,7 +495,8 @@ _swarmctl__rollouts__show() {
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__rollouts__export() {
@@ -512,7 +513,8 @@ _swarmctl__rollouts__export() {
     '(-y --yes)-y[Overwrite an existing file]' \
     '(-y --yes)--yes[Overwrite an existing file]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__rollouts__stats() {
@@ -521,7 +523,8 @@ _swarmctl__rollouts__stats() {
     '--by=[Count separately by any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm() {
@@ -579,7 +582,8 @@ _swarmctl__swarm__show() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__invite() {
@@ -587,7 +591,8 @@ _swarmctl__swarm__invite() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__peers() {
@@ -595,7 +600,8 @@ _swarmctl__swarm__peers() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__leaderboard() {
@@ -603,7 +609,8 @@ _swarmctl__swarm__leaderboard() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__leave() {
@@ -611,7 +618,8 @@ _swarmctl__swarm__leave() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__identity() {

@@ -292,3 +292,12 @@ def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixtur
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
     assert "    |   [9] correct (outcome 1)" in out
+
+
+def test_an_unknown_source_is_an_error_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    for command in ("show", "export"):
+        assert cli.run(["rollouts", command, "--source", "teecher"]) == Exit.USAGE
+        assert "unknown source 'teecher'; did you mean teacher?" in capsys.readouterr().err
+    assert cli.run(["rollouts", "show", "--source", "deepseek"]) == Exit.DONE  # known, but there is none
+    assert "No matching rollouts" in capsys.readouterr().err

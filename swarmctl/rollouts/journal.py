@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
@@ -104,6 +106,13 @@ class RolloutFilter:
     """Also slots of a group that were given up."""
     last: int | None = None
     """Only this many, the latest."""
+
+
+def provider_name(provider: str | None) -> str:
+    """Return who made a rollout, for display: a peer by the name that ``swarm peers`` shows, and the end of its id."""
+    if provider is None:
+        return "unknown"
+    return f"{animal_name(provider)} (…{provider[-8:]})" if is_peer_id(provider) else foreign(provider)
 
 
 def check_source(files: NodeFiles, source: str | None) -> None:

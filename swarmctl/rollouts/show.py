@@ -13,7 +13,15 @@ from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
-from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, check_source, node_with_journal, rollouts
+from swarmctl.rollouts.journal import (
+    RolloutFilter,
+    RolloutRecord,
+    as_row,
+    check_source,
+    node_with_journal,
+    provider_name,
+    rollouts,
+)
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
@@ -90,7 +98,7 @@ def _points(terms: Sequence[RewardTerm]) -> str:
 
 def _origin(rollout: RolloutRecord) -> str:
     model = foreign(rollout.model) if rollout.model else None
-    parts = [f"{rollout.kind} from {foreign(rollout.provider)}", model or "model unknown"]
+    parts = [f"{rollout.kind} from {provider_name(rollout.provider)}", model or "model unknown"]
     if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
         parts[1:] = [f"claims model: {model}" if model else "claims no model"]
     else:

@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # from stdout
         streams.discard(sys.stdout)
         code = Exit.FAILED
-        if not isinstance(error, BrokenPipeError):  # then the reader of the output wanted no more
+        if not isinstance(error, BrokenPipeError):  # a reader that closed the pipe needs no error
             print_error(_no_output(error), as_json=False)
     if streams.is_broken(sys.stderr):
         streams.discard(sys.stderr)
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 _OF_OUTPUT = (*FULL, errno.EBADF, errno.EIO, errno.EPIPE)
-"""Why stdout cannot be written. Errors of files are reported where they are written."""
+"""Errors that mean that stdout cannot be written. Errors of files are reported where they occur."""
 
 
 def _no_output(error: OSError) -> NodeError:

@@ -227,7 +227,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --task\t'Task, preset, or file or directory of questions' \
+                --task\t'Task, preset, or path of your questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
@@ -268,8 +268,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
-                --since\t'Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05' \
-                --level\t'Least severe: info, warning or error' \
+                --since\t'Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05' \
+                --level\t'Lowest severity to print: info, warning or error' \
                 --raw\t'Print the output of the trainer and its libraries instead' \
                 --json\t'Print events as JSON lines' \
                 --help\t'Show this message and exit'
@@ -368,7 +368,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
-                --task\t'Task, preset, or file or directory of questions' \
+                --task\t'Task, preset, or path of your questions' \
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
@@ -567,7 +567,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
-            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
+            model.thinking=\t'Turns the chat template\'s thinking mode on or off (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \

@@ -66,10 +66,10 @@ def register(app: typer.Typer) -> None:
         lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="Number of lines.")] = 20,
         follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
         since: Annotated[
-            str | None, typer.Option(metavar="TIME", help="Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05.")
+            str | None, typer.Option(metavar="TIME", help="Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05.")
         ] = None,
         level: Annotated[
-            options.Level, typer.Option(metavar="LEVEL", help="Least severe: info, warning or error.")
+            options.Level, typer.Option(metavar="LEVEL", help="Lowest severity to print: info, warning or error.")
         ] = options.Level.INFO,
         raw: Annotated[
             bool, typer.Option("--raw", help="Print the output of the trainer and its libraries instead.")

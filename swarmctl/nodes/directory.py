@@ -13,6 +13,7 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import files_of, other_name, short_id
@@ -132,6 +133,8 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> bool:
 def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
     holder, name = read_json(files.lock) or {}, files.root.name
     pid = holder.get("pid", "unknown")
+    for stopped, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+        return NodeConflict(f"node {name} is already running; {sentence}", next=f"kill -CONT {stopped}")
     if isinstance(pid, int) and not locks.is_alive(pid):
         who = f"its supervisor, pid {pid}, has exited; the trainer, pid {holder.get('trainer')}, will stop shortly"
         return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
@@ -150,7 +153,7 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings.
+    """Raise NodeConflict if the directory belongs to no node, or to one with other fixed settings.
 
     Raises FileProblem if a newer version used the node.
     """
@@ -180,7 +183,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
 
 
 def _equal(made: Any, wanted: Any) -> bool:
-    """Whether two fixed settings are the same, apart from how a path was written."""
+    """Whether two fixed settings are the same. The spelling of a path does not matter."""
     if isinstance(made, list) and isinstance(wanted, list) and len(made) == len(wanted):
         return all(map(_equal, made, wanted))
     if isinstance(made, dict) and isinstance(wanted, dict) and made.keys() == wanted.keys():

@@ -1,4 +1,4 @@
-"""``swarmctl logs``: what a node did, as sentences, as events, or as its trainer's output."""
+"""``swarmctl logs``: print what a node did, as sentences, as events, or as its trainer's output."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def _shown(
     events: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], str | None], start: float, level: Level
 ) -> Iterator[str]:
     for event in events:
-        text = show(event)  # even for those that are left out: sentences build on earlier events
+        text = show(event)  # even for events that are left out, because sentences use values from earlier events
         severe = _LEVELS.get(event["event"], Level.INFO)
         if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
             yield text

@@ -11,6 +11,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit, without_typed_keys
+from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
 from swarmctl.storage import node_lock as locks
@@ -19,7 +20,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
-from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer, can_draw
 
@@ -139,11 +140,13 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "tokens_per_second": progress.tokens_per_second,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
+        "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
         "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
         "unverified": unverified,
+        "stopped": [{"pid": pid, "message": text} for pid, text in frozen(holder.get("pid"), holder.get("trainer"))],
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -204,4 +207,6 @@ def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = [str(outage(progress))] if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
-    return down + unverified + ([str(row["error"]["message"])] if row["error"] else [])
+    stopped = [str(each["message"]) for each in row["stopped"]]
+    error = str(row["error"]["message"]) if row["error"] else None
+    return [*down, *unverified, *stopped, *filter(None, (drop(progress), error))]

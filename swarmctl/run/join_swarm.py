@@ -127,7 +127,7 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
     if not files.charter.exists() or dotted(JOIN) in resolved.origins:
         return resolved
     last = None
-    with contextlib.suppress(FileProblem):  # the profile was named instead; the node's identity knows the swarm
+    with contextlib.suppress(FileProblem):  # the command names the profile; the swarm is in the node's identity
         last = read_last(files)
     line = (last.config.get("swarm") or {}).get("join") if last else None
     swarm = (read_json(files.identity) or {}).get("swarm")

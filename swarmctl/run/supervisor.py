@@ -1,5 +1,6 @@
 """Run the trainer as a child process: feed its events to a display, forward stop signals, report how it ended."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.run_record import RunRecord, open_record, read_record
 from swarmctl.nodes import start_over
 from swarmctl.nodes.directory import Node
+from swarmctl.nodes.frozen import FrozenWatch
 from swarmctl.nodes.history import past_evaluations
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
@@ -27,6 +29,8 @@ GRACE_S = 8
 """Seconds until it is killed. Nothing is lost, because every step is in the journal. Before the trainer has started,
 there is nothing to lose and imports do not react to signals, so the limit is ``PROMISE_S``."""
 POLL_S = 0.1
+_POLLS_PER_LOOK = 20
+"""Polls between two looks for stopped processes, which read the list of all processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class TrainerExit:
     killed: bool
     """Whether it was killed here, after a second request or after taking too long."""
     output: bytes
-    """The end of what it printed."""
+    """The end of its output."""
 
 
 class StopSignals:
@@ -116,7 +120,7 @@ def supervise(
         finally:
             trainer.end_session(process)
         show()
-        record = read_record(node.files.run) or RunRecord()  # the log may have been rotated or deleted meanwhile
+        record = read_record(node.files.run) or RunRecord()  # not the log, which may have been rotated or deleted
         for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):
             progress.apply(event)
         return TrainerExit(process.returncode, signals.asked, killed, _tail(log, log_start))
@@ -131,8 +135,11 @@ def _watch(
 ) -> bool:
     """Wait until the trainer ends; return whether it must be killed."""
     deadline: float | None = None
+    stopped, polls = FrozenWatch(process.pid), itertools.count()
     while process.poll() is None:
         show()
+        for sentence in stopped.look() if next(polls) % _POLLS_PER_LOOK == 0 else ():
+            display.note(sentence)
         if signals.received and deadline is None:
             deadline = time.monotonic() + grace()
             again = "; press Ctrl-C again to stop immediately" if signals.asked is signal.SIGINT else ""

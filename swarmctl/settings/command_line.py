@@ -79,7 +79,7 @@ def read_last(files: NodeFiles) -> LastRun | None:
 
 
 def _again(files: NodeFiles) -> str:
-    """Return a command that resumes a node whose last command is lost, with a profile that has its model and tasks."""
+    """Return a command that resumes a node whose last command is lost. Its profile has the same model and tasks."""
     made = read_json(files.identity) or {}
     for name, path in profiles.known_profiles().items():
         with suppress(NodeError):

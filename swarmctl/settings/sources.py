@@ -134,7 +134,7 @@ def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:
 def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
     """Return ``value`` with paths relative to ``directory`` made absolute, if the setting at ``path`` holds paths.
 
-    The name of a model is a path if it begins like one, or if there is a directory of that name.
+    A model's name is a path if it begins like one, or if a directory with that name exists.
     """
     if path == ("model", "name") and isinstance(value, str) and value not in ("", "tiny"):
         is_path = re.match(r"~|\.{1,2}(/|$)", value) or (directory / value).is_dir()

@@ -44,8 +44,8 @@ def table_lines(
         rows: cells from left to right, as many as there are headings.
         headings: the column headings; empty if the columns need none.
         right: headings of the columns that are right-aligned, such as numbers.
-        droppable: headings of the columns that are left out if they have no values, or, the first one first, on a
-            narrow terminal.
+        droppable: headings of the columns that are left out if they are empty, or, in this order, on a narrow
+        terminal.
     """
     whole = [headings, *rows] if headings else rows
     grid = [[clean(cell).translate(_BLANKS) for cell in row] for row in whole]

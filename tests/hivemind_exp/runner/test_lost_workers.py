@@ -25,7 +25,7 @@ CONFIG = make_config(
 """After the warm-up, the tiny model's answers earn different rewards."""
 
 MOST = 6
-"""Workers hit. It takes seconds to find out that one is frozen."""
+"""Workers killed or frozen. It takes seconds to find out that one is frozen."""
 
 
 def train(root: Path) -> Events:

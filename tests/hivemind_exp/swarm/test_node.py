@@ -75,7 +75,7 @@ def test_every_peer_receives_each_bundle_once(peers: Peers) -> None:
     assert abs(seen[second.peer_id].seen - time.time()) < 20
 
 
-def test_two_nodes_that_begin_together_meet(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_nodes_that_start_together_meet(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon never dials a closed port: after a failed dial, libp2p would refuse the next ones for seconds."""
     dialed, connect = [], Overlay.connect
 

@@ -41,14 +41,14 @@ def begin(node: Node) -> None:
 
 
 def begin_in_log(node: Node) -> None:
-    """Leave what nodes left from before there were records."""
+    """Write the files that a node left before ``run.json`` existed."""
     log = EventLog(node.files.events)
     log(START)
     log.close()
 
 
 def train(node: Node) -> None:
-    """Leave what remains of such a node if its log is deleted."""
+    """Write the files that remain of such a node if its log is deleted."""
     journal = Journal(node.files.journal, "")
     journal.write_evaluation(Evaluation(round=0, accuracy=0.5, questions=2, by_task={}))
     journal.close()
@@ -103,6 +103,16 @@ def test_a_running_node_is_not_started_twice() -> None:
     with opened(config(), retry):
         pass
     nodes.check_free(files_of("x"), retry)
+
+
+def test_a_node_whose_supervisor_has_just_ended_will_be_free_shortly() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    with opened(config(), retry) as node:
+        node.files.lock.write_text(json.dumps({"pid": ended.pid, "trainer": os.getpid()}))
+        with pytest.raises(NodeConflict, match=f"trainer, pid {os.getpid()}, will stop shortly") as caught:
+            nodes.check_free(node.files, retry)
+    assert caught.value.next == "swarmctl run --node x"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
     assert terminal.exitstatus == Exit.INTERRUPTED
 
 
-def test_watch_in_a_pipe_prints_the_state_again(node: NodeFiles) -> None:
+def test_watch_in_a_pipe_prints_the_state_repeatedly(node: NodeFiles) -> None:
     process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -270,7 +270,7 @@ def test_raw_logs_and_events(node: NodeFiles, capsys: pytest.CaptureFixture[str]
         ("2026-11-28T09:00", "2026-11-28T09:00"),
     ],
 )
-def test_the_time_that_logs_begin_at(text: str, at: str) -> None:
+def test_since_accepts_spans_and_times(text: str, at: str) -> None:
     now = datetime.fromisoformat("2026-11-28T14:00").astimezone()
     assert moment(text, now) == datetime.fromisoformat(at).astimezone().timestamp()
 
@@ -307,7 +307,7 @@ def test_logs_shorten_the_home_directory_and_notes_are_no_warnings(
 
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
-    assert "two nodes were named: maths and other" in capsys.readouterr().err
+    assert "two node names: maths and other; use only one" in capsys.readouterr().err
 
 
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.support.command_line import ROOT, STAND_IN, Cli, write_profile
+from tests.support.command_line import ROOT, STAND_IN, Cli, told, write_profile
 from tests.support.processes import is_alive
 from tests.support.waiting import until
 
@@ -115,6 +116,23 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     assert "Changed: train.beta 0.5 → 0.25" in third.stderr
 
 
+@pytest.mark.slow
+def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -> None:
+    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    assert stand_in("run", "-p", "mine", "--rounds", "2").returncode == Exit.DONE
+    log = read(home / "nodes/mine/events.jsonl")
+    paid = ("--offload", "groq", "--no-input")  # neither its key nor its cost is asked for
+    again = stand_in("run", "--node", "mine", "--json", *paid)
+    assert again.returncode == Exit.DONE
+    assert again.stderr.startswith("Node mine is already done, so nothing was started. Done after 2 rounds.")
+    assert json.loads(again.stdout)["rounds"] == 2
+    assert read(home / "nodes/mine/events.jsonl") == log
+    assert "is done, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
+    more = stand_in(*next_command(again.stderr))
+    assert "Done after 4 rounds" in more.stderr
+    assert "would do nothing" not in stand_in("run", "--node", "mine", "--rounds", "5", "--dry-run").stdout
+
+
 @pytest.mark.parametrize("act", ["refused", "killed"])
 def test_a_run_that_cannot_start_deletes_nothing_of_the_last(act: str, stand_in: Cli, home: Path) -> None:
     assert stand_in("run", "-p", "demo", "--rounds", "2").returncode == 0
@@ -183,7 +201,7 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     ("act", "code", "told"),
     [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
 )
-def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+def test_the_outcome_of_a_run_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
     assert done.returncode == code
     assert told in done.stderr
@@ -199,7 +217,7 @@ def truncate(log: Path) -> None:
 
 
 @pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
-def test_a_run_outlives_the_rotation_of_its_log(
+def test_a_run_continues_when_its_log_is_rotated(
     started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
 ) -> None:
     process = started("run")
@@ -280,8 +298,8 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
-def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
-    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """If a script starts a job in the background, the shell makes it ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = started("run")  # inherits it
@@ -289,8 +307,8 @@ def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.
         signal.signal(signal.SIGINT, before)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    told = next(line for line in process.stderr if "To stop it: " in line)
-    subprocess.run(["sh", "-c", told.partition("To stop it: ")[2]], check=True)
+    line = next(line for line in process.stderr if "To stop it: " in line)
+    subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
     assert process.wait(20) == Exit.DONE
     assert "Stopped after" in process.stderr.read()
 
@@ -359,11 +377,34 @@ def test_the_lock_outlives_a_killed_supervisor(
     process.communicate(timeout=20)
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
-    assert "its supervisor" in refused.stderr
-    assert f"pid {trainer.pid}, will stop shortly" in refused.stderr
-    trainer.resume()
+    assert f"is already running; the trainer (pid {trainer.pid}) was stopped by a signal" in refused.stderr
+    subprocess.run(told(refused)[1].split(), check=True)
     until(lambda: not is_alive(trainer.pid))
     assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_frozen_trainer_is_reported_and_continues(
+    started: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = started("run", 0, "--quiet")
+    pid = json.loads(files_of("demo").lock.read_text())["trainer"]
+    psutil.Process(pid).suspend()
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "stopped" in line)
+    assert line == (
+        f"warning: the trainer (pid {pid}) was stopped by a signal, so the node does nothing. "
+        f"To continue it: kill -CONT {pid}\n"
+    )
+    assert cli.run(["status", "--json"]) == Exit.DONE
+    assert [each["pid"] for each in json.loads(capsys.readouterr().out)["nodes"][0]["stopped"]] == [pid]
+    assert cli.run(["status"]) == Exit.DONE
+    assert f"demo: {line.removeprefix('warning: ').strip()}" in capsys.readouterr().out
+    subprocess.run(line.split(": ")[-1].split(), check=True)
+    assert next(line for line in process.stderr if "stopped" in line) == f"Process {pid} is no longer stopped.\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
 
 
 @pytest.mark.slow
@@ -373,7 +414,9 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     assert refused.returncode == Exit.CONFIGURATION
     assert "node demo is already running (pid " in refused.stderr
     assert refused.stderr.rstrip().endswith("swarmctl status demo")
-    assert stand_in("run", "-p", "demo", "--dry-run").returncode == Exit.CONFIGURATION
+    planned = stand_in("run", "-p", "demo", "--dry-run")
+    assert planned.returncode == Exit.DONE
+    assert planned.stdout.startswith("node      demo (is running): ")
     process.terminate()
     process.communicate(timeout=20)
 
@@ -482,7 +525,7 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--dry-run", act="error")
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("error: no such device\n  try: ")
-    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu"]
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu", "--dry-run"]
     assert done.stdout == ""
 
 

@@ -218,6 +218,13 @@ class WorkersEvent(Event):
     )
 
 
+class NoteEvent(Event):
+    """Something worth knowing that is no problem."""
+
+    code: str = Field(description="Short code for programs.")
+    message: str = Field(description="What happened, for people.")
+
+
 class WarningEvent(Event):
     """A problem that does not stop the node."""
 

@@ -130,7 +130,7 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
         Writer(sys.stderr)("Interrupted.")
         return Exit.INTERRUPTED
     except Exception as error:  # last resort: one line instead of a traceback
-        usage = _usage_error(error)
+        usage = _usage_error(error, arguments)
         if usage is None and verbose:
             raise
         print_error(usage or _defect(error), as_json=as_json)
@@ -150,12 +150,12 @@ def _refused_by_the_system(error: OSError) -> NodeError:
     return explained(error, Path(os.fsdecode(error.filename)), "access")
 
 
-def _usage_error(error: Exception) -> UsageError | None:
+def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | None:
     """Return Typer's error for a command line it cannot parse (its own class for that is not public)."""
     if getattr(error, "exit_code", None) != Exit.USAGE or not hasattr(error, "format_message"):
         return None
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "swarmctl"
+    path = context.command_path if context else _path(arguments)
     if unknown := re.match(r"No such command '(.*?)'", error.format_message()):
         meant = MEANT.get(" ".join([*path.split()[1:], unknown[1]]))
         if meant is not None:
@@ -187,6 +187,17 @@ MEANT = {
 
 def _help_for(command: str) -> str:
     return command if command in ("swarmctl --help", "swarmctl --version") else f"{command.partition(' --')[0]} --help"
+
+
+def _path(arguments: Sequence[str]) -> str:
+    """Return the command that a command line begins with."""
+    commands, words = getattr(typer.main.get_command(app), "commands", {}), ["swarmctl"]
+    for word in arguments:
+        if word not in commands:
+            break
+        commands = getattr(commands[word], "commands", {})
+        words.append(word)
+    return " ".join(words)
 
 
 _REWORDED = (

@@ -14,7 +14,7 @@ from dataclasses import replace
 from hivemind.utils.logging import use_hivemind_log_handler
 
 from hivemind_exp.errors import SwarmError
-from hivemind_exp.events import WarningEvent
+from hivemind_exp.events import NoteEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
@@ -46,8 +46,8 @@ class SwarmNode(SwarmThread):
         use_hivemind_log_handler("nowhere")
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
         if found := reap(self._key):
-            message = f"removed leftovers of an earlier run: {', '.join(found)}"
-            self._emit(WarningEvent(code="leftovers", message=message))
+            message = f"Removed leftovers of an earlier run: {', '.join(found)}."
+            self._emit(NoteEvent(code="leftovers", message=message))
         self._held = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
         self._port, self._born_ms = self._held.getsockname()[1], int(time.time() * 1000)
         self._tell_of_another_port(addresses.invited_port(self._directory))

@@ -101,14 +101,19 @@ class _Sentences:
         text = ending(event) or self._narrator.sentence(event, self._progress)
         if text is None:
             return None
+        home = str(Path.home())
+        text = text if home == "/" else text.replace(f"{home}/", "~/")
         at = datetime.fromtimestamp(event["t"]).astimezone()
         return one_line(f"{at:%Y-%m-%d %H:%M:%S}  {text}")
 
 
 def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:
     """Print the end of what the trainer and its libraries wrote. Raises ConfigurationError if there is no such node."""
-    path = existing_or_latest(node).log
+    files = existing_or_latest(node)
+    path = files.log
     followed = FollowedFile(path)
+    if not followed.start:
+        Writer(sys.stderr)(f"The trainer of node {files.root.name} has printed nothing yet.")
     for line in last_lines(path, followed.start, lines):
         print(clean(line))
     while follow:

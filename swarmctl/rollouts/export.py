@@ -14,7 +14,7 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.paths import shown
-from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, node_with_journal, rollouts
+from swarmctl.rollouts.journal import ROW, RolloutFilter, as_row, check_source, node_with_journal, rollouts
 from swarmctl.storage.disk_errors import checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -31,6 +31,7 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     Raises ``NodeError`` if there is nothing to read, or if the file already exists or cannot be written.
     """
     files = node_with_journal(node)
+    check_source(files, wanted.source)
     kind = format or ("parquet" if output.endswith(".parquet") else "jsonl")
     if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise UsageError(

@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
+from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.paths import shown
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.suggest import nearest
 
 _BUSY_S = 5.0
 """Seconds to wait while the node has a file locked to clean it up."""
@@ -100,6 +106,28 @@ class RolloutFilter:
     """Also slots of a group that were given up."""
     last: int | None = None
     """Only this many, the latest."""
+
+
+def provider_name(provider: str | None) -> str:
+    """Return who made a rollout, for display: a peer by the name that ``swarm peers`` shows, and the end of its id."""
+    if provider is None:
+        return "unknown"
+    return f"{animal_name(provider)} (…{provider[-8:]})" if is_peer_id(provider) else foreign(provider)
+
+
+def check_source(files: NodeFiles, source: str | None) -> None:
+    """Raise UsageError if ``source`` is no kind, no provider and nothing that the node has rollouts from."""
+    known = {*map(str, Kind), LOCAL, *PROVIDERS}
+    config = (read_json(files.config) or {}).get("config") or {}
+    known |= (config.get("providers") or {}).keys()
+    if source is None or source in known:
+        return
+    with reading(files.journal) as db:
+        if db.execute("SELECT 1 FROM completions WHERE source=? LIMIT 1", (source,)).fetchone():
+            return
+    guess = nearest(source, known)
+    hint = f"; did you mean {guess}?" if guess else f". Use a kind ({', '.join(map(str, Kind))}) or a provider"
+    raise UsageError(f"unknown source {source!r}{hint}", next="swarmctl rollouts stats")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

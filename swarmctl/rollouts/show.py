@@ -14,7 +14,15 @@ from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
-from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, node_with_journal, rollouts
+from swarmctl.rollouts.journal import (
+    RolloutFilter,
+    RolloutRecord,
+    as_row,
+    check_source,
+    node_with_journal,
+    provider_name,
+    rollouts,
+)
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
@@ -28,6 +36,7 @@ _MARK = "    | "
 def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) -> None:
     """Print a node's rollouts. Raises ``NodeError`` if there is no such node, or it has no rollouts yet."""
     files = node_with_journal(node)
+    check_source(files, wanted.source)
     found = list(rollouts(files, wanted))
     if as_json:
         print_json(rollouts=[as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found])
@@ -89,7 +98,7 @@ def _points(terms: Sequence[RewardTerm]) -> str:
 
 def _origin(rollout: RolloutRecord) -> str:
     model = foreign(rollout.model) if rollout.model else None
-    parts = [f"{rollout.kind} from {foreign(rollout.provider)}", model or "model unknown"]
+    parts = [f"{rollout.kind} from {provider_name(rollout.provider)}", model or "model unknown"]
     if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
         parts[1:] = [f"claims model: {model}" if model else "claims no model"]
     else:

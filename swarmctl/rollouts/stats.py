@@ -9,12 +9,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import digits
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
-from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, reading
+from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, provider_name, reading
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import percent
 from swarmctl.terminal.suggest import nearest
@@ -92,8 +91,7 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
         return
     cells = []
     for group, each in counts.items():
-        names = [getattr(group, key) for key in keys]
-        cells.append(_cells(["unknown" if name is None else foreign(name) for name in names], each))
+        cells.append(_cells([provider_name(getattr(group, key)) for key in keys], each))
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)

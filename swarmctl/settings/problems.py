@@ -10,6 +10,7 @@ from hivemind_exp.config import ProviderConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, shown, without_key
+from swarmctl.settings.options import FLAGS
 from swarmctl.settings.schema import SettingPath, dotted, settings
 from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, Layer, origins_of, related
 from swarmctl.terminal.suggest import nearest
@@ -48,7 +49,7 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
     key = without_key(re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location)))
     origins = origins_of(layers).items() if location else ()
     origin = next((origin for path, origin in origins if related(path, location)), fallback if location else "")
-    name = origin if origin.startswith("$") else key
+    name = origin if origin.startswith("$") or origin in FLAGS else key
     place = "" if not origin or origin.startswith(("$", "--")) else f"{origin}: "
     if wrong_name:
         return Problem(key, f"{place}invalid provider name: {shown(location[-1])}. Use {PROVIDER_NAME}", None, origin)

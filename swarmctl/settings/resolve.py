@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, explain, refused
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.retired import drop_retired
@@ -91,6 +92,8 @@ def _next(problem: Problem, profile: Profile) -> str:
         return f"swarmctl run --profile {name} --node my-node"
     if problem.origin.startswith("$"):
         return f"unset {problem.origin[1:]}"
+    if problem.origin in FLAGS:
+        return "swarmctl run --help"
     if problem.origin and not problem.origin.startswith("--"):
         return f"swarmctl profiles validate {name}"
     return f"swarmctl profiles show {name} --origin"

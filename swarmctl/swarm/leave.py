@@ -3,10 +3,12 @@
 import os
 import shlex
 import sys
+from contextlib import suppress
 
-from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.errors import ConfigurationError, NodeConflict, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes import directory as nodes
+from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import existing, left_directory, short_id
 from swarmctl.paths import shown
 from swarmctl.settings.command_line import set_values
@@ -33,6 +35,9 @@ def leave(node: str | None, *, as_json: bool) -> None:
     status = f"swarmctl status --node {shlex.quote(name)}"
     if locks.is_held(files.lock):
         raise NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
+    called = short_id(swarm)
+    with suppress(SwarmError):  # its charter is damaged
+        called = member(name, "leave").charter.name
     aside = left_directory(files, swarm)
     with nodes.held(files, lambda _: status), disk_errors(files.root):
         aside.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -45,8 +50,11 @@ def leave(node: str | None, *, as_json: bool) -> None:
         print_json(node=name, swarm=swarm, put_aside=shown(aside))
         return
     say = Writer(sys.stdout)
-    say(f"Node {name} has left swarm {short_id(swarm)}.")
-    say("Kept: its key, its trained model, its journal and its spending ledger.")
+    say(f"Node {name} has left swarm {called}.")
+    if has_begun(files):
+        say("Kept: its key, its trained model, its journal and its spending ledger.")
+    else:
+        say("Kept: its key. It has not trained yet.")
     say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
     again = typed(f"swarmctl run --node {shlex.quote(name)}")
     say("To continue alone on the same tasks:")

@@ -13,7 +13,7 @@ from swarmctl.storage.json_file import rfc3339
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import duration, percent, several
-from swarmctl.terminal.table import or_dash, print_table
+from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
 
 _KINDS = ("policy", "policy_text", "teacher", "relay")
@@ -74,14 +74,16 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
         write(f"No peer in swarm {found.charter.name} has shared rollouts with node {found.name} yet.{state}")
         return
     ranks = [str(rank) if ranked else "" for rank in range(1, len(rows) + 1)]
-    print_table(
-        [[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)],
-        _HEADINGS,
-        right=_RIGHT,
-        droppable=_NARROW,
-    )
-    write("")
-    write(_NO_PROOF if ranked else "weight: how likely a peer's groups are to be drawn (-: still a stranger).")
+    cells = [[rank, *_cells(row)] for rank, row in zip(ranks, rows, strict=True)]
+    lines = table_lines(cells, _HEADINGS, right=_RIGHT, droppable=_NARROW)
+    for line in lines:
+        write(line)
+    if ranked:
+        write("")
+        write(_NO_PROOF)
+    elif any("weight" in line.split() for line in lines):
+        write("")
+        write("weight: how likely a peer's groups are to be drawn (-: still a stranger).")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

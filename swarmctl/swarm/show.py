@@ -64,8 +64,10 @@ def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterato
     for place, task in enumerate(charter.tasks):
         made = task.version or (f"{task.size:,} questions, SHA-256 {task.sha256[:12]}…" if task.sha256 else "")
         options = " ".join(f"{foreign(key)}={foreign(value)}" for key, value in task.params.items())
-        parts = [f"{100 * task.weight_ppm / MILLION:.3g} %", task.label, *filter(None, (options, made))]
-        yield f"  {'tasks' if place == 0 else '':<9}{', '.join(parts)}"
+        several = len(charter.tasks) > 1
+        share = f"{100 * task.weight_ppm / MILLION:.3g} %" if several else ""
+        parts = filter(None, (share, task.label, options, made))
+        yield f"  {('tasks' if several else 'task') if place == 0 else '':<9}{', '.join(parts)}"
     yield f"Node {found.name}, {'running' if found.running else 'not running'}"
     if peer is None:
         yield "  peer     unknown: cannot read the node's key"

@@ -16,6 +16,8 @@ from swarmctl.terminal.safe_text import folded, one_line
 from swarmctl.terminal.sentences import percent
 
 REDRAW_S = 0.25
+_LABEL = 9
+"""Columns of a line's label."""
 _TICKS = "▁▂▃▄▅▆▇█"
 _PARTS = {
     "generate": ("█", "cyan"),
@@ -41,7 +43,17 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     wide = max(4, width - 30)
 
     def row(label: str, text: str | Text) -> None:
-        lines.append(Text.assemble((f"{label:<9}", "dim"), text))
+        lines.append(Text.assemble((f"{label:<{_LABEL}}", "dim"), text))
+
+    def rows(label: str, parts: Sequence[Text]) -> None:
+        """Add parts, separated by commas, on as many lines as they need."""
+        line = Text()
+        for part in parts:
+            if line and _LABEL + len(line) + 2 + len(part) > width:
+                row(label, line.append(","))
+                label, line = "", Text()
+            line.append(", " if line else "").append(part)
+        row(label, line)
 
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is not None:
@@ -61,15 +73,16 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         used = f"{spent or 'no charge'}  {requests}  {', '.join(progress.providers)}".rstrip()
         row("offload", one_line(" · ".join(filter(None, (used, outage)))))
     if progress.peers is not None:
-        row("swarm", ", ".join(filter(None, (sentences.in_touch(progress.peers), sentences.exchanged(progress)))))
+        shared = sentences.exchanged(progress)
+        rows("swarm", list(map(Text, [sentences.in_touch(progress.peers), *(shared.split(", ") if shared else ())])))
     if progress.seconds and sum(progress.seconds.values()):
         # The parts of the time, the largest first, in words and as a bar.
-        words, bar = Text(), Text()
+        words, bar = [], Text()
         for part, share in sorted(sentences.time_shares(progress.seconds), key=lambda item: -item[1]):
             glyph, colour = _PARTS[part]
-            words.append(", " if words else "").append(f"{part} {percent(share)}", style=colour)
+            words.append(Text(f"{part} {percent(share)}", style=colour))
             bar.append(glyph * round(share * min(60, width - 10)), style=colour)
-        row("time", words)
+        rows("time", words)
         row("", bar)
     row("now", _now(progress, running_s))
     for line in lines:

@@ -6,7 +6,7 @@ from typing import TextIO
 import typer
 
 from hivemind_exp.errors import KeyProblem, NodeError
-from swarmctl.terminal.safe_text import encodable
+from swarmctl.terminal.safe_text import encodable, looks_like_key
 from swarmctl.terminal.views import Writer
 
 _LONGEST = 65536
@@ -43,7 +43,14 @@ class Prompter:
             raise otherwise
         sys.stderr.write(encodable(self.say.folded(f"{question} [y/N]"), sys.stderr.encoding) + " ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        answer = sys.stdin.readline().strip()
+        if looks_like_key(answer):
+            raise KeyProblem(
+                "this answer looks like a key. It was shown on the screen and is not saved. Revoke it, and type a new "
+                "one at the hidden prompt, which follows this question",
+                next=otherwise.next,
+            )
+        if answer.lower() not in ("y", "yes"):
             raise otherwise
         self._agreed.add(question)
 

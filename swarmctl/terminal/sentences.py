@@ -66,8 +66,9 @@ def start(event: dict[str, Any]) -> str:
     what = "all " if trainable == total else f"{count(trainable)} of " if trainable else ""
     size = f"{what}{count(total)} parameters" if total else "the model"
     resumed = event.get("resumed_round")
-    resuming = "" if resumed is None else f", resuming after round {resumed}"
-    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}."
+    resuming = "" if resumed is None else f", resuming from the checkpoint after round {resumed}"
+    replayed = "" if resumed is None else " Rounds after it are replayed from the journal."
+    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{replayed}"
 
 
 def phase(event: dict[str, Any]) -> str:
@@ -226,8 +227,8 @@ def notable(event: dict[str, Any]) -> str | None:
             return start(event)
         case "push":
             return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
-        case "warning":
-            return f"warning: {event.get('message')}"
+        case "note" | "warning" as kind:
+            return f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}"
         case "workers":
             return "warning: " + workers(event)
         case "error" if event.get("code") in PASSING:

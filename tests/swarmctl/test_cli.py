@@ -109,6 +109,8 @@ def test_aliases_work_but_are_hidden(capsys: pytest.CaptureFixture[str]) -> None
         (["run", "--ronds", "3"], "unknown option '--ronds'; did you mean --rounds?"),
         (["run", "--rounds", "many"], "invalid --rounds: 'many'. Use a whole number of at least 0"),
         (["profiles", "show", "a", "b"], "unexpected arguments: b"),
+        (["run", "--join"], "--join needs a value"),
+        (["swarm", "show", "--node"], "--node needs a value"),
     ],
 )
 def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +121,14 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: p
     assert told in err
     assert err.splitlines()[1].startswith("  try: ")
     assert err.rstrip().endswith("--help")
+    assert len(arguments) == 1 or f"swarmctl {arguments[0]}" in err
+
+
+def test_an_invalid_value_of_a_flag_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "--max-usd", "2usd"]) == Exit.CONFIGURATION
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert error == "error: invalid --max-usd: '2usd'. Use an amount in USD above 0, or unlimited"
+    assert suggestion.endswith("swarmctl run --help")
 
 
 @pytest.mark.parametrize(

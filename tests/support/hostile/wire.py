@@ -96,8 +96,8 @@ class Peers:
             node.close()
 
     def codes(self, name: str) -> list[str]:
-        """Return the codes of a node's warnings and errors."""
-        return [fields["code"] for event, fields in self.events[name] if event in ("warning", "error")]
+        """Return the codes of a node's notes, warnings and errors."""
+        return [fields["code"] for event, fields in self.events[name] if event in ("note", "warning", "error")]
 
 
 def receive(node: SwarmNode, count: int, seconds: float = 15.0) -> list[Received]:

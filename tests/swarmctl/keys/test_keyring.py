@@ -257,6 +257,17 @@ def test_without_a_keyring_a_terminal_is_asked_about_a_file(home: Path) -> None:
         assert (home / "secrets/openai.json").exists() == (code == Exit.DONE)
 
 
+def test_a_key_typed_at_a_question_is_recognized(home: Path) -> None:
+    child = terminal("set", "openai", "--no-test")
+    child.expect(r"\[y/N\] ")
+    child.sendline(KEY)
+    said = " ".join(rest_of(child).replace(KEY, "", 1).split())  # the terminal has echoed it once
+    assert "looks like a key. It was shown on the screen and is not saved. Revoke it" in said
+    assert KEY not in said
+    assert child.exitstatus == Exit.CONFIGURATION
+    assert not (home / "secrets").exists()
+
+
 def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child = terminal("set", "openai", "--no-test", "--insecure-storage")
     child.expect("not shown: ")

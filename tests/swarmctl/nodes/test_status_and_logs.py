@@ -16,9 +16,11 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import (
+    CheckpointEvent,
     ErrorEvent,
     EvalEvent,
     EventLog,
+    NoteEvent,
     PhaseEvent,
     RoundEvent,
     StartEvent,
@@ -277,6 +279,30 @@ def test_since_accepts_spans_and_times(text: str, at: str) -> None:
 def test_an_invalid_time_names_the_valid_ones(text: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["logs", f"--since={text}"]) == Exit.USAGE
     assert "Use a time span such as 30m, 2h or 1d" in capsys.readouterr().err
+
+
+def test_raw_logs_without_output_say_so(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    node.log.write_text("")
+    assert cli.run(["logs", "--raw"]) == Exit.DONE
+    assert capsys.readouterr() == ("", "The trainer of node maths has printed nothing yet.\n")
+    node.log.write_text("line\n")
+    assert cli.run(["logs", "--raw"]) == Exit.DONE
+    assert capsys.readouterr() == ("line\n", "")
+
+
+def test_logs_shorten_the_home_directory_and_notes_are_no_warnings(
+    node: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit = EventLog(node.events)
+    emit(CheckpointEvent(round=2, seconds=1.0, path=str(Path.home() / "nodes/maths/checkpoints/2")))
+    emit(NoteEvent(code="leftovers", message="Removed leftovers."))
+    emit.close()
+    assert cli.run(["logs", "-n", "2"]) == Exit.DONE
+    saved, note = capsys.readouterr().out.splitlines()
+    assert saved.endswith("Saved ~/nodes/maths/checkpoints/2.")
+    assert note.endswith("  Removed leftovers.")
+    assert cli.run(["logs", "--level", "warning"]) == Exit.DONE
+    assert capsys.readouterr().out == ""
 
 
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

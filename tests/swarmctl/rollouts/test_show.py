@@ -13,6 +13,7 @@ import pytest
 
 from hivemind_exp.peers.exchange import PeerDrawLog
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -274,8 +275,8 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
         "  [1] wrong (outcome 0: no answer tag), not in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
-    assert f"peer from {PEER}, claims model: tiny, 20" in lines[7]
-    assert f"peer from {PEER}, claims no model, 20" in lines[-2]
+    assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims model: tiny, 20" in lines[7]
+    assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims no model, 20" in lines[-2]
     rows = shown(capsys, "--source", "peer")
     assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
         *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],
@@ -292,3 +293,12 @@ def test_hostile_text_of_a_peer_keeps_to_its_column(capsys: pytest.CaptureFixtur
     assert not set("\x1b\r\x07\x9b\x00\u202e") & set(out)
     assert [line for line in out.splitlines() if line.startswith(("  [8]", "  [9]"))] == []
     assert "    |   [9] correct (outcome 1)" in out
+
+
+def test_an_unknown_source_is_an_error_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_node()
+    for command in ("show", "export"):
+        assert cli.run(["rollouts", command, "--source", "teecher"]) == Exit.USAGE
+        assert "unknown source 'teecher'; did you mean teacher?" in capsys.readouterr().err
+    assert cli.run(["rollouts", "show", "--source", "deepseek"]) == Exit.DONE  # known, but there is none
+    assert "No matching rollouts" in capsys.readouterr().err

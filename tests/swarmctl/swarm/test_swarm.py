@@ -361,7 +361,8 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     PeerBook(files.swarm / "peerbook.json").save(now=True)
     left = here("swarm", "leave", "--node", "two")
     assert left.returncode == Exit.DONE, left.stderr
-    assert "Kept: its key" in left.stdout
+    assert "Node two has left swarm tea." in left.stdout
+    assert "Kept: its key, its trained model" in left.stdout
     commands = [shlex.split(line) for line in left.stdout.splitlines() if line.startswith("  ")]
     continued, rejoined = (words[words.index("run") :] for words in commands)
     assert continued == ["run", "--node", "two"]
@@ -410,6 +411,20 @@ def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) ->
         assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
         assert advice(done.stderr) == ["swarm", command, "--node", "coffee"]
         assert here(*advice(done.stderr)).returncode == Exit.DONE
+
+
+def test_the_running_node_is_suggested_if_several_are_in_swarms(here: Cli, home: Path, tea: str) -> None:
+    assert here("swarm", "new", "coffee").returncode == Exit.DONE
+    lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
+    assert locks.acquire(lock)
+    try:
+        assert advice(here("swarm", "peers").stderr) == ["swarm", "peers", "--node", "tea"]
+    finally:
+        os.close(lock)
+    assert "  task     spell_backward, " in here("swarm", "show", "tea").stdout
+    left = here("swarm", "leave", "coffee").stdout
+    assert "Node coffee has left swarm coffee." in left
+    assert "Kept: its key. It has not trained yet." in left
 
 
 def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:

@@ -78,6 +78,20 @@ def test_nothing_is_wider_than_a_narrow_terminal() -> None:
     assert re.search(r"speed.*5,210 tokens/s", screen)
 
 
+def test_on_a_narrow_terminal_the_swarm_and_the_time_take_two_lines() -> None:
+    progress = RunView()
+    progress.peers, progress.shared, progress.shared_bytes = 12, 1_234, 1_200_000
+    progress.rollouts = {"peer": 9_600}
+    progress.start = {"node": "maths", "group_size": 8}
+    progress.seconds = dict.fromkeys(("generate", "verify", "train", "share", "other"), 1.0)
+    for width in (60, 200):
+        text = "\n".join(str(line) for line in draw(progress, width, 1.0).renderables)
+        assert max(map(len, text.splitlines())) <= width
+        assert "shared 1,234 groups" in text
+        assert "learned from 1,200 peer groups" in text
+        assert all(f"{part} 20 %" in text for part in progress.seconds)
+
+
 def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
     terminal = run_demo("--rounds", "0")
     terminal.expect("Round")

@@ -69,7 +69,7 @@ class ModelConfig(Section):
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     thinking: bool | None = None
-    """Position of the chat template's switch for thinking (Qwen3 and others). Unset: the template's default."""
+    """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
@@ -169,7 +169,7 @@ class JournalConfig(Section):
 
     keep_rounds: NotNegative = 1000
     """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
-    resuming may need are always kept."""
+    may be needed to resume are always kept."""
 
 
 class WarmupConfig(Section):
@@ -283,7 +283,7 @@ class ProviderConfig(Section):
     batch: bool = False
     """Whether it supports OpenAI's Batch API, at half the price."""
     reasons: bool = False
-    """Whether its model reasons before it answers. The node learns this from the answers; set it for the estimate."""
+    """Whether its model reasons before it answers. The node finds out; set it for the estimate."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on output. "model": see the model's license."""
 
@@ -323,13 +323,13 @@ class HubConfig(Section):
 
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
-"""Endings of files with questions, in lower case."""
+"""Suffixes of question files, in lower case."""
 
 
 def task_tables(value: Any) -> Any:
-    """Turn ``["sapo"]``, ``"sapo,gsm8k"``, ``"questions.jsonl"`` and ``"./directory"`` into tables. Others pass.
+    """Turn ``["sapo"]``, ``"sapo,gsm8k"``, ``"questions.jsonl"`` and ``"./directory"`` into tables.
 
-    A path that contains a comma must be in a list.
+    Other values are returned unchanged. A path that contains a comma must be in a list.
     """
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]

@@ -46,7 +46,7 @@ class TaskError(NodeError, code="task"):
 
 
 class WorkerFailed(NodeError, code="worker"):
-    """The processes that make questions or verify answers cannot be kept running. The same command may work later."""
+    """The processes that make questions or verify answers fail again and again. The same command may work later."""
 
 
 class HubUnreachable(ModelError, TaskError, code="hub_unreachable"):

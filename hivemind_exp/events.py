@@ -116,8 +116,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance weight was cut; null if no completion has one. Only those "
-        "sampled elsewhere, with known log-probabilities, do.",
+        description="Share of tokens whose importance weight was cut. Null if no completion has importance weights: "
+        "only completions sampled elsewhere with known log-probabilities have them.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -160,7 +160,8 @@ class OffloadEvent(Event):
     training: str = Field(description="Whether the provider's terms allow training on its output.")
     usd_per_million_input: float = Field(description="US dollars per million prompt tokens.")
     usd_per_million_output: float = Field(description="US dollars per million completion tokens.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, without open reserves.")
+    usd_reserved: float = Field(0.0, description="US dollars reserved for requests in flight.")
     usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 
@@ -176,7 +177,8 @@ class SpendEvent(Event):
     completion_tokens: int = Field(description="Completion tokens, including hidden reasoning.")
     lost: int = Field(description="Requested completions that the node gave up on.")
     usd: float = Field(description="US dollars spent on this usage.")
-    usd_total: float = Field(description="US dollars spent in the node's whole life, including reserves.")
+    usd_total: float = Field(description="US dollars spent in the node's whole life, without open reserves.")
+    usd_reserved: float = Field(0.0, description="US dollars reserved for requests in flight.")
     usd_cap: float | None = Field(None, description="The most US dollars the node may spend; null means unlimited.")
 
 
@@ -208,11 +210,11 @@ class PeersEvent(Event):
 
 
 class WorkersEvent(Event):
-    """Task workers were killed, crashed or got stuck. What they had in hand was done again by new ones."""
+    """Task workers were killed, crashed or got stuck. New ones repeated their work."""
 
     replaced: int = Field(description="Workers replaced.")
     unverified: int = Field(
-        description="Completions that are left out of the step, because several workers in a row were lost on them."
+        description="Completions that are left out of the step, because several workers in a row failed on them."
     )
 
 

@@ -1,13 +1,13 @@
 """Text that others wrote (services, peers, charters, libraries, the hub), made safe to quote in a message.
 
-No message may contain such text in any other way: a line break in it could begin a line that looks like ours, such as
-``try: pip install …``.
+Messages contain such text only in this form. Otherwise a line break in it could begin a line that looks like ours, such
+as ``try: pip install …``.
 """
 
 import re
 
 LONGEST = 300
-"""Characters of a foreign text that a message shows."""
+"""Most characters of an external text that a message shows."""
 _NAME = re.compile(r"[A-Za-z0-9._~][A-Za-z0-9._~/:@+-]*")
 """What is shown without quotes: a model's name, an address, a path. It is one word, so no sentence can hide in it."""
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -15,10 +15,10 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def foreign(text: object, most: int = LONGEST) -> str:
-    """Return ``text`` as a message may show it: on one line, in double quotes, at most ``most`` characters of it.
+    """Return ``text`` in a form that a message can show: on one line, in double quotes, at most ``most`` characters.
 
     Line breaks become spaces; other control characters, direction overrides and invisible characters become escapes
-    such as ``\\x1b``. A single word that can be a name stays without quotes.
+    such as ``\\x1b``. A single word that can be a name gets no quotes.
     """
     shown = visible(" ".join(str(text)[: 4 * most].split()))
     shown = shown if len(shown) <= most else shown[: most - 1] + "…"
@@ -28,7 +28,7 @@ def foreign(text: object, most: int = LONGEST) -> str:
 
 
 def visible(text: str) -> str:
-    """Return ``text`` on one line, with every character that cannot be seen as an escape; spaces stay."""
+    """Return ``text`` on one line. Invisible characters become escapes; spaces stay."""
     return "".join(map(_seen, text))
 
 

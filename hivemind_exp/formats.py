@@ -1,4 +1,4 @@
-"""Format numbers of stored files, so that no version misreads what a newer one wrote. Files without one are older."""
+"""Format numbers of stored files, so that no version misreads a newer file. Files without a number are older."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ def check_number(path: Path, number: object) -> None:
     if number is not None and number not in range(FORMAT + 1):
         root = Path(__file__).parents[1]
         raise NewerFormat(
-            f"{path} has format {number}, written by a newer version of swarmctl; this one knows {FORMAT} and older",
+            f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {FORMAT}",
             next=shlex.join(["git", "-C", str(root), "pull"]) if (root / ".git").exists() else "swarmctl --version",
         )
 
@@ -60,11 +60,11 @@ def check_pages(db: sqlite3.Connection, path: Path) -> None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error means that the file is damaged, and not that it cannot be read or written now."""
+    """Return whether an error means that the file is damaged, rather than unreadable or unwritable at the moment."""
     return any(word in str(error) for word in ("not a database", "malformed"))
 
 
 def set_aside(path: Path) -> str:
-    """Return the command that moves a damaged database aside, with its ``-wal`` and ``-shm`` if they are there."""
+    """Return the command that moves a damaged database aside, with its ``-wal`` and ``-shm`` files."""
     aside = shlex.quote(str(path.parent / "damaged"))
     return f"mkdir -p {aside} && mv {shlex.quote(str(path))}* {aside}"

@@ -24,7 +24,7 @@ class NodeFiles:
         self.lock = root / "lock"
         """Locked (flock) while the node is running."""
         self.events = root / "events.jsonl"
-        """The machine-readable log (JSON lines). May be rotated or deleted at any time: nothing depends on it."""
+        """The machine-readable log (JSON lines). It can be rotated or deleted at any time: nothing depends on it."""
         self.run = root / "run.json"
         """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"
@@ -50,7 +50,7 @@ class NodeFiles:
         self.swarm = root / "swarm"
         """What the node remembers about its swarm: its port, known peers and their reputation."""
         self.inputs = root / "inputs.json"
-        """Digests of the operator's files that the node learns from (JSON). Without it, what is there is accepted."""
+        """Digests of the operator's files that the node learns from (JSON). Without it, any contents are accepted."""
         self.secret_file = root / "secret"
         """The node's secret (32 bytes)."""
         self.hub = root / "hub"
@@ -59,7 +59,7 @@ class NodeFiles:
     def fixed_charter(self) -> str | None:
         """Return the charter id with which a node without a swarm was created; None if it is unknown or in a swarm.
 
-        It depends on how the paths of questions were written then, so it is not computed again.
+        It depends on how the paths of question files were written at that time, so it is not computed again.
         """
         try:
             made = json.loads(self.identity.read_bytes())
@@ -78,7 +78,7 @@ class NodeFiles:
         if len(secret) != SECRET_BYTES:
             raise FileProblem(
                 f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "
-                "held-out questions. If you delete it, the node draws new ones, and its accuracy starts anew",
+                "held-out questions. If you delete it, the node draws new ones; do not compare accuracies across that",
                 next=shlex.join(["rm", str(self.secret_file)]),
             )
         return secret

@@ -30,10 +30,10 @@ class Chat:
     max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of the parameter that limits a completion."""
     extras: frozenset[str] = frozenset()
-    """Additional parameters that it is known to take: "seed"."""
+    """Additional parameters that it is known to accept: "seed"."""
     reasoning: tuple[str, ...] = ()
-    """Name prefixes of its models with hidden reasoning, which need extra tokens to reason. Only estimates depend on
-    them: a node learns from the answers whether a model reasons."""
+    """Name prefixes of its models with hidden reasoning, which need extra tokens to reason. Only estimates use
+    them: a node finds out from the answers whether a model reasons."""
     bounds_reasoning: bool = True
     """Whether the limit on a completion also limits hidden reasoning. If not, a cap can only be enforced without
     reasoning."""

@@ -1,4 +1,4 @@
-"""Which proxy a request goes through. Every client asks here, so that all agree: runs, ``doctor`` and key tests.
+"""Choose the proxy for a request. Runs, ``doctor`` and key tests all use this, so that they agree.
 
 Proxies come from the environment (``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``, in either case) and, on
 macOS, from the system's settings.
@@ -55,7 +55,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def check_key_stays_private(url: str) -> None:
-    """Raise KeyProblem if a proxy would read a key that is sent to ``url``: without TLS, it reads everything."""
+    """Raise KeyProblem if a proxy could read a key that is sent to ``url``. Without TLS, it can read everything."""
     if urlsplit(url).scheme == "http" and (proxy := proxy_for(url)) is not None:
         host = urlsplit(url).hostname or ""
         raise KeyProblem(
@@ -66,7 +66,7 @@ def check_key_stays_private(url: str) -> None:
 
 
 def with_direct_loopback(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return ``environment`` such that libraries with clients of their own use no proxy for this machine, either."""
+    """Return ``environment``, changed so that libraries' own clients use no proxy for this machine, either."""
     others = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     exceptions = ",".join(filter(None, (others, *_LOOPBACK)))
     return {**environment, "no_proxy": exceptions, "NO_PROXY": exceptions}
@@ -78,6 +78,16 @@ def is_loopback(host: str) -> bool:
         return True
     address = _address(host)
     return address is not None and address.is_loopback
+
+
+def is_private(host: str) -> bool:
+    """Whether ``host`` is this machine or one on a private network, by name or by address."""
+    if "." not in host.strip("[]") and ":" not in host:
+        return True
+    if host.endswith((".local", ".lan", ".internal", ".localhost")):
+        return True
+    address = _address(host)
+    return address is not None and address.is_private
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

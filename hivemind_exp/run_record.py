@@ -1,7 +1,7 @@
 """``run.json``: whether a node has begun, and how its latest run began and ended.
 
-The events are a log, which users may rotate or delete. What decides something is therefore also in this file, which is
-written atomically.
+The events are a log, which users can rotate or delete. Events that decide something are therefore also in this file,
+which is written atomically.
 """
 
 import json
@@ -18,7 +18,7 @@ PASSING = frozenset({"identity_elsewhere"})
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The contents of ``run.json``. The events are as in the log; None if they have not happened in the latest run."""
+    """The contents of ``run.json``. Events are as in the log; None if they have not happened in the latest run."""
 
     begun: bool = False
     """Whether any run finished its setup. From then on, the node's model and tasks are fixed."""
@@ -37,7 +37,7 @@ def read_record(path: Path) -> RunRecord | None:
 
 
 def open_record(path: Path) -> None:
-    """Note that a run is about to start. Until it reports how it ended, it counts as interrupted. Raises OSError."""
+    """Record that a run is about to start. It counts as interrupted until it reports how it ended. Raises OSError."""
     write_record(path, RunRecord(begun=(read_record(path) or RunRecord()).begun))
 
 

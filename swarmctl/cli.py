@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # from stdout
         streams.discard(sys.stdout)
         code = Exit.FAILED
-        if not isinstance(error, BrokenPipeError):  # then the reader of the output wanted no more
+        if not isinstance(error, BrokenPipeError):  # a reader that closed the pipe needs no error
             print_error(_no_output(error), as_json=False)
     if streams.is_broken(sys.stderr):
         streams.discard(sys.stderr)
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 _OF_OUTPUT = (*FULL, errno.EBADF, errno.EIO, errno.EPIPE)
-"""Why stdout cannot be written. Errors of files are reported where they are written."""
+"""Errors that mean that stdout cannot be written. Errors of files are reported where they occur."""
 
 
 def _no_output(error: OSError) -> NodeError:
@@ -156,8 +156,37 @@ def _usage_error(error: Exception) -> UsageError | None:
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "swarmctl"
+    if unknown := re.match(r"No such command '(.*?)'", error.format_message()):
+        meant = MEANT.get(" ".join([*path.split()[1:], unknown[1]]))
+        if meant is not None:
+            return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=_help_for(meant))
     message = _invalid_value(error) or _reworded(hide_keys(error.format_message().rstrip(".")))
+    if path.endswith(" run") and (extra := re.fullmatch(r"unexpected arguments: (\S+)", message)):
+        from swarmctl.settings.command_line import flag_for
+
+        if flag := flag_for(extra[1]):
+            return UsageError(f"{message}; did you mean {flag}?", next=f"{path} {flag}")
     return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+
+
+MEANT = {
+    "help": "swarmctl --help",
+    "version": "swarmctl --version",
+    **dict.fromkeys(("list", "ls", "nodes"), "swarmctl status"),
+    **dict.fromkeys(("start", "resume", "train"), "swarmctl run"),
+    **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),
+    **dict.fromkeys(("join", "swarm join"), "swarmctl run --join"),
+    **dict.fromkeys(("tail", "log"), "swarmctl logs"),
+    "invite": "swarmctl swarm invite",
+    "peers": "swarmctl swarm peers",
+    "leave": "swarmctl swarm leave",
+    "swarm list": "swarmctl swarm show",
+}
+"""Words that people type as commands, and the commands that do it."""
+
+
+def _help_for(command: str) -> str:
+    return command if command in ("swarmctl --help", "swarmctl --version") else f"{command.partition(' --')[0]} --help"
 
 
 _REWORDED = (

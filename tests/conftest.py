@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
 
-# A shell ignores SIGINT in the jobs that a script starts in the background, and every process that they start inherits
-# that. Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
+# If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
+# Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -31,7 +31,7 @@ def _text(node: ast.expr) -> str | None:
 def suggestions() -> Iterator[str]:
     """Yield each ``swarmctl`` command that is passed as ``next``.
 
-    Left out are those of which not even the subcommand is literal.
+    Commands whose subcommand is not literal are left out.
     """
     for path in sorted([*ROOT.glob("swarmctl/**/*.py"), *ROOT.glob("hivemind_exp/**/*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

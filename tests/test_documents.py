@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from hivemind_exp.config import Config, LimitsConfig, OffloadConfig, PriceConfig, ProviderConfig
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
@@ -156,6 +158,17 @@ def _is_module(name: str) -> bool:
         return True
     module = path.parent.with_suffix(".py")
     return module.is_file() and re.search(rf"\b{path.name}\b", module.read_text(encoding="utf-8")) is not None
+
+
+def test_every_option_of_offloading_is_documented() -> None:
+    section = read(Path("OFFLOAD_API.md")).partition("## Every option")[2]
+    shown = tomllib.loads(section.partition("```toml")[2].partition("```")[0])
+    Config.model_validate(shown)
+    offload = shown["offload"]
+    assert set(offload) == set(OffloadConfig.model_fields)
+    assert set(offload["limits"]) == set(LimitsConfig.model_fields)
+    assert set(offload["prices"]["fireworks"]) == set(PriceConfig.model_fields)
+    assert set(shown["providers"]["mybox"]) == set(ProviderConfig.model_fields)
 
 
 def test_documents_have_commands_and_paths() -> None:

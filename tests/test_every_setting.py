@@ -1,7 +1,7 @@
 """Every setting has an effect: changing it changes a tensor, a request, a file or a message.
 
-The table names for each field of the configuration, in all nested tables, an observer and two values that it tells
-apart, or the test that shows the effect of a field that needs real processes. A field that is not in the table fails.
+For each field of the configuration and its nested tables, the table names an observer and two values that it can
+distinguish. For a field that needs real processes, it names the test that shows the effect. Every field must be listed.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def with_value(base: dict[str, Any], path: str, value: Any, files: dict[str, Pat
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Use one thread: more slow tiny models down."""
+    """Use one thread, because more threads slow tiny models down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -13,6 +13,8 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from tests.support.command_line import ROOT, SWARMCTL, run_process
+from tests.support.fake_api.ask import Messages
+from tests.support.fake_api.server import api_server
 from tests.support.fake_api.transformers_server import TransformersServer
 
 EXAMPLES = ROOT / "examples"
@@ -58,6 +60,23 @@ def test_offload_to_your_server(home: Path, real_server: TransformersServer) -> 
     result = run("--profile", str(home / "mine.toml"), "--node", "offloaded")
     assert result["rounds"] == 2
     assert result["rollouts"] == {"policy": 2 * 64, "teacher": 2 * 64}
+
+
+def spelled(messages: Messages, _index: int) -> str:
+    word = messages[-1]["content"].split()[-1]
+    return f"<think>\nThe letters of {word}, from the last to the first.\n</think>\n<answer>{word[::-1]}</answer>"
+
+
+@pytest.mark.slow
+def test_a_server_that_reasons_is_learned_from(home: Path) -> None:
+    profile = (EXAMPLES / "offload-to-your-server/profile.toml").read_text(encoding="utf-8")
+    with api_server(answer=spelled) as server:
+        profile = profile.replace("http://127.0.0.1:8000/v1", server.base_url).replace("YOUR-MODEL", "test-model")
+        (home / "mine.toml").write_text(profile, encoding="utf-8")
+        run("--profile", str(home / "mine.toml"), "--node", "offloaded")
+    lines = NodeFiles(home / "nodes/offloaded").events.read_text(encoding="utf-8").splitlines()
+    steps = [event for line in lines if (event := json.loads(line))["event"] == "step"]
+    assert {event["round"] for event in steps if event["source"] == "teacher" and event["rows"]} == {0, 1}
 
 
 def test_the_first_of_three_nodes_does_not_finish_before_the_others_start() -> None:

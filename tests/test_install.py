@@ -13,10 +13,10 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from tests.support.command_line import ROOT
+from tests.support.terminals import rest_of, spawn
 from tools import install
 
 UV = Path(sys.executable).parent / "uv"
@@ -182,26 +182,31 @@ PIP = """
 print("Collecting torch==2.13.0")
 print("  Downloading torch-2.13.0-py3-none-any.whl (181.2 MB)")
 print("  Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)")
+print("Installing collected packages: varint, prefetch_generator, six")
 print("DEPRECATION: something nobody can change")
 raise SystemExit(int(__import__("sys").argv[1]))
 """
 
 
 def test_pips_output_is_summarized(capfd: pytest.CaptureFixture[str]) -> None:
-    assert install.run_with_progress([sys.executable, "-c", PIP, "0"]) == 0
+    assert install.run_with_progress([sys.executable, "-c", PIP, "0"], "Starting pip") == 0
     shown = capfd.readouterr()
-    assert shown.out == "Downloading torch-2.13.0-py3-none-any.whl (181.2 MB)\n"
+    assert shown.out == ("Starting pip\nDownloading torch-2.13.0-py3-none-any.whl (181.2 MB)\nInstalling 3 packages\n")
     assert shown.err == ""
-    assert install.run_with_progress([sys.executable, "-c", PIP, "1"]) == 1
+    assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Starting pip") == 1
     assert "DEPRECATION: something nobody can change" in capfd.readouterr().err
+    assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Looking", may_fail=True) == 1
+    assert capfd.readouterr().err == ""
 
 
-def test_on_a_terminal_one_line_shows_what_pip_does() -> None:
-    command = f"import sys; from tools.install import *; run_with_progress([sys.executable, '-c', {PIP!r}, '0'])"
-    terminal = pexpect.spawn(sys.executable, ["-c", command], cwd=str(ROOT), encoding="utf-8", dimensions=(24, 40))
-    terminal.expect(pexpect.EOF)
-    shown = terminal.before or ""
-    assert "\r\x1b[KDownloading six-1.17.0-py2.py3-none-any" in shown
+def test_on_a_terminal_one_line_shows_what_pip_does_and_for_how_long() -> None:
+    command = (
+        f"import sys; from tools.install import *; run_with_progress([sys.executable, '-c', {PIP!r}, '0'], 'Start')"
+    )
+    shown = rest_of(spawn([sys.executable, "-c", command], environment=os.environ | {"COLUMNS": "40"}))
+    assert shown.startswith("\r\x1b[KStart (0 s)\r\x1b[K")  # before the program prints anything
+    assert re.search(r"\x1b\[KDownloading six-1\.17\.0-py2\.py3-no \(\d+ s\)", shown)  # cut, but not its time
+    assert re.search(r"\x1b\[KInstalling 3 packages \(\d+ s\)", shown)
     assert "\n" not in shown
     assert shown.endswith("\r\x1b[K")
 

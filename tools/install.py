@@ -34,6 +34,8 @@ _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
 _STEP = re.compile(r"\s*(?:Collecting|Downloading|Building|Preparing|Installing)\s.*")
 _LARGE = re.compile(r"\s*Downloading .*\((?:\d\d+(?:\.\d+)? MB|.* GB)\)")
+_UNPACKING = "Installing collected packages:"
+"""How pip's longest line begins. It lists all packages, and for minutes nothing follows it."""
 _LINES_OF_A_FAILURE = 40
 _UV_CPU_INDEX = ("--torch-backend", "cpu")
 """uv knows where PyTorch publishes its CPU builds; pip needs an index in ``PIP_FLAGS``."""
@@ -81,7 +83,8 @@ class Installer:
         if self.python.exists():
             return True
         with_uv = [self.uv, "venv", "--quiet", "--seed", "--python", sys.executable] if self.uv else None
-        if subprocess.run([*(with_uv or [sys.executable, "-m", "venv"]), str(self.venv)], check=False).returncode == 0:
+        command = [*(with_uv or [sys.executable, "-m", "venv"]), str(self.venv)]
+        if run_with_progress(command, f"Creating a virtual environment in {self.venv.name}") == 0:
             return True
         shutil.rmtree(self.venv, ignore_errors=True)
         return False
@@ -94,7 +97,7 @@ class Installer:
 
     def _offered(self, requirement: Sequence[str]) -> bool:
         command = [*self._install, "--dry-run", "--no-deps", "--quiet", *requirement]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return run_with_progress(command, "Looking for torch without CUDA", may_fail=True) == 0
 
     def install(self, extras: Sequence[str], torch: Sequence[str], *, editable: bool) -> int:
         """Install the checkout and exactly the packages in ``requirements/``; return the installer's exit code.
@@ -114,7 +117,9 @@ class Installer:
         return next((code for step in steps if (code := self._run([*self._install, "--no-deps", *step]))), 0)
 
     def _run(self, command: Sequence[str]) -> int:
-        return subprocess.run(command, check=False).returncode if self.uv else run_with_progress(command)
+        if self.uv:
+            return subprocess.run(command, check=False).returncode
+        return run_with_progress(command, "Starting pip")
 
 
 def hashed(*names: str) -> list[str]:
@@ -126,12 +131,14 @@ def hashed(*names: str) -> list[str]:
     return ["--require-hashes", "--no-build-isolation", *files]
 
 
-def run_with_progress(command: Sequence[str]) -> int:
-    """Run pip, which prints hundreds of lines, and show what it is doing on one. Return its exit code.
+def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = False) -> int:
+    """Run a program that is silent or prints hundreds of lines, and show on one line what it does and for how long.
 
-    Without a terminal, only large downloads are printed. If pip fails, the end of its output is printed to stderr.
+    Without a terminal, only ``doing``, large downloads and the number of packages are printed. If the program fails,
+    the end of its output is printed to stderr, unless it ``may_fail``. Returns its exit code.
     """
-    began, doing = time.monotonic(), "Starting"
+    began = time.monotonic()
+    _show(doing, began)
     printed: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -147,14 +154,11 @@ def run_with_progress(command: Sequence[str]) -> int:
             if line:
                 printed.append(line)
                 doing = _step(line) or doing
-            if sys.stdout.isatty():
-                width = shutil.get_terminal_size().columns
-                print(f"\r\x1b[K{doing} ({time.monotonic() - began:.0f} s)"[: width + 3], end="", flush=True)
-            elif _LARGE.search(line):
-                print(line.strip(), flush=True)
+            if sys.stdout.isatty() or _LARGE.search(line) or line.startswith(_UNPACKING):
+                _show(doing, began)
     if sys.stdout.isatty():
         print("\r\x1b[K", end="", flush=True)
-    if process.returncode != 0:
+    if process.returncode != 0 and not may_fail:
         print("".join(printed), end="", file=sys.stderr)
     return process.returncode
 
@@ -165,8 +169,21 @@ def _read(stream: TextIO, lines: queue.SimpleQueue[str | None]) -> None:
     lines.put(None)
 
 
+def _show(doing: str, began: float) -> None:
+    """Show what a program does: on a terminal in place of what was shown before, with the seconds since ``began``."""
+    if not sys.stdout.isatty():
+        print(doing, flush=True)
+        return
+    elapsed = f" ({time.monotonic() - began:.0f} s)"
+    room = max(0, shutil.get_terminal_size().columns - len(elapsed) - 1)
+    print(f"\r\x1b[K{doing[:room]}{elapsed}", end="", flush=True)
+
+
 def _step(line: str) -> str | None:
     """Return what pip is doing according to one of its lines; None if the line does not tell."""
+    if line.startswith(_UNPACKING):
+        number = line.count(",") + 1
+        return f"Installing {number} {'package' if number == 1 else 'packages'}"
     match = _STEP.match(line)
     return " ".join(match[0].split()) if match else None
 

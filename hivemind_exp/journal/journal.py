@@ -78,7 +78,7 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             # A step must not be taken before its manifest is physically on disk, or a power cut would fork the node.
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            if durable:  # the others open what this one has checked
+            if durable:  # other instances open the file after this one has checked it
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA)
@@ -249,7 +249,7 @@ class Journal:
         return [SourceContribution(Kind(kind), *rest) for kind, *rest in rows]
 
     def manifests(self, first_step: int) -> Iterator[Manifest]:
-        """Yield the manifests from ``first_step`` on, in order, up to the first that is missing.
+        """Yield the manifests from ``first_step`` on, in order, and stop at the first missing one.
 
         Raises ``FileProblem`` if one is damaged.
         """
@@ -266,13 +266,13 @@ class Journal:
                 raise self._damaged(f"step {step}: {error}") from error
 
     def steps(self) -> int:
-        """Return the number of steps up to the last one recorded, whether or not its manifest is still there."""
+        """Return the number of steps up to the last one recorded, whether or not its manifest still exists."""
         return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))
 
     def rewind(self, step: int, round_: int) -> None:
-        """Forget the steps from ``step`` on, and what depends on their weights: they cannot be taken again.
+        """Delete the steps from ``step`` on, and what depends on their weights: these steps cannot be replayed.
 
-        ``round_``: rounds finished before. Completions that others wrote are kept, because they were paid for.
+        ``round_``: rounds finished before ``step``. Completions from other sources stay, because they were paid for.
         """
         self._write_all(
             *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in ("manifests", "turns", "lessons")),
@@ -288,7 +288,7 @@ class Journal:
     def first_round(self, finished: int, oldest_step: int) -> int:
         """Return the first round in which the node had finished ``finished`` rounds, or took step ``oldest_step``.
 
-        0 if there is no such round. ``round`` and ``finished`` differ in a swarm that plays by the clock.
+        0 if there is no such round. ``round`` and ``finished`` differ in a swarm whose rounds follow the clock.
         """
         query = "SELECT MIN(round) FROM turns WHERE finished>=? OR step>=?"
         return int(self._db.execute(query, (finished, oldest_step)).fetchone()[0] or 0)
@@ -329,7 +329,7 @@ class Journal:
     def _damaged(self, what: str) -> FileProblem:
         return FileProblem(
             f"the journal {self._path} is damaged ({what}). If you move it aside, the node resumes from its newest "
-            "checkpoint: the steps and completions since then are lost",
+            "checkpoint, but the steps and completions since then are lost",
             next=formats.set_aside(self._path),
         )
 

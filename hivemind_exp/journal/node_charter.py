@@ -1,4 +1,4 @@
-"""The charter id that determines a node's questions and under which its journal stores everything."""
+"""A node's charter id, which determines its questions. The journal stores everything under this id."""
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.node_files import NodeFiles

@@ -1,6 +1,6 @@
-"""Delete old rounds from a journal, so that it does not grow for ever.
+"""Delete old rounds from a journal, so that its size stays limited.
 
-Manifests are not touched, so that replaying them is as exact as before.
+Manifests stay, so replays are as exact as before.
 """
 
 import sqlite3
@@ -9,9 +9,9 @@ from contextlib import suppress
 _TABLES = ("prompts", "notes", "completions", "lost")
 _ROUNDS_AT_ONCE = 100
 _MOST_ROUNDS = 1000
-"""Rounds deleted per call. An old journal with many more gets smaller step by step."""
+"""Most rounds deleted per call. An old journal with many more shrinks over several calls."""
 _WORTH_BYTES = 64 << 20
-"""Unused bytes in the file from which on it is made smaller. Below, SQLite uses them for the next rounds."""
+"""The file shrinks once it has this many unused bytes. Until then, SQLite reuses them for the next rounds."""
 
 
 def total_cost(db: sqlite3.Connection) -> float:
@@ -21,7 +21,7 @@ def total_cost(db: sqlite3.Connection) -> float:
 
 
 def delete_rounds(db: sqlite3.Connection, swarm: str, before: int) -> None:
-    """Delete prompts and completions of the rounds before ``before``. What they cost stays known.
+    """Delete prompts and completions of the rounds before ``before``. Their cost stays recorded.
 
     Raises ``sqlite3.Error``.
     """

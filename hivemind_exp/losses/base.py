@@ -42,7 +42,7 @@ class TokenRows:
 
     logps: Tensor
     """(B, T): log π_θ of the tokens, with gradient. There is one optimizer step per manifest, so its value is also the
-    log-probability at the start of the step: the ratio of PPO is 1, and nothing can be clipped around it."""
+    log-probability at the start of the step. PPO's ratio is therefore 1, and there is nothing to clip."""
     advantages: Tensor
     """(B,): the rows' weights, from ``weigh``."""
     mask: Tensor
@@ -100,7 +100,7 @@ def drop(values: Tensor, rows: Tensor) -> Tensor:
 def likelihood(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
     """Return -A·π_θ/stop(π_θ), GRPO's surrogate. Its gradient is that of -A·log π_θ.
 
-    Text without log-probabilities has no other loss: a server's are never paired with re-encoded text.
+    It is the only loss for text without log-probabilities: a server's are never paired with re-encoded text.
     """
     ratio = torch.exp(rows.logps - rows.logps.detach())
     return TokenLoss(-ratio * rows.advantages.unsqueeze(1))

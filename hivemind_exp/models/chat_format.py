@@ -1,8 +1,8 @@
-"""Fit a tokenizer to the chats of this program: an instruction as the system turn, and a question as the user's.
+"""Adapt a tokenizer to swarmctl's chats: an instruction as the system turn, and a question as the user's turn.
 
-Chat templates differ: some refuse system turns, some drop them, some take a list of parts as content. The differences
-are settled once, in the template itself. It is saved with each checkpoint, so a server that loads the checkpoint builds
-the same prompts.
+Chat templates differ: some refuse system turns, some drop them, some take a list of parts as content. This module
+adapts the template itself. The template is saved with each checkpoint, so a server that loads the checkpoint builds the
+same prompts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTS = (
 )
 """Turns each content into a list of one part."""
 _SWITCHES = ("enable_thinking", "thinking")
-"""What templates call the switch for thinking."""
+"""The template variables that turn thinking on or off."""
 _INSTRUCTION, _QUESTION = "Think between <think> and </think>, answer between <answer> and </answer>.", "What is 2 + 3?"
 _CHAT: tuple[Message, ...] = ({"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": _QUESTION})
 _COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
@@ -50,8 +50,8 @@ def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[
 def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:
     """Adapt the chat template of the model ``name``, so that prompts contain instruction and question.
 
-    ``thinking``: the position of the template's switch; None: its default. Raises ``ModelError`` if the template has no
-    such switch, if no adaptation helps, or if the tokenizer loses the tags of an answer.
+    ``thinking``: whether the model thinks; None: the template's default. Raises ``ModelError`` if the template has no
+    switch for this, if no adaptation helps, or if the tokenizer loses an answer's tags.
     """
     from jinja2 import TemplateError
 
@@ -90,7 +90,7 @@ def _set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool)
             tokenizer.chat_template = f"{{%- set {switch} = {str(thinking).lower()} -%}}{tokenizer.chat_template}"
             return
     raise ModelError(
-        f"model.thinking is set, but the chat template of {name} has no switch for it; leave the setting out",
+        f"model.thinking is set, but the chat template of {name} has no switch for it; remove the setting",
         next="swarmctl profiles show --origin",
     )
 

@@ -70,7 +70,7 @@ def _name(device: str) -> str | None:
 
 
 def available_memory(device: str) -> int | None:
-    """Return the bytes that a run may use on a device; None if its driver does not say."""
+    """Return the bytes that a run may use on a device; None if its driver does not report them."""
     if device == "cpu":
         memory = psutil.virtual_memory()
         limit, used = container_memory()

@@ -51,7 +51,7 @@ class Whereabouts:
 
 
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer, which pads on the left, with a chat template that fits our chats.
+    """Return the model's tokenizer, which pads on the left, with its chat template adapted to our chats.
 
     ``token``: the hub token. Raises ``ModelError``.
     """
@@ -97,10 +97,10 @@ def load_model(
 
 
 def _plain(defaults: GenerationConfig) -> GenerationConfig:
-    """Return defaults of generation that only end a completion. They are saved with checkpoints.
+    """Return generation defaults that do nothing but end a completion. They are saved with checkpoints.
 
-    The base model's top_k, penalties and so on would make a server that loads a checkpoint sample another policy than
-    the one that was trained. The neutral values are written out because transformers itself takes top_k = 50 otherwise.
+    With the base model's top_k and penalties, a server that loads a checkpoint would sample a different policy from the
+    trained one. The neutral values are explicit because transformers itself defaults to top_k = 50.
     """
     ends = {name: getattr(defaults, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GenerationConfig(**ends, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -169,7 +169,7 @@ def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
         peft.get_peft_model(model, adapter_config(config.lora))
     except ValueError as error:
         raise ConfigurationError(
-            f"{config.name} cannot have the adapters of model.lora: {foreign(error)}",
+            f"{config.name} does not support the adapters in model.lora: {foreign(error)}",
             next="swarmctl run --set model.lora=false",
         ) from error
 

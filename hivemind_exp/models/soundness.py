@@ -1,6 +1,6 @@
-"""Check that a model is what training assumes: complete, finite, causal, and the same with and without padding.
+"""Check what training assumes of a model: complete, finite and causal, with the same results with and without padding.
 
-All of this would otherwise pass in silence: transformers fills missing weights with random numbers, and some models
+No error would report these faults otherwise: transformers fills missing weights with random numbers, and some models
 count positions from the padding.
 """
 
@@ -19,9 +19,9 @@ from hivemind_exp.models.chat_format import OTHER_MODEL
 
 _OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _PADDING = 5
-"""Tokens of padding in the test."""
+"""Padding tokens in the test."""
 _SHOWN = 3
-"""Names listed in a message."""
+"""Most names that a message lists."""
 
 
 def check_kind(config: PretrainedConfig, name: str) -> None:
@@ -41,13 +41,13 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
 
 
 def check_complete(loaded: Mapping[str, Any], name: str) -> None:
-    """Raise ``ModelError`` if weights are missing or have another shape. ``loaded``: transformers' loading info."""
+    """Raise ``ModelError`` if weights are missing or have the wrong shape. ``loaded``: transformers' loading info."""
     shapes = sorted(
         f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]
     )
     for what, found in (
         ("weights are missing", sorted(loaded["missing_keys"])),
-        ("weights have another shape", shapes),
+        ("weights have the wrong shape", shapes),
     ):
         if found:
             shown = "; ".join(map(visible, found[:_SHOWN])) + ("; …" if len(found) > _SHOWN else "")
@@ -64,7 +64,8 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if last >= rows:
         token = foreign(tokenizer.convert_ids_to_tokens(last))
         raise ModelError(
-            f"the tokenizer of {name} does not fit its model: token {last} ({token}), but {rows} rows of embeddings",
+            f"the tokenizer of {name} does not fit its model: it has token {last} ({token}), but the model has "
+            f"only {rows} embeddings",
             next=OTHER_MODEL,
         )
 
@@ -125,7 +126,7 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
             break
         model.register_forward_pre_hook(_count_positions, with_kwargs=True)
     raise ModelError(
-        f"{name} gives other results if prompts are padded, so it cannot be trained here", next=OTHER_MODEL
+        f"{name} gives different results for padded prompts, so it cannot be trained here", next=OTHER_MODEL
     )
 
 
@@ -139,7 +140,7 @@ def _logits(model: PreTrainedModel, ids: Tensor, padding: int = 0) -> Tensor:
 
 
 def _count_positions(_model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Add positions that start at the first token that is not padding, as transformers does only in ``generate``."""
+    """Add positions that start at the first non-padding token. Transformers itself does this only in ``generate``."""
     mask = kwargs.get("attention_mask")
     if kwargs.get("position_ids") is None and mask is not None and kwargs.get("past_key_values") is None:
         kwargs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -84,8 +84,8 @@ class BilledClient:
             if self.uncapped is not None:
                 raise self.uncapped
             if service.set_aside:
-                raise RequestFailed(FaultKind.USELESS, "not asked any more", sent=False)
-            # Not before the wait, in which more is learned.
+                raise RequestFailed(FaultKind.USELESS, "no longer used", sent=False)
+            # Only now, because more becomes known while a request waits.
             prompt, bound = PromptBound.of(contents, service.added_tokens), most_tokens(service.client.style, sampling)
             most = worst_case(service.price, prompt, ask.count, bound)
             reservation = self.ledger.reserve(ask, most, prompt=prompt, completion=bound)
@@ -136,7 +136,7 @@ class BilledClient:
             )
 
     def _learn_reasoning(self, service: ProviderService, answer: ChatAnswer, sampling: SamplingParams) -> None:
-        """Leave room for hidden reasoning, from now on, if the model uses it."""
+        """From now on, allow tokens for hidden reasoning if the model uses it."""
         style = service.client.style
         if answer.reasoned and not style.reasons:
             style.reasons = True
@@ -144,8 +144,8 @@ class BilledClient:
             self._warn(
                 service,
                 "reasons",
-                f"reasons before it answers: a completion may take {sampling.reasoning_tokens} tokens more "
-                "(offload.reasoning_tokens), and costs accordingly",
+                f"reasons before it answers, so each completion may use {sampling.reasoning_tokens} more tokens "
+                "(offload.reasoning_tokens), which cost money, too",
             )
 
     def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:

@@ -14,6 +14,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, OffloadEvent, WarningEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
+from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, check_sdk
@@ -31,6 +32,7 @@ from hivemind_exp.offload.settings import (
     describe_loss,
     first_endpoint,
     reasons,
+    requests_a_round,
     resolved_kind,
 )
 from hivemind_exp.offload.spending import known_spending, write_total
@@ -59,10 +61,11 @@ def make_offload(
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
             raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
-    ledger = Ledger(files.ledger, limits, partial(write_total, files.spent))
+    a_round = requests_a_round(config, first_endpoint(config))
+    ledger = Ledger(files.ledger, limits, partial(write_total, files.spent), round_requests=a_round)
     missing = ledger.restore(known_spending(files, ledger_used=ledger.used))
     if missing:
-        message = f"the ledger lacks {missing:.4f} USD that this node has spent; they count toward its cap again"
+        message = f"the ledger lacks {dollars(missing)} that this node has spent; they count toward its cap again"
         emit(WarningEvent(code="ledger_restored", message=message))
     if announce:
         _announce(config, rates[first_endpoint(config).full_name], ledger, emit)
@@ -103,8 +106,7 @@ def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
             training=endpoint.chat.training,
             usd_per_million_input=round(price.input * share, 6),
             usd_per_million_output=round(price.output * share, 6),
-            usd_total=round(ledger.spent, 8),
-            usd_cap=ledger.cap,
+            **ledger.state(),
         )
     )
     warn_of_orphans(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None, emit)

@@ -1,6 +1,6 @@
-"""A service's model list (``/models``): ids, and where it says so price, context and whether a model reasons.
+"""A service's model list (``/models``): ids and, from some services, price, context and whether a model reasons.
 
-Services agree on the ids alone. What a service does not say is taken from genai-prices and the provider table.
+All services list ids. The other values come from genai-prices and the provider table if a service does not list them.
 """
 
 import json
@@ -15,7 +15,7 @@ from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import Chat
 
 _MOST = 5000
-"""Most models that are read: the service sends the list, and it may have any length."""
+"""Most models that are read, because a service may send a list of any length."""
 _FEW = 5
 """Most models that an error names."""
 _OTHER = ("embed", "whisper", "tts", "transcribe", "moderation", "image", "audio", "realtime", "rerank", "guard", "ocr")
@@ -56,13 +56,13 @@ def chat_models(rows: list[dict[str, Any]], chat: Chat) -> list[ListedModel]:
 
 
 def lacks(rows: list[dict[str, Any]], model: str) -> bool:
-    """Return whether a model list is not empty and does not have the model. Prefixes and tags are ignored."""
+    """Return whether a model list has entries, but not this model. Prefixes and tags are ignored."""
     names = {row["id"].removeprefix("models/") for row in rows}
     return bool(names) and names.isdisjoint({model, model.removeprefix("models/"), f"{model}:latest"})
 
 
 def missing(endpoint: Endpoint, rows: list[dict[str, Any]]) -> str:
-    """Return a sentence that names the models of a service that does not have the requested one."""
+    """Return a sentence for a service that lacks the requested model. It names some of the service's other models."""
     found = chat_models(rows, endpoint.chat)
     named = ", ".join(_shown(each) for each in found[:_FEW])
     return f"{endpoint.name} has no model {endpoint.model}; it has {len(found)} others, such as {named or 'none'}"

@@ -108,7 +108,7 @@ class Engine:
             del self._orders[key]
 
     def set_aside(self, provider: str, why: str, command: str) -> None:
-        """Stop using a provider in this run unless it is free. ``command``: leads on if there is no fallback."""
+        """Stop using a provider in this run unless it is free. ``command``: to suggest if there is no fallback."""
         fault = RequestFailed(FaultKind.USELESS, why, next=command)
         self._loop.call_soon_threadsafe(self._router.set_aside, provider, fault)
 
@@ -116,8 +116,7 @@ class Engine:
         """Emit what a round's orders used and cost."""
         for (provider, model), spent in self._billing.spent.pop(round_, {}).items():
             used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
-            caps = {"usd_total": round(self.ledger.spent, 8), "usd_cap": self.ledger.cap}
-            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **caps))
+            self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **self.ledger.state()))
 
     def close(self) -> None:
         """Wait briefly for answers in flight, then end the thread and report any spending not yet reported."""
@@ -170,7 +169,7 @@ class Engine:
         return task
 
     async def _try_out(self) -> None:
-        """Find out whether the first provider answers, and how, before the first round."""
+        """Before the first round, find out whether the first provider answers, and how."""
         with ending(self._probe):
             first = self._chain[0]
             assert first is not None
@@ -182,9 +181,9 @@ class Engine:
             self._router.give_up_if_lasting()
 
     async def _test(self, service: ProviderService) -> None:
-        """Send a service the test request, unless its model list, which is free, lacks the model."""
+        """Send a service the test request, unless its model list lacks the model. The list is free."""
         absent = await self._absence(service)
-        # A service that serves users' own weights need not list them.
+        # A service may leave users' own weights out of its list.
         if absent is not None and not service.endpoint.chat.serves_own_weights:
             self._router.record_failure(service, absent)
             return
@@ -205,7 +204,7 @@ class Engine:
                 continue
             self._billing.settle(service, reservation, answer, self.sampling)
             if service.client.style.changes != style and not any(choice.usable for choice in answer.choices):
-                continue  # its reasoning had no room
+                continue  # its reasoning used up the tokens
             self._billing.note_text(service, answer)
             self._billing.note_test(service, answer)
             self._billing.look(service, answer, [])
@@ -231,13 +230,13 @@ class Engine:
             self._router.release(service)
             if service.client.style.supports_n:
                 await self._obtain(order, list(order.indices))
-            # A prompt's first request fills the service's prefix cache for the others. If six requests bring nothing,
+            # A prompt's first request fills the service's prefix cache for the others. If six requests have no result,
             # the others are not tried.
             elif await self._obtain(order, [first], siblings):
                 await asyncio.gather(*(self._launch(self._obtain(order, [place])) for place in siblings))
 
     async def _obtain(self, order: CompletionRequest, places: list[int], siblings: Sequence[int] = ()) -> bool:
-        """Fill slots, in as many requests as needed; return whether they were not given up.
+        """Fill slots, in as many requests as needed; return False if they were given up.
 
         Slots left to this machine stay empty. ``siblings``: slots that are given up with them.
         """

@@ -19,6 +19,7 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, FileProblem, LimitReached, NodeError
+from hivemind_exp.money import digits, dollars
 from hivemind_exp.offload.prices import PromptBound, Usage
 
 BATCHED = "batched"
@@ -30,6 +31,7 @@ _UNCAPPED_STEP = 5.0
 """Without a cap, the total is saved as if this were the cap, in dollars."""
 _CERTAIN = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd WHEN 'kept' THEN reserved ELSE 0 END) FROM requests"
 """The total without reserves that may still be released."""
+_PENDING = "SELECT TOTAL(reserved) FROM requests WHERE state=?"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, t REAL, provider TEXT, model TEXT, round INTEGER, stage TEXT, question TEXT,
@@ -73,13 +75,21 @@ class Reservation:
 class Ledger:
     """Keeps a node's spending under its caps. Use it from one thread."""
 
-    def __init__(self, path: Path, limits: LimitsConfig, save_total: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: LimitsConfig,
+        save_total: Callable[[float], None] | None = None,
+        *,
+        round_requests: int = 1,
+    ) -> None:
         """Open the ledger and mark requests that a dead process left open as ``kept``. Raises ``NodeError``.
 
+        ``round_requests``: requests in a round. A higher cap that an error suggests covers at least so many.
         ``save_total`` is called with the total in dollars, without open reserves, whenever it has grown by a
         hundredth of the cap or more, and at the end.
         """
-        self._limits = limits
+        self._limits, self._round_requests = limits, round_requests
         self._save_total, self._saved_total = save_total, 0.0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -92,6 +102,7 @@ class Ledger:
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
             )
             self._spent = total_spent(self._db)
+            self._reserved = float(self._db.execute(_PENDING, (BATCHED,)).fetchone()[0])
             self._day, self._spent_today = 0, 0.0
         except sqlite3.Error as error:
             raise explain(error, path) from error
@@ -117,8 +128,18 @@ class Ledger:
         return self._spent
 
     @property
+    def reserved(self) -> float:
+        """The part of ``spent`` that is only reserved, for open requests and batches."""
+        return max(0.0, self._reserved)
+
+    @property
     def cap(self) -> float | None:
         return None if self._limits.usd == "unlimited" else self._limits.usd
+
+    def state(self) -> dict[str, float | None]:
+        """Return the amounts that events report."""
+        certain = round(self._spent - self.reserved, 8)
+        return {"usd_total": certain, "usd_reserved": round(self.reserved, 8), "usd_cap": self.cap}
 
     @property
     def capped(self) -> bool:
@@ -133,6 +154,7 @@ class Ledger:
         today = self._today()
         if usd == 0:
             return
+        more = usd * (self._round_requests if what == "request" else 1)
         daily, tomorrow = self._limits.usd_per_day, (self._day + 1) * _DAY
         for name, cap, spent, when, option, until in (
             ("usd", self.cap, self._spent, "", "--max-usd ", math.inf),
@@ -140,9 +162,9 @@ class Ledger:
         ):
             if cap is not None and spent + usd > cap:
                 raise LimitReached(
-                    f"spending cap reached: the next {what} may cost up to {usd:.4f} USD, and {spent:.4f} of "
-                    f"{_shown(cap)} USD (offload.limits.{name}) is already spent{when}",
-                    next=f"swarmctl run {option}{_raised(cap, spent + usd):g}",
+                    f"spending cap reached: the next {what} may cost up to {dollars(usd)}, and {digits(spent)} of "
+                    f"{dollars(cap)} (offload.limits.{name}) is already spent{when}",
+                    next=f"swarmctl run {option}{_raised(cap, spent + more):g}",
                     until=until,
                 )
 
@@ -176,13 +198,14 @@ class Ledger:
         )
         number, batched = int(cursor.lastrowid or 0), state == BATCHED
         reservation = Reservation(number, ask, usd, self._day, batched, prompt, completion)
+        self._reserved += usd
         self._add(usd, reservation.day)
         return reservation
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write everything executed inside, or nothing; a power cut cannot undo it."""
-        spent = self._spent
+        before = self._spent, self._reserved
         self.execute("PRAGMA synchronous=FULL")
         try:
             self.execute("BEGIN IMMEDIATE")
@@ -190,7 +213,8 @@ class Ledger:
                 yield
                 self.execute("COMMIT")
             except BaseException:
-                self._spent, self._day = spent, 0  # day 0 makes the next check recompute the day's sum
+                self._spent, self._reserved = before
+                self._day = 0  # makes the next check recompute the day's sum
                 if self._db.in_transaction:
                     self.execute("ROLLBACK")
                 raise
@@ -203,17 +227,20 @@ class Ledger:
             "reasoning_tokens=? WHERE id=?",
             (usd, usage.prompt, usage.cached, usage.completion, usage.reasoning, reservation.number),
         )
+        self._reserved -= reservation.usd
         self._add(usd - reservation.usd, reservation.day)
         self._note_total()
 
     def keep(self, reservation: Reservation, fault: str) -> None:
         """Record that a request's cost is unknown: its whole reserve counts as spent."""
         self.execute("UPDATE requests SET state='kept', fault=? WHERE id=?", (fault, reservation.number))
+        self._reserved -= reservation.usd
         self._note_total()
 
     def release(self, reservation: Reservation, fault: str) -> None:
         """Record that the service did no work for a request, so it cost nothing."""
         self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
+        self._reserved -= reservation.usd
         self._add(-reservation.usd, reservation.day)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
@@ -254,10 +281,6 @@ def total_spent(db: sqlite3.Connection, where: str = "1") -> float:
     """Return a ledger's total in dollars, including the reserves of open requests and of unknown outcomes."""
     query = f"SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE {where}"
     return float(db.execute(query).fetchone()[0])
-
-
-def _shown(cap: float) -> str:
-    return f"{cap:.2f}" if cap >= 0.01 else f"{cap:g}"
 
 
 def _raised(cap: float, needed: float) -> float:

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from hivemind_exp.config import OffloadConfig, PriceConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_private
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
 FLEX = "flex"
-"""The service tier that is cheaper and may have to wait."""
+"""The service tier whose requests are cheaper and may have to wait."""
 _MANY = 10_000_000
 """A token count beyond every price tier: the price per token there is the highest possible."""
 
@@ -80,7 +83,7 @@ class Price:
         return self.batch_share * self.cost(replace(usage, cached=0))
 
     def share(self, offload: OffloadConfig) -> float:
-        """Return the fraction of the normal price that requests usually cost with these settings."""
+        """Return the usual cost of requests with these settings, as a fraction of the normal price."""
         if offload.batch:
             return self.batch_share
         return self.flex_share or 1.0 if offload.service_tier == FLEX else 1.0
@@ -120,11 +123,14 @@ def bounded_price(
         return price or Price(0.0, 0.0)
     line, named = f"offload.prices.{endpoint.name}", shlex.quote(endpoint.full_name)
     if price is None:
+        own = endpoint.name not in PROVIDERS and is_private(urlsplit(endpoint.base_url).hostname or "")
+        free = f"If it costs nothing, set providers.{endpoint.name}.free = true. Otherwise set " if own else "Set "
+        prices = f"--set {line}.input=INPUT_USD --set {line}.output=OUTPUT_USD"
         raise ConfigurationError(
-            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. Set the price of a million "
-            f"tokens in the profile, for example [{line}] input = 0.15, output = 0.60, or lift the cap with "
+            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. {free}what a million "
+            f"tokens cost ([{line}] input and output, in USD), or lift the cap with "
             'offload.limits.usd = "unlimited" and no usd_per_day.',
-            next=f"swarmctl run --offload {named} --set {line}.input=0.15 --set {line}.output=0.60",
+            next=f"swarmctl run --offload {named} {f'--set providers.{endpoint.name}.free=true' if own else prices}",
         )
     if reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(
@@ -137,7 +143,7 @@ def bounded_price(
 
 
 def listed_price(source: str, name: str) -> Price | None:
-    """Return a model's price in genai-prices, or None. ``source``: its name of the provider."""
+    """Return a model's price in genai-prices, or None. ``source``: the provider's name there."""
     from genai_prices import Usage as Tokens
     from genai_prices import data_snapshot
 
@@ -155,7 +161,7 @@ def listed_price(source: str, name: str) -> Price | None:
         output=max(float(hour.output_price) for hour in hours) / _MANY,
         known=(provider, model),
     )
-    # A row without prices for tokens is of a model that is paid in another way. OpenRouter marks its free models.
+    # A row without token prices belongs to a model that is billed in another way. OpenRouter marks its free models.
     return None if price.free and not name.endswith(":free") else price
 
 

@@ -35,8 +35,8 @@ PERMANENT = (
 )
 """Errors that a retry cannot fix."""
 USELESS_IN_A_ROW = 24
-"""After this many answers in a row without a usable text a service counts as down, if they are also most of its last
-``_ANSWERS``: what is left at the end of a round may be just the prompts that it does not answer."""
+"""After this many answers in a row without a usable text, a service counts as down if they are also most of its last
+``_ANSWERS``. Fewer may be chance: a round's last prompts may be just those that it does not answer."""
 _ANSWERS = 256
 _POLL_S = 1.0
 
@@ -84,7 +84,7 @@ class ProviderService:
 
     @property
     def set_aside(self) -> bool:
-        """Whether its answers were useless, so that what still waits is not sent."""
+        """Whether its answers were useless, so that waiting requests are not sent."""
         return self.trouble is not None and self.trouble.trouble is FaultKind.USELESS and not self.probing
 
     def told(self, fault: RequestFailed) -> str:
@@ -188,7 +188,7 @@ class Router:
         return True
 
     def record_failure(self, service: ProviderService, fault: RequestFailed) -> None:
-        """Record a failure. A request sent before an outage began or ended says nothing about the time since."""
+        """Record a failure. Failures of requests sent before an outage began or ended are ignored after it."""
         since = service.recovered_at if service.trouble is None else service.down_since
         if fault.sent_at is not None and fault.sent_at <= since:
             return

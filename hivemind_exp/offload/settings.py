@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hivemind_exp.config import OFF, Config
+from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Chat, Training
@@ -129,8 +129,8 @@ def resolved_kind(config: Config) -> Kind:
 
 
 LEAST_TEACHER_TOKENS = 1024
-"""A teacher's default limit is at least this: it writes down its reasoning first, and an answer that is cut teaches
-nothing."""
+"""A teacher's default limit is at least this, because it writes its reasoning first, and a completion that is cut
+teaches nothing."""
 
 
 def token_limit(config: Config) -> int:
@@ -142,8 +142,21 @@ def token_limit(config: Config) -> int:
 
 
 def reasons(config: Config, endpoint: Endpoint) -> bool:
-    """Return whether an endpoint's completions need room for hidden reasoning, as far as it is known in advance."""
+    """Return whether an endpoint's completions are known in advance to need tokens for hidden reasoning."""
     return endpoint.reasons and config.offload.reasoning_effort != "none"
+
+
+def share_of(offload: OffloadConfig, group_size: int) -> int:
+    """Return how many slots of a group the API fills. With a share below 1, at least one slot stays local: whoever
+    sets such a share wants local samples, too."""
+    most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
+    return min(most, max(1, round(offload.share * group_size)))
+
+
+def requests_a_round(config: Config, endpoint: Endpoint) -> int:
+    """Return how many requests fill a round, if each of them brings what it asks for."""
+    per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
+    return config.game.groups * len(set(config.offload.stages)) * per_group
 
 
 def is_relay(config: Config) -> bool:

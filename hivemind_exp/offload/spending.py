@@ -1,15 +1,16 @@
 """What a node has spent in its whole life: from its ledger, or from other records if the ledger is lost.
 
 A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` is deleted or emptied. The total is
-therefore also kept in ``spent.json``. If the ledger is gone, the journal and the newest events count, too. (The totals
-in events include reserves of requests that were in flight, so they may be too high.)
+therefore also kept in ``spent.json``. If the ledger is gone, the journal and the newest events count, too. (The
+reserves in events are of requests that were in flight, so this may be too high.)
 """
 
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write
@@ -17,6 +18,7 @@ from hivemind_exp.formats import check_number
 from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import explain, has_requests, total_spent
+from hivemind_exp.offload.settings import Endpoint
 
 _TAIL_BYTES = 4 << 20
 """How much of ``events.jsonl`` is searched for the newest total, from its end."""
@@ -36,6 +38,43 @@ def spent_so_far(files: NodeFiles) -> float:
         except sqlite3.Error as error:
             raise explain(error, files.ledger) from error
     return max(total, known_spending(files, ledger_used=used))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredUsage:
+    """Mean token counts of requests to one model."""
+
+    rounds: int
+    """Rounds that the requests were for."""
+    prompt: float
+    """Prompt tokens per request."""
+    cached: float
+    """The part of ``prompt`` that came from the service's cache."""
+    completion: float
+    """Tokens per completion, including hidden reasoning."""
+
+
+def measured_usage(ledger: Path, endpoint: Endpoint, stages: Collection[str]) -> MeasuredUsage | None:
+    """Return what a node's settled requests to an endpoint used; None if there are none. Changes nothing.
+
+    Raises ``NodeError`` if the ledger is damaged.
+    """
+    if not ledger.exists():
+        return None
+    marks = ",".join("?" * len(stages))
+    try:
+        with closing(_open(ledger)) as db:
+            if not has_requests(db):
+                return None
+            rounds, *means = db.execute(
+                "SELECT COUNT(DISTINCT round), AVG(prompt_tokens), AVG(cached_tokens), "
+                "TOTAL(completion_tokens) / TOTAL(asked) FROM requests WHERE state='settled' AND round>=0 "
+                f"AND provider=? AND model=? AND stage IN ({marks})",
+                (endpoint.name, endpoint.model, *stages),
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise explain(error, ledger) from error
+    return MeasuredUsage(rounds, *means) if rounds else None
 
 
 def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
@@ -76,7 +115,8 @@ def _of_events(events: Path) -> Iterator[float]:
         file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
         for line in file:
             with suppress(ValueError, TypeError, KeyError):
-                yield _amount(json.loads(line)["usd_total"])
+                event = json.loads(line)
+                yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0))
 
 
 def _amount(value: object) -> float:

@@ -1,4 +1,4 @@
-"""Answers that are paid for and bring no text: what is wrong with them, with an example and the setting to change.
+"""Paid answers without a usable text: what is wrong with them, an example, and the setting to change.
 
 Also the test request's question, and what is wrong with the text of its answer.
 """
@@ -15,7 +15,7 @@ TEST_MESSAGES: tuple[Message, ...] = (
     {"role": "system", "content": INSTRUCTION},
     {"role": "user", "content": "What is 2 + 3?"},
 )
-"""A question like those of a round, so that the test request meets whatever they would meet."""
+"""A question like those in a round, so that the test request shows the same problems."""
 _SHOWN = 80
 
 
@@ -26,11 +26,11 @@ class Shortcoming:
     what: str
     """A clause whose subject is the answer."""
     example: str
-    """The start of what came instead, quoted; may be empty."""
+    """The start of the text received instead, quoted; may be empty."""
     advice: str
     """Which setting helps, for people."""
     command: str
-    """A command that leads on."""
+    """The command to suggest."""
 
     def __str__(self) -> str:
         return self.what + (f", for example {self.example}" if self.example else "")
@@ -56,7 +56,7 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
         return Shortcoming("it ended with an error", example, "Choose another model (offload.model)", another)
     if choice.reasoned or choice.truncated:
         limit = most_tokens(style, sampling)
-        what = f"its {limit} tokens went into hidden reasoning" if choice.truncated else "it has only hidden reasoning"
+        what = f"hidden reasoning used its {limit} tokens" if choice.truncated else "it has only hidden reasoning"
         return Shortcoming(
             what,
             example,

@@ -156,8 +156,8 @@ class PeerSource:
     def _scores(self, groups: Sequence[Group]) -> list[tuple[Score, ...]]:
         """Return each group's scores, up to the first completion that holds up the verifier.
 
-        Verifies one completion of every group at a time. A completion that uses too much CPU time or loses the verifier
-        costs seconds, and the rest of its group is likely to be no better.
+        Verifies one completion of every group at a time. A completion that uses too much CPU time or makes the verifier
+        fail costs seconds, and the rest of its group is likely to be no better.
         """
         found: list[list[Score]] = [[] for _ in groups]
         for place in range(self.rules.group_size):
@@ -179,7 +179,7 @@ class PeerSource:
         if _held_up(scores):
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)
-            # A verifier may also be lost for reasons of this machine, which is not the peer's fault.
+            # A verifier may also fail because of this machine, which is not the peer's fault.
             raise RejectedGroup("held up the verifier", fault=scores[-1].why == TOO_SLOW)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)

@@ -1,6 +1,6 @@
-"""What the Linux kernel enforces for a process: Landlock, a seccomp filter, and that no other process reads its memory.
+"""What the Linux kernel enforces for a process: Landlock, a seccomp filter, and memory that other processes can't read.
 
-Called with ctypes: the ``landlock`` package is an alpha version, and ``pyseccomp`` needs a library of the system.
+Called with ctypes: the ``landlock`` package is an alpha version, and ``pyseccomp`` needs a system library.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""Landlock's version -> number of rights to files that it knows (linux/landlock.h)."""
+"""Landlock version -> number of file access rights that it supports (linux/landlock.h)."""
 _NET_VERSION, _SCOPE_VERSION = 4, 6
 
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -58,7 +58,7 @@ _REFUSED = {
 def hide_memory() -> None:
     """Keep other processes of this user from reading this one's memory and environment, and prevent core dumps.
 
-    For every process that holds keys. Only root can look inside then, and attach debuggers and profilers.
+    Every process that holds keys calls this. After that, only root can read it or attach debuggers and profilers.
     """
     import resource
 
@@ -74,7 +74,7 @@ def end_with_parent(signal: int) -> None:
 
 
 def confine(readable: Iterable[Path]) -> list[str]:
-    """Give up the network, other processes, and all files but those in ``readable``, which can only be read.
+    """Give up the network, other processes, and all files except those in ``readable``, which become read-only.
 
     Returns:
         What the kernel does not enforce, with the reason; empty if it enforces everything.
@@ -115,7 +115,7 @@ def _landlock(readable: Iterable[Path]) -> list[str]:
         finally:
             os.close(ruleset)
     except OSError as error:
-        return [f"no Landlock, so files of this user can be read ({error.strerror})"]
+        return [f"no Landlock, so this user's files can be read ({error.strerror})"]
     return []
 
 

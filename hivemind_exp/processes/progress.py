@@ -1,6 +1,6 @@
-"""Whether another process makes progress: judged by its CPU time and state, not by the clock.
+"""Whether another process makes progress, judged by its CPU time and state, not by the clock.
 
-On a busy machine a process may have to wait its turn for a long time. It is stuck only if it does not want to run.
+On a busy machine, a process may wait for a CPU for a long time. It is stuck only if it isn't even ready to run.
 """
 
 from typing import Literal
@@ -8,8 +8,8 @@ from typing import Literal
 import psutil
 
 State = Literal["running", "waiting", "asleep", "stopped", "ended"]
-"""running: it used CPU time since the last look; waiting: for a CPU or a disk, or the system does not tell; asleep: for
-something else, such as a reply; stopped: by a signal."""
+"""running: it used CPU time since the last look; waiting: for a CPU or a disk, or of unknown state; asleep: waiting
+for something else, such as a reply; stopped: by a signal."""
 
 
 class ProgressWatch:

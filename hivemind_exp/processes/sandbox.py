@@ -50,13 +50,13 @@ def allow_seconds(limit: float) -> None:
 
 
 class Sandbox:
-    """Gives up what this process does not need, in two steps that cannot be undone."""
+    """Gives up the rights that this process does not need, in two steps that cannot be undone."""
 
     def __init__(self) -> None:
         self._nothing = os.open(os.devnull, os.O_RDWR)  # opened now, because ``close`` refuses it
 
     def close(self, readable: Iterable[str] = (), *, limited: bool = True) -> list[str]:
-        """Give up network, processes and all files but Python's code and ``readable``, which can only be read.
+        """Give up the network, processes, and all files except Python's code and ``readable``, which become read-only.
 
         ``limited``: limit the memory to ``MEMORY``, too.
 
@@ -72,8 +72,8 @@ class Sandbox:
         return confine(map(Path, [*_roots(), *_LIBRARIES, *readable]))
 
     def finish(self) -> None:
-        """Once everything is loaded, give up output, except for messages, and what the audit hook refuses."""
-        for output in (1, 2):  # so that a print does not fail with a refused write
+        """Once everything is loaded, give up all output except messages, and everything that the audit hook refuses."""
+        for output in (1, 2):  # so that ``print`` does not fail
             os.dup2(self._nothing, output)
         for name in list(os.environ):
             del os.environ[name]

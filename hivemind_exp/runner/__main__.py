@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hivemind_exp.runner.grpo_runner import GRPORunner
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Exit statuses if not even the error could be written: the disk is full, or a quota or a limit on files is reached."""
+"""Exit statuses if even the error could not be written: a full disk, a quota or a file size limit."""
 
 _PATIENCE_S = 30.0
 """Seconds to wait for a peer to send the charter."""
@@ -169,7 +169,7 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
         return _out_of_memory("the Apple GPU", order)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         limited = error.errno == errno.EFBIG
-        what = "a limit on the size of files (ulimit -f)" if limited else "no space left"
+        what = "the file size limit is reached (ulimit -f)" if limited else "no space left"
         following = "ulimit -f unlimited" if limited else f"df -h {shlex.quote(order['node_dir'])}"
         return DiskFull(f"cannot write the node's directory: {what}", next=following)
     return explain_refusal(error)

@@ -170,7 +170,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
 
 
 def check_memory(path: Path, emit: Emit) -> None:
-    """Set a damaged record about peers aside, with a warning: the node can do without. Raises ``NewerFormat``."""
+    """Set a damaged record about peers aside, with a warning: the node works without it. Raises ``NewerFormat``."""
     try:
         stored = read_object(path)
         if stored is None or isinstance(stored.get("peers"), dict):

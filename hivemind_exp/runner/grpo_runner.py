@@ -47,7 +47,7 @@ __all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
 
 
 def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> Mixture:
-    """Return the configured mixture of tasks. Its workers start in the background; ``emit`` is told of lost ones."""
+    """Return the configured mixture of tasks. Its workers start in the background; ``emit`` reports lost ones."""
     charter = node_charter(config, files).encode()
 
     def report(replaced: int, unverified: int) -> None:
@@ -202,8 +202,8 @@ class GRPORunner:
             swarm.check(tasks)
         if isinstance(tasks, Mixture) and (still_open := tasks.still_open()):
             message = (
-                f"the sandbox of verifiers is weak on this machine: {'; '.join(still_open)}. In a swarm of strangers, "
-                "run this node as a user without secrets, or in a container (swarmctl doctor machine.sandbox)"
+                f"the sandbox of verifiers is weak on this machine: {'; '.join(still_open)}. If you do not trust all "
+                "peers, run this node as a user without secrets, or in a container (swarmctl doctor machine.sandbox)"
             )
             self._emit(WarningEvent(code="weak_sandbox", message=message))
         return swarm, journal, offload, tasks

@@ -1,4 +1,4 @@
-"""Keeps the events that decide something in ``run.json``, besides the log."""
+"""Keeps the events that decide something in ``run.json`` as well as in the log."""
 
 import time
 from dataclasses import replace
@@ -10,7 +10,7 @@ from hivemind_exp.run_record import PASSING, RunRecord, read_record, write_recor
 
 
 class RunRecorder:
-    """Receives a run's events, keeps those that belong into ``run.json``, and passes all on to the log."""
+    """Receives a run's events, keeps those that belong in ``run.json``, and passes all of them to the log."""
 
     def __init__(self, path: Path, log: Emit) -> None:
         self._path = path
@@ -19,7 +19,7 @@ class RunRecorder:
 
     def __call__(self, event: Event, /) -> None:
         """Raises OSError if the log or the record cannot be written."""
-        if isinstance(event, StartEvent):  # before the log: whoever sees the start there may rely on the record
+        if isinstance(event, StartEvent):  # before the log, so that readers of the log find the record
             self._keep(event, begun=True)
         self._log(event)
         if isinstance(event, StopEvent) or (isinstance(event, ErrorEvent) and event.code not in PASSING):

@@ -51,9 +51,9 @@ class GroupFiller:
             source.weights_moved(version)
 
     def check_usefulness(self, stage_run: StageRun, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
-        """Warn if a stage's completions from the other source teach nothing; stop asking for them if that goes on.
+        """Warn if a stage's completions from the other source teach nothing; if that continues, stop requesting them.
 
-        ``rows``: what the stage's step learns from; in a relay, its verified completions count instead.
+        ``rows``: the rows that the stage's step learns from. In a relay, its verified completions count instead.
         """
         if self._check is not None:
             self._check.count(stage_run.round, groups, rows)
@@ -129,10 +129,11 @@ class GroupFiller:
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
     def _usable(self, rollout: Rollout, stage: str) -> Rollout | None:
-        """Return what the node may learn from: it fits into ``generation.max_completion_tokens`` under its tokenizer.
+        """Return what the node can learn from: text that fits into ``generation.max_completion_tokens``.
 
         A teacher's text is cut to its tags, and if it is still too long, to the answer without the reasoning. None if
-        nothing fits. The node's own samples always fit, and a node without a local source has no limit.
+        nothing fits. Lengths are in the node's own tokens. Its own samples always fit. Without a local source, there is
+        no limit.
         """
         if self._local is None or rollout.kind is self._local.kind:
             return rollout
@@ -146,7 +147,7 @@ class GroupFiller:
                 return short
             self._warn(
                 "long_reasoning",
-                f"completions from {rollout.source} have more than {limit} tokens under this node's tokenizer, so it "
+                f"completions from {rollout.source} have more than {limit} tokens in this node's tokenizer, so it "
                 "learns their answers without the reasoning. To learn the reasoning, too, raise "
                 "generation.max_completion_tokens",
             )
@@ -154,7 +155,7 @@ class GroupFiller:
             return rollout
         self._warn(
             "long_completions",
-            f"skipping completions from {rollout.source} that have more than {limit} tokens under this node's "
+            f"skipping completions from {rollout.source} that have more than {limit} tokens in this node's "
             "tokenizer (generation.max_completion_tokens)",
         )
         return None
@@ -166,7 +167,7 @@ class GroupFiller:
 
 
 def _strict_texts(text: str, stage: str) -> Iterator[str]:
-    """Yield the parts of a completion in strict format, the longest first: an answer needs no reasoning."""
+    """Yield the parts of a completion in strict format, the longest first: with the reasoning, then without."""
     for names in (TAGS[stage], ("answer",))[: 2 if stage == ANSWER else 1]:
         found = strict_part(text, names)
         if found is not None:

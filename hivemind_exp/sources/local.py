@@ -126,7 +126,7 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off what only training needs."""
+        """Turn off features that only training needs."""
         model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:

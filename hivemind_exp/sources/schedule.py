@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, OffloadConfig
+from hivemind_exp.offload.settings import share_of
 
 AHEAD = 2
 AHEAD_IN_BATCHES = 16
@@ -38,13 +39,6 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, l
         return Parts(group_size, remote, only_if_failed=True)
     remote = min(remote, group_size - least)
     return Parts(group_size - remote, remote)
-
-
-def share_of(offload: OffloadConfig, group_size: int) -> int:
-    """Return how many slots of a group the API fills. With a share below 1, at least one slot stays local: whoever
-    sets such a share wants local samples, too."""
-    most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
-    return min(most, max(1, round(offload.share * group_size)))
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:

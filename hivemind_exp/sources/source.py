@@ -60,7 +60,7 @@ class Source:
         """Called at the start and after each step. The weights are now those after ``version`` optimizer steps."""
 
     def set_aside(self, provider: str, why: str, command: str) -> None:
-        """Stop using a provider in this run, because what it costs is wasted. ``command``: leads on."""
+        """Stop using a provider in this run, because its cost is wasted. ``command``: to suggest."""
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Called after a step with the rows of the source's kind that it learned from. Not called for replays."""

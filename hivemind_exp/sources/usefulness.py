@@ -1,4 +1,4 @@
-"""Notices completions from an API that teach nothing: says why in the first round, and stops paying if it goes on."""
+"""Notices completions from an API that teach nothing. Reports why after the first round; later, stops paying."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from hivemind_exp.tasks.base import Score
 
 ROUNDS_IN_VAIN = 3
 COMPLETIONS_IN_VAIN = 64
-"""A paid provider is not asked any more after this many rounds in a row, with at least this many completions, that
-taught nothing. A model that answers 1 question in 20 correctly gets that far in 4 of 100 cases."""
+"""A paid provider is no longer used after this many rounds in a row, with at least this many completions, taught
+nothing. For a model that answers 1 question in 20 correctly, this happens by chance in 4 of 100 cases."""
 _FEW = 8
 """Fewer completions than this that teach nothing are not reported: they may be wrong by chance."""
 _MOST = 0.5
-"""Share of a round's completions from which a fault of their form is reported, even if others taught something."""
+"""A fault of form is reported if this share of a round's completions has it, even if others taught something."""
 _CUT, _UNTAGGED, _WRONG = "cut at the length limit", "correct but not in the requested format", "wrong"
 _KNOWN = "no better than the node's own"
 
 
 @dataclass(eq=False)
 class UsefulnessCheck:
-    """Counts what the completions from an API are worth, provider by provider."""
+    """Counts, for each provider, the completions that teach something and those that don't."""
 
     config: Config
     source: Source
@@ -78,7 +78,7 @@ class UsefulnessCheck:
         if reason == _CUT:
             return f"Raise offload.max_tokens (now {limit})", f"swarmctl run --set offload.max_tokens={2 * limit}"
         if self.source.kind.own:  # GRPO compares the completions of a group, so all were equally good
-            return "Choose tasks that the model sometimes solves and sometimes not", "swarmctl run --offload off"
+            return "Choose tasks that the model sometimes solves and sometimes fails", "swarmctl run --offload off"
         if reason == _KNOWN:
             return (
                 "Set offload.when=failed, to ask only where this node fails, or choose a harder task",

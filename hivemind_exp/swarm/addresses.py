@@ -12,9 +12,9 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 
 PORT_FILE = "port"
-"""Has the port that is in a node's invitations. Every start tries it."""
+"""The file with the port in a node's invitations. Every start tries this port."""
 _OTHER_PORT_FILE = "port-now"
-"""Has the port of a run that found the first one in use."""
+"""The file with the port of a run that found the invitations' port in use."""
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
 """Prefixes of interfaces whose addresses are only valid on one machine."""
 LOOPBACK = "127.0.0.1"
@@ -39,7 +39,7 @@ def read_port(directory: Path) -> int | None:
 
 
 def invited_port(directory: Path) -> int | None:
-    """Return the port that is in a node's invitations, or None if there is none."""
+    """Return the port in a node's invitations, or None if there is none."""
     return _port_in(directory / PORT_FILE)
 
 

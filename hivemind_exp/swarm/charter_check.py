@@ -34,13 +34,13 @@ def pinned(
         digests: ``Mixture.digest`` by label.
 
     Raises:
-        TaskError: a task has a parameter that a charter may not set.
+        TaskError: a task has a parameter that a charter cannot set.
     """
     expanded = expand(tasks)
     for spec, _ in expanded:
         if unfit := unfit_param(spec.name, spec.params):
             raise TaskError(
-                f"a swarm's task {spec.name} may not set {unfit[0]}: {unfit[1]}. Other members would refuse to join",
+                f"a swarm's task {spec.name} cannot set {unfit[0]}: {unfit[1]}. Other nodes would refuse to join",
                 next="swarmctl swarm new --help",
             )
     shares = _millionths([weight for _, weight in expanded])
@@ -61,10 +61,10 @@ def pinned(
 
 
 def applied(charter: Charter, config: Config) -> Config:
-    """Return ``config`` with the charter's tasks and game. The paths of files with questions come from ``config``.
+    """Return ``config`` with the charter's tasks and game. The paths of question files come from ``config``.
 
     Raises SwarmSkew if this version of swarmctl cannot play the charter's tasks or game, or if ``config`` names no file
-    for a task that needs one, and SwarmError if the charter sets a parameter that it may not set.
+    for a task that needs one, and SwarmError if the charter sets a parameter that charters cannot set.
     """
     paths = {spec.label: spec.path for spec, _ in expand(config.tasks) if spec.path is not None}
     tasks = [

@@ -34,8 +34,9 @@ AGAIN_S = 60.0
 SOON_S = 1.0
 """An absent peer is retried after this long. The pause doubles with each try."""
 INVITED_S = 3.0
-"""The longest pause for peers in the invitation and for those that answered in the last hour, so that a swarm is whole
-again seconds after a network is. A node without any neighbor tries those in its invitation every ``SOON_S``."""
+"""The longest pause for peers in the invitation and for those that answered in the last hour, so that a swarm
+reconnects within seconds after a network outage. A node without neighbors tries the peers in its invitation every
+``SOON_S``."""
 NEWS_S = 4.0
 """The longest pause for a peer that has announced itself since it was last tried."""
 QUIET_S = 10.0
@@ -61,7 +62,7 @@ class Contact:
     asked: float = 0.0
     """When it was last contacted, Unix seconds. Not saved on disk."""
     failures: int = 0
-    """How often in a row it did not answer. Not saved on disk."""
+    """Number of failed contacts in a row. Not saved on disk."""
 
     @property
     def reachable(self) -> bool | None:
@@ -146,7 +147,7 @@ class Contacts:
         self.on_return: Callable[[str], None] = lambda _peer: None
         """Called with a peer that answers for the first time, or again."""
         self.running: dict[str, asyncio.Task[bool]] = {}
-        """The attempts of ``keep``, by peer."""
+        """The attempts that ``keep`` has started, by peer."""
         self._invited: dict[str, tuple[str, ...]] = {}
         for address in invitation:
             where, _, peer = address.rpartition("/p2p/")
@@ -166,7 +167,7 @@ class Contacts:
             await overlay.settle()
 
     async def keep(self, overlay: Overlay) -> None:
-        """Start to contact the peers that are due. Does not wait: a peer that is cut off must not delay the others."""
+        """Start contacting the peers that are due. Does not wait: an unreachable peer must not delay the others."""
         self.remember()
         now, neighbours = time.time(), overlay.neighbours
         due = [peer for peer in self.peers if peer not in self.running and self._due(peer, now, neighbours)]

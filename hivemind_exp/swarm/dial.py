@@ -1,8 +1,8 @@
 """Find out whether a peer's port is open, before the daemon dials it.
 
 After n failed dials, libp2p refuses to dial an address again for 5 + n² s, up to five minutes (``DialBackoff``
-in go-libp2p's swarm), and p2pd has no request that ends this. A swarm would therefore be whole again only minutes after
-its network is. So the daemon dials only ports that accept connections.
+in go-libp2p's swarm), and p2pd has no request that ends this. A swarm would need minutes to reconnect after a network
+outage. The daemon therefore dials only ports that accept connections.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
 async def may_answer(addresses: Iterable[str]) -> bool:
-    """Return whether a peer may answer at any of its addresses (multiaddrs): a port is open, or cannot be tried."""
+    """Return whether a peer may answer at one of its multiaddrs, because a port is open or cannot be tried."""
     ports = [_port(address) for address in addresses]
     if not ports or None in ports:
         return True  # the daemon may know another way, such as a relay
@@ -31,7 +31,7 @@ async def may_answer(addresses: Iterable[str]) -> bool:
 
 
 def _port(address: str) -> tuple[str, int] | None:
-    """Return host and port of a plain TCP address; None for any other."""
+    """Return a plain TCP address's host and port; None for any other address."""
     match address.split("/"):
         case ["", kind, host, "tcp", port] if kind in _HOSTS and port.isdigit():
             return host, int(port)

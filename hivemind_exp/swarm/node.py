@@ -60,7 +60,7 @@ class SwarmNode(SwarmThread):
             raise SwarmError(f"cannot start hivemind's daemon p2pd: {why}", next="swarmctl doctor swarm") from failure
 
     def _tell_of_another_port(self, invited: int | None) -> None:
-        """Warn if this run does not use the port that is in the node's invitations."""
+        """Warn if this run does not use the port in the node's invitations."""
         if self._settings.port or invited in (None, self._port):
             return
         line = Invitation(self._swarm, addresses.own_addresses(self.peer_id, self._port, self._settings))

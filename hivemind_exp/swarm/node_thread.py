@@ -93,9 +93,9 @@ class SwarmThread:
         self._stop, self._fresh, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._back = asyncio.Event()
         self._returned: set[str] = set()
-        """Peers that have just come or come back, to be asked for their announcement at once."""
+        """Peers that have just joined or returned. They are asked for their announcement immediately."""
         self._neighbours: set[str] = set()
-        """The neighbors when they were last counted."""
+        """The neighbors at the last count."""
         self.book = AnnouncementBook(charter_id, self.peer_id)
         self.bundle_store = BundleStore()
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
@@ -278,7 +278,7 @@ class SwarmThread:
         await _set(self._back, LOOK_S - least)
 
     def _welcome(self, *peers: str) -> None:
-        """Look for the announcements of peers that have just come or come back."""
+        """Look for the announcements of peers that have just joined or returned."""
         self._returned.update(peers)
         self._back.set()
 

@@ -64,7 +64,7 @@ class Score:
     terms: tuple[RewardTerm, ...] = ()
     """The parts of the reward, if it is more than the outcome."""
     judged: bool = True
-    """False if the verifier could not be kept running. Such a completion is left out: it is neither right nor wrong."""
+    """False if verifiers kept failing. Such a completion is left out, because it is neither correct nor wrong."""
 
     @property
     def correct(self) -> bool:
@@ -92,7 +92,7 @@ class TaskSpec:
 
 
 def needs_hub(spec: TaskSpec) -> bool:
-    """Whether the process that makes the task's questions must load them from the hub."""
+    """Whether the process that makes the task's questions loads them from the hub."""
     try:
         return spec.path is None and bool(getattr(importlib.import_module(spec.module), "NEEDS_HUB", False))
     except ImportError:  # the worker reports it in more detail
@@ -100,7 +100,7 @@ def needs_hub(spec: TaskSpec) -> bool:
 
 
 def own_files(spec: TaskSpec) -> list[str]:
-    """Return the files and directories that the operator's own settings of a task name."""
+    """Return the files and directories named in the operator's own settings for a task."""
     named = [spec.path, *(value for value in spec.params.values() if isinstance(value, str))]
     return [path for path in named if path is not None and Path(path).exists()]
 

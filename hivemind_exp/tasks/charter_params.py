@@ -1,7 +1,7 @@
-"""Which parameters a charter may set: strangers choose them, and every member runs the generators with them.
+"""The parameters that a charter can set. Strangers choose them, and every node in the swarm runs generators with them.
 
 Numbers within bounds, and words from the lists below. No paths, which could name any file, and no free text, which
-could end up in a prompt. A node's own profile may set every parameter.
+could end up in a prompt. A node's own profile can set every parameter.
 """
 
 import ast
@@ -28,13 +28,13 @@ WORDS: Mapping[tuple[str, str], frozenset[str]] = {
     ("fraction_simplification", "styles"): frozenset({"plain", "latex_inline", "latex_frac", "latex_dfrac"}),
     ("simple_equations", "operators"): frozenset("+-*"),
 }  # fmt: skip
-"""The words that a parameter may have, by generator and parameter."""
+"""The words that a parameter accepts, by generator and parameter."""
 
 
 def unfit_param(task: str, params: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the first parameter that a charter may not set, with the reason; None if all are fit.
+    """Return the first parameter that a charter cannot set, with the reason; None if it can set all.
 
-    The value is not repeated, because it may be text of an attacker.
+    The value is not repeated, because an attacker may have written it.
     """
     if params and task not in GENERATORS:
         return "a parameter", "this task has none"
@@ -50,13 +50,13 @@ def unfit_param(task: str, params: Mapping[str, Any]) -> tuple[str, str] | None:
 def _unfit(value: Any, words: frozenset[str], most: int) -> str | None:
     values = value if isinstance(value, list) else [value]
     if len(values) > LONGEST_LIST:
-        return f"a list may have at most {LONGEST_LIST} values"
+        return f"a list can have at most {LONGEST_LIST} values"
     if any(isinstance(each, str) and each not in words for each in values):
-        return "a charter may not set text, except for the words that the generator knows"
+        return "a charter cannot set text, except for the words that the generator knows"
     if not all(isinstance(each, bool | int | float | str) for each in values):
-        return "a charter may set only numbers, truth values and known words"
+        return "a charter can set only numbers, true or false, and known words"
     if any(not isinstance(each, str) and not abs(each) <= most for each in values):
-        return f"a charter may set at most {most:,}"
+        return f"the largest number that a charter can set here is {most:,}"
     return None
 
 

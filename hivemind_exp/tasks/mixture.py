@@ -69,7 +69,7 @@ class Mixture:
             stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
                 questions see each question of a fixed set once per epoch.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
-            report: called after workers had to be replaced, with their number and that of unverified completions.
+            report: called after workers had to be replaced, with the number of workers and of unverified completions.
 
         Raises:
             TaskError: a task does not exist.
@@ -96,7 +96,7 @@ class Mixture:
         ]
 
     def still_open(self) -> list[str]:
-        """Return what the sandbox of the workers lacks on this machine. Waits for the workers."""
+        """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
 
     def digest(self, label: str, n: int = 64) -> str:

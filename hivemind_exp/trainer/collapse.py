@@ -1,4 +1,4 @@
-"""Notices that a node's own completions earn nothing any more, and says why and which setting helps."""
+"""Notices when a node's own completions no longer earn rewards, and reports why and which setting helps."""
 
 import math
 from collections import Counter
@@ -12,11 +12,11 @@ from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import Score
 
 COMPLETIONS_IN_VAIN = 512
-"""A model that earns a reward for 1 completion in 100 gets that far without one in 6 of 1000 cases."""
+"""A model that earns a reward for 1 completion in 100 reaches this number without a reward in 6 of 1000 cases."""
 ROUNDS_IN_VAIN, MOST_ROUNDS_IN_VAIN = 4, 100
-"""Fewest rounds without a reward that are reported, and the number that is reported with however few completions."""
+"""Rounds without a reward: below the first number, nothing is reported; from the second on, few completions suffice."""
 CHANCE = 1e-3
-"""An accuracy of 0 is a collapse if the best one so far would give it with less than this probability."""
+"""An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
 _CUT = "cut at the length limit"
 
 
@@ -28,7 +28,7 @@ class CollapseCheck:
     emit: Emit
     _rounds: int = 0
     _reasons: Counter[str] = field(default_factory=Counter)
-    """Why completions since the last reward earned none."""
+    """The reasons why completions since the last reward earned none."""
     _rewarded: bool = False
     _collapsed: bool = False
 

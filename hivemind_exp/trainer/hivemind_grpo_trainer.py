@@ -112,12 +112,12 @@ class HivemindGRPOTrainer(RoundLoop):
         if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
                 f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "
-                "not reach back to the first step. It cannot resume; its settings work for a new node"
+                "not reach back to the first step, so it cannot resume. You can start a new node with its settings"
             )
         if gap:
             message = (
                 f"the journal is missing step {self.progress.step}: the node continues from there, after round "
-                f"{self.progress.round}, and takes the later steps again"
+                f"{self.progress.round}, and repeats the later steps"
             )
             self.emit(WarningEvent(code="steps_lost", message=message))
             self.journal.rewind(self.progress.step, self.progress.round)
@@ -260,7 +260,7 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     scores = tasks.score(questions, source.answer(prompts))
     judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
-        raise WorkerFailed("no answer of the evaluation could be verified")
+        raise WorkerFailed("no answer in the evaluation could be verified")
     asked = Counter(task for task, _ in judged)
     right = Counter(task for task, score in judged if score.correct)
     return Evaluation(

@@ -15,6 +15,7 @@ __swarmctl_enter() {
         ':run') path='run' ;;
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
+        ':stop') path='stop' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
         ':profiles' | ':profile') path='profiles' ;;
@@ -123,6 +124,7 @@ __swarmctl_options() {
         'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
+        'stop') list='--all --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
         'profiles') list='--help' ;;
@@ -163,7 +165,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status logs models profiles keys rollouts swarm identity completion' ;;
+        ':0') kind=words list='run doctor status stop logs models profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
@@ -171,15 +173,23 @@ __swarmctl_argument() {
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'status:0') kind=node ;;
+        'stop:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
-        'profiles import:0') kind=file ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys import:0') kind=file ;;
+        'rollouts show:0') kind=node ;;
+        'rollouts export:0') kind=node ;;
+        'rollouts stats:0') kind=node ;;
+        'swarm show:0') kind=node ;;
+        'swarm invite:0') kind=node ;;
+        'swarm peers:0') kind=node ;;
+        'swarm leaderboard:0') kind=node ;;
+        'swarm leave:0') kind=node ;;
         'identity backup:0') kind=file ;;
         'identity restore:0') kind=file ;;
         'completion install:0') kind=words list='bash zsh fish' ;;

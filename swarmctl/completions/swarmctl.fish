@@ -14,6 +14,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
+        case ':stop'
+            set path 'stop'
         case ':logs'
             set path 'logs'
         case ':models'
@@ -225,7 +227,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
-                --task\t'Task, preset, or file or directory of questions' \
+                --task\t'Task, preset, or path of your questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
@@ -255,15 +257,19 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
-                --watch\t'Print again every 2 seconds, until Ctrl-C' \
+                --watch\t'Update every 2 seconds, until Ctrl-C' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'stop'
+            set list --all\t'Stop every running node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
-                --since\t'Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05' \
-                --level\t'Least severe: info, warning or error' \
+                --since\t'Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05' \
+                --level\t'Lowest severity to print: info, warning or error' \
                 --raw\t'Print the output of the trainer and its libraries instead' \
                 --json\t'Print events as JSON lines' \
                 --help\t'Show this message and exit'
@@ -362,7 +368,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
-                --task\t'Task, preset, or file or directory of questions' \
+                --task\t'Task, preset, or path of your questions' \
                 --game\t'Game to play' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
@@ -435,6 +441,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list run\t'Start or resume a node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
+                stop\t'Save and stop running nodes' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \
@@ -477,6 +484,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print the completion script'
         case 'status:0'
             set kind node
+        case 'stop:*'
+            set kind node
         case 'logs:0'
             set kind node
         case 'models:0'
@@ -486,8 +495,6 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind profile
         case 'profiles validate:0'
             set kind profile
-        case 'profiles import:0'
-            set kind file
         case 'keys set:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
@@ -499,6 +506,22 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
         case 'keys import:0'
             set kind file
+        case 'rollouts show:0'
+            set kind node
+        case 'rollouts export:0'
+            set kind node
+        case 'rollouts stats:0'
+            set kind node
+        case 'swarm show:0'
+            set kind node
+        case 'swarm invite:0'
+            set kind node
+        case 'swarm peers:0'
+            set kind node
+        case 'swarm leaderboard:0'
+            set kind node
+        case 'swarm leave:0'
+            set kind node
         case 'identity backup:0'
             set kind file
         case 'identity restore:0'
@@ -544,7 +567,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
             model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
-            model.thinking=\t'Position of the chat template\'s switch for thinking (Qwen3 and others)' \
+            model.thinking=\t'Turns the chat template\'s thinking mode on or off (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
             node.fresh=\t'Start over at every run' \
             node.name=\t'Name of the node and of its directory' \

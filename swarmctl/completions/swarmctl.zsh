@@ -63,7 +63,7 @@ _swarmctl_settings() {
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
       'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
-      'model.thinking:Position of the chat template'\''s switch for thinking (Qwen3 and others)'
+      'model.thinking:Turns the chat template'\''s thinking mode on or off (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
       'node.fresh:Start over at every run'
       'node.name:Name of the node and of its directory'
@@ -159,6 +159,7 @@ _swarmctl() {
         'run:Start or resume a node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
+        'stop:Save and stop running nodes'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
@@ -175,6 +176,7 @@ _swarmctl() {
         run) _swarmctl__run && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
+        stop) _swarmctl__stop && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
@@ -194,7 +196,7 @@ _swarmctl__run() {
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '*--task=[Task, preset, or file or directory of questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
@@ -237,11 +239,20 @@ _swarmctl__doctor() {
 _swarmctl__status() {
   _arguments -S \
     '--node=[Only this node]:NODE:_swarmctl_nodes' \
-    '--watch[Print again every 2 seconds, until Ctrl-C]' \
+    '--watch[Update every 2 seconds, until Ctrl-C]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__stop() {
+  _arguments -S \
+    '--all[Stop every running node]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:\[NODE\]...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -251,8 +262,8 @@ _swarmctl__logs() {
     '(-n --lines)--lines=[Number of lines]:N: ' \
     '(-f --follow)-f[Keep printing new lines]' \
     '(-f --follow)--follow[Keep printing new lines]' \
-    '--since=[Only lines since then\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
-    '--level=[Least severe\: info, warning or error]:LEVEL:(info warning error)' \
+    '--since=[Only lines since TIME\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
+    '--level=[Lowest severity to print\: info, warning or error]:LEVEL:(info warning error)' \
     '--raw[Print the output of the trainer and its libraries instead]' \
     '--json[Print events as JSON lines]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -357,7 +368,7 @@ _swarmctl__profiles__import() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':FILE.yaml:_files'
+    ':FILE.yaml: '
 }
 
 _swarmctl__keys() {
@@ -484,7 +495,8 @@ _swarmctl__rollouts__show() {
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__rollouts__export() {
@@ -501,7 +513,8 @@ _swarmctl__rollouts__export() {
     '(-y --yes)-y[Overwrite an existing file]' \
     '(-y --yes)--yes[Overwrite an existing file]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__rollouts__stats() {
@@ -510,7 +523,8 @@ _swarmctl__rollouts__stats() {
     '--by=[Count separately by any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm() {
@@ -552,7 +566,7 @@ _swarmctl__swarm__new() {
   _arguments -S \
     '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
-    '*--task=[Task, preset, or file or directory of questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--game=[Game to play]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
     '--open[Let strangers join; limit all peers together to a part of each batch]' \
@@ -568,7 +582,8 @@ _swarmctl__swarm__show() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__invite() {
@@ -576,7 +591,8 @@ _swarmctl__swarm__invite() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__peers() {
@@ -584,7 +600,8 @@ _swarmctl__swarm__peers() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__leaderboard() {
@@ -592,7 +609,8 @@ _swarmctl__swarm__leaderboard() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__swarm__leave() {
@@ -600,7 +618,8 @@ _swarmctl__swarm__leave() {
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
-    '(-h --help)--help[Show this message and exit]'
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__identity() {

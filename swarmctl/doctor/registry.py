@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Check, Context
 from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, sandbox, swarm
 from swarmctl.doctor.checks.api import checks as api
@@ -61,6 +62,17 @@ def select(names: Sequence[str], context: Context) -> list[Check]:
     known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:
+            from swarmctl.settings.command_line import flag_for  # imports pydantic
+
+            group, _, provider = name.partition(".")
+            provider = provider.partition(".")[0]
+            if group == "api" and provider in PROVIDERS:
+                raise UsageError(
+                    f"this profile does not use {provider}, so it has no check {name}",
+                    next=context.again(name, "--set", f"offload.provider={provider}"),
+                )
+            if flag := flag_for(name):
+                raise UsageError(f"unknown check {name!r}; did you mean {flag}?", next=f"swarmctl doctor {flag}")
             guess = nearest(name, known)
             hint = f"did you mean {guess}?" if guess else f"the groups are {', '.join(groups())}"
             raise UsageError(f"unknown check {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")

@@ -3,6 +3,7 @@
 import getpass
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
+from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, masked, one_line
@@ -83,10 +85,17 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -
     warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""
     what = "Ready to run" if whole else "No failures" if warnings else "No problems found"
-    following = context.again("run") if whole else context.again()
-    command = _command(following.replace("swarmctl doctor run", "swarmctl run", 1))
-    yield f"{what}{less}."
-    yield f"  try: {command}"
+    if not whole:
+        yield f"{what}{less}. To make all checks:"
+        following = context.again()
+    elif context.resolved is not None and is_held(context.files.lock):
+        name = context.config.node.name
+        yield f"No failures{less}. Node {name} is running."
+        following = f"swarmctl status {shlex.quote(name)}"
+    else:
+        yield f"{what}{less}."
+        following = context.run
+    yield f"  try: {_command(following)}"
 
 
 def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:

@@ -18,7 +18,7 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     prompter = Prompter(yes=yes, silent=no_input)
     if name is not None and read_entry(check_name(name)) is None and (origin := bound(name)):
         unbind(name)
-        prompter.say(f"Key {name} no longer belongs to {origin}; its next use decides.")
+        prompter.say(f"Key {name} no longer belongs to {origin}. It will belong to the address of its next use.")
         return
     saved = list(entries().values()) if name is None else [_saved(check_name(name))]
     if not saved:

@@ -59,7 +59,7 @@ class LocationKind(StrEnum):
 
 _SAVED = (LocationKind.KEYRING, LocationKind.FILE)
 _UNADDRESSED = (LocationKind.KEY_FILE, LocationKind.CREDENTIALS)
-"""Locations that do not say which service a key is for. Its first use decides, and is remembered."""
+"""Locations that do not say which service a key is for. The key belongs to the service of its first use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Key:
     def rival(self, environment: Mapping[str, str]) -> str | None:
         """Return the other address to which a variable would send the key; None if the key may be sent there.
 
-        A key in a variable is meant for the address in the other variable, but not to cross the internet, or a proxy,
+        A key in a variable is meant for the address in the other variable, but must not cross the internet or a proxy
         unencrypted.
         """
         address = environment.get(ADDRESSES.get(self.name, ""))
@@ -213,7 +213,7 @@ class KeyFinder:
     def _owner(self, name: str, wanted_url: str | None, spot: KeyLocation) -> str:
         """Return what a key belongs to (``origin_of``). Raises KeyProblem if that is not ``wanted_url``.
 
-        A key from a location that does not say what it is for belongs to where it was first sent.
+        If a key's location does not say what it is for, it belongs to the address that it was first sent to.
         """
         entry, url = read_entry(name), address_of(name) or wanted_url
         if url is None:

@@ -1,4 +1,4 @@
-"""Send one HTTP request, limited in time and size, whose key never goes to another host.
+"""Send one HTTP request, limited in time and size. Its key never goes to another host.
 
 It uses the same proxy (``hivemind_exp.proxies``) and trusts the same certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``)
 as a run's client.

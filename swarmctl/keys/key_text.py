@@ -1,12 +1,12 @@
 """Keys as text: clean, show and recognize them, and check their names and hosts."""
 
-import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_private
 from swarmctl.errors import UsageError
 from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.suggest import nearest
@@ -29,7 +29,7 @@ _PLACEHOLDER = re.compile(
     r"|(change|replace|insert|put|fill)[-_]?(me|this|here|in)\w*|placeholder|todo|none|null|undefined",
     re.IGNORECASE,
 )
-"""What documents and templates have in the place of a key."""
+"""Placeholders for keys in documents and templates."""
 
 
 def check_name(name: str) -> str:
@@ -74,7 +74,7 @@ def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> 
         # It could not be sent in a header, and the HTTP library would repeat it in its error.
         problem = f"invalid key {source}: it contains spaces, line breaks or characters that no key has"
     elif _PLACEHOLDER.fullmatch(key):
-        problem = f"what is {source} is a placeholder, not a key"
+        problem = f"the key {source} is only a placeholder"
     else:
         return key
     raise KeyProblem(problem, next=next)
@@ -130,12 +130,4 @@ def origin_of(url: str) -> str:
 def in_the_clear(url: str) -> bool:
     """Whether a key sent to ``url`` crosses the internet unencrypted."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" or host == "localhost" or ("." not in host.strip("[]") and ":" not in host):
-        return False
-    if host.endswith((".local", ".lan", ".internal", ".localhost")):
-        return False
-    try:
-        return not ipaddress.ip_address(host).is_private
-    except ValueError:
-        return True
+    return parts.scheme != "https" and not is_private(parts.hostname or "")

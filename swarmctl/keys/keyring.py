@@ -16,13 +16,15 @@ from swarmctl.keys.key_text import file_variable
 from swarmctl.terminal.prompter import Prompter
 
 ALONE_S = 3.0
-"""Time limit when no one can answer the keyring's dialog. Time that the helper spends computing does not count."""
+"""Time limit when no one can answer the keyring's dialog. The helper's own CPU time does not count."""
 ATTENDED_S = 60.0
 """Time limit when someone can answer it."""
 QUIET_S = 1.0
 """After this time, a message says what the command is waiting for."""
 _LOOK_S = 0.25
-_BUSY = ("running",) if sys.platform == "darwin" else ("running", "waiting")  # macOS does not tell who is asleep
+_BUSY = (
+    ("running",) if sys.platform == "darwin" else ("running", "waiting")
+)  # macOS does not report which processes are asleep
 _UNLOCK = (
     "security unlock-keychain"
     if sys.platform == "darwin"
@@ -112,7 +114,7 @@ class Keyring:
             process.wait()
 
     def _wait(self, process: subprocess.Popen[bytes], order: bytes, limit: float) -> bytes:
-        """Return the helper's output. Only the time in which the helper itself waits counts: a machine may be busy."""
+        """Return the helper's output. Only its waiting time counts toward the limit, because machines are busy."""
         from hivemind_exp.processes.progress import ProgressWatch
 
         assert process.stdin is not None

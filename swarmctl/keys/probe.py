@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.version import VERSION
@@ -33,7 +34,7 @@ class KeyTest:
     answer: HttpAnswer | None = None
     """The response behind the result; None if there was none."""
     timed_out: bool = False
-    """Whether there was no response in time."""
+    """Whether no response came in time."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
@@ -104,7 +105,7 @@ def _account(row: Provider, answer: Any) -> KeyTest:
         left = (answer.get("data") or {}).get("limit_remaining")
         if isinstance(left, int | float) and left <= 0:
             return KeyTest("no_credit", "the key's spending limit is used up")
-        return KeyTest("valid", "accepted" if left is None else f"{left:.2f} USD left of the key's spending limit")
+        return KeyTest("valid", "accepted" if left is None else f"{dollars(left)} left of the key's spending limit")
     return KeyTest("valid", f"belongs to {foreign(answer['name'])}")
 
 

@@ -76,20 +76,20 @@ def note_test(entry: SavedKey, result: str) -> None:
 
 
 def bound(name: str) -> str | None:
-    """Return the scheme, host and port that a key was first used for, if its location does not say; None if unused."""
+    """Return the scheme, host and port of a key's first use, if its location does not name them; None if unused."""
     origin = (read_json(_binding(name)) or {}).get("origin")
     return origin if isinstance(origin, str) else None
 
 
 def bind(name: str, origin: str) -> None:
-    """Remember what a key was first used for. A directory that cannot be written to is not an error."""
+    """Record the address of a key's first use. A directory that cannot be written to is not an error."""
     if bound(name) is None:
         with suppress(OSError):
             _write(_binding(name), {"schema": 1, "origin": origin})
 
 
 def unbind(name: str) -> None:
-    """Forget what a key was first used for."""
+    """Delete the record of a key's first use."""
     _binding(name).unlink(missing_ok=True)
 
 

@@ -72,7 +72,7 @@ def set_key(name: str, options: SetOptions) -> None:
 
 
 def _ask_for_a_file_if_needed(name: str, prompter: Prompter) -> None:
-    """Without a keyring, ask before the key is typed whether a file may store it. Raises KeyProblem if not."""
+    """Without a keyring, ask whether to store the key in a file before it is typed. Raises KeyProblem if not."""
     with suppress(TimeoutError):  # storing the key reports it
         if Keyring(Prompter(silent=True)).state().get("error") == "absent":
             prompter.ask_outright(_NO_KEYRING, KeyringAbsent(no_keyring(name), next=in_a_file(name)))
@@ -186,7 +186,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
 
 
 def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompter: Prompter) -> None:
-    """Delete what a keyring that did not answer may have stored. Add to ``error`` what is left and how to delete it."""
+    """Delete what an unresponsive keyring may have stored. Add to ``error`` what is left and how to delete it."""
     if old is not None and (old.home, old.host) == ("keyring", new.host):
         error.message += " The keyring has either the previous key or the new one."
         return

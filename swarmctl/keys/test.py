@@ -1,6 +1,7 @@
 """``swarmctl keys test``: test whether each service accepts its key. Costs nothing."""
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,8 +17,9 @@ from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import one_line, without_keys
+from swarmctl.terminal.safe_text import without_keys
 from swarmctl.terminal.suggest import nearest
+from swarmctl.terminal.views import Writer
 
 _FEW = 8
 """Number of models listed in text. The JSON lists all."""
@@ -36,9 +38,10 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
     if as_json:
         print_json(ok=valid, tests=rows)
     else:
+        write = Writer(sys.stdout)
         for row in rows:
             for line in _text(row, every=name is not None):
-                print(one_line(line))
+                write(line, indent="  ")
     return Exit.DONE if valid else Exit.CHECK_FAILED
 
 

@@ -1,11 +1,15 @@
 """``swarmctl models``: ask a provider for its models, and print them with their prices."""
 
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
-from hivemind_exp.errors import ProviderError
+from hivemind_exp.config import OffloadConfig
+from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
-from hivemind_exp.offload.settings import Endpoint, endpoint_of
+from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
 from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.probe import probe
 from swarmctl.settings.command_line import resolved_options
@@ -14,14 +18,16 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.table import or_dash, print_table
 
-_HEADINGS = ("MODEL", "INPUT", "OUTPUT", "CONTEXT", "REASONS")
+_HEADINGS = ("model", "input ($/M)", "output ($/M)", "context", "reasons")
+"""Prices are in USD per million tokens."""
 
 
 def list_models(provider: str, profile: str | None, *, as_json: bool, no_input: bool) -> None:
     """Print a provider's models. Raises ``NodeError`` if it is unknown, has no key, or does not send its list."""
     config = resolved_options(RunOptions(profile=profile, no_input=True)).config
-    endpoint = endpoint_of(config, provider, model="any")
-    found = _ask(endpoint, config.offload.key, no_input=no_input or as_json)
+    with _keeping(profile):
+        endpoint = endpoint_of(config, provider, model="any")
+        found = _ask(endpoint, config.offload, no_input=no_input or as_json)
     if as_json:
         chat = endpoint.chat
         about = {"batch_price": chat.batch_share if chat.batch else None, "flex_price": chat.flex_share}
@@ -30,12 +36,26 @@ def list_models(provider: str, profile: str | None, *, as_json: bool, no_input: 
     print_table([_cells(each) for each in found], _HEADINGS, right=_HEADINGS[1:4])
 
 
-def _ask(endpoint: Endpoint, pin: str, *, no_input: bool) -> list[ListedModel]:
-    key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, pin)
+@contextmanager
+def _keeping(profile: str | None) -> Iterator[None]:
+    """Add ``--profile`` to the command that an error suggests, if it depends on the profile."""
+    try:
+        yield
+    except NodeError as error:
+        words = shlex.split(error.next or "")
+        if profile is not None and words[:1] == ["swarmctl"] and words[1] in ("doctor", "models", "run"):
+            error.next = shlex.join([*words, "--profile", profile])
+        raise
+
+
+def _ask(endpoint: Endpoint, offload: OffloadConfig, *, no_input: bool) -> list[ListedModel]:
+    key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, offload.key)
     tested = probe(endpoint.name, endpoint.base_url, key.value if key else None, path="/models")
     rows = read_list(tested.answer.body) if tested.answer is not None and tested.result == "valid" else None
     if rows is None:
-        check = f"swarmctl keys test {endpoint.name}" if key else "swarmctl doctor api"
+        first = split(offload.provider)[0] == endpoint.name
+        used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or 'any'}"
+        check = f"swarmctl keys test {endpoint.name}" if key else f"swarmctl doctor api{used}"
         raise ProviderError(f"{endpoint.name} did not send its list of models: {tested.detail}", next=check)
     return chat_models(rows, endpoint.chat)
 

@@ -1,9 +1,10 @@
-"""``swarmctl status`` and ``swarmctl logs``: the state of this machine's nodes, and their trainers' logs."""
+"""``swarmctl status``, ``logs`` and ``stop``: this machine's nodes, their state and their trainers' logs."""
 
 from typing import Annotated
 
 import typer
 
+from swarmctl.errors import Exit
 from swarmctl.terminal import options
 
 
@@ -16,9 +17,9 @@ def register(app: typer.Typer) -> None:
         name: options.NodeName = None,
         *,
         node: options.OneNode = None,
-        watch: Annotated[bool, typer.Option("--watch", help="Print again every 2 seconds, until Ctrl-C.")] = False,
+        watch: Annotated[bool, typer.Option("--watch", help="Update every 2 seconds, until Ctrl-C.")] = False,
         json: options.Json = False,
-    ) -> None:
+    ) -> int:
         """Show the state of the nodes on this machine.
 
         \b
@@ -31,8 +32,31 @@ def register(app: typer.Typer) -> None:
         from swarmctl.nodes.status import print_status, watch_status
 
         if watch and not json:
-            watch_status(one_name(name, node))
+            return watch_status(one_name(name, node))
         print_status(one_name(name, node), as_json=json)
+        return Exit.DONE
+
+    @app.command()
+    def stop(
+        names: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Node names.")] = None,
+        *,
+        all_: Annotated[bool, typer.Option("--all", help="Stop every running node.")] = False,
+        json: options.Json = False,
+    ) -> None:
+        """Save and stop running nodes.
+
+        Works like Ctrl-C in the node's terminal, and waits until the node has stopped. Without a name, stops the only
+        running node. To resume a node, use `swarmctl run --node NODE`.
+
+        \b
+        Examples:
+          swarmctl stop
+          swarmctl stop maths tea
+          swarmctl stop --all --json
+        """
+        from swarmctl.nodes.stop import stop as stop_nodes
+
+        stop_nodes(names or (), every=all_, as_json=json)
 
     @app.command()
     def logs(
@@ -42,16 +66,16 @@ def register(app: typer.Typer) -> None:
         lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="Number of lines.")] = 20,
         follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
         since: Annotated[
-            str | None, typer.Option(metavar="TIME", help="Only lines since then: 30m, 2h, 14:05 or 2026-11-28T14:05.")
+            str | None, typer.Option(metavar="TIME", help="Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05.")
         ] = None,
         level: Annotated[
-            options.Level, typer.Option(metavar="LEVEL", help="Least severe: info, warning or error.")
+            options.Level, typer.Option(metavar="LEVEL", help="Lowest severity to print: info, warning or error.")
         ] = options.Level.INFO,
         raw: Annotated[
             bool, typer.Option("--raw", help="Print the output of the trainer and its libraries instead.")
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="Print events as JSON lines.")] = False,
-    ) -> None:
+    ) -> int:
         """Print what a node did: rounds, evaluations, warnings and errors.
 
         \b
@@ -66,7 +90,11 @@ def register(app: typer.Typer) -> None:
         from swarmctl.nodes.lookup import one_name
 
         wanted = one_name(name, node)
-        if raw:
-            printing.print_trainer_output(wanted, lines=lines, follow=follow)
-        else:
-            printing.print_log(wanted, lines=lines, follow=follow, since=since, level=level, as_json=json)
+        try:
+            if raw:
+                printing.print_trainer_output(wanted, lines=lines, follow=follow)
+            else:
+                printing.print_log(wanted, lines=lines, follow=follow, since=since, level=level, as_json=json)
+        except KeyboardInterrupt:  # the way to end --follow, so nothing is said
+            return Exit.INTERRUPTED
+        return Exit.DONE

@@ -22,6 +22,7 @@ from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now, read_json, write_json
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import without_keys
 from swarmctl.version import VERSION
 
@@ -138,7 +139,11 @@ def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
         who = f"its supervisor, pid {pid}, has exited; the trainer, pid {holder.get('trainer')}, will stop shortly"
         return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
     who = f"pid {pid}, since {holder.get('since', 'unknown')}"
-    return NodeConflict(f"node {name} is already running ({who})", next=retry(other_name(name)))
+    stop = typed(f"swarmctl stop {shlex.quote(name)}")
+    return NodeConflict(
+        f"node {name} is already running ({who}). To stop it: `{stop}`. To run another node, use another --node",
+        next=f"swarmctl status {shlex.quote(name)}",
+    )
 
 
 def check_free(files: NodeFiles, retry: Retry) -> None:
@@ -148,7 +153,7 @@ def check_free(files: NodeFiles, retry: Retry) -> None:
 
 
 def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
-    """Raise NodeConflict if the directory is not a node's, or the node was created with other fixed settings.
+    """Raise NodeConflict if the directory belongs to no node, or to one with other fixed settings.
 
     Raises FileProblem if a newer version used the node.
     """
@@ -178,7 +183,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
 
 
 def _equal(made: Any, wanted: Any) -> bool:
-    """Whether two fixed settings are the same, apart from how a path was written."""
+    """Whether two fixed settings are the same. The spelling of a path does not matter."""
     if isinstance(made, list) and isinstance(wanted, list) and len(made) == len(wanted):
         return all(map(_equal, made, wanted))
     if isinstance(made, dict) and isinstance(wanted, dict) and made.keys() == wanted.keys():

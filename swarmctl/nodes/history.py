@@ -1,4 +1,4 @@
-"""What a node's durable files say about its past. None of it comes from the events alone, which may be deleted."""
+"""A node's past, from its durable files. Nothing here comes from the events alone, because they may be deleted."""
 
 import contextlib
 import sqlite3
@@ -16,7 +16,7 @@ _OF_TRAINING = ("evaluations", "turns", "manifests", "completions")
 def has_begun(files: NodeFiles) -> bool:
     """Whether a trainer has ever started. Until then, the directory is not tied to a model.
 
-    Nodes from before ``run.json`` are recognized by what they trained, or by their events.
+    Nodes that are older than ``run.json`` are recognized by their training or their events.
     """
     record = read_record(files.run)
     if record is not None and record.begun:
@@ -38,13 +38,13 @@ def rounds_finished(files: NodeFiles) -> int | None:
 
 
 def journal_size(files: NodeFiles) -> int | None:
-    """Return the size of the node's journal in bytes; None if there is none yet."""
+    """Return the size of the node's journal in bytes; None if it does not exist yet."""
     parts = [path for path in (files.journal, Path(f"{files.journal}-wal")) if path.exists()]
     return sum(path.stat().st_size for path in parts) if parts else None
 
 
 def last_active(files: NodeFiles) -> float | None:
-    """Return when a run last wrote a file, in Unix seconds; None if no run ever did."""
+    """Return the time at which a run last wrote a file, in Unix seconds; None if no run ever did."""
     written = (files.run, files.journal, Path(f"{files.journal}-wal"), files.events, files.log)
     return max((path.stat().st_mtime for path in written if path.exists()), default=None)
 
@@ -62,7 +62,7 @@ def _logged_a_start(events: Path) -> bool:
 
 
 def _rows(files: NodeFiles, query: str) -> Iterator[tuple[Any, ...]]:
-    """Yield a query's rows from the journal; none if it is missing, damaged or from before this table existed."""
+    """Yield a query's rows from the journal; none if it is missing, damaged or older than the table."""
     if files.journal.exists():
         where = f"{files.journal.absolute().as_uri()}?mode=ro"
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(where, uri=True)) as db:

@@ -1,4 +1,4 @@
-"""The operator's files that a node learns from: their digests are kept, so that no other content takes their place."""
+"""The operator's files that a node learns from. Their digests are kept, so that changes are noticed."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ from swarmctl.storage.hub_cache import local_directory
 from swarmctl.storage.json_file import read_json, write_json
 
 _WHOLE = 64 * 2**20
-"""Larger files, such as weights, count by their size and their first bytes."""
+"""Of larger files, such as weights, only the size and the first bytes are compared."""
 
 
 def check_inputs(files: NodeFiles, config: Config) -> None:
-    """Raise NodeConflict if a file of questions, or a local model, is not what it was when the node first used it."""
+    """Raise NodeConflict if a question file or a local model has changed since the node first used it."""
     known = (read_json(files.inputs) or {}).get("digests") or {}
     found = {str(path): _digest(path) for path in _inputs(config) if path.exists()}
     for name, digest in found.items():

@@ -1,7 +1,9 @@
-"""``swarmctl logs``: what a node did, as sentences, as events, or as its trainer's output."""
+"""``swarmctl logs``: print what a node did, as sentences, as events, or as its trainer's output."""
 
 import json
 import re
+import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,11 +18,13 @@ from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import clean, one_line
+from swarmctl.terminal.safe_text import clean, encodable, one_line
 from swarmctl.terminal.sentences import ending
+from swarmctl.terminal.views import Writer
 
 POLL_S = 0.25
 BLOCK = 1 << 16
+_TIME = len("2026-11-28 14:05:00  ")
 _LEVELS = {"warning": Level.WARNING, "workers": Level.WARNING, "error": Level.ERROR}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -51,20 +55,31 @@ def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, 
     files = existing_or_latest(node)
     start = moment(since, datetime.now().astimezone()) if since is not None else 0.0
     show = _as_json if as_json else _Sentences()
+    printed = _unchanged if as_json else _folded
     reader = EventReader(files.events, whole=True)
     for text in deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None):
-        print(text, flush=follow)
+        print(printed(text), flush=follow)
     while follow:
         time.sleep(POLL_S)
         for text in _shown(reader(), show, start, level):
-            print(text, flush=True)
+            print(printed(text), flush=True)
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _folded(text: str) -> str:
+    """Return a sentence, wrapped on a terminal, below its beginning if there is room."""
+    wide = shutil.get_terminal_size().columns >= 3 * _TIME
+    return encodable(Writer(sys.stdout).folded(text, " " * (_TIME if wide else 4)), sys.stdout.encoding)
 
 
 def _shown(
     events: Iterator[dict[str, Any]], show: Callable[[dict[str, Any]], str | None], start: float, level: Level
 ) -> Iterator[str]:
     for event in events:
-        text = show(event)  # even for those that are left out: sentences build on earlier events
+        text = show(event)  # even for events that are left out, because sentences use values from earlier events
         severe = _LEVELS.get(event["event"], Level.INFO)
         if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
             yield text

@@ -42,9 +42,9 @@ def one_or_all(name: str | None) -> list[NodeFiles]:
 
 
 def one_name(argument: str | None, option: str | None) -> str | None:
-    """Return the node that was named, as an argument or with ``--node``. Raises UsageError for two names."""
+    """Return the node named as an argument or with ``--node``. Raises UsageError for two names."""
     if argument is not None and option is not None and argument != option:
-        raise UsageError(f"two nodes were named: {argument} and {option}", next="swarmctl status")
+        raise UsageError(f"two node names: {argument} and {option}; use only one", next="swarmctl status")
     return argument or option
 
 

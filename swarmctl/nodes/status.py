@@ -1,15 +1,16 @@
 """``swarmctl status``. Only reads files, so it returns immediately and does not affect running nodes."""
 
-import contextlib
+import os
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
-from swarmctl.errors import without_typed_keys
+from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
@@ -18,42 +19,67 @@ from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import without_keys
-from swarmctl.terminal.sentences import duration, gain, outage, seconds_left, several, size, spending, wilson
-from swarmctl.terminal.table import or_dash, print_table
-from swarmctl.terminal.views import Writer
+from swarmctl.terminal.safe_text import encodable, without_keys
+from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.table import or_dash, table_lines
+from swarmctl.terminal.views import Writer, can_draw
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
-_HEADINGS = ("node", "state", "round", "accuracy", "speed", "left", "spent", "peers", "swarm", "journal", "up")
-_NARROW = ("journal", "speed", "up", "swarm", "left", "peers", "spent")
+_HEADINGS = (
+    *("node", "state", "phase", "round", "accuracy", "interval", "speed", "left", "spent", "peers", "swarm", "journal"),
+    "up",
+)
+_NARROW = ("journal", "speed", "up", "swarm", "interval", "left", "peers", "phase", "spent", "accuracy", "round")
 """Columns that a narrow terminal does without, the first to go first."""
 _WATCH_S = 2.0
 
 
 def print_status(node: str | None, *, as_json: bool) -> None:
     """Print the state of one node, or of all. Raises ConfigurationError if the node does not exist."""
-    found = [(files, *_describe(files)) for files in one_or_all(node)]
     if as_json:
-        print_json(nodes=[row for _, row, _ in found])
+        print_json(nodes=[_describe(files)[0] for files in one_or_all(node)])
         return
+    for line in _lines(node):
+        print(encodable(line, sys.stdout.encoding))
+
+
+def watch_status(node: str | None) -> Exit:
+    """Show the state every few seconds, until Ctrl-C: in place on a terminal, else one below the other.
+
+    Raises ConfigurationError.
+    """
+    with suppress(KeyboardInterrupt):
+        if can_draw(sys.stdout, os.environ):
+            _redraw(node)
+        while True:
+            print_status(node, as_json=False)
+            print(flush=True)
+            time.sleep(_WATCH_S)
+    return Exit.INTERRUPTED
+
+
+def _redraw(node: str | None) -> NoReturn:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False, emoji=False, markup=False)
+    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        while True:
+            live.update(Text("\n".join(_lines(node)), no_wrap=True, overflow="crop"), refresh=True)
+            time.sleep(_WATCH_S)
+
+
+def _lines(node: str | None) -> list[str]:
+    found = [(files, *_describe(files)) for files in one_or_all(node)]
+    folded = Writer(sys.stdout).folded
     if not found:
-        print(no_node_yet())
-        return
+        return [folded(no_node_yet())]
     rows = [_cells(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
-    print_table(rows, _HEADINGS, droppable=_NARROW)
-    write = Writer(sys.stdout)
+    lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
     for _, row, progress in found:
-        for text in _problems(row, progress):
-            write(f"{row['node']}: {text}")
-
-
-def watch_status(node: str | None) -> None:
-    """Print the state again every few seconds, until interrupted. Raises ConfigurationError."""
-    while True:
-        sys.stdout.write("\x1b[H\x1b[J")
-        print_status(node, as_json=False)
-        sys.stdout.flush()
-        time.sleep(_WATCH_S)
+        lines += [folded(f"{row['node']}: {text}", "  ") for text in _problems(row, progress)]
+    return lines
 
 
 def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
@@ -114,6 +140,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "tokens_per_second": progress.tokens_per_second,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
+        "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,
         "provider_down": next(iter(progress.down), None) if running else None,
         "journal_bytes": journal_size(files),
@@ -131,21 +158,22 @@ def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
         return None
     from hivemind_exp.swarm.charter import LONGEST, Charter
 
-    with contextlib.suppress(OSError, SwarmError), files.charter.open("rb") as file:
+    with suppress(OSError, SwarmError), files.charter.open("rb") as file:
         return f"{Charter.open(file.read(2 * LONGEST), swarm).name} ({short_id(swarm)})"
     return short_id(swarm)
 
 
 def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[str]:
-    state = row["state"] if row["phase"] is None else f"{row['state']} ({row['phase']})"
     of_rounds = f" of {row['rounds']}" if row["rounds"] else ""
     speed = progress.round_seconds if row["state"] == "running" else None
     accuracy = row["accuracy_before"]
     return [
         row["node"],
-        state,
+        row["state"],
+        or_dash(row["phase"], str),
         "-" if row["round"] is None else f"{row['round']}{of_rounds}",
-        "-" if accuracy is None else gain(accuracy, row["accuracy_after"]) + _interval(progress),
+        "-" if accuracy is None else gain(accuracy, row["accuracy_after"]),
+        _interval(progress),
         or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
         or_dash(row["seconds_left"], duration),
         or_dash(spending(progress), str),
@@ -163,12 +191,12 @@ def _peers(row: dict[str, Any]) -> str:
 
 
 def _interval(progress: RunView) -> str:
-    """Return the 95 % interval of the latest accuracy, as `` (37–51)``."""
+    """Return the 95 % interval of the latest accuracy, as ``37–51 %``."""
     latest = progress.accuracy_before if progress.accuracy_after is None else progress.accuracy_after
     if latest is None or not progress.questions:
-        return ""
+        return "-"
     low, high = wilson(latest, progress.questions)
-    return f" ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{100 * low:.0f}–{100 * high:.0f} %"
 
 
 def _age(since: str) -> str:
@@ -180,4 +208,5 @@ def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     down = [str(outage(progress))] if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
     stopped = [str(each["message"]) for each in row["stopped"]]
-    return down + unverified + stopped + ([str(row["error"]["message"])] if row["error"] else [])
+    error = str(row["error"]["message"]) if row["error"] else None
+    return [*down, *unverified, *stopped, *filter(None, (drop(progress), error))]

@@ -1,5 +1,6 @@
 """``swarmctl profiles list``: list named profiles, without resolving their settings."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from swarmctl.paths import profiles_directory, shown
 from swarmctl.settings.profile_files import builtin_names, chosen, known_profiles, read
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table
+from swarmctl.terminal.views import Writer
 
 
 def list_profiles(*, as_json: bool) -> None:
@@ -26,7 +28,9 @@ def list_profiles(*, as_json: bool) -> None:
             for row in rows
         ]
     )
-    print(f"\n* used by `swarmctl run` without --profile. Your profiles are in {shown(profiles_directory())}.")
+    write = Writer(sys.stdout)
+    write("")
+    write(f"* used by `swarmctl run` without --profile. Your profiles are in {shown(profiles_directory())}.")
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:

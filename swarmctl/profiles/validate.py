@@ -1,5 +1,6 @@
 """``swarmctl profiles validate``: every problem in one profile, or in all of them."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.tasks.registry import check_tasks
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.checks import check_config
 from swarmctl.settings.problems import Problem
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.sources import Override
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.safe_text import one_line
+from swarmctl.terminal.views import Writer
 
 
 def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
@@ -24,9 +26,10 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
     if as_json:
         print_json(ok=ok, profiles=[_report(*report) for report in reports])
     else:
+        write = Writer(sys.stdout)
         for stem, _, problems in reports:
             for line in [str(problem) for problem in problems] or ["ok"]:
-                print(one_line(f"{stem}: {line}"))
+                write(f"{stem}: {line}", indent="  ")
     return Exit.DONE if ok else Exit.CONFIGURATION
 
 
@@ -38,16 +41,19 @@ def _problems(path: Path) -> list[Problem]:
 
 
 def profile_problems(profile: Profile, overrides: Sequence[Override] = ()) -> list[Problem]:
-    """Return every problem in a profile, including unknown tasks.
+    """Return every problem in a profile, including those that only a run would find.
 
     Raises ConfigurationError if ``extends`` cannot be resolved.
     """
     resolved, problems = problems_of(profile, overrides)
     if resolved is not None:
+        key = "tasks"
         try:
             check_tasks(resolved.config.tasks)
+            key = ""
+            check_config(resolved.config)
         except NodeError as error:
-            return [Problem("tasks", f"tasks: {error.message}", None, profile.label)]
+            return [Problem(key, f"{key}: {error.message}" if key else error.message, None, profile.label)]
     return problems
 
 

@@ -33,6 +33,7 @@ group = command_group(
 
 @group.command("show")
 def _show(
+    name: options.NodeName = None,
     *,
     node: options.LatestNode = None,
     round: RoundOption = None,
@@ -45,18 +46,20 @@ def _show(
     """Print rollouts with prompt, reward, source and price.
 
     Examples:
-      swarmctl rollouts show --node maths --last 3 --full
+      swarmctl rollouts show maths --last 3 --full
       swarmctl rollouts show --round 12 --source teacher --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.rollouts.journal import RolloutFilter
     from swarmctl.rollouts.show import show
 
     wanted = RolloutFilter(round=round, question=question, source=source, lost=True, last=last)
-    show(node, wanted, full=full, as_json=json)
+    show(one_name(name, node), wanted, full=full, as_json=json)
 
 
 @group.command("export")
 def _export(
+    name: options.NodeName = None,
     *,
     node: options.LatestNode = None,
     round: RoundOption = None,
@@ -80,18 +83,20 @@ def _export(
     Each completion is one row, with its prompt, reward, provider and model.
 
     Examples:
-      swarmctl rollouts export --node maths --correct > correct.jsonl
+      swarmctl rollouts export maths --correct > correct.jsonl
       swarmctl rollouts export --source openai -o rollouts.parquet
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.rollouts.export import export
     from swarmctl.rollouts.journal import RolloutFilter
 
     wanted = RolloutFilter(round=round, question=question, source=source, correct=correct, last=last)
-    export(node, wanted, output=output, format=format, yes=yes)
+    export(one_name(name, node), wanted, output=output, format=format, yes=yes)
 
 
 @group.command("stats")
 def _stats(
+    name: options.NodeName = None,
     *,
     node: options.LatestNode = None,
     by: Annotated[
@@ -104,9 +109,10 @@ def _stats(
     The table shows the share of completions verified as correct, and the slots that were given up (lost).
 
     Examples:
-      swarmctl rollouts stats --node maths
+      swarmctl rollouts stats maths
       swarmctl rollouts stats --by provider --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.rollouts.stats import stats
 
-    stats(node, by, as_json=json)
+    stats(one_name(name, node), by, as_json=json)

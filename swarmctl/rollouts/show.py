@@ -10,6 +10,7 @@ from operator import attrgetter
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
+from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
@@ -17,7 +18,6 @@ from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, as_row, node
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
-from swarmctl.terminal.sentences import dollars
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12

@@ -10,18 +10,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import digits
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
 from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, reading
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.sentences import dollars, percent
+from swarmctl.terminal.sentences import percent
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.table import or_dash, print_table
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
 _NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
-"""The columns that a narrow terminal does without, the first to go first."""
+"""The columns that are left out on a narrow terminal, in this order."""
 _BILLS = (
     "SELECT provider, model, stage, SUM(state != 'void'), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd), "
     "TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
@@ -184,7 +185,7 @@ def _cells(names: Sequence[str], counts: Counts) -> list[str]:
     return [
         *names,
         *map(or_dash, (counts.requests, counts.prompt_tokens, counts.completion_tokens)),
-        *(or_dash(usd, lambda usd: dollars(usd).removesuffix(" USD")) for usd in (counts.usd, counts.usd_unsettled)),
+        *(or_dash(usd, digits) for usd in (counts.usd, counts.usd_unsettled)),
         or_dash(counts.completions),
         or_dash(counts.share_correct, percent),
         or_dash(counts.lost),

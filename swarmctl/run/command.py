@@ -2,29 +2,32 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
 from functools import partial
 
 from hivemind_exp.errors import FileProblem
-from hivemind_exp.offload.settings import check_offload, is_offloaded, is_relay
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.dry_run import dry_run
+from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
-from swarmctl.run.outcome import exit_code_for, retry_hint
+from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
+from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer, view
@@ -32,15 +35,23 @@ from swarmctl.terminal.views import Writer, view
 
 def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
     """Run a node until it ends. Raises the NodeError to print if it fails."""
+    if not options.dry_run:
+        return _run(options, module=module)
+    with dry_hint():
+        return _run(options, module=module)
+
+
+def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     resolved, membership = join(resolved_options(options), say, module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
-        check_tasks(resolved.config.tasks)
-        check_offload(resolved.config)
-        if not is_relay(resolved.config):
-            check_warmup(resolved.config)
+        check_config(resolved.config)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
+    files = lookup.files_of(resolved.config.node.name)
+    nodes.check_identity(files, resolved.config, partial(rerun, resolved))
+    if (ended := finished(files, resolved)) is not None:
+        return say_finished(ended, files.root.name, as_json=options.as_json)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
@@ -56,7 +67,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                say(f"Ctrl-C does not reach a process that runs in the background. To stop it: kill {os.getpid()}")
+                stop = typed(f"swarmctl stop {shlex.quote(node.name)}")
+                say(f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}")
         progress = RunView()
         began = time.monotonic()
         with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
@@ -68,11 +80,11 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 
 def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:
-    """Return the command that a resumed node ran last; None if it is unknown, which is said."""
+    """Return the command that a resumed node ran last; None, with a warning, if it is unknown."""
     try:
         return read_last(node.files) if node.resumes else None
     except FileProblem as error:
-        say(f"warning: {error.message}. What this command changes cannot be shown.")
+        say(f"warning: {error.message}. Cannot show which settings this command changes.")
         return None
 
 

@@ -1,4 +1,4 @@
-"""``swarmctl run --dry-run``: check what a run would check, and show the plan. Changes nothing."""
+"""``swarmctl run --dry-run``: do a run's checks and show the plan. Changes nothing."""
 
 import os
 import shlex
@@ -13,6 +13,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
+from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
@@ -22,6 +23,7 @@ from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
 from swarmctl.settings.sources import NAME
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
@@ -38,24 +40,26 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     config = resolved.config
     files = lookup.files_of(config.node.name)
     retry = partial(rerun, resolved)
-    nodes.check_free(files, retry)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
         with waiting(Writer(sys.stderr), "checking the model and the device", interval(sys.stderr)):
             found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)
-    exists = files.root.exists()
+    exists, running = files.root.exists(), locks.is_held(files.lock)
     if options.as_json:
         swarm = membership and membership.charter
         found["offload"] = offload and offload.as_json() | {"missing_keys": list(missing)}
         found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
-        head = {"node": config.node.name, "exists": exists, "profile": resolved.profile.reference}
+        head = {"node": config.node.name, "exists": exists, "running": running, "profile": resolved.profile.reference}
         print_json(**head, **resolved.as_json(), check=found)
         return Exit.DONE
+    state = "is running" if running else "exists" if exists else "new"
+    if finished(files, resolved) is not None:
+        state = "exists and is done, so a run would do nothing"
     part = [] if membership is None else [("swarm", swarm_line(membership))]
     lines = [
-        ("node", f"{config.node.name} ({'exists' if exists else 'new'}): {shown(files.root)}"),
+        ("node", f"{config.node.name} ({state}): {shown(files.root)}"),
         ("settings", _settings(resolved)),
         *part,
         *_findings(found, resolved),
@@ -72,12 +76,12 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         print(clean(f"\n{as_toml(resolved, origins=True)}"))
         print("# Nothing was created or changed.")
     else:
-        print("Nothing was created or changed. To see all settings, add --all.")
+        print(folded("Nothing was created or changed. To see all settings, add --all."))
     return Exit.DONE
 
 
 def _settings(resolved: Resolved) -> str:
-    """Return the profile, and the settings that were given in another way, with where."""
+    """Return the profile, and the settings from other origins with their origin."""
     given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
     changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]
     return ", ".join([resolved.profile.label, *changed])
@@ -124,7 +128,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
 
 
 def _selection(resolved: Resolved) -> str:
-    """Return the arguments with which ``doctor`` looks at the same configuration."""
+    """Return the arguments with which ``doctor`` checks the same configuration."""
     return shlex.join(shlex.split(rerun(resolved))[2:])
 
 

@@ -32,7 +32,7 @@ from swarmctl.settings.command_line import JOIN, read_last, rerun, set_values, s
 from swarmctl.settings.problems import explain
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
-from swarmctl.settings.sources import REMEMBERED, Override
+from swarmctl.settings.sources import FROM_PROFILE, NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.waiting import interval, waiting
 
@@ -69,6 +69,7 @@ def join(
 ) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration with the swarm's charter applied, and that charter; without a swarm, nothing changes.
 
+    A node that no one named gets the swarm's name, unless the node with its profile's name is already in the swarm.
     Writes nothing. Raises NodeConflict if the node is running or in another swarm, SwarmError if the charter cannot be
     found, ConfigurationError if the command line contradicts the charter.
     """
@@ -77,11 +78,21 @@ def join(
     swarm = resolved.config.swarm.charter
     if swarm is None:
         return resolved, None
+    unnamed = resolved.origins.get(dotted(NAME)) == FROM_PROFILE
+    identity = envelope = None
+    if unnamed and (read_json(files.identity) or {}).get("swarm") != swarm:
+        envelope = next(_at_hand(files, swarm), None)
+        if envelope is None:
+            identity = Identity.generate()
+            envelope = _fetched(resolved, identity, say, module)
+        resolved = _changed(resolved, NAME, Charter.open(envelope, swarm).name)
+        files = lookup.files_of(resolved.config.node.name)
     nodes.check_free(files, partial(rerun, resolved))
     nodes.check_swarm(files, resolved.config, partial(rerun, resolved))
     resolved = as_member(resolved, files)
-    identity = Identity.load(files.key) if files.key.exists() else None
-    envelope = next(_at_hand(files, swarm), None)
+    if files.key.exists():
+        identity = Identity.load(files.key)
+    envelope = envelope or next(_at_hand(files, swarm), None)
     if envelope is None:
         identity = identity or Identity.generate()
         envelope = _fetched(resolved, identity, say, module)
@@ -116,7 +127,7 @@ def _stays_in(resolved: Resolved, files: NodeFiles) -> Resolved:
     if not files.charter.exists() or dotted(JOIN) in resolved.origins:
         return resolved
     last = None
-    with contextlib.suppress(FileProblem):  # the profile was named instead; the node's identity knows the swarm
+    with contextlib.suppress(FileProblem):  # the command names the profile; the swarm is in the node's identity
         last = read_last(files)
     line = (last.config.get("swarm") or {}).get("join") if last else None
     swarm = (read_json(files.identity) or {}).get("swarm")
@@ -244,9 +255,9 @@ def _names_files_only(before: Config, after: Config) -> bool:
     return all(spec.path is not None and spec.label in played for spec, _ in expand(before.tasks))
 
 
-def _changed(resolved: Resolved, path: tuple[str, str], value: Any) -> Resolved:
+def _changed(resolved: Resolved, path: SettingPath, value: Any) -> Resolved:
     """Return the configuration with a value that no one typed. Commands for other nodes do not repeat it."""
-    section, key = path
+    section, key = path[0], path[1]
     table = resolved.config.model_dump()
     table[section][key] = value
     return replace(resolved, config=_valid(table), origins={**resolved.origins, dotted(path): _BY_NODE})

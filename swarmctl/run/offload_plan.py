@@ -4,14 +4,14 @@ Nothing is spent without consent: either a cap is set explicitly, or the user is
 """
 
 import math
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hivemind_exp.config import Config, charter_id
+from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.money import digits, dollars
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
+from hivemind_exp.offload.prices import bounded_price
 from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
@@ -19,29 +19,17 @@ from hivemind_exp.offload.settings import (
     first_endpoint,
     reasons,
     resolved_kind,
-    token_limit,
     training_terms,
 )
 from hivemind_exp.offload.spending import spent_so_far
-from hivemind_exp.sources.schedule import share_of
-from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.run_record import RunRecord, read_record
+from hivemind_exp.sources.schedule import in_rounds
+from swarmctl.nodes.history import rounds_finished
+from swarmctl.run.estimate import Estimate, estimate
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import duration, percent, several
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The expected requests, tokens, cost and time of one round."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    usd_at_most: float
-    """The cost if every completion has the maximum length. The cap is enforced with it."""
-    minutes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +43,8 @@ class Plan:
     """The providers in the chain that cost money."""
     spent: float
     """USD that the node has spent so far."""
+    rounds: int = 0
+    """Rounds left in which the API generates; 0 if the node runs until you stop it."""
     retired: tuple[Endpoint, ...] = ()
     """Those whose model is retired, or will be soon."""
 
@@ -84,7 +74,10 @@ def plan(config: Config, files: NodeFiles) -> Plan:
     ]
     paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
     retired = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if price.retired)
-    return Plan(config, first_endpoint(config), estimate(config), paid, spent_so_far(files), retired)
+    stop = (read_record(files.run) or RunRecord()).stop or {}
+    spent, rounds = spent_so_far(files), range(stop.get("round") or rounds_finished(files) or 0, config.game.rounds)
+    left = sum(in_rounds(config.offload.rounds, round_) for round_ in rounds)
+    return Plan(config, first_endpoint(config), estimate(config, files), paid, spent, left, retired)
 
 
 def banner(plan: Plan) -> list[str]:
@@ -98,12 +91,12 @@ def banner(plan: Plan) -> list[str]:
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
     fallback = f"{', then '.join(names)} generate{'s' if len(names) == 1 else ''}" if names else "the node waits"
     cap = offload.limits.usd
-    limit = "no cap" if cap == "unlimited" else f"cap: {cap:.2f} USD over all runs"
-    spent = f"Spent so far: {plan.spent:.4f} USD; {limit}." if plan.paid or plan.spent else ""
+    limit = "no cap" if cap == "unlimited" else f"cap: {dollars(cap)} over all runs"
+    spent = f" Spent so far: {dollars(plan.spent)}; {limit}." if plan.paid or plan.spent else ""
     return [
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
-        f"{cost(plan)} {spent}",
+        f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
         *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
     ]
 
@@ -112,7 +105,8 @@ def cost(plan: Plan) -> str:
     """Return a sentence on the requests, tokens, cost and time of a round."""
     round_ = plan.estimate
     tokens = round_.prompt_tokens + round_.completion_tokens
-    price = f"about {round_.usd:.4f} USD (at most {round_.usd_at_most:.4f})" if plan.paid else "free"
+    measured = f"measured over {several(round_.measured_rounds, 'round')}, " if round_.measured_rounds else ""
+    price = f"about {dollars(round_.usd)} ({measured}at most {dollars(round_.usd_at_most)})" if plan.paid else "free"
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
     if plan.config.offload.batch:
         time = "within 24 hours"
@@ -120,70 +114,31 @@ def cost(plan: Plan) -> str:
     return f"Per round: {least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}."
 
 
-_SAMPLE = 8
-"""Questions created to measure the length of prompts."""
-_BYTES_A_TOKEN = 4
-"""For English text, with any large vocabulary."""
-_FILL = 0.5
-"""Share of the maximum length that completions are assumed to have."""
-_TOKENS_A_SECOND = 50
-"""Assumed speed of one request at a hosted service."""
+def _total(plan: Plan) -> str:
+    """Return a sentence on the cost of the rounds that are left; empty if they are free, one or without end."""
+    if not plan.paid or plan.rounds < 2:
+        return ""
+    usd, most = plan.rounds * plan.estimate.usd, plan.rounds * plan.estimate.usd_at_most
+    return f" All {plan.rounds:,} rounds left: about {dollars(usd)} (at most {dollars(most)})."
 
 
-def estimate(config: Config) -> Estimate:
-    """Estimate from a few sample questions. Raises ``NodeError`` if that fails or a price is unknown."""
-    endpoint, offload = first_endpoint(config), config.offload
-    thinks = reasons(config, endpoint)
-    price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
-    filled = share_of(offload, config.game.group_size)
-    # Each stage of a round has its own prompt. What later stages quote is counted at its maximum length.
-    stages = set(offload.stages)
-    groups = config.game.groups * len(stages)
-    quoted = sum(_bytes_quoted(config, stage) for stage in stages)
-    bytes_a_prompt = _bytes_a_prompt(config) + quoted / len(stages)
-    requests = groups * (1 if endpoint.chat.group == "n" else filled)
-    prompt = requests * math.ceil(bytes_a_prompt / _BYTES_A_TOKEN)
-    longest = token_limit(config) + (offload.reasoning_tokens if thinks else 0)
-    completion = round(groups * filled * longest * _FILL)
-    discount = price.share(offload)
-    # Very long requests cost more per token: each request is priced at the rate for its size.
-    usage = Usage(math.ceil(prompt / requests), math.ceil(completion / requests))
-    return Estimate(
-        requests=requests,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        usd=discount * price.cost(usage) * requests,
-        usd_at_most=(discount if offload.batch else 1.0)
-        * (requests * bytes_a_prompt * price.input + groups * filled * longest * price.output),
-        minutes=_minutes(config, requests, prompt + completion, longest),
-    )
+def _shortfall(plan: Plan) -> str:
+    """Return a sentence if what a cap leaves is less than the most that a round can cost."""
+    round_, limits = plan.estimate, plan.config.offload.limits
+    if plan.paid and limits.usd != "unlimited" and limits.usd - plan.spent < round_.usd_at_most:
+        word = "does not" if limits.usd - plan.spent < round_.usd else "may not"
+        return f" The cap {word} cover a round; {_rounded_up(plan.spent + round_.usd_at_most)} USD (--max-usd) would."
+    if plan.paid and limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
+        word = "does not" if limits.usd_per_day < round_.usd else "may not"
+        enough = _rounded_up(round_.usd_at_most)
+        return f" The daily cap {word} cover a round; {enough} USD (offload.limits.usd_per_day) would."
+    return ""
 
 
-def _bytes_quoted(config: Config, stage: str) -> int:
-    """Return the most bytes that a stage quotes: none, answers, or answers and critiques."""
-    from hivemind_exp.game.study_group.exhibits import SHOWN
-    from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
-
-    most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
-    return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most
-
-
-def _minutes(config: Config, requests: int, tokens: int, longest: int) -> float:
-    limits = config.offload.limits
-    waves = math.ceil(requests / limits.concurrency)
-    paces = ((requests, limits.requests_per_minute), (tokens, limits.tokens_per_minute))
-    limited = [amount / pace for amount, pace in paces if pace]
-    return max([waves * longest * _FILL / _TOKENS_A_SECOND / 60, *limited])
-
-
-def _bytes_a_prompt(config: Config) -> float:
-    from hivemind_exp.game.sampling.game import messages
-
-    charter = charter_id(config).encode()
-    with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:
-        prompts = [messages(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
-    sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]
-    return sum(sizes) / len(sizes)
+def _rounded_up(usd: float) -> str:
+    """Return an amount to set as a cap: rounded up to two significant digits."""
+    unit = 10.0 ** (math.floor(math.log10(usd)) - 1)
+    return f"{math.ceil(round(usd / unit, 6)) * unit:.6g}"
 
 
 def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prompter) -> tuple[str, ...]:
@@ -201,7 +156,7 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
     verb = "costs" if len({endpoint.label for endpoint in asked}) == 1 else "cost"
     hosts = ", ".join(dict.fromkeys(endpoint.host for endpoint in asked))
     cap = resolved.config.offload.limits.usd
-    limit = cap if cap == "unlimited" else f"{cap:.2f}"
+    limit = cap if cap == "unlimited" else digits(cap).replace(",", "")
     prompter.confirm(
         f"{names} {verb} money, and prompts go to {hosts}. {cost(plan)} "
         f"This node will spend at most {limit} USD over all runs. Continue?",

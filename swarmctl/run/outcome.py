@@ -1,6 +1,7 @@
 """Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
 import os
+import re
 import shlex
 import signal
 from collections.abc import Iterator, Sequence, Set
@@ -27,6 +28,8 @@ from swarmctl.settings.schema import SettingPath
 from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.terminal.progress import RunView
 
+DRY = "--dry-run"
+_RUN = re.compile(r"(?:^|\s)swarmctl run(?:\s|$)")
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 
@@ -80,6 +83,17 @@ def retry_hint(resolved: Resolved) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def dry_hint() -> Iterator[None]:
+    """Add ``--dry-run`` to the run that an error suggests, so that a dry run never leads to a real one."""
+    try:
+        yield
+    except NodeError as error:
+        if error.next and _RUN.search(error.next) and DRY not in shlex.split(error.next):
+            error.next += f" {DRY}"
+        raise
+
+
 def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
     """Yield the words of a command without the ``--set KEY=VALUE`` of these settings."""
     rest = iter(words)
@@ -99,7 +113,7 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
-    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # the same command would fail again
+    if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # repeating the command would fail again
         name = files.root.name
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
         error.next = other if isinstance(error, CheckpointError) else check

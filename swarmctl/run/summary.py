@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from swarmctl.nodes.directory import Node
@@ -19,8 +20,9 @@ from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
     ENDINGS,
+    beyond_chance,
     count,
-    dollars,
+    drop,
     duration,
     exchanged,
     game,
@@ -90,13 +92,17 @@ def pushes(config: Config) -> str:
 
 def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float, *, failed: bool) -> list[str]:
     """Return lines on the result, the time spent, what is saved and how to continue."""
-    lines = [_reached(progress, elapsed, failed=failed)]
+    lines = [reached(progress, f", {duration(elapsed)} in this run", failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
+    if is_offloaded(resolved.config):
+        lines += _origins(node.name, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
+    if worse := drop(progress):
+        lines.append(f"warning: {worse}.")
     demo = resolved.config.model.name == _DEMO
     if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
@@ -105,11 +111,14 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(f"Pushed: {foreign(progress.pushed)}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
-        lines += _next_steps(node.name, progress, fresh=resolved.config.node.fresh, demo=demo)
+        lines += next_steps(
+            node.name, progress, rounds=progress.rounds or 0, fresh=resolved.config.node.fresh, demo=demo
+        )
     return lines
 
 
-def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
+def reached(progress: RunView, in_run: str = "", *, failed: bool = False) -> str:
+    """Return how far the node got, and its accuracy. ``in_run``: the time of this run, in words."""
     reason = (progress.stop or {}).get("reason")
     word = "Failed" if failed else ENDINGS.get(str(reason), "Stopped")
     round_text = (
@@ -119,15 +128,31 @@ def _reached(progress: RunView, elapsed: float, *, failed: bool) -> str:
     accuracy = ""
     if before is not None and after is not None:
         accuracy = f" Accuracy {percent(before)} → {percent(after)} on {progress.questions:,} held-out questions."
-    return f"{round_text}, {duration(elapsed)} in this run.{accuracy}"
+    return f"{round_text}{in_run}.{accuracy}"
 
 
 def _spent(progress: RunView, text: str) -> str:
-    """Return what offloading cost, in total and per point of accuracy gained."""
-    before, after = progress.accuracy_before, progress.accuracy_after
-    points = 100 * (after - before) if before is not None and after is not None else 0.0
-    price = f": {dollars((progress.usd_total or 0.0) / points)} per point of accuracy gained" if points >= 1 else ""
+    """Return what offloading cost, in total and per point of accuracy that it may have gained."""
+    before, after, questions = progress.accuracy_before, progress.accuracy_after, progress.questions
+    price = ""
+    if progress.learned_from_api and before is not None and after is not None and after > before and questions:
+        usd = (progress.usd_total or 0.0) / (100 * (after - before))
+        price = f": {dollars(usd)} per point of accuracy gained" if beyond_chance(before, after, questions) else ""
     return f"Spent over all runs: {text}{price}."
+
+
+def _origins(node: str, progress: RunView) -> list[str]:
+    """Return what generated the completions, and why the API generated none."""
+    own, remote = progress.rollouts.get("policy", 0), progress.from_api
+    if not own + remote:
+        return []
+    reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    if not remote:
+        lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
+        check = typed(shlex.join(["swarmctl", "doctor", "api", "--node", node]))
+        return [*lines, "Check the provider:", f"  {check}"] if reasons else lines
+    here = f", this machine {percent(own / (own + remote))}" if own else ""
+    return [f"The API generated {percent(remote / (own + remote))} of the completions{here}.{reasons}"]
 
 
 def lesson(progress: RunView) -> str:
@@ -153,7 +178,8 @@ def _saved(progress: RunView, *, resumed: bool) -> str:
     return "Nothing to save: no round finished."
 
 
-def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> list[str]:
+def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: bool) -> list[str]:
+    """Return how to continue. ``rounds``: planned, 0 if the node runs until you stop it."""
     done = (progress.stop or {}).get("reason") == "done"
     again = typed(continuation(name))
     following = (progress.stop or {}).get("next")
@@ -161,8 +187,8 @@ def _next_steps(name: str, progress: RunView, *, fresh: bool, demo: bool) -> lis
         lines = ["Continue:", f"  {typed(completed(following, continuation(name)))}"]
     elif fresh:
         lines = ["Run again, starting over:", f"  {again}"]
-    elif done and progress.rounds:
-        lines = ["Continue:", f"  {again} --rounds {2 * progress.rounds}"]
+    elif done and rounds:
+        lines = ["Continue:", f"  {again} --rounds {2 * rounds}"]
     else:
         lines = ["Resume:", f"  {again}"]
     if demo and done:

@@ -43,7 +43,7 @@ class TrainerExit:
     killed: bool
     """Whether it was killed here, after a second request or after taking too long."""
     output: bytes
-    """The end of what it printed."""
+    """The end of its output."""
 
 
 class StopSignals:
@@ -124,7 +124,7 @@ def supervise(
 
                 reap(node.files.key)
         show()
-        record = read_record(node.files.run) or RunRecord()  # the log may have been rotated or deleted meanwhile
+        record = read_record(node.files.run) or RunRecord()  # not the log, which may have been rotated or deleted
         for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):
             progress.apply(event)
         return TrainerExit(process.returncode, signals.asked, killed, _tail(log, log_start))

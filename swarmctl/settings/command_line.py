@@ -21,7 +21,7 @@ from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
-from swarmctl.settings.sources import NAME, REMEMBERED, Override
+from swarmctl.settings.sources import FROM_PROFILE, NAME, REMEMBERED, Override
 from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import is_revision, without_keys
 
@@ -79,7 +79,7 @@ def read_last(files: NodeFiles) -> LastRun | None:
 
 
 def _again(files: NodeFiles) -> str:
-    """Return a command that resumes a node whose last command is lost, with a profile that has its model and tasks."""
+    """Return a command that resumes a node whose last command is lost. Its profile has the same model and tasks."""
     made = read_json(files.identity) or {}
     for name, path in profiles.known_profiles().items():
         with suppress(NodeError):
@@ -136,10 +136,14 @@ def rerun(
     changes: Mapping[SettingPath, Any] = MappingProxyType({}),
     without: Collection[SettingPath] = (),
 ) -> str:
-    """Return the command that repeats this run: as another node, with other values, or without some of them."""
+    """Return the command that repeats this run: as another node, with other values, or without some of them.
+
+    A node that joins a swarm and has no name yet gets the same one again, so it is not named.
+    """
     values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
     name = node or resolved.config.node.name
-    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, "--node", name]
+    unnamed = node is None and JOIN in values and resolved.origins.get(dotted(NAME)) == FROM_PROFILE
+    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, *(() if unnamed else ("--node", name))]
     for path, value in {**values, **changes}.items():
         if path == JOIN and value:
             arguments += ["--join", value]
@@ -147,6 +151,13 @@ def rerun(
             # In the form --set reads: strings as they are, anything else as TOML on one line.
             arguments += ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
     return shlex.join(arguments)  # ``swarmctl.terminal.command_line.typed`` fills in the launcher
+
+
+def flag_for(word: str) -> str | None:
+    """Return ``--node WORD`` if a node has this name, ``--profile WORD`` if only a profile has it, else None."""
+    if word in lookup.node_names():
+        return shlex.join(["--node", word])
+    return shlex.join(["--profile", word]) if word in profiles.known_profiles() else None
 
 
 def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

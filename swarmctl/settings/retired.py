@@ -1,4 +1,4 @@
-"""Settings that no longer exist: refused where someone sets them, and ignored in the records of existing nodes."""
+"""Settings that no longer exist: refused in commands and profiles, and ignored in existing nodes' records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class Retired(NamedTuple):
     """A setting that no longer exists, because it had no effect."""
 
     default: float
-    """The value that every old configuration contains. It is ignored without a message."""
+    """The former default, which old configurations contain. It is ignored without a message."""
     reason: str
 
 

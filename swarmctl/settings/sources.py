@@ -26,6 +26,8 @@ _KEY_FILE = re.compile(r"SWARMCTL_[A-Z0-9_]+_API_KEY_FILE")
 NAME: SettingPath = ("node", "name")
 _LORA: SettingPath = ("model", "lora")
 
+FROM_PROFILE = "name of the profile"
+"""Origin of a node's name if no one set it."""
 REMEMBERED = "last run"
 """Origin of the flags of a node's last run. Variables in this command's environment override them."""
 
@@ -84,7 +86,7 @@ def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping
             named.append(Override(path, anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
     remembered = [each for each in overrides if each.origin == REMEMBERED]
     flags = [each for each in overrides if each.origin != REMEMBERED]
-    layers = [Layer("name of the profile", {NAME: profile.name})]
+    layers = [Layer(FROM_PROFILE, {NAME: profile.name})]
     for each in profiles.family(profile):
         values = {
             path: anchored(path, anchored(path, value, each.path.parent), Path.cwd())
@@ -132,7 +134,7 @@ def _nested(values: Mapping[SettingPath, Any]) -> dict[str, Any]:
 def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
     """Return ``value`` with paths relative to ``directory`` made absolute, if the setting at ``path`` holds paths.
 
-    The name of a model is a path if it begins like one, or if there is a directory of that name.
+    A model's name is a path if it begins like one, or if a directory with that name exists.
     """
     if path == ("model", "name") and isinstance(value, str) and value not in ("", "tiny"):
         is_path = re.match(r"~|\.{1,2}(/|$)", value) or (directory / value).is_dir()

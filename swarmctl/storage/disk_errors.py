@@ -12,7 +12,7 @@ from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
 FULL = (*NO_SPACE, EFBIG)
-"""Nothing can be written; the last one is a limit on the size of files."""
+"""Errors for which nothing can be written. The last one is a file size limit."""
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def explained(error: OSError, root: Path, verb: str) -> NodeError:
     place = shlex.quote(str(existing))
     if error.errno == EFBIG:
         return DiskFull(
-            f"cannot {verb} {shown(root)}: a limit on the size of files (ulimit -f)", next="ulimit -f unlimited"
+            f"cannot {verb} {shown(root)}: the file size limit is reached (ulimit -f)", next="ulimit -f unlimited"
         )
     if error.errno in NO_SPACE:
         with contextlib.suppress(OSError):

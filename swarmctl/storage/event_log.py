@@ -13,7 +13,7 @@ from swarmctl.storage.followed_file import FollowedFile
 class EventReader:
     """Yields the events appended since the last call. The file need not exist yet.
 
-    ``whole``: the first call yields the events that the file already has.
+    ``whole``: the first call also yields the events that are already in the file.
     """
 
     def __init__(self, path: Path, *, whole: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Follow a file that grows, even if it is renamed, truncated or deleted (logrotate) and written anew."""
+"""Follow a growing file, even if it is renamed, truncated, or deleted and created again (logrotate)."""
 
 import os
 from io import FileIO
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class FollowedFile:
-    """A file that is read from its present end on, or from its start if ``whole``. It need not exist yet."""
+    """A file that is read from its current end, or from its start if ``whole``. It need not exist yet."""
 
     def __init__(self, path: Path, *, whole: bool = False) -> None:
         self._path = path

@@ -39,7 +39,7 @@ def write_holder(lock: int, trainer: int | None) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists and has not ended. One that nobody collected (a zombie) has ended."""
+    """Whether a process with this id exists and has not ended. A zombie has ended."""
     import psutil  # imported here: most commands do not need it
 
     try:

@@ -74,20 +74,21 @@ def _new(
 
 
 @group.command("show")
-def _show(*, node: NodeOption = None, json: options.Json = False) -> None:
+def _show(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Show a swarm's charter and this machine's node in it.
 
     Examples:
       swarmctl swarm show
-      swarmctl swarm show --node tea --json
+      swarmctl swarm show tea --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.show import show
 
-    show(node, as_json=json)
+    show(one_name(name, node), as_json=json)
 
 
 @group.command("invite")
-def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
+def _invite(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Print the command that others use to join.
 
     It contains the addresses of this machine and of a few peers. Anyone with this line can join, so only share it with
@@ -95,30 +96,32 @@ def _invite(*, node: NodeOption = None, json: options.Json = False) -> None:
 
     Examples:
       swarmctl swarm invite
-      swarmctl swarm invite --node tea --json
+      swarmctl swarm invite tea --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.invite import invite
 
-    invite(node, as_json=json)
+    invite(one_name(name, node), as_json=json)
 
 
 @group.command("peers")
-def _peers(*, node: NodeOption = None, json: options.Json = False) -> None:
+def _peers(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """List the peers that the node knows.
 
     Shows when each peer was last heard from, what it shared and how reliable it is.
 
     Examples:
       swarmctl swarm peers
-      swarmctl swarm peers --node tea --json
+      swarmctl swarm peers tea --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.peers import peers
 
-    peers(node, as_json=json)
+    peers(one_name(name, node), as_json=json)
 
 
 @group.command("leaderboard")
-def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None:
+def _leaderboard(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Rank peers by what the node learned from them.
 
     The ranking shows contribution but proves nothing. Each node counts only what it verified and used itself, so two
@@ -126,23 +129,25 @@ def _leaderboard(*, node: NodeOption = None, json: options.Json = False) -> None
 
     Examples:
       swarmctl swarm leaderboard
-      swarmctl swarm leaderboard --node tea --json
+      swarmctl swarm leaderboard tea --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.peers import leaderboard
 
-    leaderboard(node, as_json=json)
+    leaderboard(one_name(name, node), as_json=json)
 
 
 @group.command("leave")
-def _leave(*, node: NodeOption = None, json: options.Json = False) -> None:
+def _leave(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Leave a swarm and continue alone.
 
     The node keeps what it learned, and its key, journal and checkpoints.
 
     Examples:
-      swarmctl swarm leave --node tea
-      swarmctl swarm leave --node tea --json
+      swarmctl swarm leave tea
+      swarmctl swarm leave tea --json
     """
+    from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.leave import leave
 
-    leave(node, as_json=json)
+    leave(one_name(name, node), as_json=json)

@@ -1,15 +1,17 @@
 """``swarmctl swarm invite``: print the invitation to a node's swarm, with its current addresses."""
 
 import sys
+from contextlib import suppress
 
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
 from hivemind_exp.swarm.contacts import KNOWN, KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
+from swarmctl.nodes.lookup import other_name
 from swarmctl.settings.command_line import read_last
-from swarmctl.settings.profile_files import DEFAULT, is_builtin
+from swarmctl.settings.profile_files import DEFAULT, family, find, is_builtin, read
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
@@ -28,7 +30,7 @@ def invite(node: str | None, *, as_json: bool) -> None:
         )
     line = invitation(found.files, found.settings, found.charter.id, found.peer)
     last = read_last(found.files)
-    join = join_command(line, last.profile if last else DEFAULT)
+    join = join_command(line, last.profile if last else DEFAULT, found.name)
     if as_json:
         swarm = {"swarm": found.charter.id, "name": found.charter.name}
         print_json(node=found.name, **swarm, peer=found.peer, running=found.running, invitation=str(line), command=join)
@@ -36,19 +38,31 @@ def invite(node: str | None, *, as_json: bool) -> None:
     say = Writer(sys.stderr)
     if not found.running:
         say(f"Node {found.name} is not running. Others can join once it runs, or through a peer that is running.")
-    say(reach(line))
-    say(f"Anyone with this line can join swarm {found.charter.name}:")
+    say(reach(line, found.settings))
+    who = "Other nodes on this machine" if only_here(line) else "Anyone with this line"
+    say(f"{who} can join swarm {found.charter.name}{' with' if only_here(line) else ''}:")
     print(join, flush=True)
 
 
-def join_command(line: Invitation, profile: str) -> str:
-    """Return the command that others paste to join with an invitation.
+def join_command(line: Invitation, profile: str, node: str) -> str:
+    """Return the command that others paste to join with the invitation of ``node``, whose profile is ``profile``.
 
-    It names the inviting node's profile if that is a built-in one, which every machine has. Without it, the joining
-    node would train the default model, however small the swarm's first node is.
+    It names a profile, or else the joining node would train the default model, however small the swarm's first node is.
+    Every machine has the built-in profiles, but only this one has the user's. If only this machine can join, it
+    also names the new node, because the swarm's name is taken.
     """
-    named = ("--profile", profile) if profile != DEFAULT and is_builtin(profile) else ()
-    return command(["run", *named, "--join", str(line)])
+    here = only_here(line)
+    with suppress(NodeError):  # the file is gone or damaged
+        base = family(read(find(profile)))[0]
+        if not here or is_builtin(profile):
+            profile = base.name if base.builtin else DEFAULT
+    named = ("--profile", profile) if profile != DEFAULT else ()
+    return command(["run", *named, *(("--node", other_name(node)) if here else ()), "--join", str(line)])
+
+
+def only_here(line: Invitation) -> bool:
+    """Whether an invitation can only be used on this machine."""
+    return all(each.split("/")[2] == LOOPBACK for each in line.addresses)
 
 
 def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -> Invitation:
@@ -71,13 +85,21 @@ def known_addresses(files: NodeFiles, settings: SwarmConfig) -> list[str]:
     return known or (list(parse(settings.join).addresses)[:PEERS] if settings.join else [])
 
 
-def reach(line: Invitation) -> str:
-    """Return a sentence on where the addresses of an invitation can be reached from."""
+def reach(line: Invitation, settings: SwarmConfig) -> str:
+    """Return where the addresses of a node's invitation can be reached from, and how to change that."""
     found = [each.split("/")[2] for each in line.addresses]
     if any(is_public(host) for host in found):
         return "The node can be reached from anywhere, unless a firewall blocks it."
-    if all(host == LOOPBACK for host in found):
-        return "The node can be reached from this machine only."
+    if only_here(line) and settings.loopback:
+        return (
+            "The node can be reached from this machine only, because swarm.loopback is true. To let other machines "
+            "join, start it with --set swarm.loopback=false and share what `swarmctl swarm invite` then prints."
+        )
+    if only_here(line):
+        return (
+            "The node can be reached from this machine only, because no other network address was found. To let other "
+            "machines join, connect it to a network or set swarm.announce to its public address."
+        )
     return (
         "The node can be reached from this network. To make it reachable from elsewhere, forward a port to it and set "
         "swarm.announce to its public address."

@@ -32,8 +32,7 @@ def leave(node: str | None, *, as_json: bool) -> None:
         raise ConfigurationError(f"node {name} is not in a swarm", next=f"swarmctl run --node {shlex.quote(name)}")
     status = f"swarmctl status --node {shlex.quote(name)}"
     if locks.is_held(files.lock):
-        pid = (read_json(files.lock) or {}).get("pid")
-        raise NodeConflict(f"node {name} is running; stop it first", next=f"kill {pid}" if pid else status)
+        raise NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
     aside = left_directory(files, swarm)
     with nodes.held(files, lambda _: status), disk_errors(files.root):
         aside.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.swarm.invite import invitation, join_command, reach
+from swarmctl.swarm.invite import invitation, join_command, only_here, reach
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
@@ -80,7 +80,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         line = invitation(files, member.config.swarm, charter.id, identity.peer_id)
         # Last: once it has the charter, the node belongs to this swarm.
         join_swarm.store_membership(files, join_swarm.CharterMembership(charter, charter.seal(identity)))
-    join = join_command(line, member.profile.reference)
+    join = join_command(line, member.profile.reference, node.name)
     if options.as_json:
         swarm = {"swarm": charter.id, "name": charter.name}
         print_json(node=node.name, **swarm, peer=identity.peer_id, invitation=str(line), command=join)
@@ -93,8 +93,9 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     )
     say(f"Its first node is {node.name} ({animal_name(identity.peer_id)}). Start it so that others can find the swarm:")
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
-    say(reach(line))
-    say("Once it is running, others (and other nodes on this machine) can join with:")
+    say(reach(line, member.config.swarm))
+    who = "other nodes on this machine" if only_here(line) else "others (and other nodes on this machine)"
+    say(f"Once it is running, {who} can join with:")
     sys.stderr.flush()
     print(join, flush=True)
 

@@ -27,7 +27,7 @@ def show(node: str | None, *, as_json: bool) -> None:
         return
     write = Writer(sys.stdout)
     for line in _lines(found, peer, addresses):
-        write(line)
+        write(line, indent=" " * 11)
 
 
 def _fields(found: Member, peer: str | None) -> dict[str, Any]:

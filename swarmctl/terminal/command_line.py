@@ -35,7 +35,7 @@ def command(arguments: Iterable[str]) -> str:
 
 
 def typed(text: str) -> str:
-    """Replace a leading ``swarmctl`` (variables may be set before it) with the command that works here.
+    """Replace a leading ``swarmctl``, also after variables, with the command that works here.
 
     The result is on one line: line breaks and other control characters in a word are written as escapes.
     """

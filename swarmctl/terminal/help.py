@@ -1,18 +1,44 @@
 """Command groups, and the headings of the command list in ``swarmctl --help``."""
 
+import shutil
+import sys
+from itertools import chain
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from swarmctl.terminal.safe_text import folded
+
+HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
+
 HEADINGS = {
-    "Start": ("run", "doctor", "keys", "models", "profiles"),
+    "Start": ("run", "stop", "doctor", "keys", "models", "profiles"),
     "Watch": ("status", "logs", "rollouts"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }
 _WHOLE = 1000
 """Maximum length of a help line, longer than any. Otherwise Typer cuts sentences in the middle."""
+
+
+class _Formatter(HelpFormatter):  # type: ignore[misc]
+    """Wraps help between words on any terminal, examples included."""
+
+    width: int
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else _WHOLE
+        self.width = min(self.width, max(30, self._room))
+
+    def getvalue(self) -> str:
+        """Return the whole text."""
+        lines = [
+            [line] if len(line) <= self._room else folded(line, max(30, self._room), indent="        ")
+            for line in super().getvalue().split("\n")
+        ]
+        return "\n".join(chain.from_iterable(lines))
 
 
 class GroupedCommands(TyperGroup):
@@ -23,6 +49,7 @@ class GroupedCommands(TyperGroup):
         for each in (self, *self.commands.values()):
             # Keeps the line breaks of examples.
             each.help = (each.help or "").replace("\n\nExamples:\n", "\n\n\b\nExamples:\n")
+            each.context_class = type("Context", (each.context_class,), {"formatter_class": _Formatter})
 
     # Typer's own types for these are not public.
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -117,9 +117,11 @@ class LiveView:
         with suppress(OSError):
             self._console.print(Text("\n".join(folded(text, max(20, self._console.width - 1)))))
 
-    def event(self, event: dict[str, Any], _progress: RunView, /) -> None:
+    def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         if (text := sentences.notable(event)) is not None:
             self.note(text)
+        elif event["event"] == "eval" and sentences.dropped(progress):
+            self.note(sentences.evaluation(event, progress))
 
     def tick(self, progress: RunView, /) -> None:
         moment = time.monotonic()

@@ -6,7 +6,7 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
 
 PEERS_EVERY_S = 60
-"""How often the number of peers is reported; changes from or to zero are reported at once."""
+"""How often the number of peers is reported. Changes from or to zero are reported immediately."""
 PHASE_EVERY_S = 10
 """How often the progress of a long phase is reported."""
 
@@ -20,7 +20,7 @@ class Narrator:
         self._told: dict[str, tuple[object, float]] = {}
 
     def sentence(self, event: dict[str, Any], progress: RunView) -> str | None:
-        """Return the sentence for an event that ``progress`` already contains; None if nothing is worth reporting."""
+        """Return the sentence for an event that ``progress`` already includes; None if there is nothing to report."""
         match event["event"]:
             case "phase":
                 due = self._is_due("phase", event.get("name"), PHASE_EVERY_S, event["t"])
@@ -42,7 +42,7 @@ class Narrator:
         return sentences.notable(event)
 
     def _is_due(self, what: str, state: object, every_s: float, moment: float) -> bool:
-        """Whether to report a state: it has changed, or was last reported long ago."""
+        """Whether to report a state, because it has changed or was last reported long ago."""
         before, told = self._told.get(what, (None, 0.0))
         if state == before and moment - told < every_s:
             return False

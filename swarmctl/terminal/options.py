@@ -14,7 +14,7 @@ NodeName = Annotated[str | None, typer.Argument(metavar="NODE", help="Node name;
 LatestNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Node name. [default: the latest]")]
 Profile = Annotated[str | None, typer.Option("-p", "--profile", metavar="PROFILE", help="Profile name or .toml file.")]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", metavar="TASK", help="Task, preset, or file or directory of questions.")
+    list[str] | None, typer.Option("--task", metavar="TASK", help="Task, preset, or path of your questions.")
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable).")

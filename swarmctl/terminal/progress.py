@@ -6,6 +6,8 @@ from typing import Any
 from hivemind_exp.model_names import short_name
 from hivemind_exp.run_record import PASSING
 
+_OF_API = ("teacher", "policy_text", "relay")
+"""Kinds of source that are an API."""
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -30,8 +32,13 @@ class RunView:
     seconds: dict[str, float] | None = None
     """Seconds that this run's rounds spent on each part."""
     rollouts: dict[str, int] = field(default_factory=dict)
+    """Completions by kind of source, in this run."""
+    learned: dict[str, int] = field(default_factory=dict)
+    """Completions with nonzero weight in optimizer steps, by kind of source, in this run."""
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
+    usd_reserved: float | None = None
+    """Dollars reserved for requests in flight, which may cost less."""
     usd_cap: float | None = None
     usd_by_round: dict[int, float] = field(default_factory=dict)
     requests: int = 0
@@ -40,6 +47,8 @@ class RunView:
     """What generated in this run, as ``provider:model`` for people, in order of appearance."""
     down: dict[str, str | None] = field(default_factory=dict)
     """What generates instead of each provider that is unavailable; None if the node waits for it."""
+    outages: dict[str, str] = field(default_factory=dict)
+    """Why providers were not used, in this run: the latest reason for each, or for all (an empty name)."""
     announced: bool = False
     """Whether an ``offload`` event has come since the latest start."""
     peers: int | None = None
@@ -63,6 +72,15 @@ class RunView:
             setattr(self, attribute, event.get(key))
         elif (take := getattr(self, f"_on_{name}", None)) is not None:
             take(event)
+
+    @property
+    def from_api(self) -> int:
+        """Completions from an API in this run."""
+        return sum(self.rollouts.get(kind, 0) for kind in _OF_API)
+
+    @property
+    def learned_from_api(self) -> int:
+        return sum(self.learned.get(kind, 0) for kind in _OF_API)
 
     @property
     def rounds(self) -> int | None:
@@ -111,6 +129,9 @@ class RunView:
 
     def _on_step(self, event: dict[str, Any]) -> None:
         self.steps = event["step"] + 1
+        if not event.get("replayed"):
+            source = str(event.get("source"))
+            self.learned[source] = self.learned.get(source, 0) + (event.get("rows") or 0)
 
     def _on_eval(self, event: dict[str, Any]) -> None:
         if event.get("split") == "heldout" and event.get("accuracy") is not None:
@@ -125,6 +146,8 @@ class RunView:
 
     def _on_warning(self, event: dict[str, Any]) -> None:
         provider = str(event.get("provider") or "")
+        if event.get("code") in ("provider_down", "limit"):
+            self.outages[provider] = str(event.get("message"))
         match event.get("code"):
             case "provider_down" if provider:
                 self.down[provider] = event.get("fallback")
@@ -135,6 +158,7 @@ class RunView:
 
     def _take_usd(self, event: dict[str, Any]) -> None:
         self.usd_total, self.usd_cap = event.get("usd_total"), event.get("usd_cap")
+        self.usd_reserved = event.get("usd_reserved")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
         self._take_usd(event)

@@ -1,7 +1,7 @@
 """Make text safe to print: on streams that are not UTF-8, on terminals, and where it may contain secrets.
 
-What others wrote is quoted with ``hivemind_exp.foreign_text.foreign`` where a message is made. The functions here
-protect the output even if that was forgotten.
+Messages quote external text with ``hivemind_exp.foreign_text.foreign``. The functions here protect the output even if a
+message does not.
 """
 
 import re
@@ -19,9 +19,9 @@ _KEY_LIKE = re.compile(
     r"|AIza[A-Za-z0-9_\-]{20,}|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
-"""How lines begin that only swarmctl may write."""
+"""The beginnings of lines that only swarmctl writes."""
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A commit or a digest, or a key: Weights & Biases and Together issue such keys. What stands before it decides."""
+"""A commit, a digest or a key (Weights & Biases and Together issue such keys). The text before it decides which."""
 _BEFORE_HASH = re.compile(
     r"(\b(revision|commit|swarm1?|digest|sha-?256|snapshots|blobs|tree|resolve)[\s:/='\"]{1,3}|@)$", re.IGNORECASE
 )
@@ -41,15 +41,15 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` like ``clean``, on one line: a message has no line breaks, and one in it came from elsewhere."""
+    """Return ``text`` like ``clean``, on one line. Our messages have no line breaks; external text may have some."""
     return clean(text).replace("\n", " ")
 
 
 def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[str]:
     """Return the lines of a message, wrapped between words at ``width`` columns.
 
-    ``begin`` starts the first line, ``indent`` the others. A word such as ``try:`` that would begin a line is marked:
-    it may be in a quoted text, and must not look like ours.
+    ``begin`` starts the first line, ``indent`` the others. If a word such as ``try:`` would begin a line, it is marked,
+    because it may be external text and must not look like ours.
     """
     import textwrap  # most commands do not wrap
 
@@ -75,7 +75,7 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether ``text`` may contain a secret. Peer ids, invitations and what is called a commit do not count."""
+    """Whether ``text`` may contain a secret. Peer ids, invitations and commits do not count."""
     rest = _INVITATION.sub(" ", _PEER.sub(" ", text))
     return any(_unless_public(found) == HIDDEN for found in _KEY_LIKE.finditer(rest))
 
@@ -88,7 +88,7 @@ def hide_keys(text: str) -> str:
 def masked(text: str) -> str:
     """Return ``text`` with its keys and invitations hidden, so that it can be published.
 
-    Peer ids stay, and what is called a commit or a digest.
+    Peer ids stay, and so does what the text calls a commit or a digest.
     """
     return _KEY_LIKE.sub(_unless_public, _WHOLE_INVITATION.sub("(hidden: an invitation)", text))
 
@@ -99,7 +99,7 @@ def _unless_public(found: re.Match[str]) -> str:
 
 
 def is_hash(text: str, start: int, value: str) -> bool:
-    """Whether ``value``, at ``start`` in ``text``, is called a commit or a digest there."""
+    """Whether ``text`` calls ``value``, found at ``start``, a commit or a digest."""
     return bool(_HEX.fullmatch(value) and _BEFORE_HASH.search(text, max(0, start - 16), start))
 
 

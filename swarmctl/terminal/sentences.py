@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.progress import PARTS, RunView
 
@@ -80,7 +81,7 @@ def phase(event: dict[str, Any]) -> str:
 
 
 def doing(progress: RunView) -> str:
-    """Return what a run is doing, for a line that says that it still is."""
+    """Return what a run is doing, as the end of a sentence that begins with "Still"."""
     if progress.down and None in progress.down.values():
         return f"waiting for {', '.join(progress.down)}"
     if progress.phase is not None:
@@ -96,7 +97,7 @@ def of_rounds(progress: RunView) -> str:
 
 
 def seconds_left(progress: RunView) -> float | None:
-    """Return the seconds until the last round at the speed of the latest one; None without a last round."""
+    """Return the seconds until the last round ends, at the latest round's speed; None without a last round."""
     if not progress.rounds or progress.round is None or progress.round_seconds is None:
         return None
     return max(0, progress.rounds - progress.round) * progress.round_seconds
@@ -110,12 +111,42 @@ def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def spending(progress: RunView) -> str | None:
-    """Return what the node has spent and its cap; None if it has spent nothing."""
-    if not progress.usd_total:
+def beyond_chance(before: float, after: float, questions: int) -> bool:
+    """Whether two accuracies differ by more than two standard errors of their difference."""
+    return abs(after - before) > 2 * math.sqrt((before * (1 - before) + after * (1 - after)) / questions)
+
+
+def dropped(progress: RunView) -> bool:
+    """Whether the accuracy is lower than before training, by more than chance explains."""
+    before, after = progress.accuracy_before, progress.accuracy_after
+    if before is None or after is None or not progress.questions:
+        return False
+    return after < before and beyond_chance(before, after, progress.questions)
+
+
+def drop(progress: RunView) -> str | None:
+    """Return what a lower accuracy than before training suggests; None if chance may explain it."""
+    if not dropped(progress):
         return None
-    limit = "" if progress.usd_cap is None else f" of {progress.usd_cap:.2f}"
-    return f"{dollars(progress.usd_total).removesuffix(' USD')}{limit} USD"
+    change = gain(progress.accuracy_before or 0.0, progress.accuracy_after)
+    if progress.learned_from_api:
+        advice = (
+            "Look at what the API writes (swarmctl rollouts show). Use another model (offload.model), a smaller "
+            "offload.share, or a smaller train.off_policy_weight"
+        )
+    else:
+        advice = "Try a smaller train.learning_rate"
+    return f"accuracy fell by more than chance explains ({change}). {advice}"
+
+
+def spending(progress: RunView) -> str | None:
+    """Return what the node has spent, its cap and, during a run, what is reserved; None if it is nothing."""
+    reserved = 0.0 if progress.stop else progress.usd_reserved
+    if not progress.usd_total and not reserved:
+        return None
+    limit = "" if progress.usd_cap is None else f" of {digits(progress.usd_cap)}"
+    held = f" + {dollars(reserved)} reserved" if reserved else ""
+    return f"{digits(progress.usd_total or 0.0)}{limit} USD{held}"
 
 
 def outage(progress: RunView) -> str | None:
@@ -157,7 +188,8 @@ def evaluation(event: dict[str, Any], progress: RunView) -> str:
     before = progress.accuracy_before
     if progress.accuracy_after is None or before is None:
         return f"{text} before training."
-    return f"{text} after round {event.get('round')} ({percent(before)} before training)."
+    worse = " This is worse by more than chance explains." if dropped(progress) else ""
+    return f"{text} after round {event.get('round')} ({percent(before)} before training).{worse}"
 
 
 def in_touch(peers: int) -> str:
@@ -179,8 +211,8 @@ def exchanged(progress: RunView) -> str | None:
 
 
 def workers(event: dict[str, Any]) -> str:
-    """Return what happened to task workers, and what it means for the rewards."""
-    lost = f"{several(event.get('replaced') or 0, 'task worker')} had died or were stuck; new ones did the work again"
+    """Return what happened to task workers, and how that affects the rewards."""
+    lost = f"{several(event.get('replaced') or 0, 'task worker')} died or got stuck; new ones repeated their work"
     left = event.get("unverified") or 0
     if not left:
         return f"{lost}, so no reward is lost"
@@ -221,17 +253,6 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
     """Return each part's share of the time (0 to 1), without parts that took none."""
     total = sum(seconds.values())
     return [(part, seconds[part] / total) for part in PARTS if total and seconds.get(part)]
-
-
-def dollars(usd: float) -> str:
-    """Return an amount as ``2.50 USD``, ``0.012 USD`` or ``0.0000041 USD``: whole cents, or two significant digits."""
-    if usd == 0:
-        return "0 USD"
-    if abs(usd) < 1e-9:
-        return "under 0.000000001 USD"
-    places = min(9, max(2, 1 - math.floor(math.log10(abs(usd)))))
-    whole, _, digits = f"{usd:,.{places}f}".partition(".")
-    return f"{whole}.{digits.rstrip('0'):0<2} USD"
 
 
 def game(charter: Charter) -> str:

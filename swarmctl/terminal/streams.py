@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or cannot be written to."""
+"""Handle standard streams that are closed or cannot be written to."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import TextIO
 
 
 def open_closed() -> None:
-    """Open the standard streams that were closed when Python started: the next opened file must not take their place.
+    """Open the standard streams that were closed when Python started, so that no other file gets their descriptors.
 
     Nothing can be read from stdin, writing to stdout fails, and what is written to stderr is lost.
     """
@@ -22,7 +22,7 @@ def open_closed() -> None:
 
 
 def is_broken(stream: TextIO) -> bool:
-    """Whether what is buffered for a stream cannot be written."""
+    """Whether a stream's buffered text cannot be written."""
     try:
         stream.flush()
     except OSError:
@@ -31,6 +31,6 @@ def is_broken(stream: TextIO) -> bool:
 
 
 def discard(stream: TextIO) -> None:
-    """Drop what is buffered for a stream. Otherwise it would fail again when Python exits."""
+    """Drop a stream's buffered text, which would fail again when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     stream.flush()

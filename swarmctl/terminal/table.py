@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from swarmctl.terminal.safe_text import clean, encodable
+from swarmctl.terminal.safe_text import clean, encodable, folded
 
 _WIDER_THAN_ANY = 1_000_000
+_NARROWEST = 24
+"""Columns of the terminal that the last column of a table needs to be wrapped on its own."""
 _BLANKS = str.maketrans("\n\t", "  ")
 """A cell must be one line. Rich would cut off the text after a tab."""
 
@@ -20,35 +22,67 @@ def print_table(
     right: Collection[str] = (),
     droppable: Sequence[str] = (),
 ) -> None:
-    """Print rows on stdout. Each column is as wide as its widest cell; columns without text are omitted.
+    """Print rows on stdout, as ``table_lines`` arranges them."""
+    for line in table_lines(rows, headings, right=right, droppable=droppable):
+        print(encodable(line, sys.stdout.encoding))
+
+
+def table_lines(
+    rows: Sequence[Sequence[str]],
+    headings: Sequence[str] = (),
+    *,
+    right: Collection[str] = (),
+    droppable: Sequence[str] = (),
+) -> list[str]:
+    """Return the lines of a table. Each column is as wide as its widest cell; columns without text are omitted.
 
     If a table with headings is too wide for the terminal, columns are left out as far as allowed. If that is not
-    enough, each row is printed as a list. The terminal wraps a table without headings, so that copied lines stay whole.
+    enough, each row becomes a list of its known values. In a table without headings, the last column is wrapped, or, if
+    there is no room for it, the whole row.
 
     Args:
         rows: cells from left to right, as many as there are headings.
         headings: the column headings; empty if the columns need none.
         right: headings of the columns that are right-aligned, such as numbers.
-        droppable: headings of the columns that are left out if they have no values, or, the first one first, on a
-            narrow terminal.
+        droppable: headings of the columns that are left out if they are empty, or, in this order, on a narrow
+        terminal.
     """
     whole = [headings, *rows] if headings else rows
     grid = [[clean(cell).translate(_BLANKS) for cell in row] for row in whole]
     columns = [column for column in zip(*grid, strict=True) if any(column)]
     columns = [column for column in columns if column[0] not in droppable or set(column[1:]) != {"-"}]
-    room = shutil.get_terminal_size().columns if headings and sys.stdout.isatty() else _WIDER_THAN_ANY
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDER_THAN_ANY
     lines = _drawn(columns, right if headings else ())
     gone = list(droppable)
     while gone and _too_wide(lines, room):
         heading = gone.pop(0)
         columns = [column for column in columns if column[0] != heading]
         lines = _drawn(columns, right)
-    if _too_wide(lines, room):
-        lines = []
-        for cells in grid[1:]:
-            lines += [f"  {heading} {cell}" for heading, cell in zip(grid[0], cells, strict=True) if cell] + [""]
-    for line in lines:
-        print(encodable(line, sys.stdout.encoding))
+    if not _too_wide(lines, room):
+        return lines
+    if not headings:
+        return _wrapped(columns, room)
+    lines = []
+    for cells in grid[1:]:
+        for heading, cell in zip(grid[0], cells, strict=True):
+            if cell and (cell != "-" or heading not in droppable):
+                lines += folded(f"{heading} {cell}", max(20, room - 1), begin="  ", indent="    ")
+        lines.append("")
+    return lines
+
+
+def _wrapped(columns: Sequence[tuple[str, ...]], room: int) -> list[str]:
+    """Return the rows of a table without headings, wrapped between words."""
+    firsts = _drawn(columns[:-1], ()) if len(columns) > 1 else [""] * len(columns[0])
+    left = max(map(len, firsts)) + 2
+    lines = []
+    longest = max(len(word) for cell in columns[-1] for word in cell.split() or [""])
+    for first, row in zip(firsts, zip(*columns, strict=True), strict=True):
+        if room - left > max(_NARROWEST, longest):
+            lines += folded(row[-1] or " ", room - 1, begin=first.ljust(left), indent=" " * left) or [first]
+        else:
+            lines += folded("  ".join(filter(None, map(str.rstrip, row))), max(20, room - 1), indent="    ")
+    return lines
 
 
 def _too_wide(lines: Sequence[str], room: int) -> bool:

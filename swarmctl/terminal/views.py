@@ -34,9 +34,10 @@ class Writer:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def __call__(self, text: str) -> None:
-        text = one_line(text) if text.startswith(" ") else self.folded(text)
-        # What is said on stderr may be lost: a closed pipe or terminal, a closed file object. Data on stdout may not.
+    def __call__(self, text: str, indent: str | None = None) -> None:
+        """Write a line. With ``indent``, an indented line is wrapped, too, and ``indent`` starts its other lines."""
+        text = one_line(text) if text.startswith(" ") and indent is None else self.folded(text, indent or "")
+        # Text on stderr may be lost (closed pipe, terminal or file object). Data on stdout must not be lost.
         with nullcontext() if self.stream is sys.stdout else suppress(OSError, ValueError):
             self.stream.write(encodable(text, self.stream.encoding) + "\n")
             self.stream.flush()
@@ -56,7 +57,7 @@ class Writer:
 
 
 class PlainView(AbstractContextManager["PlainView"]):
-    """Prints one sentence per round, evaluation, phase and warning, and what the run is doing if it is silent."""
+    """Prints one sentence per round, evaluation, phase and warning. After a silence, prints what the run is doing."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
@@ -69,7 +70,7 @@ class PlainView(AbstractContextManager["PlainView"]):
         return None
 
     def tick(self, progress: RunView, /) -> None:
-        """Say what the run is doing, if nothing was printed for a while."""
+        """Print what the run is doing, if nothing was printed for a while."""
         now = time.monotonic()
         if not self._quiet and now - self._told >= self._every:
             self._write(still(sentences.doing(progress), now - self._heard))

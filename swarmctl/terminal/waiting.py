@@ -1,4 +1,4 @@
-"""Signs of life while a program is silent: what it waits for, and for how long."""
+"""Print what a silent program is doing, and for how long it has been doing it."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from swarmctl.terminal.sentences import duration
 
 
 def interval(stream: TextIO) -> float:
-    """Return after how many seconds of silence to write a line to ``stream``: less often to a file than to people."""
+    """Return the seconds of silence before a line is written to ``stream``: more for a file than for a terminal."""
     return 5.0 if stream.isatty() else 30.0
 
 

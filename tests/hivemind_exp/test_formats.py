@@ -1,4 +1,4 @@
-"""Files with a format number: damaged and newer ones are never taken for older or missing ones."""
+"""Files with a format number: a damaged or newer file is never taken for an older or missing one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hivemind_exp.trainer.checkpoints import CheckpointStore, damage
 from tests.support.recorded_events import Events
 
 
-def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_an_error(tmp_path: Path) -> None:
     assert read_object(tmp_path / "x") is None
 
 

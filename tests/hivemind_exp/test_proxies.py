@@ -52,7 +52,7 @@ def test_proxies_by_variable(
         assert "p:1" not in repr(found)
 
 
-def test_an_unknown_kind_of_proxy_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_an_unknown_proxy_scheme_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://me:secret@p:1")
     with pytest.raises(ConfigurationError, match=r"\$HTTPS_PROXY: the scheme 'gopher' is not one of") as error:
         proxy_for("https://a.example")
@@ -61,7 +61,7 @@ def test_an_unknown_kind_of_proxy_is_refused_without_its_password(monkeypatch: p
 
 
 @pytest.mark.parametrize("proxy", ["http://p:1", "https://p:1", "socks5://p:1"])
-def test_no_proxy_reads_a_key(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_no_proxy_can_read_a_key(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     check_key_stays_private("https://a.example/v1")  # the proxy sees only the host
     check_key_stays_private("http://127.0.0.1:8000/v1")

@@ -1,4 +1,4 @@
-"""Processes, as tests see them."""
+"""Helpers for tests that watch processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import psutil
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and has not ended. Where nobody collects orphans, ended ones remain as zombies."""
+    """Whether a process exists and has not ended. On some systems, ended orphans remain as zombies."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:

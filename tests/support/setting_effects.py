@@ -136,7 +136,7 @@ def warmed(config: Config, _root: Path) -> str:
 
 
 class _Recorder(Source):
-    """Stands in for an API: notes what is requested of it, and never answers."""
+    """Stands in for an API: records requests and never answers."""
 
     name, kind = "recorder", Kind.POLICY
     requests: list[tuple[int, str, int]]
@@ -247,7 +247,7 @@ def asked(config: Config, _root: Path) -> str:
 
 
 def mixed(config: Config, _root: Path) -> list[float]:
-    """Return the shares of the tasks. ``test_questions_follow_the_weights`` draws by them."""
+    """Return the tasks' shares. ``test_questions_follow_the_weights`` draws questions with them."""
     return [weight for _, weight in expand(config.tasks)]
 
 
@@ -256,7 +256,7 @@ def mixed(config: Config, _root: Path) -> list[float]:
 
 @contextmanager
 def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Events]]:
-    """Build the API side without starting it. Yields what the engine would be given, and the events."""
+    """Build the API side without starting it. Yields the engine's arguments and the events."""
     root.mkdir(exist_ok=True)
     given: dict[str, Any] = {}
 
@@ -277,7 +277,7 @@ def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Even
 
 
 def sent(config: Config, root: Path) -> str:
-    """Return the first request: its address, its body and its time limit; then who is asked next."""
+    """Return the first request (address, body and time limit), and the providers that are asked next."""
     with _captured(config, root) as (given, _):
         first = given["chain"][0]
         question = ({"role": "user", "content": "q"},)
@@ -338,7 +338,7 @@ def paced(config: Config, root: Path) -> tuple[int, list[float]]:
 
 
 def keyed(config: Config, root: Path) -> Mapping[str, str]:
-    """Return the keys of a run where a variable and a file each have another one."""
+    """Return a run's keys if a variable and a file have different ones."""
     root.mkdir(exist_ok=True)
     file = root / "key"
     file.write_text("sk-from-a-file-0123456789")
@@ -348,7 +348,7 @@ def keyed(config: Config, root: Path) -> Mapping[str, str]:
 
 
 def pushed(config: Config, root: Path) -> list[Any]:
-    """Return how the repository is created, and after which rounds a model is pushed."""
+    """Return how the repository is created, and the rounds after which a model is pushed."""
     root.mkdir(exist_ok=True)
     created: list[Any] = []
 

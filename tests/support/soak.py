@@ -1,4 +1,4 @@
-"""A soak: many requests to a server that fails one in five and keeps its own bill, and what must hold afterwards."""
+"""A soak: many requests to a server that fails one in five and keeps its own bill, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACES = 4
 _TIMELY_S = 2.0
 """Well below the client's time limit for an answer."""
 _MUTE = 50
-"""One of this many questions never gets a usable answer."""
+"""One question in this many never gets a usable answer."""
 _UNSAID = (Fault.NO_USAGE, Fault.NEGATIVE_USAGE, Fault.STRING_USAGE, Fault.CHOICES_NOT_LIST)
 """Answers without valid usage."""
 _SPOILT = (Fault.FILTERED, Fault.CHOICE_ERROR, Fault.CHOICES_NOT_LIST)
@@ -30,7 +30,7 @@ _SPOILT = (Fault.FILTERED, Fault.CHOICE_ERROR, Fault.CHOICES_NOT_LIST)
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """What a soak left behind."""
+    """The records of a soak."""
 
     rig: Rig
     books: Snapshot
@@ -49,7 +49,7 @@ def soak(root: Path, group: Group, requests: int, *, usd: float | str = "unlimit
             rig.offload.wait_for_probe()
             rig.run([order(number, PLACES) for number in range(count)])
         if usd != "unlimited":
-            rig.offload.close()  # what is in flight at the cap is settled or kept
+            rig.offload.close()  # settles requests in flight at the cap, or keeps their reserve
         return Soak(rig, server.ledger, count)
 
 
@@ -75,7 +75,7 @@ def check_nothing_lost(done: Soak) -> None:
 
 
 def _useful(entry: Entry) -> bool:
-    """Whether the client must have got a usable answer. On a slow machine it gives up on a late one."""
+    """Whether the client must have received a usable answer. On a slow machine it may give up on a late one."""
     usable = entry.outcome is Outcome.DELIVERED and any(entry.texts) and entry.fault not in _SPOILT
     return usable and _is_timely(entry)
 
@@ -102,7 +102,7 @@ def check_accounts(done: Soak) -> tuple[float, float]:
     said = done.books.where(lambda entry: entry.outcome is Outcome.DELIVERED and entry.fault not in _UNSAID)
     rest = done.books.where(lambda entry: entry.outcome is not Outcome.DELIVERED or entry.fault in _UNSAID)
     accounts = done.rig.accounts()
-    # Of late answers, only the client knows whether it still waited for them. A quiet machine has none.
+    # Only the client knows whether it was still waiting for a late answer. On a quiet machine, none is late.
     late = done.books.where(lambda entry: not _is_timely(entry)).usd(PRICE_IN, PRICE_OUT)
     assert -1e-9 <= said.usd(PRICE_IN, PRICE_OUT) - accounts["settled"] < late + 1e-9
     assert accounts["kept"] >= rest.usd(PRICE_IN, PRICE_OUT) > 0

@@ -13,7 +13,7 @@ _SOCKS = 5
 
 
 class Tunnels(socketserver.ThreadingTCPServer):
-    """Records the hosts that clients ask for, and all bytes that it can read on the way."""
+    """Records the hosts that clients ask for, and all bytes that it can read in transit."""
 
     daemon_threads = True
     allow_reuse_address = True

@@ -1,4 +1,4 @@
-"""Every command with closed or full streams, limits on files, no inodes and directories that are gone: our words."""
+"""Every command reports closed or full streams, file size limits, missing inodes and deleted directories."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ SOME = [
 SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
 """Commands that read, write, print much, start a trainer or fail at once."""
 SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
-"""Parts of commands that print nothing on stdout, or not before they fail for another reason."""
+"""Parts of commands that print nothing on stdout, or fail for another reason first."""
 
 
 def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a directory of its own with a home that has a node. ``how``: options of Popen."""
+    """Run a command in a separate directory, with a home that has a node. ``how``: options of Popen."""
     user, directory = place / "user", place / "cwd"
     user.mkdir()
     directory.mkdir()
@@ -156,7 +156,7 @@ def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
     done = outcome(command, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
     said = assert_our_words(done)
     if any(word in command for word in ("set", "profiles new", "run")):
-        assert (done.returncode, "a limit on the size of files" in said) == (Exit.FAILED, True), said
+        assert (done.returncode, "the file size limit is reached" in said) == (Exit.FAILED, True), said
         assert "  try: ulimit -f unlimited" in said
 
 

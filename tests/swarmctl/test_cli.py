@@ -17,7 +17,7 @@ from swarmctl.errors import Exit, exit_code, without_typed_keys
 from swarmctl.terminal.safe_text import HIDDEN, clean, encodable, looks_like_key, masked, without_keys
 from swarmctl.version import VERSION
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
-from tests.support.journals import mixed_node
+from tests.support.journals import bare_node, mixed_node
 from tools.completions.tree import tree
 from tools.completions.words import WORDS
 
@@ -119,6 +119,40 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: p
     assert told in err
     assert err.splitlines()[1].startswith("  try: ")
     assert err.rstrip().endswith("--help")
+
+
+@pytest.mark.parametrize(
+    ("typed", "told", "following"),
+    [
+        ("help", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl --help"),
+        ("version", "did you mean swarmctl --version?", "swarmctl --version"),
+        ("list", "did you mean swarmctl status?", "swarmctl status --help"),
+        ("kill", "did you mean swarmctl stop?", "swarmctl stop --help"),
+        ("join", "did you mean swarmctl run --join?", "swarmctl run --help"),
+        ("swarm join", "did you mean swarmctl run --join?", "swarmctl run --help"),
+    ],
+)
+def test_other_words_for_a_command_suggest_it(
+    typed: str, told: str, following: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(typed.split()) == Exit.USAGE
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert error.endswith(told)
+    assert suggestion.endswith(following)
+    assert all(cli.run([*command.split()[1:], *(["--help"] * (" --" not in command))]) == 0 for command in _PLAIN)
+
+
+_PLAIN = sorted({meant for meant in cli.MEANT.values() if not meant.endswith("--join")})
+
+
+def test_a_name_after_run_suggests_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "demo"]) == Exit.USAGE
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert error == "error: unexpected arguments: demo; did you mean --profile demo?"
+    assert suggestion.endswith("swarmctl run --profile demo")
+    bare_node("demo")
+    assert cli.run(["run", "demo"]) == Exit.USAGE
+    assert "did you mean --node demo?" in capsys.readouterr().err
 
 
 def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

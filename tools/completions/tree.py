@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -157,7 +158,7 @@ def _value(parameter: Any, path: tuple[str, ...], words: Words) -> Value:
     choices: Sequence[str] | None = getattr(parameter.type, "choices", None)
     if choices is not None:
         return Value(Kind.WORDS, metavar, tuple(choices))
-    meaning = metavar.split(".")[0]
+    meaning = re.sub(r"^\[(.*)\]$", r"\1", metavar.removesuffix("..."))
     if "--node" in parameter.opts:
         meaning = "NODE"
     elif path[:1] in (("keys",), ("key",)) and metavar == "NAME":

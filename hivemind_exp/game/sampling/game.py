@@ -43,7 +43,7 @@ class SamplingGame:
 def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
     """Return groups with the verifiers' score for each completion. Verifies all completions in one call.
 
-    Completions that could not be judged are left out, and so are groups of which nothing is left.
+    Completions that could not be judged are left out, and so are groups that would be empty.
     """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
     scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))

@@ -1,4 +1,4 @@
-"""Requests for chat completions: what they contain, and how one service wants them."""
+"""Requests for chat completions: their contents, and the form that each service expects."""
 
 import re
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from hivemind_exp.rollouts.types import Message
 _SEED_BITS = 0x7FFFFFFF
 _CONTEXT = re.compile(r"context (?:length|window|size)[^0-9]{0,40}?(\d+)", re.IGNORECASE)
 _PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the prompt|prompt tokens)", re.IGNORECASE)
-"""How servers with a small context say what does not fit: its size, and the prompt's tokens."""
+"""How servers with a small context report that a request does not fit: the context's size, and the prompt's tokens."""
 _SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
 PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Parameters that turn off what reshapes the distribution, which servers otherwise take from the model's defaults."""
+"""Values that stop servers from reshaping the distribution, as the model's own defaults otherwise may."""
 OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier", *PLAIN)
 """Parameters that a request can do without."""
 
@@ -42,7 +42,7 @@ class RequestDialect:
     def adapt(self, message: str, *, first: bool = False) -> bool:
         """Change what an error message complains about; return whether anything changed.
 
-        ``first``: the service has not answered yet, so that the error is not about one long prompt.
+        ``first``: the service has not answered yet, so the error cannot be about one long prompt.
         """
         named = set(re.findall(r"\w+", message))
         complaints = [name for name in OPTIONAL if name in named]
@@ -64,9 +64,9 @@ class RequestDialect:
         return True
 
     def _fit(self, message: str) -> bool:
-        """Limit completions to what a small context leaves, once; return whether that was the complaint.
+        """If the error says that a small context is full, limit completions to what fits, once; return whether it does.
 
-        Half of what is left after the rejected prompt is kept for longer prompts.
+        Half of the space that the rejected prompt leaves is kept for longer prompts.
         """
         size, prompt = _CONTEXT.search(message), _PROMPT.search(message)
         if self.longest is not None or size is None or prompt is None:
@@ -89,7 +89,7 @@ class SamplingParams:
     service_tier: str | None = None
     """None: the service's default."""
     plain: bool = False
-    """Whether to turn off top_p, top_k and penalties: rows of the node's own policy are trained as samples of it."""
+    """Whether to turn off top_p, top_k and penalties. Training assumes this of rows from the node's own policy."""
 
     @classmethod
     def of(cls, config: Config) -> "SamplingParams":
@@ -106,7 +106,7 @@ def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:
     return most if style.longest is None else min(most, style.longest)
 
 
-def body(  # noqa: PLR0917 - everything a request is made of
+def body(  # noqa: PLR0917 - all parts of a request
     endpoint: Endpoint,
     style: RequestDialect,
     messages: tuple[Message, ...],

@@ -30,7 +30,7 @@ class FaultKind(StrEnum):
     NO_CREDIT = "out of credit"
     BAD_REQUEST = "request rejected"
     USELESS = "useless answers"
-    """It answers, but nothing that it sends can be used."""
+    """The service answers, but none of its answers can be used."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""The HTTP client under the SDK: limits what is read of an error, which the SDK would read whole; chooses the proxy."""
+"""The HTTP client under the SDK. It chooses the proxy, and limits how much of an error's body is read."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -10,14 +10,14 @@ import openai
 from hivemind_exp.proxies import check_key_stays_private, proxy_for
 
 LARGEST_ERROR = 65_536
-"""Bytes that are read of an error's body, after decompression."""
+"""Most bytes of an error's body that are read, after decompression."""
 _ERROR_S = 5.0
 """Time limit for an error's body. The status is known by then."""
 _OF_THE_BODY_SENT = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class BoundedHttpClient(openai.DefaultAioHttpClient):
-    """Sends requests. Of a response that is not a success, it returns only the beginning of the body.
+    """Sends requests. If a response is an error, only the beginning of its body is returned.
 
     The body of a success is not read here: the caller streams it and stops at its own limit.
     """
@@ -28,7 +28,7 @@ class BoundedHttpClient(openai.DefaultAioHttpClient):
             return response
         content = bytearray()
         try:
-            with suppress(httpx2.HTTPError, TimeoutError):  # it broke off or took too long: what arrived must do
+            with suppress(httpx2.HTTPError, TimeoutError):  # it broke off or took too long: use what arrived
                 async with asyncio.timeout(_ERROR_S), aclosing(response.aiter_bytes()) as parts:
                     async for part in parts:
                         content += part

@@ -18,6 +18,7 @@ from typing import TypeVar
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.batch import COMPLETED, OVER, BatchClient, Line, Report, read_results, unanswered
 from hivemind_exp.offload.api.chat import ChatAnswer
@@ -175,7 +176,7 @@ def warn_of_orphans(ledger: Ledger, collected: tuple[str, str] | None, emit: Emi
     for provider, model, requests, usd in rows.fetchall():
         if (provider, model) != collected:
             message = (
-                f"requests of an earlier run still in batches at {provider}: {requests} ({usd:.4f} USD reserved). "
+                f"requests of an earlier run still in batches at {provider}: {requests} ({dollars(usd)} reserved). "
                 f"To collect them, use offload.provider={provider}, offload.model={model} and offload.batch=true."
             )
             emit(WarningEvent(code="batch_left", message=message))

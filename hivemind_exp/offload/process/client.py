@@ -176,7 +176,7 @@ class OffloadClient:
     _orders: dict[tuple[int, str, str], CompletionRequest] = field(default_factory=dict)
     _deaths: int = 0
     _aside: list[tuple[str, str, str]] = field(default_factory=list)
-    """Providers that are not used any more, which a new process must know."""
+    """Providers that are no longer used. A new process needs this list."""
 
     @property
     def pid(self) -> int | None:

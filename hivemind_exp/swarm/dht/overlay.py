@@ -198,7 +198,7 @@ class Overlay:
         return True
 
     async def is_connected(self, peer: str) -> bool:
-        """Return whether the daemon has a connection to a peer, whoever opened it."""
+        """Return whether the daemon has a connection to a peer, no matter which side opened it."""
         try:
             connected = await asyncio.wait_for(self._p2p.list_peers(), CONNECT_S)
         except Exception:  # noqa: BLE001 - the daemon may be gone

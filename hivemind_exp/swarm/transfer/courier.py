@@ -273,7 +273,7 @@ class BundleFetcher:
         except FetchFailed as failed:
             author.failures += 1
             author.was_away = isinstance(failed, _Away)
-            if isinstance(failed, TransferBroken):  # is it gone or frozen, or does it just not serve?
+            if isinstance(failed, TransferBroken):  # is the peer gone or frozen, or does it only not serve this?
                 author.was_away = not await self.check(overlay, peer)
             pause = growing(author.failures - 1, first=_FIRST_PAUSE_S, longest=_LONGEST_PAUSE_S)
             author.until = time.monotonic() + jittered(pause, 0.2)

@@ -79,7 +79,7 @@ def _files(path: Path, split: str) -> list[Path]:
     """Return the files of one split: the path itself, or files in the directory whose names start with the split."""
     if path.is_file():
         return [path]
-    found = find_files(path, [split], skipped="socratic")  # whose solutions are reworded
+    found = find_files(path, [split], skipped="socratic")  # the solutions in "socratic" files are reworded
     if not found:
         raise TaskError(f"no GSM8K files {split}*.jsonl or {split}*.parquet in {path}", next=_fetch(str(path)))
     return found

@@ -1,7 +1,8 @@
 """Questions from the operator's files: JSON lines, JSON or Parquet (``question_files`` lists the fields).
 
 ``path`` is either a file, from which some questions are held out, or a directory. In a directory, the files whose names
-start with ``heldout`` or ``test`` are held out. Those that start with ``train`` are trained on, or else all others.
+start with ``heldout`` or ``test`` are held out. Those that start with ``train`` are trained on, or all others if there
+are none.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of questions as people have them: JSON lines, JSON or Parquet, with the usual names of fields.
+"""Question files in common formats: JSON lines, JSON or Parquet, with the usual field names.
 
 The answer may be a number, or the end of a worked solution: after ``####`` on the last line, or in a ``\\boxed{}``.
 """
@@ -21,7 +21,7 @@ LONGEST_REFERENCE = 4096
 MARK = "####"
 """Separates the worked solution from the answer (GSM8K)."""
 HELD_OUT = ("heldout", "test", "validation", "valid", "val", "eval", "dev")
-"""What the names of held-out files start with. The first name that a directory has is used."""
+"""Prefixes of held-out files' names. The first prefix that a directory has is used."""
 QUESTION_KEYS = ("question", "problem", "prompt", "query", "instruction", "input")
 ANSWER_KEYS = (
     "answer", "final_answer", "expected_answer", "ground_truth", "target", "solution", "output", "response",
@@ -32,9 +32,9 @@ _CONVERSATION = "messages"
 
 
 def find_files(path: Path, names: Sequence[str], skipped: str | None = None) -> list[Path]:
-    """Return the files in a directory whose names start with the first of ``names`` that any file has, sorted.
+    """Return a directory's files for the first prefix in ``names`` that any file name starts with, sorted.
 
-    JSON files count only if there are no others, because data sets contain JSON files of metadata. Files whose path
+    JSON files count only if there are no others, because data sets also contain metadata as JSON. Files whose path
     contains ``skipped`` are left out.
     """
     files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in QUESTION_FILES and file.is_file()]
@@ -123,7 +123,7 @@ def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuesti
             asked = f"{asked}\n\n{fields['input']}"
     question, answer = _said(asked, "user", "system"), _said(answered, "assistant")
     if not isinstance(question, str) or not question.strip():
-        _wrong(path, number, "has an empty or non-text 'question'")
+        _wrong(path, number, "has a 'question' that is empty or not text")
     answer = _reference(answer)
     if answer is None:
         _wrong(path, number, "has an 'answer' that is empty or neither text nor a number")
@@ -133,7 +133,7 @@ def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuesti
 
 
 def _said(value: Any, *roles: str) -> Any:
-    """Return the text of a conversation's turns, or None if it has other roles, or more than one turn of the first.
+    """Return the text of a conversation's turns. None if it has other roles, or more than one turn of the first role.
 
     A value that is not a conversation is returned as it is.
     """
@@ -173,7 +173,7 @@ def _boxed(text: str) -> str | None:
 
 
 def _problem(question: str, answer: str) -> str | None:
-    """Return why no completion could be right, or None."""
+    """Return why no completion could be correct, or None."""
     if len(answer) > LONGEST_REFERENCE:
         return f"has an 'answer' of {len(answer)} characters; the limit is {LONGEST_REFERENCE}"
     if any("\ud800" <= letter <= "\udfff" for letter in question + answer):

@@ -143,7 +143,7 @@ def _library() -> Path:
 
 
 def default_params(name: str) -> dict[str, ast.expr | None]:
-    """Return a generator's parameters with their defaults, read from the source of its configuration class."""
+    """Return a generator's parameters and their defaults, read from its configuration class's source."""
     source = _library().joinpath(*GENERATORS[name].module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     config = next(node for node in classes if node.name.endswith("Config"))

@@ -52,10 +52,9 @@ def is_exactly(completion: str, names: Sequence[str], refused: Sequence[str] = (
 
 
 def strict_part(completion: str, names: Sequence[str]) -> str | None:
-    """Return the last pair of each of these tags, in this order, without the text around and between them.
+    """Return the last pair of each of these tags with its contents, in this order, without other text around them.
 
-    ``<think>`` may be missing: a chat template may have written it as the end of the prompt. None if there is no such
-    part.
+    ``<think>`` may be missing: a chat template may have put it at the end of the prompt. None if there is no such part.
     """
     parts: list[str] = []
     end = len(completion)

@@ -1,7 +1,7 @@
 """Verifier that compares answers mathematically, with math-verify, within limits.
 
-Equal texts are equal. Numbers and units are compared exactly (``quantities``) and never reach math-verify. Its own time
-limit is off, because it is wall-clock time: the worker's limit of CPU time applies.
+Identical texts are equal. Numbers and units are compared exactly (``quantities``) and never reach math-verify. Its own
+time limit is off, because it measures wall-clock time. The worker's CPU time limit applies instead.
 """
 
 import logging
@@ -77,7 +77,7 @@ def harmless(text: str) -> bool:
 
 
 def same(answer: str, right: str) -> float:
-    """Return 1.0 if the two are mathematically equal, else 0.0. Equal texts are, whatever they say."""
+    """Return 1.0 if the two are mathematically equal, else 0.0. Identical texts always are."""
     answer, right = _tidy(answer), _tidy(right)
     if answer == right:
         return 1.0
@@ -100,7 +100,7 @@ def _tidy(text: str) -> str:
 
 
 def _sides(text: str) -> list[str]:
-    """Return the name that an equation defines (empty: none), and its other sides."""
+    """Return the name that an equation defines (empty if none), and its other sides."""
     first, *rest = (
         side.strip() for side in _EQUALS.split(text.removeprefix("$").removesuffix("$") if "=" in text else text)
     )
@@ -115,7 +115,7 @@ def _equal(answer: str, right: str) -> bool:
     if found is None or wanted is None:
         return mine.scale == its.scale and _algebra(mine.value, its.value)
     found, wanted = found * mine.scale, wanted * its.scale
-    if "%" in (mine.unit, its.unit) and mine.unit != its.unit:  # 50% is 0.5, and is written as 50, too
+    if "%" in (mine.unit, its.unit) and mine.unit != its.unit:  # 50% means 0.5, but some write it as 50
         return found == wanted or (found / 100 == wanted if mine.unit else found == wanted / 100)
     return found == wanted
 
@@ -133,7 +133,7 @@ def _algebra(answer: str, right: str) -> bool:
 
 
 def _close(found: object, wanted: object) -> bool:
-    """Return False for two numbers that differ in relation to their size: both may be tiny."""
+    """Return False for two numbers that differ relative to their size, since both may be tiny."""
     from sympy import Expr
 
     if not (isinstance(found, Expr) and isinstance(wanted, Expr) and found.is_number and wanted.is_number):

@@ -48,10 +48,10 @@ class Quantity(NamedTuple):
     unit: str
     """Lower case, singular; empty if there is none."""
     scale: int = 1
-    """What the words before the unit multiply the value by: 1 000 000 for ``5 million``."""
+    """The factor that the words before the unit stand for: 1 000 000 for ``5 million``."""
 
     def fits(self, other: "Quantity") -> bool:
-        """Return whether the units are equal, or one is missing that changes nothing."""
+        """Return whether the units are equal, or one is missing and the other does not change the value."""
         if self.unit and other.unit:
             return self.unit == other.unit
         return not any(map(_BINDING.fullmatch, (self.unit or other.unit).split()))
@@ -143,4 +143,4 @@ _FORMS = (
     _form(r"(\d{1,3})!", lambda n: Fraction(factorial(int(n)))),
     _form(rf"\\[dt]?binom\s?{_SMALL}\s?{_SMALL}", lambda n, k: Fraction(comb(int(n), int(k)))),
 )
-"""The longest is a binomial of four-digit numbers: 3 000 digits, in 0.1 ms."""
+"""The largest result is a binomial of four-digit numbers: 3 000 digits, in 0.1 ms."""

@@ -1,8 +1,8 @@
 """The node's worker processes: one generates questions, and separate ones verify answers.
 
 Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one. A job that uses too much
-CPU time ends its worker and counts as wrong. A worker that is killed, crashes or gets stuck has judged nothing: its
-jobs go to another worker. The job in hand is given up after ``TRIES`` such losses and is left unjudged.
+CPU time ends its worker and counts as wrong. If a worker is killed, crashes or gets stuck, its jobs go
+to another worker. A job on which ``TRIES`` workers in a row are lost is given up and left unjudged.
 
 Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
 2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Generating 10 000 ``spell_backward`` questions
@@ -24,23 +24,23 @@ from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 VERIFY_SECONDS = 2.0
 """CPU time allowed for one answer."""
 MAKE_SECONDS = 10.0
-"""CPU time allowed for one question. Some generators search for a puzzle, but none of them for a second."""
+"""CPU time allowed for one question. Some generators search for a puzzle, but never for a whole second."""
 LOAD_SECONDS = 60.0
-"""CPU time allowed to load the tasks, unless that includes the operator's own files. 78 generators need 5 s."""
+"""CPU time allowed to load the tasks. No limit applies to the operator's own files. 78 generators need 5 s."""
 WINDOW = 32
 """Maximum number of jobs that a worker holds at a time."""
 MOST_VERIFIERS = 4
 TRIES = 3
-"""Workers that may be lost on one job before it is given up."""
+"""Number of workers lost on one job after which it is given up."""
 MOST_EXITS, MOST_KILLS = 3, 20
-"""Workers of one role that may end in a row before they are ready: on their own, which they are likely to repeat; and
-killed."""
+"""The pool gives up after this many workers of one role in a row that ended on their own, or were killed, before they
+were ready. An end of their own is likely to happen again."""
 
 TOO_SLOW = "too much CPU time"
 UNJUDGED = "not verified"
 
 Report = Callable[[int, int], None]
-"""Called with the number of workers that had to be replaced, and of jobs that were given up."""
+"""Called with the number of replaced workers and the number of jobs given up."""
 
 
 class Unscored(str):
@@ -207,7 +207,7 @@ class Pool:
         return list(self._maker.first().ready or ())
 
     def still_open(self) -> list[str]:
-        """Wait for a worker, then return what the kernel does not refuse to it, with the reasons."""
+        """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
         return self._maker.first().still_open
 
     def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:

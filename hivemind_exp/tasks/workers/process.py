@@ -21,8 +21,8 @@ from hivemind_exp.tasks.base import TaskSpec, needs_hub
 LOOK_SECONDS = 1.0
 """Time between two looks at a worker that owes a reply."""
 FEW_LOOKS, MANY_LOOKS = 3, 600
-"""A worker is stuck after so many looks in a row at which it had used no CPU time: few if it was stopped, or asleep
-with a job; many otherwise. It may be waiting for a busy machine or a slow download, and patience loses nothing."""
+"""A worker is stuck if it has used no CPU time at this many looks in a row: few if it is stopped, or asleep with a job;
+many otherwise, because it may be waiting for a busy machine or a slow download."""
 _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -44,11 +44,11 @@ class WorkerProcess:
     def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float, load: float) -> None:
         self.ready: list[dict[str, Any]] | None = None
         self.still_open: list[str] = []
-        """What the kernel does not refuse to the worker."""
+        """What the kernel does not enforce for the worker."""
         self.pending: deque[int] = deque()
-        """Jobs that were sent and are not answered yet."""
+        """Jobs that were sent and have no reply yet."""
         self._still = 0
-        """Looks in a row at which the worker had used no CPU time."""
+        """Number of looks in a row at which the worker had used no CPU time."""
         self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
@@ -126,13 +126,13 @@ class WorkerProcess:
                     stream.close()
 
     def end(self) -> int:
-        """Kill the process if it still runs, reap it and return its exit code. What it wrote can still be read."""
+        """Kill the process if it still runs, reap it and return its exit code. Its output can still be read."""
         self._process.kill()
         return self._process.wait()
 
     @property
     def used_its_time(self) -> bool:
-        """Whether the worker ended because one job exceeded the limit of CPU time. Only for a worker that has ended."""
+        """Whether the worker ended because one job exceeded the CPU time limit. Only for a worker that has ended."""
         return self._process.returncode == -signal.SIGPROF
 
     def failure(self) -> WorkerFailed:

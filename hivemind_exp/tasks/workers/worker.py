@@ -1,8 +1,8 @@
 """One worker process: generates questions or verifies answers on request over a pipe, until the pipe closes.
 
 Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message lists the tasks. The
-reply is ``{"ready": facts, "open": what the kernel does not refuse}`` or ``{"error": …}``. After that, the worker sends
-one reply for each message, in order:
+reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After that, the worker
+sends one reply for each message, in order:
 
 * role ``make``: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
 * role ``verify``: ``[task, answer, entry]`` → credit in [0, 1]
@@ -47,7 +47,7 @@ def main(role: Role, parent: int) -> None:
 
 
 def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[Task], list[str]]:
-    """Build and prepare the tasks. The sandbox closes first, except for what must come from the hub or be imported."""
+    """Build and prepare the tasks, in the sandbox except for what must come from the hub or be imported."""
     specs = [TaskSpec(**table) for table in tables]
     tasks: list[Task] = [importlib.import_module(spec.module).build(spec) for spec in specs]
     early = [role == "verify" or needs_hub(spec) for spec in specs]

@@ -23,7 +23,8 @@ from swarmctl.terminal.sentences import size
 
 SECONDS = 2.0
 """Limit per request, including name resolution and redirects."""
-_DEMO = "swarmctl run --profile demo"
+_OWN_COPY = "swarmctl run --model DIRECTORY"
+"""``DIRECTORY`` stands for a copy of the model, downloaded elsewhere."""
 
 
 def ask_hub(method: str, url: str, *, token: str | None = None) -> HttpAnswer:
@@ -156,9 +157,9 @@ def _weights_size(directory: Path) -> int:
 
 def _directory(path: Path) -> Finding:
     if not (path / "config.json").is_file():
-        return failed(f"{shown(path)} is not a model directory: config.json is missing", _DEMO)
+        return failed(f"{shown(path)} is not a model directory: config.json is missing", _OWN_COPY)
     if not places.weights(path):
-        return failed(f"{shown(path)} has a config.json but no weights", _DEMO)
+        return failed(f"{shown(path)} has a config.json but no weights", _OWN_COPY)
     return ok(f"{shown(path)}, {size(_weights_size(path))}")
 
 
@@ -167,8 +168,8 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        verdict = unknown if timed_out(error) else failed
-        return verdict(f"{have}, and {address} is unreachable: {error}", _DEMO)
+        text = f"{have}, and {address} is unreachable: {error}. If you have a copy, name its directory"
+        return (unknown if timed_out(error) else failed)(text, _OWN_COPY)
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")
     text = f"{have}, and {address} responded with HTTP {answer.status}"

@@ -46,7 +46,7 @@ def memory(context: Context) -> Finding:
         return ok(have)
     need, why = _need(context)
     if need is None:
-        return ok(f"{have}; {why}")
+        return skipped(f"{have}; {why}")
     text = f"{have}; the profile needs about {size(need)} {why}"
     if need > total:
         return failed(text, "swarmctl run --profile demo")
@@ -77,7 +77,9 @@ def disk(context: Context) -> Finding:
         need = whole - bytes_in(context.files.checkpoints)
         why = f"{keep} checkpoints plus a new one take {size(whole)}"
     text = f"{size(free)} free for {shown(context.nodes)}; {why}"
-    return failed(text, f"df -h {quoted([place])}") if free < need else ok(text)
+    if free < need:
+        return failed(text, f"df -h {quoted([place])}")
+    return skipped(text) if why == _UNKNOWN else ok(text)
 
 
 def descriptors(_context: Context) -> Finding:

@@ -31,7 +31,7 @@ def dtype(value: Any) -> str:
 
 
 def data_set(value: Any) -> list[dict[str, Any]]:
-    """Return the task for a data set: GSM8K, or a file with the user's own questions."""
+    """Return the task for a data set: GSM8K or the user's own question file."""
     name = text(value)
     if name.lower().rstrip("/").endswith("gsm8k"):
         return [{"name": "gsm8k"}]

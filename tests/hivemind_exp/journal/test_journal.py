@@ -84,7 +84,7 @@ def test_manifests_are_replayed_in_order_from_a_checkpoint_on(tmp_path: Path) ->
     assert list(journal.manifests(5)) == []
 
 
-def test_steps_after_a_missing_one_are_forgotten_with_what_depends_on_them(tmp_path: Path) -> None:
+def test_steps_after_a_missing_one_and_their_results_are_deleted(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     for step in (0, 2):
         journal.commit(make_manifest(step))
@@ -123,7 +123,7 @@ def test_invalid_journal_file_is_an_error(tmp_path: Path) -> None:
     assert Journal(tmp_path / "j", "s").steps() == 0
 
 
-def test_damage_is_found_when_the_journal_is_opened(tmp_path: Path) -> None:
+def test_opening_a_damaged_journal_is_an_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     row = TrainingRow(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x", 1.0, 1.0, 0)
     for step in range(20):

@@ -1,4 +1,4 @@
-"""Old rounds are deleted from the journal, so that its size has a bound. What they cost stays known."""
+"""Old rounds are deleted from the journal, so that its size is limited. Their cost stays recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUND_BYTES = 4 * len(TEXT)
 
 
 def play(journal: Journal, round_: int) -> None:
-    """Write a round of four completions, of which another model wrote one, for 0.01 USD."""
+    """Write a round of four completions. Another model wrote one of them, for 0.01 USD."""
     question = Question("t", "train", 0, 0, str(round_), {}, str(round_), str(round_))
     prompt = Prompt(question, "answer", ({"role": "user", "content": "?"},), (5,))
     journal.write_prompts(round_, [prompt])
@@ -39,7 +39,7 @@ def rounds(path: Path) -> list[int]:
         return [round_ for (round_,) in db.execute("SELECT DISTINCT round FROM completions ORDER BY round")]
 
 
-def test_300_rounds_stay_under_a_bound(tmp_path: Path) -> None:
+def test_the_size_of_300_rounds_is_limited(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     journal = Journal(files.journal, "s")
     for round_ in range(300):
@@ -52,7 +52,7 @@ def test_300_rounds_stay_under_a_bound(tmp_path: Path) -> None:
     assert spent_so_far(files) == pytest.approx(3.0)
 
 
-def test_rounds_that_a_checkpoint_may_need_are_kept(tmp_path: Path) -> None:
+def test_rounds_needed_by_a_checkpoint_are_kept(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     for round_ in range(10):
         play(journal, round_)
@@ -61,7 +61,7 @@ def test_rounds_that_a_checkpoint_may_need_are_kept(tmp_path: Path) -> None:
     assert Journal(tmp_path / "empty", "s").first_round(1, 1) == 0
 
 
-def test_an_old_journal_gets_smaller_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_journal_shrinks_over_several_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "_ROUNDS_AT_ONCE", 5)
     monkeypatch.setattr(pruning, "_MOST_ROUNDS", 20)
     monkeypatch.setattr(pruning, "_WORTH_BYTES", 1 << 16)

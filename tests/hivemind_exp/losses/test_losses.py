@@ -97,7 +97,7 @@ def test_policy_text_with_known_lag_keeps_both_signs_up_to_max_lag() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.POLICY, Kind.POLICY_TEXT, Kind.TEACHER, Kind.PEER])
-def test_rows_without_log_probabilities_are_learned_as_weighted_likelihood(kind: Kind) -> None:
+def test_rows_without_log_probabilities_use_the_weighted_likelihood(kind: Kind) -> None:
     rows, logps = tokens(2, 0.5)
     result = choose_losses(SETTINGS)[kind].score_tokens(rows, SETTINGS)
     same(result.loss.flatten().tolist(), [-0.5, -0.5])

@@ -55,7 +55,7 @@ def fitted(template: Any, thinking: bool | None = None, **tokenizer: Any) -> Pre
         (None, "INSTRUCTION\n\nQUESTION\n\n"),
     ],
 )
-def test_every_prompt_has_the_instruction_and_the_question(template: Any, expected: str) -> None:
+def test_every_prompt_contains_the_instruction_and_the_question(template: Any, expected: str) -> None:
     assert prompt(fitted(template)) == expected
 
 
@@ -85,7 +85,7 @@ def test_an_empty_tokenizer_is_refused() -> None:
         fitted(None, vocabulary="")
 
 
-def test_thinking_sets_the_templates_switch() -> None:
+def test_thinking_turns_the_templates_switch_on_or_off() -> None:
     assert [prompt(fitted(SWITCH, thinking))[-7:] for thinking in (None, True, False)] == [
         "<think>",
         "<think>",
@@ -113,7 +113,7 @@ def test_tags_that_are_special_tokens_are_part_of_the_text() -> None:
     assert peers.ids("<tool>", False) is None
 
 
-def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt() -> None:
+def test_an_end_token_that_the_tokenizer_adds_is_not_part_of_the_prompt() -> None:
     tokenizer = fitted(None, ends=True)
     assert tokenizer.encode("a")[-1] == tokenizer.eos_token_id
     ids = encode(CHAT, tokenizer)

@@ -169,7 +169,7 @@ def test_sampling_ignores_the_models_own_defaults_and_ends_at_its_end_of_turn(tm
     assert source.generate(prompt, 4, seed=1)[0] != source.generate(prompt, 4, seed=2)[0]
 
 
-def test_checkpoints_carry_no_sampling_defaults_of_the_base_model(tmp_path: Path) -> None:
+def test_checkpoints_contain_no_sampling_defaults_of_the_base_model(tmp_path: Path) -> None:
     config = ModelConfig(name=str(save_llama(tmp_path / "base")))
     assert json.loads((tmp_path / "base/generation_config.json").read_text())["repetition_penalty"] == 1.3
     load_model(config, load_tokenizer(config), dtype="float32", seed=0).save_pretrained(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""Models that would train on false values are refused, or made to work, before the first round."""
+"""Before the first round, models that would train on wrong values are refused or made to work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gpt2(positions: int = 1024) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": positions}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENIZER), bos_token_id=0, eos_token_id=2, **shape))
-    with torch.no_grad():  # positions matter little to weights as small as new ones
+    with torch.no_grad():  # with small new weights, positions would hardly matter
         for weights in model.parameters():
             weights.mul_(6.0 if weights.dim() > 1 else 1.0)
     return model
@@ -120,16 +120,16 @@ REFUSED = {
     half: r"9 weights are missing \(model\.layers\.1\.input_layernorm\.weight; .*; …\)",
     classifier: "is a LlamaForSequenceClassification, not a causal language model",
     classifier_by_another_name: r"1 weights are missing \(lm_head\.weight\)",
-    another_shape: r"6 weights have another shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
+    another_shape: r"6 weights have the wrong shape \(model\.layers\..*_proj\.weight is \(32, 64\), not \(32, 128\)",
     own_code: r"such code is never run \(trust_remote_code = False\)",
     quantized: r"is quantized \(gptq\)",
-    too_few_rows: r"token 259 \(.*\), but 259 rows of embeddings",
+    too_few_rows: r"has token 259 \(.*\), but the model has only 259 embeddings",
     pointer: "its weights are damaged or only Git LFS pointers",
 }
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
-def test_what_would_train_on_false_values_is_refused_at_the_dry_run_and_at_the_start(make: Any, tmp_path: Path) -> None:
+def test_unusable_models_are_refused_by_the_dry_run_and_by_the_run(make: Any, tmp_path: Path) -> None:
     name = str(make(tmp_path / "model"))
     config = make_config(model={"name": name}, generation={"max_prompt_tokens": 400})
     for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
@@ -174,7 +174,7 @@ def test_absolute_positions_are_counted_without_padding(tmp_path: Path) -> None:
         assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_lengths_beyond_the_positions_are_refused_with_lengths_that_fit(tmp_path: Path) -> None:
+def test_lengths_beyond_the_positions_are_refused_and_fitting_lengths_suggested(tmp_path: Path) -> None:
     name = str(save(tmp_path / "model", gpt2(positions=64)))
     config = make_config(model={"name": name}, generation={"max_prompt_tokens": 60, "max_completion_tokens": 8})
     message = "has 64 positions, but generation.max_prompt_tokens . generation.max_completion_tokens = 68"
@@ -194,12 +194,14 @@ def test_adapters_on_modules_that_do_not_exist_are_refused(tmp_path: Path) -> No
             start()
 
 
-def test_adapters_that_the_model_cannot_have_are_refused(tmp_path: Path) -> None:
+def test_adapters_that_the_model_does_not_support_are_refused(tmp_path: Path) -> None:
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 8}
     name = str(save(tmp_path / "model", MambaForCausalLM(MambaConfig(vocab_size=len(TOKENIZER), **shape))))
     config = make_config(model={"name": name, "lora": True}, generation={"max_prompt_tokens": 400})
     for start in (lambda: describe(config), lambda: run(config, tmp_path / "node")):
-        with pytest.raises(ConfigurationError, match=r"cannot have the adapters of model\.lora: .*Mamba") as caught:
+        with pytest.raises(
+            ConfigurationError, match=r"does not support the adapters in model\.lora: .*Mamba"
+        ) as caught:
             start()
         assert caught.value.next == "swarmctl run --set model.lora=false"
 

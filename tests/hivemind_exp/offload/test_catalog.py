@@ -1,4 +1,4 @@
-"""Model lists as services send them."""
+"""Services' model lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hivemind_exp.providers import PROVIDERS, Chat
         (b"[" * 100_000, None),
     ],
 )
-def test_lists_are_read_or_refused(content: bytes, ids: list[str] | None) -> None:
+def test_valid_lists_are_read_and_others_refused(content: bytes, ids: list[str] | None) -> None:
     rows = read_list(content)
     assert (None if rows is None else [row["id"] for row in rows]) == ids
 
@@ -52,11 +52,11 @@ def test_models_are_sorted_by_price_and_others_left_out() -> None:
         ({"capabilities": {"reasoning": False}, "max_model_len": 64}, ListedModel("m", reasons=False, context=64)),
     ],
 )
-def test_what_a_service_says_itself_is_used(row: dict[str, Any], wanted: ListedModel) -> None:
+def test_values_from_the_service_are_used(row: dict[str, Any], wanted: ListedModel) -> None:
     assert chat_models([{"id": "m"} | row], Chat()) == [wanted]
 
 
-def test_prefixes_and_tags_do_not_make_another_model() -> None:
+def test_prefixes_and_tags_of_model_names_are_ignored() -> None:
     rows = read_list(json.dumps([{"id": "models/gemini-x"}, {"id": "llama:latest"}]).encode())
     assert rows is not None
     assert not lacks(rows, "gemini-x")

@@ -108,7 +108,7 @@ def test_slot_without_usable_answers_is_given_up(tmp_path: Path) -> None:
     assert asked == 1 + 6  # not for each of its slots
 
 
-def test_a_server_that_may_not_sample_the_plain_policy_is_reported(tmp_path: Path) -> None:
+def test_a_server_that_rejects_neutral_sampling_parameters_is_reported(tmp_path: Path) -> None:
     plain = replace(SAMPLING, plain=True)
     with (
         api_server(rejects=("top_k", "min_p")) as server,

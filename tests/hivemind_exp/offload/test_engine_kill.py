@@ -60,7 +60,7 @@ def count(journal: Path) -> int:
 
 
 def unsettled(ledger: Path) -> int:
-    """Return how many requests were in flight at a kill, and so keep their reserve."""
+    """Return how many requests were in flight at a kill. Their reserve is kept."""
     with sqlite3.connect(ledger) as db:
         return int(db.execute("SELECT COUNT(*) FROM requests WHERE state = 'kept'").fetchone()[0])
 

@@ -1,4 +1,4 @@
-"""Requests to a server that fails one in five: nothing is lost or duplicated, and the accounts match.
+"""Send requests to a server that fails one in five: nothing is lost or duplicated, and the accounts match.
 
 ``benchmarks/offload_soak.py`` does the same with more requests.
 """
@@ -30,7 +30,7 @@ def test_soak_loses_and_duplicates_nothing_and_costs_match_the_server(tmp_path: 
     check_accounts(done)
 
 
-def test_soak_stays_under_the_cap(tmp_path: Path) -> None:
+def test_a_soak_stays_under_the_cap(tmp_path: Path) -> None:
     done = soak(tmp_path, "n", 4 * REQUESTS, usd=CAP_USD)
     total, _ = check_cap(done, CAP_USD)
     assert total > 0.9 * CAP_USD

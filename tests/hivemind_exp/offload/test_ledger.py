@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import DiskFull, LimitReached, NodeError
-from hivemind_exp.offload.ledger import Ledger, RequestKey, total_spent
+from hivemind_exp.offload.ledger import BATCHED, Ledger, RequestKey, total_spent
 from hivemind_exp.offload.prices import Price, PromptBound, Usage, worst_case
 from tests.support.full_disk import mounted_disk
 
@@ -31,8 +31,35 @@ def test_reserves_count_until_they_are_settled(tmp_path: Path) -> None:
     ledger.release(second, "refused")
     assert ledger.spent == pytest.approx(0.1)
     ledger.keep(ledger.reserve(ASK, 0.9), "timed out")
-    with pytest.raises(LimitReached, match=r"1\.0000 of 1\.00 USD \(offload\.limits\.usd\) is already spent"):
+    with pytest.raises(LimitReached, match=r"1\.00 of 1\.00 USD \(offload\.limits\.usd\) is already spent"):
         ledger.check(0.001)
+
+
+def test_what_is_spent_never_goes_down_and_reserves_are_separate(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "l", usd=5.0)
+    open_ = [ledger.reserve(ASK, 0.5) for _ in range(3)]
+    assert ledger.state() == {"usd_total": 0.0, "usd_reserved": 1.5, "usd_cap": 5.0}
+    ledger.settle(open_[0], Usage(10, 20), 0.1)
+    assert ledger.state() == {"usd_total": 0.1, "usd_reserved": 1.0, "usd_cap": 5.0}
+    ledger.release(open_[1], "refused")
+    assert ledger.state() == {"usd_total": 0.1, "usd_reserved": 0.5, "usd_cap": 5.0}
+    ledger.keep(open_[2], "timed out")
+    assert ledger.state() == {"usd_total": 0.6, "usd_reserved": 0.0, "usd_cap": 5.0}
+    with pytest.raises(LimitReached), ledger.transaction():
+        [ledger.reserve(ASK, usd, state=BATCHED) for usd in (0.5, 5.0)]
+    assert ledger.state() == {"usd_total": 0.6, "usd_reserved": 0.0, "usd_cap": 5.0}
+    with ledger.transaction():
+        ledger.reserve(ASK, 0.5, state=BATCHED)
+    ledger.close()
+    assert make(tmp_path / "l", usd=5.0).state() == {"usd_total": 0.6, "usd_reserved": 0.5, "usd_cap": 5.0}
+
+
+def test_the_suggested_cap_covers_a_whole_round(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", LimitsConfig(usd=0.001), round_requests=64)
+    with pytest.raises(LimitReached) as refused:
+        ledger.check(0.004)
+    suggested = float(str(refused.value.next).rpartition(" ")[2])
+    assert 64 * 0.004 <= suggested < 2 * 64 * 0.004
 
 
 def test_requests_in_flight_at_death_count_as_spent(tmp_path: Path) -> None:

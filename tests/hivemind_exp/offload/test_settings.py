@@ -227,7 +227,7 @@ def test_every_default_model_has_a_price_and_a_date() -> None:
             assert row.chat.checked is not None
 
 
-def test_a_teacher_has_a_token_limit_of_its_own() -> None:
+def test_a_teacher_has_a_separate_token_limit() -> None:
     small = {"max_completion_tokens": 128}
     assert token_limit(config(generation=small)) == 1024
     assert token_limit(config(generation={"max_completion_tokens": 2048})) == 2048
@@ -236,7 +236,7 @@ def test_a_teacher_has_a_token_limit_of_its_own() -> None:
     assert token_limit(config(generation=small, kind="policy_text")) == 128
 
 
-def test_discounts_are_in_the_price() -> None:
+def test_the_price_includes_discounts() -> None:
     usage = Usage(1000, 1000)
     openai = bounded_price(first_endpoint(config()), {}, capped=True)
     assert openai.cost(usage, tier="flex") == pytest.approx(0.5 * openai.cost(usage))

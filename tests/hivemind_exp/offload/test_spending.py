@@ -105,8 +105,8 @@ def test_an_intact_ledger_needs_no_other_record(tmp_path: Path) -> None:
 def test_a_damaged_total_is_ignored(tmp_path: Path, usd: str) -> None:
     files = NodeFiles(tmp_path)
     files.spent.write_text(f'{{"usd": {usd}}}')
-    files.events.write_text(f'{{"usd_total": {usd}}}\n{{"usd_total": 0.5}}\n')
-    assert spent_so_far(files) == 0.5
+    files.events.write_text(f'{{"usd_total": {usd}}}\n{{"usd_total": 0.5, "usd_reserved": 0.25}}\n')
+    assert spent_so_far(files) == 0.75  # what was in flight counts as spent
 
 
 def test_a_missing_row_is_noticed(tmp_path: Path) -> None:

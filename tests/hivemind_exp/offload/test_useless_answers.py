@@ -1,4 +1,4 @@
-"""What is paid for and brings nothing is reported with the setting that helps, and is not asked for without end."""
+"""Paid answers that are of no use are reported with the setting that helps, and requests stop after some time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def only_real(fault: Fault) -> Any:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_service_without_usable_text_is_reported_at_once_and_given_up(tmp_path: Path, group: Group) -> None:
+def test_a_service_without_usable_text_is_reported_and_then_no_longer_used(tmp_path: Path, group: Group) -> None:
     with (
         api_server(predicate=only_real(Fault.EMPTY)) as server,
         engine(tmp_path, endpoint(server.base_url, group=group), None, concurrency=4) as rig,
@@ -56,7 +56,7 @@ def test_a_service_without_usable_text_is_reported_at_once_and_given_up(tmp_path
     assert rig.texts() == {}
 
 
-def test_without_a_fallback_the_node_stops_with_a_command_that_leads_on(tmp_path: Path) -> None:
+def test_without_a_fallback_the_node_stops_and_suggests_a_command(tmp_path: Path) -> None:
     with (
         api_server(predicate=only_real(Fault.FILTERED)) as server,
         engine(tmp_path, endpoint(server.base_url), concurrency=4) as rig,
@@ -70,7 +70,7 @@ def test_without_a_fallback_the_node_stops_with_a_command_that_leads_on(tmp_path
         assert asked(server) < USELESS_IN_A_ROW + 4
 
 
-def test_a_prompt_that_gets_no_text_is_not_tried_for_each_of_its_slots(tmp_path: Path) -> None:
+def test_a_prompt_without_any_text_is_not_retried_for_every_slot(tmp_path: Path) -> None:
     def mute(ask: Ask) -> Fault | None:
         return Fault.EMPTY if ask.messages[-1]["content"] == "question 1" else None
 
@@ -106,7 +106,7 @@ def test_an_answer_with_text_ends_the_outage(tmp_path: Path, monkeypatch: pytest
         assert len(warnings(rig, "provider_back")) == 1
 
 
-def test_the_test_request_learns_that_a_model_reasons_and_gives_it_room(tmp_path: Path) -> None:
+def test_the_test_request_finds_out_that_a_model_reasons_and_allows_more_tokens(tmp_path: Path) -> None:
     with (
         api_server(reasoning=200) as server,
         engine(tmp_path, endpoint(server.base_url), sampling=THINKING) as rig,
@@ -115,23 +115,23 @@ def test_the_test_request_learns_that_a_model_reasons_and_gives_it_room(tmp_path
         limits = [entry.parameters["max_tokens"] for entry in server.ledger.chats]
         assert limits == [SAMPLING.max_tokens, SAMPLING.max_tokens + 500]
         (said,) = warnings(rig, "reasons")
-        assert "may take 500 tokens more (offload.reasoning_tokens)" in said
+        assert "may use 500 more tokens (offload.reasoning_tokens)" in said
         assert warnings(rig, "unusable_text") == []
         rig.run([order(0)])
     assert len(rig.texts()["question 0"]) == 4
 
 
-def test_reasoning_that_uses_up_the_limit_names_the_setting(tmp_path: Path) -> None:
+def test_the_warning_about_too_much_reasoning_names_the_setting(tmp_path: Path) -> None:
     with (
         api_server(reasoning=2000) as server,
         engine(tmp_path, endpoint(server.base_url), None, sampling=THINKING) as rig,
     ):
         rig.offload.wait_for_probe()
         (said,) = warnings(rig, "unusable_text")
-        assert "its 564 tokens went into hidden reasoning. Raise offload.reasoning_tokens (now 500)" in said
+        assert "hidden reasoning used its 564 tokens. Raise offload.reasoning_tokens (now 500)" in said
 
 
-def test_the_test_request_looks_at_the_text(tmp_path: Path) -> None:
+def test_the_test_request_checks_the_text(tmp_path: Path) -> None:
     def chat(_messages: Messages, _index: int) -> str:
         return "The sum is five."
 
@@ -144,7 +144,7 @@ def test_the_test_request_looks_at_the_text(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_model_costs_nothing_and_the_cheapest_others_are_named(tmp_path: Path) -> None:
+def test_a_missing_model_costs_nothing_and_the_error_names_the_cheapest_others(tmp_path: Path) -> None:
     with api_server(models=["b-large", "a-small"]) as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         with pytest.raises(ProviderError, match="box has no model test-model; it has 2 others, such as a-small") as e:
             rig.offload.wait_for_probe()
@@ -153,7 +153,7 @@ def test_a_missing_model_costs_nothing_and_the_cheapest_others_are_named(tmp_pat
     assert rig.accounts() == {}
 
 
-def test_a_service_of_own_weights_need_not_list_the_model(tmp_path: Path) -> None:
+def test_a_service_for_own_weights_need_not_list_the_model(tmp_path: Path) -> None:
     with api_server(models=["base"]) as server:
         server.set(models=["base", "test-model"])
         server.always(Fault.SERVER_ERROR, endpoint="models")
@@ -186,7 +186,7 @@ def _spend(rig: Rig) -> list[dict[str, Any]]:
     return rig.events.of("spend")
 
 
-def test_a_provider_that_teaches_nothing_is_set_aside_for_the_run(tmp_path: Path) -> None:
+def test_a_provider_that_teaches_nothing_is_not_used_for_the_rest_of_the_run(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
         rig.offload.wait_for_probe()
         rig.run([order(0)])
@@ -197,7 +197,7 @@ def test_a_provider_that_teaches_nothing_is_set_aside_for_the_run(tmp_path: Path
     assert set(rig.texts()) == {"question 0"}
 
 
-def test_a_free_provider_is_never_set_aside(tmp_path: Path) -> None:
+def test_a_free_provider_stays_in_use(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), price=Price(0.0, 0.0)) as rig:
         rig.offload.wait_for_probe()
         rig.offload.set_aside("box", "taught nothing", "swarmctl models box")

@@ -1,4 +1,4 @@
-"""What the kernel refuses to a confined process, without any help from Python, and to readers of a hidden one."""
+"""What the kernel alone, without Python, refuses to a confined process and to readers of a hidden one."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def attack(tmp_path: Path) -> Any:
     return run
 
 
-def test_a_confined_process_can_only_read_what_it_may(attack: Any) -> None:
+def test_a_confined_process_can_only_read_allowed_files(attack: Any) -> None:
     found = attack("confined")
     if found["still_open"]:
         pytest.skip(f"this kernel does not enforce everything: {found['still_open']}")
@@ -113,11 +113,11 @@ def test_the_same_attacks_succeed_without_confinement(attack: Any) -> None:
     assert [name for name, succeeded in done.items() if not succeeded and name not in usually_refused] == []
 
 
-def test_what_a_kernel_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kernel_features_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.processes.kernel._prctl", lambda *_: None)
     monkeypatch.setattr("hivemind_exp.processes.kernel._call", _refuse)
     assert confine([]) == [
-        "no Landlock, so files of this user can be read (Function not implemented)",
+        "no Landlock, so this user's files can be read (Function not implemented)",
         "no seccomp filter, so the network can be reached (Function not implemented)",
     ]
     monkeypatch.setattr("sys.platform", "darwin")

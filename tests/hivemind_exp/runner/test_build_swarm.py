@@ -12,7 +12,7 @@ from tests.support.recorded_events import Events
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "peers": []}'])
-def test_damaged_records_are_kept_under_another_name(tmp_path: Path, content: str) -> None:
+def test_damaged_records_are_renamed(tmp_path: Path, content: str) -> None:
     path, events = tmp_path / "peerbook.json", Events()
     path.write_text(content)
     check_memory(path, events)

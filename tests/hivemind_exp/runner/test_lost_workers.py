@@ -25,11 +25,12 @@ CONFIG = make_config(
 """After the warm-up, the tiny model's answers earn different rewards."""
 
 MOST = 6
-"""Workers hit. It takes seconds to find out that one is frozen."""
+"""Workers killed or frozen. It takes seconds to find out that one is frozen."""
 
 
 def train(root: Path) -> Events:
     root.mkdir()
+    NodeFiles(root).secret_file.write_bytes(bytes(32))  # the same held-out questions in every run
     events = Events()
     assert GRPORunner(CONFIG, NodeFiles(root), events).run().step == 6
     return events

@@ -85,7 +85,7 @@ def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp
 
 
 @pytest.mark.slow
-def test_deleted_rounds_are_not_needed_to_resume(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_node_resumes_without_its_deleted_rounds(uninterrupted: Path, tmp_path: Path) -> None:
     config = make_config(journal={"keep_rounds": 1})
     run(make_config(game={"rounds": 5}, journal={"keep_rounds": 1}), tmp_path)
     newest = max((tmp_path / "checkpoints").iterdir())
@@ -96,7 +96,7 @@ def test_deleted_rounds_are_not_needed_to_resume(uninterrupted: Path, tmp_path: 
     assert same_weights(uninterrupted, tmp_path)
     with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
         rounds = {round_ for (round_,) in db.execute("SELECT round FROM completions")}
-    assert rounds == {5}  # the older of the two checkpoints was taken before it
+    assert rounds == {5}  # the older of the two checkpoints is from before this round
 
 
 @pytest.mark.slow

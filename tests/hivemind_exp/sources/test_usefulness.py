@@ -1,4 +1,4 @@
-"""Completions from an API that teach nothing are reported in their first round, and paid for only so long."""
+"""Completions from an API that teach nothing are reported after one round. After three, no more are bought."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RIGHT, UNTAGGED, WRONG = Score(1.0, True, "correct"), Score(1.0, False, "correct
 
 @dataclass
 class Remote(Source):
-    """Records what is set aside."""
+    """Records the providers that are set aside."""
 
     kind: Kind = Kind.TEACHER
     aside: list[tuple[str, str, str]] = field(default_factory=list)
@@ -63,7 +63,7 @@ def check(kind: Kind = Kind.TEACHER, **offload: Any) -> tuple[UsefulnessCheck, R
         ),
     ],
 )
-def test_what_teaches_nothing_is_said_at_once_and_then_given_up(
+def test_completions_that_teach_nothing_are_reported_and_later_no_longer_bought(
     one: Group, reason: str, advice: str, command: str
 ) -> None:
     usefulness, remote, events = check()
@@ -83,7 +83,7 @@ def test_what_teaches_nothing_is_said_at_once_and_then_given_up(
     assert len(events.of("warning")) == 1
 
 
-def test_one_row_that_teaches_starts_the_count_again() -> None:
+def test_one_useful_row_restarts_the_count() -> None:
     usefulness, remote, events = check()
     for round_ in range(2 * ROUNDS_IN_VAIN):
         usefulness.count(round_, [group(WRONG)], [row(float(round_ % ROUNDS_IN_VAIN == 1))])
@@ -108,7 +108,7 @@ def test_a_few_wrong_completions_are_not_reported() -> None:
     assert len(events.of("warning")) == 1
 
 
-def test_faults_of_form_are_said_even_if_some_completions_teach() -> None:
+def test_faults_of_form_are_reported_even_if_some_completions_teach() -> None:
     usefulness, remote, events = check()
     usefulness.count(0, [group(WRONG, 20, truncated=True), group(RIGHT, 4)], [row(1.0)])
     usefulness.count(1, [group(WRONG, 20), group(RIGHT, 4)], [row(1.0)])

@@ -1,4 +1,4 @@
-"""A node's port: kept for its invitations, and what happens while another program uses it."""
+"""A node's port is kept for its invitations, and replaced while another program uses it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("invited", "set_port", "told"), [(4001, 0, True), (4002, 0, False), (None, 0, False), (4001, 4002, False)]
 )
-def test_the_new_invitation_is_said(invited: int | None, set_port: int, told: bool) -> None:
+def test_the_new_invitation_is_printed(invited: int | None, set_port: int, told: bool) -> None:
     events: list[Event] = []
     peer, swarm = Identity.generate().peer_id, "0f" * 32
     node: Any = SimpleNamespace(
@@ -51,7 +51,7 @@ def test_the_new_invitation_is_said(invited: int | None, set_port: int, told: bo
         assert (line.charter, line.addresses) == (swarm, (f"/ip4/{LOOPBACK}/tcp/4002/p2p/{peer}",))
 
 
-def test_clock_skew_is_said_each_time_it_changes() -> None:
+def test_clock_skew_is_reported_each_time_it_changes() -> None:
     events: list[Event] = []
     thread: Any = SimpleNamespace(
         _skew_told=0.0, _emit=events.append, _alive_before=0, last_seen=dict, book=SimpleNamespace(foreign_seq=None)

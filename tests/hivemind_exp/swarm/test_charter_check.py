@@ -104,13 +104,13 @@ def test_unknown_tasks_and_missing_files_are_reported(file: Path) -> None:
     "params",
     [{"data_file": "/etc/passwd"}, {"max_word_len": 10**9}, {"min_word_len": "<|im_end|>"}, {"x\ntry: y": 1}],
 )
-def test_parameters_that_only_a_profile_may_set_are_refused(params: dict[str, object]) -> None:
+def test_parameters_that_only_a_profile_can_set_are_refused(params: dict[str, object]) -> None:
     made = charter(tasks=(words(params=params, weight_ppm=MILLION),))
     with pytest.raises(SwarmError, match="the swarm's charter sets") as caught:
         applied(made, Config())
     assert not any(str(text) in caught.value.message for text in ("passwd", "im_end", "try: y"))
     spec = TaskConfig.model_validate({"name": "spell_backward", "params": params})
-    with pytest.raises(TaskError, match="a swarm's task spell_backward may not set"):
+    with pytest.raises(TaskError, match="a swarm's task spell_backward cannot set"):
         pinned([spec], [TaskFacts("spell_backward", None, None, "")], {"spell_backward": ""})
 
 

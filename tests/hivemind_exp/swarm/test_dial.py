@@ -31,6 +31,6 @@ def ports() -> Iterator[tuple[int, int]]:
         ([], True),
     ],
 )
-def test_a_peer_may_answer(addresses: list[str], found: bool, ports: tuple[int, int]) -> None:
+def test_open_and_untestable_ports_may_answer(addresses: list[str], found: bool, ports: tuple[int, int]) -> None:
     filled = [address.format(open=ports[0], closed=ports[1]) for address in addresses]
     assert asyncio.run(may_answer(filled)) is found

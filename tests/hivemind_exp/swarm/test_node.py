@@ -75,7 +75,7 @@ def test_every_peer_receives_each_bundle_once(peers: Peers) -> None:
     assert abs(seen[second.peer_id].seen - time.time()) < 20
 
 
-def test_two_nodes_that_begin_together_meet(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_nodes_that_start_together_meet(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon never dials a closed port: after a failed dial, libp2p would refuse the next ones for seconds."""
     dialed, connect = [], Overlay.connect
 
@@ -136,7 +136,7 @@ def test_missed_bundles_are_fetched_without_pauses(peers: Peers, monkeypatch: py
     second = peers.start("second", first.addresses())
     begun = time.monotonic()
     assert [one.ref.round for one in receive(second, 8)] == [7, 6, 5, 4, 3, 2, 1, 0]
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - begun < 30  # with a pause before each, it would take 40 s
 
 
 def test_a_bundle_is_fetched_from_others_when_its_author_is_gone(peers: Peers) -> None:
@@ -260,7 +260,7 @@ def test_a_node_starts_alone_with_a_warning_until_a_peer_answers(peers: Peers, m
     first.close()
     begun = time.monotonic()
     second = peers.start("second", address)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # it does not wait for the peer
     assert peers.codes("second") == ["swarm_alone"]
     second.publish(b"early", round=0, groups=1, step=1)
     again = peers.start("first")
@@ -307,7 +307,7 @@ def test_closing_leaves_no_processes_sockets_or_threads(peers: Peers) -> None:
     for node in (first, second):
         begun = time.monotonic()
         node.close()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20  # it does not wait for a daemon that never stops
     assert not any(is_alive(process.pid) for process in running)
     assert not any(path.exists() for path in sockets)
     eventually(lambda: set(threading.enumerate()) <= threads, 2)

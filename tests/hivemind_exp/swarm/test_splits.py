@@ -16,7 +16,7 @@ from tests.support.chaos.storm import PATIENCE_S, SMALL, gather, teller
 pytestmark = pytest.mark.swarm
 
 HEALED_S = 75.0
-"""Time limit for a swarm to heal after its network does. On an idle machine it takes about 6 s."""
+"""Time limit for a swarm to reconnect after a network split. On an idle machine it takes about 6 s."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A node whose completions earn nothing says so once, with the most frequent reason and the setting that helps."""
+"""A node whose completions earn nothing warns once, with the most frequent reason and the setting that helps."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_hundred_small_rounds_without_a_reward_are_reported() -> None:
     assert messages(events)[0].startswith("no reward in the last 100 rounds (200 completions)")
 
 
-def test_a_reward_starts_the_count_again_and_changes_the_advice() -> None:
+def test_a_reward_restarts_the_count_and_changes_the_advice() -> None:
     checked, events = check()
     for _ in range(3):
         for _ in range(3):
@@ -75,7 +75,7 @@ def test_a_reward_starts_the_count_again_and_changes_the_advice() -> None:
     assert messages(events)[0].endswith("a lower train.learning_rate (now 0.0001) or with train.beta above 0")
 
 
-def test_rows_of_others_and_rows_that_could_not_be_judged_do_not_count() -> None:
+def test_other_sources_rows_and_unjudged_rows_do_not_count() -> None:
     checked, events = check()
     unjudged = Score(0.0, False, "could not be judged", judged=False)
     for _ in range(200):
@@ -109,7 +109,7 @@ def test_an_accuracy_of_zero_that_may_be_chance_is_not_reported(best: float, que
 
 
 @pytest.mark.slow
-def test_a_node_that_learns_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_learns_nothing_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hivemind_exp.node_files import NodeFiles
     from hivemind_exp.runner.grpo_runner import GRPORunner
     from tests.support.spelling_task import Spelling

@@ -111,7 +111,7 @@ def digest_answer(messages: Messages, _index: int) -> str:
 
 
 def default_answer(messages: Messages, index: int) -> str:
-    """Return a text that no other prompt and no other index has: one to four times the same twelve digits.
+    """Return a text that is unique to the prompt and index: the same twelve digits, one to four times.
 
     A node's test request gets a proper answer.
     """

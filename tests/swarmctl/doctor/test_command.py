@@ -17,6 +17,7 @@ from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Check, Context, Finding, Status, ok
 from swarmctl.doctor.report import redacted
 from swarmctl.errors import Exit
+from swarmctl.nodes.directory import opened
 from swarmctl.terminal.safe_text import masked
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.doctor import DEAD, make
@@ -78,6 +79,38 @@ def test_unknown_check_is_a_usage_error_that_suggests_the_nearest(capsys: pytest
     assert "did you mean machine?" in capsys.readouterr().err
     assert cli.run(["doctor", "hub.modle", "--json"]) == Exit.USAGE
     assert "hub.model" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_a_provider_or_a_node_that_is_no_check_leads_to_the_right_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "api.openai", "-p", "demo", "--json"]) == Exit.USAGE
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == "this profile does not use openai, so it has no check api.openai"
+    words = shlex.split(error["next"])
+    assert words[-6:] == ["doctor", "api.openai", "--set", "offload.provider=openai", "--profile", "demo"]
+    cli.run([*words[-6:], "--offline", "--json"])
+    assert "openai.key" in [row["name"] for row in json.loads(capsys.readouterr().out)["checks"]]
+    assert cli.run(["doctor", "demo"]) == Exit.USAGE
+    assert "unknown check 'demo'; did you mean --profile demo?" in capsys.readouterr().err
+
+
+def test_the_last_lines_fit_what_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "hub.model", "-p", "demo"]) == Exit.DONE
+    *_, why, following = capsys.readouterr().out.splitlines()
+    assert why == "No problems found. To make all checks:"
+    assert following.endswith("swarmctl doctor --profile demo")
+    config = make().config
+    with opened(config, lambda name: name):
+        assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE
+    *_, why, following = capsys.readouterr().out.splitlines()
+    assert why.startswith("No failures")
+    assert why.endswith("Node demo is running.")
+    assert following.endswith("swarmctl status demo")
+
+
+def test_what_cannot_be_computed_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["doctor", "machine", "--offline", "--json"])
+    rows = {row["name"]: row["status"] for row in json.loads(capsys.readouterr().out)["checks"]}
+    assert (rows["memory"], rows["disk"]) == ("skipped", "skipped")
 
 
 def test_invalid_profile_is_a_finding(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

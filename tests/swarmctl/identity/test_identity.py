@@ -151,7 +151,7 @@ def test_a_running_node_keeps_its_identity(asked: Asked, node: NodeFiles, tmp_pa
             error = asked(*command, code=Exit.CONFIGURATION)["error"]
             assert error["code"] == "node_conflict"
             assert f"node maths is already running (pid {os.getpid()}" in error["message"]
-            assert error["next"].endswith("status --node maths")
+            assert error["next"].endswith("status maths")
         asked("backup", tmp_path / "copy")
     assert node.key.read_bytes() == content
 

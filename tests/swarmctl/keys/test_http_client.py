@@ -50,7 +50,7 @@ def test_uses_the_same_proxy_as_a_run(variable: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
-def test_this_machine_is_reached_directly_like_in_a_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_to_this_machine_use_no_proxy_as_in_a_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as proxy, service() as server:
         server.act = "list"
         monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1").replace("http", kind))
@@ -70,7 +70,7 @@ def test_trusts_the_same_certificates_as_a_run(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5", "socks5h"])
-def test_a_key_passes_a_proxy_only_encrypted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_goes_through_a_proxy_only_encrypted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind != "http":
         pytest.importorskip("socksio")
     own = certificate(tmp_path / "own.pem", "llm.example")
@@ -119,7 +119,7 @@ def test_slow_responses_time_out(act: str) -> None:
         began = time.monotonic()
         with pytest.raises(Unanswered, match=r"^no response within 0\.5 s$"):
             request("GET", server.url, {}, 0.5)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25  # the service takes 30 s
 
 
 def test_an_invalid_proxy_raises_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:

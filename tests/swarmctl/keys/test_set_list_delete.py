@@ -261,7 +261,7 @@ def test_a_damaged_or_old_index(run: Run, home: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["SWARMCTL_MYBOX_API_KEY_FILE", "CREDENTIALS_DIRECTORY"])
-def test_a_key_file_belongs_to_where_it_was_first_used(
+def test_a_key_file_belongs_to_the_address_of_its_first_use(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     (tmp_path / "mybox").write_text(KEY)
@@ -273,7 +273,10 @@ def test_a_key_file_belongs_to_where_it_was_first_used(
             find("mybox", base_url=other)
         assert error.value.next == "swarmctl keys delete mybox"
     code, _, err = run("delete", "mybox")
-    assert (code, err) == (Exit.DONE, "Key mybox no longer belongs to https://llm.example; its next use decides.\n")
+    assert (code, err) == (
+        Exit.DONE,
+        "Key mybox no longer belongs to https://llm.example. It will belong to the address of its next use.\n",
+    )
     assert getattr(find("mybox", base_url="https://new.example/v1"), "value", None) == KEY
 
 
@@ -320,7 +323,7 @@ def test_placeholders_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, tex
 @pytest.mark.parametrize(
     "text", [KEY, "EMPTY", "sk-1234", "hf_" + "aB3" * 11, "0123456789abcdef" * 4, "gsk_yourock9", "local"]
 )
-def test_keys_are_no_placeholders(text: str) -> None:
+def test_real_keys_are_not_taken_for_placeholders(text: str) -> None:
     assert clean_key(text, "there") == text
 
 
@@ -400,7 +403,7 @@ def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("deletes", [True, False])
-def test_a_keyring_that_does_not_answer_keeps_nothing_unsaid(
+def test_the_error_for_a_silent_keyring_reports_what_it_may_have_stored(
     run: Run, monkeypatch: pytest.MonkeyPatch, deletes: bool
 ) -> None:
     stored: set[str] = set()
@@ -427,7 +430,7 @@ def test_a_keyring_that_does_not_answer_keeps_nothing_unsaid(
     assert (stored, read_entry("openai")) == (set(), None)
 
 
-def test_a_replacement_that_times_out_says_that_either_key_may_be_there(
+def test_the_error_for_a_replacement_that_times_out_names_both_possible_keys(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Keyring, "_ask", lambda _, order: {"key": order["key"]})
@@ -441,7 +444,7 @@ def test_a_replacement_that_times_out_says_that_either_key_may_be_there(
     assert "The keyring has either the previous key or the new one." in err
 
 
-def test_import_asks_before_it_replaces(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_asks_before_it_replaces_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     save(run)
     monkeypatch.setenv("OPENAI_API_KEY", OTHER)
     monkeypatch.setenv("GROQ_API_KEY", "gsk_0123456789abcdef")

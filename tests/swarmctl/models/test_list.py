@@ -22,9 +22,9 @@ def test_models_are_listed_free_of_charge(
         profile(home, server.base_url, box="needs_key = true\nreasons = true")
         assert cli.run(["models", "box", "--profile", "offloaded"]) == Exit.DONE
         assert capsys.readouterr().out.splitlines() == [
-            "MODEL  INPUT  OUTPUT  CONTEXT  REASONS",
-            "a          -       -        -  yes",
-            "b          -       -        -  yes",
+            "model  input ($/M)  output ($/M)  context  reasons",
+            "a                -             -        -  yes",
+            "b                -             -        -  yes",
         ]
         assert cli.run(["models", "box", "-p", "offloaded", "--json"]) == Exit.DONE
         found = json.loads(capsys.readouterr().out)
@@ -40,7 +40,7 @@ def test_a_service_without_a_list_is_an_error(home: Path, capsys: pytest.Capture
         assert cli.run(["models", "box", "-p", "offloaded"]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
     assert said.startswith("error: box did not send its list of models: the service responded with HTTP 500\n  try: ")
-    assert said.endswith("swarmctl doctor api\n")
+    assert said.endswith("swarmctl doctor api --profile offloaded\n")
 
 
 def test_unknown_providers_and_missing_keys_are_errors(
@@ -49,6 +49,8 @@ def test_unknown_providers_and_missing_keys_are_errors(
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
     assert cli.run(["models", "grok"]) == Exit.CONFIGURATION
     assert "unknown provider 'grok'; did you mean groq?" in capsys.readouterr().err
+    assert cli.run(["models", "grok", "-p", "demo"]) == Exit.CONFIGURATION
+    assert capsys.readouterr().err.endswith("swarmctl run --offload groq --profile demo\n")
     assert cli.run(["models", "groq", "--no-input"]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
     assert said.startswith("error: no key for groq\n  try: ")

@@ -41,14 +41,14 @@ def begin(node: Node) -> None:
 
 
 def begin_in_log(node: Node) -> None:
-    """Leave what nodes left from before there were records."""
+    """Write the files that a node left before ``run.json`` existed."""
     log = EventLog(node.files.events)
     log(START)
     log.close()
 
 
 def train(node: Node) -> None:
-    """Leave what remains of such a node if its log is deleted."""
+    """Write the files that remain of such a node if its log is deleted."""
     journal = Journal(node.files.journal, "")
     journal.write_evaluation(Evaluation(round=0, accuracy=0.5, questions=2, by_task={}))
     journal.close()
@@ -99,7 +99,7 @@ def test_a_running_node_is_not_started_twice() -> None:
         with pytest.raises(NodeConflict):
             nodes.check_free(node.files, retry)
     assert f"node x is already running (pid {os.getpid()}, since 20" in done.stdout
-    assert done.stdout.strip().endswith("| swarmctl run --node x-2")
+    assert done.stdout.strip().endswith("| swarmctl status x")
     with opened(config(), retry):
         pass
     nodes.check_free(files_of("x"), retry)

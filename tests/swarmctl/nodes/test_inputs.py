@@ -1,4 +1,4 @@
-"""Files that the operator names: relative paths become absolute at once, and their content is remembered."""
+"""The operator's files: relative paths are made absolute when they are read, and digests are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_relative_paths_become_absolute(setting: str, value: Any, expected: Any)
     assert anchored(tuple(setting.split(".")), value, Path("/d")) == expected
 
 
-def test_a_model_s_directory_needs_no_dot(tmp_path: Path) -> None:
+def test_the_path_of_a_model_directory_needs_no_dot(tmp_path: Path) -> None:
     (tmp_path / "models/mine").mkdir(parents=True)
     assert anchored(("model", "name"), "models/mine", tmp_path) == str(tmp_path / "models/mine")
 
@@ -66,7 +66,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def places(tmp_path: Path, home: Path) -> tuple[Path, Path]:
-    """Two directories with a file of the same name and other questions."""
+    """Two directories, each with a file of the same name but with different questions."""
     write_profile(home, "small", 'extends = "demo"\n[node]\nfresh = false\n[warmup]\nsteps = 0\n')
     first, second = tmp_path / "first", tmp_path / "second"
     for place in (first, second):

@@ -105,7 +105,7 @@ def test_nothing_is_lost_if_setting_aside_is_killed(
     files: NodeFiles, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died = killed_after(count, monkeypatch, lambda: start_over.set_aside(files))
-    assert died == (count < 8)  # two for the directory, and one for each of the six that are moved
+    assert died == (count < 8)  # two calls for the directory, and one for each of the six files moved
     start_over.settle(files)
     assert contents(files) == LAST_RUN | KEPT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -36,7 +37,8 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.nodes.logs import last_lines, moment
 from tests.support.command_line import ROOT, STAND_IN
-from tests.support.terminals import printed
+from tests.support.journals import bare_node
+from tests.support.terminals import printed, rest_of, spawn
 
 
 @pytest.fixture
@@ -73,8 +75,8 @@ def node() -> Iterator[NodeFiles]:
 def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status"]) == Exit.DONE
     heading, line = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["node", "state", "round", "accuracy", "speed", "left", "up"]
-    assert re.fullmatch(r"maths +running +2 +25 % → 50 % \(43–57\) +1.0 s per round +3.0 s +\d.*", line)
+    assert heading.split() == ["node", "state", "round", "accuracy", "interval", "speed", "left", "up"]
+    assert re.fullmatch(r"maths +running +2 +25 % → 50 % +43–57 % +1.0 s per round +3.0 s +\d.*", line)
     assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
@@ -85,7 +87,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     emit(PhaseEvent(name="evaluating", done=0, total=2))
     emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
-    assert "running (evaluating)" in capsys.readouterr().out
+    assert re.search(r"running +evaluating +2 ", capsys.readouterr().out)
 
 
 def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
@@ -96,13 +98,37 @@ def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
     assert "maths" in shown[40]
 
 
-def test_watch_prints_the_state_again(node: NodeFiles) -> None:
+def test_several_nodes_stay_a_table_on_a_narrow_terminal(node: NodeFiles) -> None:
+    for name in ("a-node-with-a-long-name", "demo"):
+        bare_node(name)
+    for width in (60, 40):
+        heading, *rows = printed([*STAND_IN, "status"], columns=width)[1].splitlines()
+        assert heading.split()[:2] == ["node", "state"]
+        assert [row.split()[0] for row in rows] == ["a-node-with-a-long-name", "demo", "maths"]
+    heading, *_ = printed([*STAND_IN, "status"], columns=60)[1].splitlines()
+    assert heading.split() == ["node", "state", "round", "accuracy"]
+
+
+def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
+    terminal = spawn([*STAND_IN, "status", "--watch"], environment=os.environ | {"TERM": "xterm", "CI": ""}, columns=80)
+    for _ in range(2):
+        terminal.expect_exact("maths")
+    between = str(terminal.before)
+    assert "\x1b[1A" in between  # the second time, it is drawn over the first
+    assert "\x1b[H" not in between  # what was on the terminal before stays
+    terminal.sendintr()
+    rest = rest_of(terminal)
+    assert "Interrupted" not in rest
+    assert "Traceback" not in rest
+    assert terminal.exitstatus == Exit.INTERRUPTED
+
+
+def test_watch_in_a_pipe_prints_the_state_repeatedly(node: NodeFiles) -> None:
     process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        seen = 0
-        while seen < 2:
-            seen += process.stdout.readline().startswith("maths")
+        lines = [process.stdout.readline() for _ in range(5)]
+        assert [line.partition(" ")[0] for line in lines] == ["node", "maths", "\n", "node", "maths"]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == Exit.INTERRUPTED
     finally:
@@ -242,7 +268,7 @@ def test_raw_logs_and_events(node: NodeFiles, capsys: pytest.CaptureFixture[str]
         ("2026-11-28T09:00", "2026-11-28T09:00"),
     ],
 )
-def test_the_time_that_logs_begin_at(text: str, at: str) -> None:
+def test_since_accepts_spans_and_times(text: str, at: str) -> None:
     now = datetime.fromisoformat("2026-11-28T14:00").astimezone()
     assert moment(text, now) == datetime.fromisoformat(at).astimezone().timestamp()
 
@@ -255,7 +281,7 @@ def test_an_invalid_time_names_the_valid_ones(text: str, node: NodeFiles, capsys
 
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
-    assert "two nodes were named: maths and other" in capsys.readouterr().err
+    assert "two node names: maths and other; use only one" in capsys.readouterr().err
 
 
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:

@@ -245,3 +245,13 @@ def test_no_questions_without_a_terminal_or_with_flags(home: Path) -> None:
         rest_of(asked)
         asked.close()
         assert asked.exitstatus == Exit.DONE
+
+
+def test_a_profile_that_run_would_refuse_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["profiles", "new", "maths", "--from", "demo", "--task", "gsm8k"]) == Exit.CONFIGURATION
+    assert "the tiny model supports only the task spell_backward, not gsm8k" in capsys.readouterr().err
+    assert not (home / "profiles/maths.toml").exists()
+    write_profile(home, "maths", 'extends = "demo"\n[[tasks]]\nname = "gsm8k"\n')
+    for command in (["profiles", "validate", "maths"], ["doctor", "fit.profile", "-p", "maths"]):
+        assert cli.run(command) != Exit.DONE
+        assert "the tiny model supports only the task spell_backward" in capsys.readouterr().out

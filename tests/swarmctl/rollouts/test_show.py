@@ -89,7 +89,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
 
 
-def test_a_teachers_answer_that_was_cut_to_its_tags_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node("maths")) as written:
         asked = prompt("cc33" + "0" * 60)
         written.api(0, asked, [sent(0, "Sure! <answer>tac</answer>"), sent(1, "<answer>tac</answer>")], {})

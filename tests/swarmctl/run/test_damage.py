@@ -1,4 +1,4 @@
-"""Nodes with damaged files, or files from a newer version: what is wrong is said, and the suggested command helps."""
+"""Nodes with damaged or newer files: the error says what is wrong, and the suggested command works."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_the_suggested_command_leads_on(node: NodeFiles, damage: Callable[[NodeFiles], None]) -> None:
+def test_the_suggested_command_works(node: NodeFiles, damage: Callable[[NodeFiles], None]) -> None:
     damage(node)
     failed = run()
     assert failed.returncode in (Exit.CONFIGURATION, Exit.FAILED), failed.stderr
@@ -94,7 +94,7 @@ def test_the_suggested_command_leads_on(node: NodeFiles, damage: Callable[[NodeF
 
 
 def test_the_intact_checkpoint_is_used_even_if_the_journal_is_missing_a_step(node: NodeFiles) -> None:
-    """As after restoring an older copy of the journal."""
+    """The same happens after an older copy of the journal is restored."""
     newest = max(node.checkpoints.glob("0*"))
     (newest / "trainer.pt").write_bytes(b"")
     with closing(sqlite3.connect(node.journal)) as db, db:

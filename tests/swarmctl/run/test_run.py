@@ -116,6 +116,23 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     assert "Changed: train.beta 0.5 → 0.25" in third.stderr
 
 
+@pytest.mark.slow
+def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -> None:
+    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    assert stand_in("run", "-p", "mine", "--rounds", "2").returncode == Exit.DONE
+    log = read(home / "nodes/mine/events.jsonl")
+    paid = ("--offload", "groq", "--no-input")  # neither its key nor its cost is asked for
+    again = stand_in("run", "--node", "mine", "--json", *paid)
+    assert again.returncode == Exit.DONE
+    assert again.stderr.startswith("Node mine is already done, so nothing was started. Done after 2 rounds.")
+    assert json.loads(again.stdout)["rounds"] == 2
+    assert read(home / "nodes/mine/events.jsonl") == log
+    assert "is done, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
+    more = stand_in(*next_command(again.stderr))
+    assert "Done after 4 rounds" in more.stderr
+    assert "would do nothing" not in stand_in("run", "--node", "mine", "--rounds", "5", "--dry-run").stdout
+
+
 @pytest.mark.parametrize("act", ["refused", "killed"])
 def test_a_run_that_cannot_start_deletes_nothing_of_the_last(act: str, stand_in: Cli, home: Path) -> None:
     assert stand_in("run", "-p", "demo", "--rounds", "2").returncode == 0
@@ -184,7 +201,7 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     ("act", "code", "told"),
     [("run", Exit.DONE, "Done after 2 rounds"), ("limit", Exit.LIMIT, "Limit reached"), ("error", 1, "too large")],
 )
-def test_how_a_run_ended_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
+def test_the_outcome_of_a_run_does_not_depend_on_the_log(stand_in: Cli, act: str, code: int, told: str) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", act=act, STAND_IN_NO_LOG="1")
     assert done.returncode == code
     assert told in done.stderr
@@ -200,7 +217,7 @@ def truncate(log: Path) -> None:
 
 
 @pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
-def test_a_run_outlives_the_rotation_of_its_log(
+def test_a_run_continues_when_its_log_is_rotated(
     started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
 ) -> None:
     process = started("run")
@@ -252,7 +269,7 @@ def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 7  # without it, the trainer is killed after 8 s
     assert process.returncode == 130
     assert "Saved: every finished round." in err
 
@@ -281,8 +298,8 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
-def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.Popen[str]]) -> None:
-    """A shell ignores SIGINT in the jobs that a script starts in the background."""
+def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+    """If a script starts a job in the background, the shell makes it ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = started("run")  # inherits it
@@ -294,6 +311,58 @@ def test_a_background_job_says_how_to_stop_it(started: Callable[..., subprocess.
     subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
     assert process.wait(20) == Exit.DONE
     assert "Stopped after" in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_stop_waits_until_nodes_have_saved_and_stopped(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
+) -> None:
+    assert stand_in("stop").stdout == "No node is running.\n"
+    assert stand_in("stop", "--json").stdout == '{"schema": 1, "nodes": []}\n'
+    process = started("run")
+    done = stand_in("stop", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    (row,) = json.loads(done.stdout)["nodes"]
+    record = json.loads(files_of("demo").run.read_text())["stop"]
+    assert (row["node"], row["was_running"], row["round"]) == ("demo", True, record["round"])
+    process.communicate(timeout=20)
+    assert process.returncode == Exit.DONE
+    assert stand_in("stop", "demo").stdout == "Node demo is not running.\n"
+    assert json.loads(stand_in("stop", "demo", "--json").stdout)["nodes"][0]["was_running"] is False
+
+
+@pytest.mark.slow
+def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
+    process.communicate(timeout=20)
+    both = stand_in("stop", "demo", "--all")
+    assert both.returncode == Exit.USAGE
+    assert stand_in("stop", "dmo").stderr.startswith("error: unknown node 'dmo'; did you mean demo?")
+
+
+@pytest.mark.slow
+def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli
+) -> None:
+    process = started("run")
+    lock = files_of("demo").lock
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # as if the pid had been given to this process
+    assert stand_in("stop").returncode == Exit.DONE  # it stopped the trainer
+    process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started("run")
+    files_of("demo").lock.write_text(json.dumps({"pid": os.getpid(), "trainer": os.getpid(), "since": "now"}))
+    refused = stand_in("stop", "demo")
+    assert "does not name its process" in refused.stderr
+    assert refused.returncode == Exit.CONFIGURATION
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=20)
 
 
 @pytest.mark.slow
@@ -344,8 +413,10 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subproc
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert "node demo is already running (pid " in refused.stderr
-    assert refused.stderr.rstrip().endswith("run --profile demo --node demo-2")
-    assert stand_in("run", "-p", "demo", "--dry-run").returncode == Exit.CONFIGURATION
+    assert refused.stderr.rstrip().endswith("swarmctl status demo")
+    planned = stand_in("run", "-p", "demo", "--dry-run")
+    assert planned.returncode == Exit.DONE
+    assert planned.stdout.startswith("node      demo (is running): ")
     process.terminate()
     process.communicate(timeout=20)
 
@@ -454,7 +525,7 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--dry-run", act="error")
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("error: no such device\n  try: ")
-    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu"]
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu", "--dry-run"]
     assert done.stdout == ""
 
 

@@ -45,7 +45,7 @@ def test_precedence_of_flags_environment_profile_base_and_defaults(home: Path) -
 NO_CLIP = "is no longer a setting: each rollout is used for one optimizer step"
 
 
-def test_a_setting_without_effect_is_refused_where_it_is_set(home: Path) -> None:
+def test_a_retired_setting_is_refused(home: Path) -> None:
     write_profile(home, "old", "[train]\nepsilon = 0.1\n")
     with pytest.raises(ConfigurationError, match=f"old.toml: train.epsilon {NO_CLIP}"):
         resolved("old")
@@ -56,13 +56,13 @@ def test_a_setting_without_effect_is_refused_where_it_is_set(home: Path) -> None
     assert caught.value.next == "unset SWARMCTL_TRAIN__EPSILON_HIGH"
 
 
-def test_the_former_default_of_a_setting_without_effect_is_ignored(home: Path) -> None:
+def test_the_former_default_of_a_retired_setting_is_ignored(home: Path) -> None:
     write_profile(home, "old", "[train]\nepsilon = 0.2\nepsilon_high = 0.28\ndelta = 4.0\nbeta = 0.5\n")
     assert resolved("old", "train.delta=4").config.train.beta == 0.5
 
 
 @pytest.mark.parametrize("overrides", [{"train.epsilon": 0.1}, {"train": {"epsilon": 0.1, "beta": 0.5}}])
-def test_a_node_whose_last_run_set_such_a_setting_resumes_and_says_so(home: Path, overrides: dict[str, Any]) -> None:
+def test_a_node_whose_last_run_set_a_retired_setting_resumes(home: Path, overrides: dict[str, Any]) -> None:
     files = files_of("old")
     files.root.mkdir(parents=True)
     before = {"train": {"epsilon": 0.1, "delta": 4.0}}

@@ -1,4 +1,4 @@
-"""``--task`` as text of the setting."""
+"""How ``--task`` becomes the setting ``tasks``."""
 
 from __future__ import annotations
 

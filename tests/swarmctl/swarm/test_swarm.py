@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 import textwrap
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.swarm.charter import Charter
@@ -25,6 +27,7 @@ from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import swarm as membership
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
+from swarmctl.run import trainer_process
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import Cli, write_profile
 from tests.support.doctor import make
@@ -74,7 +77,7 @@ def invitation(stdout: str) -> str:
     *words, join, text = pasted(stdout)
     assert join == "--join"
     assert words[:1] == ["run"]
-    assert words[1::2] in ([], ["--profile"])
+    assert words[1::2] in ([], ["--profile"], ["--node"], ["--profile", "--node"])
     return text
 
 
@@ -165,7 +168,7 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     assert made(home, "alone-2")["swarm"] is not None
 
 
-def test_the_command_to_join_names_a_builtin_profile_only(here: Cli, home: Path) -> None:
+def test_the_command_to_join_names_a_builtin_profile(here: Cli, home: Path) -> None:
     new = pasted(here("swarm", "new", "tiny", "-p", "demo").stdout)
     assert new[:-1] == ["run", "--profile", "demo", "--join"]
     invited = json.loads(here("swarm", "invite", "--json").stdout)
@@ -175,9 +178,53 @@ def test_the_command_to_join_names_a_builtin_profile_only(here: Cli, home: Path)
     assert done.returncode == Exit.DONE, done.stderr
     assert request(home, "two")["config"]["model"]["name"] == "tiny"
     assert here("run", "--node", "tiny", "-p", "default").returncode == Exit.DONE
-    assert pasted(here("swarm", "invite", "--node", "tiny").stdout) == ["run", "--join", new[-1]]
+    assert pasted(here("swarm", "invite", "--node", "tiny").stdout) == new  # the user's default extends it
     write_profile(home, "cpu", SMALL)  # the user's own, which hides the built-in one
-    assert pasted(here("swarm", "new", "own", "-p", "cpu").stdout)[:2] == ["run", "--join"]
+    assert pasted(here("swarm", "new", "own", "-p", "cpu").stdout)[:-1] == new[:-1]
+    (home / "profiles/cpu.toml").write_text("[game]\nrounds = 1\n[[tasks]]\nname = 'chain_sum'\n")
+    assert pasted(here("swarm", "invite", "--node", "own").stdout)[:2] == ["run", "--join"]
+    (home / "profiles/cpu.toml").unlink()
+    assert pasted(here("swarm", "invite", "--node", "own").stdout)[:4] == ["run", "--profile", "cpu", "--join"]
+
+
+def test_a_swarm_on_one_machine_is_joined_with_the_file_of_its_profile(here: Cli, home: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "trio.toml"
+    profile.write_text(SMALL + "[swarm]\nloopback = true\n")
+    created = here("swarm", "new", "trio", "--profile", str(profile))
+    join = pasted(created.stdout)
+    assert join[:-1] == ["run", "--profile", str(profile), "--node", "trio-2", "--join"]
+    assert "swarm.loopback=false" in created.stderr
+    assert "Once it is running, other nodes on this machine can join with:" in created.stderr
+    invited = here("swarm", "invite")
+    assert pasted(invited.stdout) == join
+    assert "Other nodes on this machine can join swarm trio with:" in invited.stderr
+    done = here(*join)
+    assert done.returncode == Exit.DONE, done.stderr
+    assert request(home, "trio-2")["config"]["model"]["name"] == "tiny"
+
+
+def test_a_node_that_no_one_named_gets_the_swarms_name(here: Cli, home: Path, tea: str) -> None:
+    assert here("run", "--node", "tea").returncode == Exit.DONE
+    (home / "nodes/tea").rename(home / "nodes/founder")  # as on another machine, but with the charter at hand
+    assert here("run", "--join", tea).returncode == Exit.DONE
+    assert made(home, "tea")["swarm"] == parse(tea).charter
+    assert not (home / "nodes/default").exists()
+    assert here("run", "--join", tea, "--node", "default").returncode == Exit.DONE
+    log = home / "nodes/tea/trainer.log"
+    before = log.stat().st_mtime_ns
+    assert "default" in here("run", "--join", tea, "--dry-run").stdout  # already in the swarm
+    assert log.stat().st_mtime_ns == before
+
+
+def test_a_retry_does_not_name_a_node_before_its_swarm_is_known(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(*_: object) -> bytes:
+        raise SwarmError("no peer answered")
+
+    monkeypatch.setattr(trainer_process, "fetch_charter", no_answer)
+    line = f"swarm1:{'0f' * 32}@/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    failed = here("run", "--join", line)
+    assert failed.returncode == Exit.CONFIGURATION
+    assert advice(failed.stderr) == ["run", "--profile", "default", "--join", line]
 
 
 def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:
@@ -423,11 +470,15 @@ def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, P
 
 def test_a_charter_is_fetched_checked_and_saved(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
+    shutil.rmtree(home / "nodes/tea")
     done = here("run", "--join", str(line), "--node", "two", STAND_IN_CHARTER=str(served))
     assert done.returncode == Exit.DONE, done.stderr
     assert "Fetching the charter of swarm" in done.stderr
     assert (home / "nodes/two/charter").read_bytes() == served.read_bytes()
     assert "Fetching the charter" not in here("run", "--node", "two").stderr
+    (home / "nodes/two/charter").unlink()
+    unnamed = here("run", "--join", str(line), "--rounds", "1", STAND_IN_CHARTER=str(served))
+    assert "Node tea (new)" in unnamed.stderr
 
 
 def test_a_forged_charter_is_refused_before_anything_is_created(

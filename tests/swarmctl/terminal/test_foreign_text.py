@@ -1,4 +1,4 @@
-"""Text of others planted wherever swarmctl shows some: no printed line may begin with it."""
+"""External text is planted wherever swarmctl shows any. No printed line may begin with it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_errors_of_batches() -> None:
     assert_harmless(warned(failure.detail))
 
 
-def test_the_model_that_a_service_says_it_is() -> None:
+def test_the_model_name_in_a_services_answer() -> None:
     said: list[str] = []
     client: Any = SimpleNamespace(alike=0, _warn=lambda _service, _code, text: said.append(text))
     asked: Any = SimpleNamespace(endpoint=SimpleNamespace(model="mine"))
@@ -80,7 +80,7 @@ def test_the_model_that_a_service_says_it_is() -> None:
     assert_harmless(warned(said[0]))
 
 
-def test_the_models_that_a_service_lists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_names_in_a_services_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with service() as server:
         server.act = json.dumps({"data": [{"id": EVIL}]})
         monkeypatch.setattr("sys.stdin", io.StringIO("sk-0123456789abcdef\n"))
@@ -160,14 +160,14 @@ def test_defects(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert_harmless(capsys.readouterr().err)
 
 
-def test_an_error_that_forgets_to_quote_is_still_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_with_unquoted_external_text_is_still_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(NodeError(EVIL, next=f"swarmctl run --model {shlex.quote(EVIL)}"), as_json=False)
     first, second = capsys.readouterr().err.splitlines()
     assert (first.startswith("error: quite"), second.startswith("  try: ")) == (True, True)
 
 
 @pytest.mark.parametrize("columns", range(20, 60))
-def test_no_wrapped_line_looks_like_ours(columns: int) -> None:
+def test_no_wrapped_line_looks_like_a_line_from_swarmctl(columns: int) -> None:
     lines = safe_text.folded(f"warning: the service said {EVIL}, error: {EVIL}", columns)
     assert not [line for line in lines[1:] if line.startswith(("try:", "error:", "warning:"))]
 

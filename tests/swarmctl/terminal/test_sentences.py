@@ -1,35 +1,34 @@
-"""Numbers formatted for people."""
+"""Sentences about a run's events."""
 
 from __future__ import annotations
 
 import pytest
 
-from swarmctl.terminal.sentences import dollars
+from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.sentences import drop, evaluation, spending
 
 
 @pytest.mark.parametrize(
-    ("usd", "text"),
-    [
-        (0.0, "0 USD"),
-        (2, "2.00 USD"),
-        (2.5, "2.50 USD"),
-        (1.239, "1.24 USD"),
-        (0.999, "1.00 USD"),
-        (1234.5, "1,234.50 USD"),
-        (-0.05, "-0.05 USD"),
-        (0.1, "0.10 USD"),
-        (0.1234, "0.12 USD"),
-        (0.05, "0.05 USD"),
-        (0.0999, "0.10 USD"),
-        (0.01, "0.01 USD"),
-        (0.0123, "0.012 USD"),
-        (0.00999, "0.01 USD"),
-        (0.003, "0.003 USD"),
-        (0.0000041, "0.0000041 USD"),
-        (0.0000000049, "0.000000005 USD"),
-        (1e-9, "0.000000001 USD"),
-        (1e-12, "under 0.000000001 USD"),
-    ],
+    ("before", "after", "questions", "said"),
+    [(0.41, 0.27, 200, True), (0.41, 0.35, 200, False), (0.41, 0.27, 20, False), (0.27, 0.41, 200, False)],
 )
-def test_dollars_have_cents_or_two_significant_digits(usd: float, text: str) -> None:
-    assert dollars(usd) == text
+def test_only_a_drop_beyond_chance_is_reported(before: float, after: float, questions: int, said: bool) -> None:
+    progress = RunView(accuracy={0: before, 30: after}, questions=questions)
+    assert bool(drop(progress)) == said
+    event = {"accuracy": after, "questions": questions, "round": 30}
+    assert evaluation(event, progress).endswith("worse by more than chance explains.") == said
+
+
+def test_a_drop_names_the_settings_that_help() -> None:
+    progress = RunView(accuracy={0: 0.41, 30: 0.27}, questions=200)
+    assert "train.learning_rate" in str(drop(progress))
+    progress.apply({"event": "step", "step": 1, "source": "teacher", "rows": 3})
+    assert "(41 % → 27 %)" in str(drop(progress))
+    assert "offload.share" in str(drop(progress))
+
+
+def test_reserves_are_not_shown_as_spent() -> None:
+    progress = RunView(usd_total=0.44, usd_reserved=2.29, usd_cap=0.001)
+    assert spending(progress) == "0.44 of 0.001 USD + 2.29 USD reserved"
+    progress.apply({"event": "stop", "reason": "done"})
+    assert spending(progress) == "0.44 of 0.001 USD"

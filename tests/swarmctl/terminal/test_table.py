@@ -57,8 +57,15 @@ def test_pipe_gets_untruncated_lines_and_narrow_terminal_gets_lists() -> None:
     assert shown(wide, ["a", "b"], columns=40, terminal=False).splitlines()[1] == "x" * 30 + "  " + "y" * 30
     assert shown(wide, ["a", "b"], columns=40) == f"  a {'x' * 30}\n  b {'y' * 30}\n\n"
     assert shown(wide, ["a", "b"], columns=80).splitlines()[1] == "x" * 30 + "  " + "y" * 30
-    # Without headings, a list would mean nothing: the terminal wraps the line, so a copy of it is complete.
-    assert shown(wide, [], columns=40) == "x" * 30 + "  " + "y" * 30 + "\n"
+    assert shown([["x", "-"]], ["a", "b"], columns=40) == "a  b\nx  -\n"
+
+
+def test_without_headings_the_last_column_or_the_row_is_wrapped_between_words() -> None:
+    words = [["name", "one two three four five six seven eight nine"]]
+    assert shown(words, [], columns=40) == "name  one two three four five six seven\n      eight nine\n"
+    assert shown(words, [], columns=40, terminal=False) == "name  one two three four five six seven eight nine\n"
+    wide = [["x" * 30, "y" * 30]]
+    assert shown(wide, [], columns=40) == "x" * 30 + "\n    " + "y" * 30 + "\n"
 
 
 @pytest.mark.parametrize(

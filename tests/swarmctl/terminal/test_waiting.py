@@ -1,4 +1,4 @@
-"""Signs of life while a program is silent."""
+"""Lines that a silent program prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swarmctl.terminal.waiting import interval, waiting
 from tests.support.waiting import until
 
 
-def test_a_line_is_written_again_and_again_until_the_work_ends() -> None:
+def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
     lines: list[str] = []
     with waiting(lines.append, "checking the device", 0.01):
         until(lambda: len(lines) >= 3)
@@ -55,7 +55,7 @@ DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallbac
     ],
 )
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_silent_run_says_what_it_is_doing(
+def test_a_silent_run_prints_what_it_is_doing(
     events: list[dict[str, Any]], told: str, quiet: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
+from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.api import service as api_service
@@ -21,7 +22,6 @@ from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.http_client import Unanswered, timed_out
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
-from swarmctl.terminal.sentences import dollars
 
 if TYPE_CHECKING:
     from hivemind_exp.offload.api.chat import ChatAnswer
@@ -147,7 +147,7 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
         for name, cap, since in (("usd", caps.usd, 0.0), ("usd_per_day", caps.usd_per_day, today)):
             used = float(ledger.execute(query, (since,)).fetchone()[0])
             if isinstance(cap, float) and used + usd > cap:
-                return skipped(f"not sent: {dollars(used)} of the {cap:.2f} USD cap (offload.limits.{name}) are used")
+                return skipped(f"not sent: {dollars(used)} of the {dollars(cap)} cap (offload.limits.{name}) are used")
     return None
 
 
@@ -160,7 +160,8 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
     row = Provider(endpoint.name, endpoint.base_url)
     thinks = reasons(context.config, endpoint)
     style = dialect.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
-    cost = f"this may have cost {'an unknown amount' if most is None else f'up to {dollars(most)}'}"
+    bill = "an unknown amount" if most is None else f"up to {dollars(most)}"
+    cost = "" if most == 0 else f"; this may have cost {bill}"
     again = context.again("api", "--deep")
     for _ in range(_TRIES):
         content = json.dumps(dialect.body(endpoint, style, TEST_MESSAGES, 1, sampling, 0)).encode()
@@ -174,12 +175,14 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 return _told(service, context, answer, raw.seconds, style)
             raise faults.refusal(raw.status, raw.body, raw.headers)
         except Unanswered as error:
-            return (unknown if timed_out(error) else service.trouble)(f"no response: {error}; {cost}")
+            said = str(error)
+            text = said if said.startswith("no response") else f"no response: {said}"
+            return (unknown if timed_out(error) else service.trouble)(text + cost)
         except faults.RequestFailed as fault:
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
             verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
-            return verdict(_hidden(service, context, fault.detail) + (f"; {cost}" if fault.billed else ""), again)
+            return verdict(_hidden(service, context, fault.detail) + (cost if fault.billed else ""), again)
     return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 
 

@@ -256,7 +256,8 @@ def model(service: ApiService, context: Context) -> Finding:
     if not {wanted, wanted.removeprefix("models/"), f"{wanted}:latest"}.isdisjoint(plain):
         return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
-    text = f"{wanted} is not among the {len(names):,} listed models" + (f"; {near[0]} is" if near else "")
+    guess = f". Did you mean {near[0]}?" if near else ""
+    text = f"{service.endpoint.name} does not list the model {wanted}; it lists {len(names):,} others{guess}"
     remedy = service.command(FETCH) or (
         service.with_model(context, near[0]) if near else f"swarmctl models {service.endpoint.name}"
     )

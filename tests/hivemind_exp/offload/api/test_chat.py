@@ -47,7 +47,7 @@ def test_requests_to_plain_and_reasoning_models() -> None:
     for name, model in (("openai", "gpt-6-luna"), ("deepseek", "deepseek-flash"), ("cerebras", "qwen-3.8-27b")):
         thinking = asked(name, model)
         limit = thinking.get("max_completion_tokens", thinking.get("max_tokens"))
-        # What the user set is sent; a service that does not take it says so, and the request is repeated without it.
+        # The user's parameters are sent. If a service rejects one, the request is repeated without it.
         assert (limit, thinking["reasoning_effort"], thinking["temperature"]) == (1100, "low", 0.7)
 
 
@@ -89,7 +89,7 @@ def test_a_small_context_limits_completions(message: str, longest: int | None) -
     assert later.longest is None, "one long prompt must not shorten all completions"
 
 
-def test_instructions_move_to_the_users_message_if_a_model_has_no_system_role() -> None:
+def test_instructions_move_into_the_users_message_if_a_model_has_no_system_role() -> None:
     chat = PROVIDERS["vllm"].chat
     assert chat is not None
     style = RequestDialect("max_tokens", supports_n=False)
@@ -100,7 +100,7 @@ def test_instructions_move_to_the_users_message_if_a_model_has_no_system_role() 
     assert asked["messages"] == [{"role": "user", "content": "Answer.\n\nWhat?"}]
 
 
-def test_flex_is_requested_where_the_service_has_it() -> None:
+def test_flex_is_requested_if_the_service_has_it() -> None:
     flex = replace(SAMPLING, service_tier="flex")
     for name, tier in (("openai", "flex"), ("gemini", "flex"), ("groq", None)):
         chat = PROVIDERS[name].chat
@@ -125,7 +125,7 @@ def test_error_messages_adapt_parameters_only_once(message: str, changed: bool) 
     assert style.adapt(message) is False
 
 
-def test_only_rows_of_the_own_policy_ask_for_the_plain_distribution() -> None:
+def test_only_requests_to_the_own_policy_turn_off_sampling_defaults() -> None:
     box = {"base_url": "http://box/v1", "model": "m", "free": True}
 
     def sent(kind: str) -> dict[str, Any]:

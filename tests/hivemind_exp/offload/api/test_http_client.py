@@ -1,4 +1,4 @@
-"""Responses without end, or that decompress to far more than was sent: only a bounded part is read."""
+"""Endless responses, and those that decompress to far more than was sent: only a limited part is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIB = 2**20
 LIMIT = 2 * MIB
 """Largest answer in these tests, in bytes."""
 OFFERED = 192 * MIB
-"""What the server sends if nobody stops it, in bytes after decompression."""
+"""Bytes that the server sends until the client stops it, after decompression."""
 
 
 class Endless(ThreadingHTTPServer):
@@ -82,7 +82,7 @@ def server() -> Iterator[Endless]:
 
 
 def failure(server: Endless, do: Callable[[ChatClient], Any]) -> tuple[RequestFailed, int]:
-    """Return why a request failed, and the most bytes of memory that it took."""
+    """Return why a request failed, and its peak memory in bytes."""
 
     async def fail() -> RequestFailed:
         row = PROVIDERS["vllm"].chat
@@ -114,7 +114,7 @@ def look(client: ChatClient) -> Any:
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate", "raw"])
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 429, 503])
 @pytest.mark.parametrize("do", [ask, look])
-def test_no_response_is_read_without_bound(
+def test_only_a_limited_part_of_a_response_is_read(
     server: Endless, monkeypatch: pytest.MonkeyPatch, status: int, coding: str, do: Callable[[ChatClient], Any]
 ) -> None:
     monkeypatch.setattr(chat, "LARGEST_ANSWER", LIMIT)
@@ -130,14 +130,14 @@ def test_no_response_is_read_without_bound(
         assert ("aaaa" in failed.detail) == (status != 302)
 
 
-def test_a_body_that_ends_with_the_connection(server: Endless) -> None:
+def test_the_status_is_kept_if_the_connection_closes_during_the_body(server: Endless) -> None:
     server.status, server.chunked = 429, False
     failed, memory = failure(server, ask)
     assert failed.detail.startswith("HTTP 429: ")
     assert (memory < 16 * MIB, server.sent < OFFERED // 2) == (True, True)
 
 
-def test_an_error_that_cannot_be_decompressed_still_has_its_status(
+def test_the_status_is_kept_if_the_body_cannot_be_decompressed(
     server: Endless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Endless, "parts", lambda _: iter([b"not gzip"]))

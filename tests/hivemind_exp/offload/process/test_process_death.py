@@ -49,7 +49,7 @@ def test_kill_9_of_the_process_at_many_moments_requests_nothing_twice(
                     pid, wanted = rig.pid, len(rig.texts()) + chance.randrange(1, 6)
                     until(lambda: len(rig.texts()) >= min(wanted, 10 * rounds))  # noqa: B023 - called at once
                     if len(rig.texts()) == 10 * rounds:
-                        return  # a slow machine let everything finish before this kill
+                        return  # on a slow machine, everything may finish before this kill
                     time.sleep(chance.uniform(0, 0.04))
                     os.kill(pid, signal.SIGKILL)
                     until(lambda: rig.offload.pid != pid)  # noqa: B023

@@ -23,7 +23,7 @@ class Somewhere:
     asked: list[str] = field(default_factory=list)
     broken: bool = False
     frozen: bool = False
-    """Whether transfers begin and do not end."""
+    """Whether transfers begin but never end."""
     answers: bool = True
     """Whether peers answer pings."""
 
@@ -87,8 +87,8 @@ def test_neighbors_are_asked_before_a_crowd_of_new_peers(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_only_a_peer_that_was_gone_is_asked_again_at_once(answers: bool) -> None:
-    """A frozen peer is asked again when it answers; one that answers, but does not serve, only after a pause."""
+def test_only_a_peer_that_was_gone_is_asked_again_without_a_pause(answers: bool) -> None:
+    """A frozen peer is asked again when it answers. A peer that answers but serves nothing is asked after a pause."""
     place, inbox = Somewhere({"friend"}, frozen=True, answers=answers), BundleInbox(lambda _: True)
 
     async def live() -> None:

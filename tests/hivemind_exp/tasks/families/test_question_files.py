@@ -1,4 +1,4 @@
-"""Files of questions as people have them."""
+"""Question files in common formats."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
         ({"messages": turns("Be brief.", "q", "7")}, "Be brief.\n\nq", "7"),
     ],
 )
-def test_usual_fields_and_answers_are_understood(
-    record: dict[str, Any], question: str, answer: str, tmp_path: Path
-) -> None:
+def test_common_fields_and_answers_are_read(record: dict[str, Any], question: str, answer: str, tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text(json.dumps(record) + "\n")
     assert read_questions(file) == [FixedQuestion(question, answer)]
@@ -126,7 +124,7 @@ def test_a_damaged_file_is_refused_with_its_row(name: str, tmp_path: Path) -> No
     assert caught.value.next == f"ls -l {tmp_path}" if name.endswith("parquet") else f"ls -l {file}"
 
 
-def test_a_file_whose_name_is_no_path_suggests_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_given_as_a_task_is_answered_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("questions").mkdir()
     with pytest.raises(TaskError, match=r"write \./questions") as caught:
@@ -134,7 +132,7 @@ def test_a_file_whose_name_is_no_path_suggests_one(tmp_path: Path, monkeypatch: 
     assert caught.value.next == "swarmctl run --task ./questions"
 
 
-def test_accents_have_two_spellings() -> None:
+def test_both_encodings_of_an_accent_are_equal() -> None:
     task = build(TaskSpec("jsonl", "", "jsonl"))
     assert task.score("cafe\u0301", {"answer": "caf\u00e9"}) == 1.0
     assert task.score("cafe", {"answer": "caf\u00e9"}) == 0.0
@@ -147,7 +145,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_any_json_is_understood_or_refused(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     file = tmp_path_factory.getbasetemp() / "any.jsonl"
     file.write_text(json.dumps(value), encoding="utf-8")
     with contextlib.suppress(TaskError):

@@ -87,11 +87,11 @@ THOUGHT = ("think", "answer")
         ("", None),
     ],
 )
-def test_the_strict_part_is_the_last_pair_of_each_tag(completion: str, part: str | None) -> None:
+def test_the_strict_part_contains_the_last_pair_of_each_tag(completion: str, part: str | None) -> None:
     assert strict_part(completion, THOUGHT) == part
 
 
-def test_only_a_missing_opening_think_is_completed() -> None:
+def test_only_a_missing_opening_think_tag_is_added() -> None:
     assert strict_part("Hm. <answer>7</answer>!", ["answer"]) == "<answer>7</answer>"
     assert strict_part("7</answer>", ["answer"]) is None
     names = ("compare", "explain", "identify")

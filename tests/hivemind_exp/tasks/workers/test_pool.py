@@ -119,7 +119,7 @@ def test_workers_killed_while_they_start_do_not_end_the_node() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_never_starts_ends_the_node_with_the_reason() -> None:
+def test_a_worker_that_never_starts_stops_the_node_with_the_reason() -> None:
     pool = Pool([TaskSpec("evil", evil.MODULE, "evil", params={"exits": True})], verifiers=1)
     with pytest.raises(WorkerFailed, match="exit code 7"):
         pool.verify([(0, "nothing", {})])
@@ -127,7 +127,7 @@ def test_a_worker_that_never_starts_ends_the_node_with_the_reason() -> None:
 
 
 @pytest.mark.slow
-def test_what_loses_several_workers_is_left_unjudged_and_reported() -> None:
+def test_a_job_that_loses_several_workers_is_left_unjudged_and_reported() -> None:
     told: list[tuple[int, int]] = []
     pool = Pool([EVIL], verifiers=1, report=lambda *counts: told.append(counts))
     assert deeds(pool, "nothing", "crash", "nothing", "busy") == [1.0, UNJUDGED, 1.0, TOO_SLOW]

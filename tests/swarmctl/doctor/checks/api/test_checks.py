@@ -130,7 +130,7 @@ def test_unlisted_model_is_a_warning(home: Path) -> None:
         profile(home, server.base_url)
         found = look()["box.model"]
         assert found.status is Status.WARNING
-        assert found.text == "test-model is not among the 2 listed models; test-modell is"
+        assert found.text == "box does not list the model test-model; it lists 2 others. Did you mean test-modell?"
         assert "--set offload.model=test-modell" in (found.remedy or "")
         server.set(models=("models/test-model",))
         assert look()["box.model"].status is Status.OK
@@ -275,7 +275,8 @@ def test_inconsistent_settings_and_unknown_prices_fail(home: Path) -> None:
     )
     found = look(offline=True, deep=True)["box.price"]
     assert (found.status, "the price of box:m is unknown" in found.text) == (Status.FAILED, True)
-    assert "offload.prices.box" in (found.remedy or "")
+    assert "offload.prices.box" in found.text
+    assert (found.remedy or "").endswith("--set providers.box.free=true")
     write_profile(home, "offloaded", 'extends = "demo"\n[offload]\nprovider = "opnai"\n')
     found = look(offline=True)["settings"]
     assert (found.status, "did you mean openai?" in found.text) == (Status.FAILED, True)
@@ -290,8 +291,7 @@ def test_advice_keeps_the_profile_and_node(home: Path, capsys: pytest.CaptureFix
     assert cli.run(["doctor", "api", "--offline", "-p", str(path), "--node", "n", "--json"]) == Exit.CHECK_FAILED
     remedies = {row["name"]: row["remedy"] for row in json.loads(capsys.readouterr().out)["checks"]}
     assert remedies["box.price"].endswith(
-        f"swarmctl run --profile {path} --node n --offload box:teach --set offload.prices.box.input=0.15 "
-        "--set offload.prices.box.output=0.60"
+        f"swarmctl run --profile {path} --node n --offload box:teach --set providers.box.free=true"
     )
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import LimitsConfig
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from swarmctl import cli
 from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Finding, Status
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
-from swarmctl.terminal.sentences import dollars
 from tests.support.doctor import make
 from tests.support.doctor_api import KEY, give_key, look, profile
 from tests.support.fake_api.server import ApiServer, api_server
@@ -140,7 +140,7 @@ def test_an_answer_without_a_usable_text_fails(
     assert told in finding.text
 
 
-def test_a_model_that_reasons_gets_room_and_an_answer_without_tags_is_a_warning(
+def test_a_model_that_reasons_gets_more_tokens_and_an_answer_without_tags_is_a_warning(
     home: Path, key_file: Callable[[str], None]
 ) -> None:
     with api_server(keys={KEY}, reasoning=1500) as server:

@@ -1,0 +1,118 @@
+"""``swarmctl stop``: ask running nodes to save and stop, and wait until they have."""
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hivemind_exp.errors import ConfigurationError, NodeError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import RunRecord, read_record
+from swarmctl.errors import UsageError
+from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.lookup import all_nodes, existing
+from swarmctl.paths import shown
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.json_file import read_json
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.sentences import several
+from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import interval, waiting
+
+
+def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
+    """Stop the named nodes, every running one, or without a name the only running one.
+
+    Raises UsageError if it is not clear which nodes are meant, NodeError if a node's process cannot be signaled.
+    """
+    chosen = _chosen(names, every=every)
+    running = [files for files in chosen if _ask_to_stop(files)]
+    say = Writer(sys.stderr)
+    for files in running:
+        with waiting(say, f"waiting for node {files.root.name} to save and stop", interval(sys.stderr)):
+            _wait(files)
+    rows = [_row(files, was_running=files in running) for files in chosen]
+    if as_json:
+        print_json(nodes=rows)
+        return
+    write = Writer(sys.stdout)
+    for row in rows:
+        write(_sentence(row))
+    if not rows:
+        write("No node is running.")
+
+
+def _chosen(names: Sequence[str], *, every: bool) -> list[NodeFiles]:
+    if names and every:
+        raise UsageError("name nodes or use --all, not both", next="swarmctl stop --help")
+    if names:
+        return [existing(name) for name in dict.fromkeys(names)]
+    running = [files for files in all_nodes() if locks.is_held(files.lock)]
+    if len(running) > 1 and not every:
+        found = ", ".join(files.root.name for files in running)
+        raise UsageError(f"{len(running)} nodes are running ({found}); name one, or use --all", next="swarmctl status")
+    return running
+
+
+def _ask_to_stop(files: NodeFiles) -> bool:
+    """Send SIGTERM to the node's supervisor, or else to its trainer; return whether the node was running.
+
+    A process is signaled only if it has the node's lock file open, so never one that has a dead holder's pid.
+    """
+    if not locks.is_held(files.lock):
+        return False
+    holder = read_json(files.lock) or {}
+    for pid in (holder.get("pid"), holder.get("trainer")):
+        try:
+            process = psutil.Process(pid) if isinstance(pid, int) else None
+            if process is not None and _has_open(process, files.lock):
+                process.send_signal(signal.SIGTERM)
+                return True
+        except psutil.NoSuchProcess:  # also if it is a zombie
+            continue
+        except psutil.AccessDenied as error:
+            name = files.root.name
+            raise NodeError(f"another user runs node {name} (pid {pid})", next=f"sudo kill {pid}") from error
+    if locks.is_held(files.lock):
+        raise ConfigurationError(
+            f"node {files.root.name} is running, but {shown(files.lock)} does not name its process",
+            next=f"fuser {files.lock}",
+        )
+    return True  # it has just ended
+
+
+def _has_open(process: psutil.Process, path: Path) -> bool:
+    return any(os.path.realpath(path) == os.path.realpath(found.path) for found in process.open_files())
+
+
+def _wait(files: NodeFiles) -> None:
+    """Return once no process has the node's lock."""
+    with suppress(FileNotFoundError), files.lock.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _row(files: NodeFiles, *, was_running: bool) -> dict[str, Any]:
+    ended = (read_record(files.run) or RunRecord()).stop or {}
+    saved = sorted(files.checkpoints.glob("[0-9]*"))
+    return {
+        "node": files.root.name,
+        "was_running": was_running,
+        "round": ended.get("round") if ended.get("round") is not None else rounds_finished(files),
+        "checkpoint": shown(saved[-1]) if saved else None,
+    }
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    node, rounds = row["node"], row["round"]
+    if not row["was_running"]:
+        return f"Node {node} is not running."
+    if not rounds:
+        return f"Stopped node {node}. Nothing to save: no round finished."
+    where = f", checkpoint {row['checkpoint']}" if row["checkpoint"] else ""
+    return f"Stopped node {node} after {several(rounds, 'round')}. Saved: the journal with every round{where}."

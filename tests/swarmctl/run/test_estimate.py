@@ -1,0 +1,125 @@
+"""The estimated cost of a round, before any request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.config import Config, LimitsConfig
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.prices import Usage
+from hivemind_exp.run_record import RunRecord, write_record
+from swarmctl.run import estimate as estimates
+from swarmctl.run.estimate import Estimate
+from swarmctl.run.offload_plan import banner, plan
+
+NEW = NodeFiles(Path("/nonexistent"))
+
+
+def estimate(config: Config) -> Estimate:
+    return estimates.estimate(config, NEW)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(1, 4), (8, 8), (64, 8)])
+def test_estimated_cost_of_a_round_matches_its_tokens(groups: int, size: int) -> None:
+    config = Config.model_validate(
+        {
+            "tasks": ["spell_backward"],
+            "game": {"groups": groups, "group_size": size},
+            "offload": {"provider": "openai", "model": "gpt-4o-mini"},
+        }
+    )
+    found = estimate(config)
+    assert found.usd == pytest.approx(found.prompt_tokens * 0.15e-6 + found.completion_tokens * 0.6e-6, rel=0.01)
+    assert found.usd < found.usd_at_most
+
+
+@pytest.mark.slow
+def test_estimate_counts_each_stage_with_its_quotations() -> None:
+    def cost(*stages: str) -> float:
+        return estimate(
+            Config.model_validate(
+                {
+                    "tasks": ["spell_backward"],
+                    "game": {"kind": "study-group"},
+                    "offload": {"provider": "openai", "model": "gpt-4o-mini", "stages": list(stages)},
+                }
+            )
+        ).usd_at_most
+
+    assert cost("answer") < cost("critique") < cost("resolve")
+    assert cost("answer", "critique", "resolve") == pytest.approx(sum(map(cost, ("answer", "critique", "resolve"))))
+
+
+def test_estimate_uses_the_teachers_own_limit_and_the_discounts() -> None:
+    def at_most(**offload: object) -> float:
+        settings = {"provider": "openai", "model": "gpt-6-luna", "reasoning_effort": "none"} | offload
+        small = {"max_completion_tokens": 128}
+        config = {"tasks": ["spell_backward"], "generation": small, "offload": settings}
+        return estimate(Config.model_validate(config)).usd_at_most
+
+    dollars = 64 * 1024 * 0.75e-6  # of 64 completions, at the highest tier
+    assert dollars < at_most() < 1.1 * dollars
+    assert at_most(max_tokens=128) < at_most() / 6
+    assert at_most(reasoning_effort=None) > 2.5 * at_most()
+    assert at_most(batch=True) == pytest.approx(at_most() / 2)
+    assert at_most(service_tier="flex") == at_most(), "a service may answer a request at its normal price"
+
+
+SMALL: dict[str, dict[str, object]] = {
+    "game": {"groups": 2, "group_size": 4, "rounds": 12},
+    "generation": {"max_completion_tokens": 16},
+    "offload": {"provider": "mybox", "rounds": "0-7", "prices": {"mybox": {"input": 1.0, "output": 4.0}}},
+    "providers": {"mybox": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}},
+}
+
+
+def small(**limits: object) -> Config:
+    offload = SMALL["offload"] | {"limits": limits}
+    return Config.model_validate({"tasks": ["spell_backward"], **SMALL, "offload": offload})
+
+
+def test_a_teachers_generous_limit_is_not_its_usual_length() -> None:
+    found = estimate(small())
+    assert found.completion_tokens == 8 * 16
+    assert found.usd_at_most > 8 * 1024 * 4e-6
+
+
+def used(files: NodeFiles, model: str, rounds: int, usage: Usage) -> None:
+    ledger = Ledger(files.ledger, LimitsConfig())
+    for round_ in range(-1, rounds):  # the test request does not count
+        key = RequestKey("mybox", model, round_, "answer", "q", 1)
+        ledger.settle(ledger.reserve(key, 0.01), usage if round_ >= 0 else Usage(1, 9000), 0.002)
+    ledger.keep(ledger.reserve(key, 0.01), "timed out")
+    ledger.close()
+
+
+def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: Path) -> None:
+    files, config = NodeFiles(tmp_path), small()
+    used(files, "other", 5, Usage(1, 1))
+    assert estimates.estimate(config, files) == estimate(config)
+    used(files, "m", 3, Usage(100, 20, cached=40))
+    found = estimates.estimate(config, files)
+    assert (found.measured_rounds, found.prompt_tokens, found.completion_tokens) == (3, 800, 160)
+    assert found.usd == pytest.approx(8 * (100e-6 + 20 * 4e-6))
+    assert found.usd_at_most == estimate(config).usd_at_most
+    text = banner(plan(config, files))[2]
+    assert "about 960 tokens, about 0.0014 USD (measured over 3 rounds, at most 0.03" in text
+    assert "All 8 rounds left: about 0.012 USD (at most 0.2" in text
+    write_record(files.run, RunRecord(begun=True, stop={"event": "stop", "reason": "limit", "round": 5}))
+    assert "All 3 rounds left: " in banner(plan(config, files))[2]
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"usd": 0.0002}, " The cap does not cover a round; 0.036 USD (--max-usd) would."),
+        ({"usd": 0.01}, " The cap may not cover a round; 0.036 USD (--max-usd) would."),
+        ({"usd_per_day": 0.01}, " The daily cap may not cover a round; 0.036 USD (offload.limits.usd_per_day) would."),
+        ({"usd": 1.0}, ""),
+    ],
+)
+def test_a_cap_below_the_most_that_a_round_can_cost_is_reported(limits: dict[str, object], text: str) -> None:
+    assert banner(plan(small(**limits), NEW))[2].partition("over all runs.")[2] == text

@@ -1,0 +1,66 @@
+"""The text at the end of a run that offloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmctl.nodes.directory import Node
+from swarmctl.nodes.lookup import files_of
+from swarmctl.run.summary import conclusion
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import Resolved, given, resolve
+from swarmctl.terminal.progress import RunView
+
+
+@pytest.fixture
+def resolved(home: Path) -> Resolved:
+    overrides = [given("--offload", "offload.provider", "groq"), given("--node", "node.name", "n")]
+    return resolve(profiles.read(profiles.find("cpu")), overrides, {})
+
+
+def lines(resolved: Resolved, after: float, *events: dict[str, Any]) -> list[str]:
+    progress = RunView(round=30, accuracy={0: 0.41, 30: after}, questions=200, usd_total=1.5)
+    for event in (*events, {"event": "stop", "reason": "done"}):
+        progress.apply(event)
+    return conclusion(Node(files_of("n"), -1, False, True), resolved, progress, 60.0, failed=False)
+
+
+def rollouts(source: str, number: int) -> dict[str, Any]:
+    return {"event": "rollouts", "round": 1, "source": source, "count": number}
+
+
+LEARNED = {"event": "step", "step": 1, "source": "teacher", "rows": 5}
+DOWN = {
+    "event": "warning",
+    "code": "provider_down",
+    "provider": "groq",
+    "message": "groq does not accept the key (HTTP 401); falling back to this machine",
+    "fallback": "local",
+}
+
+
+def test_a_run_without_any_answer_says_so_and_why(resolved: Resolved) -> None:
+    told = lines(resolved, 0.6, rollouts("policy", 960), DOWN)
+    at = told.index(
+        "The API generated no completion; this machine generated all 960. groq does not accept the key (HTTP 401)."
+    )
+    assert told[at + 1] == "Check the provider:"
+    assert told[at + 2].endswith("doctor api --node n")
+    assert not any("per point" in line for line in told), "the API taught nothing"
+
+
+def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
+    told = lines(resolved, 0.6, rollouts("policy", 25), rollouts("teacher", 75), LEARNED)
+    assert "The API generated 75 % of the completions, this machine 25 %." in told
+    assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
+    assert "The API generated 100 % of the completions." in lines(resolved, 0.6, rollouts("teacher", 75))
+
+
+@pytest.mark.parametrize("after", [0.45, 0.27])
+def test_a_gain_within_chance_has_no_price(resolved: Resolved, after: float) -> None:
+    told = lines(resolved, after, rollouts("teacher", 75), LEARNED)
+    assert "Spent over all runs: 1.50 USD." in told
+    assert any(line.startswith("warning: accuracy fell") for line in told) == (after < 0.41)

@@ -18,7 +18,7 @@ from hivemind_exp.events import NoteEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
-from hivemind_exp.swarm.dht.overlay import reap
+from hivemind_exp.swarm.dht.leftovers import reap
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread, no_charter
 from hivemind_exp.swarm.transfer.bundle_store import Received

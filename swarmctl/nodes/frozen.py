@@ -47,7 +47,7 @@ def frozen(supervisor: object, trainer: object) -> Iterator[tuple[int, str]]:
 def _processes(supervisor: object, trainer: object) -> Iterator[tuple[str, int, str]]:
     """Yield each process's name and id, and what its stop means."""
     if isinstance(supervisor, int):
-        yield "swarmctl", supervisor, "it shows nothing, but the trainer runs on"
+        yield "swarmctl", supervisor, "it shows nothing"
     if isinstance(trainer, int):
         yield "the trainer", trainer, "the node does nothing"
         for engine in _engines(trainer):

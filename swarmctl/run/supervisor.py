@@ -93,7 +93,7 @@ def supervise(
 ) -> TrainerExit:
     """Run ``node``'s trainer until it ends, with the keys that it needs.
 
-    However this function returns or raises, none of the trainer's processes is left running.
+    However this function returns or raises, none of the trainer's processes and sockets is left.
     """
     for event in past_evaluations(node.files):
         progress.apply(event)
@@ -119,6 +119,10 @@ def supervise(
             killed = _watch(process, signals, show, display, lambda: GRACE_S if progress.start else PROMISE_S)
         finally:
             trainer.end_session(process)
+            if config.swarm.charter is not None:  # a trainer that was killed leaves sockets
+                from hivemind_exp.swarm.dht.leftovers import reap
+
+                reap(node.files.key)
         show()
         record = read_record(node.files.run) or RunRecord()  # not the log, which may have been rotated or deleted
         for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import ipaddress
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from hivemind.dht import DHTID, DHTNode
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.storage import DictionaryDHTValue
@@ -39,6 +36,7 @@ from hivemind_exp.swarm.dht.guard import (
     StrictSerializer,
     place_of,
 )
+from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.membership_proof import MembershipProof
 
 REPLICAS = 5
@@ -336,31 +334,3 @@ class Overlay:
             yield reader, writer
         finally:
             writer.transport.abort()
-
-
-def socket_prefix(key: Path) -> str:
-    """Return the path prefix of the sockets between the node with this key file and its daemon."""
-    mark = hashlib.sha256(os.path.realpath(key).encode()).hexdigest()[:12]
-    return f"/tmp/hivemind-{mark}-"
-
-
-def reap(key: Path) -> list[str]:
-    """Kill the daemon of the node with this key file, and remove its sockets. Returns what was found, as display text.
-
-    Call this only while holding the node's lock, before its daemon has started or when it is no longer needed.
-    """
-    prefix = socket_prefix(key)
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            # Check the name first: reading the command lines of all processes would be slow.
-            if process.name() == "p2pd" and any(prefix in word for word in process.cmdline()):
-                process.kill()
-                process.wait(2)
-                found.append(f"a daemon (pid {process.pid})")
-    for socket in sorted(Path(prefix).parent.glob(f"{Path(prefix).name}*.sock")):
-        if socket.is_socket():
-            with contextlib.suppress(OSError):
-                socket.unlink()
-                found.append(f"its socket {socket.name}")
-    return found

@@ -184,6 +184,8 @@ class Attacked:
             )
         if node_lock.is_held(held):
             self.faults.append(f"{after}: the lock is still held")
+        if not after.startswith(Victim.CLI) and (sockets := self.swarm.left_sockets()):
+            self.faults.append(f"{after}: sockets are left: {sockets}")
 
     def _until(self, holds: Callable[[], object], fault: str) -> None:
         """Raises AssertionError with the node's output if a condition does not come true, or if the node ends."""
@@ -199,8 +201,6 @@ class Attacked:
         """Stop the node as a user does."""
         self.swarm.stop(self.node)
         self._check_gone("stopped")
-        if sockets := self.swarm.left_sockets():
-            self.faults.append(f"sockets are left: {sockets}")
 
     def compare(self) -> None:
         """Let the twin play as many rounds as the node has, and compare both."""

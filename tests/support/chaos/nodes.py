@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import psutil
 
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.dht.overlay import socket_prefix
+from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from tests.support.command_line import ROOT, SWARMCTL, write_profile

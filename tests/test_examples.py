@@ -59,7 +59,9 @@ def test_offload_to_your_server(home: Path, real_server: TransformersServer) -> 
     (home / "mine.toml").write_text(mine, encoding="utf-8")
     result = run("--profile", str(home / "mine.toml"), "--node", "offloaded")
     assert result["rounds"] == 2
-    assert result["rollouts"] == {"policy": 2 * 64, "teacher": 2 * 64}
+    # This server's model answers at random. After the first useless answers, it is not asked again.
+    assert result["rollouts"]["policy"] == 2 * 64
+    assert 0 < result["rollouts"]["teacher"] <= 2 * 64
 
 
 def spelled(messages: Messages, _index: int) -> str:
@@ -77,6 +79,8 @@ def test_a_server_that_reasons_is_learned_from(home: Path) -> None:
     lines = NodeFiles(home / "nodes/offloaded").events.read_text(encoding="utf-8").splitlines()
     steps = [event for line in lines if (event := json.loads(line))["event"] == "step"]
     assert {event["round"] for event in steps if event["source"] == "teacher" and event["rows"]} == {0, 1}
+    made = [event for line in lines if (event := json.loads(line))["event"] == "rollouts"]
+    assert sum(event["count"] for event in made if event["source"] == "teacher") == 2 * 64
 
 
 def test_the_first_of_three_nodes_does_not_finish_before_the_others_start() -> None:

@@ -69,10 +69,12 @@ def records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _parquet(path: Path) -> Iterable[tuple[int, Any]]:
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException, BufferReader, parquet
 
     try:
-        return enumerate(parquet.read_table(path).to_pylist(), 1)
+        # Without any thread: a confined worker cannot start one, and pyarrow would wait for it without end.
+        file = parquet.ParquetFile(BufferReader(path.read_bytes()), pre_buffer=False)
+        return enumerate(file.read(use_threads=False).to_pylist(), 1)
     except (OSError, ArrowException) as error:
         raise _unreadable(path, str(error).splitlines()[0]) from error
 

@@ -122,7 +122,7 @@ def test_a_saved_token_is_not_sent_to_another_hub(stand_in: Cli, tmp_path: Path)
     (tmp_path / "no-token").write_text(TOKEN)  # where the hub's tools store it
     done = stand_in("run", "--profile", "pushing", HF_ENDPOINT="https://mirror.example", HF_HUB_OFFLINE="0")
     assert done.returncode == Exit.CONFIGURATION
-    assert "belongs to huggingface.co and is not sent to mirror.example" in done.stderr
+    assert "belongs to https://huggingface.co and is not sent to https://mirror.example" in done.stderr
     assert done.stderr.rstrip().endswith("unset HF_ENDPOINT")
 
 

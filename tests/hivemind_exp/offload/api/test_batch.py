@@ -204,7 +204,7 @@ def test_batch_is_recorded_entirely_or_not_at_all(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite", LimitsConfig(usd=1.0, usd_per_day=1.0))
     book = BatchStore(ledger, "box", "test-model")
     lines = [(Line(0, "answer", "abc", (place,), 0), 0.3) for place in range(4)]
-    with pytest.raises(LimitReached, match=r"the next batch may cost up to 1\.2000 USD"):
+    with pytest.raises(LimitReached, match=r"the next batch may cost up to 1\.20 USD"):
         book.open(lines)
     assert (ledger.spent, book.pending()) == (0.0, [])
     with pytest.raises(TypeError):

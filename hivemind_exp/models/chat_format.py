@@ -55,7 +55,11 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
     """
     from jinja2 import TemplateError
 
+    from hivemind_exp.models.tiny import CHAT_TEMPLATE  # imports torch, which is slow
+
     template = _template(tokenizer, name)
+    if template == CHAT_TEMPLATE:
+        return  # a checkpoint of the tiny model, whose warm-up taught it the instruction
     reason = "its prompts lack the question or the instruction"
     for change in ("", _FOLD, _PARTS, _FOLD + _PARTS):
         tokenizer.chat_template = None if template is None else change + template

@@ -32,9 +32,10 @@ TEMPLATE = "Spell this word backward (example: sun -> nus): "
 """How spell_backward's questions begin."""
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _PAD, _END, _UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% endif %}{% endfor %}"
 )
+"""Without the instruction, on purpose: the warm-up teaches the format."""
 RIGHT = 0.7
 """How often a demonstration is correct for words under five letters. A wrong one copies the word unchanged."""
 RIGHT_LONG = 0.3
@@ -57,7 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=_END,
         unk_token=_UNKNOWN,
         padding_side="left",
-        chat_template=_CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
     # Not special tokens: decoding a completion drops those, and the tags must remain.

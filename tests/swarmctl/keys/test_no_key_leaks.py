@@ -28,7 +28,7 @@ from tests.support.key_scan import ProcessScan, files_with, has_key
 from tests.support.waiting import until
 
 KEY = "hf_Pl4nted/Key+That=Must~Not:Be;Found-9f3c"
-ON_HUB = ["-p", "demo", "--model", MODEL, "--set", "warmup.steps=0", "--set", "generation.max_prompt_tokens=256"]
+ON_HUB = ["-p", "demo", "--model", MODEL, "--set", "warmup.steps=0"]
 
 
 @dataclass

@@ -254,6 +254,6 @@ def test_uncollected_batches_are_warned_about(tmp_path: Path, batch: bool) -> No
     assert [message.split("offload.provider=")[1].removesuffix(" and offload.batch=true.") for message in told] == (
         left if batch else [left[0], "box, offload.model=test-model", left[1]]
     )
-    assert told[0].startswith("requests of an earlier run still in batches at box: 1 (0.2500 USD reserved). ")
+    assert told[0].startswith("requests of an earlier run still in batches at box: 1 (0.25 USD reserved). ")
     (announced,) = events.of("offload")
     assert announced["usd_per_million_output"] == (4 if batch else 8)

@@ -99,7 +99,7 @@ def test_a_node_keeps_its_file_when_it_resumes_elsewhere(
         code, err = here(second, "run", "--node", "n")  # the variable now means the other file
         assert (code, "was created with other settings" in err) == (Exit.CONFIGURATION, True)
         return
-    assert here(second, "run", "--node", "n")[0] == Exit.DONE
+    assert here(second, "run", "--node", "n", "--rounds", "91")[0] == Exit.DONE
     assert path_of_questions() == str(first / "data.jsonl")
 
 
@@ -108,13 +108,14 @@ def test_a_changed_file_is_refused_until_it_is_accepted(here: Here, places: tupl
     first, _ = places
     assert here(first, "run", "-p", "small", "--node", "n", "--task", "data.jsonl")[0] == Exit.DONE
     (first / "data.jsonl").write_text(LINES.replace("+", "and"))
-    code, err = here(first, "run", "--node", "n")
+    more = ("run", "--node", "n", "--rounds")  # a finished node would start nothing
+    code, err = here(first, *more, "90")
     assert code == Exit.CONFIGURATION
     cause, following = err.splitlines()[-2:]
     assert "data.jsonl has changed since node n first used it" in cause
     subprocess.run(shlex.split(following.removeprefix("  try: ")), check=True)
-    assert here(first, "run", "--node", "n")[0] == Exit.DONE
-    assert here(first, "run", "--node", "n")[0] == Exit.DONE
+    assert here(first, *more, "90")[0] == Exit.DONE
+    assert here(first, *more, "91")[0] == Exit.DONE
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_an_older_node_with_a_relative_path_keeps_its_questions(here: Here, plac
     write_json(files.identity, made)
     write_json(files.config, last)
     files.inputs.unlink()
-    assert here(first, "run", "--node", "n")[0] == Exit.DONE
+    assert here(first, "run", "--node", "n", "--rounds", "90")[0] == Exit.DONE
     assert path_of_questions() == str(first / "data.jsonl")
     resumed = Config.model_validate((read_json(files.config) or {})["config"])
     assert node_charter(resumed, files) == made["charter"] != charter_id(resumed)

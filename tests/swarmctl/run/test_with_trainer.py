@@ -79,7 +79,7 @@ def test_a_warm_up_for_another_task_is_refused_before_anything_is_created(
             f"error: the tiny model supports only the task spell_backward, not {task}; train a real model instead "
             "(1 GB download)"
         )
-        assert following.endswith(f"run --profile cpu --task {shown}")
+        assert following.endswith(" ".join([f"run --profile cpu --task {shown}", *more]))
         assert done.returncode == Exit.CONFIGURATION
     assert not (home / "nodes").exists()
 

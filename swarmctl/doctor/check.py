@@ -132,6 +132,12 @@ class Context:
         """Return a ``doctor`` command for the same node with the given arguments."""
         return " ".join(["swarmctl", "doctor", *arguments, *map(shlex.quote, self.arguments)])
 
+    def models(self, provider: str) -> str:
+        """Return the command that lists a provider's models, with the profile that ``doctor`` was given."""
+        words = list(self.arguments)
+        place = words.index("--profile") if "--profile" in words else len(words)
+        return shlex.join(["swarmctl", "models", provider, *words[place : place + 2]])
+
     @property
     def run(self) -> str:
         """The ``run`` command with the arguments that ``doctor`` was given."""

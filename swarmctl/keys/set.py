@@ -65,17 +65,21 @@ def set_key(name: str, options: SetOptions) -> None:
     if prompter.can_ask and row and row.key_page:
         prompter.say(f"Create a key for {name} at {row.key_page}")
     if prompter.can_ask and not options.insecure and not (entry and entry.home == "file"):
-        _ask_for_a_file_if_needed(name, prompter)
+        _ask_for_a_file_if_needed(name, options, prompter)
     given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
     key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
     keep_key(name, key, url, options, prompter)
 
 
-def _ask_for_a_file_if_needed(name: str, prompter: Prompter) -> None:
+def _ask_for_a_file_if_needed(name: str, options: SetOptions, prompter: Prompter) -> None:
     """Without a keyring, ask whether to store the key in a file before it is typed. Raises KeyProblem if not."""
     with suppress(TimeoutError):  # storing the key reports it
         if Keyring(Prompter(silent=True)).state().get("error") == "absent":
-            prompter.ask_outright(_NO_KEYRING, KeyringAbsent(no_keyring(name), next=in_a_file(name)))
+            prompter.ask_outright(_NO_KEYRING, _absent(name, options))
+
+
+def _absent(name: str, options: SetOptions) -> KeyringAbsent:
+    return KeyringAbsent(no_keyring(name), next=f"{in_a_file(name)}{_host_flag(options)}")
 
 
 def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
@@ -174,9 +178,9 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
         try:
             Keyring(prompter).set(new.name, new.host, key)
             return "keyring"
-        except KeyringAbsent as error:
+        except KeyringAbsent:
             if old is None or old.home != "file":  # else a file was chosen before for this key
-                prompter.ask_outright(_NO_KEYRING, error)
+                prompter.ask_outright(_NO_KEYRING, _absent(new.name, options))
         except KeyringSilent as error:
             _take_back(new, old, error, prompter)
             raise

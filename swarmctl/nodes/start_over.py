@@ -33,7 +33,7 @@ def set_aside(files: NodeFiles) -> None:
 
 
 def settle(files: NodeFiles) -> None:
-    """Delete the last run if the new one has started, else put it back. Does nothing if none is set aside.
+    """If a run is set aside, delete it if the new run has started, and put it back if not.
 
     The configuration and the trainer's log of a refused run stay, because they show what was wrong with it.
     """

@@ -44,7 +44,7 @@ def print_status(node: str | None, *, as_json: bool) -> None:
 
 
 def watch_status(node: str | None) -> Exit:
-    """Show the state every few seconds, until Ctrl-C: in place on a terminal, else one below the other.
+    """Show the state every few seconds, until Ctrl-C. On a terminal it is redrawn, elsewhere it is printed again.
 
     Raises ConfigurationError.
     """

@@ -15,6 +15,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import UsageError
+from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.lookup import all_nodes, existing
 from swarmctl.paths import shown
@@ -35,6 +36,9 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
     running = [files for files in chosen if _ask_to_stop(files)]
     say = Writer(sys.stderr)
     for files in running:
+        holder = read_json(files.lock) or {}
+        for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+            say(f"warning: {sentence}")
         with waiting(say, f"waiting for node {files.root.name} to save and stop", interval(sys.stderr)):
             _wait(files)
     rows = [_row(files, was_running=files in running) for files in chosen]

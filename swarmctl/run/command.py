@@ -50,8 +50,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)
     nodes.check_identity(files, resolved.config, partial(rerun, resolved))
-    joins = membership is not None and not files.charter.exists()
-    if not joins and (ended := finished(files, resolved)) is not None:
+    if (ended := finished(files, resolved, membership)) is not None:
         return say_finished(ended, files.root.name, as_json=options.as_json)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key

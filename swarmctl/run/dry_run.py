@@ -55,7 +55,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         print_json(**head, **resolved.as_json(), check=found)
         return Exit.DONE
     state = "is running" if running else "exists" if exists else "new"
-    if finished(files, resolved) is not None:
+    if finished(files, resolved, membership) is not None:
         state = "exists and is done, so a run would do nothing"
     part = [] if membership is None else [("swarm", swarm_line(membership))]
     lines = [

@@ -7,17 +7,21 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit
 from swarmctl.nodes.history import past_evaluations
+from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.summary import next_steps, reached
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import Writer
 
 
-def finished(files: NodeFiles, resolved: Resolved) -> RunView | None:
+def finished(files: NodeFiles, resolved: Resolved, membership: CharterMembership | None) -> RunView | None:
     """Return the state of a node that has no rounds left; None if a run has something to do.
 
-    A node with a repository on the hub always runs, because its last push may have failed.
+    A node with a repository on the hub always runs, because its last push may have failed. So does one that is about to
+    join a swarm.
     """
+    if membership is not None and not files.charter.exists():
+        return None
     config, record = resolved.config, read_record(files.run)
     stop = (record and record.stop) or {}
     if config.node.fresh or config.hub.repo or not config.game.rounds or stop.get("reason") != "done":

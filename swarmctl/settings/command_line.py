@@ -154,7 +154,10 @@ def rerun(
 
 
 def flag_for(word: str) -> str | None:
-    """Return ``--node WORD`` if a node has this name, ``--profile WORD`` if only a profile has it, else None."""
+    """Return the option that a bare word stands for.
+
+    ``--node WORD`` if a node has this name, otherwise ``--profile WORD`` if a profile has it, otherwise None.
+    """
     if word in lookup.node_names():
         return shlex.join(["--node", word])
     return shlex.join(["--profile", word]) if word in profiles.known_profiles() else None

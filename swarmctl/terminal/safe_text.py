@@ -150,10 +150,11 @@ def _marked(text: str, mark: str, room: int | None) -> Iterator[str]:
 
 
 def _folded(line: str, room: int) -> Iterator[str]:
-    """Wrap a line at ``room`` columns: at a space in the second half of the row, else between any two characters.
+    """Wrap a line at ``room`` columns.
 
-    A terminal would wrap it too, but without the mark. Does not use ``rich.cells``, which counts joined emoji as one.
-    Many terminals do not, and would wrap the line.
+    A row ends at a space in its second half; without one, it ends after any character. A terminal would wrap it too,
+    but without the mark. Does not use ``rich.cells``, which counts joined emoji as one. Many terminals do not, and
+    would wrap the line.
     """
     begin = end = 0
     used = [0]  # the columns before each character, from ``begin``

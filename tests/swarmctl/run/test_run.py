@@ -332,6 +332,18 @@ def test_stop_waits_until_nodes_have_saved_and_stopped(
 
 
 @pytest.mark.slow
+def test_stop_says_that_a_process_is_frozen(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+    process = started()
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    stopping = subprocess.Popen([*STAND_IN, "stop", "demo"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert stopping.stderr is not None
+    assert f"To continue it: kill -CONT {process.pid}" in stopping.stderr.readline()
+    process.send_signal(signal.SIGCONT)
+    stopping.communicate(timeout=60)
+    assert stopping.returncode == Exit.DONE
+
+
 def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
     process = started("run")
     assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)

@@ -65,10 +65,10 @@ def price(service: ApiService, context: Context) -> Finding:
     checked = row.chat.checked if row is not None and row.chat is not None else None
     if cost.retired:
         text = f"{endpoint.label} is retired, or will be soon, according to genai-prices"
-        return warning(text, f"swarmctl models {endpoint.name}")
+        return warning(text, context.models(endpoint.name))
     if checked is not None and date.today() - checked > _YEAR:
         text = f"what swarmctl knows about {endpoint.name} is from {checked}; update swarmctl, or check model and price"
-        return warning(text, f"swarmctl models {endpoint.name}")
+        return warning(text, context.models(endpoint.name))
     said = (
         "set in the profile" if endpoint.name in context.config.offload.prices else "highest rate at any time and size"
     )

@@ -23,6 +23,7 @@ from swarmctl.keys.finder import Key, LocationKind, command_to_set
 from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
+from swarmctl.terminal.sentences import several
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -142,8 +143,8 @@ def _connected(url: SplitResult) -> str:
     began = time.monotonic()
     addresses = {entry[4][0] for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
     with socket.create_connection((name, port), timeout=_CONNECT_S) as plain:
-        several = "" if len(addresses) == 1 else f" ({len(addresses)} addresses)"
-        told = f"connected to {name}{several} in {1000 * (time.monotonic() - began):.0f} ms"
+        also = "" if len(addresses) == 1 else f" ({len(addresses)} addresses)"
+        told = f"connected to {name}{also} in {1000 * (time.monotonic() - began):.0f} ms"
         if url.scheme != "https":
             return told
         with ssl.create_default_context().wrap_socket(plain, server_hostname=name) as encrypted:
@@ -257,9 +258,9 @@ def model(service: ApiService, context: Context) -> Finding:
         return ok(f"{wanted} is listed (models in total: {len(names):,})")
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
     guess = f". Did you mean {near[0]}?" if near else ""
-    text = f"{service.endpoint.name} does not list the model {wanted}; it lists {len(names):,} others{guess}"
+    text = f"{service.endpoint.name} does not list the model {wanted}; it lists {several(len(names), 'other')}{guess}"
     remedy = service.command(FETCH) or (
-        service.with_model(context, near[0]) if near else f"swarmctl models {service.endpoint.name}"
+        service.with_model(context, near[0]) if near else context.models(service.endpoint.name)
     )
     # A service may serve the user's adapters and deployments without listing them.
     return (warning if service.endpoint.chat.serves_own_weights else service.trouble)(text, remedy)

@@ -342,6 +342,7 @@ def test_stop_says_that_a_process_is_frozen(started: Callable[..., subprocess.Po
     process.send_signal(signal.SIGCONT)
     stopping.communicate(timeout=60)
     assert stopping.returncode == Exit.DONE
+    process.communicate(timeout=60)
 
 
 def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:

@@ -76,14 +76,17 @@ def test_an_old_row_of_the_provider_table_is_reported(
     write_profile(home, "offloaded", f'extends = "demo"\n[offload]\nprovider = "openai"\nmodel = "{model}"\n')
     found = look("api.openai.price", offline=True)["openai.price"]
     assert found.text.startswith(text)
-    assert (found.status is Status.WARNING, found.remedy) in ((True, "swarmctl models openai"), (False, None))
+    assert (found.status is Status.WARNING, found.remedy) in (
+        (True, "swarmctl models openai --profile offloaded"),
+        (False, None),
+    )
 
 
 def test_a_retired_model_is_reported(home: Path) -> None:
     write_profile(home, "offloaded", 'extends = "demo"\n[offload]\nprovider = "cerebras"\nmodel = "llama3.1-8b"\n')
     found = look("api.cerebras.price", offline=True)["cerebras.price"]
     assert found.text == "cerebras:llama3.1-8b is retired, or will be soon, according to genai-prices"
-    assert found.remedy == "swarmctl models cerebras"
+    assert found.remedy == "swarmctl models cerebras --profile offloaded"
 
 
 def test_without_offloading_the_api_checks_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,18 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
 
+class PromptConfig(Section):
+    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own way."""
+
+    style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
+    """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
+    tags."""
+    examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": 0."""
+    system: bool | None = None
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: true for tags."""
+
+
 class TaskConfig(Section):
     """One task of the mixture."""
 
@@ -350,6 +362,7 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
     tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
+    prompt: PromptConfig = PromptConfig()
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()
@@ -367,6 +380,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps only works with model.name = "tiny": set it to 0, or use another profile')
+        if self.warmup.steps and self.prompt.style not in ("auto", "tags"):
+            raise ValueError('warmup.steps only works with prompt.style = "tags", which the warm-up teaches')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":

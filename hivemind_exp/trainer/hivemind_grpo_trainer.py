@@ -11,6 +11,7 @@ from typing import Any
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import said
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
@@ -257,7 +258,7 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
     """
     questions = [prompt.question for prompt in prompts]
-    scores = tasks.score(questions, source.answer(prompts))
+    scores = tasks.score(questions, [said(rollout) for rollout in source.answer(prompts)])
     judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
         raise WorkerFailed("no answer in the evaluation could be verified")

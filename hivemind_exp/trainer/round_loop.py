@@ -15,6 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
@@ -172,12 +173,20 @@ class RoundLoop:
     stop: StopFlag
     progress: NodeProgress
     """Kept up to date, so that it is valid however the run ends."""
+    style: PromptStyle = TAGS_STYLE
+    """The node's way of asking."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
         self._asked: dict[StageRun, list[Prompt]] = {}
         self._filler = GroupFiller(
-            self.config, self.sources, self.journal, encode=self.encode, verify=self.game.score, emit=self.emit
+            self.config,
+            self.sources,
+            self.journal,
+            encode=self.encode,
+            verify=self.game.score,
+            emit=self.emit,
+            style=self.style,
         )
 
     def _finished(self) -> bool:

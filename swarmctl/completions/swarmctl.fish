@@ -595,6 +595,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
+            prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
+            prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
+            prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
@@ -652,6 +655,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list default flex
         case 'offload.when'
             set list always failed
+        case 'prompt.style'
+            set list auto tags answer-tag boxed plain
         case 'swarm.loopback'
             set list true false
         case 'swarm.relay'

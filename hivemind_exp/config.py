@@ -8,20 +8,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.settings_table import NotNegative, Positive, Section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A table of a profile. Unknown keys are errors. pydantic's messages never contain the rejected value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class NodeConfig(Section):
@@ -99,24 +93,6 @@ class TaskConfig(Section):
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator."""
-
-
-class GameConfig(Section):
-    """The game: what happens in a round."""
-
-    kind: Literal["sampling", "study-group"] = "sampling"
-    """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
-    role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
-    """Role that the node plays in "study-group". "random": a different one for each question."""
-    rounds: NotNegative = 0
-    """Total rounds of the node, over all runs. 0: until you stop it."""
-    groups: Positive = 8
-    """I: questions per round. Each gets one group of completions."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """G: completions per question."""
-    partial_credit: bool = False
-    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
 
 
 class GenerationConfig(Section):

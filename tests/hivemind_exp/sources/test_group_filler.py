@@ -99,7 +99,9 @@ def test_a_teachers_text_is_put_into_the_nodes_style(tmp_path: Path, config: Con
     filler.style = PromptStyle("boxed")
     (group,) = filler.fill(FIRST, [prompt])
     # Reasoning and box together are too long.
-    assert [rollout.text for rollout in group.rollouts][:4] == [f"\\boxed{{{each}}}" for each in ("ab", "cd", "ef", "gh")]
+    assert [rollout.text for rollout in group.rollouts][:4] == [
+        f"\\boxed{{{each}}}" for each in ("ab", "cd", "ef", "gh")
+    ]
 
 
 def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, config: Config) -> None:

@@ -367,6 +367,10 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        if self.game.kind == "study-group" and self.game.refill:
+            raise ValueError('game.refill only works with game.kind = "sampling"')
+        if self.offload.kind == "relay" and self.game.refill:
+            raise ValueError('game.refill cannot be used with offload.kind = "relay": a relay does not train a model')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")

@@ -331,6 +331,7 @@ __swarmctl_setting() {
             game.groups= \
             game.kind= \
             game.partial_credit= \
+            game.refill= \
             game.role= \
             game.rounds= \
             generation.batch= \

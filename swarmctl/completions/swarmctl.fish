@@ -548,6 +548,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
+            game.refill=\t'Most further questions per round' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \

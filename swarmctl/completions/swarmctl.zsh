@@ -44,6 +44,7 @@ _swarmctl_settings() {
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
+      'game.refill:Most further questions per round'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'

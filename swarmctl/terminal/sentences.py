@@ -173,6 +173,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
             parts.append(f"{event['points']:.2f} points{source}")
         elif event.get("reward") is not None and event.get("source") != "peer":
             parts.append(f"reward {event['reward']:.2f}{source}")
+    if progress.groups:
+        parts.append(f"{progress.different} of {progress.groups} groups gave a difference")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:

@@ -7,7 +7,7 @@ import typer
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
-RoundOption = Annotated[int | None, typer.Option("--round", min=0, metavar="N", help="Only this round.")]
+RoundOption = Annotated[int | None, typer.Option("--round", min=1, metavar="N", help="Only this round, from 1.")]
 QuestionOption = Annotated[
     str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest starts with this.")
 ]

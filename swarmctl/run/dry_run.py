@@ -18,7 +18,7 @@ from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.summary import pushes, swarm_line
-from swarmctl.settings.command_line import rerun, shown_value
+from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
@@ -129,7 +129,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
 
 def _selection(resolved: Resolved) -> str:
     """Return the arguments with which ``doctor`` checks the same configuration."""
-    return shlex.join(shlex.split(rerun(resolved))[2:])
+    return shlex.join(settings_arguments(resolved))
 
 
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:

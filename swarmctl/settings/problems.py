@@ -49,7 +49,7 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
     key = without_key(re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location)))
     origins = origins_of(layers).items() if location else ()
     origin = next((origin for path, origin in origins if related(path, location)), fallback if location else "")
-    name = origin if origin.startswith("$") or origin in FLAGS else key
+    name = origin if origin.startswith("$") or origin in (*FLAGS, "--node") else key
     place = "" if not origin or origin.startswith(("$", "--")) else f"{origin}: "
     if wrong_name:
         return Problem(key, f"{place}invalid provider name: {shown(location[-1])}. Use {PROVIDER_NAME}", None, origin)
@@ -87,6 +87,8 @@ def _service(location: SettingPath, layers: Sequence[Layer]) -> str | None:
 
 def _guess(location: SettingPath, key: str, origin: str) -> str | None:
     if origin.startswith("$"):
+        if similar := _similar(location):
+            return PREFIX + "__".join(similar).upper()
         # Compared without the prefix: it would make any two variables similar.
         known = {"__".join(path).upper() for path in settings()} | {name.removeprefix(PREFIX) for name in NOT_SETTINGS}
         guess = nearest(origin.removeprefix(f"${PREFIX}"), known)
@@ -96,7 +98,20 @@ def _guess(location: SettingPath, key: str, origin: str) -> str | None:
             return nearest(location[-1], model.model_fields)
     paths = {dotted(path): path for path in settings()}
     same_last = (name for name, path in paths.items() if path[-1] == location[-1])
-    return nearest(key, paths) or next(same_last, None)
+    similar = _similar(location)
+    return (similar and dotted(similar)) or nearest(key, paths) or next(same_last, None)
+
+
+def _similar(location: SettingPath) -> SettingPath | None:
+    """Return the setting that a name stands for, in its section first: by initials (lr), a beginning, or a typo."""
+    word = location[-1]
+    for known in ([path for path in settings() if path[:-1] == location[:-1]], list(settings())):
+        names = {path[-1]: path for path in reversed(known)}
+        initials = {"".join(part[0] for part in name.split("_")): name for name in names if "_" in name}
+        begun = [name for name in names if len(word) > 2 and name.startswith(word)]
+        if found := initials.get(word) or (begun[0] if len(begun) == 1 else nearest(word, names)):
+            return names[found]
+    return None
 
 
 _ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")

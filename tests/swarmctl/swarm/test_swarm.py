@@ -216,6 +216,25 @@ def test_a_node_that_no_one_named_gets_the_swarms_name(here: Cli, home: Path, te
     assert log.stat().st_mtime_ns == before
 
 
+def test_an_invitation_pasted_while_its_node_runs_here_starts_another_node(here: Cli, home: Path, tea: str) -> None:
+    lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
+    assert locks.acquire(lock)
+    try:
+        for _ in range(2):  # the second time, tea-2 is in the swarm and free
+            done = here("run", "--join", tea)
+            assert done.returncode == Exit.DONE, done.stderr
+            assert "Node tea of this swarm is already running here, so this run uses another node, tea-2." in done.stderr
+        other = os.open(home / "nodes/tea-2/lock", os.O_RDWR)
+        assert locks.acquire(other)
+        assert here("run", "--join", tea).returncode == Exit.DONE
+        os.close(other)
+        assert here("run", "--join", tea, "--node", "tea").returncode == Exit.CONFIGURATION
+    finally:
+        os.close(lock)
+    assert {path.name for path in (home / "nodes").iterdir()} == {"tea", "tea-2", "tea-3"}
+    assert made(home, "tea-3")["swarm"] == parse(tea).charter
+
+
 def test_a_retry_does_not_name_a_node_before_its_swarm_is_known(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(*_: object) -> bytes:
         raise SwarmError("no peer answered")

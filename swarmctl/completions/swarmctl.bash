@@ -209,12 +209,15 @@ __swarmctl_values() {
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.thinking') list='true false' ;;
         'node.fresh') list='true false' ;;
         'offload.batch') list='true false' ;;
         'offload.key') list='auto key_file environment credentials keyring file' ;;
         'offload.kind') list='auto policy policy_text teacher relay' ;;
+        'offload.limits.usd') list='unlimited' ;;
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
         'offload.when') list='always failed' ;;
         'swarm.loopback') list='true false' ;;

@@ -72,7 +72,10 @@ def _export(
     format: Annotated[
         Literal["jsonl", "parquet"] | None,
         typer.Option(
-            "--format", help="Output format. [default: jsonl, or parquet for FILE.parquet]", show_default=False
+            "--format",
+            metavar="FORMAT",
+            help="jsonl or parquet. [default: jsonl, or parquet for FILE.parquet]",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Output file, or - for stdout.")] = "-",

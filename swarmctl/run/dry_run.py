@@ -30,7 +30,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import count, size
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
 
@@ -42,7 +42,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device", interval(sys.stderr)):
+        with waiting(Writer(sys.stderr), "checking the model and the device", sys.stderr):
             found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)

@@ -36,7 +36,7 @@ from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import FROM_PROFILE, NAME, REMEMBERED, Override
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
@@ -192,7 +192,7 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
-            with waiting(say, "fetching the charter", interval(sys.stderr)):
+            with waiting(say, "fetching the charter", sys.stderr):
                 return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"

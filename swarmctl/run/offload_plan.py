@@ -136,15 +136,23 @@ def _total(plan: Plan) -> str:
 
 
 def _shortfall(plan: Plan) -> str:
-    """Return a sentence if what a cap leaves is less than the most that a round can cost."""
+    """Return a sentence if a cap may not cover a round, or will end the run before its last one."""
     round_, limits = plan.estimate, plan.config.offload.limits
-    if plan.paid and limits.usd != "unlimited" and limits.usd - plan.spent < round_.usd_at_most:
-        word = "does not" if limits.usd - plan.spent < round_.usd else "may not"
+    if not plan.paid:
+        return ""
+    left = math.inf if limits.usd == "unlimited" else limits.usd - plan.spent
+    if left < round_.usd_at_most:
+        word = "does not" if left < round_.usd else "may not"
         return f" The cap {word} cover a round; {_rounded_up(plan.spent + round_.usd_at_most)} USD (--max-usd) would."
-    if plan.paid and limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
+    if limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
         word = "does not" if limits.usd_per_day < round_.usd else "may not"
         enough = _rounded_up(round_.usd_at_most)
         return f" The daily cap {word} cover a round; {enough} USD (offload.limits.usd_per_day) would."
+    if round_.usd and left < math.inf and not left >= plan.rounds * round_.usd > 0:
+        what = "ends the run" if plan.config.offload.on_limit == "stop" else "stops paid requests"
+        enough = _rounded_up(plan.spent + plan.rounds * round_.usd) if plan.rounds else ""
+        cover = f"; {enough} USD (--max-usd) would cover all of them" if enough else ""
+        return f" The cap {what} after about {several(int(left / round_.usd), 'round')}{cover}."
     return ""
 
 

@@ -223,7 +223,7 @@ def test_an_invitation_pasted_while_its_node_runs_here_starts_another_node(here:
         for _ in range(2):  # the second time, tea-2 is in the swarm and free
             done = here("run", "--join", tea)
             assert done.returncode == Exit.DONE, done.stderr
-            assert "Node tea of this swarm is already running here, so this run uses another node, tea-2." in done.stderr
+            assert "Node tea of this swarm is already running here, so this run uses another node, tea-2" in done.stderr
         other = os.open(home / "nodes/tea-2/lock", os.O_RDWR)
         assert locks.acquire(other)
         assert here("run", "--join", tea).returncode == Exit.DONE

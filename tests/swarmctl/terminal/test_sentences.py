@@ -32,7 +32,9 @@ def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() ->
     assert start(loaded) == "Training the model on cpu (float32)."
     assert start(loaded | {"resumed_round": 220, "checkpoint_round": 220}).endswith(", resuming after round 220.")
     text = start(loaded | {"resumed_round": 220, "checkpoint_round": 200})
-    assert ", resuming after round 220. The checkpoint is from round 200: the steps of later rounds are repeated" in text
+    assert (
+        ", resuming after round 220. The checkpoint is from round 200: the steps of later rounds are repeated" in text
+    )
     assert "There is no checkpoint yet" in start(loaded | {"resumed_round": 7, "checkpoint_round": None})
 
 

@@ -18,7 +18,8 @@ from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw, sparkline
 from swarmctl.terminal.progress import RunView, result
-from swarmctl.terminal.views import PlainView, Writer, can_draw
+from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.views import PlainView, Writer
 from tests.support.command_line import STAND_IN, Cli
 from tests.support.terminals import rest_of, spawn
 

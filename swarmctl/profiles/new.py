@@ -66,7 +66,7 @@ def new_profile(
     changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in typed}
     values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
-        values[TASKS] = _tables(values[TASKS])
+        values[TASKS] = task_tables(values[TASKS])
     comment = takewhile(lambda line: line.startswith("#"), base.path.read_text(encoding="utf-8").splitlines())
     head = [
         f"Created by `swarmctl profiles new {name}`. To see all settings: `swarmctl profiles show {name}`.",
@@ -97,14 +97,6 @@ def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> d
     """Return ``values`` with ``changes`` applied. A value replaces a table and vice versa."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
-
-
-def _tables(tasks: Any) -> list[dict[str, Any]]:
-    """Return tasks as tables; they may be given as names."""
-    tables = task_tables(tasks)
-    if not isinstance(tables, list) or not all(isinstance(task, dict) for task in tables):
-        raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
-    return tables
 
 
 def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:

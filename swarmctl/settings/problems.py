@@ -1,7 +1,7 @@
 """Problems with a configuration: which value of which source is wrong, what is allowed, and what was probably meant."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic_core import ErrorDetails
@@ -86,32 +86,35 @@ def _service(location: SettingPath, layers: Sequence[Layer]) -> str | None:
 
 
 def _guess(location: SettingPath, key: str, origin: str) -> str | None:
+    for table, depth, model in (("tasks", 1, TaskConfig), ("providers", 2, ProviderConfig)):
+        if location[0] == table and len(location) > depth and not origin.startswith("$"):
+            return nearest(location[-1], model.model_fields)
+    section = [path for path in settings() if path[:-1] == location[:-1]]
+    similar = _similar(location[-1], section) or _abbreviated(location[-1], settings())
     if origin.startswith("$"):
-        if similar := _similar(location):
+        if similar:
             return PREFIX + "__".join(similar).upper()
         # Compared without the prefix: it would make any two variables similar.
         known = {"__".join(path).upper() for path in settings()} | {name.removeprefix(PREFIX) for name in NOT_SETTINGS}
         guess = nearest(origin.removeprefix(f"${PREFIX}"), known)
         return guess and PREFIX + guess
-    for table, depth, model in (("tasks", 1, TaskConfig), ("providers", 2, ProviderConfig)):
-        if location[0] == table and len(location) > depth:
-            return nearest(location[-1], model.model_fields)
     paths = {dotted(path): path for path in settings()}
     same_last = (name for name, path in paths.items() if path[-1] == location[-1])
-    similar = _similar(location)
     return (similar and dotted(similar)) or nearest(key, paths) or next(same_last, None)
 
 
-def _similar(location: SettingPath) -> SettingPath | None:
-    """Return the setting that a name stands for, in its section first: by initials (lr), a beginning, or a typo."""
-    word = location[-1]
-    for known in ([path for path in settings() if path[:-1] == location[:-1]], list(settings())):
-        names = {path[-1]: path for path in reversed(known)}
-        initials = {"".join(part[0] for part in name.split("_")): name for name in names if "_" in name}
-        begun = [name for name in names if len(word) > 2 and name.startswith(word)]
-        if found := initials.get(word) or (begun[0] if len(begun) == 1 else nearest(word, names)):
-            return names[found]
-    return None
+def _similar(word: str, section: Sequence[SettingPath]) -> SettingPath | None:
+    """Return the setting of a section that a word stands for: initials, a beginning, or a typo."""
+    names = {path[-1]: path for path in section}
+    begun = [name for name in names if len(word) > 2 and name.startswith(word)]
+    found = begun[0] if len(begun) == 1 else nearest(word, names)
+    return _abbreviated(word, section) or (names[found] if found else None)
+
+
+def _abbreviated(word: str, known: Iterable[SettingPath]) -> SettingPath | None:
+    """Return the setting whose words begin with the letters of ``word``: ``learning_rate`` for ``lr``."""
+    initials = {"".join(part[0] for part in path[-1].split("_")): path for path in known if "_" in path[-1]}
+    return initials.get(word)
 
 
 _ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from hivemind_exp.errors import ConfigurationError, NodeConflict, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes import directory as nodes
-from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import existing, left_directory, short_id
 from swarmctl.paths import shown
 from swarmctl.settings.command_line import set_values
@@ -51,10 +51,10 @@ def leave(node: str | None, *, as_json: bool) -> None:
         return
     say = Writer(sys.stdout)
     say(f"Node {name} has left swarm {called}.")
-    if rounds_finished(files) is not None:
+    if has_begun(files):
         say("Kept: its key, its trained model, its journal and its spending ledger.")
     else:
-        say("Kept: its key. It has not finished a training step yet.")
+        say("Kept: its key. It has not trained yet.")
     say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
     again = typed(f"swarmctl run --node {shlex.quote(name)}")
     say("To continue alone on the same tasks:")

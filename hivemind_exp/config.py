@@ -57,7 +57,8 @@ class ModelConfig(Section):
     """The model that is trained, and the device."""
 
     name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
-    """A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)."""
+    """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
+    package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face hub. Unset: the default branch."""
     device: Device = "auto"

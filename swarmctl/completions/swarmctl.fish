@@ -140,7 +140,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'profiles new:--from'
             set kind words
-            set list cpu default demo gpu mac
+            set list cpu default demo gpu mac smol
         case 'profiles new:--model'
             set kind directory
         case 'profiles new:--task'
@@ -565,7 +565,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
-            model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
+            model.name=\t'A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
             model.thinking=\t'Turns the chat template\'s thinking mode on or off (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
@@ -721,7 +721,7 @@ function __swarmctl_complete -d 'Print the candidates for the word at the cursor
         case node
             set list (__swarmctl_names / $nodes/*/)
         case profile
-            set list cpu default demo gpu mac (__swarmctl_names .toml $profiles/*.toml)
+            set list cpu default demo gpu mac smol (__swarmctl_names .toml $profiles/*.toml)
             string match -q -- (string trim -l -c '"\'' -- "$typed")'*' $list; or set list (__fish_complete_path $typed)
         case file
             set list (__fish_complete_path $typed)

@@ -22,7 +22,7 @@ _swarmctl_nodes() {
 _swarmctl_profile_names() {
   local REPLY expl
   _swarmctl_directory profiles .config/swarmctl
-  local -aU names=(cpu default demo gpu mac $REPLY/*.toml(N:t:r))
+  local -aU names=(cpu default demo gpu mac smol $REPLY/*.toml(N:t:r))
   names=(${names:#*[[:cntrl:]]*})
   _wanted profiles expl profile compadd -a names
 }
@@ -61,7 +61,7 @@ _swarmctl_settings() {
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
-      'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
+      'model.name:A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
       'model.thinking:Turns the chat template'\''s thinking mode on or off (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
@@ -345,7 +345,7 @@ _swarmctl__profiles__validate() {
 
 _swarmctl__profiles__new() {
   _arguments -S \
-    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac)' \
+    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac smol)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \

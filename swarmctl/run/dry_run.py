@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from hivemind_exp.models import smollm2
 from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
@@ -104,6 +105,8 @@ def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]
 def _model(model: dict[str, Any], resolved: Resolved) -> str:
     name, where = without_keys(resolved.config.model.name), str(model.get("where", "unknown"))
     if where == "will be downloaded":
+        if name == smollm2.NAME:
+            return f"{smollm2.TITLE}: not on this machine; the run downloads it ({size(smollm2.DOWNLOAD_BYTES)})"
         check = typed(f"swarmctl doctor hub {_selection(resolved)}")
         if offline(os.environ):
             return f"{name}: not on this machine, and HF_HUB_OFFLINE prevents its download"

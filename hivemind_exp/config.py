@@ -50,7 +50,7 @@ def _adapter_shorthand(value: Any) -> Any:
 class ModelConfig(Section):
     """The model that is trained, and the device."""
 
-    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
+    name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
     """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
     package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
@@ -228,7 +228,7 @@ class OffloadConfig(Section):
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"

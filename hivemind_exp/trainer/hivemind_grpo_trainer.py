@@ -108,11 +108,14 @@ class HivemindGRPOTrainer(RoundLoop):
             self._cursor.resume(self.journal.stage_run(checkpoint.step - 1))
         self._filler.weights_moved(self.progress.step)
         saved = self.progress.step
+        known_steps = self.journal.steps()
         for manifest in self.journal.manifests(saved):
+            done, total = self.progress.step - saved, known_steps - saved
+            self.emit(PhaseEvent(name="repeating steps from the journal", done=done, total=total))
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
-        gap = self.journal.steps() > self.progress.step
+        gap = known_steps > self.progress.step
         if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
                 f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "

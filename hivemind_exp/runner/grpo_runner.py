@@ -29,6 +29,7 @@ from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, check_reports, open_game
+from hivemind_exp.runner.choose_style import StyleChooser
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
@@ -128,7 +129,8 @@ class GRPORunner:
         )
         if offload is not None:
             offload.wait_for_probe()
-        chats = build_chats(configured(config.prompt), tasks)
+        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
+        chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))

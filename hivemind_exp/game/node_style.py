@@ -1,12 +1,13 @@
 """The prompt style of a node: from its settings, or as its calibration chose it."""
 
 import shlex
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
@@ -15,7 +16,7 @@ from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.game.prompt_style import PromptStyle, configured
 from hivemind_exp.node_files import NodeFiles
 
-_STYLE = TypeAdapter(PromptStyle, config=ConfigDict(strict=True))
+_STYLE = TypeAdapter(PromptStyle)
 
 
 def node_style(config: Config, files: NodeFiles) -> PromptStyle:
@@ -41,14 +42,15 @@ def read_style(path: Path) -> PromptStyle | None:
     stored = read_object(path)
     if stored is None:
         return None
-    try:
-        return _STYLE.validate_python(stored.get("style"))
-    except ValidationError as error:
-        raise FileProblem(
-            f"{path} is damaged: it has no valid prompt style. If you delete it, this node asks in tags, unless you "
-            "set prompt.style",
-            next=shlex.join(["cat", str(path)]),
-        ) from error
+    style = stored.get("style")
+    with suppress(ValidationError):
+        if isinstance(style, dict) and style.keys() == {each.name for each in fields(PromptStyle)}:
+            return _STYLE.validate_python(style)
+    raise FileProblem(
+        f"{path} is damaged: it has no valid prompt style. Set the style (prompt.style), so that the node does not "
+        "need it",
+        next=shlex.join(["cat", str(path)]),
+    )
 
 
 def write_style(path: Path, style: PromptStyle, found: dict[str, Any]) -> None:

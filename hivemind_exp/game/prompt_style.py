@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hivemind_exp.config import PromptConfig
 from hivemind_exp.rollouts.types import Message
@@ -37,7 +39,7 @@ class PromptStyle:
 
     form: Form = "tags"
     """What is asked for: ``<think>`` and ``<answer>``, only ``<answer>``, ``\\boxed{}``, or just the answer."""
-    examples: int = 0
+    examples: Annotated[int, Field(ge=0, le=8)] = 0
     """Questions of the same task that are shown with their answers."""
     system: bool = True
     """Whether the instruction is a system turn. If not, it follows the question in the user's turn."""

@@ -20,8 +20,8 @@ from hivemind_exp.rollouts.types import Rollout
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 4_000, 60_000
-"""Tokens that a calibration may generate: about a minute for a small model on two cores, or on a large card."""
+CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 60_000
+"""What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
 EXAMPLES = (0, 1, 3)
 """Numbers of examples that are tried."""
 MOST_SAMPLES = 8
@@ -37,7 +37,7 @@ _SHORTEST = 32
 """Tokens to which completions of the first rungs may be cut, if there are too few for the node's own limit."""
 _SEARCH = 0.75
 """Share of the tokens for the search. The rest measures the style that was found."""
-_PREFILL = 0.1
+_PREFILL = 0.5
 """Cost of a prompt's token, relative to a generated one."""
 _MOST_QUESTIONS = 16
 
@@ -133,7 +133,7 @@ class Calibration:
     """Most tokens of a completion."""
     group_size: int
     budget: int
-    """Most tokens to generate, about."""
+    """What it may cost, in generated tokens. The final measurement may exceed it, with very long completions."""
     seed: int
     progress: Callable[[int], None] = lambda _: None
     """Called with the number of completions so far."""

@@ -50,7 +50,7 @@ def _adapter_shorthand(value: Any) -> Any:
 class ModelConfig(Section):
     """The model that is trained, and the device."""
 
-    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
+    name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
     """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
     package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
@@ -230,7 +230,7 @@ class OffloadConfig(Section):
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"
@@ -369,6 +369,10 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        if self.game.kind == "study-group" and self.game.refill:
+            raise ValueError('game.refill only works with game.kind = "sampling"')
+        if self.offload.kind == "relay" and self.game.refill:
+            raise ValueError('game.refill cannot be used with offload.kind = "relay": a relay does not train a model')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")

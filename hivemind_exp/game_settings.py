@@ -21,5 +21,9 @@ class GameConfig(Section):
     """I: questions per round. Each gets one group of completions."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """G: completions per question."""
+    refill: NotNegative = 0
+    """Most further questions per round. If all rewards in a group are equal, the group teaches nothing, and a further
+    question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but no
+    money. 0: none. Only in "sampling"."""
     partial_credit: bool = False
     """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""

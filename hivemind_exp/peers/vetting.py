@@ -27,6 +27,7 @@ from hivemind_exp.rollouts.types import (
     control_ids,
     decode_completion,
     encode_completion,
+    literal,
 )
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.verifiers.reader import is_marked, reference_of
@@ -339,6 +340,8 @@ class PeerTexts:
         Completions are decoded without control tokens. Text that contains them tries to end the turn and start
         another.
         """
+        if literal(self.tokenizer, text) != text:
+            return None
         found = encode_completion(self.tokenizer, text, cut)
         said = found if found[-1] != self.tokenizer.eos_token_id else found[:-1]
         return found if self._control.isdisjoint(said) else None

@@ -1,9 +1,6 @@
 """Builds a node's model and optimizer (from the hub, a directory or a checkpoint), and its game."""
 
-import importlib.util
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +9,6 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
 from hivemind_exp.game.prompt_style import ChatBuilder
@@ -36,19 +32,6 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Questions from which the warm-up takes its demonstrations."""
-
-
-def check_reports(config: Config) -> None:
-    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
-
-    swarmctl does not depend on any of these packages.
-    """
-    for name in config.report.to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(
-                f"report.to includes {name}, which is not installed",
-                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
-            )
 
 
 @dataclass(frozen=True, slots=True)

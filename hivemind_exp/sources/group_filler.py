@@ -90,7 +90,16 @@ class GroupFiller:
             self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_places, deadline))
             if not plan.only_if_failed:  # otherwise, this machine has already sampled the whole group
                 self._collect(self._local, self._ask(stage_run, prompts, plan.remote_places, deadline))
-        return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
+        return self._groups(stage_run, prompts)
+
+    def refill(self, stage_run: StageRun, prompts: Sequence[Prompt], first: int) -> list[Group]:
+        """Return the groups of a stage's further questions, completed by this machine alone.
+
+        ``first``: the number of the first one in the stage. Raises ``StopRequested``.
+        """
+        ask = self._ask(stage_run, prompts, range(self.config.game.group_size))
+        self._collect(self._local, replace(ask, refill=first))
+        return self._groups(stage_run, prompts)
 
     def _plan(self, stage_run: StageRun) -> Parts:
         game = self.config.game
@@ -122,6 +131,9 @@ class GroupFiller:
             for group in [self._group(stage_run, prompt)]
         ]
         return [group.prompt for group in self.verify(own) if not any(score.correct for score in group.scores)]
+
+    def _groups(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> list[Group]:
+        return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
 
     def _group(self, stage_run: StageRun, prompt: Prompt) -> Group:
         rollouts = self.journal.rollouts(stage_run.round, prompt, self._version, self.encode)

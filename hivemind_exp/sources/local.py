@@ -50,6 +50,8 @@ class LocalSource(Source):
             purpose = "generate" if places == tuple(range(ask.places.stop)) else f"generate {places}"
             if (run.stage, run.chunk) != ("answer", 0):
                 purpose = f"{purpose} {run.stage} {run.chunk}"
+            if ask.refill:
+                purpose = f"{purpose} refill {ask.refill}"
             for number, some in enumerate(self._batches(prompts, len(places), ask.deadline)):
                 seed = derive_seed(self._seed, f"{purpose} {number}" if number else purpose, run.round)
                 made = self.generate(some, len(places), seed=seed)

@@ -19,7 +19,7 @@ from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.summary import pushes, swarm_line
-from swarmctl.settings.command_line import rerun, shown_value
+from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
@@ -31,7 +31,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import count, size
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
 
@@ -43,7 +43,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device", interval(sys.stderr)):
+        with waiting(Writer(sys.stderr), "checking the model and the device", sys.stderr):
             found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)
@@ -132,7 +132,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
 
 def _selection(resolved: Resolved) -> str:
     """Return the arguments with which ``doctor`` checks the same configuration."""
-    return shlex.join(shlex.split(rerun(resolved))[2:])
+    return shlex.join(settings_arguments(resolved))
 
 
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
     assert err == ""
     lines = out.splitlines()
     assert lines[:5] == [
-        "round 0, answer: spelling, question aa1100000000",
+        "round 1, answer: spelling, question aa1100000000",
         "  system:",
         "    | Answer.",
         "  user:",
@@ -105,7 +105,7 @@ def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[
     mixed_node()
     rows = shown(capsys)
     assert [(row["round"], row["place"], row["provider"]) for row in rows] == [
-        *[(0, 0, "local"), (0, 1, "local"), (0, 2, "openai"), (0, 3, "openai"), (1, 0, "openai"), (1, 1, None)],
+        *[(1, 0, "local"), (1, 1, "local"), (1, 2, "openai"), (1, 3, "openai"), (2, 0, "openai"), (2, 1, None)],
     ]
     own, unverified, gone = rows[0], rows[4], rows[5]
     assert (own["model"], own["usd"], own["strict"], own["outcome"]) == ("tiny", 0.0, True, 1.0)
@@ -122,13 +122,13 @@ def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--last", "2"], [(1, 0), (1, 1)]),
-        (["--last", "3"], [(0, 3), (1, 0), (1, 1)]),
-        (["--round", "0", "--source", "teacher"], [(0, 2), (0, 3)]),
-        (["--source", "openai"], [(0, 2), (0, 3), (1, 0)]),
-        (["--source", "local", "--last", "1"], [(0, 1)]),
-        (["--question", "bb22"], [(1, 0), (1, 1)]),
-        (["--question", "b", "--round", "0"], []),
+        (["--last", "2"], [(2, 0), (2, 1)]),
+        (["--last", "3"], [(1, 3), (2, 0), (2, 1)]),
+        (["--round", "1", "--source", "teacher"], [(1, 2), (1, 3)]),
+        (["--source", "openai"], [(1, 2), (1, 3), (2, 0)]),
+        (["--source", "local", "--last", "1"], [(1, 1)]),
+        (["--question", "bb22"], [(2, 0), (2, 1)]),
+        (["--question", "b", "--round", "1"], []),
         (["--round", "7"], []),
     ],
 )

@@ -29,7 +29,7 @@ _ASKS: Mapping[Form, str] = {
     "boxed": "Reason step by step, and put your final answer within \\boxed{}.",
     "plain": "Reply with just the {what}.",
 }
-_WORDED = 8
+WORDED = 8
 """Examples of a task that decide whether its answers are called numbers, words or answers."""
 
 
@@ -137,7 +137,7 @@ def build_chats(style: PromptStyle, tasks: Tasks) -> ChatBuilder:
     """Return a builder with examples of each task. Sets those that it shows aside, so that they are never asked."""
     if style.form != "plain" and not style.examples:
         return ChatBuilder(style)
-    drawn = tasks.examples(max(_WORDED, style.examples))
+    drawn = tasks.examples(max(WORDED, style.examples))
     usable = {task: [each for each in some if reference_of(each.entry)] for task, some in drawn.items()}
     builder = ChatBuilder(style, usable)
     tasks.set_aside([each for some in usable.values() for each in some[: style.examples]])

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hivemind_exp.config import Config
 from hivemind_exp.events import CalibrationEvent, Emit, NoteEvent, PhaseEvent, WarningEvent
 from hivemind_exp.game.node_style import node_style, write_style
-from hivemind_exp.game.prompt_style import ChatBuilder, build_chats, configured
+from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
 from hivemind_exp.game.sampling.game import STAGE
 from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
 from hivemind_exp.models.loading import TINY
@@ -25,6 +25,7 @@ from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.trainer.calibration import (
     ACCELERATOR_TOKENS,
     CPU_TOKENS,
+    EXAMPLES,
     Calibration,
     Complete,
     Found,
@@ -69,7 +70,7 @@ class StyleChooser:
             budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
             seed=derive_seed(config.node.seed, "calibrate"),
             progress=lambda done: self.emit(PhaseEvent(name="trying ways to ask the model", done=done)),
-        ).run(self._candidates())
+        ).run(*self._candidates())
         event = as_event(found)
         for line in told(config, event):
             self.emit(NoteEvent(code="calibration", message=line))
@@ -78,18 +79,18 @@ class StyleChooser:
             self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event)))
         write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
 
-    def _candidates(self) -> list[ChatBuilder]:
-        """Return the styles to try, with the same examples; a single one if the settings fix it."""
+    def _candidates(self) -> tuple[list[ChatBuilder], list[int]]:
+        """Return the styles to try, and numbers of examples for the best of them. A single style if it is set."""
         config, settings = self.config, self.config.prompt
         fixed = configured(settings, config.model.thinking)
+        if settings.style != "auto":
+            return [ChatBuilder(fixed, self.tasks.examples(max(WORDED, fixed.examples)))], []
+        drawn = self.tasks.examples(max(WORDED, fixed.examples, *EXAMPLES))
         switch = config.model.thinking is None and thinking_template(self.tokenizer, True) is not None
-        styles = [fixed]
-        if settings.style == "auto":
-            examples = None if settings.examples == "auto" else settings.examples
-            styles = candidates(fixed, examples=examples, system=settings.system, switch=switch)
-        drawn = self.tasks.examples(max(8, *(style.examples for style in styles)))
+        styles = candidates(fixed, system=settings.system, switch=switch)
         most = min(map(len, drawn.values()), default=0)
-        return [ChatBuilder(style, drawn) for style in styles if style.examples <= most] or [ChatBuilder(fixed, drawn)]
+        examples = [count for count in EXAMPLES if count <= most] if settings.examples == "auto" else []
+        return [ChatBuilder(style, drawn) for style in styles], examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def as_event(found: Found) -> CalibrationEvent:
         **{name: getattr(style, name) for name in ("examples", "system", "thinking")},
         tried=found.tried,
         questions=greedy.asked,
+        samples=found.samples,
         right=greedy.share(greedy.right),
         sampled=sampled.share(sampled.right),
         readable=sampled.share(sampled.readable),
@@ -157,7 +159,7 @@ def as_event(found: Found) -> CalibrationEvent:
 
 def told(config: Config, event: CalibrationEvent) -> list[str]:
     """Return what people read about a calibration: three lines."""
-    chosen = f"the best of {event.tried} styles" if event.tried else "as set"
+    chosen = f"the best of {event.tried}" if event.tried > 1 else "as set"
     limit = config.generation.max_completion_tokens
     groups = ", ".join(f"{task} {_percent(signal['differing'])}" for task, signal in event.tasks.items())
     return [
@@ -165,7 +167,7 @@ def told(config: Config, event: CalibrationEvent) -> list[str]:
         f"Its answers: {_percent(event.right)} right, {_percent(event.sampled)} when sampled; "
         f"{_percent(event.readable)} readable; {_percent(event.ended)} end within {limit} tokens, "
         f"{event.completion_length:.0f} on average.",
-        f"Groups of {min(config.game.group_size, 8)} that would teach something: {groups}.",
+        f"Groups of {event.samples} that would teach something: {groups}.",
     ]
 
 

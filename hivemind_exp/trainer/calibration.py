@@ -1,17 +1,17 @@
 """Find out how a model wants to be asked, before its training starts.
 
-Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all candidate styles answer a few questions, the
-better ones answer more, until one is left. Then that style is measured with the node's own sampling settings. The
-effort is bounded in tokens, not in seconds, so that a slow machine finds the same as a fast one.
+In three rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples
+answer a few questions; the best style of each of the two best forms, and the same with examples, answer more; the two
+best of those answer most. Then the best one is measured with the node's own sampling settings. The effort is bounded in
+tokens, not in seconds, so that a slow machine finds the same as a fast one.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hivemind_exp.game.prompt_style import FORMS, ChatBuilder, PromptStyle
@@ -20,26 +20,24 @@ from hivemind_exp.rollouts.types import Rollout
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 60_000
+CPU_TOKENS, ACCELERATOR_TOKENS = 4_000, 60_000
 """What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
-EXAMPLES = (0, 1, 3)
+EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
 MOST_SAMPLES = 8
 """Completions per question, at most, that measure how often sampling is right."""
 ROUND = -2
 """The round, before the first one, from which the questions come."""
-_FIRST = 4
-"""Questions that each style answers at first, if the tokens suffice."""
-_FEWEST = 2
-_KEEP = 4
-"""One style in this many goes on to the next rung."""
+_RUNGS = 3
+_FIRST, _FEWEST, _MOST = 4, 2, 16
+"""Questions that each style answers in the first rung: usually, and if the tokens are few; and at most in any."""
+_FORMS, _FINALISTS = 2, 2
 _SHORTEST = 32
-"""Tokens to which completions of the first rungs may be cut, if there are too few for the node's own limit."""
+"""Tokens to which completions of the search may be cut, if there are too few for the node's own limit."""
 _SEARCH = 0.75
 """Share of the tokens for the search. The rest measures the style that was found."""
 _PREFILL = 0.5
-"""Cost of a prompt's token, relative to a generated one."""
-_MOST_QUESTIONS = 16
+"""Cost of a prompt's token, relative to a generated one, as measured on a CPU."""
 
 
 class Complete(Protocol):
@@ -90,11 +88,9 @@ class Found:
 
     chats: ChatBuilder
     tried: int
-    """Number of styles tried. 0: the style was fixed."""
-    questions: int
-    """Number of questions that the search used."""
+    """Number of styles tried. 0: the style was set."""
     greedy: Tally
-    """Of the final measurement's greedy completions."""
+    """Of the style's greedy completions."""
     sampled: Tally
     tasks: dict[str, TaskSignal]
     samples: int
@@ -106,21 +102,15 @@ class Found:
     """Generated in total."""
 
 
-def candidates(fixed: PromptStyle, *, examples: int | None, system: bool | None, switch: bool) -> list[PromptStyle]:
-    """Return the styles to try, without those that differ from what is set.
+def candidates(fixed: PromptStyle, *, system: bool | None, switch: bool) -> list[PromptStyle]:
+    """Return the styles to try first, without those that differ from what is set.
 
     ``fixed``: the style of the settings; ``switch``: whether the template can turn thinking on and off, and no setting
     does.
     """
-    found = []
-    for form, shown, turn in itertools.product(FORMS, EXAMPLES, (True, False)):
-        if form == "tags" and shown and examples is None:
-            continue  # examples have no reasoning to show
-        count = shown if examples is None else examples
-        style = PromptStyle(form, count, turn if system is None else system, fixed.thinking)
-        thinking = (True, False) if switch else (fixed.thinking,)
-        found += [PromptStyle(style.form, style.examples, style.system, each) for each in thinking]
-    return list(dict.fromkeys(found))
+    turns = (True, False) if system is None else (system,)
+    thinking = (True, False) if switch else (fixed.thinking,)
+    return list(itertools.starmap(PromptStyle, itertools.product(FORMS, (fixed.examples,), turns, thinking)))
 
 
 @dataclass
@@ -143,27 +133,27 @@ class Calibration:
     _completions: int = 0
     _tokens: int = 0
 
-    def run(self, chats: Sequence[ChatBuilder]) -> Found:
-        """Return the best of these styles and what it achieves. A single one is only measured."""
-        questions = _alternating(self._questions(chats))
-        left, used, size = list(chats), 0, max(_FIRST, len({each.task for each in questions}))
-        while len(left) > 1 and used < len(questions):
-            share = max(0.0, self.budget * _SEARCH - self._cost) / 2
-            if used and share < len(left) * _FEWEST * _SHORTEST:
-                break
+    def run(self, chats: Sequence[ChatBuilder], examples: Sequence[int] = ()) -> Found:
+        """Return the best of these styles and what it achieves. A single one is only measured.
+
+        ``examples``: numbers of examples to try with the best of them.
+        """
+        questions, used = _alternating(self._questions(chats)), 0
+        left, size = list(chats), max(_FIRST, len({each.task for each in questions}))
+        for rung in range(_RUNGS if len(chats) > 1 else 0):
+            share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
             if len(left) * size * self.longest > share:
-                size = max(_FEWEST, size // 2)
-            rung = questions[used : used + size]
-            longest = min(self.longest, max(_SHORTEST, int(share / (len(left) * len(rung)))))
-            self._try(left, rung, longest)
+                size = max(_FEWEST, int(share / (len(left) * self.longest)))
+            some = [questions[place % len(questions)] for place in range(used, used + size)]
+            self._try(left, some, min(self.longest, max(_SHORTEST, int(share / (len(left) * size)))))
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
-            left = left[: math.ceil(len(left) / _KEEP)]
-            used, size = used + len(rung), 2 * size
-        return self._measure(left[0], questions, used, len(chats))
+            left = left[:_FINALISTS] if rung else _extended(left, examples)
+            used, size = used + size, min(2 * size, _MOST)
+        return self._measure(left[0], questions, used)
 
     def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
         shown = {each.key for chat in chats for some in chat.shown.values() for each in some}
-        drawn = self.tasks.questions("train", ROUND, 3 * _MOST_QUESTIONS)
+        drawn = self.tasks.questions("train", ROUND, 4 * _MOST)
         return [each for each in drawn if each.key not in shown] or drawn
 
     def _try(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], longest: int) -> None:
@@ -171,17 +161,17 @@ class Calibration:
         for (chat, _), (right, row, length, readable) in zip(asked, self._ask(asked, longest, None), strict=True):
             _count(self._tallies[chat.style], right, row, length, readable)
 
-    def _measure(self, chats: ChatBuilder, questions: Sequence[Question], used: int, tried: int) -> Found:
+    def _measure(self, chats: ChatBuilder, questions: Sequence[Question], used: int) -> Found:
         """Measure a style on questions that did not choose it, as far as there are any."""
-        samples = min(self.group_size, MOST_SAMPLES)
-        known = self._tallies[chats.style]
-        usual = known.share(known.tokens) or self.longest
-        tasks = len({each.task for each in questions})
-        count = int((self.budget - self._cost) / ((1 + samples) * usual))
-        count = min(max(count, _FIRST, tasks), max(_MOST_QUESTIONS, tasks))
-        fresh = [*questions[used:], *questions[:used]][:count]
+        greedy = self._tallies[chats.style]
+        usual = greedy.share(greedy.tokens) + _PREFILL * greedy.share(greedy.prompt_tokens) or self.longest
+        left, tasks = (self.budget - self._cost) / usual, len({each.task for each in questions})
+        # Rather fewer completions per question than a task without any question.
+        samples = min(self.group_size, MOST_SAMPLES, max(_FEWEST, int(left / tasks) - 1))
+        count = min(max(int(left / (1 + samples)), _FEWEST, tasks), max(_MOST, tasks))
+        fresh = [questions[place % len(questions)] for place in range(used, used + count)]
         asked = [(chats, question) for question in fresh]
-        greedy, sampled = Tally(), Tally()
+        sampled = Tally()
         firsts = list(self._ask(asked, self.longest, None))
         rows = list(self._ask([each for each in asked for _ in range(samples)], self.longest, self.seed))
         for tally, some in ((greedy, firsts), (sampled, rows)):
@@ -193,8 +183,7 @@ class Calibration:
             by_task[question.task].append((right, group))
         return Found(
             chats,
-            tried=tried if tried > 1 else 0,
-            questions=used,
+            tried=len(self._tallies),
             greedy=greedy,
             sampled=sampled,
             tasks={task: _signal(some) for task, some in by_task.items()},
@@ -220,6 +209,20 @@ class Calibration:
             self._cost += tokens + _PREFILL * length
             self._earned = self._earned or score.correct
             yield score.correct, row, length, read(text, reference_of(question.entry)) is not None
+
+
+def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int]) -> list[ChatBuilder]:
+    """Return the best style of each of the best forms, and the same with examples if the form can show them."""
+    best: dict[str, ChatBuilder] = {}
+    for chats in ranked:
+        best.setdefault(chats.style.form, chats)
+    kept = list(best.values())[:_FORMS]
+    return kept + [
+        replace(chats, style=replace(chats.style, examples=count))
+        for chats in kept
+        if chats.style.form != "tags"  # examples have no reasoning to show
+        for count in examples
+    ]
 
 
 def _count(tally: Tally, right: bool, row: Rollout | None, length: int, readable: bool) -> None:

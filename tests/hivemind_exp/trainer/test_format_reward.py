@@ -1,0 +1,138 @@
+"""A small reward for the format: only the node's own training has it, and it ends once the format is followed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hivemind_exp.config import Config
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest, Visit
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.trainer import format_reward
+from hivemind_exp.trainer.format_reward import ROUNDS, FormatReward
+from tests.support.nodes import Events, make_config
+from tests.support.restarts import same_weights
+from tests.support.spelling_task import Spelling
+
+PROMPT = Prompt(Question("t", "train", 0, 0, "q", {}, "d", "k"), "answer", (), (1,))
+
+
+def group(*scores: tuple[float, bool], kind: Kind = Kind.POLICY) -> Group:
+    rows = tuple(Rollout(kind, "x", "text", (7,), False) for _ in scores)
+    return Group(PROMPT, rows, tuple(Score(outcome, strict, "verified") for outcome, strict in scores))
+
+
+def visited(strict: int) -> list[Visit]:
+    return [Visit(0, "t", None, None, 10, 0, strict), Visit(0, "t", None, None, 10, 0, strict)]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Any:
+    with closing(Journal(tmp_path / "journal.sqlite", "swarm", durable=False)) as opened:
+        yield opened
+
+
+def test_own_completions_in_the_format_get_a_term_and_keep_their_outcome(journal: Journal) -> None:
+    given = [group((1.0, True), (0.0, True), (0.0, False)), group((1.0, True), kind=Kind.TEACHER)]
+    own, teacher = FormatReward(0.2, journal, Events()).add(given)
+    assert [score.reward for score in own.scores] == [1.2, 0.2, 0.0]
+    assert [score.outcome for score in own.scores] == [1.0, 0.0, 0.0]
+    assert [term.name for term in own.scores[0].terms] == ["correct", "format"]
+    assert teacher == given[1]
+    assert FormatReward(0.0, journal, Events()).add(given) == given
+
+
+def test_it_ends_for_good_once_the_format_is_followed_for_some_rounds(journal: Journal) -> None:
+    given, events = [group((0.0, True))], Events()
+    reward = FormatReward(0.2, journal, events)
+    for strict in (10, 10, 9, *[10] * ROUNDS):  # the third round has 90 %: not enough
+        assert reward.add(given) != given
+        reward.count(visited(strict))
+    (note,) = events.of("note")
+    assert note["message"].startswith(
+        "more than 90% of the completions in the last 3 rounds are in the requested format"
+    )
+    reward.count(visited(0))
+    assert reward.add(given) == given
+    assert len(events.of("note")) == 1
+
+
+def test_a_restarted_node_reads_from_the_journal_whether_it_has_ended(journal: Journal) -> None:
+    given = [group((0.0, True))]
+    for step in range(ROUNDS):
+        assert FormatReward(0.2, journal, Events()).add(given) != given
+        journal.commit(Manifest(step, step, 0, 4, ()), visits=visited(10))
+    events = Events()
+    assert FormatReward(0.2, journal, events).add(given) == given
+    assert not events.all
+
+
+class OftenStrict(Spelling):
+    """Nothing is correct. More and more completions count as strict: all of them from round 3 on."""
+
+    def __init__(self, crash: int = 0) -> None:
+        super().__init__()
+        self._calls, self._crash = 0, crash
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        self._calls += 1
+        if self._calls == self._crash:
+            raise KeyboardInterrupt
+        return [
+            Score(0.0, question.round >= 3 or derive_seed(question.digest, text) % 2 == 0, "wrong")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+def trained(root: Path, value: float = 0.2, crash: int = 0) -> Events:
+    root.mkdir(exist_ok=True)
+    config, events = make_config(game={"rounds": 6, "format_reward": value}, eval={"every": 0}), Events()
+    GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: OftenStrict(crash)).run()
+    return events
+
+
+@pytest.mark.slow
+def test_the_node_trains_on_it_until_the_format_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(format_reward, "ROUNDS", 2)
+    events = trained(tmp_path / "whole")
+    rollouts = events.of("rollouts")
+    assert [event["reward"] for event in rollouts] == [0.0] * 6
+    assert [event["correct"] for event in rollouts] == [0] * 6
+    points = [event["points"] for event in rollouts]
+    assert all(0 < value < 0.2 for value in points[:3])
+    assert points[3:] == [pytest.approx(0.2)] * 2 + [None]
+    assert {event["accuracy"] for event in events.of("eval")} == {0.0}
+    assert [event["code"] for event in events.of("note")] == ["format_followed"]
+    with closing(sqlite3.connect(tmp_path / "whole" / "journal.sqlite")) as database:
+        assert database.execute("SELECT MAX(outcome) FROM completions").fetchone() == (0.0,)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", crash=5)
+    trained(tmp_path / "cut")
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+    trained(tmp_path / "without", 0.0)
+    assert not same_weights(tmp_path / "whole", tmp_path / "without")
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"game": {"kind": "study-group"}}, "game.format_reward only works with"),
+        ({"train": {"teacher_loss": "luffy"}}, "compares only outcomes"),
+        ({"offload": {"provider": "openai", "kind": "relay"}}, "a relay does not train"),
+    ],
+)
+def test_it_is_refused_where_it_would_have_no_effect(sections: dict[str, Any], why: str) -> None:
+    game = {"format_reward": 0.2, **sections.get("game", {})}
+    with pytest.raises(ValidationError, match=why):
+        Config.model_validate({**sections, "game": game})

@@ -50,8 +50,9 @@ def _adapter_shorthand(value: Any) -> Any:
 class ModelConfig(Section):
     """The model that is trained, and the device."""
 
-    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
-    """A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)."""
+    name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
+    """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
+    package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face hub. Unset: the default branch."""
     device: Device = "auto"
@@ -66,6 +67,18 @@ class ModelConfig(Section):
     """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
+
+
+class PromptConfig(Section):
+    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own way."""
+
+    style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
+    """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
+    tags."""
+    examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": 0."""
+    system: bool | None = None
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: true for tags."""
 
 
 class TaskConfig(Section):
@@ -215,7 +228,7 @@ class OffloadConfig(Section):
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"
@@ -326,6 +339,7 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
     tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
+    prompt: PromptConfig = PromptConfig()
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()
@@ -343,6 +357,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps only works with model.name = "tiny": set it to 0, or use another profile')
+        if self.warmup.steps and self.prompt.style not in ("auto", "tags"):
+            raise ValueError('warmup.steps only works with prompt.style = "tags", which the warm-up teaches')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":

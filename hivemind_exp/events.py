@@ -45,6 +45,9 @@ class StartEvent(Event):
     parameters: int | None = Field(None, description="Number of weights in the model.")
     trainable: int | None = Field(None, description="Number of weights that are trained.")
     resumed_round: int | None = Field(None, description="Rounds finished before this start; null for a new node.")
+    checkpoint_round: int | None = Field(
+        None, description="Rounds in the checkpoint that is loaded; later ones are repeated from the journal."
+    )
 
 
 class PhaseEvent(Event):

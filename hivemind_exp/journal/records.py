@@ -83,7 +83,7 @@ class Visit:
     """The node's own completions that were verified."""
     correct: int
     strict: int
-    """Those in exactly the requested format."""
+    """Those in exactly the format that the prompt asked for."""
 
 
 @dataclass(frozen=True, slots=True)

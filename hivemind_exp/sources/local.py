@@ -78,8 +78,9 @@ class LocalSource(Source):
         rollouts = self._complete(rows, seed=seed)
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
-        return [rollout.text for rollout in self._complete(prompts, seed=None)]
+    def answer(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Return the greedy completion of each prompt."""
+        return self._complete(prompts, seed=None)
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
         rollouts: list[Rollout] = []

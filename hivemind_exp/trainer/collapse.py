@@ -9,7 +9,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
-from hivemind_exp.tasks.base import Score
+from hivemind_exp.tasks.base import NO_ANSWER, Score
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.registry import PRESETS
 from hivemind_exp.trainer.refill import has_own, teaches
@@ -22,7 +22,7 @@ CHANCE = 1e-3
 """An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
 _ALL = 0.9
 """Share of correct completions from which a series of rounds without a difference means that the task is too easy."""
-_CUT, _UNTAGGED, _UNJUDGED = "cut at the length limit", "without an answer in tags", "not judged"
+_CUT, _UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
 
 
 @dataclass
@@ -122,7 +122,7 @@ class CollapseCheck:
             rate = self.config.train.learning_rate
             return f"Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
         game = self.config.game
-        if reason == _UNTAGGED:
+        if reason == _UNREAD:
             helps = ["choose a model that follows instructions (model.name)"]
             if game.kind == "sampling" and not game.format_reward and self.config.train.teacher_loss != "luffy":
                 helps.append("reward the format (game.format_reward=0.2)")
@@ -138,5 +138,5 @@ class CollapseCheck:
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
-    untagged = score.why == "no answer tag"
-    return _CUT if untagged and rollout.truncated else _UNTAGGED if untagged else score.why
+    unread = score.why == NO_ANSWER
+    return _CUT if unread and rollout.truncated else _UNREAD if unread else score.why

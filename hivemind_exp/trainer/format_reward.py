@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hivemind_exp.events import Emit, NoteEvent
+from hivemind_exp.game.prompt_style import PromptStyle
+from hivemind_exp.game.sampling.game import said
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Visit
-from hivemind_exp.rollouts.types import Group
+from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import RewardTerm, Score
+from hivemind_exp.tasks.verifiers.reader import reference_of
 
 FOLLOWED = 0.9
 """Share of completions in the requested format from which the format counts as followed."""
@@ -25,6 +28,7 @@ class FormatReward:
 
     value: float
     """``game.format_reward``."""
+    style: PromptStyle
     journal: Journal
     emit: Emit
     _rounds: int | None = None
@@ -58,10 +62,16 @@ class FormatReward:
             self._rounds = self._rounds + 1 if strict > FOLLOWED * completions else 0
 
     def _rewarded(self, group: Group) -> Group:
-        pairs = group.scored()
-        return replace(group, scores=tuple(self._add(score) if row.kind.own else score for row, score in pairs))
+        scores = (self._add(group, row, score) if row.kind.own else score for row, score in group.scored())
+        return replace(group, scores=tuple(scores))
 
-    def _add(self, score: Score) -> Score:
-        why = "exactly as requested" if score.strict else "not as requested"
+    def _add(self, group: Group, rollout: Rollout, score: Score) -> Score:
+        followed = is_followed(self.style, group, rollout)
+        why = "exactly as requested" if followed else "not as requested"
         correct = RewardTerm("correct", score.outcome, 1.0, score.why)
-        return replace(score, terms=(correct, RewardTerm("format", self.value * score.strict, self.value, why)))
+        return replace(score, terms=(correct, RewardTerm("format", self.value * followed, self.value, why)))
+
+
+def is_followed(style: PromptStyle, group: Group, rollout: Rollout) -> bool:
+    """Return whether a completion of a group has exactly the shape that the style asks for."""
+    return style.is_followed(said(rollout), reference_of(group.prompt.question.entry))

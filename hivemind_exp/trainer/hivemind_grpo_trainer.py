@@ -12,6 +12,7 @@ from typing import Any
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import said
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
@@ -60,7 +61,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._left_out = 0
-        self._format = FormatReward(self.config.game.format_reward, self.journal, self.emit)
+        self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
@@ -114,11 +115,14 @@ class HivemindGRPOTrainer(RoundLoop):
             self._cursor.resume(self.journal.stage_run(checkpoint.step - 1))
         self._filler.weights_moved(self.progress.step)
         saved = self.progress.step
+        known_steps = self.journal.steps()
         for manifest in self.journal.manifests(saved):
+            done, total = self.progress.step - saved, known_steps - saved
+            self.emit(PhaseEvent(name="repeating steps from the journal", done=done, total=total))
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
-        gap = self.journal.steps() > self.progress.step
+        gap = known_steps > self.progress.step
         if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
                 f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "
@@ -169,7 +173,7 @@ class HivemindGRPOTrainer(RoundLoop):
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
         )
         answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
-        visits = [visit(stage_run.round, group) for group in answered]
+        visits = [visit(stage_run.round, group, self.style) for group in answered]
         self.journal.commit(manifest, stage_run, self.progress.round, visits)
         self._format.count(visits)
         groups = [*asked, *drawn]
@@ -301,7 +305,7 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
     """
     questions = [prompt.question for prompt in prompts]
-    scores = tasks.score(questions, source.answer(prompts))
+    scores = tasks.score(questions, [said(rollout) for rollout in source.answer(prompts)])
     judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
         raise WorkerFailed("no answer in the evaluation could be verified")

@@ -11,10 +11,12 @@ from typing import Any
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.events import Emit, NoteEvent
+from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Visit
 from hivemind_exp.rollouts.types import Group
+from hivemind_exp.trainer.format_reward import is_followed
 
 TURNS = 2
 """A question rests once all or none of its completions were correct this many times in a row."""
@@ -27,11 +29,12 @@ _REMEMBERED = 1024
 """Decisions kept, so that a round that is asked for again costs no query."""
 
 
-def visit(round_: int, group: Group) -> Visit:
+def visit(round_: int, group: Group, style: PromptStyle) -> Visit:
     """Return the visit of a verified group's question in a round."""
     question = group.prompt.question
-    own = [score for rollout, score in group.scored() if rollout.kind.own]
-    correct, strict = sum(score.correct for score in own), sum(score.strict for score in own)
+    own = [(rollout, score) for rollout, score in group.scored() if rollout.kind.own]
+    correct = sum(score.correct for _, score in own)
+    strict = sum(is_followed(style, group, rollout) for rollout, _ in own)
     return Visit(round_, question.task, question.position, question.level, len(own), correct, strict)
 
 

@@ -15,6 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
@@ -187,6 +188,8 @@ class RoundLoop:
     stop: StopFlag
     progress: NodeProgress
     """Kept up to date, so that it is valid however the run ends."""
+    style: PromptStyle = TAGS_STYLE
+    """The node's way of asking."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
@@ -194,7 +197,13 @@ class RoundLoop:
         self._unjudged = 0
         """The current stage's own completions that could not be verified."""
         self._filler = GroupFiller(
-            self.config, self.sources, self.journal, encode=self.encode, verify=self.game.score, emit=self.emit
+            self.config,
+            self.sources,
+            self.journal,
+            encode=self.encode,
+            verify=self.game.score,
+            emit=self.emit,
+            style=self.style,
         )
 
     def _finished(self) -> bool:

@@ -129,6 +129,7 @@ class RunView:
         if answers and event.get("source") == "policy" and event.get("reward") is not None:
             self.rewards[event["round"]] = event["reward"]
         if not event.get("replayed"):
+            self.phase = None
             source = str(event.get("source"))
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
 

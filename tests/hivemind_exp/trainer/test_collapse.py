@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
 from hivemind_exp.trainer import collapse
 from hivemind_exp.trainer.collapse import CollapseCheck
 from tests.support.nodes import Events, make_config, run
@@ -40,11 +40,11 @@ def messages(events: Events) -> list[str]:
             "were wrong. Start with easier questions (game.curriculum=true), choose an easier task (tasks) or choose a "
             "more capable model (model.name)",
         ),
-        ("no answer tag", True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
+        (NO_ANSWER, True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
         (
-            "no answer tag",
+            NO_ANSWER,
             False,
-            "were without an answer in tags. Choose a model that follows instructions (model.name), reward the format "
+            "were without a readable answer. Choose a model that follows instructions (model.name), reward the format "
             "(game.format_reward=0.2) or let a teacher show it (offload.provider)",
         ),
     ],
@@ -69,9 +69,9 @@ def test_rounds_without_a_reward_are_reported_once_with_the_most_frequent_reason
     [
         ("wrong", {"game": {"curriculum": True}}, "curriculum"),
         ("wrong", {"swarm": {"join": "swarm1:" + "0" * 64}}, "curriculum"),
-        ("no answer tag", {"game": {"format_reward": 0.1}}, "format_reward"),
-        ("no answer tag", {"train": {"teacher_loss": "luffy"}}, "format_reward"),
-        ("no answer tag", {"game": {"kind": "study-group"}}, "format_reward"),
+        (NO_ANSWER, {"game": {"format_reward": 0.1}}, "format_reward"),
+        (NO_ANSWER, {"train": {"teacher_loss": "luffy"}}, "format_reward"),
+        (NO_ANSWER, {"game": {"kind": "study-group"}}, "format_reward"),
     ],
 )
 def test_settings_that_cannot_help_are_not_suggested(why: str, section: dict[str, Any], left_out: str) -> None:

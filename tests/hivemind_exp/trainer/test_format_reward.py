@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, Visit
 from hivemind_exp.node_files import NodeFiles
@@ -29,8 +30,8 @@ PROMPT = Prompt(Question("t", "train", 0, 0, "q", {}, "d", "k"), "answer", (), (
 
 
 def group(*scores: tuple[float, bool], kind: Kind = Kind.POLICY) -> Group:
-    rows = tuple(Rollout(kind, "x", "text", (7,), False) for _ in scores)
-    return Group(PROMPT, rows, tuple(Score(outcome, strict, "verified") for outcome, strict in scores))
+    rows = tuple(Rollout(kind, "x", "<answer>7</answer>" if strict else "7", (7,), False) for _, strict in scores)
+    return Group(PROMPT, rows, tuple(Score(outcome, True, "verified") for outcome, _ in scores))
 
 
 def visited(strict: int) -> list[Visit]:
@@ -45,17 +46,17 @@ def journal(tmp_path: Path) -> Any:
 
 def test_own_completions_in_the_format_get_a_term_and_keep_their_outcome(journal: Journal) -> None:
     given = [group((1.0, True), (0.0, True), (0.0, False)), group((1.0, True), kind=Kind.TEACHER)]
-    own, teacher = FormatReward(0.2, journal, Events()).add(given)
+    own, teacher = FormatReward(0.2, TAGS_STYLE, journal, Events()).add(given)
     assert [score.reward for score in own.scores] == [1.2, 0.2, 0.0]
     assert [score.outcome for score in own.scores] == [1.0, 0.0, 0.0]
     assert [term.name for term in own.scores[0].terms] == ["correct", "format"]
     assert teacher == given[1]
-    assert FormatReward(0.0, journal, Events()).add(given) == given
+    assert FormatReward(0.0, TAGS_STYLE, journal, Events()).add(given) == given
 
 
 def test_it_ends_for_good_once_the_format_is_followed_for_some_rounds(journal: Journal) -> None:
     given, events = [group((0.0, True))], Events()
-    reward = FormatReward(0.2, journal, events)
+    reward = FormatReward(0.2, TAGS_STYLE, journal, events)
     for strict in (10, 10, 9, *[10] * ROUNDS):  # the third round has 90 %: not enough
         assert reward.add(given) != given
         reward.count(visited(strict))
@@ -71,47 +72,67 @@ def test_it_ends_for_good_once_the_format_is_followed_for_some_rounds(journal: J
 def test_a_restarted_node_reads_from_the_journal_whether_it_has_ended(journal: Journal) -> None:
     given = [group((0.0, True))]
     for step in range(ROUNDS):
-        assert FormatReward(0.2, journal, Events()).add(given) != given
+        assert FormatReward(0.2, TAGS_STYLE, journal, Events()).add(given) != given
         journal.commit(Manifest(step, step, 0, 4, ()), visits=visited(10))
     events = Events()
-    assert FormatReward(0.2, journal, events).add(given) == given
+    assert FormatReward(0.2, TAGS_STYLE, journal, events).add(given) == given
     assert not events.all
 
 
-class OftenStrict(Spelling):
-    """Nothing is correct. More and more completions count as strict: all of them from round 3 on."""
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("tags", "<think>3 + 4</think><answer>7</answer>"),
+        ("answer-tag", "<answer>7</answer>"),
+        ("boxed", "3 + 4\n\n\\boxed{7}"),
+        ("plain", "7"),
+    ],
+)
+def test_each_style_rewards_its_own_format(form: Any, text: str) -> None:
+    style = PromptStyle(form)
+    assert style.is_followed(text, "7")
+    assert not style.is_followed(f"Well: {text}, I think.", "7")
+    others = {"<answer>7</answer>", "\\boxed{7}", "7"} - {text if form != "boxed" else "\\boxed{7}"}
+    if form != "tags":
+        assert not any(style.is_followed(other, "7") for other in others)
+
+
+class NeverRight(Spelling):
+    """Nothing is correct. Raises in the ``crash``-th call."""
 
     def __init__(self, crash: int = 0) -> None:
         super().__init__()
         self._calls, self._crash = 0, crash
 
-    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+    def score(self, questions: Sequence[Question], _: Sequence[str]) -> list[Score]:
         self._calls += 1
         if self._calls == self._crash:
             raise KeyboardInterrupt
-        return [
-            Score(0.0, question.round >= 3 or derive_seed(question.digest, text) % 2 == 0, "wrong")
-            for question, text in zip(questions, completions, strict=True)
-        ]
+        return [Score(0.0, True, "wrong") for _ in questions]
 
 
 def trained(root: Path, value: float = 0.2, crash: int = 0) -> Events:
     root.mkdir(exist_ok=True)
     config, events = make_config(game={"rounds": 6, "format_reward": value}, eval={"every": 0}), Events()
-    GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: OftenStrict(crash)).run()
+    GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: NeverRight(crash)).run()
     return events
 
 
 @pytest.mark.slow
 def test_the_node_trains_on_it_until_the_format_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(format_reward, "ROUNDS", 2)
+    monkeypatch.setattr(format_reward, "FOLLOWED", 0.6)
+    monkeypatch.setattr(format_reward, "said", lambda rollout: rollout.text)  # they are all cut
+    monkeypatch.setattr(PromptStyle, "is_followed", lambda _, text, __: derive_seed(0, text) % 4 > 0)
     events = trained(tmp_path / "whole")
     rollouts = events.of("rollouts")
     assert [event["reward"] for event in rollouts] == [0.0] * 6
     assert [event["correct"] for event in rollouts] == [0] * 6
     points = [event["points"] for event in rollouts]
-    assert all(0 < value < 0.2 for value in points[:3])
-    assert points[3:] == [pytest.approx(0.2)] * 2 + [None]
+    rewarded = points.index(None)
+    assert rewarded >= 2
+    assert all(0 < value < 0.2 for value in points[:rewarded])
+    assert points[rewarded:] == [None] * (6 - rewarded)
     assert {event["accuracy"] for event in events.of("eval")} == {0.0}
     assert [event["code"] for event in events.of("note")] == ["format_followed"]
     with closing(sqlite3.connect(tmp_path / "whole" / "journal.sqlite")) as database:

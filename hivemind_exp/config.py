@@ -369,10 +369,15 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
-        if self.game.kind == "study-group" and self.game.refill:
-            raise ValueError('game.refill only works with game.kind = "sampling"')
-        if self.offload.kind == "relay" and self.game.refill:
-            raise ValueError('game.refill cannot be used with offload.kind = "relay": a relay does not train a model')
+        for name in self.game.only_sampling if self.game.kind == "study-group" else ():
+            raise ValueError(f'game.{name} only works with game.kind = "sampling"')
+        for name in self.game.only_training if self.offload.kind == "relay" else ():
+            raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
+        if self.game.curriculum and self.swarm.join:
+            raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
+        if self.game.format_reward and self.train.teacher_loss == "luffy":
+            why = 'train.teacher_loss = "luffy" compares only outcomes'
+            raise ValueError(f"game.format_reward would have no effect: {why}")
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")

@@ -95,7 +95,9 @@ class RolloutsEvent(Event):
         None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None, description="Mean sum of the reward terms; null in the game `sampling`, which has no terms."
+        None,
+        description="Mean sum of the reward terms; null if the reward is only the outcome, as in the game `sampling` "
+        "without `game.format_reward`.",
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."

@@ -152,7 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pairs = [(node, plain) for node, plain in results if node.task == task]
         gains = [100 * (node.after - node.before) for node, _ in pairs]
         line = f"{task:20} {statistics.mean(gains):+.0f} points ({min(gains):+.0f} to {max(gains):+.0f})"
-        ratios = [node.points_a_minute / plain.points_a_minute for node, plain in pairs if plain and plain.after > plain.before]
+        ratios = [
+            node.points_a_minute / plain.points_a_minute
+            for node, plain in pairs
+            if plain and plain.after > plain.before
+        ]
         if ratios:
             line += f"; points a minute, swarmctl / plain TRL: {statistics.median(ratios):.2f}"
             line += f" ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -70,6 +70,11 @@ class PromptStyle:
         back = read(text, reading.answer)
         return text if back is not None and back.answer == reading.answer else None
 
+    def is_followed(self, text: str, reference: str | None) -> bool:
+        """Return whether a completion has exactly the shape that this style asks for."""
+        reading = read(text, reference)
+        return reading is not None and reading.strict and reading.format == FORMATS[self.form]
+
     def adopt(self, text: str, reference: str | None) -> str | None:
         """Return another node's completion in this style. None if something would be lost.
 

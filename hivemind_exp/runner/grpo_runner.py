@@ -34,6 +34,7 @@ from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
+from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
@@ -41,6 +42,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
         secret=charter if config.node.fresh else files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
+        curriculum=config.game.curriculum,
         stride=config.game.groups,
         report=report,
     )
@@ -115,6 +118,9 @@ class GRPORunner:
         torch.set_num_threads(self._config.model.threads or usual)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
+        if isinstance(tasks, Mixture) and swarm is None:
+            lag = 0 if remote_name(config) is None else rounds_ahead(config.offload)
+            tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))

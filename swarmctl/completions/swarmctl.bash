@@ -202,6 +202,7 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
+        'game.curriculum') list='true false' ;;
         'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
@@ -332,11 +333,14 @@ __swarmctl_setting() {
             checkpoint.keep= \
             eval.every= \
             eval.questions= \
+            game.curriculum= \
+            game.format_reward= \
             game.group_size= \
             game.groups= \
             game.kind= \
             game.partial_credit= \
             game.refill= \
+            game.rest= \
             game.role= \
             game.rounds= \
             generation.batch= \

@@ -544,11 +544,14 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             checkpoint.keep=\t'Checkpoints kept' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
+            game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
+            game.format_reward=\t'Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format' \
             game.group_size=\t'G: completions per question' \
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
             game.refill=\t'Most further questions per round' \
+            game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
@@ -626,6 +629,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     set -l key (string replace -r '=.*' '' -- $typed)
     set before "$before$key="
     switch "$key"
+        case 'game.curriculum'
+            set list true false
         case 'game.kind'
             set list sampling study-group
         case 'game.partial_credit'

@@ -40,11 +40,14 @@ _swarmctl_settings() {
       'checkpoint.keep:Checkpoints kept'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
+      'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
+      'game.format_reward:Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format'
       'game.group_size:G: completions per question'
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
       'game.refill:Most further questions per round'
+      'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
@@ -122,6 +125,7 @@ _swarmctl_settings() {
     return
   fi
   case $key in
+    game.curriculum) list=(true false) ;;
     game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;

@@ -82,7 +82,10 @@ class RolloutsEvent(Event):
         None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None, description="Mean sum of the reward terms; null in the game `sampling`, which has no terms."
+        None, description="Mean sum of the reward terms; null if the reward is the outcome alone."
+    )
+    terms: dict[str, float] | None = Field(
+        None, description="Mean of each reward term by name; null if the reward is the outcome alone."
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."

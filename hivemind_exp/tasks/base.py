@@ -44,10 +44,22 @@ class RewardTerm:
 
     name: str
     value: float
-    maximum: float
-    """The value for the best completion of this prompt."""
+    maximum: float | None
+    """The value for the best completion of this prompt. None if unknown, as in a task of your own."""
     why: str
-    """A short reason, for people."""
+    """A short reason, for people. May be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a task of the operator's own, which sets the reward, says about one answer."""
+
+    credit: float
+    """In [0, 1]: how correct the answer is."""
+    terms: tuple[tuple[str, float], ...] = ()
+    """The parts of the reward by name. If there are none, the reward is the credit."""
+    why: str = ""
+    """Why the task's code could not score the answer; empty if it could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,11 @@ def needs_hub(spec: TaskSpec) -> bool:
         return False
 
 
+def runs_own_code(spec: TaskSpec) -> bool:
+    """Whether the task runs code that is not part of this package. It is loaded in the sandbox only."""
+    return bool(getattr(importlib.import_module(spec.module), "OWN_CODE", False))
+
+
 def own_files(spec: TaskSpec) -> list[str]:
     """Return the files and directories named in the operator's own settings for a task."""
     named = [spec.path, *(value for value in spec.params.values() if isinstance(value, str))]
@@ -117,6 +134,8 @@ class Task(ABC):
     """SHA-256 of a fixed set's data."""
     version: str = ""
     """Name and version of the library that generates the questions, or an empty string."""
+    printed: str = ""
+    """The beginning of what the operator's own code printed while it was loaded and tried."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
@@ -126,15 +145,15 @@ class Task(ABC):
         """Return the question's text and its entry for the verifier. In a fixed set, ``seed`` is a position."""
 
     @abstractmethod
-    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Return the credit in [0, 1] for ``answer``, which is untrusted text."""
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float | Verdict:
+        """Return the credit in [0, 1] for ``answer``, which is untrusted text. A ``Verdict`` also sets the reward."""
 
     def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
         """Return the key of a question. Questions with equal keys count as the same."""
         return normalised(text)
 
 
-FACTS = ("size", "heldout_size", "sha256", "version")
+FACTS = ("size", "heldout_size", "sha256", "version", "printed")
 """The attributes of ``Task`` that a worker reports once the task is prepared."""
 
 

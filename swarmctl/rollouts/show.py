@@ -91,9 +91,14 @@ def _is_strict(rollout: RolloutRecord) -> bool:
 
 def _points(terms: Sequence[RewardTerm]) -> str:
     """Return a sentence on the terms of a reward."""
-    total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
-    parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
-    return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
+    known = [term.maximum for term in terms if term.maximum is not None]
+    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
+    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
+
+
+def _term(term: RewardTerm) -> str:
+    most = "" if term.maximum is None else f" of {term.maximum:g}"
+    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")
 
 
 def _origin(rollout: RolloutRecord) -> str:

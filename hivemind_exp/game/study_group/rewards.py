@@ -34,6 +34,7 @@ Choice = int | str | None
 def score_answer(question: Question, text: str, verified: Score) -> Score:
     """Return the score of a first-stage completion. ``verified`` is the task verifier's score."""
     terms = [RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    terms += [term for term in verified.terms if term.name != "correct"]
     if _is_integer(str(question.entry.get("answer"))):
         answer = content(text, "answer")
         good = answer is not None and _is_integer(answer)

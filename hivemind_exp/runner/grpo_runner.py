@@ -35,7 +35,7 @@ from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
@@ -219,7 +219,7 @@ class GRPORunner:
         self._emit(
             StartEvent(
                 node=config.node.name,
-                tasks=[task.name for task in config.tasks],
+                tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,
@@ -251,7 +251,7 @@ def describe(config: Config) -> dict[str, Any]:
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
-        "tasks": [task.name for task in config.tasks],
+        "tasks": list(map(title, config.tasks)),
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
         "memory_available_bytes": available_memory(compute.device),
     }

@@ -99,6 +99,10 @@ class Mixture:
         """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
 
+    def printed(self) -> str:
+        """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
+        return "".join(fact["printed"] for fact in self._pool.facts())
+
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
         task = self._labels.index(label)

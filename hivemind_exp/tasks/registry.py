@@ -60,7 +60,7 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
     expanded = []
     for config in chain.from_iterable(map(_take_apart, configs)):
         path = None if config.path is None else str(Path(config.path).expanduser().resolve())
-        label = Path(path).name if path and config.name == OWN_FILE else config.name
+        label = title(config)
         seen[label] += 1
         spec = TaskSpec(
             label=label if seen[label] == 1 else f"{label}-{seen[label]}",
@@ -72,6 +72,11 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
         )
         expanded.append((spec, config.weight))
     return expanded
+
+
+def title(task: TaskConfig) -> str:
+    """Return the name to show for a task: of one in Python, its file's."""
+    return Path(task.path).name if task.path and task.name == OWN_FILE else task.name
 
 
 def check_tasks(configs: Sequence[TaskConfig]) -> None:

@@ -12,7 +12,6 @@ from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.tasks.base import RewardTerm
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
 from swarmctl.rollouts.journal import (
     RolloutFilter,
@@ -26,6 +25,7 @@ from swarmctl.rollouts.journal import (
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
+from swarmctl.terminal.sentences import points
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
@@ -69,7 +69,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
                 continue
             yield from told(f"[{index_in_group(each.place)}] {_reward(each)}; {_origin(each)}", "  ")
             if each.terms:
-                yield from told(_points(each.terms), "      ")
+                yield from told(points(each.terms), "      ")
             yield from quote(each.text or "")
 
 
@@ -87,18 +87,6 @@ def _reward(rollout: RolloutRecord) -> str:
 def _is_strict(rollout: RolloutRecord) -> bool:
     text, names = rollout.text or "", TAGS.get(rollout.stage, ())
     return is_strict(text) if rollout.stage == ANSWER else is_exactly(text, names)
-
-
-def _points(terms: Sequence[RewardTerm]) -> str:
-    """Return a sentence on the terms of a reward."""
-    known = [term.maximum for term in terms if term.maximum is not None]
-    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
-    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
-
-
-def _term(term: RewardTerm) -> str:
-    most = "" if term.maximum is None else f" of {term.maximum:g}"
-    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")
 
 
 def _origin(rollout: RolloutRecord) -> str:

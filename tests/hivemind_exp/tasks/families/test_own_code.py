@@ -15,7 +15,7 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import SwarmError, TaskError
 from hivemind_exp.swarm.charter import MILLION
 from hivemind_exp.swarm.charter_check import applied, pinned
-from hivemind_exp.tasks.base import RewardTerm, TaskSpec, Verdict
+from hivemind_exp.tasks.base import NO_ANSWER, RewardTerm, TaskSpec, Verdict
 from hivemind_exp.tasks.families import own_code, packaged, python_file
 from hivemind_exp.tasks.families.own_code import OwnCodeTask
 from hivemind_exp.tasks.installed import distribution, installed_tasks
@@ -231,7 +231,9 @@ def test_a_file_runs_in_the_sandbox_and_reads_only_its_own_directory(write: Writ
     check_tasks(tasks)
     with closing(Mixture(tasks, charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
         (question, *_) = mixture.questions("train", 0, 3)
-        right, slow, none = mixture.score([question] * 3, ["<answer>right</answer>", "<answer>slow</answer>", "right"])
+        right, slow, none = mixture.score(
+            [question] * 3, ["<answer>right</answer>", "<answer>slow</answer>", "<think>right"]
+        )
     spies = [1.0, 0.0, 0.0, 0.0, 0.0]
     assert question.task == "mine.py"
     assert question.entry["spied"] == spies
@@ -241,7 +243,7 @@ def test_a_file_runs_in_the_sandbox_and_reads_only_its_own_directory(write: Writ
     assert right.terms == tuple(RewardTerm(*pair, None, "") for pair in zip(names, [1.0, *spies], strict=True))
     assert (slow.reward, slow.judged) == (0.0, True)
     assert re.fullmatch(r"mine\.py:2[234]: score failed: it needs more than 1.5 s of CPU time", slow.why)
-    assert (none.reward, none.why) == (0.0, "no answer tag")
+    assert (none.reward, none.why) == (0.0, NO_ANSWER)
     assert not (tmp_path / "new").exists()
 
 

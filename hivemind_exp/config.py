@@ -85,7 +85,7 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", "python", an installed package's task, or a preset ("sapo")."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
@@ -313,7 +313,7 @@ class HubConfig(Section):
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
-OWN_FILE = "python"
+OWN_FILE = "python-file"
 """Name of a task that a Python file of the operator defines."""
 
 

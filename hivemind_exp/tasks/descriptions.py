@@ -61,7 +61,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "prime_factorization": "Factor a number into primes",
     "products": "Multiply whole numbers",
     "propositional_logic": "Infer a conclusion from logical premises",
-    "python": "Your own questions and reward: a .py file",
+    "python-file": "Your own questions and reward: a .py file",
     "ransom_note": "Decide whether a note can be cut from a magazine's letters",
     "rearc": "Find the rule of example grids and apply it (RE-ARC)",
     "rectangle_count": "Count drawn rectangles",

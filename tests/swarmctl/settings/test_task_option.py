@@ -30,6 +30,6 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_python_file_is_a_task_named_after_itself() -> None:
     (task,) = Config(tasks="some/mine.py").tasks
-    assert (task.name, task.path, title(task)) == ("python", "some/mine.py", "mine.py")
+    assert (task.name, task.path, title(task)) == ("python-file", "some/mine.py", "mine.py")
     assert shown_value([task.model_dump(), "sapo"]) == "mine.py, sapo"
     assert title(Config().tasks[0]) == "sapo"

@@ -59,7 +59,7 @@ def test_all_tasks_are_listed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
     tasks = {task["name"]: task for task in printed(capsys, "list")["tasks"]}
     assert tasks.keys() == {*names(), "rhymes"}
     assert tasks["sapo"] == {"name": "sapo", "kind": "preset", "description": DESCRIPTIONS["sapo"], "package": None}
-    assert [tasks[name]["kind"] for name in ("gcd", "gsm8k", "python")] == ["generator", "questions", "questions"]
+    assert [tasks[name]["kind"] for name in ("gcd", "gsm8k", "python-file")] == ["generator", "questions", "questions"]
     assert tasks["rhymes"]["kind"] == "package"
     assert tasks["rhymes"]["package"] == "rhyming 1.2"
     assert tasks["rhymes"]["description"] == "Find\\x1b[31m rhymes"
@@ -90,7 +90,7 @@ def test_a_file_of_ones_own_is_shown(capsys: Capture, mine: str) -> None:
     assert lines[4].startswith("    | What comes after ")
     assert lines[5].startswith("  reference: ")
     assert "tasks try mine.py --param=most=5" in lines[-2]
-    assert lines[-1].endswith("""run --set 'tasks=[{name = "python", path = "mine.py", params = {"most" = 5}}]'""")
+    assert lines[-1].endswith("""run --set 'tasks=[{name = "python-file", path = "mine.py", params = {"most" = 5}}]'""")
     assert err == "mine.py printed: loaded\n"
 
 

@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def task(file: Path, **params: object) -> OwnCodeTask:
-    return python_file.build(TaskSpec("mine.py", python_file.__name__, "python", str(file), params=params))
+    return python_file.build(TaskSpec("mine.py", python_file.__name__, "python-file", str(file), params=params))
 
 
 def prepared(file: Path, **params: object) -> OwnCodeTask:
@@ -254,7 +254,7 @@ def test_a_mistake_is_found_before_a_run(write: Write) -> None:
     with pytest.raises(TaskError, match="is not a file"):
         check_tasks([config(Path("/nowhere/mine.py"))])
     with pytest.raises(TaskError, match="needs a path to a Python file"):
-        check_tasks([TaskConfig(name="python")])
+        check_tasks([TaskConfig(name="python-file")])
 
 
 def test_a_file_in_the_home_directory_opens_nothing_else(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +309,6 @@ def test_no_charter_can_name_own_code(write: Write, package: str) -> None:
     for mine in (config(write(QUESTIONS + SCORE)), TaskConfig(name=package)):
         with pytest.raises(TaskError, match="every node would have to run its code"):
             pinned([mine], [], {})
-    for name in ("python", package):
+    for name in ("python-file", package):
         with pytest.raises(SwarmError, match="asks this node to run code of its own"):
             applied(charter(tasks=(words(label=name, name=name, params={}, weight_ppm=MILLION),)), Config())

@@ -49,9 +49,7 @@ def data_file(file: Path) -> Path | None:
 
 def _file(spec: TaskSpec) -> Path:
     if spec.path is None:
-        raise TaskError(
-            "task 'python-file' needs a path to a Python file with questions and score", next="swarmctl run --task FILE.py"
-        )
+        raise TaskError("task 'python-file' needs a path to a Python file", next="swarmctl run --task FILE.py")
     return Path(spec.path)
 
 

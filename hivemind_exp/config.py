@@ -87,15 +87,15 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", or a preset such as "sapo"."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
+    """Questions (JSON lines, JSON or Parquet; a file or directory), a local copy of GSM8K, or a task in Python."""
     check: Literal["exact", "math"] = "exact"
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
-    """Parameters of a reasoning-gym generator."""
+    """Parameters of a reasoning-gym generator, or of a Python task's questions."""
 
 
 class GenerationConfig(Section):
@@ -315,6 +315,8 @@ class HubConfig(Section):
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
+OWN_FILE = "python-file"
+"""Name of a task that a Python file of the operator defines."""
 
 
 def task_tables(value: Any) -> Any:
@@ -330,6 +332,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.lower().endswith(".py"):
+        return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:
         return {"name": "jsonl", "path": text}
     return {"name": text}

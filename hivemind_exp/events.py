@@ -95,9 +95,10 @@ class RolloutsEvent(Event):
         None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None,
-        description="Mean sum of the reward terms; null if the reward is only the outcome, as in the game `sampling` "
-        "without `game.format_reward`.",
+        None, description="Mean sum of the reward terms; null if the reward is the outcome alone."
+    )
+    terms: dict[str, float] | None = Field(
+        None, description="Mean of each reward term by name; null if the reward is the outcome alone."
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."

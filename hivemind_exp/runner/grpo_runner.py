@@ -39,7 +39,7 @@ from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_warmup
+from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.pacing import JournalPacing
@@ -234,7 +234,7 @@ class GRPORunner:
         self._emit(
             StartEvent(
                 node=config.node.name,
-                tasks=[task.name for task in config.tasks],
+                tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,

@@ -31,7 +31,7 @@ from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
-from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise, term_means
 
 MOST_LEFT_OUT = 16
 """A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
@@ -182,9 +182,11 @@ class HivemindGRPOTrainer(RoundLoop):
             self._collapse.count(groups, self._unjudged)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        summaries = summarise(groups)
+        summaries, terms = summarise(groups), term_means(groups)
         for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+            where = {"round": self.progress.round, "stage": stage_run.stage, "source": source}
+            self.emit(RolloutsEvent(**where, **summary, terms=terms.get(source)))
+            summary |= {f"term/{name}": value for name, value in terms.get(source, {}).items()}
         timer.count_tokens(summaries, here=self.local.kind)
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 

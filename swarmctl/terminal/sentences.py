@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -12,6 +13,7 @@ from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
+    from hivemind_exp.tasks.base import RewardTerm
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -277,3 +279,15 @@ def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
     return f"{charter.game}, groups of {charter.group_size}{stages}"
+
+
+def points(terms: Sequence[RewardTerm]) -> str:
+    """Return a sentence on the terms of a reward."""
+    known = [term.maximum for term in terms if term.maximum is not None]
+    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
+    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
+
+
+def _term(term: RewardTerm) -> str:
+    most = "" if term.maximum is None else f" of {term.maximum:g}"
+    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write, formats
-from hivemind_exp.errors import DiskFull
+from hivemind_exp.errors import CheckpointError, DiskFull
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
 
@@ -108,6 +108,26 @@ class CheckpointStore:
             # Rename first, because a half-deleted checkpoint must not look like a damaged one.
             doomed = path.rename(self.root / f"{PARTIAL}{path.name}")
             shutil.rmtree(doomed)
+
+
+def find(root: Path, step: int | None = None) -> Checkpoint | None:
+    """Return a node's checkpoint by its step, or its newest intact one; None if it has none yet.
+
+    Changes nothing: the node may be running. Raises ``CheckpointError`` if the one with this step is missing, or if
+    what would be returned is damaged.
+    """
+    known = {int(path.name): path for path in root.glob("[0-9]*") if path.name.isdigit()}
+    if step is not None and step not in known:
+        raise CheckpointError(f"no checkpoint {step}; there are {', '.join(map(str, sorted(known))) or 'none yet'}")
+    problem = None
+    for number in sorted(known, reverse=True) if step is None else [step]:
+        problem = damage(known[number])
+        if problem is None:
+            seal = json.loads((known[number] / _SEAL).read_text())
+            return Checkpoint(known[number], seal["step"], seal["round"])
+    if problem is not None:
+        raise CheckpointError(f"checkpoint {number} is damaged: {problem}")
+    return None
 
 
 def _seal(directory: Path, step: int, round_: int) -> None:

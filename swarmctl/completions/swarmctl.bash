@@ -18,6 +18,8 @@ __swarmctl_enter() {
         ':stop') path='stop' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
+        ':sample') path='sample' ;;
+        ':chat') path='chat' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':rollouts') path='rollouts' ;;
@@ -77,6 +79,19 @@ __swarmctl_takes() {
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
+        'sample:--checkpoint') kind=none ;;
+        'sample:-n' | 'sample:--questions') kind=none ;;
+        'sample:--system') kind=none ;;
+        'sample:--temperature') kind=none ;;
+        'sample:--seed') kind=none ;;
+        'sample:--max-tokens') kind=none ;;
+        'sample:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'chat:--checkpoint') kind=none ;;
+        'chat:--system') kind=none ;;
+        'chat:--temperature') kind=none ;;
+        'chat:--seed') kind=none ;;
+        'chat:--max-tokens') kind=none ;;
+        'chat:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
         'profiles new:--model') kind=directory ;;
@@ -127,6 +142,8 @@ __swarmctl_options() {
         'stop') list='--all --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
+        'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
+        'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -165,7 +182,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status stop logs models profiles keys rollouts swarm identity completion' ;;
+        ':0') kind=words list='run doctor status stop logs models sample chat profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
@@ -176,6 +193,8 @@ __swarmctl_argument() {
         'stop:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'sample:0') kind=node ;;
+        'chat:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;

@@ -20,6 +20,10 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'logs'
         case ':models'
             set path 'models'
+        case ':sample'
+            set path 'sample'
+        case ':chat'
+            set path 'chat'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -136,6 +140,34 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list info warning error
         case 'models:-p' 'models:--profile'
             set kind profile
+        case 'sample:--checkpoint'
+            set kind none
+        case 'sample:-n' 'sample:--questions'
+            set kind none
+        case 'sample:--system'
+            set kind none
+        case 'sample:--temperature'
+            set kind none
+        case 'sample:--seed'
+            set kind none
+        case 'sample:--max-tokens'
+            set kind none
+        case 'sample:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'chat:--checkpoint'
+            set kind none
+        case 'chat:--system'
+            set kind none
+        case 'chat:--temperature'
+            set kind none
+        case 'chat:--seed'
+            set kind none
+        case 'chat:--max-tokens'
+            set kind none
+        case 'chat:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -277,6 +309,26 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --profile\t'Profile name or .toml file' \
                 --json\t'Print JSON; never prompt' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'sample'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'With PROMPT: also show the answer before training' \
+                --questions\t'Number of held-out questions' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'chat'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'Talk to the model before training' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -444,6 +496,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 stop\t'Save and stop running nodes' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
+                sample\t'Show what a node\'s model answers' \
+                chat\t'Chat with a node\'s model' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
@@ -491,6 +545,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'models:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'sample:0'
+            set kind node
+        case 'chat:0'
+            set kind node
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'

@@ -162,6 +162,8 @@ _swarmctl() {
         'stop:Save and stop running nodes'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
+        'sample:Show what a node'\''s model answers'
+        'chat:Chat with a node'\''s model'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'rollouts:Show, export and count a node'\''s rollouts'
@@ -179,6 +181,8 @@ _swarmctl() {
         stop) _swarmctl__stop && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
+        sample) _swarmctl__sample && ret=0 ;;
+        chat) _swarmctl__chat && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
@@ -280,6 +284,38 @@ _swarmctl__models() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
+}
+
+_swarmctl__sample() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[With PROMPT\: also show the answer before training]' \
+    '(-n --questions)-n+[Number of held-out questions]:N: ' \
+    '(-n --questions)--questions=[Number of held-out questions]:N: ' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':PROMPT: '
+}
+
+_swarmctl__chat() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[Talk to the model before training]' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__profiles() {

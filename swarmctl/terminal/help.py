@@ -15,6 +15,7 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 HEADINGS = {
     "Start": ("run", "stop", "doctor", "keys", "models", "profiles"),
     "Watch": ("status", "logs", "rollouts"),
+    "Use": ("sample", "chat"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }

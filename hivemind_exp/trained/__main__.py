@@ -1,8 +1,8 @@
 """The process that uses a trained model: reads one line of JSON, and writes events as JSON lines.
 
-The line is ``{"mode": "sample" | "chat", "config": {…}, "node_dir": "…", "checkpoint": {…} | null, …}`` with what the mode
-needs. Without a checkpoint (its path, step and round), the model is the one before training. SIGINT ends what is being
-generated. The process ends when its standard input does.
+The line is ``{"mode": "sample" | "chat", "config": {…}, "node_dir": "…", "checkpoint": {…} | null, …}`` with what the
+mode needs. Without a checkpoint (its path, step and round), the model is the one before training. SIGINT ends what is
+being generated. The process ends when its standard input does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The process that uses a trained model: reads one line of JSON, and writes events as JSON lines.
 
-The line is ``{"mode": "sample" | "chat", "config": {…}, "node_dir": "…", "checkpoint": {…} | null, …}`` with what the
+The line is ``{"mode": "sample" | …, "config": {…}, "node_dir": "…", "checkpoint": {…} | null, …}``, with what the
 mode needs. Without a checkpoint (its path, step and round), the model is the one before training. SIGINT ends what is
 being generated. The process ends when its standard input does.
 """
@@ -54,13 +54,14 @@ def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     config = config.model_copy(update={"model": model})
     from hivemind_exp.node_files import NodeFiles
     from hivemind_exp.trained.answering import chat, sample
+    from hivemind_exp.trained.evaluation import evaluate
     from hivemind_exp.trained.loading import Job, with_charter
     from hivemind_exp.trainer.checkpoints import Checkpoint
 
     files, at = NodeFiles(Path(order["node_dir"])), order["checkpoint"]
     checkpoint = None if at is None else Checkpoint(Path(at["path"]), at["step"], at["round"])
     job = Job(with_charter(config, files), files, checkpoint, order, link, secrets)
-    {"sample": sample, "chat": chat}[order["mode"]](job)
+    {"sample": sample, "chat": chat, "eval": evaluate}[order["mode"]](job)
 
 
 def _out_of_memory(error: Exception) -> OutOfMemory | None:

@@ -38,7 +38,8 @@ class Link:
         self.write(json.dumps({"event": event, **fields}) + "\n")
 
     def phase(self, name: str) -> None:
-        """Report what takes a while now."""
+        """Report what takes a while now. Raises ``StopRequested``."""
+        self.stop.check()
         self.emit("phase", name=name)
 
     def receive(self) -> dict[str, Any]:

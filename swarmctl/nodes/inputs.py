@@ -22,7 +22,7 @@ _WHOLE = 64 * 2**20
 def check_inputs(files: NodeFiles, config: Config) -> None:
     """Raise NodeConflict if a question file or a local model has changed since the node first used it."""
     known = (read_json(files.inputs) or {}).get("digests") or {}
-    found = {str(path): _digest(path) for path in _inputs(config) if path.exists()}
+    found = {str(path): digest_of(path) for path in _inputs(config) if path.exists()}
     for name, digest in found.items():
         if known.get(name, digest) != digest:
             raise NodeConflict(
@@ -42,7 +42,7 @@ def _inputs(config: Config) -> Iterator[Path]:
         yield model.absolute()
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, or of a directory's files with their names. Raises NodeError."""
     found = hashlib.sha256()
     with disk_errors(path, "read"):

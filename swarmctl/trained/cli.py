@@ -1,4 +1,4 @@
-"""``swarmctl sample`` and ``chat``."""
+"""``swarmctl sample``, ``chat`` and ``eval``."""
 
 from typing import Annotated
 
@@ -109,3 +109,83 @@ def register(app: typer.Typer) -> None:
 
         model = ModelOptions(node, checkpoint, base, temperature, max_tokens, device)
         return talk(model, system=system, seed=seed)
+
+    @app.command("eval")
+    def evaluate(
+        target: Annotated[str, typer.Argument(metavar="NODE|MODEL|PROVIDER:MODEL", help="What to evaluate.")],
+        *,
+        against: Annotated[
+            str | None,
+            typer.Option("--against", metavar="TARGET", help="Compare with this; base: the node before training."),
+        ] = None,
+        task: Annotated[
+            list[str] | None,
+            typer.Option("--task", metavar="TASK", help="Questions of this task. [default: those that NODE holds out]"),
+        ] = None,
+        questions: Annotated[
+            int, typer.Option("-n", "--questions", min=1, metavar="N", help="Number of questions.")
+        ] = 200,
+        k: Annotated[int, typer.Option("-k", min=1, metavar="K", help="Also report pass@K.")] = 1,
+        samples: Annotated[
+            int | None, typer.Option("--samples", min=1, metavar="N", help="Answers per question. [default: K]")
+        ] = None,
+        checkpoint: Checkpoint = None,
+        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE as before training.")] = False,
+        temperature: Annotated[
+            float | None,
+            typer.Option(
+                "--temperature",
+                min=0,
+                max=2,
+                metavar="T",
+                help="Sampling temperature. [default: greedy for one answer, else the node's setting]",
+            ),
+        ] = None,
+        max_tokens: MaxTokens = None,
+        device: Device = None,
+        profile: options.Profile = None,
+        max_usd: Annotated[
+            str | None,
+            typer.Option("--max-usd", metavar="USD", help="The most this evaluation may spend, or unlimited."),
+        ] = None,
+        examples: Annotated[
+            int, typer.Option("--examples", min=0, metavar="N", help="Also show the first N questions and answers.")
+        ] = 0,
+        json: options.JsonAskingNothing = False,
+        yes: options.Yes = False,
+        no_input: options.NoInput = False,
+    ) -> int:
+        """Measure how often a model answers correctly.
+
+        Asks the questions that a node holds out from training, or questions of --task, which are the same for every
+        model. Intervals are 95 %. Answers are saved: after Ctrl-C, the same command continues, and an API is not paid
+        twice.
+
+        \b
+        Examples:
+          swarmctl eval maths --against base
+          swarmctl eval maths -k 8 --examples 3
+          swarmctl eval maths --against openai:gpt-6-luna --max-usd 1
+          swarmctl eval Qwen/Qwen2.5-0.5B-Instruct --task gsm8k --json
+        """
+        from swarmctl.trained.evaluated import EvalOptions
+        from swarmctl.trained.evaluation import evaluate as run
+        from swarmctl.trained.target import ModelOptions
+
+        return run(
+            EvalOptions(
+                target=target,
+                against=against,
+                tasks=tuple(task or ()),
+                questions=questions,
+                k=k,
+                samples=samples or k,
+                model=ModelOptions(target, checkpoint, base, temperature, max_tokens, device),
+                profile=profile,
+                max_usd=max_usd,
+                examples=examples,
+                as_json=json,
+                yes=yes,
+                no_input=no_input,
+            )
+        )

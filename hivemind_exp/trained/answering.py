@@ -1,17 +1,18 @@
 """Answer held-out questions or your own prompt, and chat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, messages
+from hivemind_exp.game.prompt_style import ChatBuilder, build_chats
+from hivemind_exp.game.sampling.game import STAGE, said
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Message, Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.trained.loading import Job, Policy, own_tasks, policy
+from hivemind_exp.trained.loading import Job, Policy, own_chats, own_tasks, policy, style_of
 
 
 def own_question(config: Config, text: str) -> Question:
@@ -27,24 +28,30 @@ def sample(job: Job) -> None:
     """
     text = job.order["text"]
     if text is not None:
-        _sample(job, [own_question(job.config, text)], None)
+        with own_chats(job) as chats:
+            _sample(job, [own_question(job.config, text)], chats, None)
         return
     job.link.phase("making questions")
     with own_tasks(job.config, job.files) as tasks:
         count = min(job.order["questions"], job.config.eval.questions)
-        _sample(job, tasks.questions("heldout", 0, count), tasks)
+        _sample(job, tasks.questions("heldout", 0, count), build_chats(style_of(job), tasks), tasks)
 
 
-def _sample(job: Job, questions: Sequence[Question], tasks: Tasks | None) -> None:
-    seed, link = job.order["seed"], job.link
+def _sample(job: Job, questions: Sequence[Question], chats: ChatBuilder, tasks: Tasks | None) -> None:
+    seed, link, system = job.order["seed"], job.link, job.order["system"]
+
+    def prompts_for(speaker: Policy) -> list[Prompt]:
+        asked = [(question, tuple(opening(question, chats, system))) for question in questions]
+        return [Prompt(each, STAGE, chat, tuple(encode(chat, speaker.tokenizer))) for each, chat in asked]
+
     before: Sequence[dict[str, Any] | None] = [None] * len(questions)
     if job.order["base"]:
         with policy(job, trained=False) as base:
             link.phase("answering as before training")
-            rows = base.source.generate(_prompts(questions, base, job.order), 1, seed=seed)
+            rows = base.source.generate(prompts_for(base), 1, seed=seed)
         before = _verdicts(questions, [row for (row,) in rows], tasks)
     with policy(job) as trained:
-        for prompt, earlier in zip(_prompts(questions, trained, job.order), before, strict=True):
+        for prompt, earlier in zip(prompts_for(trained), before, strict=True):
             question = prompt.question
             about = {"task": question.task, "reference": question.entry.get("answer")} if tasks else {}
             link.emit("question", question=question.text, before=earlier, **about)
@@ -52,18 +59,8 @@ def _sample(job: Job, questions: Sequence[Question], tasks: Tasks | None) -> Non
             link.emit("answer", **_verdicts([question], [made], tasks)[0])
 
 
-def _prompts(questions: Sequence[Question], speaker: Policy, order: Mapping[str, Any]) -> list[Prompt]:
-    if order["system"] is None:
-        return build_prompts(questions, speaker.tokenizer)
-    chats = [opening(question, order["system"]) for question in questions]
-    return [
-        Prompt(question, STAGE, tuple(chat), tuple(encode(chat, speaker.tokenizer)))
-        for question, chat in zip(questions, chats, strict=True)
-    ]
-
-
 def _verdicts(questions: Sequence[Question], made: Sequence[Rollout], tasks: Tasks | None) -> list[dict[str, Any]]:
-    scores = [None] * len(made) if tasks is None else tasks.score(questions, [row.text for row in made])
+    scores = [None] * len(made) if tasks is None else tasks.score(questions, [said(row) for row in made])
     return [
         {
             "text": row.text,
@@ -76,10 +73,10 @@ def _verdicts(questions: Sequence[Question], made: Sequence[Rollout], tasks: Tas
     ]
 
 
-def opening(question: Question, system: str | None) -> list[Message]:
-    """Return the first turns of a chat. ``system``: the system turn; empty: none; None: the node's own instruction."""
+def opening(question: Question, chats: ChatBuilder, system: str | None) -> list[Message]:
+    """Return the first turns of a chat. ``system``: the system turn; empty: none; None: as the node asks."""
     if system is None:
-        return list(messages(question))
+        return list(chats.chat(question))
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": question.text}]
 
@@ -87,8 +84,8 @@ def opening(question: Question, system: str | None) -> list[Message]:
 class Conversation:
     """The turns of a chat, of which the oldest are forgotten when they no longer fit."""
 
-    def __init__(self, config: Config, speaker: Policy, system: str | None) -> None:
-        self._config, self._speaker, self._system = config, speaker, system
+    def __init__(self, config: Config, speaker: Policy, chats: ChatBuilder, system: str | None) -> None:
+        self._config, self._speaker, self._chats, self._system = config, speaker, chats, system
         self._room = speaker.context - config.generation.max_completion_tokens
         self._turns: list[Message] = []
 
@@ -101,7 +98,7 @@ class Conversation:
         while True:
             said = [*kept, {"role": "user", "content": text}]
             question = own_question(self._config, said[0]["content"])
-            chat = [*opening(question, self._system), *said[1:]]
+            chat = [*opening(question, self._chats, self._system), *said[1:]]
             ids = tuple(encode(chat, self._speaker.tokenizer))
             if len(ids) <= self._room:
                 forgotten, self._turns = len(self._turns) - len(kept), said
@@ -120,8 +117,8 @@ class Conversation:
 def chat(job: Job) -> None:
     """Answer each message that the user sends, ``{"say": TEXT}``, until the command ends this process."""
     link, seed = job.link, job.order["seed"]
-    with policy(job) as speaker:
-        talk, number = Conversation(job.config, speaker, job.order["system"]), 0
+    with own_chats(job) as chats, policy(job) as speaker:
+        talk, number = Conversation(job.config, speaker, chats, job.order["system"]), 0
         link.emit("ready")
         while (said := link.receive().get("say")) is not None:
             link.stop.clear()

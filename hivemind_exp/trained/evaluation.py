@@ -14,7 +14,8 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import TaskError
 from hivemind_exp.events import Event, WarningEvent
-from hivemind_exp.game.sampling.game import STAGE, build_prompts
+from hivemind_exp.game.prompt_style import ChatBuilder, build_chats
+from hivemind_exp.game.sampling.game import STAGE, build_prompts, said
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.journal.records import StageRun
@@ -27,7 +28,7 @@ from hivemind_exp.sources.source import Ask
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trained.link import Link
-from hivemind_exp.trained.loading import Job, own_tasks, policy, with_charter
+from hivemind_exp.trained.loading import Job, own_tasks, policy, style_of, with_charter
 from hivemind_exp.trainer.round_loop import encode_as_bytes
 
 CHUNK = 16
@@ -53,7 +54,11 @@ def evaluate(job: Job) -> None:
         results = NodeFiles(Path(job.order["results"]))
         journal = ends.enter_context(closing(Journal(results.journal, node_charter(job.config, results))))
         remote = is_offloaded(job.config)
-        answered = _from_api(job, journal, results, questions) if remote else _from_model(job, journal, questions)
+        chats = build_chats(style_of(job), tasks)
+        if remote:
+            answered = _from_api(job, journal, results, questions, chats)
+        else:
+            answered = _from_model(job, journal, questions, chats)
         for chunk in answered:
             for group, scores in zip(chunk, _scores(tasks, chunk), strict=True):
                 job.link.emit("result", **_result(group, scores))
@@ -79,7 +84,7 @@ def _chunks(questions: Sequence[Question]) -> Iterator[tuple[StageRun, Sequence[
         yield StageRun(number, STAGE), questions[start : start + CHUNK]
 
 
-def _from_model(job: Job, journal: Journal, questions: Sequence[Question]) -> Iterator[list[Group]]:
+def _from_model(job: Job, journal: Journal, questions: Sequence[Question], chats: ChatBuilder) -> Iterator[list[Group]]:
     """Yield the answers of a model on this machine, chunk by chunk. It is only loaded if it has to answer."""
     with ExitStack() as ends:
         loaded = None
@@ -89,7 +94,7 @@ def _from_model(job: Job, journal: Journal, questions: Sequence[Question]) -> It
                 loaded = ends.enter_context(policy(job))
                 job.link.phase("answering")
             if empty and loaded is not None:
-                prompts = {prompt.question.digest: prompt for prompt in build_prompts(some, loaded.tokenizer)}
+                prompts = {prompt.question.digest: prompt for prompt in build_prompts(some, loaded.tokenizer, chats)}
                 wanted = tuple((prompts[prompt.question.digest], places) for prompt, places in empty)
                 for batch in _batches(loaded.source, job, run, wanted):
                     journal.write_rollouts(run.round, 0, batch)
@@ -111,12 +116,14 @@ def _batches(
     yield from source.collect(Ask(run, range(job.order["samples"]), empty, math.inf))
 
 
-def _from_api(job: Job, journal: Journal, results: NodeFiles, questions: Sequence[Question]) -> Iterator[list[Group]]:
+def _from_api(
+    job: Job, journal: Journal, results: NodeFiles, questions: Sequence[Question], chats: ChatBuilder
+) -> Iterator[list[Group]]:
     """Yield the answers of a model behind an API, chunk by chunk. All are requested at once."""
     orders = [
         CompletionRequest(run.round, STAGE, prompt.question.digest, prompt.messages, places, 0)
         for run, some in _chunks(questions)
-        for prompt, places in _empty(job, journal, run, build_prompts(some, None))
+        for prompt, places in _empty(job, journal, run, build_prompts(some, None, chats))
     ]
     offload = (
         open_offload(job.config, results, job.secrets, partial(_tell, job.link), job.link.stop) if orders else None
@@ -162,7 +169,7 @@ def _groups(job: Job, journal: Journal, run: StageRun, questions: Sequence[Quest
 
 def _scores(tasks: Tasks, groups: Sequence[Group]) -> list[list[Any]]:
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
-    scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
+    scores = iter(tasks.score(questions, [said(row) for group in groups for row in group.rollouts]))
     return [[next(scores) for _ in group.rollouts] for group in groups]
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, ModelError
+from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle, build_chats
 from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import TINY, load_model, load_tokenizer, load_trained, with_adapter
 from hivemind_exp.node_files import NodeFiles
@@ -101,6 +102,22 @@ def load(job: Job, checkpoint: Checkpoint | None, tokenizer: PreTrainedTokenizer
         return base
     adapted: PreTrainedModel = with_adapter(base, str(checkpoint.path / MODEL), trainable=False)
     return adapted
+
+
+@contextmanager
+def own_chats(job: Job) -> Iterator[ChatBuilder]:
+    """Open what builds chats in the job's style, with examples from the node's tasks if the style needs them."""
+    style = style_of(job)
+    if style.form != "plain" and not style.examples:
+        yield ChatBuilder(style)
+        return
+    with own_tasks(job.config, job.files) as tasks:
+        yield build_chats(style, tasks)
+
+
+def style_of(job: Job) -> PromptStyle:
+    """Return the way of asking that the command chose."""
+    return PromptStyle(**job.order["style"])
 
 
 @contextmanager

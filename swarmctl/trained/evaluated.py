@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.config import Config, EvalConfig, NodeConfig, OffloadConfig, TaskConfig
+from hivemind_exp.config import Config, EvalConfig, NodeConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.game.prompt_style import configured
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import first_endpoint, is_offloaded, split
 from hivemind_exp.providers import PROVIDERS
@@ -143,29 +144,27 @@ def _of_model(options: EvalOptions, name: str, asked: TrainedNode | None, nodes:
     resolved = resolved_options(RunOptions(profile=options.profile, flags=tuple(given)))
     config = _with_tasks(resolved.config, options, asked)
     # Only what a model's answers depend on.
-    kept = {name: getattr(config, name) for name in ("model", "tasks", "generation", "offload", "providers")}
+    kept = {name: getattr(config, name) for name in ("model", "tasks", "generation", "offload", "providers", "prompt")}
     config = Config(**kept, node=NodeConfig(name="eval"), eval=EvalConfig(questions=options.questions))
+    style = configured(config.prompt, config.model.thinking) if asked is None else asked.style
     if is_offloaded(config):
         limit = options.model.max_tokens or config.offload.max_tokens or max(1024, _longest(config))
         api = {"kind": "relay", "share": 1.0, "when": "always", "rounds": "*", "fallback": [], "on_limit": "stop"}
         offload = config.offload.model_copy(update=api | {"max_tokens": limit, "stages": ["answer"], "batch": False})
         config = config.model_copy(update={"offload": offload})
         endpoint = first_endpoint(config)
-        identity = {"provider": endpoint.full_name, "base_url": endpoint.base_url, "offload": _generation(offload)}
-        return Evaluated(endpoint.label, TrainedNode(_no_files(), config, None, {}), None, identity, resolved)
+        limits = offload.model_dump(mode="json", include={"max_tokens", "reasoning_effort", "reasoning_tokens"})
+        identity: dict[str, Any] = {"provider": endpoint.full_name, "base_url": endpoint.base_url, "offload": limits}
+        return Evaluated(endpoint.label, TrainedNode(_no_files(), config, None, {}, style), None, identity, resolved)
     config = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
     place = local_directory(config.model.name)
     files = None if place is None else digest_of(place)
-    made = {"model": config.model.model_dump(mode="json"), "files": files}
-    return Evaluated(name, TrainedNode(_no_files(), config, None, model_keys(config)), None, made, resolved)
+    made: dict[str, Any] = {"model": config.model.model_dump(mode="json"), "files": files}
+    return Evaluated(name, TrainedNode(_no_files(), config, None, model_keys(config), style), None, made, resolved)
 
 
 def _longest(config: Config) -> int:
     return config.generation.max_completion_tokens
-
-
-def _generation(offload: OffloadConfig) -> dict[str, Any]:
-    return offload.model_dump(mode="json", include={"max_tokens", "reasoning_effort", "reasoning_tokens"})
 
 
 def _no_files() -> NodeFiles:
@@ -196,6 +195,7 @@ def results_of(model: Evaluated, asked: TrainedNode | None, options: EvalOptions
         "questions": {"node": asked.files.root.name, "created": (read_json(asked.files.identity) or {}).get("created")}
         if asked is not None
         else {"tasks": [task.model_dump(mode="json") for task in tasks]},
+        "style": str(model.model.style),
         "generation": generation | {"greedy": options.greedy and not is_offloaded(config)},
     }
     return NodeFiles(evals_directory() / _hash(json.dumps(about, sort_keys=True))[:16]), about

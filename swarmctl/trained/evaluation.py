@@ -205,6 +205,7 @@ def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> T
                 f"{model.name} costs money ({cost}). Set a spending cap with --max-usd to confirm",
                 next=f"swarmctl eval {shlex.quote(options.target)} --max-usd {limit}",
             ),
+            "Nothing was sent.",
         )
         record_consent(files, asked)
     keys = keys_for(config, prompter, os.environ)

@@ -7,14 +7,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from subprocess import PIPE, Popen
 from typing import IO, Any
 
 from hivemind_exp.errors import NodeError
 from swarmctl.run import trainer_process as trainer
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 from swarmctl.trained.target import TrainedNode
 
 MODULE = "hivemind_exp.trained"
@@ -38,7 +38,7 @@ class ModelProcess:
         while True:
             # On a terminal, the text that follows shows that something happens.
             silent = phase is None or self._quiet
-            with nullcontext() if silent else waiting(say, str(phase), interval(sys.stderr)):
+            with nullcontext() if silent else waiting(say, str(phase), sys.stderr):
                 line = self._process.stdout.readline()
             event = json.loads(line) if line else self._died()
             phase = None
@@ -93,7 +93,9 @@ def model_process(
         try:
             started = ModelProcess(process, errors, quiet)
             root = node.files.root
-            started.send(trainer.request(mode, node.config, root, secrets_fd, checkpoint=at, **more))
+            started.send(
+                trainer.request(mode, node.config, root, secrets_fd, checkpoint=at, style=asdict(node.style), **more)
+            )
             yield started
         finally:
             trainer.end_session(process)

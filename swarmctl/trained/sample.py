@@ -11,7 +11,8 @@ from typing import Any
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import QuotedStream, encodable, quoted
 from swarmctl.terminal.sentences import several
-from swarmctl.terminal.views import Writer, can_draw
+from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import model_process
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 

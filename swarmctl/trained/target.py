@@ -8,6 +8,7 @@ from typing import Any
 
 from hivemind_exp.config import Config, ModelConfig, OffloadConfig
 from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.game.prompt_style import PromptStyle, configured
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.trainer.checkpoints import Checkpoint, find
@@ -45,6 +46,8 @@ class TrainedNode:
     checkpoint: Checkpoint | None
     """None: the model before training."""
     secrets: Mapping[str, str]
+    style: PromptStyle
+    """How questions are asked."""
 
     @property
     def when(self) -> str:
@@ -83,7 +86,8 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     set_ = {key: value for key, value in changes.items() if value is not None}
     generation = config.generation.model_copy(update=set_)
     config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
-    return TrainedNode(files, config, checkpoint, model_keys(config))
+    style = configured(config.prompt, config.model.thinking)
+    return TrainedNode(files, config, checkpoint, model_keys(config), style)
 
 
 def _on(model: ModelConfig, device: str) -> ModelConfig:

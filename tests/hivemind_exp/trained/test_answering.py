@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hivemind_exp.errors import ConfigurationError, FileProblem, ModelError
+from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trained.answering import Conversation, chat, opening, own_question, sample
 from hivemind_exp.trained.loading import Job, own_tasks, policy
@@ -92,7 +93,7 @@ def test_a_tiny_model_that_is_still_warming_up_is_an_error(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_chat_keeps_its_turns_until_the_context_is_full(full: Trained) -> None:
     with policy(full.job({}, RecordedLink()), trained=False) as speaker:
-        talk = Conversation(full.config, speaker, "")
+        talk = Conversation(full.config, speaker, ChatBuilder(), "")
         room = speaker.context - full.config.generation.max_completion_tokens
         assert talk.ask("a" * (room // 2))[1] == 0
         talk.answered("b")
@@ -137,6 +138,9 @@ def test_ctrl_c_ends_an_answer_but_not_the_chat(full: Trained) -> None:
 
 def test_the_system_turn_is_the_nodes_own_yours_or_none() -> None:
     question = own_question(make_config(), "abc")
-    assert [turn["role"] for turn in opening(question, "")] == ["user"]
-    assert opening(question, "Be brief.")[0] == {"role": "system", "content": "Be brief."}
-    assert "<answer>" in opening(question, None)[0]["content"]
+    boxed = ChatBuilder(PromptStyle("boxed", system=False))
+    assert [turn["role"] for turn in opening(question, boxed, "")] == ["user"]
+    assert opening(question, boxed, "Be brief.")[0] == {"role": "system", "content": "Be brief."}
+    (only,) = opening(question, boxed, None)
+    assert only["content"].startswith("abc ")
+    assert "boxed" in only["content"]

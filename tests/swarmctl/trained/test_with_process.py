@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.game.prompt_style import TAGS_STYLE
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -35,7 +36,7 @@ def test_a_sample_of_a_real_node(home: Path, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_a_process_that_dies_is_reported_with_its_last_line(home: Path) -> None:
-    node = TrainedNode(NodeFiles(home), make_config(), None, {})
+    node = TrainedNode(NodeFiles(home), make_config(), None, {}, TAGS_STYLE)
     with (
         pytest.raises(NodeError, match=r"exited with code 1: .*No module named nothing_here"),
         model_process("sample", node, quiet=True, module="nothing_here") as process,

@@ -42,6 +42,8 @@ class NodeFiles:
         """The providers that the operator agreed to pay (JSON)."""
         self.checkpoints = root / "checkpoints"
         """One directory per checkpoint."""
+        self.base = root / "base"
+        """The tiny model after its warm-up, before the first step."""
         self.key = root / "identity.key"
         """The node's Ed25519 key in libp2p's format. Anyone who has this key can act as this node."""
         self.claims = root.parent / ".identities"

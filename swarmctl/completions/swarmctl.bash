@@ -18,6 +18,9 @@ __swarmctl_enter() {
         ':stop') path='stop' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
+        ':sample') path='sample' ;;
+        ':chat') path='chat' ;;
+        ':eval') path='eval' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -81,6 +84,31 @@ __swarmctl_takes() {
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
+        'sample:--checkpoint') kind=none ;;
+        'sample:-n' | 'sample:--questions') kind=none ;;
+        'sample:--system') kind=none ;;
+        'sample:--temperature') kind=none ;;
+        'sample:--seed') kind=none ;;
+        'sample:--max-tokens') kind=none ;;
+        'sample:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'chat:--checkpoint') kind=none ;;
+        'chat:--system') kind=none ;;
+        'chat:--temperature') kind=none ;;
+        'chat:--seed') kind=none ;;
+        'chat:--max-tokens') kind=none ;;
+        'chat:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'eval:--against') kind=none ;;
+        'eval:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'eval:-n' | 'eval:--questions') kind=none ;;
+        'eval:-k') kind=none ;;
+        'eval:--samples') kind=none ;;
+        'eval:--checkpoint') kind=none ;;
+        'eval:--temperature') kind=none ;;
+        'eval:--max-tokens') kind=none ;;
+        'eval:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'eval:-p' | 'eval:--profile') kind=profile ;;
+        'eval:--max-usd') kind=none ;;
+        'eval:--examples') kind=none ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -137,6 +165,9 @@ __swarmctl_options() {
         'stop') list='--all --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
+        'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
+        'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
+        'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -179,7 +210,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status stop logs models profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run doctor status stop logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -191,6 +222,8 @@ __swarmctl_argument() {
         'stop:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'sample:0') kind=node ;;
+        'chat:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;

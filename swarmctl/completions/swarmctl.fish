@@ -20,6 +20,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'logs'
         case ':models'
             set path 'models'
+        case ':sample'
+            set path 'sample'
+        case ':chat'
+            set path 'chat'
+        case ':eval'
+            set path 'eval'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -144,6 +150,60 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list info warning error
         case 'models:-p' 'models:--profile'
             set kind profile
+        case 'sample:--checkpoint'
+            set kind none
+        case 'sample:-n' 'sample:--questions'
+            set kind none
+        case 'sample:--system'
+            set kind none
+        case 'sample:--temperature'
+            set kind none
+        case 'sample:--seed'
+            set kind none
+        case 'sample:--max-tokens'
+            set kind none
+        case 'sample:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'chat:--checkpoint'
+            set kind none
+        case 'chat:--system'
+            set kind none
+        case 'chat:--temperature'
+            set kind none
+        case 'chat:--seed'
+            set kind none
+        case 'chat:--max-tokens'
+            set kind none
+        case 'chat:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:--against'
+            set kind none
+        case 'eval:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'eval:-n' 'eval:--questions'
+            set kind none
+        case 'eval:-k'
+            set kind none
+        case 'eval:--samples'
+            set kind none
+        case 'eval:--checkpoint'
+            set kind none
+        case 'eval:--temperature'
+            set kind none
+        case 'eval:--max-tokens'
+            set kind none
+        case 'eval:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:-p' 'eval:--profile'
+            set kind profile
+        case 'eval:--max-usd'
+            set kind none
+        case 'eval:--examples'
+            set kind none
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -296,6 +356,44 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'models'
             set list --profile\t'Profile name or .toml file' \
                 --json\t'Print JSON; never prompt' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'sample'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'With PROMPT: also show the answer before training' \
+                --questions\t'Number of held-out questions' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'chat'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'Talk to the model before training' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --help\t'Show this message and exit'
+        case 'eval'
+            set list --against\t'Compare with this; base: the node before training' \
+                --task\t'Questions of this task' \
+                --questions\t'Number of questions' \
+                -k\t'Also report pass@K' \
+                --samples\t'Answers per question' \
+                --checkpoint\t'Checkpoint to use' \
+                --base\t'Evaluate NODE as before training' \
+                --temperature\t'Sampling temperature' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --profile\t'Profile name or .toml file' \
+                --max-usd\t'The most this evaluation may spend, or unlimited' \
+                --examples\t'Also show the first N questions and answers' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'profiles'
@@ -482,6 +580,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 stop\t'Save and stop running nodes' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
+                sample\t'Show what a node\'s model answers' \
+                chat\t'Chat with a node\'s model' \
+                eval\t'Measure how often a model answers correctly' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -534,6 +635,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'models:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'sample:0'
+            set kind node
+        case 'chat:0'
+            set kind node
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'

@@ -176,6 +176,9 @@ _swarmctl() {
         'stop:Save and stop running nodes'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
+        'sample:Show what a node'\''s model answers'
+        'chat:Chat with a node'\''s model'
+        'eval:Measure how often a model answers correctly'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -194,6 +197,9 @@ _swarmctl() {
         stop) _swarmctl__stop && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
+        sample) _swarmctl__sample && ret=0 ;;
+        chat) _swarmctl__chat && ret=0 ;;
+        eval) _swarmctl__eval && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -296,6 +302,64 @@ _swarmctl__models() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
+}
+
+_swarmctl__sample() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[With PROMPT\: also show the answer before training]' \
+    '(-n --questions)-n+[Number of held-out questions]:N: ' \
+    '(-n --questions)--questions=[Number of held-out questions]:N: ' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':PROMPT: '
+}
+
+_swarmctl__chat() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[Talk to the model before training]' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__eval() {
+  _arguments -S \
+    '--against=[Compare with this; base\: the node before training]:TARGET: ' \
+    '*--task=[Questions of this task]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '(-n --questions)-n+[Number of questions]:N: ' \
+    '(-n --questions)--questions=[Number of questions]:N: ' \
+    '-k+[Also report pass@K]:K: ' \
+    '--samples=[Answers per question]:N: ' \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[Evaluate NODE as before training]' \
+    '--temperature=[Sampling temperature]:T: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--max-usd=[The most this evaluation may spend, or unlimited]:USD: ' \
+    '--examples=[Also show the first N questions and answers]:N: ' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE|MODEL|PROVIDER\:MODEL: '
 }
 
 _swarmctl__profiles() {

@@ -16,6 +16,7 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 HEADINGS = {
     "Start": ("run", "stop", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "logs", "rollouts"),
+    "Use": ("sample", "chat", "eval"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }

@@ -28,6 +28,14 @@ def gain(before: float, after: float | None) -> str:
     return percent(before) if after is None else f"{percent(before)} → {percent(after)}"
 
 
+def measured(share: float, number: int | None) -> str:
+    """Return a share measured on ``number`` samples, with its 95 % interval, as ``38 % (31–45)``."""
+    if not number:
+        return percent(share)
+    low, high = wilson(share, number)
+    return f"{percent(share)} ({max(0, round(100 * low))}–{min(100, round(100 * high))})"
+
+
 def duration(seconds: float) -> str:
     """Return a time span as ``0.4 s``, ``48 s``, ``3 min 20 s`` or ``2 h 5 min``."""
     if isinstance(seconds, float) and seconds < 10:

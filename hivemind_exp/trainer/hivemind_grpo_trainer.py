@@ -135,6 +135,12 @@ class HivemindGRPOTrainer(RoundLoop):
             )
             self.emit(WarningEvent(code="steps_lost", message=message))
             self.journal.rewind(self.progress.step, self.progress.round)
+        if (steps := self.journal.steps()) < saved:
+            message = (
+                f"the journal ends at step {steps}, before the checkpoint at step {saved}: rollouts and evaluations "
+                "are lost. Training continues from the checkpoint"
+            )
+            self.emit(WarningEvent(code="journal_lost", message=message))
         if self.progress.step > saved:
             # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()

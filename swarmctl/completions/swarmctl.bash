@@ -13,9 +13,12 @@
 __swarmctl_enter() {
     case "$path:$1" in
         ':run') path='run' ;;
+        ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
+        ':rename') path='rename' ;;
+        ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
         ':profiles' | ':profile') path='profiles' ;;
@@ -68,6 +71,7 @@ __swarmctl_takes() {
         'run:--max-usd') kind=none ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
+        'attach:--node') kind=node ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
@@ -121,10 +125,13 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
+        'rename') list='--json --help' ;;
+        'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
         'profiles') list='--help' ;;
@@ -165,15 +172,18 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status stop logs models profiles keys rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop rename rm logs models profiles keys rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
+        'attach:0') kind=node ;;
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
+        'rename:0') kind=node ;;
+        'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'profiles show:0') kind=profile ;;

@@ -10,12 +10,18 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
         case ':run'
             set path 'run'
+        case ':attach'
+            set path 'attach'
         case ':doctor'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
         case ':stop'
             set path 'stop'
+        case ':rename'
+            set path 'rename'
+        case ':rm'
+            set path 'rm'
         case ':logs'
             set path 'logs'
         case ':models'
@@ -117,6 +123,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'run:--set'
             set kind setting
+        case 'attach:--node'
+            set kind node
         case 'doctor:-p' 'doctor:--profile'
             set kind profile
         case 'doctor:--node'
@@ -238,12 +246,17 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
                 --all\t'With --dry-run: also show all settings' \
+                --detach\t'Continue in the background once the node has started' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
                 --verbose\t'Also print what is saved; show tracebacks' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'attach'
+            set list --node\t'Node name' \
+                --plain\t'Print one line per round instead of the live view' \
                 --help\t'Show this message and exit'
         case 'doctor'
             set list --profile\t'Profile name or .toml file' \
@@ -263,6 +276,14 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'stop'
             set list --all\t'Stop every running node' \
                 --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rename'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rm'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
@@ -439,9 +460,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
     switch "$path:$position"
         case ':0'
             set list run\t'Start or resume a node' \
+                attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
+                rename\t'Rename a node' \
+                rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 profiles\t'Manage profiles, the files that configure a node' \
@@ -482,9 +506,15 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
                 show\t'Print the completion script'
+        case 'attach:0'
+            set kind node
         case 'status:0'
             set kind node
         case 'stop:*'
+            set kind node
+        case 'rename:0'
+            set kind node
+        case 'rm:*'
             set kind node
         case 'logs:0'
             set kind node

@@ -160,9 +160,12 @@ _swarmctl() {
     command)
       list=(
         'run:Start or resume a node'
+        'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
+        'rename:Rename a node'
+        'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'profiles:Manage profiles, the files that configure a node'
@@ -177,9 +180,12 @@ _swarmctl() {
     rest)
       case $words[1] in
         run) _swarmctl__run && ret=0 ;;
+        attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
+        rename) _swarmctl__rename && ret=0 ;;
+        rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
@@ -210,6 +216,8 @@ _swarmctl__run() {
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
     '--all[With --dry-run\: also show all settings]' \
+    '(-d --detach)-d[Continue in the background once the node has started]' \
+    '(-d --detach)--detach[Continue in the background once the node has started]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -221,6 +229,15 @@ _swarmctl__run() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__attach() {
+  _arguments -S \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
+    '--plain[Print one line per round instead of the live view]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__doctor() {
@@ -256,6 +273,26 @@ _swarmctl__stop() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '*:\[NODE\]...:_swarmctl_nodes'
+}
+
+_swarmctl__rename() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
+_swarmctl__rm() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:NODE...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {

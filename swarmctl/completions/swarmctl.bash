@@ -31,6 +31,9 @@ __swarmctl_enter() {
         'profiles:show') path='profiles show' ;;
         'profiles:validate') path='profiles validate' ;;
         'profiles:new') path='profiles new' ;;
+        'profiles:path') path='profiles path' ;;
+        'profiles:edit') path='profiles edit' ;;
+        'profiles:delete') path='profiles delete' ;;
         'profiles:import') path='profiles import' ;;
         'keys:set') path='keys set' ;;
         'keys:list') path='keys list' ;;
@@ -139,6 +142,9 @@ __swarmctl_options() {
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
         'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
+        'profiles path') list='--json --help' ;;
+        'profiles edit') list='--help' ;;
+        'profiles delete') list='--yes --no-input --json --help' ;;
         'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
         'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
@@ -173,7 +179,7 @@ __swarmctl_options() {
 __swarmctl_argument() {
     case "$path:$position" in
         ':0') kind=words list='run attach doctor status stop rename rm logs models profiles keys rollouts swarm identity completion' ;;
-        'profiles:0') kind=words list='list show validate new import' ;;
+        'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
@@ -188,6 +194,9 @@ __swarmctl_argument() {
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
+        'profiles path:0') kind=profile ;;
+        'profiles edit:0') kind=profile ;;
+        'profiles delete:0') kind=profile ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;

@@ -46,6 +46,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'profiles validate'
         case 'profiles:new'
             set path 'profiles new'
+        case 'profiles:path'
+            set path 'profiles path'
+        case 'profiles:edit'
+            set path 'profiles edit'
+        case 'profiles:delete'
+            set path 'profiles delete'
         case 'profiles:import'
             set path 'profiles import'
         case 'keys:set'
@@ -323,6 +329,16 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'profiles path'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles edit'
+            set list --help\t'Show this message and exit'
+        case 'profiles delete'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
+                --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
                 --no-test\t'Save API keys without testing them' \
@@ -479,6 +495,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
+                path\t'Print the path of a profile\'s file' \
+                edit\t'Open a profile in your editor, then check it' \
+                delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
         case 'keys:0'
             set list set\t'Save an API key (hidden prompt or stdin)' \
@@ -524,6 +543,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
+            set kind profile
+        case 'profiles path:0'
+            set kind profile
+        case 'profiles edit:0'
+            set kind profile
+        case 'profiles delete:0'
             set kind profile
         case 'keys set:0'
             set kind words

@@ -338,6 +338,9 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
+        'path:Print the path of a profile'\''s file'
+        'edit:Open a profile in your editor, then check it'
+        'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
       )
       _describe -t commands command list && ret=0
@@ -348,6 +351,9 @@ _swarmctl__profiles() {
         show) _swarmctl__profiles__show && ret=0 ;;
         validate) _swarmctl__profiles__validate && ret=0 ;;
         new) _swarmctl__profiles__new && ret=0 ;;
+        path) _swarmctl__profiles__path && ret=0 ;;
+        edit) _swarmctl__profiles__edit && ret=0 ;;
+        delete) _swarmctl__profiles__delete && ret=0 ;;
         import) _swarmctl__profiles__import && ret=0 ;;
       esac
       ;;
@@ -395,6 +401,32 @@ _swarmctl__profiles__new() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME: '
+}
+
+_swarmctl__profiles__path() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__edit() {
+  _arguments -S \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__delete() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
 }
 
 _swarmctl__profiles__import() {

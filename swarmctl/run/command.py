@@ -21,6 +21,7 @@ from swarmctl.run.dry_run import dry_run
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
+from swarmctl.run.mistyped import check_name
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
@@ -46,6 +47,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
+    prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    check_name(options, prompter)
     resolved, membership = join(resolved_options(options), say, module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_config(resolved.config)
@@ -55,7 +58,6 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     nodes.check_identity(files, resolved.config, partial(rerun, resolved))
     if (ended := finished(files, resolved, membership)) is not None:
         return say_finished(ended, files.root.name, as_json=options.as_json)
-    prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
     fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")

@@ -89,4 +89,4 @@ def test_a_silent_run_prints_what_it_is_doing(
     assert stream.getvalue().splitlines() == ([] if quiet else [told])
     view.event({"event": "warning", "code": "x", "message": "y"}, progress)
     wait_until(198.0)
-    assert stream.getvalue().splitlines()[-1] == "warning: y"
+    assert stream.getvalue().splitlines()[-1] == "warning: y."

@@ -6,14 +6,14 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.views import PlainView, Writer
+from swarmctl.terminal.views import Display, PlainView, Writer, view
 
 OUTPUT = "background.log"
 """The file in the node's directory that gets what a background run prints after its start."""
@@ -21,17 +21,37 @@ _STARTED = b"started"
 
 
 class BackgroundView(PlainView):
-    """Prints on the terminal until the node has started, then calls ``leave`` once."""
+    """A run's usual view until the node has started. Then ``leave`` is called, and what follows goes to a file."""
 
-    def __init__(self, leave: Callable[[], None], *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, leave: Callable[[], None], *, plain: bool, quiet: bool, verbose: bool) -> None:
         super().__init__(sys.stderr, quiet=quiet, verbose=verbose)
-        self._leave: Callable[[], None] | None = leave
+        self._leave = leave
+        self._before: Display | None = view(sys.stderr, plain=plain, quiet=quiet, verbose=verbose)
+
+    def __enter__(self) -> Self:
+        if self._before is not None:
+            self._before.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._before is not None:
+            self._before.__exit__(*error)
+
+    def tick(self, progress: RunView, /) -> None:
+        super().tick(progress) if self._before is None else self._before.tick(progress)
+
+    def note(self, text: str) -> None:
+        super().note(text) if self._before is None else self._before.note(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
-        super().event(event, progress)
-        if event["event"] == "start" and self._leave is not None:
+        if self._before is None:
+            super().event(event, progress)
+            return
+        self._before.event(event, progress)
+        if event["event"] == "start":
+            self._before.__exit__(None, None, None)
+            self._before = None
             self._leave()
-            self._leave = None
 
 
 def split(files: NodeFiles, *, as_json: bool) -> Callable[[], None]:

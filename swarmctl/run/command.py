@@ -88,7 +88,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
 
 def _display(options: RunOptions, leave: Callable[[], None] | None) -> Display:
     if leave is not None:
-        return BackgroundView(leave, quiet=options.quiet, verbose=options.verbose)
+        return BackgroundView(leave, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
     return view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
 
 

@@ -313,6 +313,13 @@ def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.Capt
     assert "two node names: maths and other; use only one" in capsys.readouterr().err
 
 
+def test_logs_of_a_node_that_never_ran_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    bare_node("new").events.unlink()
+    assert cli.run(["logs", "new"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "Node new has no log yet: it has never run.\n")
+
+
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["logs"]) == Exit.CONFIGURATION
     assert "no node has run yet" in capsys.readouterr().err

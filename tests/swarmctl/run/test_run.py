@@ -238,6 +238,7 @@ def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in:
     tasks = "tasks=[{name='spell_backward', weight=2}]"
     done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed")
     again = next_command(done.stderr)
+    assert again == ["run", "--node", "demo", "--set", "train.micro_batch=64", "--set", "generation.batch=64"]
     assert stand_in(*again).returncode == 0
     config = json.loads((home / "nodes/demo/request.json").read_text())["config"]
     assert config["train"]["micro_batch"] == 64

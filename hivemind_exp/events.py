@@ -70,6 +70,16 @@ class RoundEvent(Event):
         None,
         description="Tokens generated per second; null if an API generated them, possibly long before this round.",
     )
+    groups: int | None = Field(
+        None,
+        description="Groups of answers with completions from the node's own model, including those for further "
+        "questions (`game.refill`); null in a relay.",
+    )
+    different: int | None = Field(
+        None,
+        description="Those of `groups` that teach something: the rewards differ, or another source's completion is "
+        "better than the node's own. Null in a relay.",
+    )
 
 
 class RolloutsEvent(Event):

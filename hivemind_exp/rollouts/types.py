@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from hivemind_exp.tasks.verifiers.answer_tags import TAGS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BREAK = "\ufdd0"
+"""Splits the string of a control token in two, and then disappears. A Unicode noncharacter, which no text contains."""
 Message = dict[str, str]
 """One turn of a chat: ``role`` and ``content``."""
 
@@ -113,8 +116,11 @@ class Group:
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
-    """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty."""
-    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty.
+
+    The strings of control tokens in it are encoded as text: only the end belongs to the format.
+    """
+    ids = encode_literally(tokenizer, literal(tokenizer, text))
     return ids if truncated and ids else (*ids, tokenizer.eos_token_id)
 
 
@@ -123,6 +129,29 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     added = tokenizer.get_added_vocab()
     return frozenset(special.union(tokenizer.all_special_ids)) - {added[tag] for tag in TAGS if tag in added}
+
+
+def literal(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return a text of foreign origin in which ``encode_literally`` sees no control tokens, only their characters."""
+    names = tokenizer.convert_ids_to_tokens(sorted(control_ids(tokenizer)))
+    strings = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, strings)) or "(?!)"
+    return re.sub(pattern, lambda mark: mark[0][0] + _BREAK + mark[0][1:], text)
+
+
+def encode_literally(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool = False
+) -> tuple[int, ...]:
+    """Return the token ids of a text that may contain parts from ``literal``.
+
+    ``add_special_tokens``: begin with what the tokenizer puts before every text (such as a BOS token), without an EOS
+    token at the end.
+    """
+    first, *rest = text.split(_BREAK)
+    ids = list(tokenizer.encode(first, add_special_tokens=add_special_tokens))
+    while add_special_tokens and ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+        ids.pop()
+    return (*ids, *(each for piece in rest for each in tokenizer.encode(piece, add_special_tokens=False)))
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:

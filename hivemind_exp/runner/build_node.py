@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import SamplingGame, build_prompts
 from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
@@ -140,10 +141,11 @@ def open_game(
     tasks: Tasks,
     journal: Journal,
     peer_context: PeerContext | None = None,
+    chats: ChatBuilder | None = None,
 ) -> tuple[Game, Schedule]:
     """Return the game and its schedule. ``sampling`` runs without a clock, in a swarm too."""
     if config.game.kind == "sampling":
-        return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
+        return SamplingGame(tokenizer, tasks, chats), SequentialSchedule(SamplingGame.stages)
     with_whom = peer_context or PeerContext()
     game = StudyGroup(
         Player(with_whom.me, config.game.role, config.node.seed),
@@ -153,6 +155,7 @@ def open_game(
         tasks=tasks,
         journal=journal,
         peers=with_whom.peers,
+        chats=chats,
     )
     if with_whom.clock is None:
         return game, SequentialSchedule(StudyGroup.stages)

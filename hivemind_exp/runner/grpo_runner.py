@@ -15,6 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
+from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
 from hivemind_exp.hub.pusher import HubPusher, Outbox
@@ -129,14 +130,17 @@ class GRPORunner:
             resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
+        chats = build_chats(configured(config.prompt), tasks)
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
-            exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks))
+            exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
         sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, offload, exchange))
         local = sources["local"]
         assert isinstance(local, LocalSource)
-        game, schedule = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context)
+        game, schedule = open_game(
+            config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context, chats=chats
+        )
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
@@ -153,6 +157,7 @@ class GRPORunner:
             progress=self.progress,
             pusher=self._pusher(),
             exchange=exchange,
+            style=chats.style,
         ).run(checkpoint)
 
     def _relay(self, ends: ExitStack) -> None:
@@ -161,7 +166,7 @@ class GRPORunner:
         self._announce(resumed_round=journal.verified_rounds() or None)
         assert offload is not None
         offload.wait_for_probe()
-        game = SamplingGame(None, tasks)
+        game = SamplingGame(None, tasks, build_chats(configured(self._config.prompt), tasks))
         RelayLoop(
             config=self._config,
             sources=self._sources(ends, NodeParts(self._config, self._stop, offload=offload)),

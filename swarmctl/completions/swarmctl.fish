@@ -603,6 +603,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
+            game.refill=\t'Most further questions per round' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
@@ -650,6 +651,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
+            prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
+            prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
+            prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
@@ -713,6 +717,12 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list default flex
         case 'offload.when'
             set list always failed
+        case 'prompt.examples'
+            set list auto
+        case 'prompt.style'
+            set list auto tags answer-tag boxed plain
+        case 'prompt.system'
+            set list true false
         case 'swarm.loopback'
             set list true false
         case 'swarm.relay'

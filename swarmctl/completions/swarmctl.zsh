@@ -44,6 +44,7 @@ _swarmctl_settings() {
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
+      'game.refill:Most further questions per round'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
@@ -91,6 +92,9 @@ _swarmctl_settings() {
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
+      'prompt.examples:Questions of the same task that each prompt shows with their answers'
+      'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
+      'prompt.system:Whether the instruction is a system turn (true) or part of the question'\''s turn (false)'
       'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
@@ -136,6 +140,9 @@ _swarmctl_settings() {
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
+    prompt.examples) list=(auto) ;;
+    prompt.style) list=(auto tags answer-tag boxed plain) ;;
+    prompt.system) list=(true false) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;

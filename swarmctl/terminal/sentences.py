@@ -188,6 +188,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
             parts.append(f"{event['points']:.2f} points")
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
+    if progress.groups:
+        parts.append(f"{progress.different} of {progress.groups} groups gave a difference")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:

@@ -81,7 +81,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "  [0] correct (outcome 1: equal to the answer), in strict format; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0: no answer tag), not in strict format; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in strict format; policy from local")
     assert lines[11].startswith(
         "  [3] partly correct (outcome 0.5: one digit is off), in strict format; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
@@ -97,7 +97,7 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
         written.score(0, asked, {0: RIGHT, 1: RIGHT})
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
-    assert "in strict format when cut to its tags; teacher from openai" in first
+    assert "in strict format when put in the node's prompt style; teacher" in first
     assert "in strict format; teacher from openai" in second
 
 
@@ -272,7 +272,7 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
         "  [0] correct (outcome 1: equal to the answer), in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
-        "  [1] wrong (outcome 0: no answer tag), not in strict format",
+        "  [1] wrong (outcome 0: no readable answer), not in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
     assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims model: tiny, 20" in lines[7]

@@ -96,12 +96,12 @@ __swarmctl_takes() {
         'rollouts show:--node') kind=node ;;
         'rollouts show:--round') kind=none ;;
         'rollouts show:--question') kind=none ;;
-        'rollouts show:--source') kind=none ;;
+        'rollouts show:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts show:--last') kind=none ;;
         'rollouts export:--node') kind=node ;;
         'rollouts export:--round') kind=none ;;
         'rollouts export:--question') kind=none ;;
-        'rollouts export:--source') kind=none ;;
+        'rollouts export:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
         'rollouts export:--format') kind=words list='jsonl parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
@@ -186,6 +186,7 @@ __swarmctl_argument() {
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
+        'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
         'rename:0') kind=node ;;
@@ -228,6 +229,8 @@ __swarmctl_values() {
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.lora') list='true false' ;;
+        'model.name') list='tiny smollm2' ;;
         'model.thinking') list='true false' ;;
         'node.fresh') list='true false' ;;
         'offload.batch') list='true false' ;;
@@ -369,6 +372,7 @@ __swarmctl_setting() {
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
+            model.lora= \
             model.lora.alpha= \
             model.lora.dropout= \
             model.lora.rank= \

@@ -178,7 +178,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts show:--question'
             set kind none
         case 'rollouts show:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts show:--last'
             set kind none
         case 'rollouts export:--node'
@@ -188,7 +189,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts export:--question'
             set kind none
         case 'rollouts export:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts export:--last'
             set kind none
         case 'rollouts export:--format'
@@ -527,6 +529,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print the completion script'
         case 'attach:0'
             set kind node
+        case 'doctor:*'
+            set kind words
+            set list machine python accelerator fit keys api swarm hub
         case 'status:0'
             set kind node
         case 'stop:*'
@@ -617,6 +622,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
+            model.lora=\t'Train adapters (LoRA) instead of all weights' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
@@ -695,6 +701,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto float32 bfloat16 float16
         case 'model.gradient_checkpointing'
             set list true false
+        case 'model.lora'
+            set list true false
+        case 'model.name'
+            set list tiny smollm2
         case 'model.thinking'
             set list true false
         case 'node.fresh'

@@ -58,6 +58,7 @@ _swarmctl_settings() {
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
+      'model.lora:Train adapters (LoRA) instead of all weights'
       'model.lora.alpha:Scale: the update is multiplied by alpha / rank'
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
@@ -129,6 +130,8 @@ _swarmctl_settings() {
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
+    model.lora) list=(true false) ;;
+    model.name) list=(tiny smollm2) ;;
     model.thinking) list=(true false) ;;
     node.fresh) list=(true false) ;;
     offload.batch) list=(true false) ;;
@@ -260,7 +263,7 @@ _swarmctl__doctor() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    '*:\[CHECK\]...: '
+    '*:\[CHECK\]...:(machine python accelerator fit keys api swarm hub)'
 }
 
 _swarmctl__status() {
@@ -569,7 +572,7 @@ _swarmctl__rollouts__show() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
@@ -583,7 +586,7 @@ _swarmctl__rollouts__export() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
     '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \

@@ -183,6 +183,8 @@ MEANT = {
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),
     **dict.fromkeys(("join", "swarm join"), "swarmctl run --join"),
     **dict.fromkeys(("tail", "log"), "swarmctl logs"),
+    **dict.fromkeys(("remove", "delete"), "swarmctl rm"),
+    **dict.fromkeys(("mv", "move"), "swarmctl rename"),
     "invite": "swarmctl swarm invite",
     "peers": "swarmctl swarm peers",
     "leave": "swarmctl swarm leave",

@@ -154,7 +154,7 @@ def damage(directory: Path) -> str | None:
             if _digest(directory / name) != digest:
                 return f"{name} has changed"
         if not isinstance(seal["round"], int) or seal["step"] != int(directory.name):
-            return f"{_SEAL} has changed"
+            return f"{SEAL} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

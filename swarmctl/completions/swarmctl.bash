@@ -13,9 +13,12 @@
 __swarmctl_enter() {
     case "$path:$1" in
         ':run') path='run' ;;
+        ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
+        ':rename') path='rename' ;;
+        ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
         ':sample') path='sample' ;;
@@ -32,6 +35,9 @@ __swarmctl_enter() {
         'profiles:show') path='profiles show' ;;
         'profiles:validate') path='profiles validate' ;;
         'profiles:new') path='profiles new' ;;
+        'profiles:path') path='profiles path' ;;
+        'profiles:edit') path='profiles edit' ;;
+        'profiles:delete') path='profiles delete' ;;
         'profiles:import') path='profiles import' ;;
         'keys:set') path='keys set' ;;
         'keys:list') path='keys list' ;;
@@ -75,6 +81,7 @@ __swarmctl_takes() {
         'run:--max-usd') kind=none ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
+        'attach:--node') kind=node ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
@@ -127,12 +134,12 @@ __swarmctl_takes() {
         'rollouts show:--node') kind=node ;;
         'rollouts show:--round') kind=none ;;
         'rollouts show:--question') kind=none ;;
-        'rollouts show:--source') kind=none ;;
+        'rollouts show:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts show:--last') kind=none ;;
         'rollouts export:--node') kind=node ;;
         'rollouts export:--round') kind=none ;;
         'rollouts export:--question') kind=none ;;
-        'rollouts export:--source') kind=none ;;
+        'rollouts export:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
         'rollouts export:--format') kind=words list='jsonl parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
@@ -159,10 +166,13 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
+        'rename') list='--json --help' ;;
+        'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
         'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
@@ -173,6 +183,9 @@ __swarmctl_options() {
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
         'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
+        'profiles path') list='--json --help' ;;
+        'profiles edit') list='--help' ;;
+        'profiles delete') list='--yes --no-input --json --help' ;;
         'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
         'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
@@ -210,22 +223,29 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status stop logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
-        'profiles:0') kind=words list='list show validate new import' ;;
+        ':0') kind=words list='run attach doctor status stop rename rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
+        'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
+        'attach:0') kind=node ;;
+        'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
+        'rename:0') kind=node ;;
+        'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'sample:0') kind=node ;;
         'chat:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
+        'profiles path:0') kind=profile ;;
+        'profiles edit:0') kind=profile ;;
+        'profiles delete:0') kind=profile ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
@@ -260,6 +280,8 @@ __swarmctl_values() {
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.lora') list='true false' ;;
+        'model.name') list='tiny smollm2' ;;
         'model.thinking') list='true false' ;;
         'node.fresh') list='true false' ;;
         'offload.batch') list='true false' ;;
@@ -404,6 +426,7 @@ __swarmctl_setting() {
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
+            model.lora= \
             model.lora.alpha= \
             model.lora.dropout= \
             model.lora.rank= \

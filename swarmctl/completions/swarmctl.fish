@@ -10,12 +10,18 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
         case ':run'
             set path 'run'
+        case ':attach'
+            set path 'attach'
         case ':doctor'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
         case ':stop'
             set path 'stop'
+        case ':rename'
+            set path 'rename'
+        case ':rm'
+            set path 'rm'
         case ':logs'
             set path 'logs'
         case ':models'
@@ -48,6 +54,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'profiles validate'
         case 'profiles:new'
             set path 'profiles new'
+        case 'profiles:path'
+            set path 'profiles path'
+        case 'profiles:edit'
+            set path 'profiles edit'
+        case 'profiles:delete'
+            set path 'profiles delete'
         case 'profiles:import'
             set path 'profiles import'
         case 'keys:set'
@@ -131,6 +143,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'run:--set'
             set kind setting
+        case 'attach:--node'
+            set kind node
         case 'doctor:-p' 'doctor:--profile'
             set kind profile
         case 'doctor:--node'
@@ -244,7 +258,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts show:--question'
             set kind none
         case 'rollouts show:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts show:--last'
             set kind none
         case 'rollouts export:--node'
@@ -254,7 +269,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts export:--question'
             set kind none
         case 'rollouts export:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts export:--last'
             set kind none
         case 'rollouts export:--format'
@@ -318,12 +334,17 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
                 --all\t'With --dry-run: also show all settings' \
+                --detach\t'Continue in the background once the node has started' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
                 --verbose\t'Also print what is saved; show tracebacks' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'attach'
+            set list --node\t'Node name' \
+                --plain\t'Print one line per round instead of the live view' \
                 --help\t'Show this message and exit'
         case 'doctor'
             set list --profile\t'Profile name or .toml file' \
@@ -343,6 +364,14 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'stop'
             set list --all\t'Stop every running node' \
                 --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rename'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rm'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
@@ -419,6 +448,16 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles path'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles edit'
+            set list --help\t'Show this message and exit'
+        case 'profiles delete'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
@@ -575,9 +614,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
     switch "$path:$position"
         case ':0'
             set list run\t'Start or resume a node' \
+                attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
+                rename\t'Rename a node' \
+                rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 sample\t'Show what a node\'s model answers' \
@@ -595,6 +637,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
+                path\t'Print the path of a profile\'s file' \
+                edit\t'Open a profile in your editor, then check it' \
+                delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
         case 'keys:0'
             set list set\t'Save an API key (hidden prompt or stdin)' \
@@ -626,9 +671,18 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
                 show\t'Print the completion script'
+        case 'attach:0'
+            set kind node
+        case 'doctor:*'
+            set kind words
+            set list machine python accelerator fit keys api swarm hub
         case 'status:0'
             set kind node
         case 'stop:*'
+            set kind node
+        case 'rename:0'
+            set kind node
+        case 'rm:*'
             set kind node
         case 'logs:0'
             set kind node
@@ -642,6 +696,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
+            set kind profile
+        case 'profiles path:0'
+            set kind profile
+        case 'profiles edit:0'
+            set kind profile
+        case 'profiles delete:0'
             set kind profile
         case 'keys set:0'
             set kind words
@@ -719,6 +779,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
+            model.lora=\t'Train adapters (LoRA) instead of all weights' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
@@ -799,6 +860,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto float32 bfloat16 float16
         case 'model.gradient_checkpointing'
             set list true false
+        case 'model.lora'
+            set list true false
+        case 'model.name'
+            set list tiny smollm2
         case 'model.thinking'
             set list true false
         case 'node.fresh'

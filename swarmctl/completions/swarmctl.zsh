@@ -61,6 +61,7 @@ _swarmctl_settings() {
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
+      'model.lora:Train adapters (LoRA) instead of all weights'
       'model.lora.alpha:Scale: the update is multiplied by alpha / rank'
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
@@ -133,6 +134,8 @@ _swarmctl_settings() {
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
+    model.lora) list=(true false) ;;
+    model.name) list=(tiny smollm2) ;;
     model.thinking) list=(true false) ;;
     node.fresh) list=(true false) ;;
     offload.batch) list=(true false) ;;
@@ -171,9 +174,12 @@ _swarmctl() {
     command)
       list=(
         'run:Start or resume a node'
+        'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
+        'rename:Rename a node'
+        'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'sample:Show what a node'\''s model answers'
@@ -192,9 +198,12 @@ _swarmctl() {
     rest)
       case $words[1] in
         run) _swarmctl__run && ret=0 ;;
+        attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
+        rename) _swarmctl__rename && ret=0 ;;
+        rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         sample) _swarmctl__sample && ret=0 ;;
@@ -229,6 +238,8 @@ _swarmctl__run() {
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
     '--all[With --dry-run\: also show all settings]' \
+    '(-d --detach)-d[Continue in the background once the node has started]' \
+    '(-d --detach)--detach[Continue in the background once the node has started]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -240,6 +251,15 @@ _swarmctl__run() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__attach() {
+  _arguments -S \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
+    '--plain[Print one line per round instead of the live view]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__doctor() {
@@ -255,7 +275,7 @@ _swarmctl__doctor() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    '*:\[CHECK\]...: '
+    '*:\[CHECK\]...:(machine python accelerator fit keys api swarm hub)'
 }
 
 _swarmctl__status() {
@@ -275,6 +295,26 @@ _swarmctl__stop() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '*:\[NODE\]...:_swarmctl_nodes'
+}
+
+_swarmctl__rename() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
+_swarmctl__rm() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:NODE...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -378,6 +418,9 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
+        'path:Print the path of a profile'\''s file'
+        'edit:Open a profile in your editor, then check it'
+        'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
       )
       _describe -t commands command list && ret=0
@@ -388,6 +431,9 @@ _swarmctl__profiles() {
         show) _swarmctl__profiles__show && ret=0 ;;
         validate) _swarmctl__profiles__validate && ret=0 ;;
         new) _swarmctl__profiles__new && ret=0 ;;
+        path) _swarmctl__profiles__path && ret=0 ;;
+        edit) _swarmctl__profiles__edit && ret=0 ;;
+        delete) _swarmctl__profiles__delete && ret=0 ;;
         import) _swarmctl__profiles__import && ret=0 ;;
       esac
       ;;
@@ -435,6 +481,32 @@ _swarmctl__profiles__new() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME: '
+}
+
+_swarmctl__profiles__path() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__edit() {
+  _arguments -S \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__delete() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
 }
 
 _swarmctl__profiles__import() {
@@ -630,7 +702,7 @@ _swarmctl__rollouts__show() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
@@ -644,7 +716,7 @@ _swarmctl__rollouts__export() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
     '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \

@@ -110,12 +110,12 @@ def _now(progress: RunView, running_s: float) -> str:
 class LiveView:
     """Redraws at most four times per second. Sentences and warnings scroll above it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, running_s: float = 0.0) -> None:
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        self._began = time.monotonic()
+        self._began = time.monotonic() - running_s
         self._drawn = 0.0
 
     def __enter__(self) -> Self:

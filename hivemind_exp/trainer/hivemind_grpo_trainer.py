@@ -21,7 +21,7 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
@@ -152,6 +152,7 @@ class HivemindGRPOTrainer(RoundLoop):
             micro_batch=self.config.train.micro_batch,
             rows=tuple(build_rows(groups, self.config.train, rates)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
+            tokens=count_tokens(groups, self.config.train),
         )
         self.journal.commit(manifest, stage_run, self.progress.round)
         self._filler.check_usefulness(stage_run, groups, manifest.rows)

@@ -8,20 +8,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.settings_table import NotNegative, Positive, Section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A table of a profile. Unknown keys are errors. pydantic's messages never contain the rejected value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class NodeConfig(Section):
@@ -56,8 +50,9 @@ def _adapter_shorthand(value: Any) -> Any:
 class ModelConfig(Section):
     """The model that is trained, and the device."""
 
-    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
-    """A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)."""
+    name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
+    """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
+    package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face hub. Unset: the default branch."""
     device: Device = "auto"
@@ -74,6 +69,18 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
 
+class PromptConfig(Section):
+    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own way."""
+
+    style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
+    """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
+    tags."""
+    examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": 0."""
+    system: bool | None = None
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: true for tags."""
+
+
 class TaskConfig(Section):
     """One task of the mixture."""
 
@@ -87,24 +94,6 @@ class TaskConfig(Section):
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator."""
-
-
-class GameConfig(Section):
-    """The game: what happens in a round."""
-
-    kind: Literal["sampling", "study-group"] = "sampling"
-    """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
-    role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
-    """Role that the node plays in "study-group". "random": a different one for each question."""
-    rounds: NotNegative = 0
-    """Total rounds of the node, over all runs. 0: until you stop it."""
-    groups: Positive = 8
-    """I: questions per round. Each gets one group of completions."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """G: completions per question."""
-    partial_credit: bool = False
-    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
 
 
 class GenerationConfig(Section):
@@ -242,7 +231,7 @@ class OffloadConfig(Section):
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"
@@ -353,6 +342,7 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
     tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
+    prompt: PromptConfig = PromptConfig()
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()
@@ -370,6 +360,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps only works with model.name = "tiny": set it to 0, or use another profile')
+        if self.warmup.steps and self.prompt.style not in ("auto", "tags"):
+            raise ValueError('warmup.steps only works with prompt.style = "tags", which the warm-up teaches')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":
@@ -378,6 +370,10 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        if self.game.kind == "study-group" and self.game.refill:
+            raise ValueError('game.refill only works with game.kind = "sampling"')
+        if self.offload.kind == "relay" and self.game.refill:
+            raise ValueError('game.refill cannot be used with offload.kind = "relay": a relay does not train a model')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")

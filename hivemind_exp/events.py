@@ -45,6 +45,9 @@ class StartEvent(Event):
     parameters: int | None = Field(None, description="Number of weights in the model.")
     trainable: int | None = Field(None, description="Number of weights that are trained.")
     resumed_round: int | None = Field(None, description="Rounds finished before this start; null for a new node.")
+    checkpoint_round: int | None = Field(
+        None, description="Rounds in the checkpoint that is loaded; later ones are repeated from the journal."
+    )
 
 
 class PhaseEvent(Event):
@@ -66,6 +69,16 @@ class RoundEvent(Event):
     tokens_per_second: float | None = Field(
         None,
         description="Tokens generated per second; null if an API generated them, possibly long before this round.",
+    )
+    groups: int | None = Field(
+        None,
+        description="Groups of answers with completions from the node's own model, including those for further "
+        "questions (`game.refill`); null in a relay.",
+    )
+    different: int | None = Field(
+        None,
+        description="Those of `groups` that teach something: the rewards differ, or another source's completion is "
+        "better than the node's own. Null in a relay.",
     )
 
 

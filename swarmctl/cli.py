@@ -31,6 +31,7 @@ from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.swarm import cli as swarm
 from swarmctl.terminal import streams
 from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal.prompter import Cancelled
 from swarmctl.terminal.safe_text import hide_keys
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
@@ -117,6 +118,9 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
             Writer(sys.stderr)("")
             Writer(sys.stderr)("Interrupted.")
         return result if isinstance(result, int) else Exit.DONE
+    except Cancelled as choice:
+        Writer(sys.stderr)(choice.message)
+        return exit_code(choice)
     except NodeError as error:
         print_error(error, as_json=as_json)
         return exit_code(error)

@@ -65,11 +65,17 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "tasks.*.path": (see.asked, {"tasks": [{"name": "jsonl"}]}, "HALVES", "THIRDS"),
     "tasks.*.check": (see.asked, {"tasks": [{"name": "jsonl", "path": "HALVES"}]}, "exact", "math"),
     "tasks.*.params": (see.asked, {}, {"min_word_len": 3, "max_word_len": 3}, {"min_word_len": 9}),
+    "prompt.style": (see.prompted, {}, "tags", "plain"),
+    "prompt.examples": (see.prompted, {}, 0, 2),
+    "prompt.system": (see.prompted, {}, True, False),
     "game.kind": (see.prompted, {}, "sampling", "study-group"),
     "game.role": (see.prompted, {"game": {"kind": "study-group"}}, "none", "pirate"),
     "game.rounds": (see.part("rounds"), SHORT, 1, 2),
     "game.groups": (see.part("counts"), SHORT, 1, 2),
     "game.group_size": (see.part("counts"), SHORT, 2, 4),
+    "game.refill": (
+        "tests/hivemind_exp/trainer/test_refill.py::test_further_questions_are_asked_counted_and_learned_from"
+    ),
     "game.partial_credit": "tests/hivemind_exp/tasks/test_mixture.py::test_partial_credit_is_given_if_enabled",
     "generation.max_prompt_tokens": (see.part("error"), SHORT, 2, 64),
     "generation.max_completion_tokens": (see.part("tokens"), SHORT, 2, 4),

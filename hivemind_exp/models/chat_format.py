@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign, visible
-from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion
+from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion, encode_literally, literal
 
 if TYPE_CHECKING:  # the command line imports this module with the games
     from transformers import PreTrainedTokenizerBase
@@ -37,14 +37,16 @@ _COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
 
 
 def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return a chat's token ids, ready for the model's turn."""
+    """Return a chat's token ids, ready for the model's turn.
+
+    Only the template's own control tokens are encoded as such: in a message, ``<|im_end|>`` is text.
+    """
+    chat = [{"role": message["role"], "content": literal(tokenizer, message["content"])} for message in chat]
     if tokenizer.chat_template is None:
-        ids = list(tokenizer.encode("\n\n".join(message["content"] for message in chat) + "\n\n"))
-        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
-            ids.pop()
-        return ids
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))
+        text = "".join(message["content"] + "\n\n" for message in chat)
+        return list(encode_literally(tokenizer, text, add_special_tokens=True))
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return list(encode_literally(tokenizer, text))
 
 
 def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:

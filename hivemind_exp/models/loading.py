@@ -22,6 +22,8 @@ from hivemind_exp.config import Config, LoraConfig, ModelConfig
 from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
+from hivemind_exp.model_names import BUILT_IN
+from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape
 from hivemind_exp.models.soundness import (
@@ -179,9 +181,10 @@ def locate(config: ModelConfig) -> Whereabouts:
     if config.name == TINY:
         return _measured("built locally", build_model(build_tokenizer(), 0))
     local = _local_directory(config)
-    if local is None and _cached(config) is None:
+    cached = _cached(config) if local is None else None
+    if local is None and cached is None:
         return Whereabouts("will be downloaded")
-    source = str(local) if local is not None else config.name
+    source = str(local) if local is not None else str(Path(str(cached)).parent)
     try:
         shape = AutoConfig.from_pretrained(
             source, revision=config.revision, local_files_only=True, trust_remote_code=False
@@ -203,8 +206,11 @@ def _cached(config: ModelConfig) -> str | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    if config.name == smollm2.NAME and (stored := smollm2.stored(os.environ)) is not None:
+        return str(stored / "config.json")
+    name, file = (smollm2.HUB_ID, "model.safetensors") if config.name == smollm2.NAME else (config.name, "config.json")
     try:
-        found = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
+        found = try_to_load_from_cache(name, file, revision=config.revision)
     except HFValidationError as error:
         raise _no_such_model(config) from error
     return found if isinstance(found, str) else None
@@ -212,6 +218,8 @@ def _cached(config: ModelConfig) -> str | None:
 
 def _local_directory(config: ModelConfig) -> Path | None:
     """Return the directory that the name refers to; None for a hub id. Raises ``ModelError`` if it has no model."""
+    if config.name in BUILT_IN:
+        return None
     path = Path(config.name).expanduser()
     means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
     if path.is_dir():
@@ -239,6 +247,11 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     local = _local_directory(config)
     if local is not None:
         return str(local)
+    if config.name == smollm2.NAME:
+        cached = _cached(config)
+        if cached is None:
+            raise ModelError(f"{smollm2.TITLE} is not on this machine", next="swarmctl run --profile smol")
+        return str(Path(cached).parent)
     if not hub_answers():
         cached = _cached(config)
         if cached is None:

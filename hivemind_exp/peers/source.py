@@ -149,7 +149,7 @@ class PeerSource:
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
                 self._compare(offer, scores)
-                self.vetting.check_rewards(offer, group.prompt.question, scores)
+                self.vetting.check_rewards(offer, group, scores)
                 kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
 

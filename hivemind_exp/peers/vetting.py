@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.peers.bundle import Offer
 from hivemind_exp.rollouts.types import (
     Group,
@@ -27,9 +28,10 @@ from hivemind_exp.rollouts.types import (
     control_ids,
     decode_completion,
     encode_completion,
+    literal,
 )
 from hivemind_exp.tasks.base import Question, Score, Tasks
-from hivemind_exp.tasks.verifiers.answer_tags import answer_span
+from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, reference_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -208,12 +210,14 @@ class Vetting:
         if rules.with_logps and not group.ids:
             raise RejectedGroup("log-probabilities missing")
         self.remember_used([(offer.peer, offer.round, group.question)])
-        prompt = self._texts.build_prompt(self._question(offer))
+        question = self._question(offer)
+        prompt = self._texts.build_prompt(question)
         if len(prompt.ids) > self._texts.longest_prompt:
             raise RejectedGroup("prompt longer than this node's limit")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
             raise RejectedGroup("copied from another node")
-        rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
+        texts = self._styled(offer, question)
+        rows = zip(texts, self._ids(offer, texts), group.cut, strict=True)
         rollouts = tuple(
             Rollout(
                 kind=Kind.PEER,
@@ -229,7 +233,7 @@ class Vetting:
         )
         return Group(prompt, rollouts)
 
-    def check_rewards(self, offer: Offer, question: Question, scores: Sequence[Score]) -> None:
+    def check_rewards(self, offer: Offer, group: Group, scores: Sequence[Score]) -> None:
         """Raise ``RejectedGroup`` if a verified group would teach nothing, or something harmful."""
         outcomes = [score.outcome for score in scores]
         if max(outcomes) < TIE:
@@ -238,8 +242,9 @@ class Vetting:
             raise RejectedGroup("all rewards equal")
         mean = sum(outcomes) / len(outcomes)
         better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean - TIE]
-        reference = question.entry.get("answer")
-        if reference is not None and any(_is_padded(text, str(reference)) for text in better):
+        learned = [row.text for row, outcome in zip(group.rollouts, outcomes, strict=True) if outcome > mean - TIE]
+        reference = reference_of(group.prompt.question.entry)
+        if reference is not None and any(_is_padded(text, reference) for text in learned):
             raise RejectedGroup("answer with other text in it")
         if any(is_repetition(text) for text in better):
             raise RejectedGroup("repetitive text", fault=True)
@@ -261,15 +266,27 @@ class Vetting:
             raise RejectedGroup("question differs from this node's", skew=True)
         return question
 
-    def _ids(self, offer: Offer) -> list[tuple[int, ...]]:
+    def _styled(self, offer: Offer, question: Question) -> list[str]:
+        """Return each completion's text in this node's prompt style."""
+        group, reference = offer.group, reference_of(question.entry)
+        found = [
+            text if cut and not is_marked(text) else self._texts.style.adopt(text, reference)
+            for text, cut in zip(group.texts, group.cut, strict=True)
+        ]
+        texts = [text for text in found if text is not None]
+        if len(texts) < len(found):
+            raise RejectedGroup("prompt style that this node's cannot hold")
+        if self._rules.with_logps and texts != list(group.texts):
+            raise RejectedGroup("log-probabilities of another prompt style")
+        return texts
+
+    def _ids(self, offer: Offer, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return each completion's token ids: encoded from the text, or the peer's if they decode to that text."""
         group = offer.group
         if self._rules.with_logps:
-            found = [
-                ids if self._texts.text(ids) == text else None for ids, text in zip(group.ids, group.texts, strict=True)
-            ]
+            found = [ids if self._texts.text(ids) == text else None for ids, text in zip(group.ids, texts, strict=True)]
         else:
-            found = [self._texts.ids(text, cut) for text, cut in zip(group.texts, group.cut, strict=True)]
+            found = [self._texts.ids(text, cut) for text, cut in zip(texts, group.cut, strict=True)]
         rows = [row for row in found if row is not None]
         if len(rows) < len(found):
             raise RejectedGroup("invalid completion tokens")
@@ -328,6 +345,8 @@ class PeerTexts:
     build_prompt: Callable[[Question], Prompt]
     longest_prompt: int
     """Maximum number of tokens in a prompt on this node."""
+    style: PromptStyle = TAGS_STYLE
+    """This node's way of asking. Peers have their own."""
 
     def __post_init__(self) -> None:
         self._control = control_ids(self.tokenizer) - {self.tokenizer.unk_token_id}
@@ -338,6 +357,8 @@ class PeerTexts:
         Completions are decoded without control tokens. Text that contains them tries to end the turn and start
         another.
         """
+        if literal(self.tokenizer, text) != text:
+            return None
         found = encode_completion(self.tokenizer, text, cut)
         said = found if found[-1] != self.tokenizer.eos_token_id else found[:-1]
         return found if self._control.isdisjoint(said) else None

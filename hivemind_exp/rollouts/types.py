@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -10,11 +11,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.tasks.verifiers.answer_tags import TAGS, answer_span
+from hivemind_exp.tasks.verifiers.answer_tags import TAGS
+from hivemind_exp.tasks.verifiers.reader import answer_span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BREAK = "\ufdd0"
+"""Splits the string of a control token in two, and then disappears. A Unicode noncharacter, which no text contains."""
 Message = dict[str, str]
 """One turn of a chat: ``role`` and ``content``."""
 
@@ -114,8 +118,11 @@ class Group:
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, truncated: bool) -> tuple[int, ...]:
-    """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty."""
-    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    """Return a text's token ids, with the end-of-sequence token unless it was cut. Never empty.
+
+    The strings of control tokens in it are encoded as text: only the end belongs to the format.
+    """
+    ids = encode_literally(tokenizer, literal(tokenizer, text))
     return ids if truncated and ids else (*ids, tokenizer.eos_token_id)
 
 
@@ -126,6 +133,29 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(special.union(tokenizer.all_special_ids)) - {added[tag] for tag in TAGS if tag in added}
 
 
+def literal(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return a text of foreign origin in which ``encode_literally`` sees no control tokens, only their characters."""
+    names = tokenizer.convert_ids_to_tokens(sorted(control_ids(tokenizer)))
+    strings = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, strings)) or "(?!)"
+    return re.sub(pattern, lambda mark: mark[0][0] + _BREAK + mark[0][1:], text)
+
+
+def encode_literally(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool = False
+) -> tuple[int, ...]:
+    """Return the token ids of a text that may contain parts from ``literal``.
+
+    ``add_special_tokens``: begin with what the tokenizer puts before every text (such as a BOS token), without an EOS
+    token at the end.
+    """
+    first, *rest = text.split(_BREAK)
+    ids = list(tokenizer.encode(first, add_special_tokens=add_special_tokens))
+    while add_special_tokens and ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text
+        ids.pop()
+    return (*ids, *(each for piece in rest for each in tokenizer.encode(piece, add_special_tokens=False)))
+
+
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
     """Return the text of a completion, without control tokens, and otherwise exactly as generated."""
     control = control_ids(tokenizer)
@@ -133,7 +163,7 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) ->
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> range:
-    """Return which tokens of a completion contain its answer and the tags around it. Empty if it has none.
+    """Return which tokens of a completion contain its answer and the marks around it. Empty if it has none.
 
     ``text``: the decoded ``ids``.
     """

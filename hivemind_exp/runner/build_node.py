@@ -1,9 +1,6 @@
 """Builds a node's model and optimizer (from the hub, a directory or a checkpoint), and its game."""
 
-import importlib.util
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import SamplingGame, build_prompts
 from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
@@ -35,19 +32,6 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Questions from which the warm-up takes its demonstrations."""
-
-
-def check_reports(config: Config) -> None:
-    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
-
-    swarmctl does not depend on any of these packages.
-    """
-    for name in config.report.to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(
-                f"report.to includes {name}, which is not installed",
-                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +141,11 @@ def open_game(
     tasks: Tasks,
     journal: Journal,
     peer_context: PeerContext | None = None,
+    chats: ChatBuilder | None = None,
 ) -> tuple[Game, Schedule]:
     """Return the game and its schedule. ``sampling`` runs without a clock, in a swarm too."""
     if config.game.kind == "sampling":
-        return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
+        return SamplingGame(tokenizer, tasks, chats), SequentialSchedule(SamplingGame.stages)
     with_whom = peer_context or PeerContext()
     game = StudyGroup(
         Player(with_whom.me, config.game.role, config.node.seed),
@@ -170,6 +155,7 @@ def open_game(
         tasks=tasks,
         journal=journal,
         peers=with_whom.peers,
+        chats=chats,
     )
     if with_whom.clock is None:
         return game, SequentialSchedule(StudyGroup.stages)

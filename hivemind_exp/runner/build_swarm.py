@@ -13,6 +13,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, NewerFormat, SwarmError
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
 from hivemind_exp.formats import read_object
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
@@ -66,7 +67,11 @@ class SwarmSession:
 
     @contextmanager
     def exchange(
-        self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+        self,
+        log_probabilities: LogProbabilities,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Tasks,
+        chats: ChatBuilder,
     ) -> Iterator[PeerExchange]:
         config = self.config
         source = PeerSource(
@@ -74,8 +79,9 @@ class SwarmSession:
             tasks=tasks,
             texts=PeerTexts(
                 tokenizer,
-                lambda question: build_prompts([question], tokenizer)[0],
+                lambda question: build_prompts([question], tokenizer, chats)[0],
                 longest_prompt=config.generation.max_prompt_tokens,
+                style=chats.style,
             ),
             book=PeerBook(self.files.swarm / FILE_NAME),
             latest_round=self.latest_round,

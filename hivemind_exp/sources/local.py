@@ -50,6 +50,8 @@ class LocalSource(Source):
             purpose = "generate" if places == tuple(range(ask.places.stop)) else f"generate {places}"
             if (run.stage, run.chunk) != ("answer", 0):
                 purpose = f"{purpose} {run.stage} {run.chunk}"
+            if ask.refill:
+                purpose = f"{purpose} refill {ask.refill}"
             for number, some in enumerate(self._batches(prompts, len(places), ask.deadline)):
                 seed = derive_seed(self._seed, f"{purpose} {number}" if number else purpose, run.round)
                 made = self.generate(some, len(places), seed=seed)
@@ -76,8 +78,9 @@ class LocalSource(Source):
         rollouts = self._complete(rows, seed=seed)
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
-        return [rollout.text for rollout in self._complete(prompts, seed=None)]
+    def answer(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Return the greedy completion of each prompt."""
+        return self._complete(prompts, seed=None)
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
         rollouts: list[Rollout] = []

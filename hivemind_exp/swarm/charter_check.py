@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hivemind_exp.config import Config, GameConfig, TaskConfig
+from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
 from hivemind_exp.tasks.charter_params import unfit_param
 from hivemind_exp.tasks.registry import expand

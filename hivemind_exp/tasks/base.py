@@ -17,6 +17,9 @@ Split = Literal["train", "heldout"]
 FULL_CREDIT = 0.99
 """An answer with at least this score counts as correct. Some verifiers give partial credit just below 1."""
 
+NO_ANSWER = "no readable answer"
+"""Why a completion without an unambiguous final answer gets no credit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -58,7 +61,8 @@ class Score:
     """In [0, 1]: from the task's verifier, or from the one term of a stage that separates correct from wrong. External
     rows are weighted only by the outcome."""
     strict: bool
-    """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""
+    """The completion has exactly the shape of a format. In an answer: only optional reasoning and the answer, in tags,
+    in ``\\boxed{}`` or as plain text."""
     why: str
     """One short sentence, for people."""
     terms: tuple[RewardTerm, ...] = ()
@@ -148,6 +152,12 @@ class Tasks(Protocol):
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
         """Return the first ``count`` questions of a round. Training questions are never held-out ones."""
+
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        """Return up to ``count`` questions of each task, to show with their answers. None is held out."""
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        """Keep questions out of training from now on, because prompts show them with their answers."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""

@@ -12,10 +12,10 @@ import msgpack
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
+from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Question, Score, Split
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
-from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
+from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
 from hivemind_exp.tasks.workers.pool import UNJUDGED, Pool, Report, Unscored
 
 LONGEST_ANSWER = 16_384
@@ -80,11 +80,13 @@ class Mixture:
         total = sum(weight for _, weight in expanded)
         self._strides = [max(1, round(stride * weight / total)) for _, weight in expanded]
         self._train = Sequence64(charter, "train")
+        self._shown = Sequence64(charter, "examples")
         self._held = Sequence64(charter, "heldout", secret)
         self._wanted = heldout
         self._partial = partial_credit
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
+        self._set_aside: frozenset[str] = frozenset()
         self._pool = Pool([spec for spec, _ in expanded], verifiers, report)
         self._pool.start()
 
@@ -121,27 +123,49 @@ class Mixture:
             return heldout[:count]
         return list(islice(self._training(round, count), count))
 
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        """Return up to ``count`` questions of each task, with their answers in ``entry``: the same ones every time.
+
+        None is held out. Call ``set_aside`` with those that a prompt shows.
+        """
+        self._hold_out()
+        return {
+            label: list(
+                islice(self._examples(task), min(count, fact["size"] // HELD_OUT_SHARE if fact["size"] else count))
+            )
+            for task, (label, fact) in enumerate(zip(self._labels, self._pool.facts(), strict=True))
+        }
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        """Keep questions out of training, like held-out ones."""
+        self._hold_out()
+        self._set_aside |= {question.key for question in questions}
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions in parallel. Return one score for each, whatever it contains."""
-        answers = [answer_in(completion) for completion in completions]
+        readings = [
+            read(completion, reference_of(question.entry))
+            for question, completion in zip(questions, completions, strict=True)
+        ]
+        answers = [None if reading is None else reading.answer for reading in readings]
         jobs = [
             (place, (self._labels.index(question.task), answer, dict(question.entry)))
             for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
             if answer is not None and len(answer) <= LONGEST_ANSWER
         ]
         credits: list[float | Unscored] = [
-            Unscored("no answer tag") if answer is None else Unscored("answer too long") for answer in answers
+            Unscored(NO_ANSWER) if answer is None else Unscored("answer too long") for answer in answers
         ]
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
             credits[place] = credit
-        return [self._judge(credit, completion) for credit, completion in zip(credits, completions, strict=True)]
+        return [self._judge(credit, reading) for credit, reading in zip(credits, readings, strict=True)]
 
     def close(self) -> None:
         """Stop the worker processes."""
         self._pool.close()
 
-    def _judge(self, credit: float | Unscored, completion: str) -> Score:
-        strict = is_strict(completion)
+    def _judge(self, credit: float | Unscored, reading: Reading | None) -> Score:
+        strict = reading is not None and reading.strict
         if isinstance(credit, Unscored):
             return Score(0.0, strict, str(credit), judged=credit != UNJUDGED)
         if credit >= FULL_CREDIT:
@@ -169,7 +193,7 @@ class Mixture:
         seen: set[str] = set()
         repeats = held = 0
         for question in self._stream("train", round, count):
-            held = held + 1 if question.key in self._held_keys else 0
+            held = held + 1 if question.key in self._held_keys or question.key in self._set_aside else 0
             self._give_up_after(held, f"no questions besides the {len(self._held_keys)} held-out ones")
             if held:
                 continue
@@ -195,13 +219,29 @@ class Mixture:
         places = self._places(split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):
-            made = self._pool.make([(task, seed) for _, task, seed in picked])
-            for (index, task, _), (text, entry, key) in zip(picked, made, strict=True):
-                label = self._labels[task]
-                digest = hashlib.sha256(canonical(label, text)).hexdigest()
-                yield Question(label, split, round, index, text, entry, digest, key)
+            yield from self._made(split, round, picked)
             count -= chunk
             chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
+
+    def _made(self, split: Split, round: int, places: Sequence[tuple[int, int, int]]) -> Iterator[Question]:
+        """Yield the questions at (index, task, seed)."""
+        made = self._pool.make([(task, seed) for _, task, seed in places])
+        for (index, task, _), (text, entry, key) in zip(places, made, strict=True):
+            label = self._labels[task]
+            digest = hashlib.sha256(canonical(label, text)).hexdigest()
+            yield Question(label, split, round, index, text, entry, digest, key)
+
+    def _examples(self, task: int) -> Iterator[Question]:
+        """Yield distinct questions of a task that are not held out, in the order that the charter gives."""
+        label, size = self._labels[task], self._pool.facts()[task]["size"]
+        positions = None if size is None else self._shown.permutation(label, 0, size)
+        seen: set[str] = set(self._held_keys)
+        for index in range(GIVE_UP_AFTER if positions is None else len(positions)):
+            seed = self._shown.at("item", label, 0, index) if positions is None else positions[index]
+            for question in self._made("train", -1, [(index, task, seed)]):
+                if question.key not in seen:
+                    seen.add(question.key)
+                    yield question
 
     def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
         """Yield (index, task, seed) for the positions of a round. In a fixed set, the seed is a position in the set."""

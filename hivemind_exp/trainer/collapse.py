@@ -9,7 +9,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
-from hivemind_exp.tasks.base import Score
+from hivemind_exp.tasks.base import NO_ANSWER, Score
 
 COMPLETIONS_IN_VAIN = 512
 """A model that earns a reward for 1 completion in 100 reaches this number without a reward in 6 of 1000 cases."""
@@ -82,5 +82,5 @@ class CollapseCheck:
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
-    untagged = score.why == "no answer tag"
-    return _CUT if untagged and rollout.truncated else "without an answer in tags" if untagged else score.why
+    unread = score.why == NO_ANSWER
+    return _CUT if unread and rollout.truncated else "without a readable answer" if unread else score.why

@@ -15,6 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
@@ -23,6 +24,7 @@ from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Score, Tasks
+from hivemind_exp.trainer.refill import has_own, teaches
 
 
 @dataclass(slots=True)
@@ -90,6 +92,10 @@ class RoundTimer:
         self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._tokens = 0
         self._generated_here = True
+        self.groups: int | None = None
+        """Groups of answers with completions from the node's own weights. None: not counted."""
+        self.different: int | None = None
+        """Those of them that teach something."""
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
@@ -110,6 +116,12 @@ class RoundTimer:
         own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
         self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self._generated_here = self._generated_here and all(kind is here for kind in own)
+
+    def count_groups(self, groups: Sequence[Group]) -> None:
+        """Count the answer stage's groups, and those that teach something."""
+        own = [group for group in groups if has_own(group)]
+        self.groups = (self.groups or 0) + len(own)
+        self.different = (self.different or 0) + sum(map(teaches, own))
 
     def tokens_per_second(self) -> float | None:
         """Return tokens generated per second. None if an API generated some of them, possibly long before."""
@@ -172,12 +184,20 @@ class RoundLoop:
     stop: StopFlag
     progress: NodeProgress
     """Kept up to date, so that it is valid however the run ends."""
+    style: PromptStyle = TAGS_STYLE
+    """The node's way of asking."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
         self._asked: dict[StageRun, list[Prompt]] = {}
         self._filler = GroupFiller(
-            self.config, self.sources, self.journal, encode=self.encode, verify=self.game.score, emit=self.emit
+            self.config,
+            self.sources,
+            self.journal,
+            encode=self.encode,
+            verify=self.game.score,
+            emit=self.emit,
+            style=self.style,
         )
 
     def _finished(self) -> bool:
@@ -189,10 +209,13 @@ class RoundLoop:
         deadline = self._cursor.deadline()
         with timer("generate"):
             groups = self._filler.fill(stage_run, self._asked.pop(stage_run), deadline)
+        return self._verify(stage_run, groups, timer)
+
+    def _verify(self, stage_run: StageRun, groups: Sequence[Group], timer: RoundTimer) -> list[Group]:
         with timer("verify"):
-            groups = self.game.score(groups) if groups else []
-            self.journal.write_scores(stage_run.round, groups)
-        return groups
+            verified = self.game.score(groups) if groups else []
+            self.journal.write_scores(stage_run.round, verified)
+        return verified
 
     def _look_ahead(self, stage_run: StageRun) -> None:
         """Request completions for this stage, and for coming rounds that an API can start early."""
@@ -238,7 +261,8 @@ class RoundLoop:
 
     def _emit_round(self, round_: int, timer: RoundTimer, rate: float | None) -> None:
         rounds = self.config.game.rounds
-        self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate))
+        counts = {"groups": timer.groups, "different": timer.different}
+        self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate, **counts))
 
 
 @dataclass(kw_only=True)

@@ -78,7 +78,7 @@ __swarmctl_takes() {
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
         'profiles show:--set') kind=setting ;;
-        'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
+        'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
         'profiles new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'profiles new:--device') kind=words list='auto cpu cuda mps xpu' ;;
@@ -209,14 +209,20 @@ __swarmctl_values() {
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.thinking') list='true false' ;;
         'node.fresh') list='true false' ;;
         'offload.batch') list='true false' ;;
         'offload.key') list='auto key_file environment credentials keyring file' ;;
         'offload.kind') list='auto policy policy_text teacher relay' ;;
+        'offload.limits.usd') list='unlimited' ;;
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
         'offload.when') list='always failed' ;;
+        'prompt.examples') list='auto' ;;
+        'prompt.style') list='auto tags answer-tag boxed plain' ;;
+        'prompt.system') list='true false' ;;
         'swarm.loopback') list='true false' ;;
         'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
@@ -330,6 +336,7 @@ __swarmctl_setting() {
             game.groups= \
             game.kind= \
             game.partial_credit= \
+            game.refill= \
             game.role= \
             game.rounds= \
             generation.batch= \
@@ -377,6 +384,9 @@ __swarmctl_setting() {
             offload.share= \
             offload.stages= \
             offload.when= \
+            prompt.examples= \
+            prompt.style= \
+            prompt.system= \
             providers= \
             report.to= \
             swarm.announce= \
@@ -436,7 +446,7 @@ _swarmctl() {
         setting) __swarmctl_setting ;;
         node) __swarmctl_names "${home:-$HOME/.local/share/swarmctl}/nodes" / ;;
         profile)
-            __swarmctl_offer cpu default demo gpu mac
+            __swarmctl_offer cpu default demo gpu mac smol
             __swarmctl_names "${home:-$HOME/.config/swarmctl}/profiles" .toml
             __swarmctl_files
             ;;

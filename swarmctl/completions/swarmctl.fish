@@ -140,7 +140,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'profiles new:--from'
             set kind words
-            set list cpu default demo gpu mac
+            set list cpu default demo gpu mac smol
         case 'profiles new:--model'
             set kind directory
         case 'profiles new:--task'
@@ -341,7 +341,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'rollouts show'
             set list --node\t'Node name' \
-                --round\t'Only this round' \
+                --round\t'Only this round, from 1' \
                 --question\t'Only questions whose digest starts with this' \
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
@@ -350,12 +350,12 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rollouts export'
             set list --node\t'Node name' \
-                --round\t'Only this round' \
+                --round\t'Only this round, from 1' \
                 --question\t'Only questions whose digest starts with this' \
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
                 --correct\t'Only completions verified as correct' \
-                --format\t'Output format' \
+                --format\t'jsonl or parquet' \
                 --output\t'Output file, or - for stdout' \
                 --yes\t'Overwrite an existing file' \
                 --help\t'Show this message and exit'
@@ -369,7 +369,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
                 --task\t'Task, preset, or path of your questions' \
-                --game\t'Game to play' \
+                --game\t'sampling or study-group' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
                 --set\t'Change any setting of the first node (repeatable)' \
@@ -548,6 +548,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
+            game.refill=\t'Most further questions per round' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
@@ -565,7 +566,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
-            model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
+            model.name=\t'A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
             model.thinking=\t'Turns the chat template\'s thinking mode on or off (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
@@ -590,11 +591,14 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
             offload.reasoning_tokens=\t'Most tokens that a reasoning model may think with, in addition to offload.max_tokens' \
-            offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
+            prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
+            prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
+            prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
@@ -637,6 +641,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto float32 bfloat16 float16
         case 'model.gradient_checkpointing'
             set list true false
+        case 'model.thinking'
+            set list true false
         case 'node.fresh'
             set list true false
         case 'offload.batch'
@@ -645,14 +651,24 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto key_file environment credentials keyring file
         case 'offload.kind'
             set list auto policy policy_text teacher relay
+        case 'offload.limits.usd'
+            set list unlimited
         case 'offload.on_limit'
             set list stop local
         case 'offload.provider'
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'offload.reasoning_effort'
+            set list none minimal low medium high xhigh max
         case 'offload.service_tier'
             set list default flex
         case 'offload.when'
             set list always failed
+        case 'prompt.examples'
+            set list auto
+        case 'prompt.style'
+            set list auto tags answer-tag boxed plain
+        case 'prompt.system'
+            set list true false
         case 'swarm.loopback'
             set list true false
         case 'swarm.relay'
@@ -716,7 +732,7 @@ function __swarmctl_complete -d 'Print the candidates for the word at the cursor
         case node
             set list (__swarmctl_names / $nodes/*/)
         case profile
-            set list cpu default demo gpu mac (__swarmctl_names .toml $profiles/*.toml)
+            set list cpu default demo gpu mac smol (__swarmctl_names .toml $profiles/*.toml)
             string match -q -- (string trim -l -c '"\'' -- "$typed")'*' $list; or set list (__fish_complete_path $typed)
         case file
             set list (__fish_complete_path $typed)

@@ -22,7 +22,7 @@ _swarmctl_nodes() {
 _swarmctl_profile_names() {
   local REPLY expl
   _swarmctl_directory profiles .config/swarmctl
-  local -aU names=(cpu default demo gpu mac $REPLY/*.toml(N:t:r))
+  local -aU names=(cpu default demo gpu mac smol $REPLY/*.toml(N:t:r))
   names=(${names:#*[[:cntrl:]]*})
   _wanted profiles expl profile compadd -a names
 }
@@ -44,6 +44,7 @@ _swarmctl_settings() {
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
+      'game.refill:Most further questions per round'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
@@ -61,7 +62,7 @@ _swarmctl_settings() {
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
-      'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
+      'model.name:A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
       'model.thinking:Turns the chat template'\''s thinking mode on or off (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
@@ -86,11 +87,14 @@ _swarmctl_settings() {
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
       'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
-      'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.rounds:Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
+      'prompt.examples:Questions of the same task that each prompt shows with their answers'
+      'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
+      'prompt.system:Whether the instruction is a system turn (true) or part of the question'\''s turn (false)'
       'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
@@ -126,14 +130,20 @@ _swarmctl_settings() {
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
+    model.thinking) list=(true false) ;;
     node.fresh) list=(true false) ;;
     offload.batch) list=(true false) ;;
     offload.key) list=(auto key_file environment credentials keyring file) ;;
     offload.kind) list=(auto policy policy_text teacher relay) ;;
+    offload.limits.usd) list=(unlimited) ;;
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
+    offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
+    prompt.examples) list=(auto) ;;
+    prompt.style) list=(auto tags answer-tag boxed plain) ;;
+    prompt.system) list=(true false) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
@@ -343,7 +353,7 @@ _swarmctl__profiles__validate() {
 
 _swarmctl__profiles__new() {
   _arguments -S \
-    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac)' \
+    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac smol)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
@@ -489,7 +499,7 @@ _swarmctl__rollouts() {
 _swarmctl__rollouts__show() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--round=[Only this round]:N: ' \
+    '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
     '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
     '--last=[Only the latest N]:N: ' \
@@ -503,12 +513,12 @@ _swarmctl__rollouts__show() {
 _swarmctl__rollouts__export() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--round=[Only this round]:N: ' \
+    '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
     '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
-    '--format=[Output format]:FORMAT:(jsonl parquet)' \
+    '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \
     '(-o --output)-o+[Output file, or - for stdout]:FILE:_files' \
     '(-o --output)--output=[Output file, or - for stdout]:FILE:_files' \
     '(-y --yes)-y[Overwrite an existing file]' \
@@ -568,7 +578,7 @@ _swarmctl__swarm__new() {
     '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
-    '--game=[Game to play]:GAME:(sampling study-group)' \
+    '--game=[sampling or study-group]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
     '--open[Let strangers join; limit all peers together to a part of each batch]' \
     '*--set=[Change any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \

@@ -26,7 +26,7 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     elif name is None:
         names, again = ", ".join(entry.name for entry in saved), "swarmctl keys delete --all --yes"
         refusal = KeyProblem(f"deleting {names} needs confirmation; nothing was deleted", next=again)
-        prompter.confirm(f"Delete the key{'s' if len(saved) > 1 else ''} {names}?", refusal)
+        prompter.confirm(f"Delete the key{'s' if len(saved) > 1 else ''} {names}?", refusal, "Nothing was deleted.")
     for entry in saved:
         _delete(entry, prompter)
 

@@ -21,15 +21,42 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
 from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
-from swarmctl.terminal.views import Writer, can_draw
+from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _HEADINGS = (
-    *("node", "state", "phase", "round", "accuracy", "interval", "speed", "left", "spent", "peers", "swarm", "journal"),
-    "up",
+    *(
+        "node",
+        "state",
+        "phase",
+        "round",
+        "accuracy",
+        "interval",
+        "speed",
+        "left",
+        "spent",
+        "peers",
+        "learned from",
+        "swarm",
+    ),
+    *("journal", "up"),
 )
-_NARROW = ("journal", "speed", "up", "swarm", "interval", "left", "peers", "phase", "spent", "accuracy", "round")
+_NARROW = (
+    "journal",
+    "speed",
+    "up",
+    "swarm",
+    "interval",
+    "learned from",
+    "left",
+    "peers",
+    "phase",
+    "spent",
+    "accuracy",
+    "round",
+)
 """Columns that a narrow terminal does without, the first to go first."""
 _WATCH_S = 2.0
 
@@ -179,17 +206,12 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[st
         or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
         or_dash(row["seconds_left"], duration),
         or_dash(spending(progress), str),
-        _peers(row),
+        or_dash(row["peers"], "{:,} in touch".format),
+        or_dash(row["groups_from_peers"], lambda number: several(number, "group")),
         or_dash(swarm, str),
         or_dash(row["journal_bytes"], size),
         or_dash(row["since"], _age),
     ]
-
-
-def _peers(row: dict[str, Any]) -> str:
-    """Return how many peers the node hears from, and how many of their groups it learned from."""
-    groups = or_dash(row["groups_from_peers"], lambda number: several(number, "group"))
-    return groups if row["peers"] is None else f"{row['peers']} ({groups})"
 
 
 def _interval(progress: RunView) -> str:

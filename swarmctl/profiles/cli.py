@@ -118,14 +118,10 @@ def _new(
     """
     from swarmctl.profiles.new import new_profile
 
-    settings = {
-        "model.name": model,
-        "tasks": tasks_text(task),
-        "model.device": device,
-        "game.rounds": rounds,
-    }
-    assignments = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    new_profile(name, base, [*assignments, *(set_ or ())], yes=yes, no_input=no_input, as_json=json)
+    flags = {"--model": model, "--task": tasks_text(task), "--device": device, "--rounds": rounds}
+    settings = [(flag, str(value)) for flag, value in flags.items() if value is not None]
+    settings += [("--set", assignment) for assignment in set_ or ()]
+    new_profile(name, base, settings, yes=yes, no_input=no_input, as_json=json)
 
 
 @group.command("import")

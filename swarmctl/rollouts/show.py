@@ -13,7 +13,8 @@ from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.base import RewardTerm
-from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
+from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
+from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import (
     RolloutFilter,
     RolloutRecord,
@@ -79,14 +80,17 @@ def _reward(rollout: RolloutRecord) -> str:
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
     if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
-        strict = "in strict format when cut to its tags"
+        strict = "in strict format when put in the node's prompt style"
     why = "" if rollout.why == word else f": {rollout.why}"
     return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
 
 
 def _is_strict(rollout: RolloutRecord) -> bool:
     text, names = rollout.text or "", TAGS.get(rollout.stage, ())
-    return is_strict(text) if rollout.stage == ANSWER else is_exactly(text, names)
+    if rollout.stage != ANSWER:
+        return is_exactly(text, names)
+    reading = read(text, None)
+    return reading is not None and reading.strict
 
 
 def _points(terms: Sequence[RewardTerm]) -> str:

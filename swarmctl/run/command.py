@@ -16,6 +16,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.dry_run import dry_run
+from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
@@ -55,6 +56,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
+    fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
         before = _last_command(node, say)
         with disk_errors.disk_errors(node.files.root):

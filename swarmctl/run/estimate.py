@@ -93,10 +93,11 @@ def _minutes(config: Config, requests: int, tokens: int, length: float) -> float
 
 
 def _bytes_a_prompt(config: Config) -> float:
-    from hivemind_exp.game.sampling.game import messages
+    from hivemind_exp.game.prompt_style import build_chats, configured
 
     charter = charter_id(config).encode()
     with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:
-        prompts = [messages(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
+        chats = build_chats(configured(config.prompt), tasks)
+        prompts = [chats.chat(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
     sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]
     return sum(sizes) / len(sizes)

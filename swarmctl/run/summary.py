@@ -191,7 +191,7 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
         lines = ["Continue:", f"  {again} --rounds {2 * rounds}"]
     else:
         lines = ["Resume:", f"  {again}"]
-    if demo and done:
+    if demo and fresh and done:
         lines += [
             "Next, train a real model (1 GB download):",
             f"  {typed(f'swarmctl run --profile {suitable_builtin()}')}",

@@ -31,6 +31,10 @@ class RunView:
     round_seconds: float | None = None
     seconds: dict[str, float] | None = None
     """Seconds that this run's rounds spent on each part."""
+    groups: int | None = None
+    """Groups in the latest round with completions of the node's own model."""
+    different: int | None = None
+    """Those of them that teach something."""
     rollouts: dict[str, int] = field(default_factory=dict)
     """Completions by kind of source, in this run."""
     learned: dict[str, int] = field(default_factory=dict)
@@ -120,6 +124,7 @@ class RunView:
         spent = event.get("seconds") or {}
         self.round_seconds = sum(spent.get(part) or 0 for part in PARTS)
         self.share_seconds = spent.get("share")
+        self.groups, self.different = event.get("groups"), event.get("different")
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
     def _on_rollouts(self, event: dict[str, Any]) -> None:
@@ -128,6 +133,7 @@ class RunView:
         if answers and event.get("source") == "policy" and event.get("reward") is not None:
             self.rewards[event["round"]] = event["reward"]
         if not event.get("replayed"):
+            self.phase = None
             source = str(event.get("source"))
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
 

@@ -58,6 +58,11 @@ def size(bytes_: int) -> str:
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
+def ended(text: str) -> str:
+    """Return a sentence with its full stop. (Messages have none where a command to try follows.)"""
+    return text if text.endswith((".", "!", "?", ":", "…")) else f"{text}."
+
+
 def start(event: dict[str, Any]) -> str:
     """Return a sentence about the model that the trainer loaded."""
     if event.get("model") is None:
@@ -66,9 +71,17 @@ def start(event: dict[str, Any]) -> str:
     what = "all " if trainable == total else f"{count(trainable)} of " if trainable else ""
     size = f"{what}{count(total)} parameters" if total else "the model"
     resumed = event.get("resumed_round")
-    resuming = "" if resumed is None else f", resuming from the checkpoint after round {resumed}"
-    replayed = "" if resumed is None else " Rounds after it are replayed from the journal."
-    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{replayed}"
+    resuming = "" if resumed is None else f", resuming after round {resumed}"
+    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{_repeats(event)}"
+
+
+def _repeats(event: dict[str, Any]) -> str:
+    """Return a sentence on the rounds that are not in the checkpoint yet; empty if there are none."""
+    resumed, saved = event.get("resumed_round"), event.get("checkpoint_round")
+    if not resumed or saved == resumed or "checkpoint_round" not in event:
+        return ""
+    where = f"The checkpoint is from round {saved}" if saved else "There is no checkpoint yet"
+    return f" {where}: the steps of later rounds are repeated from the journal, without generating anything again."
 
 
 def phase(event: dict[str, Any]) -> str:
@@ -186,10 +199,14 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
             parts.append(f"{stage}{event.get('correct')} of {event['count']} correct{source}")
         if event.get("source") == "teacher" and "teacher" in progress.nll:
             parts.append(f"NLL {progress.nll['teacher']:.2f}")
+        if source:
+            continue  # their points and rewards say little: how many answers are correct is enough for one line
         if event.get("points") is not None:
-            parts.append(f"{event['points']:.2f} points{source}")
-        elif event.get("reward") is not None and event.get("source") != "peer":
-            parts.append(f"reward {event['reward']:.2f}{source}")
+            parts.append(f"{event['points']:.2f} points")
+        elif event.get("reward") is not None:
+            parts.append(f"reward {event['reward']:.2f}")
+    if progress.groups:
+        parts.append(f"{progress.different} of {progress.groups} groups gave a difference")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
@@ -243,11 +260,11 @@ def notable(event: dict[str, Any]) -> str | None:
         case "start":
             return start(event)
         case "push":
-            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
+            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
         case "note" | "warning" as kind:
-            return f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}"
+            return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
         case "workers":
-            return "warning: " + workers(event)
+            return ended("warning: " + workers(event))
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None

@@ -20,6 +20,7 @@ import torch
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeError
+from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.hub import pusher
 from hivemind_exp.journal.journal import Journal
@@ -212,7 +213,8 @@ def prompted(config: Config, root: Path) -> list[str]:
     root.mkdir(exist_ok=True)
     tokenizer = build_tokenizer()
     with closing(Journal(root / "journal.sqlite", "swarm")) as journal:
-        game, _ = open_game(config, tokenizer=tokenizer, tasks=Spelling(), journal=journal)
+        chats = build_chats(configured(config.prompt), Spelling())
+        game, _ = open_game(config, tokenizer=tokenizer, tasks=Spelling(), journal=journal, chats=chats)
         prompts = game.prompts(StageRun(0, game.stages[0]), Spelling().questions("train", 0, 1))
     return [*game.stages, str(prompts[0].messages)]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args, get_origin
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -47,8 +49,15 @@ def _values(key: str, field: FieldInfo) -> tuple[str, ...]:
         return TASKS
     if key == "offload.provider":
         return GENERATORS
-    if field.annotation is bool:
-        return ("true", "false")
-    if get_origin(field.annotation) is Literal:
-        return tuple(map(str, get_args(field.annotation)))
-    return ()
+    return tuple(dict.fromkeys(_choices(field.annotation)))
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """Yield the values of a type that has only a few, also of a part of a union."""
+    if kind is bool:
+        yield from ("true", "false")
+    elif get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+    elif get_origin(kind) in (Union, UnionType, Annotated):
+        for part in get_args(kind):
+            yield from _choices(part)

@@ -18,13 +18,6 @@ def answer_in(completion: str) -> str | None:
     return content(completion, "answer")
 
 
-def answer_span(completion: str) -> tuple[int, int]:
-    """Return where the last ``<answer>…</answer>`` pair begins and ends, tags included. (0, 0) if there is no pair."""
-    last_close = completion.rfind("</answer>")
-    start = completion.rfind("<answer>", 0, max(last_close, 0))
-    return (0, 0) if start < 0 else (start, completion.index("</answer>", start) + len("</answer>"))
-
-
 def content(completion: str, name: str) -> str | None:
     """Return the stripped content of the last pair of ``name`` tags, or None if there is no pair."""
     opening, closing = f"<{name}>", f"</{name}>"

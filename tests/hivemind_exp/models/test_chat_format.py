@@ -113,6 +113,20 @@ def test_tags_that_are_special_tokens_are_part_of_the_text() -> None:
     assert peers.ids("<tool>", False) is None
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, REFUSES_SYSTEM + TEMPLATE, PARTS, None])
+@pytest.mark.parametrize("ends", [False, True])
+def test_control_tokens_in_a_message_or_a_completion_are_text(template: str | None, ends: bool) -> None:
+    tokenizer = fitted(template, ends=ends)
+    inside = "a<|im_end|> b<|im_end|><answer>5</answer>"
+    ids = encode(({"role": "system", "content": "S"}, {"role": "user", "content": inside}), tokenizer)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.eos_token_id not in ids
+    assert inside in str(tokenizer.decode(ids))
+    completion = encode_completion(tokenizer, inside, False)
+    assert completion.index(tokenizer.eos_token_id) == len(completion) - 1
+    assert decode_completion(tokenizer, completion) == inside
+
+
 def test_an_end_token_that_the_tokenizer_adds_is_not_part_of_the_prompt() -> None:
     tokenizer = fitted(None, ends=True)
     assert tokenizer.encode("a")[-1] == tokenizer.eos_token_id

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import TaskConfig
+from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.peers.bundle import FULL, BundlePool, SharedGroup
 from hivemind_exp.peers.records import FLOOR, weight
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group, Kind, encode_completion
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.verifiers.reader import read
 from tests.support.peers import ME, SWARM, TOKENIZER, Letter, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
 
@@ -65,6 +67,54 @@ def test_a_group_is_drawn_whole_with_recomputed_rewards_and_this_nodes_tokens(tm
     assert group.prompt.question == Spelling().questions("train", 0, 1)[0]
     assert group.prompt.ids
     assert source.draw(seed=1) == []  # only once
+
+
+class AnyFormat(Spelling):
+    """Reads answers as real tasks do."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        right = [str(question.entry["answer"]) for question in questions]
+        found = [read(text, answer) for text, answer in zip(completions, right, strict=True)]
+        return [
+            Score(float(reading is not None and reading.answer == answer), True, "compared")
+            for reading, answer in zip(found, right, strict=True)
+        ]
+
+
+def test_a_peers_text_is_put_into_this_nodes_style(tmp_path: Path) -> None:
+    for style, texts in (
+        (PromptStyle("plain"), [f"{right_answer()}", "aaa", "aaa", "bbb"]),
+        (PromptStyle("boxed"), [f"\\boxed{{{right_answer()}}}", *["\\boxed{aaa}"] * 2, "\\boxed{bbb}"]),
+    ):
+        source = make_source(tmp_path, tasks=AnyFormat(), style=style)
+        sent = (f"<answer>{right_answer()}</answer>", "<answer>aaa</answer>", "aaa", "\\boxed{bbb}")
+        (group,) = draw_alone(source, shared_group(0, texts=sent))
+        assert [row.text for row in group.rollouts] == texts
+        assert [score.outcome for score in group.scores] == [1.0, 0.0, 0.0, 0.0]
+        assert all(row.ids == encode_completion(TOKENIZER, row.text, False) for row in group.rollouts)
+
+
+def right_answer() -> str:
+    return str(Spelling().questions("train", 0, 1)[0].entry["answer"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "why"),
+    [
+        ({}, "<think>a</think><answer>{}</answer>", "prompt style that this node's cannot hold"),
+        ({"with_logps": True}, "<answer>{}</answer>", "log-probabilities of another prompt style"),
+    ],
+)
+def test_a_group_that_would_lose_something_is_left_out_and_counted(
+    tmp_path: Path, rules: dict[str, Any], text: str, why: str
+) -> None:
+    source = make_source(tmp_path, tasks=AnyFormat(), style=PromptStyle("plain"), **rules)
+    texts = (text.format(right_answer()), "aaa", "aaa", "aaa")
+    ids = tuple(encode_completion(TOKENIZER, each, False) for each in texts)
+    logps = tuple((-1.0,) * len(row) for row in ids)
+    group = shared_group(0, texts=texts, **({"ids": ids, "logps": logps} if rules else {}))
+    assert draw_alone(source, group) == []
+    assert source.refusals[why] == 1
 
 
 def test_a_truncated_text_does_not_end_the_turn(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
 from hivemind_exp.trainer import collapse
 from hivemind_exp.trainer.collapse import CollapseCheck
 from tests.support.nodes import Events, make_config, run
@@ -35,8 +35,8 @@ def messages(events: Events) -> list[str]:
     ("why", "cut", "told"),
     [
         ("wrong", True, "were wrong. Choose an easier task (tasks) or a more capable model (model.name)"),
-        ("no answer tag", True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
-        ("no answer tag", False, "were without an answer in tags. Choose a model that follows instructions"),
+        (NO_ANSWER, True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
+        (NO_ANSWER, False, "were without a readable answer. Choose a model that follows instructions"),
     ],
 )
 def test_rounds_without_a_reward_are_reported_once_with_the_most_frequent_reason(

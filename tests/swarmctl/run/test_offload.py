@@ -169,6 +169,19 @@ def test_first_run_on_a_terminal(home: Path) -> None:
     assert {entry.key for entry in server.ledger.chats} == {KEY}
 
 
+def test_no_to_the_cost_sends_nothing_and_is_no_error(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        terminal = spawn([*STAND_IN, "run", "-p", "small", "--offload", "mybox", *PRICED])
+        terminal.expect("Continue")
+        terminal.sendline("n")
+        text = rest_of(terminal)
+        assert server.ledger.entries == ()
+    assert text.endswith("\r\nCancelled. Nothing was sent.\r\n")
+    assert terminal.exitstatus == Exit.INTERRUPTED
+    assert not (home / "nodes").exists()
+
+
 def test_a_dry_run_reports_and_sends_no_request(home: Path) -> None:
     with api_server() as server:
         profile(home, server)

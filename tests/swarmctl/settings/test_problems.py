@@ -36,7 +36,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "node.name": ("1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit", ("-a", "x" * 65)),
     "node.seed": (f"{WHOLE} of at least 0", (-1,)),
     "node.fresh": ("true or false", (2,)),
-    "model.name": (TEXT, (5,)),
+    "model.name": ("a non-empty string in quotes", (5, "")),
     "model.revision": (TEXT, (5,)),
     "model.device": ("auto, cpu, mps, xpu, cuda or cuda:N", ("gpu", "cuda:x")),
     "model.dtype": ("auto, float32, bfloat16 or float16", ("int8",)),

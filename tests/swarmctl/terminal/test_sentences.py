@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import drop, evaluation, learning, round_done, spending
+from swarmctl.terminal.sentences import drop, evaluation, learning, round_done, spending, start
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,17 @@ def test_a_drop_names_the_settings_that_help() -> None:
     progress.apply({"event": "step", "step": 1, "source": "teacher", "rows": 3})
     assert "(41 % → 27 %)" in str(drop(progress))
     assert "offload.share" in str(drop(progress))
+
+
+def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() -> None:
+    loaded = {"event": "start", "model": "m", "device": "cpu", "dtype": "float32"}
+    assert start(loaded) == "Training the model on cpu (float32)."
+    assert start(loaded | {"resumed_round": 220, "checkpoint_round": 220}).endswith(", resuming after round 220.")
+    text = start(loaded | {"resumed_round": 220, "checkpoint_round": 200})
+    assert (
+        ", resuming after round 220. The checkpoint is from round 200: the steps of later rounds are repeated" in text
+    )
+    assert "There is no checkpoint yet" in start(loaded | {"resumed_round": 7, "checkpoint_round": None})
 
 
 def test_reserves_are_not_shown_as_spent() -> None:

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
     lines: list[str] = []
-    with waiting(lines.append, "checking the device", 0.01):
+    with waiting(lines.append, "checking the device", io.StringIO(), 0.01):
         until(lambda: len(lines) >= 3)
     assert set(lines) == {"Still checking the device, after 0 s."}
     assert "waiting" not in [thread.name for thread in threading.enumerate()]
@@ -25,7 +25,7 @@ def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
 
 def test_nothing_is_written_about_short_work() -> None:
     lines: list[str] = []
-    with waiting(lines.append, "checking the device", 60):
+    with waiting(lines.append, "checking the device", io.StringIO()):
         pass
     assert lines == []
 
@@ -33,6 +33,21 @@ def test_nothing_is_written_about_short_work() -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_a_terminal_shows_one_line_that_changes_and_disappears(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawn(Terminal):
+        encoding = "utf-8"
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    stream, lines = Drawn(), []
+    with waiting(lines.append, "checking the device", stream):
+        until(lambda: stream.getvalue() != "")
+    assert lines == []
+    assert stream.getvalue().startswith("\r\x1b[KChecking the device: 1 s")
+    assert stream.getvalue().endswith("\r\x1b[K")
+    assert "\n" not in stream.getvalue()
 
 
 def test_a_file_gets_fewer_lines_than_a_terminal() -> None:

@@ -1,0 +1,45 @@
+"""What a dry run reports: this machine, the model and the tasks. It loads no training library, which takes seconds."""
+
+import importlib.util
+import shlex
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.models.device import available_memory, resolve_compute
+from hivemind_exp.models.loading import locate, rehearse
+from hivemind_exp.models.memory import estimate
+from hivemind_exp.tasks.registry import check_tasks, check_warmup
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
+    check_warmup(config)
+    check_reports(config)
+    compute = resolve_compute(config.model)
+    where = locate(config.model)
+    half = compute.dtype != "float32"
+    check_tasks(config.tasks)
+    rehearse(config)
+    return {
+        **asdict(compute),
+        "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
+        "tasks": [task.name for task in config.tasks],
+        "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_available_bytes": available_memory(compute.device),
+    }
+
+
+def check_reports(config: Config) -> None:
+    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
+
+    swarmctl does not depend on any of these packages.
+    """
+    for name in config.report.to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(
+                f"report.to includes {name}, which is not installed",
+                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
+            )

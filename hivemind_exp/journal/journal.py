@@ -14,16 +14,8 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
-from hivemind_exp.journal import pruning
-from hivemind_exp.journal.records import (
-    FOREIGN,
-    Evaluation,
-    Manifest,
-    SourceContribution,
-    StageRun,
-    Visit,
-    contributions,
-)
+from hivemind_exp.journal import pruning, records
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
@@ -239,7 +231,7 @@ class Journal:
         """
         about = stage_run or StageRun(manifest.round, "answer")
         before = about.round if finished is None else finished
-        taught = [(manifest.step, *dataclasses.astuple(each)) for each in contributions(manifest)]
+        taught = [(manifest.step, *dataclasses.astuple(each)) for each in records.contributions(manifest)]
         self._write_all(
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
             ("INSERT INTO turns VALUES (?,?,?,?,?)", [(manifest.step, about.round, about.stage, about.chunk, before)]),

@@ -74,11 +74,13 @@ class PromptConfig(Section):
 
     style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
     """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
-    tags."""
+    a new node tries them all, once, and keeps the one that its model follows best; "tiny" and older nodes use tags."""
     examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
-    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": 0."""
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": decided with
+    the style; 0 if the style is set."""
     system: bool | None = None
-    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: true for tags."""
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: decided with the
+    style; if the style is set, true for tags."""
 
 
 class TaskConfig(Section):

@@ -29,6 +29,8 @@ class NodeFiles:
         """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"
         """The trainer's output."""
+        self.prompt = root / "prompt.json"
+        """The prompt style that the node's calibration chose, and what it found (JSON)."""
         self.journal = root / "journal.sqlite"
         """Completions and step manifests (SQLite)."""
         self.ledger = root / "ledger.sqlite"

@@ -300,6 +300,11 @@ class Journal:
             except (ValueError, TypeError) as error:
                 raise self._damaged(f"step {step}: {error}") from error
 
+    def is_empty(self) -> bool:
+        """Return whether nothing has happened yet: no prompt, completion, step or evaluation."""
+        tables = ("prompts", "completions", "manifests", "turns", "evaluations")
+        return not any(self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
+
     def steps(self) -> int:
         """Return the number of steps up to the last one recorded, whether or not its manifest still exists."""
         return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))

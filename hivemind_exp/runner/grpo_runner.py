@@ -29,6 +29,7 @@ from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
+from hivemind_exp.runner.choose_style import StyleChooser
 from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
@@ -136,7 +137,8 @@ class GRPORunner:
             resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
-        chats = build_chats(configured(config.prompt), tasks)
+        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
+        chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
@@ -161,18 +162,6 @@ class JournalConfig(Section):
     keep_rounds: NotNegative = 1000
     """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
     may be needed to resume are always kept."""
-
-
-class WarmupConfig(Section):
-    """Supervised training before the first round. Only for the model "tiny", which starts with random weights, and
-    the task spell_backward."""
-
-    steps: NotNegative = 0
-    """Optimizer steps. 0: none."""
-    batch: Positive = 64
-    """Demonstrations per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Learning rate of the warm-up."""
 
 
 class ReportConfig(Section):
@@ -349,6 +338,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}
@@ -369,6 +359,13 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
+        if taken:
+            raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
         for name in self.game.only_sampling if self.game.kind == "study-group" else ():
             raise ValueError(f'game.{name} only works with game.kind = "sampling"')
         for name in self.game.only_training if self.offload.kind == "relay" else ():
@@ -378,9 +375,10 @@ class Config(Section):
         if self.game.format_reward and self.train.teacher_loss == "luffy":
             why = 'train.teacher_loss = "luffy" compares only outcomes'
             raise ValueError(f"game.format_reward would have no effect: {why}")
-        taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
-        if taken:
-            raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
+        if self.warm_start.steps and (self.model.name == "tiny" or self.offload.kind == "relay"):
+            raise ValueError("warm_start.steps needs a model that can follow examples: not tiny, and not a relay")
+        if self.warm_start.steps and self.game.kind == "study-group":
+            raise ValueError('warm_start.steps only works with game.kind = "sampling"')
         return self
 
 

@@ -31,6 +31,7 @@ from hivemind_exp.trainer.calibration import (
     Found,
     candidates,
 )
+from hivemind_exp.trainer.collapse import what_helps
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,8 @@ def no_signal(config: Config, event: CalibrationEvent) -> str:
             f"generation.max_completion_tokens (now {limit})"
         )
     return (
-        "no completion in any prompt style earned a reward, so there is nothing to learn from yet. Choose easier "
-        "questions (tasks.params), a more capable model (model.name), or a teacher (offload.provider)"
+        "no completion in any prompt style earned a reward, so there is nothing to learn from yet. "
+        f"{what_helps(config, unread=event.readable < 1 / 2)}"
     )
 
 

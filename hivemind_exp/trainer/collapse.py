@@ -121,20 +121,31 @@ class CollapseCheck:
         if self._rewarded:
             rate = self.config.train.learning_rate
             return f"Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
-        game = self.config.game
-        if reason == _UNREAD:
-            helps = ["choose a model that follows instructions (model.name)"]
-            if game.kind == "sampling" and not game.format_reward and self.config.train.teacher_loss != "luffy":
-                helps.append("reward the format (game.format_reward=0.2)")
-            helps.append("let a teacher show it (offload.provider)")
-        else:
-            helps = ["choose an easier task (tasks)", "choose a more capable model (model.name)"]
-            generated = any(task.name in GENERATORS or task.name in PRESETS for task in self.config.tasks)
-            if generated and not game.curriculum and not self.config.swarm.join:
-                helps.insert(0, "start with easier questions (game.curriculum=true)")
-        *others, last = helps
-        text = f"{', '.join(others)} or {last}"
-        return text[:1].upper() + text[1:]
+        return what_helps(self.config, unread=reason == _UNREAD)
+
+
+def what_helps(config: Config, *, unread: bool) -> str:
+    """Return the settings that help a model that earns nothing, as a sentence.
+
+    ``unread``: most completions have no readable answer; otherwise most are wrong.
+    """
+    game = config.game
+    if unread:
+        helps = ["choose a model that follows instructions (model.name)"]
+        if game.kind == "sampling" and not game.format_reward and config.train.teacher_loss != "luffy":
+            helps.append("reward the format (game.format_reward=0.2)")
+        helps.append("let a teacher show it (offload.provider)")
+    else:
+        helps = ["choose an easier task (tasks)", "choose a more capable model (model.name)"]
+        generated = any(task.name in GENERATORS or task.name in PRESETS for task in config.tasks)
+        if generated and not game.curriculum and not config.swarm.join:
+            helps.insert(0, "start with easier questions (game.curriculum=true)")
+        helps.append("learn from a teacher (offload.provider)")
+    if game.kind == "sampling" and not config.warm_start.steps and config.model.name != "tiny":
+        helps.append("start a new node with a warm start (warm_start.steps=8)")
+    *others, last = helps
+    text = f"{', '.join(others)} or {last}"
+    return text[:1].upper() + text[1:]
 
 
 def _reason(rollout: Rollout, score: Score) -> str:

@@ -73,7 +73,7 @@ def test_a_restarted_node_reads_from_the_journal_whether_it_has_ended(journal: J
     given = [group((0.0, True))]
     for step in range(ROUNDS):
         assert FormatReward(0.2, TAGS_STYLE, journal, Events()).add(given) != given
-        journal.commit(Manifest(step, step, 0, 4, ()), visits=visited(10))
+        journal.commit(Manifest(step, step, 0, 4, ()), visited=visited(10))
     events = Events()
     assert FormatReward(0.2, TAGS_STYLE, journal, events).add(given) == given
     assert not events.all

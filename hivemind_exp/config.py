@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.settings_table import NotNegative, Positive, Section
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
@@ -88,15 +89,15 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", or a preset such as "sapo"."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
+    """Questions (JSON lines, JSON or Parquet; a file or directory), a local copy of GSM8K, or a task in Python."""
     check: Literal["exact", "math"] = "exact"
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
-    """Parameters of a reasoning-gym generator."""
+    """Parameters of a reasoning-gym generator, or of a Python task's questions."""
 
 
 class GenerationConfig(Section):
@@ -117,6 +118,9 @@ class TrainConfig(Section):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of AdamW."""
+    teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
+    adapters (model.lora), but at least train.learning_rate."""
     warmup_steps: NotNegative = 10
     """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -130,45 +134,12 @@ class TrainConfig(Section):
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null."""
     off_policy_weight: Annotated[float, Field(ge=0)] = 1.0
-    """λ: weight of the loss on external rows, relative to the node's own rows."""
+    """λ: weight of an external row, relative to one of the node's own."""
     peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
-    """Loss on peers' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated
-    importance sampling (arXiv 2605.22537)."""
+    """Loss on peers' groups: correct completions only, weighted by 1 - this node's pass rate; both signs of advantage
+    (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
-    """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
-
-
-class EvalConfig(Section):
-    """Evaluation of the node's own policy, with greedy decoding, on questions it never trains on."""
-
-    every: NotNegative = 20
-    """Rounds between evaluations. There is always one before and one after training. 0: only those two."""
-    questions: Positive = 200
-    """Number of held-out questions, which only this node knows."""
-
-
-class CheckpointConfig(Section):
-    """Checkpoints. Between them, the journal holds every step, so a crash loses none."""
-
-    every: Positive = 10
-    """Rounds between checkpoints."""
-    keep: Annotated[int, Field(ge=2)] = 3
-    """Checkpoints kept. If the newest is damaged, the one before it is used."""
-
-
-class JournalConfig(Section):
-    """The journal, which holds every prompt and completion."""
-
-    keep_rounds: NotNegative = 1000
-    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
-    may be needed to resume are always kept."""
-
-
-class ReportConfig(Section):
-    """Where metrics go, in addition to events.jsonl."""
-
-    to: list[Literal["tensorboard", "wandb"]] = []
-    """Any of "tensorboard" (files in the node's directory) and "wandb"."""
+    """Loss on a teacher's verified text: supervised learning, or policy shaping (arXiv 2504.14945)."""
 
 
 class LimitsConfig(Section):
@@ -304,6 +275,8 @@ class HubConfig(Section):
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
+OWN_FILE = "python-file"
+"""Name of a task that a Python file of the operator defines."""
 
 
 def task_tables(value: Any) -> Any:
@@ -319,6 +292,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.lower().endswith(".py"):
+        return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:
         return {"name": "jsonl", "path": text}
     return {"name": text}
@@ -380,6 +355,13 @@ class Config(Section):
         if self.warm_start.steps and self.game.kind == "study-group":
             raise ValueError('warm_start.steps only works with game.kind = "sampling"')
         return self
+
+    @property
+    def teacher_learning_rate(self) -> float:
+        """The learning rate of steps that learn only from a teacher. Adapters need about ten times the rate of full
+        weights."""
+        usual = 1e-5 if self.model.lora is None else 1e-4
+        return self.train.teacher_learning_rate or max(self.train.learning_rate, usual)
 
 
 def charter_id(config: Config) -> str:

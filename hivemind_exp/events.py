@@ -95,9 +95,10 @@ class RolloutsEvent(Event):
         None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None,
-        description="Mean sum of the reward terms; null if the reward is only the outcome, as in the game `sampling` "
-        "without `game.format_reward`.",
+        None, description="Mean sum of the reward terms; null if the reward is the outcome alone."
+    )
+    terms: dict[str, float] | None = Field(
+        None, description="Mean of each reward term by name; null if the reward is the outcome alone."
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."
@@ -136,6 +137,17 @@ class StepEvent(Event):
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
+    )
+    source_grad_norm: float | None = Field(
+        None,
+        description="Norm of the gradient from this source's completions alone, before clipping, measured on an evenly "
+        "spaced sample if more than 16 million weights are trained. Null without such completions and in steps "
+        "replayed from older versions that mixed several sources.",
+    )
+    nll: float | None = Field(
+        None,
+        description="Negative log-likelihood of a teacher's or peers' completions with nonzero weight under the node's "
+        "model, in nats per token; null for the node's own.",
     )
     filtered: int | None = Field(
         None,

@@ -22,7 +22,8 @@ from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute
-from hivemind_exp.models.loading import TINY, load_tokenizer
+from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
@@ -39,7 +40,7 @@ from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_warmup
+from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.pacing import JournalPacing
@@ -234,7 +235,7 @@ class GRPORunner:
         self._emit(
             StartEvent(
                 node=config.node.name,
-                tasks=[task.name for task in config.tasks],
+                tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,

@@ -51,10 +51,22 @@ class RewardTerm:
 
     name: str
     value: float
-    maximum: float
-    """The value for the best completion of this prompt."""
+    maximum: float | None
+    """The value for the best completion of this prompt. None if unknown, as in a task of your own."""
     why: str
-    """A short reason, for people."""
+    """A short reason, for people. May be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a task of the operator's own, which sets the reward, says about one answer."""
+
+    credit: float
+    """In [0, 1]: how correct the answer is."""
+    terms: tuple[tuple[str, float], ...] = ()
+    """The parts of the reward by name. If there are none, the reward is the credit."""
+    why: str = ""
+    """Why the task's code could not score the answer; empty if it could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,11 @@ def needs_hub(spec: TaskSpec) -> bool:
         return False
 
 
+def runs_own_code(spec: TaskSpec) -> bool:
+    """Whether the task runs code that is not part of this package. It is loaded in the sandbox only."""
+    return bool(getattr(importlib.import_module(spec.module), "OWN_CODE", False))
+
+
 def own_files(spec: TaskSpec) -> list[str]:
     """Return the files and directories named in the operator's own settings for a task."""
     named = [spec.path, *(value for value in spec.params.values() if isinstance(value, str))]
@@ -129,6 +146,8 @@ class Task(ABC):
     """Name and version of the library that generates the questions, or an empty string."""
     levels: Sequence[Mapping[str, Any]] = ()
     """The parameters of each level of difficulty, easiest first; the last ones are the task's own. Empty: no levels."""
+    printed: str = ""
+    """The beginning of what the operator's own code printed while it was loaded and tried."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
@@ -142,15 +161,15 @@ class Task(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Return the credit in [0, 1] for ``answer``, which is untrusted text."""
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float | Verdict:
+        """Return the credit in [0, 1] for ``answer``, which is untrusted text. A ``Verdict`` also sets the reward."""
 
     def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
         """Return the key of a question. Questions with equal keys count as the same."""
         return normalised(text)
 
 
-FACTS = ("size", "heldout_size", "sha256", "version", "levels")
+FACTS = ("size", "heldout_size", "sha256", "version", "levels", "printed")
 """The attributes of ``Task`` that a worker reports once the task is prepared."""
 
 

@@ -12,7 +12,7 @@ import msgpack
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Pacing, Question, Score, Split
+from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Pacing, Question, RewardTerm, Score, Split, Verdict
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
@@ -106,6 +106,10 @@ class Mixture:
         """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
 
+    def printed(self) -> str:
+        """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
+        return "".join(fact["printed"] for fact in self._pool.facts())
+
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
         task = self._labels.index(label)
@@ -158,7 +162,7 @@ class Mixture:
             for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
             if answer is not None and len(answer) <= LONGEST_ANSWER
         ]
-        credits: list[float | Unscored] = [
+        credits: list[float | Verdict | Unscored] = [
             Unscored(NO_ANSWER) if answer is None else Unscored("answer too long") for answer in answers
         ]
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
@@ -169,15 +173,17 @@ class Mixture:
         """Stop the worker processes."""
         self._pool.close()
 
-    def _judge(self, credit: float | Unscored, reading: Reading | None) -> Score:
+    def _judge(self, found: float | Verdict | Unscored, reading: Reading | None) -> Score:
         strict = reading is not None and reading.strict
-        if isinstance(credit, Unscored):
-            return Score(0.0, strict, str(credit), judged=credit != UNJUDGED)
-        if credit >= FULL_CREDIT:
-            return Score(1.0, strict, "correct")
+        if isinstance(found, Unscored):
+            return Score(0.0, strict, str(found), judged=found != UNJUDGED)
+        verdict = found if isinstance(found, Verdict) else Verdict(found)
+        terms = tuple(RewardTerm(name, value, None, "") for name, value in verdict.terms)
+        if verdict.credit >= FULL_CREDIT:
+            return Score(1.0, strict, "correct", terms)
         partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
-        why = partly if credit > 0 else "wrong"
-        return Score(credit if self._partial else 0.0, strict, why)
+        why = verdict.why or (partly if verdict.credit > 0 else "wrong")
+        return Score(verdict.credit if self._partial else 0.0, strict, why, terms)
 
     def _hold_out(self) -> list[Question]:
         if self._heldout is None:

@@ -24,14 +24,14 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
-from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise
+from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
 from hivemind_exp.trainer.warm_start import WarmStart
 
 MOST_LEFT_OUT = 16
@@ -139,6 +139,12 @@ class HivemindGRPOTrainer(RoundLoop):
             )
             self.emit(WarningEvent(code="steps_lost", message=message))
             self.journal.rewind(self.progress.step, self.progress.round)
+        if (steps := self.journal.steps()) < saved:
+            message = (
+                f"the journal ends at step {steps}, before the checkpoint at step {saved}: rollouts and evaluations "
+                "are lost. Training continues from the checkpoint"
+            )
+            self.emit(WarningEvent(code="journal_lost", message=message))
         if self.progress.step > saved:
             # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()
@@ -197,6 +203,7 @@ class HivemindGRPOTrainer(RoundLoop):
             micro_batch=self.config.train.micro_batch,
             rows=tuple(build_rows([*kept, *drawn], self.config.train, rates)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
+            tokens=count_tokens([*kept, *drawn], self.config.train),
         )
         answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
         visits = [visit(stage_run.round, group, self.style) for group in answered]
@@ -208,9 +215,11 @@ class HivemindGRPOTrainer(RoundLoop):
             self._collapse.count(groups, self._unjudged)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        summaries = summarise(groups)
+        summaries, terms = summarise(groups), term_means(groups)
         for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+            where = {"round": self.progress.round, "stage": stage_run.stage, "source": source}
+            self.emit(RolloutsEvent(**where, **summary, terms=terms.get(source)))
+            summary |= {f"term/{name}": value for name, value in terms.get(source, {}).items()}
         timer.count_tokens(summaries, here=self.local.kind)
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 

@@ -5,6 +5,7 @@ Also contains the node's position in the game, the statistics of a round, and th
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,6 +167,20 @@ def _count_own(groups: Sequence[Group]) -> int:
     return sum(rollout.kind.own for group in groups for rollout in group.rollouts)
 
 
+def term_means(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
+    """Return the mean of each reward term over all completions, for each kind of source with terms.
+
+    A completion without a term, such as one without an answer, counts as 0.
+    """
+    found: dict[Kind, dict[str, float]] = {}
+    rows = [pair for group in groups for pair in group.scored()]
+    count = Counter(rollout.kind for rollout, _ in rows)
+    for kind, term in ((rollout.kind, term) for rollout, score in rows for term in score.terms):
+        means = found.setdefault(kind, {})
+        means[term.name] = means.get(term.name, 0.0) + term.value / count[kind]
+    return found
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
@@ -303,7 +318,8 @@ class RelayLoop(RoundLoop):
             summary = summarise_rows([pair for group in groups for pair in group.scored()])
             # Unknown without a tokenizer and weights.
             summary |= {"completion_length": None, "tokens": None, "lag": None}
-            self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
+            where = {"round": stage_run.round, "stage": stage_run.stage, "source": Kind.RELAY}
+            self.emit(RolloutsEvent(**where, **summary, terms=term_means(groups).get(Kind.RELAY)))
             self._emit_round(stage_run.round, timer, None)
             self.progress.round += 1
             keep = self.config.journal.keep_rounds

@@ -141,6 +141,9 @@ def ways_to_a_reward(config: Config, reason: str) -> str:
         generated = any(task.name in GENERATORS or task.name in PRESETS for task in config.tasks)
         if generated and not game.curriculum and not config.swarm.join:
             helps.insert(0, "start with easier questions (game.curriculum=true)")
+        helps.append("learn from a teacher (offload.provider)")
+    if game.kind == "sampling" and not config.warm_start.steps and config.model.name != "tiny":
+        helps.append("start a new node with a warm start (warm_start.steps=8)")
     *others, last = helps
     text = f"{', '.join(others)} or {last}"
     return text[:1].upper() + text[1:]

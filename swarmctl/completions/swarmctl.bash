@@ -484,6 +484,9 @@ __swarmctl_setting() {
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \
+            warm_start.batch= \
+            warm_start.examples= \
+            warm_start.steps= \
             warmup.batch= \
             warmup.learning_rate= \
             warmup.steps=

@@ -837,6 +837,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
+            warm_start.batch=\t'Answers per step' \
+            warm_start.examples=\t'Examples in the prompts of the answers' \
+            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'

@@ -42,7 +42,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def play(journal: Journal, *visits: Visit) -> None:
     """Commit one step per visit, in order."""
     for each in visits:
-        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visits=[each])
+        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visited=[each])
 
 
 def asked(round_: int, position: int, correct: int) -> Visit:

@@ -36,6 +36,7 @@ from swarmctl.terminal.prompter import Cancelled
 from swarmctl.terminal.safe_text import hide_keys
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
+from swarmctl.trained import cli as trained
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -73,7 +74,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes, models):
+for command in (run_command, doctor, nodes, models, trained):
     command.register(app)
 for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
@@ -182,6 +183,8 @@ MEANT = {
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),
     **dict.fromkeys(("join", "swarm join"), "swarmctl run --join"),
     **dict.fromkeys(("tail", "log"), "swarmctl logs"),
+    **dict.fromkeys(("remove", "delete"), "swarmctl rm"),
+    **dict.fromkeys(("mv", "move"), "swarmctl rename"),
     "invite": "swarmctl swarm invite",
     "peers": "swarmctl swarm peers",
     "leave": "swarmctl swarm leave",

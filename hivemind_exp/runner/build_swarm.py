@@ -118,7 +118,7 @@ class SwarmSession:
         return share
 
     def _rules(self) -> PeerRules:
-        config = self.config
+        config, loss = self.config, choose_losses(self.config.train)[Kind.PEER]
         external = config.game.groups if config.swarm.external is None else config.swarm.external
         return PeerRules(
             swarm=self.charter.id,
@@ -129,7 +129,8 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=choose_losses(config.train)[Kind.PEER].needs_logps,
+            with_logps=loss.needs_logps,
+            needs_spread=loss.needs_spread,
             model=base_name(config),
         )
 
@@ -153,7 +154,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
             check_memory(path, emit)
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
-        charter = _read_charter(files, config.swarm.charter)
+        charter = read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
             config.swarm.charter,
@@ -190,7 +191,7 @@ def check_memory(path: Path, emit: Emit) -> None:
     emit(WarningEvent(code="file_damaged", message=f"{path} is damaged: renamed it to {aside.name}; it starts empty"))
 
 
-def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
+def read_charter(files: NodeFiles, expected: str) -> Charter | None:
     """Return the charter in the node's directory, or None if it is missing.
 
     Raises ``SwarmError`` if it cannot be read or is another charter.

@@ -161,6 +161,10 @@ def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | N
     }
 
 
+def _count_own(groups: Sequence[Group]) -> int:
+    return sum(rollout.kind.own for group in groups for rollout in group.rollouts)
+
+
 def term_means(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
     """Return the mean of each reward term over all completions, for each kind of source with terms.
 
@@ -205,6 +209,8 @@ class RoundLoop:
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
         self._asked: dict[StageRun, list[Prompt]] = {}
+        self._unjudged = 0
+        """The current stage's own completions that could not be verified."""
         self._filler = GroupFiller(
             self.config,
             self.sources,
@@ -221,6 +227,7 @@ class RoundLoop:
     def _complete(self, stage_run: StageRun, timer: RoundTimer) -> list[Group]:
         """Return a stage's verified groups, with scores in the journal. Empty if none was completed in time."""
         self._look_ahead(stage_run)
+        self._unjudged = 0
         deadline = self._cursor.deadline()
         with timer("generate"):
             groups = self._filler.fill(stage_run, self._asked.pop(stage_run), deadline)
@@ -228,9 +235,14 @@ class RoundLoop:
 
     def _verify(self, stage_run: StageRun, groups: Sequence[Group], timer: RoundTimer) -> list[Group]:
         with timer("verify"):
-            verified = self.game.score(groups) if groups else []
+            verified = self._rewards(self.game.score(groups)) if groups else []
             self.journal.write_scores(stage_run.round, verified)
+        self._unjudged += _count_own(groups) - _count_own(verified)
         return verified
+
+    def _rewards(self, groups: list[Group]) -> list[Group]:
+        """Return verified groups with the rewards that the node trains on."""
+        return groups
 
     def _look_ahead(self, stage_run: StageRun) -> None:
         """Request completions for this stage, and for coming rounds that an API can start early."""

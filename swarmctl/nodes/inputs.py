@@ -25,7 +25,7 @@ _WHOLE = 64 * 2**20
 def check_inputs(files: NodeFiles, config: Config) -> None:
     """Raise NodeConflict if questions, a task's code or a local model have changed since the node first used them."""
     known = (read_json(files.inputs) or {}).get("digests") or {}
-    found = {str(path): _digest(path) for path in _inputs(config) if path.exists()} | _packages(config)
+    found = {str(path): digest_of(path) for path in _inputs(config) if path.exists()} | _packages(config)
     for name, digest in found.items():
         if known.get(name, digest) != digest:
             what = shown(Path(name)) if os.path.isabs(name) else f"the {name} ({known[name]}, now {digest})"
@@ -56,7 +56,7 @@ def _packages(config: Config) -> dict[str, str]:
     return {f"package of task {name}": distribution(installed_tasks()[name]) for name in own}
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, or of a directory's files with their names. Raises NodeError."""
     found = hashlib.sha256()
     with disk_errors(path, "read"):

@@ -44,7 +44,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device", sys.stderr):
+        with waiting(Writer(sys.stderr), "checking the model and the device"):
             found = trainer.check(config, module)
         api = api_config(config)
         offload = plan(api, files) if is_offloaded(api) else None

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
@@ -78,6 +79,22 @@ def read_last(files: NodeFiles) -> LastRun | None:
     except FileProblem as error:
         error.next = _again(files)
         raise
+
+
+def last_config(files: NodeFiles) -> Config:
+    """Return the configuration of a node's latest run.
+
+    Raises ConfigurationError if it never ran, and FileProblem if the file is damaged or newer.
+    """
+    last, name = read_last(files), files.root.name
+    if last is None:
+        raise ConfigurationError(f"node {name} has not run yet", next=shlex.join(["swarmctl", "run", "--node", name]))
+    for section, key in RETIRED:
+        last.config.get(section, {}).pop(key, None)
+    try:
+        return Config.model_validate(last.config)
+    except ValueError as error:
+        raise FileProblem(f"{files.config} is damaged: it has unknown settings", next=_again(files)) from error
 
 
 def _again(files: NodeFiles) -> str:

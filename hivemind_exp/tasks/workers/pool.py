@@ -231,8 +231,8 @@ class Pool:
         """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
         return self._maker.first().still_open
 
-    def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
-        """Return the text, entry and key for each (task, seed).
+    def make(self, places: Sequence[tuple[int, ...]]) -> list[tuple[str, dict[str, Any], str]]:
+        """Return the text, entry and key for each (task, seed) or (task, seed, level).
 
         Raises:
             TaskError: a generator failed or used too much CPU time.
@@ -240,7 +240,7 @@ class Pool:
         """
         replies = self._maker.run([list(place) for place in places])
         self._tell(replies)
-        for (task, _), reply in zip(places, replies, strict=True):
+        for (task, *_), reply in zip(places, replies, strict=True):
             if isinstance(reply, list):
                 continue
             why = f"task {self._specs[task].label!r} cannot generate a question: "

@@ -4,7 +4,7 @@ Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. T
 reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After that, the worker
 sends one reply for each message, in order:
 
-* role ``make``: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
+* role ``make``: ``[task, seed]`` or ``[task, seed, level]`` → ``[text, entry, key]`` or ``{"error": …}``
 * role ``verify``: ``[task, answer, entry]`` → credit in [0, 1], or a ``Verdict`` as a table
 """
 
@@ -68,9 +68,9 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
     return tasks, still_open
 
 
-def _make(task: Task, seed: int) -> object:
+def _make(task: Task, seed: int, level: int | None = None) -> object:
     try:
-        text, entry = task.make(seed)
+        text, entry = task.make(seed) if level is None else task.make_at(seed, level)
         return [text, entry, task.key(text, entry)]
     except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
         return {"error": f"{type(error).__name__}: {foreign(error)}"}

@@ -193,6 +193,11 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
+    def replies(self, round_: int, stage: str) -> dict[str, str]:
+        """Return an API's first text for each request of a stage, by the name of its question."""
+        query = "SELECT question, text FROM completions WHERE swarm=? AND round=? AND stage=? AND idx=0"
+        return dict(self._db.execute(query, (self._swarm, round_, stage)))
+
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
         """Return slot, kind, text and score of a group's verified completions, in slot order."""
         rows = self._db.execute(

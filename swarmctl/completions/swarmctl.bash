@@ -277,6 +277,7 @@ __swarmctl_values() {
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
+        'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -423,6 +424,11 @@ __swarmctl_setting() {
             hub.private= \
             hub.repo= \
             journal.keep_rounds= \
+            judge.instructions= \
+            judge.max_tokens= \
+            judge.model= \
+            judge.provider= \
+            judge.weight= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \

@@ -776,6 +776,11 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
+            judge.instructions=\t'What to grade, from 0 to 10' \
+            judge.max_tokens=\t'Most tokens of a grade, besides hidden reasoning' \
+            judge.model=\t'Model at the provider' \
+            judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
+            judge.weight=\t'Reward for the best grade' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -858,6 +863,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
+        case 'judge.provider'
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'model.device'
             set list auto cpu cuda mps xpu
         case 'model.dtype'

@@ -58,6 +58,11 @@ _swarmctl_settings() {
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
+      'judge.instructions:What to grade, from 0 to 10'
+      'judge.max_tokens:Most tokens of a grade, besides hidden reasoning'
+      'judge.model:Model at the provider'
+      'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
+      'judge.weight:Reward for the best grade'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -135,6 +140,7 @@ _swarmctl_settings() {
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;
     hub.private) list=(true false) ;;
+    judge.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;

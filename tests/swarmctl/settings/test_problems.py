@@ -108,6 +108,11 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
     "offload.prices": ("a table", (5,)),
+    "judge.provider": ("a provider's name, or off", ("", 5)),
+    "judge.model": (TEXT, (5,)),
+    "judge.weight": ("a number above 0 and below 1", (0, 1)),
+    "judge.instructions": ("a non-empty string in quotes", ("", 5)),
+    "judge.max_tokens": (f"{WHOLE} of at least 1", (0,)),
     "providers": ("a table with one table per provider", (5,)),
     "hub.repo": ("OWNER/NAME with at most 96 characters", ("mine", "a/" + "b" * 20 + "-" + "c" * 80)),
     "hub.every": (f"{WHOLE} of at least 0", (-1,)),
@@ -121,6 +126,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """For each setting: what the message says is allowed, and invalid values."""
 ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
+ANY_TEXT |= {"judge.provider", "judge.model", "judge.instructions"}
 """Settings for which every non-empty string is valid."""
 
 

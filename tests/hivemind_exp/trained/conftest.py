@@ -46,7 +46,7 @@ class EveryOther(Spelling):
     """Rates every other completion as correct, so that steps are taken whatever the model writes."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        return [Score(float(number % 2), True, "numbered") for number, _ in enumerate(completions)]
+        return [Score(float(number % 2), True, "numbered") for number, _ in enumerate(completions[: len(questions)])]
 
 
 def _train(root: Path, *, lora: bool) -> Trained:

@@ -83,7 +83,7 @@ def read_run(task: str, seed: int, home: Path) -> Run:
     )
 
 
-def run_trl(task: str, seed: int, options: argparse.Namespace, home: Path) -> Run:
+def run_trl(task: str, seed: int, home: Path) -> Run:
     """Train with plain TRL in a process of its own, after the node in ``home``. Raises ``CalledProcessError``."""
     command = [sys.executable, "-m", "benchmarks.real.plain_trl", str(home / "nodes" / NODE), "--seed", str(seed)]
     with (home / "trl.log").open("w") as log:
@@ -123,7 +123,7 @@ def compare(task: str, seed: int, options: argparse.Namespace) -> tuple[Run, Run
         try:
             node = run_node(task, seed, options, home)
             show("swarmctl", node)
-            plain = None if options.without_trl else run_trl(task, seed, options, home)
+            plain = None if options.without_trl else run_trl(task, seed, home)
         except subprocess.CalledProcessError:
             for log in sorted(home.glob("*log")):
                 print(f"{task} seed {seed}: {log.name} ends with\n{log.read_text()[-1500:]}", flush=True)
@@ -152,7 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pairs = [(node, plain) for node, plain in results if node.task == task]
         gains = [100 * (node.after - node.before) for node, _ in pairs]
         line = f"{task:20} {statistics.mean(gains):+.0f} points ({min(gains):+.0f} to {max(gains):+.0f})"
-        ratios = [node.points_a_minute / plain.points_a_minute for node, plain in pairs if plain and plain.after > plain.before]
+        ratios = [
+            node.points_a_minute / plain.points_a_minute
+            for node, plain in pairs
+            if plain and plain.after > plain.before
+        ]
         if ratios:
             line += f"; points a minute, swarmctl / plain TRL: {statistics.median(ratios):.2f}"
             line += f" ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -1,4 +1,4 @@
-"""The tasks on which a real model of 135 M parameters is measured: small enough to have some correct answers at first."""
+"""The tasks on which a real model of 135 M parameters is measured: easy enough for some correct answers at first."""
 
 from __future__ import annotations
 

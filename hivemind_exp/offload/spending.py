@@ -104,7 +104,7 @@ def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
 
 def read_total(path: Path) -> float:
     """Return the total in ``spent.json``; 0 if it is missing or damaged. Raises ``FileProblem`` for a newer format."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         stored = json.loads(path.read_bytes())
         check_number(path, stored.get("schema") if isinstance(stored, dict) else None)
         return _amount(stored["usd"])
@@ -130,7 +130,7 @@ def _of_events(events: Path) -> Iterator[float]:
     with suppress(OSError), events.open("rb") as file:
         file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
         for line in file:
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 event = json.loads(line)
                 yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0))
 

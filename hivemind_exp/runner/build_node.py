@@ -20,8 +20,9 @@ from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.device import Compute
-from hivemind_exp.models.loading import TINY, adapter_config, load_model, load_trained, with_adapter
+from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
 from hivemind_exp.models.soundness import check_lengths
+from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed

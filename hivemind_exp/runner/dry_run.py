@@ -1,4 +1,7 @@
-"""What a dry run reports: this machine, the model and the tasks. It loads no training library, which takes seconds."""
+"""What a dry run reports: this machine, the model and the tasks.
+
+It imports no training library, and transformers only to check a model that is on this machine: each takes seconds.
+"""
 
 import importlib.util
 import shlex
@@ -9,9 +12,9 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.models.device import available_memory, resolve_compute
-from hivemind_exp.models.loading import locate, rehearse
 from hivemind_exp.models.memory import estimate
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.models.whereabouts import whereabouts
+from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -19,14 +22,18 @@ def describe(config: Config) -> dict[str, Any]:
     check_warmup(config)
     check_reports(config)
     compute = resolve_compute(config.model)
-    where = locate(config.model)
-    half = compute.dtype != "float32"
     check_tasks(config.tasks)
-    rehearse(config)
+    where = whereabouts(config.model)
+    if where.directory is not None:
+        from hivemind_exp.models.loading import locate, rehearse  # imports transformers
+
+        where = locate(config.model)
+        rehearse(config)
+    half = compute.dtype != "float32"
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
-        "tasks": [task.name for task in config.tasks],
+        "tasks": list(map(title, config.tasks)),
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
         "memory_available_bytes": available_memory(compute.device),
     }

@@ -14,7 +14,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, ModelError
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle, build_chats
 from hivemind_exp.models.device import resolve_compute
-from hivemind_exp.models.loading import TINY, load_model, load_tokenizer, load_trained, with_adapter
+from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained, with_adapter
+from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.build_swarm import read_charter
 from hivemind_exp.runner.grpo_runner import make_mixture

@@ -153,10 +153,11 @@ def damage(directory: Path) -> str | None:
         for name, digest in seal["sha256"].items():
             if _digest(directory / name) != digest:
                 return f"{name} has changed"
-        int(seal["step"]), int(seal["round"])
+        if not isinstance(seal["round"], int) or seal["step"] != int(directory.name):
+            return f"{SEAL} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"cannot be read: {foreign(error)}"
     return None
 

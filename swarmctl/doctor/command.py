@@ -29,7 +29,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    with waiting(Writer(sys.stderr), "checking", sys.stderr):
+    with waiting(Writer(sys.stderr), "checking"):
         outcomes = make(checks, context)
     fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:

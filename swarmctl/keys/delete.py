@@ -53,4 +53,4 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
     unbind(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
     if found := key_locations(entry.name, os.environ):
-        prompter.say(f"warning: {found[0].where} still has a key for {entry.name}")
+        prompter.say(f"warning: {found[0].where} still has a key for {entry.name}.")

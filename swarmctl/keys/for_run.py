@@ -94,7 +94,7 @@ def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str])
             text = f"{_PUSHING}, but the token found belongs to {key.origin} and is not sent to {elsewhere}"
             raise KeyProblem(text, next=f"unset {variable}")
         if elsewhere:
-            lines.append(f"warning: key {name} is not used: it belongs to {key.origin}, but ${variable} is {elsewhere}")
+            lines.append(f"warning: key {name} is not used: it is for {key.origin}, but ${variable} is {elsewhere}.")
         else:
             keys.append(key)
             lines.append(_line(key))

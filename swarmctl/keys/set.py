@@ -144,7 +144,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and not winner.is_saved:
         other = f" ({dotted_tail(winner.last_four)})" if winner.last_four else ""
-        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it")
+        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it.")
 
 
 def _host_flag(options: SetOptions) -> str:
@@ -217,5 +217,5 @@ def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None
         Keyring(prompter).delete(old.name, old.host)
     except KeyProblem as error:
         prompter.say(
-            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}"
+            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}."
         )

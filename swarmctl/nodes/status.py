@@ -155,6 +155,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "since": holder.get("since"),
         "phase": phase,
         "model": without_keys((config.get("model") or {}).get("name")),
+        "calibration": _calibration(files),
         "round": progress.round,
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
@@ -165,6 +166,8 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "share_seconds": progress.share_seconds,
         "round_seconds": progress.round_seconds,
         "tokens_per_second": progress.tokens_per_second,
+        "source_grad_norms": progress.gradients or None,
+        "nll": progress.nll or None,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
@@ -177,6 +180,12 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
+
+
+def _calibration(files: NodeFiles) -> dict[str, Any] | None:
+    """Return how the node's model wants to be asked, and what it then achieves; None if that was never measured."""
+    found = (read_json(files.prompt) or {}).get("found")
+    return found if isinstance(found, dict) else None
 
 
 def _swarm(files: NodeFiles, swarm: str | None) -> str | None:

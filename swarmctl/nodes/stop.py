@@ -39,7 +39,7 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
         holder = read_json(files.lock) or {}
         for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
             say(f"warning: {sentence}")
-        with waiting(say, f"waiting for node {files.root.name} to save and stop", sys.stderr):
+        with waiting(say, f"waiting for node {files.root.name} to save and stop"):
             _wait(files)
     rows = [_row(files, was_running=files in running) for files in chosen]
     if as_json:

@@ -43,7 +43,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device", sys.stderr):
+        with waiting(Writer(sys.stderr), "checking the model and the device"):
             found = trainer.check(config, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)

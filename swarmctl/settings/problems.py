@@ -112,9 +112,9 @@ def _similar(word: str, section: Sequence[SettingPath]) -> SettingPath | None:
 
 
 def _abbreviated(word: str, known: Iterable[SettingPath]) -> SettingPath | None:
-    """Return the setting whose words begin with the letters of ``word``: ``learning_rate`` for ``lr``."""
-    initials = {"".join(part[0] for part in path[-1].split("_")): path for path in known if "_" in path[-1]}
-    return initials.get(word)
+    """Return the first setting whose words begin with the letters of ``word``: ``learning_rate`` for ``lr``."""
+    several = (path for path in known if "_" in path[-1])
+    return next((path for path in several if word == "".join(part[0] for part in path[-1].split("_"))), None)
 
 
 _ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")

@@ -14,8 +14,8 @@ from swarmctl.terminal.safe_text import folded
 HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
 
 HEADINGS = {
-    "Start": ("run", "stop", "doctor", "keys", "models", "profiles"),
-    "Watch": ("status", "logs", "rollouts"),
+    "Start": ("run", "stop", "rename", "rm", "doctor", "keys", "models", "tasks", "profiles"),
+    "Watch": ("status", "attach", "logs", "rollouts"),
     "Use": ("sample", "chat", "eval"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),

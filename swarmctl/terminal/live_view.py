@@ -76,6 +76,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.peers is not None:
         shared = sentences.exchanged(progress)
         rows("swarm", list(map(Text, [sentences.in_touch(progress.peers), *(shared.split(", ") if shared else ())])))
+    if (learning := sentences.learning(progress)) is not None:
+        rows("learning", list(map(Text, learning.split(", "))))
     if progress.seconds and sum(progress.seconds.values()):
         # The parts of the time, the largest first, in words and as a bar.
         words, bar = [], Text()
@@ -110,12 +112,12 @@ def _now(progress: RunView, running_s: float) -> str:
 class LiveView:
     """Redraws at most four times per second. Sentences and warnings scroll above it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, running_s: float = 0.0) -> None:
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        self._began = time.monotonic()
+        self._began = time.monotonic() - running_s
         self._drawn = 0.0
 
     def __enter__(self) -> Self:

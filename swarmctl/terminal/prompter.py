@@ -36,7 +36,7 @@ class Prompter:
         self.can_ask = not silent and self.is_typed and _is_terminal(sys.stderr)
         self.say = Writer(sys.stderr)
 
-    def confirm(self, question: str, otherwise: NodeError, unchanged: str) -> None:
+    def confirm(self, question: str, otherwise: NodeError, unchanged: str = "Nothing was changed.") -> None:
         """Return if the answer is yes.
 
         Raises ``Cancelled`` if it is no, with ``unchanged``, a sentence on what was not done; ``otherwise`` if

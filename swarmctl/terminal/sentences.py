@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -12,6 +13,7 @@ from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
+    from hivemind_exp.tasks.base import RewardTerm
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -179,6 +181,21 @@ def outage(progress: RunView) -> str | None:
     return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
 
 
+_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
+
+
+def learning(progress: RunView) -> str | None:
+    """Return how likely the teacher's text is to the model, and each source's part of the gradient; None if only the
+    node's own completions were learned from."""
+    parts = []
+    if "teacher" in progress.nll:
+        parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
+    if len(progress.gradients) > 1:
+        norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
+        parts.append(f"gradient {', '.join(norms)}")
+    return "; ".join(parts) or None
+
+
 def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
     """Return a one-line summary of a round; ``rollouts`` are its events."""
     parts = []
@@ -190,6 +207,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
         stage = f"{event.get('stage')} " if several else ""
         if event.get("count"):
             parts.append(f"{stage}{event.get('correct')} of {event['count']} correct{source}")
+        if event.get("source") == "teacher" and "teacher" in progress.nll:
+            parts.append(f"NLL {progress.nll['teacher']:.2f}")
         if source:
             continue  # their points and rewards say little: how many answers are correct is enough for one line
         if event.get("points") is not None:
@@ -285,3 +304,15 @@ def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
     return f"{charter.game}, groups of {charter.group_size}{stages}"
+
+
+def points(terms: Sequence[RewardTerm]) -> str:
+    """Return a sentence on the terms of a reward."""
+    known = [term.maximum for term in terms if term.maximum is not None]
+    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
+    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
+
+
+def _term(term: RewardTerm) -> str:
+    most = "" if term.maximum is None else f" of {term.maximum:g}"
+    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")

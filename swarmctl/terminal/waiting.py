@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,13 @@ def still(what: str, seconds: float) -> str:
 
 
 @contextmanager
-def waiting(write: Callable[[str], None], what: str, stream: TextIO, every: float | None = None) -> Iterator[None]:
+def waiting(write: Callable[[str], None], what: str, every: float | None = None) -> Iterator[None]:
     """Show what the program is doing during the block, from another thread.
 
-    On a terminal this is one line, which changes every second and disappears at the end. Elsewhere, a line is written
-    every ``every`` seconds (default: ``interval``).
+    If stderr is a terminal, this is one line, which changes every second and disappears at the end. Otherwise, a line
+    is written every ``every`` seconds (default: ``interval``).
     """
+    stream = sys.stderr
     done, began, draws = threading.Event(), time.monotonic(), can_draw(stream, os.environ)
 
     def tell() -> None:

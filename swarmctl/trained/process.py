@@ -38,7 +38,7 @@ class ModelProcess:
         while True:
             # On a terminal, the text that follows shows that something happens.
             silent = phase is None or self._quiet
-            with nullcontext() if silent else waiting(say, str(phase), sys.stderr):
+            with nullcontext() if silent else waiting(say, str(phase)):
                 line = self._process.stdout.readline()
             event = json.loads(line) if line else self._died()
             phase = None

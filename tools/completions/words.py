@@ -9,7 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hivemind_exp import providers
+from hivemind_exp.model_names import BUILT_IN
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.registry import names
+from swarmctl.doctor.registry import groups
+from swarmctl.rollouts.journal import LOCAL
 from swarmctl.settings.profile_files import builtin_names
 from swarmctl.settings.schema import docstrings, dotted, settings
 from tools.completions.tree import Words, first_sentence
@@ -18,6 +22,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 PROVIDERS = tuple(name for name, row in providers.PROVIDERS.items() if row.needs_key)
 GENERATORS = ("off", *(name for name, row in providers.PROVIDERS.items() if row.chat is not None))
 
+_LORA = "model.lora"
+"""Not only a table, but also a switch."""
 TASKS = tuple(names())
 PROFILES = tuple(sorted(builtin_names()))
 WORDS = Words(
@@ -28,21 +34,28 @@ WORDS = Words(
         "PROVIDER": PROVIDERS,
         "PROVIDER[:MODEL]": GENERATORS,
         "GENERATOR": GENERATORS[1:],
+        "SOURCE": (*map(str, Kind), LOCAL, *GENERATORS[1:]),
+        "CHECK": tuple(groups()),
     }
 )
 
 
 def setting_values() -> dict[str, tuple[str, ...]]:
     """Return every setting by its dotted name, with its possible values if there are only a few."""
-    return {dotted(path): _values(dotted(path), field) for path, field in settings().items()}
+    return {dotted(path): _values(dotted(path), field) for path, field in settings().items()} | {
+        _LORA: ("true", "false")
+    }
 
 
 def setting_help() -> dict[str, str]:
     """Return the first sentence of each setting's docstring."""
-    return {dotted(path): first_sentence(text) for path, text in docstrings().items()}
+    texts = {dotted(path): first_sentence(text) for path, text in docstrings().items()}
+    return texts | {_LORA: "Train adapters (LoRA) instead of all weights"}
 
 
 def _values(key: str, field: FieldInfo) -> tuple[str, ...]:
+    if key == "model.name":
+        return BUILT_IN
     if key == "model.device":
         return DEVICES
     if key == "tasks":

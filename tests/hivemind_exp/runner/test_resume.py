@@ -54,6 +54,10 @@ def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterr
     events = Events()
     assert run(make_config(), tmp_path, emit=events).step == 6
     assert [step["step"] for step in events.of("step")] == [4, 5]
+    (start,) = events.of("start")
+    assert (start["resumed_round"], start["checkpoint_round"]) == (6, 4)
+    repeated = [phase for phase in events.of("phase") if phase["name"] == "repeating steps from the journal"]
+    assert [(phase["done"], phase["total"]) for phase in repeated] == [(0, 2), (1, 2)]
     assert same_weights(uninterrupted, tmp_path)
 
 
@@ -74,6 +78,19 @@ def test_a_damaged_checkpoint_costs_time_not_weights(uninterrupted: Path, tmp_pa
     assert [warning["code"] for warning in events.of("warning")] == ["checkpoint_damaged"]
     assert [step["step"] for step in events.of("step") if step["replayed"]] == [4]
     assert same_weights(uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_lost_journal_costs_rollouts_not_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 4}), tmp_path)
+    (tmp_path / "journal.sqlite").unlink()
+    events = Events()
+    run(make_config(), tmp_path, emit=events)
+    assert [warning["code"] for warning in events.of("warning")] == ["journal_lost"]
+    assert same_weights(uninterrupted, tmp_path)
+    again = Events()
+    run(make_config(game={"rounds": 7}), tmp_path, emit=again)
+    assert not again.of("warning")
 
 
 def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp_path: Path) -> None:

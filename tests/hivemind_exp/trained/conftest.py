@@ -45,8 +45,8 @@ class Trained:
 class EveryOther(Spelling):
     """Rates every other completion as correct, so that steps are taken whatever the model writes."""
 
-    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        return [Score(float(number % 2), True, "numbered") for number, _ in enumerate(completions[: len(questions)])]
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:  # noqa: ARG002
+        return [Score(float(number % 2), True, "numbered") for number, _ in enumerate(completions)]
 
 
 def _train(root: Path, *, lora: bool) -> Trained:

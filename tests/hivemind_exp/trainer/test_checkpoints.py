@@ -45,7 +45,7 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert store.oldest_step() == 3
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal", "step", "round", "nested"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path: Path, harm: str) -> None:
     store = make_store(tmp_path)
     store.save(1, 1, write("old" * 100))
@@ -60,6 +60,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path: P
             weights.unlink()
         case "seal":
             seal.write_text(seal.read_text()[:40])
+        case "step":  # replaying from another step would train other weights
+            seal.write_text(seal.read_text().replace('"step": 2', '"step": 3'))
+        case "round":
+            seal.write_text(seal.read_text().replace('"round": 2', '"round": "2"'))
+        case "nested":
+            seal.write_text("[" * 100_000)
         case "unseal":
             seal.unlink()
     recorded = Events()

@@ -73,7 +73,7 @@ def test_nothing_is_wider_than_a_narrow_terminal() -> None:
         with console.capture() as captured:
             console.print(draw(progress, width, 100))
         lines = captured.get().splitlines()
-        assert len(lines) == 7
+        assert len(lines) == (8 if width == 40 else 7)  # the speed takes two lines
         assert all(len(line) <= width for line in lines)
     screen = rest_of(run_demo("--rounds", "10", width=40))
     assert re.search(r"speed.*5,210 tokens/s", screen)
@@ -244,13 +244,13 @@ def offload_line(*events: dict[str, Any]) -> str | None:
 def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
     waiting = DOWN | {"fallback": None}
     used = "no charge, 3 requests, mybox:m"
-    assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used} · mybox unavailable, falling back"
-    assert offload_line(OFFLOAD, SPEND, waiting) == f"{used} · mybox unavailable, waiting"
+    assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used}, mybox unavailable, falling back"
+    assert offload_line(OFFLOAD, SPEND, waiting) == f"{used}, mybox unavailable, waiting"
     assert offload_line(OFFLOAD, DOWN, {"event": "start"}) == (
         "no charge, 0 requests, mybox unavailable, falling back"  # the test request has failed before the rounds
     )
     assert offload_line(OFFLOAD, SPEND, DOWN, DOWN | {"provider": "spare"}, BACK) == (
-        f"{used} · spare unavailable, falling back"
+        f"{used}, spare unavailable, falling back"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.support.waiting import until
 
 def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
     lines: list[str] = []
-    with waiting(lines.append, "checking the device", io.StringIO(), 0.01):
+    with waiting(lines.append, "checking the device", 0.01):
         until(lambda: len(lines) >= 3)
     assert set(lines) == {"Still checking the device, after 0 s."}
     assert "waiting" not in [thread.name for thread in threading.enumerate()]
@@ -25,7 +26,7 @@ def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
 
 def test_nothing_is_written_about_short_work() -> None:
     lines: list[str] = []
-    with waiting(lines.append, "checking the device", io.StringIO()):
+    with waiting(lines.append, "checking the device"):
         pass
     assert lines == []
 
@@ -42,7 +43,8 @@ def test_a_terminal_shows_one_line_that_changes_and_disappears(monkeypatch: pyte
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
     stream, lines = Drawn(), []
-    with waiting(lines.append, "checking the device", stream):
+    monkeypatch.setattr(sys, "stderr", stream)
+    with waiting(lines.append, "checking the device"):
         until(lambda: stream.getvalue() != "")
     assert lines == []
     assert stream.getvalue().startswith("\r\x1b[KChecking the device: 1 s")
@@ -89,4 +91,4 @@ def test_a_silent_run_prints_what_it_is_doing(
     assert stream.getvalue().splitlines() == ([] if quiet else [told])
     view.event({"event": "warning", "code": "x", "message": "y"}, progress)
     wait_until(198.0)
-    assert stream.getvalue().splitlines()[-1] == "warning: y"
+    assert stream.getvalue().splitlines()[-1] == "warning: y."

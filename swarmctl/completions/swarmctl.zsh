@@ -388,7 +388,7 @@ _swarmctl__chat() {
 
 _swarmctl__eval() {
   _arguments -S \
-    '--against=[Compare with this; base\: the node before training]:TARGET: ' \
+    '--against=[Compare with this; base\: the node before training]:TARGET:_swarmctl_nodes' \
     '*--task=[Questions of this task]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '(-n --questions)-n+[Number of questions]:N: ' \
     '(-n --questions)--questions=[Number of questions]:N: ' \
@@ -409,7 +409,7 @@ _swarmctl__eval() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':NODE|MODEL|PROVIDER\:MODEL: '
+    ':NODE|MODEL|PROVIDER\:MODEL:_swarmctl_nodes'
 }
 
 _swarmctl__profiles() {

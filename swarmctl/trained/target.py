@@ -86,9 +86,9 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     changes = {"max_completion_tokens": options.max_tokens, "temperature": options.temperature or None}
     set_ = {key: value for key, value in changes.items() if value is not None}
     generation = config.generation.model_copy(update=set_)
-    config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
     style = node_style(config, files)
-    config = config.model_copy(update={"model": model.model_copy(update={"thinking": style.thinking})})
+    model = model.model_copy(update={"thinking": style.thinking})
+    config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
     return TrainedNode(files, config, checkpoint, model_keys(config), style)
 
 

@@ -14,7 +14,7 @@ from swarmctl.terminal.safe_text import folded
 HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
 
 HEADINGS = {
-    "Start": ("run", "stop", "rename", "rm", "doctor", "keys", "models", "profiles"),
+    "Start": ("run", "stop", "fork", "rename", "rm", "doctor", "keys", "models", "profiles"),
     "Watch": ("status", "attach", "logs", "rollouts"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),

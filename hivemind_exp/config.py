@@ -74,26 +74,28 @@ class PromptConfig(Section):
 
     style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
     """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
-    tags."""
+    a new node tries them all, once, and keeps the one that its model follows best; "tiny" and older nodes use tags."""
     examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
-    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": 0."""
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": decided with
+    the style; 0 if the style is set."""
     system: bool | None = None
-    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: true for tags."""
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: decided with the
+    style; if the style is set, true for tags."""
 
 
 class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", or a preset such as "sapo"."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
+    """Questions (JSON lines, JSON or Parquet; a file or directory), a local copy of GSM8K, or a task in Python."""
     check: Literal["exact", "math"] = "exact"
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
-    """Parameters of a reasoning-gym generator."""
+    """Parameters of a reasoning-gym generator, or of a Python task's questions."""
 
 
 class GenerationConfig(Section):
@@ -313,6 +315,8 @@ class HubConfig(Section):
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
+OWN_FILE = "python-file"
+"""Name of a task that a Python file of the operator defines."""
 
 
 def task_tables(value: Any) -> Any:
@@ -328,6 +332,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.lower().endswith(".py"):
+        return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:
         return {"name": "jsonl", "path": text}
     return {"name": text}
@@ -367,10 +373,15 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
-        if self.game.kind == "study-group" and self.game.refill:
-            raise ValueError('game.refill only works with game.kind = "sampling"')
-        if self.offload.kind == "relay" and self.game.refill:
-            raise ValueError('game.refill cannot be used with offload.kind = "relay": a relay does not train a model')
+        for name in self.game.only_sampling if self.game.kind == "study-group" else ():
+            raise ValueError(f'game.{name} only works with game.kind = "sampling"')
+        for name in self.game.only_training if self.offload.kind == "relay" else ():
+            raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
+        if self.game.curriculum and self.swarm.join:
+            raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
+        if self.game.format_reward and self.train.teacher_loss == "luffy":
+            why = 'train.teacher_loss = "luffy" compares only outcomes'
+            raise ValueError(f"game.format_reward would have no effect: {why}")
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")

@@ -1,6 +1,7 @@
 """The files in a node's directory."""
 
 import json
+import re
 import secrets
 import shlex
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import FileProblem
+from hivemind_exp.foreign_text import foreign
 
 SECRET_BYTES = 32
 
@@ -29,6 +31,8 @@ class NodeFiles:
         """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"
         """The trainer's output."""
+        self.prompt = root / "prompt.json"
+        """The prompt style that the node's calibration chose, and what it found (JSON)."""
         self.journal = root / "journal.sqlite"
         """Completions and step manifests (SQLite)."""
         self.ledger = root / "ledger.sqlite"
@@ -40,6 +44,8 @@ class NodeFiles:
         """The providers that the operator agreed to pay (JSON)."""
         self.checkpoints = root / "checkpoints"
         """One directory per checkpoint."""
+        self.base = root / "base"
+        """The tiny model after its warm-up, before the first step."""
         self.key = root / "identity.key"
         """The node's Ed25519 key in libp2p's format. Anyone who has this key can act as this node."""
         self.claims = root.parent / ".identities"
@@ -59,22 +65,31 @@ class NodeFiles:
     def fixed_charter(self) -> str | None:
         """Return the charter id with which a node without a swarm was created; None if it is unknown or in a swarm.
 
-        It depends on how the paths of question files were written at that time, so it is not computed again.
+        It depends on how the paths of question files were written at that time, so it is not computed again. Raises
+        ``FileProblem`` if it is damaged: it determines the questions.
         """
         try:
             made = json.loads(self.identity.read_bytes())
-            return None if made.get("swarm") else str(made["charter"])
-        except (OSError, ValueError, KeyError, AttributeError):
+            charter = None if made.get("swarm") else made["charter"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        if charter is not None and not re.fullmatch(r"[0-9a-f]{64}", str(charter)):
+            listing = shlex.join(["ls", "-l", str(self.identity)])
+            raise FileProblem(f"{self.identity} is damaged: its charter is {foreign(charter)}", next=listing)
+        return charter
 
     def secret(self) -> bytes:
         """Return the node's secret, created on the first call with mode 0600. It determines the held-out questions.
 
-        Raises ``FileProblem`` if the file is damaged.
+        Raises ``FileProblem`` if the file is damaged or cannot be read.
         """
         with suppress(FileExistsError):
             atomic_write.write(self.secret_file, secrets.token_bytes(SECRET_BYTES), exclusive=True)
-        secret = self.secret_file.read_bytes()
+        try:
+            secret = self.secret_file.read_bytes()
+        except OSError as error:
+            listing = shlex.join(["ls", "-l", str(self.secret_file)])
+            raise FileProblem(f"cannot read {self.secret_file}: {error.strerror}", next=listing) from error
         if len(secret) != SECRET_BYTES:
             raise FileProblem(
                 f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "

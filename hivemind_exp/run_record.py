@@ -30,9 +30,11 @@ class RunRecord:
 
 def read_record(path: Path) -> RunRecord | None:
     """Return what ``run.json`` contains; None if it is missing or damaged."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         stored = json.loads(path.read_bytes())
-        return RunRecord(**{field.name: stored[field.name] for field in fields(RunRecord)})
+        begun, *events = (stored[field.name] for field in fields(RunRecord))
+        if begun in (True, False) and all(event is None or isinstance(event, dict) for event in events):
+            return RunRecord(bool(begun), *events)
     return None
 
 

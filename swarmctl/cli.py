@@ -29,12 +29,14 @@ from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
 from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.swarm import cli as swarm
+from swarmctl.tasks import cli as tasks
 from swarmctl.terminal import streams
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.prompter import Cancelled
 from swarmctl.terminal.safe_text import hide_keys
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
+from swarmctl.trained import cli as trained
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -72,9 +74,9 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes, models):
+for command in (run_command, doctor, nodes, models, trained):
     command.register(app)
-for module in (profiles, keys, rollouts, swarm, identity, completion):
+for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
 for name, group in {"profile": profiles.group, "key": keys.group}.items():  # aliases, hidden from help
     app.add_typer(group, name=name, hidden=True)

@@ -76,6 +76,13 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "game.refill": (
         "tests/hivemind_exp/trainer/test_refill.py::test_further_questions_are_asked_counted_and_learned_from"
     ),
+    "game.rest": (
+        "tests/hivemind_exp/trainer/test_pacing.py::test_questions_always_or_never_solved_rest_and_wake_up_again"
+    ),
+    "game.curriculum": "tests/hivemind_exp/trainer/test_pacing.py::test_a_killed_node_asks_the_same_questions_again",
+    "game.format_reward": (
+        "tests/hivemind_exp/trainer/test_format_reward.py::test_the_node_trains_on_it_until_the_format_is_followed"
+    ),
     "game.partial_credit": "tests/hivemind_exp/tasks/test_mixture.py::test_partial_credit_is_given_if_enabled",
     "generation.max_prompt_tokens": (see.part("error"), SHORT, 2, 64),
     "generation.max_completion_tokens": (see.part("tokens"), SHORT, 2, 4),

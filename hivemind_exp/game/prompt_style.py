@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hivemind_exp.config import PromptConfig
 from hivemind_exp.rollouts.types import Message
@@ -27,7 +29,7 @@ _ASKS: Mapping[Form, str] = {
     "boxed": "Reason step by step, and put your final answer within \\boxed{}.",
     "plain": "Reply with just the {what}.",
 }
-_WORDED = 8
+WORDED = 8
 """Examples of a task that decide whether its answers are called numbers, words or answers."""
 
 
@@ -37,7 +39,7 @@ class PromptStyle:
 
     form: Form = "tags"
     """What is asked for: ``<think>`` and ``<answer>``, only ``<answer>``, ``\\boxed{}``, or just the answer."""
-    examples: int = 0
+    examples: Annotated[int, Field(ge=0, le=8)] = 0
     """Questions of the same task that are shown with their answers."""
     system: bool = True
     """Whether the instruction is a system turn. If not, it follows the question in the user's turn."""
@@ -67,6 +69,11 @@ class PromptStyle:
         text = _completion(self.form, reading.answer, thought)
         back = read(text, reading.answer)
         return text if back is not None and back.answer == reading.answer else None
+
+    def is_followed(self, text: str, reference: str | None) -> bool:
+        """Return whether a completion has exactly the shape that this style asks for."""
+        reading = read(text, reference)
+        return reading is not None and reading.strict and reading.format == FORMATS[self.form]
 
     def adopt(self, text: str, reference: str | None) -> str | None:
         """Return another node's completion in this style. None if something would be lost.
@@ -135,7 +142,7 @@ def build_chats(style: PromptStyle, tasks: Tasks) -> ChatBuilder:
     """Return a builder with examples of each task. Sets those that it shows aside, so that they are never asked."""
     if style.form != "plain" and not style.examples:
         return ChatBuilder(style)
-    drawn = tasks.examples(max(_WORDED, style.examples))
+    drawn = tasks.examples(max(WORDED, style.examples))
     usable = {task: [each for each in some if reference_of(each.entry)] for task, some in drawn.items()}
     builder = ChatBuilder(style, usable)
     tasks.set_aside([each for some in usable.values() for each in some[: style.examples]])

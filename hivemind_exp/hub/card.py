@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
 from hivemind_exp.rollouts.types import Kind
@@ -18,6 +18,7 @@ _KINDS = {
     Kind.RELAY: "any engine",
 }
 _DATA_SETS = {"gsm8k": "openai/gsm8k"}
+_OWN = {"jsonl": "custom questions", OWN_FILE: "custom questions and rewards"}
 
 
 def base_name(config: Config) -> str:
@@ -75,7 +76,7 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
-    tasks = ", ".join(f"`{'custom questions' if task.name == 'jsonl' else task.name}`" for task in config.tasks)
+    tasks = ", ".join(f"`{_OWN.get(task.name, task.name)}`" for task in config.tasks)
     rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."

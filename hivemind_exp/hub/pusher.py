@@ -61,7 +61,7 @@ class Outbox:
     def holds(self, round_: int, repo: str) -> bool:
         """Return whether the model after ``round_`` rounds is waiting here, or was the last one pushed to ``repo``."""
         last = None
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             last = json.loads((self._root / _LAST).read_text(encoding="utf-8"))
         pushed = isinstance(last, dict) and (last.get("repo"), last.get("round")) == (repo, round_)
         return round_ in self.parcels() or pushed

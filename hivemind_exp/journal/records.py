@@ -70,6 +70,23 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """How the node's own completions did on one question of a step's answer stage."""
+
+    round: int
+    task: str
+    position: int | None
+    """The question's position in a fixed set."""
+    level: int | None
+    """The question's level of difficulty, if ``game.curriculum`` was on."""
+    completions: int
+    """The node's own completions that were verified."""
+    correct: int
+    strict: int
+    """Those in exactly the format that the prompt asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceContribution:
     """What one source contributed to training."""
 

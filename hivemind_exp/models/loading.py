@@ -90,6 +90,20 @@ def load_model(
     return model
 
 
+def load_trained(
+    config: ModelConfig, directory: str, tokenizer: PreTrainedTokenizerBase, *, dtype: str
+) -> PreTrainedModel:
+    """Return the model from a checkpoint with all its weights. Raises ``ModelError``."""
+    return load_model(config.model_copy(update={"name": directory}), tokenizer, dtype=dtype, seed=0)
+
+
+def with_adapter(base: PreTrainedModel, directory: str, *, trainable: bool) -> Any:
+    """Return ``base`` with the adapters from a checkpoint."""
+    import peft
+
+    return peft.PeftModel.from_pretrained(base, directory, is_trainable=trainable)
+
+
 def _plain(defaults: GenerationConfig) -> GenerationConfig:
     """Return generation defaults that do nothing but end a completion. They are saved with checkpoints.
 

@@ -101,7 +101,7 @@ def count_weights(files: Iterable[Path]) -> int | None:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(min(length, 100_000_000)))
-        except (OSError, ValueError, struct.error):
+        except (OSError, ValueError, RecursionError, struct.error):
             return None
         total += sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     return total or None

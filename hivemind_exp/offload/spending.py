@@ -54,6 +54,22 @@ class MeasuredUsage:
     """Tokens per completion, including hidden reasoning."""
 
 
+def tokens_so_far(files: NodeFiles) -> tuple[int, int] | None:
+    """Return the prompt and completion tokens of a node's settled requests; None if there are none. Changes nothing.
+
+    Raises ``NodeError`` if the ledger is damaged.
+    """
+    if not files.ledger.exists():
+        return None
+    try:
+        with closing(_open(files.ledger)) as db:
+            query = "SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens) FROM requests WHERE state='settled'"
+            prompt, completion = db.execute(query).fetchone() if has_requests(db) else (0, 0)
+    except sqlite3.Error as error:
+        raise explain(error, files.ledger) from error
+    return (int(prompt), int(completion)) if completion else None
+
+
 def measured_usage(ledger: Path, endpoint: Endpoint, stages: Collection[str]) -> MeasuredUsage | None:
     """Return what a node's settled requests to an endpoint used; None if there are none. Changes nothing.
 
@@ -88,7 +104,7 @@ def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
 
 def read_total(path: Path) -> float:
     """Return the total in ``spent.json``; 0 if it is missing or damaged. Raises ``FileProblem`` for a newer format."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         stored = json.loads(path.read_bytes())
         check_number(path, stored.get("schema") if isinstance(stored, dict) else None)
         return _amount(stored["usd"])
@@ -114,7 +130,7 @@ def _of_events(events: Path) -> Iterator[float]:
     with suppress(OSError), events.open("rb") as file:
         file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
         for line in file:
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 event = json.loads(line)
                 yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0))
 

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp import atomic_write
 
@@ -151,13 +153,24 @@ class PeerBook:
             atomic_write.write(self._path, json.dumps(body))
 
 
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values if all are finite numbers. Raises TypeError."""
+    if not all(isinstance(value, int | float) and isfinite(value) for value in values.values()):
+        raise TypeError(values)
+    return dict(values)
+
+
 def read_peers(path: Path) -> dict[str, PeerRecord]:
     """Return the records in a file by peer. Empty if the file is missing or damaged."""
     try:
         found = {}
         for peer, each in json.loads(path.read_text())["peers"].items():
+            standing = Standing(**_numbers(each["standing"]))
             known = {name.name: each[name.name] for name in fields(PeerRecord) if name.name in each}
-            found[str(peer)] = PeerRecord(**known | {"standing": Standing(**known["standing"])})
+            words = {name: known.pop(name, "") for name in ("kind", "label")}
+            if not all(isinstance(word, str) for word in words.values()):
+                raise TypeError(words)
+            found[str(peer)] = PeerRecord(**_numbers(known | {"standing": 0}) | words | {"standing": standing})
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

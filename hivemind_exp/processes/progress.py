@@ -3,6 +3,7 @@
 On a busy machine, a process may wait for a CPU for a long time. It is stuck only if it isn't even ready to run.
 """
 
+import time
 from typing import Literal
 
 import psutil
@@ -32,3 +33,29 @@ class ProgressWatch:
         if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
             return "stopped"
         return "asleep" if status in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE) else "waiting"
+
+
+class AbleTime:
+    """Counts the seconds in which a process could act: it worked or slept, but did not wait for a CPU or a disk."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._looked, self._used = time.monotonic(), self._cpu_seconds()
+        self._able = 0.0
+
+    def look(self) -> float:
+        """Return the seconds so far. How the process is now counts for all the time since the last look."""
+        now, before = time.monotonic(), self._used
+        passed, self._looked = now - self._looked, now
+        try:
+            with self._process.oneshot():
+                self._used, status = self._cpu_seconds(), self._process.status()
+        except psutil.Error:
+            return self._able
+        waits = status in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+        self._able += min(passed, self._used - before) if waits else passed
+        return self._able
+
+    def _cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system

@@ -20,7 +20,7 @@ from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.device import Compute
-from hivemind_exp.models.loading import adapter_config, load_model
+from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
 from hivemind_exp.models.soundness import check_lengths
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
@@ -64,12 +64,9 @@ class ModelBuilder:
         if checkpoint is not None:
             peft_config, directory = None, str(checkpoint.path / MODEL)
             if config.model.lora is None:
-                trained = config.model.model_copy(update={"name": directory})
-                model = load_model(trained, tokenizer, dtype=compute.dtype, seed=0)
+                model = load_trained(config.model, directory, tokenizer, dtype=compute.dtype)
             else:
-                import peft
-
-                model = peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
+                model = with_adapter(base, directory, trainable=True)
         step_trainer = SourceGRPOTrainer(
             model,
             tokenizer,
@@ -95,7 +92,7 @@ class ModelBuilder:
                 seed=config.node.seed,
                 token=self._secrets.get("huggingface"),
             )
-        kept = self._files.root / "base"
+        kept = self._files.base
         if not kept.exists():
             self._warm_up(tokenizer, tasks, kept)
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)

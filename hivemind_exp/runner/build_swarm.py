@@ -153,7 +153,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
             check_memory(path, emit)
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
-        charter = _read_charter(files, config.swarm.charter)
+        charter = read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
             config.swarm.charter,
@@ -190,7 +190,7 @@ def check_memory(path: Path, emit: Emit) -> None:
     emit(WarningEvent(code="file_damaged", message=f"{path} is damaged: renamed it to {aside.name}; it starts empty"))
 
 
-def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
+def read_charter(files: NodeFiles, expected: str) -> Charter | None:
     """Return the charter in the node's directory, or None if it is missing.
 
     Raises ``SwarmError`` if it cannot be read or is another charter.

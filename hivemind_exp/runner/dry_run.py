@@ -14,7 +14,7 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.models.whereabouts import whereabouts
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe(config: Config) -> dict[str, Any]:
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
-        "tasks": [task.name for task in config.tasks],
+        "tasks": list(map(title, config.tasks)),
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
         "memory_available_bytes": available_memory(compute.device),
     }

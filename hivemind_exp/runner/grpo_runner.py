@@ -30,17 +30,20 @@ from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
+from hivemind_exp.runner.choose_style import StyleChooser
 from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
+from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_warmup
+from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
         secret=charter if config.node.fresh else files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
+        curriculum=config.game.curriculum,
         stride=config.game.groups,
         report=report,
     )
@@ -115,6 +119,9 @@ class GRPORunner:
         torch.set_num_threads(self._config.model.threads or usual)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
+        if isinstance(tasks, Mixture) and swarm is None:
+            lag = 0 if remote_name(config) is None else rounds_ahead(config.offload)
+            tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
@@ -131,7 +138,8 @@ class GRPORunner:
             resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
-        chats = build_chats(configured(config.prompt), tasks)
+        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
+        chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
@@ -227,7 +235,7 @@ class GRPORunner:
         self._emit(
             StartEvent(
                 node=config.node.name,
-                tasks=[task.name for task in config.tasks],
+                tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
+from hivemind_exp.patience import patient
+
 PROBE_S = 3.0
 """How long to wait for a port. Within that time, TCP sends its first packet three times."""
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
@@ -40,7 +42,7 @@ def _port(address: str) -> tuple[str, int] | None:
 
 async def _is_open(host: str, port: int) -> bool:
     with contextlib.suppress(OSError, TimeoutError, UnicodeError):
-        async with asyncio.timeout(PROBE_S):
+        async with patient(PROBE_S):
             _, writer = await asyncio.open_connection(host, port)
         writer.close()
         return True

@@ -178,7 +178,7 @@ def _taken(peer_id: str, content: bytes) -> IdentityProblem:
     try:
         holder = json.loads(content)
         who = f"node {holder['node']} (pid {holder['pid']})" if holder["node"] else f"pid {holder['pid']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         who = "another process"
     return IdentityProblem(
         f"{who} is running as {peer_id}: two running nodes cannot share an identity", next="swarmctl status"

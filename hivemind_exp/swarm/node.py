@@ -83,11 +83,14 @@ class SwarmNode(SwarmThread):
         if self.loop is None:
             raise RuntimeError("fetch_charter before start")
         future = asyncio.run_coroutine_threadsafe(self._find_charter(timeout), self.loop)
-        try:
-            return future.result(timeout + 5)
-        except (TimeoutError, CancelledError) as error:
-            future.cancel()
-            raise no_charter("no peer answered") from error
+        while True:
+            try:
+                return future.result(1.0)
+            except TimeoutError as error:
+                if self.loop is None:
+                    raise no_charter("no peer answered") from error
+            except CancelledError as error:  # the node is closing
+                raise no_charter("no peer answered") from error
 
     def publish(
         self,

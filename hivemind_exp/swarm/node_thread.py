@@ -18,6 +18,7 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.patience import patient, within
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_ADDRESSES,
@@ -228,7 +229,8 @@ class SwarmThread:
         with contextlib.suppress(Exception):
             self._places = tuple(await overlay.addresses())
         joining = asyncio.create_task(self.contacts.join(overlay))
-        await _first(joining, asyncio.sleep(JOIN_S), self._stop.wait(), overlay.died())
+        with contextlib.suppress(TimeoutError):
+            await within(JOIN_S, _first(joining, self._stop.wait(), overlay.died()))
         if first and not overlay.neighbours and self.contacts.peers:
             message = "no peer answers yet; starting alone, and joining the swarm when one does"
             self._tell(WarningEvent(code="swarm_alone", message=message))
@@ -346,7 +348,7 @@ class SwarmThread:
         """Fetch the signed charter from a peer. Raises SwarmError if no peer sent it in time."""
         why = "no peer to ask"
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with patient(timeout):
                 while peers := self.contacts.peers:
                     for peer in peers:
                         if (overlay := self.overlay) is None:

@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as counted
 from itertools import islice
 from typing import Any
@@ -12,7 +12,7 @@ import msgpack
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Question, Score, Split
+from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Pacing, Question, RewardTerm, Score, Split, Verdict
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
@@ -54,6 +54,7 @@ class Mixture:
         secret: bytes,
         heldout: int,
         partial_credit: bool = False,
+        curriculum: bool = False,
         stride: int = 8,
         verifiers: int | None = None,
         report: Report | None = None,
@@ -66,6 +67,7 @@ class Mixture:
             secret: known only to this node; determines the held-out questions.
             heldout: number of questions to hold out.
             partial_credit: give the verifiers' credit for near misses.
+            curriculum: prepare the tasks' levels of difficulty. ``pacing`` chooses among them.
             stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
                 questions see each question of a fixed set once per epoch.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
@@ -87,7 +89,10 @@ class Mixture:
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
-        self._pool = Pool([spec for spec, _ in expanded], verifiers, report)
+        self.pacing: Pacing | None = None
+        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters. A swarm's
+        nodes have none, because they must all make the same questions."""
+        self._pool = Pool([replace(spec, curriculum=curriculum) for spec, _ in expanded], verifiers, report)
         self._pool.start()
 
     def facts(self) -> list[TaskFacts]:
@@ -100,6 +105,10 @@ class Mixture:
     def still_open(self) -> list[str]:
         """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
+
+    def printed(self) -> str:
+        """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
+        return "".join(fact["printed"] for fact in self._pool.facts())
 
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
@@ -153,7 +162,7 @@ class Mixture:
             for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
             if answer is not None and len(answer) <= LONGEST_ANSWER
         ]
-        credits: list[float | Unscored] = [
+        credits: list[float | Verdict | Unscored] = [
             Unscored(NO_ANSWER) if answer is None else Unscored("answer too long") for answer in answers
         ]
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
@@ -164,15 +173,17 @@ class Mixture:
         """Stop the worker processes."""
         self._pool.close()
 
-    def _judge(self, credit: float | Unscored, reading: Reading | None) -> Score:
+    def _judge(self, found: float | Verdict | Unscored, reading: Reading | None) -> Score:
         strict = reading is not None and reading.strict
-        if isinstance(credit, Unscored):
-            return Score(0.0, strict, str(credit), judged=credit != UNJUDGED)
-        if credit >= FULL_CREDIT:
-            return Score(1.0, strict, "correct")
+        if isinstance(found, Unscored):
+            return Score(0.0, strict, str(found), judged=found != UNJUDGED)
+        verdict = found if isinstance(found, Verdict) else Verdict(found)
+        terms = tuple(RewardTerm(name, value, None, "") for name, value in verdict.terms)
+        if verdict.credit >= FULL_CREDIT:
+            return Score(1.0, strict, "correct", terms)
         partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
-        why = partly if credit > 0 else "wrong"
-        return Score(credit if self._partial else 0.0, strict, why)
+        why = verdict.why or (partly if verdict.credit > 0 else "wrong")
+        return Score(verdict.credit if self._partial else 0.0, strict, why, terms)
 
     def _hold_out(self) -> list[Question]:
         if self._heldout is None:
@@ -225,11 +236,18 @@ class Mixture:
 
     def _made(self, split: Split, round: int, places: Sequence[tuple[int, int, int]]) -> Iterator[Question]:
         """Yield the questions at (index, task, seed)."""
-        made = self._pool.make([(task, seed) for _, task, seed in places])
-        for (index, task, _), (text, entry, key) in zip(places, made, strict=True):
+        facts = self._pool.facts()
+        levels = [self._level(task, split, round) for _, task, _ in places]
+        jobs = [
+            (task, seed) if level is None else (task, seed, level)
+            for (_, task, seed), level in zip(places, levels, strict=True)
+        ]
+        made = self._pool.make(jobs)
+        for (index, task, seed), level, (text, entry, key) in zip(places, levels, made, strict=True):
             label = self._labels[task]
             digest = hashlib.sha256(canonical(label, text)).hexdigest()
-            yield Question(label, split, round, index, text, entry, digest, key)
+            position = None if facts[task]["size"] is None else seed
+            yield Question(label, split, round, index, text, entry, digest, key, position, level)
 
     def _examples(self, task: int) -> Iterator[Question]:
         """Yield distinct questions of a task that are not held out, in the order that the charter gives."""
@@ -256,8 +274,11 @@ class Mixture:
                 continue
             start, used[task] = used[task], used[task] + 1
             if split == "train":
-                epoch, offset = divmod(round * self._strides[task] + start, fact["size"])
-                yield index, task, sequence.permutation(label, epoch, fact["size"])[offset]
+                resting = self._resting(task, round, fact["size"])
+                epoch, offset = divmod(round * self._strides[task] + start, fact["size"] - len(resting))
+                order = sequence.permutation(label, epoch, fact["size"])
+                awake = (position for position in order if position not in resting)
+                yield index, task, order[offset] if not resting else next(islice(awake, offset, None))
             elif start < len(reserve := self._reserve(task, fact)):
                 yield index, task, reserve[start]
             elif all(
@@ -265,6 +286,16 @@ class Mixture:
                 for task, fact in enumerate(facts)
             ):
                 return
+
+    def _resting(self, task: int, round: int, size: int) -> frozenset[int]:
+        if self.pacing is None or round < 0:
+            return frozenset()
+        return self.pacing.resting(self._labels[task], round, size, self._strides[task])
+
+    def _level(self, task: int, split: Split, round: int) -> int | None:
+        if self.pacing is None or split != "train" or round < 0:
+            return None
+        return self.pacing.level(self._labels[task], round, self._pool.facts()[task]["levels"])
 
     def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
         """Return the positions in a fixed set that may be held out, in an order known only to this node."""

@@ -27,9 +27,11 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
+from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.refill import best, refill
-from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
+from hivemind_exp.trainer.pacing import visit
+from hivemind_exp.trainer.refill import best, has_own, refill
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise, term_means
 
 MOST_LEFT_OUT = 16
 """A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
@@ -59,6 +61,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._left_out = 0
+        self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
@@ -67,6 +70,9 @@ class HivemindGRPOTrainer(RoundLoop):
 
         Raises ``StopRequested`` after a stop. By then everything that a restart needs is saved.
         """
+        for name in self.config.game.only_sampling if self.config.game.kind == "study-group" else ():
+            message = f"game.{name} has no effect, because this node's swarm plays the game study-group"
+            self.emit(WarningEvent(code="no_effect", message=message))
         try:
             self._resume(checkpoint)
             if not self._finished():
@@ -79,6 +85,7 @@ class HivemindGRPOTrainer(RoundLoop):
                 if self.progress.round % self.config.checkpoint.every == 0 or self._finished() or self._push_due():
                     self.save()
                 self._push_if_due()
+            self._collapse.finished()
             self._push_if_due()  # a finished node may have been restarted with a push newly configured
             if self.pusher is not None:
                 self.pusher.finish(self.stop)
@@ -128,6 +135,12 @@ class HivemindGRPOTrainer(RoundLoop):
             )
             self.emit(WarningEvent(code="steps_lost", message=message))
             self.journal.rewind(self.progress.step, self.progress.round)
+        if (steps := self.journal.steps()) < saved:
+            message = (
+                f"the journal ends at step {steps}, before the checkpoint at step {saved}: rollouts and evaluations "
+                "are lost. Training continues from the checkpoint"
+            )
+            self.emit(WarningEvent(code="journal_lost", message=message))
         if self.progress.step > saved:
             # Otherwise a node that keeps getting killed before its next checkpoint would replay more each time.
             self.save()
@@ -165,18 +178,26 @@ class HivemindGRPOTrainer(RoundLoop):
             rows=tuple(build_rows([*kept, *drawn], self.config.train, rates)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
         )
-        self.journal.commit(manifest, stage_run, self.progress.round)
+        answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
+        visits = [visit(stage_run.round, group, self.style) for group in answered]
+        self.journal.commit(manifest, stage_run, self.progress.round, visits)
+        self._format.count(visits)
         groups = [*asked, *drawn]
         self._filler.check_usefulness(stage_run, groups, manifest.rows)
         if stage_run.stage == ANSWER:
-            self._collapse.count(groups)
+            self._collapse.count(groups, self._unjudged)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        summaries = summarise(groups)
+        summaries, terms = summarise(groups), term_means(groups)
         for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+            where = {"round": self.progress.round, "stage": stage_run.stage, "source": source}
+            self.emit(RolloutsEvent(**where, **summary, terms=terms.get(source)))
+            summary |= {f"term/{name}": value for name, value in terms.get(source, {}).items()}
         timer.count_tokens(summaries, here=self.local.kind)
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
+
+    def _rewards(self, groups: list[Group]) -> list[Group]:
+        return self._format.add(groups) if self.config.game.kind == "sampling" else groups
 
     def _most_further(self) -> int:
         """Return the most further questions of a round. A study group's later stages need the round's own ones."""

@@ -5,6 +5,7 @@ Also contains the node's position in the game, the statistics of a round, and th
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,6 +161,24 @@ def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | N
     }
 
 
+def _count_own(groups: Sequence[Group]) -> int:
+    return sum(rollout.kind.own for group in groups for rollout in group.rollouts)
+
+
+def term_means(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
+    """Return the mean of each reward term over all completions, for each kind of source with terms.
+
+    A completion without a term, such as one without an answer, counts as 0.
+    """
+    found: dict[Kind, dict[str, float]] = {}
+    rows = [pair for group in groups for pair in group.scored()]
+    count = Counter(rollout.kind for rollout, _ in rows)
+    for kind, term in ((rollout.kind, term) for rollout, score in rows for term in score.terms):
+        means = found.setdefault(kind, {})
+        means[term.name] = means.get(term.name, 0.0) + term.value / count[kind]
+    return found
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
@@ -190,6 +209,8 @@ class RoundLoop:
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
         self._asked: dict[StageRun, list[Prompt]] = {}
+        self._unjudged = 0
+        """The current stage's own completions that could not be verified."""
         self._filler = GroupFiller(
             self.config,
             self.sources,
@@ -206,6 +227,7 @@ class RoundLoop:
     def _complete(self, stage_run: StageRun, timer: RoundTimer) -> list[Group]:
         """Return a stage's verified groups, with scores in the journal. Empty if none was completed in time."""
         self._look_ahead(stage_run)
+        self._unjudged = 0
         deadline = self._cursor.deadline()
         with timer("generate"):
             groups = self._filler.fill(stage_run, self._asked.pop(stage_run), deadline)
@@ -213,9 +235,14 @@ class RoundLoop:
 
     def _verify(self, stage_run: StageRun, groups: Sequence[Group], timer: RoundTimer) -> list[Group]:
         with timer("verify"):
-            verified = self.game.score(groups) if groups else []
+            verified = self._rewards(self.game.score(groups)) if groups else []
             self.journal.write_scores(stage_run.round, verified)
+        self._unjudged += _count_own(groups) - _count_own(verified)
         return verified
+
+    def _rewards(self, groups: list[Group]) -> list[Group]:
+        """Return verified groups with the rewards that the node trains on."""
+        return groups
 
     def _look_ahead(self, stage_run: StageRun) -> None:
         """Request completions for this stage, and for coming rounds that an API can start early."""
@@ -289,7 +316,8 @@ class RelayLoop(RoundLoop):
             summary = summarise_rows([pair for group in groups for pair in group.scored()])
             # Unknown without a tokenizer and weights.
             summary |= {"completion_length": None, "tokens": None, "lag": None}
-            self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
+            where = {"round": stage_run.round, "stage": stage_run.stage, "source": Kind.RELAY}
+            self.emit(RolloutsEvent(**where, **summary, terms=term_means(groups).get(Kind.RELAY)))
             self._emit_round(stage_run.round, timer, None)
             self.progress.round += 1
             keep = self.config.journal.keep_rounds

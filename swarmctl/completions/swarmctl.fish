@@ -28,10 +28,18 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'logs'
         case ':models'
             set path 'models'
+        case ':sample'
+            set path 'sample'
+        case ':chat'
+            set path 'chat'
+        case ':eval'
+            set path 'eval'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
             set path 'keys'
+        case ':tasks'
+            set path 'tasks'
         case ':rollouts'
             set path 'rollouts'
         case ':swarm'
@@ -66,6 +74,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'keys delete'
         case 'keys:import'
             set path 'keys import'
+        case 'tasks:list'
+            set path 'tasks list'
+        case 'tasks:show'
+            set path 'tasks show'
+        case 'tasks:try'
+            set path 'tasks try'
         case 'rollouts:show'
             set path 'rollouts show'
         case 'rollouts:export'
@@ -112,7 +126,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'run:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'run:--model'
             set kind directory
         case 'run:--device'
@@ -154,6 +168,60 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list info warning error
         case 'models:-p' 'models:--profile'
             set kind profile
+        case 'sample:--checkpoint'
+            set kind none
+        case 'sample:-n' 'sample:--questions'
+            set kind none
+        case 'sample:--system'
+            set kind none
+        case 'sample:--temperature'
+            set kind none
+        case 'sample:--seed'
+            set kind none
+        case 'sample:--max-tokens'
+            set kind none
+        case 'sample:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'chat:--checkpoint'
+            set kind none
+        case 'chat:--system'
+            set kind none
+        case 'chat:--temperature'
+            set kind none
+        case 'chat:--seed'
+            set kind none
+        case 'chat:--max-tokens'
+            set kind none
+        case 'chat:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:--against'
+            set kind none
+        case 'eval:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'eval:-n' 'eval:--questions'
+            set kind none
+        case 'eval:-k'
+            set kind none
+        case 'eval:--samples'
+            set kind none
+        case 'eval:--checkpoint'
+            set kind none
+        case 'eval:--temperature'
+            set kind none
+        case 'eval:--max-tokens'
+            set kind none
+        case 'eval:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:-p' 'eval:--profile'
+            set kind profile
+        case 'eval:--max-usd'
+            set kind none
+        case 'eval:--examples'
+            set kind none
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -163,7 +231,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind directory
         case 'profiles new:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'profiles new:--device'
             set kind words
             set list auto cpu cuda mps xpu
@@ -174,6 +242,18 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'profiles import:--name'
             set kind none
         case 'keys set:--host'
+            set kind none
+        case 'tasks show:-n' 'tasks show:--questions'
+            set kind none
+        case 'tasks show:--param'
+            set kind none
+        case 'tasks show:--seed'
+            set kind none
+        case 'tasks try:--answer'
+            set kind none
+        case 'tasks try:--param'
+            set kind none
+        case 'tasks try:--seed'
             set kind none
         case 'rollouts show:--node'
             set kind node
@@ -210,7 +290,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind profile
         case 'swarm new:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'swarm new:--game'
             set kind words
             set list sampling study-group
@@ -315,6 +395,44 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --json\t'Print JSON; never prompt' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
+        case 'sample'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'With PROMPT: also show the answer before training' \
+                --questions\t'Number of held-out questions' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'chat'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'Talk to the model before training' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --help\t'Show this message and exit'
+        case 'eval'
+            set list --against\t'Compare with this; base: the node before training' \
+                --task\t'Questions of this task' \
+                --questions\t'Number of questions' \
+                -k\t'Also report pass@K' \
+                --samples\t'Answers per question' \
+                --checkpoint\t'Checkpoint to use' \
+                --base\t'Evaluate NODE as before training' \
+                --temperature\t'Sampling temperature' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --profile\t'Profile name or .toml file' \
+                --max-usd\t'The most this evaluation may spend, or unlimited' \
+                --examples\t'Also show the first N questions and answers' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
         case 'profiles list'
@@ -383,6 +501,24 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'tasks'
+            set list --help\t'Show this message and exit'
+        case 'tasks list'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'tasks show'
+            set list --questions\t'How many' \
+                --param\t'Change a parameter of the task (repeatable)' \
+                --seed\t'Other questions' \
+                --full\t'Don\'t truncate long texts' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'tasks try'
+            set list --answer\t'Score this answer to the first question (repeatable)' \
+                --param\t'Change a parameter of the task (repeatable)' \
+                --seed\t'Other questions' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rollouts'
             set list --help\t'Show this message and exit'
@@ -495,8 +631,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
+                sample\t'Show what a node\'s model answers' \
+                chat\t'Chat with a node\'s model' \
+                eval\t'Measure how often a model answers correctly' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
+                tasks\t'List tasks, look at their questions, and try answers' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
                 swarm\t'Create a swarm, invite others and see its peers' \
                 identity\t'Show, create, back up and restore node identities' \
@@ -516,6 +656,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 test\t'Test whether services accept your keys' \
                 delete\t'Delete a saved key from the keyring or its file' \
                 import\t'Save keys found in the environment or a .env file'
+        case 'tasks:0'
+            set list list\t'List all tasks with a description' \
+                show\t'Print a task\'s parameters and some of its questions' \
+                try\t'Answer a task\'s questions, and see how they are scored'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and price' \
                 export\t'Export completions as JSON lines or Parquet' \
@@ -556,6 +700,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'models:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'sample:0'
+            set kind node
+        case 'chat:0'
+            set kind node
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
@@ -577,6 +725,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
         case 'keys import:0'
             set kind file
+        case 'tasks show:0'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'tasks try:0'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'rollouts show:0'
             set kind node
         case 'rollouts export:0'
@@ -615,11 +769,14 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             checkpoint.keep=\t'Checkpoints kept' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
+            game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
+            game.format_reward=\t'Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format' \
             game.group_size=\t'G: completions per question' \
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
             game.refill=\t'Most further questions per round' \
+            game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
@@ -698,6 +855,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     set -l key (string replace -r '=.*' '' -- $typed)
     set before "$before$key="
     switch "$key"
+        case 'game.curriculum'
+            set list true false
         case 'game.kind'
             set list sampling study-group
         case 'game.partial_credit'
@@ -749,7 +908,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
         case 'swarm.relay'
             set list true false
         case 'tasks'
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'train.peer_loss'
             set list positive sapo f_tis
         case 'train.teacher_loss'

@@ -12,6 +12,7 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
+from hivemind_exp.trainer.checkpoints import SEAL
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage.disk_errors import disk_errors
@@ -38,7 +39,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
         )
     with at_rest(files), disk_errors(target.root):
         checkpoint = _checkpoint(files, at)
-        about = read_json(checkpoint / "checkpoint.json") or {}
+        about = read_json(checkpoint / SEAL) or {}
         step, round_ = int(checkpoint.name), int(about.get("round") or 0)
         with tempfile.TemporaryDirectory(
             dir=target.root.parent, prefix=f".{new}.", ignore_cleanup_errors=True

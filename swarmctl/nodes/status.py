@@ -155,6 +155,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "since": holder.get("since"),
         "phase": phase,
         "model": without_keys((config.get("model") or {}).get("name")),
+        "calibration": _calibration(files),
         "round": progress.round,
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
@@ -177,6 +178,12 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
+
+
+def _calibration(files: NodeFiles) -> dict[str, Any] | None:
+    """Return how the node's model wants to be asked, and what it then achieves; None if that was never measured."""
+    found = (read_json(files.prompt) or {}).get("found")
+    return found if isinstance(found, dict) else None
 
 
 def _swarm(files: NodeFiles, swarm: str | None) -> str | None:

@@ -26,8 +26,9 @@ from swarmctl.terminal.views import Display
 PROMISE_S = 5
 """Seconds within which the trainer should stop, as shown to the user."""
 GRACE_S = 8
-"""Seconds until it is killed. Nothing is lost, because every step is in the journal. Before the trainer has started,
-there is nothing to lose and imports do not react to signals, so the limit is ``PROMISE_S``."""
+"""Seconds until it is killed, without those in which it waits for a busy CPU or disk. Nothing is lost, because every
+step is in the journal. Before the trainer has started, there is nothing to lose and imports do not react to signals, so
+the limit is ``PROMISE_S``."""
 POLL_S = 0.1
 _POLLS_PER_LOOK = 20
 """Polls between two looks for stopped processes, which read the list of all processes."""
@@ -138,19 +139,21 @@ def _watch(
     grace: Callable[[], float],
 ) -> bool:
     """Wait until the trainer ends; return whether it must be killed."""
-    deadline: float | None = None
+    from hivemind_exp.processes.progress import AbleTime
+
+    able: AbleTime | None = None
     stopped, polls = FrozenWatch(process.pid), itertools.count()
     while process.poll() is None:
         show()
         for sentence in stopped.look() if next(polls) % _POLLS_PER_LOOK == 0 else ():
             display.note(sentence)
-        if signals.received and deadline is None:
-            deadline = time.monotonic() + grace()
+        if signals.received and able is None:
+            able = AbleTime(process.pid)
             again = "; press Ctrl-C again to stop immediately" if signals.asked is signal.SIGINT else ""
             display.note(f"Stopping within {PROMISE_S} s{again}.")
             # Only the trainer: it still needs its verifiers to finish its work.
             process.terminate()
-        if deadline is not None and (signals.impatient or time.monotonic() > deadline):
+        if able is not None and (signals.impatient or able.look() > grace()):
             return True
         time.sleep(POLL_S)
     return False

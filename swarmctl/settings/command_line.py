@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
@@ -79,6 +81,22 @@ def read_last(files: NodeFiles) -> LastRun | None:
         raise
 
 
+def last_config(files: NodeFiles) -> Config:
+    """Return the configuration of a node's latest run.
+
+    Raises ConfigurationError if it never ran, and FileProblem if the file is damaged or newer.
+    """
+    last, name = read_last(files), files.root.name
+    if last is None:
+        raise ConfigurationError(f"node {name} has not run yet", next=shlex.join(["swarmctl", "run", "--node", name]))
+    for section, key in RETIRED:
+        last.config.get(section, {}).pop(key, None)
+    try:
+        return Config.model_validate(last.config)
+    except ValueError as error:
+        raise FileProblem(f"{files.config} is damaged: it has unknown settings", next=_again(files)) from error
+
+
 def _again(files: NodeFiles) -> str:
     """Return a command that resumes a node whose last command is lost. Its profile has the same model and tasks."""
     made = read_json(files.identity) or {}
@@ -126,8 +144,13 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+        return ", ".join(foreign(_title(item) if isinstance(item, dict) else item) for item in value) or "none"
     return str(value).lower() if isinstance(value, bool) else foreign(value)
+
+
+def _title(task: Mapping[str, Any]) -> str:
+    """Return a task's name; of the operator's own file, the file's name."""
+    return Path(task["path"]).name if task.get("path") else str(task["name"])
 
 
 def rerun(
@@ -174,7 +197,7 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
     if typed.path == _MODEL and typed.origin == "--offload":
         return []  # part of the flag that names the provider
     if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):
-        text = typed.value if isinstance(typed.value, str) else _inline(typed.value)
+        text = typed.value if isinstance(typed.value, str) else inline(typed.value)
         model = next((each.value for each in others if each.path == _MODEL and each.origin == "--offload"), "")
         return [typed.origin, f"{text}:{model}" if typed.path == _PROVIDER and model else text]
     return _assignment(typed.path, typed.value)
@@ -182,7 +205,7 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
 
 def _assignment(path: SettingPath, value: Any) -> list[str]:
     """Return ``--set KEY=VALUE`` as it is read: strings as they are, anything else as TOML on one line."""
-    return ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
+    return ["--set", f"{dotted(path)}={value if isinstance(value, str) else inline(value)}"]
 
 
 def flag_for(word: str) -> str | None:
@@ -200,9 +223,10 @@ def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in table.items() if value is not None} for table in tables]
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """Return a value as TOML on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
+        return "[" + ", ".join(map(inline, value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are the same in JSON and TOML

@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in a file, or None if there is none or it cannot be read."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

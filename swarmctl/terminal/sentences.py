@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -12,6 +13,7 @@ from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
+    from hivemind_exp.tasks.base import RewardTerm
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -24,6 +26,14 @@ def percent(share: float) -> str:
 def gain(before: float, after: float | None) -> str:
     """Return an accuracy as ``38 % → 75 %``, or ``38 %`` if only the first is known."""
     return percent(before) if after is None else f"{percent(before)} → {percent(after)}"
+
+
+def measured(share: float, number: int | None) -> str:
+    """Return a share measured on ``number`` samples, with its 95 % interval, as ``38 % (31–45)``."""
+    if not number:
+        return percent(share)
+    low, high = wilson(share, number)
+    return f"{percent(share)} ({max(0, round(100 * low))}–{min(100, round(100 * high))})"
 
 
 def duration(seconds: float) -> str:
@@ -277,3 +287,15 @@ def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
     return f"{charter.game}, groups of {charter.group_size}{stages}"
+
+
+def points(terms: Sequence[RewardTerm]) -> str:
+    """Return a sentence on the terms of a reward."""
+    known = [term.maximum for term in terms if term.maximum is not None]
+    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
+    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
+
+
+def _term(term: RewardTerm) -> str:
+    most = "" if term.maximum is None else f" of {term.maximum:g}"
+    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")

@@ -40,6 +40,7 @@ def score_answer(question: Question, text: str, verified: Score, form: Form = "t
     """
     reading = read(text, reference_of(question.entry))
     terms = [RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    terms += [term for term in verified.terms if term.name != "correct"]
     if _is_integer(str(question.entry.get("answer"))):
         good = reading is not None and _is_integer(reading.answer)
         terms.append(RewardTerm("integer", FORMAT * good, FORMAT, "an integer" if good else "not an integer"))

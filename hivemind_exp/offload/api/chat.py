@@ -3,7 +3,6 @@
 Answers are untrusted: a server may send anything, and nothing it sends may raise anything other than ``RequestFailed``.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, bod
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.patience import patient
 from hivemind_exp.providers import KEY_VARIABLES
 from hivemind_exp.rollouts.types import Message
 
@@ -193,7 +193,7 @@ class ChatClient:
             api_key=key or _NO_KEY,
             base_url=endpoint.base_url,
             max_retries=0,  # the SDK's own retries would cost money unseen
-            timeout=openai.Timeout(seconds, connect=_CONNECT_S),
+            timeout=openai.Timeout(None, connect=_CONNECT_S),  # ``sdk`` limits the rest
             http_client=http_client(endpoint.base_url, has_key=key is not None),
         )
         self.style = RequestDialect(endpoint.chat.max_tokens, supports_n=endpoint.chat.group == "n", reasons=reasons)
@@ -224,7 +224,7 @@ class ChatClient:
         Every error is raised as ``RequestFailed``, which never contains the API key.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with patient(seconds):
                 yield self._client
         except Exception as error:
             fault = self._explain(error, seconds)

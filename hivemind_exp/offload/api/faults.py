@@ -67,6 +67,8 @@ def broken(detail: str) -> RequestFailed:
 
 _LOST_ANSWER = (504, 524)
 """Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
+_LITELLM_LOST = re.compile(r"litellm\..{0,200}(?:Connection error|Invalid response object|Expecting )", re.DOTALL)
+"""What LiteLLM says, with status 500, when it loses the answer of the service behind it. It has no code for this."""
 _CREDIT = frozenset(
     {
         "insufficient_quota",
@@ -102,6 +104,7 @@ _KEY = frozenset(
         "unauthenticated",
         "invalid_key",
         "token_invalid",
+        "no_db_connection",  # LiteLLM without a database, which knows only its master key
     }
 )
 _PROMPT = frozenset(
@@ -145,7 +148,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
     else:
         trouble = FaultKind.BAD_REQUEST
         said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
-    billed = status in _LOST_ANSWER
+    billed = status in _LOST_ANSWER or (status >= 500 and _LITELLM_LOST.search(text) is not None)
     return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
 
 

@@ -1,12 +1,12 @@
 """The HTTP client under the SDK. It chooses the proxy, and limits how much of an error's body is read."""
 
-import asyncio
 from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx2
 import openai
 
+from hivemind_exp.patience import patient
 from hivemind_exp.proxies import check_key_stays_private, proxy_for
 
 LARGEST_ERROR = 65_536
@@ -29,7 +29,7 @@ class BoundedHttpClient(openai.DefaultAioHttpClient):
         content = bytearray()
         try:
             with suppress(httpx2.HTTPError, TimeoutError):  # it broke off or took too long: use what arrived
-                async with asyncio.timeout(_ERROR_S), aclosing(response.aiter_bytes()) as parts:
+                async with patient(_ERROR_S), aclosing(response.aiter_bytes()) as parts:
                     async for part in parts:
                         content += part
                         if len(content) >= LARGEST_ERROR:

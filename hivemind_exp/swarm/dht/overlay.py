@@ -26,6 +26,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
+from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
 from hivemind_exp.swarm.dht.guard import (
     BUCKET_SIZE,
@@ -179,8 +180,7 @@ class Overlay:
 
         Raises OSError, EOFError or TimeoutError if the daemon is gone or stuck.
         """
-        async with asyncio.timeout(CONNECT_S):
-            _, found = await self._p2p._client.identify()
+        _, found = await within(CONNECT_S, self._p2p._client.identify())
         return sorted(filter(is_address, map(str, found)), key=_narrowness)
 
     def kill(self) -> None:
@@ -192,7 +192,7 @@ class Overlay:
         """Connect to a peer at one of these addresses. Returns whether it succeeded."""
         try:
             parsed = [Multiaddr(address) for address in addresses]
-            await asyncio.wait_for(self._p2p._client.connect(PeerID.from_base58(peer), parsed), CONNECT_S)
+            await within(CONNECT_S, self._p2p._client.connect(PeerID.from_base58(peer), parsed))
         except Exception:  # noqa: BLE001 - a peer's address can make parsers, daemon and network raise anything
             return False
         return True
@@ -200,7 +200,7 @@ class Overlay:
     async def is_connected(self, peer: str) -> bool:
         """Return whether the daemon has a connection to a peer, no matter which side opened it."""
         try:
-            connected = await asyncio.wait_for(self._p2p.list_peers(), CONNECT_S)
+            connected = await within(CONNECT_S, self._p2p.list_peers())
         except Exception:  # noqa: BLE001 - the daemon may be gone
             return False
         return any(str(each.peer_id) == peer for each in connected)
@@ -214,9 +214,7 @@ class Overlay:
         node = self._node
         if node.protocol.routing_table.uid_to_peer_id:
             with contextlib.suppress(TimeoutError, AssertionError):
-                await asyncio.wait_for(
-                    node.find_nearest_nodes([node.node_id], beam_size=_BEAM, k_nearest=_BEAM), SEARCH_S
-                )
+                await within(SEARCH_S, node.find_nearest_nodes([node.node_id], beam_size=_BEAM, k_nearest=_BEAM))
 
     def prune(self) -> None:
         """Drop data that hivemind would keep forever: spare peers of full buckets, and peers that failed."""
@@ -286,7 +284,7 @@ class Overlay:
             beside = {DHTID(int.from_bytes(shard_key(self._swarm, shard), "big") ^ 1): shard for shard in missing}
             try:
                 search = node.find_nearest_nodes(list(beside), k_nearest=REPLICAS, beam_size=_BEAM, exclude_self=True)
-                near = {key: list(way.values()) for key, way in (await asyncio.wait_for(search, SEARCH_S)).items()}
+                near = {key: list(way.values()) for key, way in (await within(SEARCH_S, search)).items()}
             except (TimeoutError, AssertionError):
                 near = {key: [peer for _, peer in table.get_nearest_neighbors(key, REPLICAS)] for key in beside}
             for key, peers in near.items():

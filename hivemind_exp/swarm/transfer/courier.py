@@ -21,6 +21,7 @@ from typing import Any
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 
 from hivemind_exp.backoff import growing, jittered
+from hivemind_exp.patience import patient
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, MembershipProof, ProvenRequest
@@ -100,8 +101,8 @@ class Courier:
             FetchFailed: the peer does not have it, is busy or too slow, or sent something else.
         """
         try:
-            async with asyncio.timeout(LONGEST_S), contextlib.AsyncExitStack() as stack:
-                async with asyncio.timeout(PATIENCE_S):
+            async with patient(LONGEST_S) as passed, contextlib.AsyncExitStack() as stack:
+                async with patient(PATIENCE_S):
                     reader, writer = await stack.enter_async_context(overlay.stream(peer, NAME))
                     asked = ProvenRequest(NAME, self.access.nonce(), time.time(), bytes((kind,)) + sha256)
                     writer.write(_ASK.pack(kind, sha256, asked.nonce, asked.at, self.access.ask(peer, asked)))
@@ -110,7 +111,7 @@ class Courier:
                     raise FetchFailed("busy" if status == TransferStatus.BUSY else "does not have it")
                 if announced > MAX_CHARTER_BYTES if size is None else announced != size:
                     raise FetchFailed("sent an unexpected size")
-                content = await _read(reader, announced)
+                content = await _read(reader, announced, passed)
         except (OSError, EOFError, TimeoutError, P2PDaemonError, ValueError) as error:
             raise TransferBroken(f"the transfer failed ({type(error).__name__})") from error
         if kind is TransferKind.BUNDLE and hashlib.sha256(content).digest() != sha256:
@@ -129,7 +130,7 @@ class Courier:
             return
         self._streams[peer] += 1
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with patient(PATIENCE_S):
                 kind, sha256, nonce, at, proof = _ASK.unpack(await reader.readexactly(_ASK.size))
             if self.access.may_ask(peer, ProvenRequest(NAME, nonce, at, bytes((kind,)) + sha256), proof):
                 await self._give(peer, kind, sha256, reader, writer)
@@ -154,7 +155,7 @@ class Courier:
         writer.write(_HEAD.pack(status, size))
         self._uploads[peer] += content is not None
         try:
-            async with asyncio.timeout(PATIENCE_S + size / LEAST_PACE):
+            async with patient(PATIENCE_S + size / LEAST_PACE):
                 for first in range(0, size, _CHUNK):
                     writer.write((content or b"")[first : first + _CHUNK])
                     await writer.drain()
@@ -167,16 +168,17 @@ class Courier:
                 del self._uploads[peer]
 
 
-async def _read(reader: asyncio.StreamReader, size: int) -> bytes:
+async def _read(reader: asyncio.StreamReader, size: int, passed: Callable[[], float]) -> bytes:
+    """Read ``size`` bytes. ``passed`` returns the seconds of the transfer so far."""
     content = bytearray()
-    begun = time.monotonic()
+    begun = passed()
     while len(content) < size:
-        async with asyncio.timeout(PATIENCE_S):
+        async with patient(PATIENCE_S):
             chunk = await reader.read(min(_CHUNK, size - len(content)))
         if not chunk:
             raise FetchFailed("the stream ended early")
         content += chunk
-        past = time.monotonic() - begun
+        past = passed() - begun
         if past > PATIENCE_S and len(content) < past * LEAST_PACE:
             raise FetchFailed("too slow")
     return bytes(content)

@@ -70,7 +70,7 @@ def _find(context: Context) -> tuple[Shape | None, str]:
     if directory is not None:
         try:
             read = json.loads((directory / "config.json").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None, f"{wanted.name} has no readable config.json"
         return _shaped(read, count_weights(places.weights(directory)), where)
     if context.offline or places.offline(context.environment):

@@ -80,6 +80,19 @@ def test_a_damaged_checkpoint_costs_time_not_weights(uninterrupted: Path, tmp_pa
     assert same_weights(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
+def test_a_lost_journal_costs_rollouts_not_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    run(make_config(game={"rounds": 4}), tmp_path)
+    (tmp_path / "journal.sqlite").unlink()
+    events = Events()
+    run(make_config(), tmp_path, emit=events)
+    assert [warning["code"] for warning in events.of("warning")] == ["journal_lost"]
+    assert same_weights(uninterrupted, tmp_path)
+    again = Events()
+    run(make_config(game={"rounds": 7}), tmp_path, emit=again)
+    assert not again.of("warning")
+
+
 def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp_path: Path) -> None:
     run(make_config(), tmp_path)
     for checkpoint in (tmp_path / "checkpoints").iterdir():

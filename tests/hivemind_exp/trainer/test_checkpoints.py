@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.errors import DiskFull
+from hivemind_exp.errors import CheckpointError, DiskFull
 from hivemind_exp.events import discard
-from hivemind_exp.trainer.checkpoints import CheckpointStore
+from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore, find
 from tests.support.full_disk import mounted_disk
 from tests.support.recorded_events import Events
 
@@ -45,7 +45,7 @@ def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert store.oldest_step() == 3
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "seal", "unseal", "step", "round", "nested"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path: Path, harm: str) -> None:
     store = make_store(tmp_path)
     store.save(1, 1, write("old" * 100))
@@ -60,6 +60,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path: P
             weights.unlink()
         case "seal":
             seal.write_text(seal.read_text()[:40])
+        case "step":  # replaying from another step would train other weights
+            seal.write_text(seal.read_text().replace('"step": 2', '"step": 3'))
+        case "round":
+            seal.write_text(seal.read_text().replace('"round": 2', '"round": "2"'))
+        case "nested":
+            seal.write_text("[" * 100_000)
         case "unseal":
             seal.unlink()
     recorded = Events()
@@ -113,3 +119,21 @@ def test_a_full_disk_is_reported_and_the_previous_checkpoint_kept(small_disk: Pa
     assert found is not None
     assert found.step == 1
     assert [path.name for path in small_disk.iterdir()] == ["00000001"]
+
+
+def test_find_reads_the_newest_intact_checkpoint_or_the_given_one_and_changes_nothing(tmp_path: Path) -> None:
+    assert find(tmp_path / "nothing") is None
+    assert find(tmp_path) is None
+    store = make_store(tmp_path)
+    for step in (1, 2, 3):
+        store.save(step, step * 10, lambda directory: (directory / "weights").write_text("w"))
+    (tmp_path / ".partial-00000004").mkdir()
+    assert find(tmp_path) == Checkpoint(tmp_path / "00000003", 3, 30)
+    assert find(tmp_path, 2) == Checkpoint(tmp_path / "00000002", 2, 20)
+    (tmp_path / "00000003" / "weights").write_text("damaged")
+    assert find(tmp_path) == Checkpoint(tmp_path / "00000002", 2, 20)
+    with pytest.raises(CheckpointError, match="checkpoint 3 is damaged: weights has changed"):
+        find(tmp_path, 3)
+    with pytest.raises(CheckpointError, match="no checkpoint 9; there are 1, 2, 3"):
+        find(tmp_path, 9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-00000004", "00000001", "00000002", "00000003"]

@@ -64,6 +64,17 @@ def test_each_term_of_a_reward_is_printed(capsys: pytest.CaptureFixture[str]) ->
     assert row["terms"] == [asdict(term) for term in terms]
 
 
+def test_terms_of_a_task_of_ones_own_have_no_maximum(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = (RewardTerm("correct", 1.0, None, ""), RewardTerm("short", 0.1, None, ""))
+    files, asked = bare_node(), prompt("aa11")
+    with books(files) as written:
+        written.group(0, asked, {0: local("<answer>tac</answer>")}, {0: replace(RIGHT, terms=terms)})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    assert "      1.1 points: correct 1, short 0.1\n" in capsys.readouterr().out
+    (row,) = shown(capsys)
+    assert row["terms"] == [asdict(term) for term in terms]
+
+
 def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     assert cli.run(["rollouts", "show"]) == Exit.DONE

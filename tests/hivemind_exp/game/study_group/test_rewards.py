@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,7 +20,7 @@ from hivemind_exp.game.study_group.rewards import (
     score_resolve,
     similarity,
 )
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import TAGS as ANSWER_TAGS
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
 from hivemind_exp.tasks.verifiers.reader import read
@@ -100,6 +101,12 @@ def test_each_format_flaw_lowers_the_reward(stage: str) -> None:
 
 def test_trailing_text_costs_at_most_the_tags_term() -> None:
     assert terms(score("answer", GOOD["answer"] + " x" * 5000))["tags"] == 0
+
+
+def test_the_terms_of_a_task_of_ones_own_are_added() -> None:
+    own = (RewardTerm("correct", 0.0, None, ""), RewardTerm("short", 0.1, None, ""))
+    plain, added = (score_answer(QUESTION, "17", each) for each in (WRONG, replace(WRONG, terms=own)))
+    assert terms(added) == terms(plain) | {"short": 0.1}
 
 
 def test_an_integer_is_expected_only_if_the_right_answer_is_one() -> None:

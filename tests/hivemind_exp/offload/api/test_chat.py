@@ -234,6 +234,21 @@ def test_an_answer_lost_at_a_gateway_may_be_billed(status: int, billed: bool) ->
     assert refusal(status, b"", {}).billed is billed
 
 
+@pytest.mark.parametrize(
+    ("said", "billed"),
+    [
+        ("litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.", True),
+        ("litellm.InternalServerError: InternalServerError: OpenAIException - Invalid response object", True),
+        ("litellm.InternalServerError: OpenAIException - Expecting property name: line 1 column 268", True),
+        ("litellm.InternalServerError: InternalServerError: OpenAIException - boom", False),
+        ("Connection error", False),
+    ],
+)
+def test_an_answer_that_litellm_lost_may_be_billed(said: str, billed: bool) -> None:
+    assert refusal(500, json.dumps({"error": {"message": said}}).encode(), {}).billed is billed
+    assert not refusal(429, json.dumps({"error": {"message": said}}).encode(), {}).billed
+
+
 def request(server: ApiServer | None) -> RequestFailed:
     """Return why a request to ``server`` failed; None: to a port that nothing listens on."""
 

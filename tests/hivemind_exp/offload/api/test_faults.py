@@ -28,6 +28,7 @@ GEMINI = {
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "24s"},
     ],
 }
+LITELLM_KEY = {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}
 OPENAI_FREE = {
     "message": "Rate limit reached for m on requests per min (RPM): Limit 3. Please add a payment method to your "
     "account to increase your rate limit. Visit https://platform.openai.com/account/billing to add a payment method.",
@@ -86,6 +87,7 @@ CLOUDFLARE = b"<!DOCTYPE html><html><title>Just a moment...</title></html>"
         (403, {"message": "Your credit balance is too low"}, FaultKind.NO_CREDIT, "credit balance is too low"),
         (400, GEMINI_KEY, FaultKind.REFUSED, 'the API key was rejected: "API key not valid'),
         (401, {"message": "Unauthorized"}, FaultKind.REFUSED, "the API key was rejected: Unauthorized"),
+        (400, LITELLM_KEY, FaultKind.REFUSED, 'the API key was rejected: "No connected db."'),
         (400, AZURE_FILTER, FaultKind.BAD_REQUEST, "The response was filtered"),
         (503, {"message": "Loading model"}, FaultKind.BUSY, "Loading model"),
         (504, {"message": "Gateway Timeout"}, FaultKind.BUSY, "Gateway Timeout"),

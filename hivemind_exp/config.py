@@ -116,6 +116,9 @@ class TrainConfig(Section):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of AdamW."""
+    teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
+    adapters (model.lora), but at least train.learning_rate."""
     warmup_steps: NotNegative = 10
     """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -129,12 +132,12 @@ class TrainConfig(Section):
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null."""
     off_policy_weight: Annotated[float, Field(ge=0)] = 1.0
-    """λ: weight of the loss on external rows, relative to the node's own rows."""
+    """λ: weight of an external row, relative to one of the node's own."""
     peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
-    """Loss on peers' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated
-    importance sampling (arXiv 2605.22537)."""
+    """Loss on peers' groups: correct completions only, weighted by 1 - this node's pass rate; both signs of advantage
+    (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
-    """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
+    """Loss on a teacher's verified text: supervised learning, or policy shaping (arXiv 2504.14945)."""
 
 
 class EvalConfig(Section):
@@ -386,6 +389,13 @@ class Config(Section):
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
         return self
+
+    @property
+    def teacher_learning_rate(self) -> float:
+        """The learning rate of steps that learn only from a teacher. Adapters need about ten times the rate of full
+        weights."""
+        usual = 1e-5 if self.model.lora is None else 1e-4
+        return self.train.teacher_learning_rate or max(self.train.learning_rate, usual)
 
 
 def charter_id(config: Config) -> str:

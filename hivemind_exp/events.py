@@ -138,6 +138,17 @@ class StepEvent(Event):
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
     )
+    source_grad_norm: float | None = Field(
+        None,
+        description="Norm of the gradient from this source's completions alone, before clipping, measured on an evenly "
+        "spaced sample if more than 16 million weights are trained. Null without such completions and in steps "
+        "replayed from older versions that mixed several sources.",
+    )
+    nll: float | None = Field(
+        None,
+        description="Negative log-likelihood of a teacher's or peers' completions with nonzero weight under the node's "
+        "model, in nats per token; null for the node's own.",
+    )
     filtered: int | None = Field(
         None,
         exclude_if=lambda value: value is None,

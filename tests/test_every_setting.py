@@ -89,6 +89,9 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "generation.temperature": (see.stepped, STEP, 1.0, 0.5),
     "generation.batch": (see.part("batches"), SHORT, 2, 8),
     "train.learning_rate": (see.stepped, STEP, 1e-2, 1e-3),
+    "train.teacher_learning_rate": (
+        "tests/hivemind_exp/trainer/test_grpo_step.py::test_a_step_of_a_teachers_rows_alone_has_its_own_learning_rate"
+    ),
     "train.warmup_steps": (see.stepped, STEP, 0, 4),
     "train.weight_decay": (see.stepped, STEP, 0.0, 0.5),
     "train.max_grad_norm": (see.stepped, STEP, 1.0, 1e-7),

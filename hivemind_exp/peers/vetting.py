@@ -24,13 +24,14 @@ from hivemind_exp.rollouts.types import (
     Kind,
     Prompt,
     Rollout,
+    answer_tokens,
     control_ids,
     decode_completion,
     encode_completion,
     literal,
 )
 from hivemind_exp.tasks.base import Question, Score, Tasks
-from hivemind_exp.tasks.verifiers.reader import is_marked, reference_of
+from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, reference_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -121,6 +122,9 @@ CHARACTERS_A_TOKEN = 16
 """Text with more characters than this per allowed token is rejected before it is tokenized."""
 TIE = 1e-6
 """Difference between the highest and lowest reward below which all count as equal, so the group has no advantage."""
+MOST_IN_ANSWER = 16
+"""Characters that an answer may have beyond twice the length of the reference. Some verifiers find the right answer in
+a longer text, and the likelihood filter does not look inside answers."""
 MOST_USED = 20_000
 """Maximum number of groups remembered as used, the latest ones."""
 
@@ -156,6 +160,8 @@ class PeerRules:
     """Anyone may join the swarm."""
     with_logps: bool = False
     """Groups are shared with token ids and log-probabilities. Groups without them are rejected."""
+    needs_spread: bool = False
+    """A group whose rewards are all equal teaches nothing. If false, it does unless all its completions are wrong."""
     model: str = ""
     """The name of this node's model."""
 
@@ -227,13 +233,19 @@ class Vetting:
         )
         return Group(prompt, rollouts)
 
-    def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
+    def check_rewards(self, offer: Offer, group: Group, scores: Sequence[Score]) -> None:
         """Raise ``RejectedGroup`` if a verified group would teach nothing, or something harmful."""
         outcomes = [score.outcome for score in scores]
-        mean = sum(outcomes) / len(outcomes)
-        if max(outcomes) - min(outcomes) < TIE:
+        if max(outcomes) < TIE:
+            raise RejectedGroup("all completions wrong")
+        if self._rules.needs_spread and max(outcomes) - min(outcomes) < TIE:
             raise RejectedGroup("all rewards equal")
-        better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean]
+        mean = sum(outcomes) / len(outcomes)
+        better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean - TIE]
+        learned = [row.text for row, outcome in zip(group.rollouts, outcomes, strict=True) if outcome > mean - TIE]
+        reference = reference_of(group.prompt.question.entry)
+        if reference is not None and any(_is_padded(text, reference) for text in learned):
+            raise RejectedGroup("answer with other text in it")
         if any(is_repetition(text) for text in better):
             raise RejectedGroup("repetitive text", fault=True)
         again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
@@ -281,6 +293,11 @@ class Vetting:
         if max(len(row) for row in rows) > self._rules.longest:
             raise RejectedGroup("completion longer than this node's limit")
         return rows
+
+
+def _is_padded(text: str, reference: str) -> bool:
+    start, end = answer_span(text)
+    return end - start - len("<answer></answer>") > MOST_IN_ANSWER + 2 * len(reference)
 
 
 ROUNDS = 64
@@ -345,6 +362,10 @@ class PeerTexts:
         found = encode_completion(self.tokenizer, text, cut)
         said = found if found[-1] != self.tokenizer.eos_token_id else found[:-1]
         return found if self._control.isdisjoint(said) else None
+
+    def answer(self, ids: Sequence[int], text: str) -> range:
+        """Return which tokens of a completion contain its answer."""
+        return answer_tokens(self.tokenizer, ids, text)
 
     def text(self, ids: Sequence[int]) -> str | None:
         """Return the text of a completion's token ids.

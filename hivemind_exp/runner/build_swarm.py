@@ -118,7 +118,7 @@ class SwarmSession:
         return share
 
     def _rules(self) -> PeerRules:
-        config = self.config
+        config, loss = self.config, choose_losses(self.config.train)[Kind.PEER]
         external = config.game.groups if config.swarm.external is None else config.swarm.external
         return PeerRules(
             swarm=self.charter.id,
@@ -129,7 +129,8 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=choose_losses(config.train)[Kind.PEER].needs_logps,
+            with_logps=loss.needs_logps,
+            needs_spread=loss.needs_spread,
             model=base_name(config),
         )
 

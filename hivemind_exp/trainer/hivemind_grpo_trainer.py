@@ -24,7 +24,7 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.format_reward import FormatReward
@@ -177,6 +177,7 @@ class HivemindGRPOTrainer(RoundLoop):
             micro_batch=self.config.train.micro_batch,
             rows=tuple(build_rows([*kept, *drawn], self.config.train, rates)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
+            tokens=count_tokens([*kept, *drawn], self.config.train),
         )
         answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
         visits = [visit(stage_run.round, group, self.style) for group in answered]

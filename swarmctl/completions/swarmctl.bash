@@ -484,6 +484,7 @@ __swarmctl_setting() {
             train.micro_batch= \
             train.off_policy_weight= \
             train.peer_loss= \
+            train.teacher_learning_rate= \
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \

@@ -842,9 +842,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
             train.micro_batch=\t'Rows per forward and backward pass' \
-            train.off_policy_weight=\t'λ: weight of the loss on external rows, relative to the node\'s own rows' \
-            train.peer_loss=\t'Loss on peers\' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)' \
-            train.teacher_loss=\t'Loss on a teacher\'s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)' \
+            train.off_policy_weight=\t'λ: weight of an external row, relative to one of the node\'s own' \
+            train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
+            train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
+            train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
             warmup.batch=\t'Demonstrations per step' \

@@ -166,6 +166,8 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "share_seconds": progress.share_seconds,
         "round_seconds": progress.round_seconds,
         "tokens_per_second": progress.tokens_per_second,
+        "source_grad_norms": progress.gradients or None,
+        "nll": progress.nll or None,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,

@@ -76,6 +76,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.peers is not None:
         shared = sentences.exchanged(progress)
         rows("swarm", list(map(Text, [sentences.in_touch(progress.peers), *(shared.split(", ") if shared else ())])))
+    if (learning := sentences.learning(progress)) is not None:
+        rows("learning", list(map(Text, learning.split(", "))))
     if progress.seconds and sum(progress.seconds.values()):
         # The parts of the time, the largest first, in words and as a bar.
         words, bar = [], Text()

@@ -39,6 +39,10 @@ class RunView:
     """Completions by kind of source, in this run."""
     learned: dict[str, int] = field(default_factory=dict)
     """Completions with nonzero weight in optimizer steps, by kind of source, in this run."""
+    gradients: dict[str, float] = field(default_factory=dict)
+    """Norm of each source's part of the latest step's gradient, by kind."""
+    nll: dict[str, float] = field(default_factory=dict)
+    """Negative log-likelihood of others' text in the latest step, in nats per token, by kind."""
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
     usd_reserved: float | None = None
@@ -134,6 +138,11 @@ class RunView:
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
 
     def _on_step(self, event: dict[str, Any]) -> None:
+        if self.steps != event["step"] + 1:
+            self.gradients, self.nll = {}, {}
+        for values, key in ((self.gradients, "source_grad_norm"), (self.nll, "nll")):
+            if event.get(key) is not None:
+                values[str(event.get("source"))] = event[key]
         self.steps = event["step"] + 1
         if not event.get("replayed"):
             source = str(event.get("source"))

@@ -181,6 +181,21 @@ def outage(progress: RunView) -> str | None:
     return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
 
 
+_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
+
+
+def learning(progress: RunView) -> str | None:
+    """Return how likely the teacher's text is to the model, and each source's part of the gradient; None if only the
+    node's own completions were learned from."""
+    parts = []
+    if "teacher" in progress.nll:
+        parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
+    if len(progress.gradients) > 1:
+        norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
+        parts.append(f"gradient {', '.join(norms)}")
+    return "; ".join(parts) or None
+
+
 def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
     """Return a one-line summary of a round; ``rollouts`` are its events."""
     parts = []
@@ -192,6 +207,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
         stage = f"{event.get('stage')} " if several else ""
         if event.get("count"):
             parts.append(f"{stage}{event.get('correct')} of {event['count']} correct{source}")
+        if event.get("source") == "teacher" and "teacher" in progress.nll:
+            parts.append(f"NLL {progress.nll['teacher']:.2f}")
         if source:
             continue  # their points and rewards say little: how many answers are correct is enough for one line
         if event.get("points") is not None:

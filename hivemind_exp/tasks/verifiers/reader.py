@@ -72,6 +72,22 @@ def is_marked(completion: str) -> bool:
     return answer_in(completion) is not None or _boxed(completion) is not None
 
 
+def answer_span(completion: str) -> tuple[int, int]:
+    """Return where the answer begins and ends, with the marks around it. (0, 0) if there is none.
+
+    Without marks, it is the last word: what else its line says is not verified.
+    """
+    close = completion.rfind("</answer>")
+    start = completion.rfind("<answer>", 0, max(close, 0))
+    if start >= 0:
+        return start, completion.index("</answer>", start) + len("</answer>")
+    found = _boxed(completion)
+    if found is not None:
+        return found[0] - len(_BOX), found[1] + 1
+    end = len(completion.rstrip())
+    return 1 + max(completion.rfind(mark, 0, end) for mark in " \t\n=:"), end
+
+
 def read(completion: str, reference: str | None) -> Reading | None:
     """Return the final answer: the last ``<answer>`` pair, else the last ``\\boxed{}``, else the last line.
 

@@ -78,7 +78,7 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
     result = json.loads(done.stdout)
     assert result["rollouts"] == {"policy": 12, "teacher": 12}
     assert result["steps"] == 3
-    assert "it generates 50 % of each group. Used as teacher: verified distillation" in done.stderr
+    assert "it generates 50 % of each group. Used as teacher: supervised learning" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}

@@ -65,6 +65,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "train.micro_batch": (f"{WHOLE} of at least 1", (0,)),
     "train.max_lag": (f"{WHOLE} of at least 0", (-1,)),
     "train.beta": ("a number of at least 0", (-1,)),
+    "train.teacher_learning_rate": ("a number above 0", (0, -1e-6)),
     "train.off_policy_weight": ("a number of at least 0", (-1,)),
     "train.peer_loss": ("positive, sapo or f_tis", ("both",)),
     "train.teacher_loss": ("gated or luffy", ("both",)),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hivemind_exp.tasks.verifiers.answer_tags import TAGS
-from hivemind_exp.tasks.verifiers.reader import is_marked, is_number, read
+from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, is_number, read
 
 SEVENS = [
     "7",
@@ -210,3 +210,28 @@ def test_a_megabyte_is_read_quickly(piece: str) -> None:
     for text in (completion, completion + "7", completion + "}", "<think>" + completion):
         for reference in ("7", "ab", "a\nb"):
             read(text, reference)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("<think>5 + 2</think>\n<answer> 7 </answer>\nbye", "<answer> 7 </answer>"),
+        ("<answer>6</answer>, no: <answer>7</answer>", "<answer>7</answer>"),
+        ("So it is $\\boxed{\\frac{1}{2}}$.", "\\boxed{\\frac{1}{2}}"),
+        ("buy gold, the answer is 7.\n", "7."),
+        ("gold=7", "7"),
+        ("7", "7"),
+        ("<answer>7", "<answer>7"),
+        (" \n", ""),
+        ("", ""),
+    ],
+)
+def test_an_answers_place_includes_its_marks_and_nothing_else(completion: str, answer: str) -> None:
+    start, end = answer_span(completion)
+    assert completion[start:end] == answer
+
+
+@given(st.text(alphabet="<answer>/ \\boxed{}=7\n") | st.text())
+def test_an_answers_place_is_within_the_completion(completion: str) -> None:
+    start, end = answer_span(completion)
+    assert 0 <= start <= end <= len(completion)

@@ -263,13 +263,6 @@ class Journal:
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
         return None if found is None else (StageRun(*found[:3]), found[3])
 
-    def finished_rounds(self, last_stage: str) -> int | None:
-        """Return how many rounds have a step of their last stage; None before the first step."""
-        found = self._db.execute("SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1").fetchone()
-        if found is None:  # a node from before turns were recorded
-            return self._count("SELECT MAX(round) FROM manifests") or None
-        return int(found[0]) + int(found[1] == last_stage)
-
     def chunks(self, round_: int, stage: str) -> int:
         """Return how many chunks of a stage have a step."""
         return self._count("SELECT MAX(part) FROM turns WHERE round=? AND stage=?", round_, stage)

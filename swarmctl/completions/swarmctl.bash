@@ -18,6 +18,7 @@ __swarmctl_enter() {
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
         ':rename') path='rename' ;;
+        ':fork') path='fork' ;;
         ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
@@ -86,6 +87,7 @@ __swarmctl_takes() {
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
         'status:--node') kind=node ;;
+        'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
         'logs:--since') kind=none ;;
@@ -172,6 +174,7 @@ __swarmctl_options() {
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
         'rename') list='--json --help' ;;
+        'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
@@ -223,7 +226,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop rename rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -236,6 +239,7 @@ __swarmctl_argument() {
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
         'rename:0') kind=node ;;
+        'fork:0') kind=node ;;
         'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;

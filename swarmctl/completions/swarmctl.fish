@@ -20,6 +20,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'stop'
         case ':rename'
             set path 'rename'
+        case ':fork'
+            set path 'fork'
         case ':rm'
             set path 'rm'
         case ':logs'
@@ -153,6 +155,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'status:--node'
             set kind node
+        case 'fork:--at'
+            set kind none
         case 'logs:--node'
             set kind node
         case 'logs:-n' 'logs:--lines'
@@ -367,6 +371,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rename'
             set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'fork'
+            set list --at\t'Checkpoint to use' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rm'
             set list --yes\t'Answer yes to all prompts' \
@@ -619,6 +627,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 rename\t'Rename a node' \
+                fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
@@ -681,6 +690,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'stop:*'
             set kind node
         case 'rename:0'
+            set kind node
+        case 'fork:0'
             set kind node
         case 'rm:*'
             set kind node

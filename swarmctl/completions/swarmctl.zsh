@@ -189,6 +189,7 @@ _swarmctl() {
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'rename:Rename a node'
+        'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
@@ -213,6 +214,7 @@ _swarmctl() {
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         rename) _swarmctl__rename && ret=0 ;;
+        fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
@@ -309,6 +311,16 @@ _swarmctl__stop() {
 
 _swarmctl__rename() {
   _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
+_swarmctl__fork() {
+  _arguments -S \
+    '--at=[Checkpoint to use]:STEP: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

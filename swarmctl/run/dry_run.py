@@ -42,8 +42,9 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device", interval(sys.stderr)):
-            found = trainer.check(config, module)
+        say = Writer(sys.stderr)
+        with waiting(say, "checking the model and the device", interval(sys.stderr)):
+            found = trainer.check(config, say, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)
     exists, running = files.root.exists(), locks.is_held(files.lock)

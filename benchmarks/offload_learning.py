@@ -177,7 +177,6 @@ def make_base(start: Start, config: Config, root: Path) -> None:
 
     from hivemind_exp.game.sampling.game import build_prompts
     from hivemind_exp.models import tiny as model
-    from hivemind_exp.models import tiny_warmup as warmup
     from hivemind_exp.runner.grpo_runner import make_mixture
 
     torch.set_num_threads(1)
@@ -185,9 +184,9 @@ def make_base(start: Start, config: Config, root: Path) -> None:
     student = model.build_model(tokenizer, derive_seed(config.node.seed, "tiny"))
     with closing(make_mixture(config, NodeFiles(root))) as tasks:
         prompts = build_prompts(tasks.questions("train", -1, EXAMPLES), tokenizer)
-    right = (warmup.RIGHT, warmup.RIGHT_LONG) if start.right is None else (start.right, start.right)
-    with patch.multiple(warmup, RIGHT=right[0], RIGHT_LONG=right[1]):
-        warmup.warm_up(
+    right = (model.RIGHT, model.RIGHT_LONG) if start.right is None else (start.right, start.right)
+    with patch.multiple(model, RIGHT=right[0], RIGHT_LONG=right[1]):
+        model.warm_up(
             student,
             tokenizer,
             prompts,

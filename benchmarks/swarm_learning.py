@@ -41,6 +41,7 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.events import discard
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.journal.records import Manifest
+from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
@@ -48,13 +49,13 @@ from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExcha
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.rollouts.types import Group
+from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import evaluate
 
@@ -192,6 +193,7 @@ class Node:
                     *(SWARM, me, STAGE, GROUP_SIZE, arm.local, arm.external),
                     longest=self.config.generation.max_completion_tokens,
                     with_logps=with_logps,
+                    needs_spread=choose_losses(self.config.train)[Kind.PEER].needs_spread,
                     model="tiny",
                 ),
                 tasks=tasks,
@@ -208,7 +210,7 @@ class Node:
             emit=discard,
         )
         self.adverts = self.taken = self.filtered = self.rows = 0
-        self.cpu = 0.0
+        self.rate = self.cpu = 0.0
 
     def play(self, round_: int) -> float:
         """Run a round and return its reward."""
@@ -224,9 +226,11 @@ class Node:
         ]
         self.exchange.share(round_, STAGE, groups, TrainingStatus(round_, None))
         foreign = self.exchange.draw(round_, STAGE)
-        rows = build_rows([*groups, *foreign.groups], self.config.train, {})
+        drawn, train = [*groups, *foreign.groups], self.config.train
+        rows = build_rows(drawn, train, {TASK.name: self.rate})
+        tokens = count_tokens(drawn, train)
         result = self.step_trainer.step(
-            Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor)
+            Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor, tokens)
         )
         peers = [row for row in rows if not row.kind.own]
         self.taken += len(foreign.groups)
@@ -239,7 +243,8 @@ class Node:
     def accuracy(self, round_: int) -> float:
         """Return the accuracy on held-out questions with greedy decoding."""
         questions = self.tasks.questions("heldout", 0, self.config.eval.questions)
-        return evaluate(round_, self.source, build_prompts(questions, self.tokenizer), self.tasks).accuracy
+        self.rate = evaluate(round_, self.source, build_prompts(questions, self.tokenizer), self.tasks).accuracy
+        return self.rate
 
     def close(self) -> None:
         self.drawn.close()

@@ -155,7 +155,7 @@ def manifest(step: int, made: Rollouts, micro_batch: int) -> Manifest:
     for start in range(0, len(made), G):
         members = made[start : start + G]
         outcomes = torch.tensor([reward for _, _, reward in members])
-        group = GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes)
+        group = GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, ("",) * G, outcomes)
         for (prompt, ids, reward), weight in zip(members, weigh(group, TrainConfig()).tolist(), strict=True):
             rows.append(TrainingRow(Kind.POLICY, "local", "t", start, tuple(prompt), tuple(ids), "", reward, weight, 0))
     return Manifest(step, step, step, micro_batch, tuple(rows))

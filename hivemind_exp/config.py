@@ -8,20 +8,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.settings_table import NotNegative, Positive, Section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A table of a profile. Unknown keys are errors. pydantic's messages never contain the rejected value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class NodeConfig(Section):
@@ -56,8 +50,9 @@ def _adapter_shorthand(value: Any) -> Any:
 class ModelConfig(Section):
     """The model that is trained, and the device."""
 
-    name: str = "Qwen/Qwen2.5-0.5B-Instruct"
-    """A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)."""
+    name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-0.5B-Instruct"
+    """A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python
+    package index), or "tiny" (built locally, for the demo)."""
     revision: str | None = None
     """Branch, tag or commit on the Hugging Face hub. Unset: the default branch."""
     device: Device = "auto"
@@ -74,37 +69,33 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third slower."""
 
 
+class PromptConfig(Section):
+    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own way."""
+
+    style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
+    """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":
+    a new node tries them all, once, and keeps the one that its model follows best; "tiny" and older nodes use tags."""
+    examples: Literal["auto"] | Annotated[int, Field(ge=0, le=8)] = "auto"
+    """Questions of the same task that each prompt shows with their answers. They are never asked. "auto": decided with
+    the style; 0 if the style is set."""
+    system: bool | None = None
+    """Whether the instruction is a system turn (true) or part of the question's turn (false). Unset: decided with the
+    style; if the style is set, true for tags."""
+
+
 class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", or a preset such as "sapo"."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
-    """File or directory of questions (JSON lines, JSON or Parquet), or a local copy of GSM8K."""
+    """Questions (JSON lines, JSON or Parquet; a file or directory), a local copy of GSM8K, or a task in Python."""
     check: Literal["exact", "math"] = "exact"
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
-    """Parameters of a reasoning-gym generator."""
-
-
-class GameConfig(Section):
-    """The game: what happens in a round."""
-
-    kind: Literal["sampling", "study-group"] = "sampling"
-    """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
-    role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
-    """Role that the node plays in "study-group". "random": a different one for each question."""
-    rounds: NotNegative = 0
-    """Total rounds of the node, over all runs. 0: until you stop it."""
-    groups: Positive = 8
-    """I: questions per round. Each gets one group of completions."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """G: completions per question."""
-    partial_credit: bool = False
-    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
+    """Parameters of a reasoning-gym generator, or of a Python task's questions."""
 
 
 class GenerationConfig(Section):
@@ -125,6 +116,9 @@ class TrainConfig(Section):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of AdamW."""
+    teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
+    adapters (model.lora), but at least train.learning_rate."""
     warmup_steps: NotNegative = 10
     """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -138,12 +132,12 @@ class TrainConfig(Section):
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null."""
     off_policy_weight: Annotated[float, Field(ge=0)] = 1.0
-    """λ: weight of the loss on external rows, relative to the node's own rows."""
+    """λ: weight of an external row, relative to one of the node's own."""
     peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
-    """Loss on peers' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated
-    importance sampling (arXiv 2605.22537)."""
+    """Loss on peers' groups: correct completions only, weighted by 1 - this node's pass rate; both signs of advantage
+    (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
-    """Loss on a teacher's verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)."""
+    """Loss on a teacher's verified text: supervised learning, or policy shaping (arXiv 2504.14945)."""
 
 
 class EvalConfig(Section):
@@ -239,7 +233,7 @@ class OffloadConfig(Section):
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"
@@ -324,6 +318,8 @@ class HubConfig(Section):
 
 QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
+OWN_FILE = "python-file"
+"""Name of a task that a Python file of the operator defines."""
 
 
 def task_tables(value: Any) -> Any:
@@ -339,6 +335,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.lower().endswith(".py"):
+        return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:
         return {"name": "jsonl", "path": text}
     return {"name": text}
@@ -350,6 +348,7 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
     model: ModelConfig = ModelConfig()
     tasks: Annotated[list[TaskConfig], BeforeValidator(task_tables), Field(min_length=1)] = [TaskConfig(name="sapo")]
+    prompt: PromptConfig = PromptConfig()
     game: GameConfig = GameConfig()
     generation: GenerationConfig = GenerationConfig()
     train: TrainConfig = TrainConfig()
@@ -367,6 +366,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if self.warmup.steps and self.model.name != "tiny":
             raise ValueError('warmup.steps only works with model.name = "tiny": set it to 0, or use another profile')
+        if self.warmup.steps and self.prompt.style not in ("auto", "tags"):
+            raise ValueError('warmup.steps only works with prompt.style = "tags", which the warm-up teaches')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":
@@ -375,10 +376,26 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        for name in self.game.only_sampling if self.game.kind == "study-group" else ():
+            raise ValueError(f'game.{name} only works with game.kind = "sampling"')
+        for name in self.game.only_training if self.offload.kind == "relay" else ():
+            raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
+        if self.game.curriculum and self.swarm.join:
+            raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
+        if self.game.format_reward and self.train.teacher_loss == "luffy":
+            why = 'train.teacher_loss = "luffy" compares only outcomes'
+            raise ValueError(f"game.format_reward would have no effect: {why}")
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
         return self
+
+    @property
+    def teacher_learning_rate(self) -> float:
+        """The learning rate of steps that learn only from a teacher. Adapters need about ten times the rate of full
+        weights."""
+        usual = 1e-5 if self.model.lora is None else 1e-4
+        return self.train.teacher_learning_rate or max(self.train.learning_rate, usual)
 
 
 def charter_id(config: Config) -> str:

@@ -45,6 +45,9 @@ class StartEvent(Event):
     parameters: int | None = Field(None, description="Number of weights in the model.")
     trainable: int | None = Field(None, description="Number of weights that are trained.")
     resumed_round: int | None = Field(None, description="Rounds finished before this start; null for a new node.")
+    checkpoint_round: int | None = Field(
+        None, description="Rounds in the checkpoint that is loaded; later ones are repeated from the journal."
+    )
 
 
 class PhaseEvent(Event):
@@ -67,6 +70,16 @@ class RoundEvent(Event):
         None,
         description="Tokens generated per second; null if an API generated them, possibly long before this round.",
     )
+    groups: int | None = Field(
+        None,
+        description="Groups of answers with completions from the node's own model, including those for further "
+        "questions (`game.refill`); null in a relay.",
+    )
+    different: int | None = Field(
+        None,
+        description="Those of `groups` that teach something: the rewards differ, or another source's completion is "
+        "better than the node's own. Null in a relay.",
+    )
 
 
 class RolloutsEvent(Event):
@@ -82,7 +95,10 @@ class RolloutsEvent(Event):
         None, description="Standard deviation of the outcome over all completions; null if there are no completions."
     )
     points: float | None = Field(
-        None, description="Mean sum of the reward terms; null in the game `sampling`, which has no terms."
+        None, description="Mean sum of the reward terms; null if the reward is the outcome alone."
+    )
+    terms: dict[str, float] | None = Field(
+        None, description="Mean of each reward term by name; null if the reward is the outcome alone."
     )
     completion_length: float | None = Field(
         None, description="Mean length in tokens; null in a relay, which has no tokenizer."
@@ -122,6 +138,17 @@ class StepEvent(Event):
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
     )
+    source_grad_norm: float | None = Field(
+        None,
+        description="Norm of the gradient from this source's completions alone, before clipping, measured on an evenly "
+        "spaced sample if more than 16 million weights are trained. Null without such completions and in steps "
+        "replayed from older versions that mixed several sources.",
+    )
+    nll: float | None = Field(
+        None,
+        description="Negative log-likelihood of a teacher's or peers' completions with nonzero weight under the node's "
+        "model, in nats per token; null for the node's own.",
+    )
     filtered: int | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -139,6 +166,30 @@ class EvalEvent(Event):
     accuracy: float = Field(description="Share of questions answered correctly, 0 to 1.")
     questions: int = Field(description="Number of questions asked.")
     split: str = Field("heldout", description="Where the questions come from: `heldout`, never trained on.")
+
+
+class CalibrationEvent(Event):
+    """A new node found out how to ask its model, or measured the style that is set. Happens once in a node's life."""
+
+    style: str = Field(description="The prompt style, in words.")
+    form: str = Field(description="What prompts ask for, as `prompt.style`.")
+    examples: int = Field(description="Examples that each prompt shows.")
+    system: bool = Field(description="Whether the instruction is a system turn.")
+    thinking: bool | None = Field(description="Thinking mode of the chat template; null if it is the default.")
+    tried: int = Field(description="Styles tried; 1 if `prompt.style` is set.")
+    questions: int = Field(description="Questions that the style answered with greedy decoding.")
+    samples: int = Field(description="Completions per question that measured sampling.")
+    right: float = Field(description="Share of questions answered correctly with greedy decoding.")
+    sampled: float = Field(description="Share of sampled completions that are correct.")
+    readable: float = Field(description="Share of sampled completions with a readable answer.")
+    ended: float = Field(description="Share of sampled completions that ended within the length limit.")
+    completion_length: float = Field(description="Mean length of a sampled completion, in tokens.")
+    tasks: dict[str, dict[str, float]] = Field(
+        description="By task: `questions`, `right`, `sampled`, and `differing`, the share of groups with both correct "
+        "and wrong completions. Only such groups teach."
+    )
+    completions: int = Field(description="Completions generated, for all styles.")
+    tokens: int = Field(description="Tokens generated, for all styles.")
 
 
 class CheckpointEvent(Event):

@@ -1,5 +1,7 @@
 """Names of models as people read them."""
 
+BUILT_IN = ("tiny", "smollm2")
+"""Names that are neither a directory nor an id on the hub."""
 _PATH_STARTS = ("/", "./", "../", "~")
 
 

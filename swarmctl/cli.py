@@ -29,11 +29,14 @@ from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
 from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.swarm import cli as swarm
+from swarmctl.tasks import cli as tasks
 from swarmctl.terminal import streams
 from swarmctl.terminal.help import GroupedCommands
+from swarmctl.terminal.prompter import Cancelled
 from swarmctl.terminal.safe_text import hide_keys
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
+from swarmctl.trained import cli as trained
 from swarmctl.version import VERSION
 
 app = typer.Typer(
@@ -71,9 +74,9 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes, models):
+for command in (run_command, doctor, nodes, models, trained):
     command.register(app)
-for module in (profiles, keys, rollouts, swarm, identity, completion):
+for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
 for name, group in {"profile": profiles.group, "key": keys.group}.items():  # aliases, hidden from help
     app.add_typer(group, name=name, hidden=True)
@@ -117,6 +120,9 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
             Writer(sys.stderr)("")
             Writer(sys.stderr)("Interrupted.")
         return result if isinstance(result, int) else Exit.DONE
+    except Cancelled as choice:
+        Writer(sys.stderr)(choice.message)
+        return exit_code(choice)
     except NodeError as error:
         print_error(error, as_json=as_json)
         return exit_code(error)
@@ -177,6 +183,8 @@ MEANT = {
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),
     **dict.fromkeys(("join", "swarm join"), "swarmctl run --join"),
     **dict.fromkeys(("tail", "log"), "swarmctl logs"),
+    **dict.fromkeys(("remove", "delete"), "swarmctl rm"),
+    **dict.fromkeys(("mv", "move"), "swarmctl rename"),
     "invite": "swarmctl swarm invite",
     "peers": "swarmctl swarm peers",
     "leave": "swarmctl swarm leave",

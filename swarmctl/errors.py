@@ -25,6 +25,7 @@ class Exit(IntEnum):
     LIMIT = 5
     """The node reached a limit in its settings, such as its spending cap."""
     INTERRUPTED = 130
+    """Ctrl-C, or the answer to a question was no."""
 
 
 _TO_CHANGE = (
@@ -45,6 +46,7 @@ _EXIT_OF_CODE = {
     "usage": Exit.USAGE,
     "key_refused": Exit.CHECK_FAILED,
     "limit": Exit.LIMIT,
+    "cancelled": Exit.INTERRUPTED,
 }
 
 

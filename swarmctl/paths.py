@@ -7,6 +7,7 @@ profiles                      ~/.config/swarmctl/profiles        /d/profiles
 metadata of saved keys        ~/.config/swarmctl/keys            /d/keys
 keys stored in files          ~/.config/swarmctl/secrets         /d/secrets
 nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
+answers of evaluations        ~/.local/share/swarmctl/evals      /d/evals
 ============================= ================================== ==============================
 """
 
@@ -43,6 +44,11 @@ def secrets_directory() -> Path:
 def nodes_directory() -> Path:
     """Return the directory that holds one directory per node."""
     return _base(".local/share/swarmctl") / "nodes"
+
+
+def evals_directory() -> Path:
+    """Return the directory that holds one directory per evaluated model and its questions."""
+    return _base(".local/share/swarmctl") / "evals"
 
 
 def shown(path: Path) -> str:

@@ -65,17 +65,33 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "tasks.*.path": (see.asked, {"tasks": [{"name": "jsonl"}]}, "HALVES", "THIRDS"),
     "tasks.*.check": (see.asked, {"tasks": [{"name": "jsonl", "path": "HALVES"}]}, "exact", "math"),
     "tasks.*.params": (see.asked, {}, {"min_word_len": 3, "max_word_len": 3}, {"min_word_len": 9}),
+    "prompt.style": (see.prompted, {}, "tags", "plain"),
+    "prompt.examples": (see.prompted, {}, 0, 2),
+    "prompt.system": (see.prompted, {}, True, False),
     "game.kind": (see.prompted, {}, "sampling", "study-group"),
     "game.role": (see.prompted, {"game": {"kind": "study-group"}}, "none", "pirate"),
     "game.rounds": (see.part("rounds"), SHORT, 1, 2),
     "game.groups": (see.part("counts"), SHORT, 1, 2),
     "game.group_size": (see.part("counts"), SHORT, 2, 4),
+    "game.refill": (
+        "tests/hivemind_exp/trainer/test_refill.py::test_further_questions_are_asked_counted_and_learned_from"
+    ),
+    "game.rest": (
+        "tests/hivemind_exp/trainer/test_pacing.py::test_questions_always_or_never_solved_rest_and_wake_up_again"
+    ),
+    "game.curriculum": "tests/hivemind_exp/trainer/test_pacing.py::test_a_killed_node_asks_the_same_questions_again",
+    "game.format_reward": (
+        "tests/hivemind_exp/trainer/test_format_reward.py::test_the_node_trains_on_it_until_the_format_is_followed"
+    ),
     "game.partial_credit": "tests/hivemind_exp/tasks/test_mixture.py::test_partial_credit_is_given_if_enabled",
     "generation.max_prompt_tokens": (see.part("error"), SHORT, 2, 64),
     "generation.max_completion_tokens": (see.part("tokens"), SHORT, 2, 4),
     "generation.temperature": (see.stepped, STEP, 1.0, 0.5),
     "generation.batch": (see.part("batches"), SHORT, 2, 8),
     "train.learning_rate": (see.stepped, STEP, 1e-2, 1e-3),
+    "train.teacher_learning_rate": (
+        "tests/hivemind_exp/trainer/test_grpo_step.py::test_a_step_of_a_teachers_rows_alone_has_its_own_learning_rate"
+    ),
     "train.warmup_steps": (see.stepped, STEP, 0, 4),
     "train.weight_decay": (see.stepped, STEP, 0.0, 0.5),
     "train.max_grad_norm": (see.stepped, STEP, 1.0, 1e-7),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 import pytest
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import resolve
 from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
 from tests.support.fake_api.transformers_server import TransformersServer
+from tests.support.nodes import Events, make_config
 
 EXAMPLES = ROOT / "examples"
 SHORTER = {"GAME__ROUNDS": "2", "WARMUP__STEPS": "40", "EVAL__QUESTIONS": "8", "EVAL__EVERY": "0"}
@@ -39,7 +44,12 @@ def run(*arguments: str) -> dict[str, Any]:
 
 
 def test_every_example_has_a_profile_and_a_readme_and_is_run_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.iterdir()) == ["offload-to-your-server", "three-nodes", "train-alone"]
+    assert sorted(path.name for path in EXAMPLES.iterdir()) == [
+        "offload-to-your-server",
+        "own-task",
+        "three-nodes",
+        "train-alone",
+    ]
     for example in EXAMPLES.iterdir():
         assert (example / "profile.toml").is_file()
         assert f"examples/{example.name}/profile.toml" in (example / "README.md").read_text(encoding="utf-8")
@@ -49,6 +59,29 @@ def test_every_example_has_a_profile_and_a_readme_and_is_run_here() -> None:
 def test_train_alone(home: Path) -> None:
     result = run("--profile", str(EXAMPLES / "train-alone/profile.toml"), "--node", "alone")
     assert (result["rounds"], result["rollouts"]) == (2, {"policy": 2 * 64})
+
+
+@pytest.mark.slow
+def test_own_task(home: Path) -> None:
+    profile = profiles.read(EXAMPLES / "own-task/profile.toml")
+    config = resolve(profile, [], {}).config
+    longer = {"max_prompt_tokens": 512, "max_completion_tokens": 8, "batch": 8}
+    small = make_config(game={"rounds": 1, "groups": 2, "group_size": 2}, eval={"questions": 2}, generation=longer)
+    config = small.model_copy(update={"tasks": config.tasks})
+    (home / "node").mkdir()
+    events = Events()
+    assert GRPORunner(config, NodeFiles(home / "node"), events).run().round == 1
+    (rollouts,) = events.of("rollouts")
+    assert rollouts["count"] == 4
+
+
+def test_the_own_task_s_reward() -> None:
+    task = runpy.run_path(str(EXAMPLES / "own-task/sentences.py"))
+    question = next(task["questions"](7))
+    assert question == next(task["questions"](7))
+    good = " ".join([question["word"], *["and"] * (question["length"] - 1)])
+    assert task["score"](good, question) == {"correct": 1.0, "word": 0.1, "length": 0.2}
+    assert task["score"](f"{good} more", question)["correct"] == 0.0
 
 
 @pytest.mark.slow

@@ -141,6 +141,9 @@ def build(spec):
     )
     line = '\n    "doubling": "hivemind_exp.tasks.families.doubling",'
     code.put("hivemind_exp/tasks/registry.py", "FAMILIES: dict[str, str] = {", line)
+    described = '\n    "doubling": "Double a number",'
+    code.put("hivemind_exp/tasks/descriptions.py", "DESCRIPTIONS: Mapping[str, str] = {", described)
+    assert '"description": "Double a number"' in code.python("-m", "swarmctl", "tasks", "list", "--json")
     program = """
 from contextlib import closing
 from hivemind_exp.config import TaskConfig

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.journal.records import Evaluation, SourceContribution
+from hivemind_exp.models import smollm2
 from hivemind_exp.rollouts.types import Kind
 
 _KINDS = {
@@ -17,11 +18,12 @@ _KINDS = {
     Kind.RELAY: "any engine",
 }
 _DATA_SETS = {"gsm8k": "openai/gsm8k"}
+_OWN = {"jsonl": "custom questions", OWN_FILE: "custom questions and rewards"}
 
 
 def base_name(config: Config) -> str:
     """Return the public name of the model that was trained. For a directory, this is only the last part of its path."""
-    name = config.model.name
+    name = smollm2.HUB_ID if config.model.name == smollm2.NAME else config.model.name
     path = Path(name).expanduser()
     return path.resolve().name if name.startswith((".", "~", "/")) or path.is_dir() else name
 
@@ -51,7 +53,8 @@ def model_card(
 
 def _metadata(config: Config) -> ModelCardData:
     adapter = config.model.lora is not None
-    base = config.model.name if base_name(config) == config.model.name and "/" in config.model.name else None
+    name = base_name(config)
+    base = name if "/" in name and name in (config.model.name, smollm2.HUB_ID) else None
     return ModelCardData(
         base_model=base,
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
@@ -73,7 +76,7 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
-    tasks = ", ".join(f"`{'custom questions' if task.name == 'jsonl' else task.name}`" for task in config.tasks)
+    tasks = ", ".join(f"`{_OWN.get(task.name, task.name)}`" for task in config.tasks)
     rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."

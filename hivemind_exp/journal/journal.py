@@ -15,7 +15,15 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
 from hivemind_exp.journal import pruning
-from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, contributions
+from hivemind_exp.journal.records import (
+    FOREIGN,
+    Evaluation,
+    Manifest,
+    SourceContribution,
+    StageRun,
+    Visit,
+    contributions,
+)
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
@@ -46,6 +54,11 @@ CREATE INDEX IF NOT EXISTS turns_by_round ON turns (round, stage);
 CREATE TABLE IF NOT EXISTS lessons (
     step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
     PRIMARY KEY (step, kind, source)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS visits (
+    step INTEGER, number INTEGER, round INTEGER, task TEXT, position INTEGER, level INTEGER,
+    completions INTEGER, correct INTEGER, strict INTEGER,
+    PRIMARY KEY (step, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
 """
@@ -210,10 +223,16 @@ class Journal:
         query = "SELECT MAX(round) FROM completions WHERE swarm=? AND outcome IS NOT NULL"
         return self._count(query, self._swarm)
 
-    def commit(self, manifest: Manifest, stage_run: StageRun | None = None, finished: int | None = None) -> None:
+    def commit(
+        self,
+        manifest: Manifest,
+        stage_run: StageRun | None = None,
+        finished: int | None = None,
+        visits: Sequence[Visit] = (),
+    ) -> None:
         """Record a step before it is taken.
 
-        Its stage run and its sources' contributions are kept even after the manifest is deleted.
+        Its stage run, its visits and its sources' contributions are kept even after the manifest is deleted.
 
         ``stage_run``: the step's stage run; unset: the stage ``answer`` of its round. ``finished``: rounds finished
         before; unset: the number of its round.
@@ -225,7 +244,24 @@ class Journal:
             ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
             ("INSERT INTO turns VALUES (?,?,?,?,?)", [(manifest.step, about.round, about.stage, about.chunk, before)]),
             ("INSERT INTO lessons VALUES (?,?,?,?,?)", taught),
+            (
+                "INSERT INTO visits VALUES (?,?,?,?,?,?,?,?,?)",
+                [(manifest.step, n, *dataclasses.astuple(visit)) for n, visit in enumerate(visits)],
+            ),
         )
+
+    def visits(self, task: str, first: int, before: int) -> list[Visit]:
+        """Return a task's visits in the rounds from ``first`` to ``before`` (not included), in order."""
+        query = (
+            "SELECT round, task, position, level, completions, correct, strict FROM visits "
+            "WHERE task=? AND round>=? AND round<? ORDER BY step, number"
+        )
+        return [Visit(*row) for row in self._db.execute(query, (task, first, before))]
+
+    def formats(self) -> list[tuple[int, int]]:
+        """Return each step's visited completions, and how many of them are in exactly the requested format."""
+        query = "SELECT SUM(completions), SUM(strict) FROM visits GROUP BY step ORDER BY step"
+        return self._db.execute(query).fetchall()
 
     def stage_run(self, step: int) -> tuple[StageRun, int] | None:
         """Return a step's stage run and the number of rounds that the node had finished before it.
@@ -234,6 +270,13 @@ class Journal:
         """
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
         return None if found is None else (StageRun(*found[:3]), found[3])
+
+    def finished_rounds(self, last_stage: str) -> int | None:
+        """Return how many rounds have a step of their last stage; None before the first step."""
+        found = self._db.execute("SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1").fetchone()
+        if found is None:  # a node from before turns were recorded
+            return self._count("SELECT MAX(round) FROM manifests") or None
+        return int(found[0]) + int(found[1] == last_stage)
 
     def chunks(self, round_: int, stage: str) -> int:
         """Return how many chunks of a stage have a step."""
@@ -265,6 +308,11 @@ class Journal:
             except (ValueError, TypeError) as error:
                 raise self._damaged(f"step {step}: {error}") from error
 
+    def is_empty(self) -> bool:
+        """Return whether nothing has happened yet: no prompt, completion, step or evaluation."""
+        tables = ("prompts", "completions", "manifests", "turns", "evaluations")
+        return not any(self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
+
     def steps(self) -> int:
         """Return the number of steps up to the last one recorded, whether or not its manifest still exists."""
         return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))
@@ -274,8 +322,9 @@ class Journal:
 
         ``round_``: rounds finished before ``step``. Completions from other sources stay, because they were paid for.
         """
+        by_step = ("manifests", "turns", "lessons", "visits")
         self._write_all(
-            *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in ("manifests", "turns", "lessons")),
+            *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in by_step),
             ("DELETE FROM evaluations WHERE round>?", [(round_,)]),
             ("DELETE FROM completions WHERE version>? AND source='local'", [(step,)]),
             ("UPDATE completions SET version=? WHERE version>?", [(step, step)]),

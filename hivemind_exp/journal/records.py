@@ -49,24 +49,47 @@ class Manifest:
     rows: tuple[TrainingRow, ...]
     """In processing order."""
     floor: float | None = None
-    """A peer's row is filtered out if its mean log-probability per token under this node's weights is below this value.
-    None: no row is."""
+    """A peer's row is filtered out if its mean log-probability per token outside the answer, under this node's weights,
+    is below this value. None: no row is."""
+    tokens: tuple[int, int] | None = None
+    """Completion tokens of the node's own completions and of external ones, including completions that no row was made
+    of. None in formats 1 and 2, whose steps are replayed as they were taken: each source's loss is divided by the
+    tokens of its rows, and the filter counts the answer, too."""
 
     def pack(self) -> bytes:
         names = [field.name for field in dataclasses.fields(TrainingRow)]
         rows = [[getattr(row, name) for name in names] for row in self.rows]
-        packed: bytes = msgpack.packb([2, self.step, self.round, self.seed, self.micro_batch, self.floor, rows])
+        numbers = [self.step, self.round, self.seed, self.micro_batch, self.floor, self.tokens]
+        packed: bytes = msgpack.packb([3, *numbers, rows])
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Manifest:
         """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
         version, *fields = msgpack.unpackb(data, use_list=False)
-        if version not in (1, 2):
-            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 and 2")
-        *numbers, rows = fields
-        step, round_, seed, micro_batch, floor = numbers if version == 2 else [*numbers, None]
-        return cls(step, round_, seed, micro_batch, tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in rows), floor)
+        if version not in (1, 2, 3):
+            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 to 3")
+        *numbers, packed = fields
+        step, round_, seed, micro_batch, floor, tokens = [*numbers, None, None][:6]
+        rows = tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in packed)
+        return cls(step, round_, seed, micro_batch, rows, floor, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """How the node's own completions did on one question of a step's answer stage."""
+
+    round: int
+    task: str
+    position: int | None
+    """The question's position in a fixed set."""
+    level: int | None
+    """The question's level of difficulty, if ``game.curriculum`` was on."""
+    completions: int
+    """The node's own completions that were verified."""
+    correct: int
+    strict: int
+    """Those in exactly the format that the prompt asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The interface of every loss: weights for the rows of a group, and a loss for their tokens.
 
 Losses are pure tensor functions of their arguments and of ``TrainConfig``. A step adds them up as
-L_own / tokens_own + λ · L_external / tokens_external, so that long external text cannot drown out the node's own rows.
+(L_own + λ · L_external) / tokens, where tokens counts everything that was asked for or drawn (see ``token_scales`` in
+``hivemind_exp.trainer.grpo_step``).
 
 Shapes: B rows, T completion tokens (padded on the right), G rows of one group.
 """
@@ -30,6 +31,8 @@ class GroupRows:
     """(G,) bool: whether the format is exactly as requested."""
     lags: tuple[int | None, ...]
     """G lags. None: unknown."""
+    texts: tuple[str, ...]
+    """G completions."""
     own_outcomes: Tensor
     """(G_own,) float: the same for all rows of this group from the node's own weights. May be empty."""
     pass_rate: float = 0.0
@@ -56,7 +59,7 @@ class TokenLoss:
     """A loss per token."""
 
     loss: Tensor
-    """(B, T): to be summed over the mask and divided by the step's number of own or external tokens."""
+    """(B, T): to be summed over the mask and divided by the step's tokens."""
     clipped: Tensor | None = None
     """(B, T) bool: whether the token's importance weight was cut. None for losses without importance weights."""
 
@@ -75,6 +78,10 @@ class Loss:
     """The rows' outcomes also enter the baseline of the node's own rows, which are then compared by outcome alone."""
     needs_logps: bool = False
     """Peers must share token ids and log-probabilities."""
+    equal_tokens: bool = False
+    """External tokens weigh as much as own ones, even if there are more of them."""
+    needs_spread: bool = False
+    """A group whose rewards are all equal teaches nothing."""
     likelihood_filter: bool = False
     """Rows that the node's own weights are unlikely to generate are filtered out (see ``Manifest.floor``)."""
 

@@ -26,4 +26,4 @@ def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
     return TokenLoss(loss, clipped=(weight > TRUNCATION) | ~kept)
 
 
-LOSS = Loss(weigh, score_tokens, needs_logps=True, likelihood_filter=True)
+LOSS = Loss(weigh, score_tokens, needs_logps=True, equal_tokens=True, needs_spread=True, likelihood_filter=True)

@@ -1,6 +1,7 @@
 """``luffy``: learn from a teacher's text by policy shaping, with own and external rows as one group.
 
-arXiv 2504.14945, as published.
+arXiv 2504.14945, as published: the advantage and the loss of section 3.1, whose denominator Z counts the tokens of own
+and external rows together, and the shaping of section 3.2. The authors' code drops the standard deviation in its runs.
 """
 
 import torch
@@ -25,4 +26,4 @@ def score_tokens(rows: TokenRows, _train: TrainConfig) -> TokenLoss:
     return TokenLoss(-shaped * rows.advantages.unsqueeze(1))
 
 
-LOSS = Loss(weigh, score_tokens, joins_baseline=True)
+LOSS = Loss(weigh, score_tokens, joins_baseline=True, equal_tokens=True)

@@ -1,19 +1,24 @@
-"""``positive``: learn from a peer's whole groups, as text, but only from rows better than their group's mean.
+"""``positive``: learn from the correct rows of a peer's whole groups, as text, where this node fails.
 
-The baseline is recomputed here. With a plain loss, the negative rows would dominate: a confident peer's groups mostly
-have no variance and drop out. Swarms of unequal nodes then collapse.
+With a plain loss, the negative rows would dominate: a confident peer's groups mostly have no variance and drop out.
+Swarms of unequal nodes then collapse. Here a group in which all rows are correct teaches most.
 """
 
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standardise
+from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
+from hivemind_exp.tasks.base import FULL_CREDIT
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return the advantages within the peer's group. Drops rows that are not above its mean."""
-    advantages = standardise(rows.outcomes, rows.outcomes)
-    return drop(advantages, advantages <= 0)
+    """Return r - p̂. Drops rows that are neither correct nor above their group's mean, and weights of at most 0.
+
+    This node has not answered the question, so its pass rate p̂ for the task stands in for the mean of its own rows.
+    """
+    better = (rows.outcomes >= FULL_CREDIT) | (rows.outcomes > rows.outcomes.mean())
+    weights = rows.outcomes - rows.pass_rate
+    return drop(weights, ~better | (weights <= 0))
 
 
 LOSS = Loss(weigh, likelihood, likelihood_filter=True)

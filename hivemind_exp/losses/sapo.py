@@ -1,4 +1,8 @@
-"""``sapo``: learn from a peer's whole groups, both signs of advantage (swarm sampling, arXiv 2509.08721)."""
+"""``sapo``: learn from a peer's whole groups, both signs of advantage.
+
+Swarm sampling, arXiv 2509.08721: external groups without any advantage are dropped, and the others are trained on like
+the node's own, in one batch.
+"""
 
 from torch import Tensor
 
@@ -12,4 +16,4 @@ def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
     return drop(advantages, advantages == 0)
 
 
-LOSS = Loss(weigh, likelihood, likelihood_filter=True)
+LOSS = Loss(weigh, likelihood, equal_tokens=True, needs_spread=True, likelihood_filter=True)

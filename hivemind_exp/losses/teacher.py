@@ -1,4 +1,4 @@
-"""``gated``: verified distillation of another model behind an API. Uses only correct text in the strict format."""
+"""``gated``: supervised learning on the verified text of another model. Uses only correct text in the strict format."""
 
 import torch
 from torch import Tensor
@@ -7,22 +7,29 @@ from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
 from hivemind_exp.tasks.base import FULL_CREDIT
 
-LEAST_WEIGHT = 0.1
-"""Weight of verified text for questions that the node always answers correctly itself."""
+MOST_ANSWERS = 2
+"""Maximum number of different correct completions that are learned from per question and source. More of them teach
+this question by heart."""
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
     """Return the weights of a teacher's rows. NaN unless the outcome is full and the format strict.
 
     With own rows in the group, the weight is max(0, r - mean of the own rows). It is not divided by their standard
-    deviation, because a group with only wrong answers has none. Without own rows, the weight is clip(1 - p̂, 0.1, 1): a
-    mean over the teacher's own group would teach less, the better the teacher.
+    deviation, because a group with only wrong answers has none. Without own rows, the weight is 1: a mean over the
+    teacher's own group would teach less, the better the teacher, and AdamW divides a weight that all rows share away.
     """
     refused = (rows.outcomes < FULL_CREDIT) | ~rows.strict
+    known: set[str] = set()
+    for place, text in enumerate(rows.texts):
+        if refused[place]:
+            continue
+        if text.strip() in known or len(known) == MOST_ANSWERS:
+            refused[place] = True
+        known.add(text.strip())
+    weights = torch.ones_like(rows.outcomes)
     if rows.own_outcomes.numel():
         weights = (rows.outcomes - rows.own_outcomes.mean()).clamp(min=0.0)
-    else:
-        weights = torch.full_like(rows.outcomes, min(max(1.0 - rows.pass_rate, LEAST_WEIGHT), 1.0))
     return drop(weights, refused)
 
 

@@ -77,7 +77,7 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
         what = "tokenizer" if template is None else "chat template"
         raise ModelError(f"the {what} of {name} cannot be used: {reason}", next=OTHER_MODEL)
     if thinking is not None:
-        _set_thinking(tokenizer, name, thinking)
+        set_thinking(tokenizer, name, thinking)
     back = decode_completion(tokenizer, encode_completion(tokenizer, _COMPLETION, True))
     if back.split() != _COMPLETION.split():
         raise ModelError(
@@ -86,19 +86,27 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
         )
 
 
-def _set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool) -> None:
+def set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool) -> None:
+    """Turn thinking on or off in the chat template. Raises ``ModelError`` if it has no switch for this."""
+    template = thinking_template(tokenizer, thinking)
+    if template is None:
+        raise ModelError(
+            f"model.thinking is set, but the chat template of {name} has no switch for it; remove the setting",
+            next="swarmctl profiles show --origin",
+        )
+    tokenizer.chat_template = template
+
+
+def thinking_template(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> str | None:
+    """Return the chat template with thinking on or off; None if it has no switch for this."""
     for switch in _SWITCHES if tokenizer.chat_template else ():
         on, off = (
             tokenizer.apply_chat_template(list(_CHAT), tokenize=False, add_generation_prompt=True, **{switch: value})
             for value in (True, False)
         )
         if on != off:
-            tokenizer.chat_template = f"{{%- set {switch} = {str(thinking).lower()} -%}}{tokenizer.chat_template}"
-            return
-    raise ModelError(
-        f"model.thinking is set, but the chat template of {name} has no switch for it; remove the setting",
-        next="swarmctl profiles show --origin",
-    )
+            return f"{{%- set {switch} = {str(thinking).lower()} -%}}{tokenizer.chat_template}"
+    return None
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:

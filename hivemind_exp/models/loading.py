@@ -1,10 +1,9 @@
 """Load a model and its tokenizer, with a clear error for each way this can fail."""
 
 import os
-import shlex
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +21,7 @@ from hivemind_exp.config import Config, LoraConfig, ModelConfig
 from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
+from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape
 from hivemind_exp.models.soundness import (
@@ -33,21 +33,15 @@ from hivemind_exp.models.soundness import (
     check_vocabulary,
 )
 from hivemind_exp.models.tiny import build_model, build_tokenizer
+from hivemind_exp.models.whereabouts import (
+    TINY,
+    Whereabouts,
+    cached_config,
+    local_directory,
+    no_such_model,
+    whereabouts,
+)
 from hivemind_exp.seeds import derive_seed
-
-TINY = "tiny"
-Place = Literal["built locally", "local directory", "cached", "will be downloaded"]
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where a model is stored, found without loading it."""
-
-    place: Place
-    parameters: int | None = None
-    """None if even its configuration is not on this machine."""
-    shape: Shape | None = None
-    """None also for model families whose memory cannot be derived from their configuration."""
 
 
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
@@ -96,6 +90,20 @@ def load_model(
     return model
 
 
+def load_trained(
+    config: ModelConfig, directory: str, tokenizer: PreTrainedTokenizerBase, *, dtype: str
+) -> PreTrainedModel:
+    """Return the model from a checkpoint with all its weights. Raises ``ModelError``."""
+    return load_model(config.model_copy(update={"name": directory}), tokenizer, dtype=dtype, seed=0)
+
+
+def with_adapter(base: PreTrainedModel, directory: str, *, trainable: bool) -> Any:
+    """Return ``base`` with the adapters from a checkpoint."""
+    import peft
+
+    return peft.PeftModel.from_pretrained(base, directory, is_trainable=trainable)
+
+
 def _plain(defaults: GenerationConfig) -> GenerationConfig:
     """Return generation defaults that do nothing but end a completion. They are saved with checkpoints.
 
@@ -132,11 +140,10 @@ def rehearse(config: Config) -> None:
 
     Raises ``ModelError`` and ``ConfigurationError``.
     """
-    name, local = config.model.name, None if config.model.name == TINY else _local_directory(config.model)
-    cached = None if name == TINY or local is not None else _cached(config.model)
-    if local is None and cached is None:
+    name, directory = config.model.name, whereabouts(config.model).directory
+    if directory is None:
         return
-    place = str(local or Path(str(cached)).parent)
+    place = str(directory)
     tokenizer = _tokenizer(config.model, place)
     model = _model(config.model, place, device_map="meta", dtype=torch.float32)
     check_vocabulary(model, tokenizer, name)
@@ -175,58 +182,21 @@ def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
 
 
 def locate(config: ModelConfig) -> Whereabouts:
-    """Find a model on this machine, without the network. Raises ``ModelError`` for a directory without a model."""
-    if config.name == TINY:
-        return _measured("built locally", build_model(build_tokenizer(), 0))
-    local = _local_directory(config)
-    if local is None and _cached(config) is None:
-        return Whereabouts("will be downloaded")
-    source = str(local) if local is not None else config.name
+    """Find a model on this machine and measure it. Raises ``ModelError`` for a directory without a model."""
+    found = whereabouts(config)
+    if found.directory is None:
+        return found
     try:
         shape = AutoConfig.from_pretrained(
-            source, revision=config.revision, local_files_only=True, trust_remote_code=False
+            str(found.directory), revision=config.revision, local_files_only=True, trust_remote_code=False
         )
         check_kind(shape, config.name)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(config, error, "is not a causal language model") from error
-    return _measured("local directory" if local is not None else "cached", model)
-
-
-def _measured(place: Place, model: PreTrainedModel) -> Whereabouts:
     parameters = model.num_parameters()
-    return Whereabouts(place, parameters, Shape.read(model.config.to_dict(), parameters))
-
-
-def _cached(config: ModelConfig) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
-    except HFValidationError as error:
-        raise _no_such_model(config) from error
-    return found if isinstance(found, str) else None
-
-
-def _local_directory(config: ModelConfig) -> Path | None:
-    """Return the directory that the name refers to; None for a hub id. Raises ``ModelError`` if it has no model."""
-    path = Path(config.name).expanduser()
-    means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ModelError(f"no model in {path}: config.json is missing", next=_listing(path))
-        return path
-    if means_path:
-        raise ModelError(f"cannot load a model from {path}: no such directory", next=_listing(path))
-    return None
-
-
-def _listing(path: Path) -> str:
-    """Return the command that lists a path's directory, or its nearest parent that exists."""
-    near = next(place for place in (path, *path.parents) if place.is_dir())
-    return f"ls {shlex.quote(str(near))}"
+    return replace(found, parameters=parameters, shape=Shape.read(model.config.to_dict(), parameters))
 
 
 def _fetch_config(config: ModelConfig, token: str | None) -> str:
@@ -236,11 +206,16 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     the hub does not answer, this is the directory of the cached snapshot: given the id, libraries would retry the hub
     for half a minute per file.
     """
-    local = _local_directory(config)
+    local = local_directory(config)
     if local is not None:
         return str(local)
+    if config.name == smollm2.NAME:
+        cached = cached_config(config)
+        if cached is None:
+            raise ModelError(f"{smollm2.TITLE} is not on this machine", next="swarmctl run --profile smol")
+        return str(Path(cached).parent)
     if not hub_answers():
-        cached = _cached(config)
+        cached = cached_config(config)
         if cached is None:
             raise _unreachable(config)
         return str(Path(cached).parent)
@@ -255,7 +230,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {config.revision}") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise _no_such_model(config) from error
+        raise no_such_model(config) from error
     except errors.LocalEntryNotFoundError as error:
         raise _unreachable(config) from error
     except errors.EntryNotFoundError as error:
@@ -263,14 +238,6 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
     except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         raise _unreachable(config) from error
     return name
-
-
-def _no_such_model(config: ModelConfig) -> ModelError:
-    return ModelError(
-        f"unknown model {config.name!r}: no such directory, and no such id on the hub "
-        "(a private model needs your token: swarmctl keys set huggingface)",
-        next="swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct",
-    )
 
 
 def _unreachable(config: ModelConfig) -> ModelError:

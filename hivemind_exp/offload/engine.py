@@ -199,6 +199,8 @@ class Engine:
                     elif fault.detail.startswith("HTTP 404") and "/v1" not in service.endpoint.base_url:
                         fault.detail += "; perhaps base_url must end with /v1"
                     await self._after(service, fault, tries)
+                if service.trouble is None and not fault.sent and tries == PROBE_TRIES - 1:
+                    self._router.begin_outage(service, fault)
                 if service.trouble is not None:
                     return
                 continue

@@ -203,6 +203,10 @@ class Router:
         elif fault.trouble in PERMANENT or service.faults >= FAULTS_IN_A_ROW or service.probing:
             self._rest(service, fault)
 
+    def begin_outage(self, service: ProviderService, fault: RequestFailed) -> None:
+        """Pause a service that the test request did not reach, so that this is reported before the first round."""
+        self._rest(service, fault)
+
     def _slow_down(self, service: ProviderService, fault: RequestFailed) -> None:
         now = asyncio.get_running_loop().time()
         if service.slowed == 0:

@@ -234,7 +234,7 @@ def describe_loss(config: Config) -> str:
         return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
-    what = "teacher: verified distillation (only correct answers in strict format)"
+    what = "supervised learning on correct answers in strict format, at most 2 different ones per question"
     if offload.share == 1 and offload.when == "always":
-        return f"{what}, weight clip(1 - pass rate, 0.1, 1)"
-    return f"{what}, weight max(0, 1 - mean of own rewards)"
+        return f"teacher: {what}, learning rate {config.teacher_learning_rate:g}"
+    return f"teacher: {what}, weight max(0, 1 - mean of own rewards)"

@@ -54,6 +54,22 @@ class MeasuredUsage:
     """Tokens per completion, including hidden reasoning."""
 
 
+def tokens_so_far(files: NodeFiles) -> tuple[int, int] | None:
+    """Return the prompt and completion tokens of a node's settled requests; None if there are none. Changes nothing.
+
+    Raises ``NodeError`` if the ledger is damaged.
+    """
+    if not files.ledger.exists():
+        return None
+    try:
+        with closing(_open(files.ledger)) as db:
+            query = "SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens) FROM requests WHERE state='settled'"
+            prompt, completion = db.execute(query).fetchone() if has_requests(db) else (0, 0)
+    except sqlite3.Error as error:
+        raise explain(error, files.ledger) from error
+    return (int(prompt), int(completion)) if completion else None
+
+
 def measured_usage(ledger: Path, endpoint: Endpoint, stages: Collection[str]) -> MeasuredUsage | None:
     """Return what a node's settled requests to an endpoint used; None if there are none. Changes nothing.
 

@@ -9,13 +9,15 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.api.chat import ChatAnswer, Choice
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, most_tokens
 from hivemind_exp.rollouts.types import Message
-from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION, answer_in
+from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
+from hivemind_exp.tasks.verifiers.reader import is_marked, read
 
 TEST_MESSAGES: tuple[Message, ...] = (
     {"role": "system", "content": INSTRUCTION},
     {"role": "user", "content": "What is 2 + 3?"},
 )
 """A question like those in a round, so that the test request shows the same problems."""
+TEST_ANSWER = "5"
 _SHOWN = 80
 
 
@@ -69,9 +71,9 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
 
 
 def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Shortcoming | None:
-    """Return what is wrong with the text of the test request's answer: it is cut, or has no tags. None if nothing."""
+    """Return what is wrong with the text of the test request's answer: it is cut, or has no answer. None if nothing."""
     example = quoted_start(choice.text)
-    if answer_in(choice.text) is not None:
+    if is_marked(choice.text) or (not choice.truncated and read(choice.text, TEST_ANSWER) is not None):
         return None
     if choice.truncated:
         return Shortcoming(
@@ -81,7 +83,7 @@ def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Sho
             f"swarmctl run --set offload.max_tokens={2 * sampling.max_tokens}",
         )
     return Shortcoming(
-        "it has no <answer> tags, although the prompt asks for them",
+        "it has no readable answer",
         example,
         "Such answers count as wrong. Choose another model (offload.model)",
         f"swarmctl models {name}",

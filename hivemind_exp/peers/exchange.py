@@ -43,9 +43,9 @@ from hivemind_exp.tasks.base import Question, Score
 
 QUANTILE = 0.02
 """Quantile of the likelihood of the node's own samples, from which the floor is derived."""
-SLACK = 0.01
+SLACK = 0.05
 """Margin between that quantile and the floor, in nats per token: the same text scores slightly differently in another
-batch."""
+batch, and its end is less certain after an answer that is new to this node."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
 REMEMBERED = 256
@@ -95,7 +95,7 @@ class PeerExchange:
     emit: Emit
 
     def __post_init__(self) -> None:
-        self._filter = LikelihoodFilter(self.log_probabilities)
+        self._filter = LikelihoodFilter(self.log_probabilities, self.source.texts.answer)
         self._shared: Sequence[Group] = ()
         """The groups shared last. Their own samples calibrate the filter."""
 
@@ -192,18 +192,26 @@ def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> 
 
 
 class LikelihoodFilter:
-    """Tracks how likely the node's own samples are, and derives the floor for peers' text."""
+    """Tracks how likely the node's own samples are outside their answers, and derives the floor for peers' text.
 
-    def __init__(self, log_probabilities: LogProbabilities) -> None:
-        self._log_probabilities = log_probabilities
+    A verified answer needs no filter, and counting it would refuse what this node does not know yet.
+    """
+
+    def __init__(self, log_probabilities: LogProbabilities, answer: Callable[[Sequence[int], str], range]) -> None:
+        """``answer``: returns which tokens of a completion contain its answer, from its token ids and text."""
+        self._log_probabilities, self._answer = log_probabilities, answer
         self._means: deque[float] = deque(maxlen=REMEMBERED)
 
     def measure(self, groups: Sequence[Group]) -> float | None:
         """Measure a step's own samples and return the floor, or None while no own sample has been measured."""
         own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
         picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
-        for logps in self._log_probabilities([row_of(group, place) for group, place in picked]):
-            self._means.append(sum(logps) / len(logps))
+        rows = [row_of(group, place) for group, place in picked]
+        for row, logps in zip(rows, self._log_probabilities(rows), strict=True):
+            answer = self._answer(row.completion_ids, row.text)
+            outside = [value for place, value in enumerate(logps) if place not in answer]
+            if outside:
+                self._means.append(sum(outside) / len(outside))
         found = quantile(self._means, QUANTILE)
         return None if found is None else found - SLACK
 

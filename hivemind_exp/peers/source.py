@@ -21,7 +21,7 @@ from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.pool import TOO_SLOW
 
 TRIES = 6
-"""Groups tried per group wanted. In many groups all answers are correct or all are wrong, so they teach nothing."""
+"""Groups tried per group wanted. In many groups all answers are wrong, so they teach nothing."""
 MAKING_S = 5.0
 """Seconds that a draw may spend on generating questions. The remaining groups wait for another draw."""
 FURTHEST = 64
@@ -64,7 +64,7 @@ class PeerSource:
         self.book.save()
 
     def draw(self, *, seed: int) -> list[Group]:
-        """Return up to J verified groups whose rewards differ and that were not drawn before.
+        """Return up to J verified groups that teach something and were not drawn before.
 
         Peers are drawn by reputation. Among peers of equal weight, and among one peer's groups, the draw is even.
         """
@@ -149,7 +149,7 @@ class PeerSource:
         for (offer, group), scores in zip(found, self._scores([group for _, group in found]), strict=True):
             with self._counting(offer.peer):
                 self._compare(offer, scores)
-                self.vetting.check_reward_spread(offer, scores)
+                self.vetting.check_rewards(offer, group, scores)
                 kept.append((offer, Group(group.prompt, group.rollouts, scores=scores)))
         return kept
 

@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.peers.bundle import Offer
 from hivemind_exp.rollouts.types import (
     Group,
     Kind,
     Prompt,
     Rollout,
+    answer_tokens,
     control_ids,
     decode_completion,
     encode_completion,
     literal,
 )
 from hivemind_exp.tasks.base import Question, Score, Tasks
+from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, reference_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,6 +122,9 @@ CHARACTERS_A_TOKEN = 16
 """Text with more characters than this per allowed token is rejected before it is tokenized."""
 TIE = 1e-6
 """Difference between the highest and lowest reward below which all count as equal, so the group has no advantage."""
+MOST_IN_ANSWER = 16
+"""Characters that an answer may have beyond twice the length of the reference. Some verifiers find the right answer in
+a longer text, and the likelihood filter does not look inside answers."""
 MOST_USED = 20_000
 """Maximum number of groups remembered as used, the latest ones."""
 
@@ -154,6 +160,8 @@ class PeerRules:
     """Anyone may join the swarm."""
     with_logps: bool = False
     """Groups are shared with token ids and log-probabilities. Groups without them are rejected."""
+    needs_spread: bool = False
+    """A group whose rewards are all equal teaches nothing. If false, it does unless all its completions are wrong."""
     model: str = ""
     """The name of this node's model."""
 
@@ -202,12 +210,14 @@ class Vetting:
         if rules.with_logps and not group.ids:
             raise RejectedGroup("log-probabilities missing")
         self.remember_used([(offer.peer, offer.round, group.question)])
-        prompt = self._texts.build_prompt(self._question(offer))
+        question = self._question(offer)
+        prompt = self._texts.build_prompt(question)
         if len(prompt.ids) > self._texts.longest_prompt:
             raise RejectedGroup("prompt longer than this node's limit")
         if self._memory.is_copied(offer.peer, group.question, group.texts):
             raise RejectedGroup("copied from another node")
-        rows = zip(group.texts, self._ids(offer), group.cut, strict=True)
+        texts = self._styled(offer, question)
+        rows = zip(texts, self._ids(offer, texts), group.cut, strict=True)
         rollouts = tuple(
             Rollout(
                 kind=Kind.PEER,
@@ -223,13 +233,19 @@ class Vetting:
         )
         return Group(prompt, rollouts)
 
-    def check_reward_spread(self, offer: Offer, scores: Sequence[Score]) -> None:
+    def check_rewards(self, offer: Offer, group: Group, scores: Sequence[Score]) -> None:
         """Raise ``RejectedGroup`` if a verified group would teach nothing, or something harmful."""
         outcomes = [score.outcome for score in scores]
-        mean = sum(outcomes) / len(outcomes)
-        if max(outcomes) - min(outcomes) < TIE:
+        if max(outcomes) < TIE:
+            raise RejectedGroup("all completions wrong")
+        if self._rules.needs_spread and max(outcomes) - min(outcomes) < TIE:
             raise RejectedGroup("all rewards equal")
-        better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean]
+        mean = sum(outcomes) / len(outcomes)
+        better = [text for text, outcome in zip(offer.group.texts, outcomes, strict=True) if outcome > mean - TIE]
+        learned = [row.text for row, outcome in zip(group.rollouts, outcomes, strict=True) if outcome > mean - TIE]
+        reference = reference_of(group.prompt.question.entry)
+        if reference is not None and any(_is_padded(text, reference) for text in learned):
+            raise RejectedGroup("answer with other text in it")
         if any(is_repetition(text) for text in better):
             raise RejectedGroup("repetitive text", fault=True)
         again = [self._memory.is_said_again(offer.peer, offer.group.question, text) for text in better]
@@ -250,21 +266,38 @@ class Vetting:
             raise RejectedGroup("question differs from this node's", skew=True)
         return question
 
-    def _ids(self, offer: Offer) -> list[tuple[int, ...]]:
+    def _styled(self, offer: Offer, question: Question) -> list[str]:
+        """Return each completion's text in this node's prompt style."""
+        group, reference = offer.group, reference_of(question.entry)
+        found = [
+            text if cut and not is_marked(text) else self._texts.style.adopt(text, reference)
+            for text, cut in zip(group.texts, group.cut, strict=True)
+        ]
+        texts = [text for text in found if text is not None]
+        if len(texts) < len(found):
+            raise RejectedGroup("prompt style that this node's cannot hold")
+        if self._rules.with_logps and texts != list(group.texts):
+            raise RejectedGroup("log-probabilities of another prompt style")
+        return texts
+
+    def _ids(self, offer: Offer, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return each completion's token ids: encoded from the text, or the peer's if they decode to that text."""
         group = offer.group
         if self._rules.with_logps:
-            found = [
-                ids if self._texts.text(ids) == text else None for ids, text in zip(group.ids, group.texts, strict=True)
-            ]
+            found = [ids if self._texts.text(ids) == text else None for ids, text in zip(group.ids, texts, strict=True)]
         else:
-            found = [self._texts.ids(text, cut) for text, cut in zip(group.texts, group.cut, strict=True)]
+            found = [self._texts.ids(text, cut) for text, cut in zip(texts, group.cut, strict=True)]
         rows = [row for row in found if row is not None]
         if len(rows) < len(found):
             raise RejectedGroup("invalid completion tokens")
         if max(len(row) for row in rows) > self._rules.longest:
             raise RejectedGroup("completion longer than this node's limit")
         return rows
+
+
+def _is_padded(text: str, reference: str) -> bool:
+    start, end = answer_span(text)
+    return end - start - len("<answer></answer>") > MOST_IN_ANSWER + 2 * len(reference)
 
 
 ROUNDS = 64
@@ -312,6 +345,8 @@ class PeerTexts:
     build_prompt: Callable[[Question], Prompt]
     longest_prompt: int
     """Maximum number of tokens in a prompt on this node."""
+    style: PromptStyle = TAGS_STYLE
+    """This node's way of asking. Peers have their own."""
 
     def __post_init__(self) -> None:
         self._control = control_ids(self.tokenizer) - {self.tokenizer.unk_token_id}
@@ -327,6 +362,10 @@ class PeerTexts:
         found = encode_completion(self.tokenizer, text, cut)
         said = found if found[-1] != self.tokenizer.eos_token_id else found[:-1]
         return found if self._control.isdisjoint(said) else None
+
+    def answer(self, ids: Sequence[int], text: str) -> range:
+        """Return which tokens of a completion contain its answer."""
+        return answer_tokens(self.tokenizer, ids, text)
 
     def text(self, ids: Sequence[int]) -> str | None:
         """Return the text of a completion's token ids.

@@ -54,6 +54,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._nothing = os.open(os.devnull, os.O_RDWR)  # opened now, because ``close`` refuses it
+        self._readable: list[str] = []
 
     def close(self, readable: Iterable[str] = (), *, limited: bool = True) -> list[str]:
         """Give up the network, processes, and all files except Python's code and ``readable``, which become read-only.
@@ -64,12 +65,13 @@ class Sandbox:
             What the kernel does not enforce, with the reason; empty if it enforces everything.
         """
         os.chdir("/")
+        self._readable = [os.path.realpath(path) for path in readable]
         hide_memory()
         if sys.platform == "linux" and limited:
             _limit("RLIMIT_AS", MEMORY)
         _limit("RLIMIT_NPROC", 0)
         _limit("RLIMIT_NOFILE", 64)
-        return confine(map(Path, [*_roots(), *_LIBRARIES, *readable]))
+        return confine(map(Path, [*_roots(), *_LIBRARIES, *self._readable]))
 
     def finish(self) -> None:
         """Once everything is loaded, give up all output except messages, and everything that the audit hook refuses."""
@@ -78,7 +80,7 @@ class Sandbox:
         for name in list(os.environ):
             del os.environ[name]
         _limit("RLIMIT_FSIZE", 0)
-        _refuse_in_python()
+        _refuse_in_python(self._readable)
 
 
 def _roots() -> list[str]:
@@ -91,9 +93,9 @@ def _limit(name: str, value: int) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def _refuse_in_python() -> None:
-    """Permanently refuse operations with an audit hook. Reading stays possible in the directories with Python code."""
-    roots = tuple(os.path.join(root, "") for root in _roots())
+def _refuse_in_python(readable: Iterable[str]) -> None:
+    """Permanently refuse operations with an audit hook. Reading stays possible in ``readable`` and of Python code."""
+    roots = tuple(os.path.join(root, "") for root in [*_roots(), *readable])
     own = os.getpid()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

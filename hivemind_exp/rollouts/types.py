@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.answer_tags import TAGS
+from hivemind_exp.tasks.verifiers.reader import answer_span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -158,6 +160,20 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) ->
     """Return the text of a completion, without control tokens, and otherwise exactly as generated."""
     control = control_ids(tokenizer)
     return str(tokenizer.decode([each for each in ids if each not in control], clean_up_tokenization_spaces=False))
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> range:
+    """Return which tokens of a completion contain its answer and the marks around it. Empty if it has none.
+
+    ``text``: the decoded ``ids``.
+    """
+    start, end = answer_span(text)
+    first, last = (
+        # The number of tokens whose text reaches up to the answer's first or last character.
+        bisect_left(range(1, len(ids)), place, key=lambda count: len(decode_completion(tokenizer, ids[:count])))
+        for place in (start + 1, end)
+    )
+    return range(first, last + 1) if start < end else range(0)
 
 
 @dataclass(slots=True, eq=False)

@@ -123,7 +123,7 @@ def _answer(order: dict[str, Any]) -> int:
             if order["mode"] == "charter":
                 answer = _charter(config, order)
             else:
-                from hivemind_exp.runner.grpo_runner import describe
+                from hivemind_exp.runner.dry_run import describe
 
                 answer = describe(config)
         except NodeError as error:

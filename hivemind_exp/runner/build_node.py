@@ -1,9 +1,6 @@
 """Builds a node's model and optimizer (from the hub, a directory or a checkpoint), and its game."""
 
-import importlib.util
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import SamplingGame, build_prompts
 from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
@@ -23,8 +20,9 @@ from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.device import Compute
-from hivemind_exp.models.loading import TINY, adapter_config, load_model
+from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
 from hivemind_exp.models.soundness import check_lengths
+from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed
@@ -35,19 +33,6 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Questions from which the warm-up takes its demonstrations."""
-
-
-def check_reports(config: Config) -> None:
-    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
-
-    swarmctl does not depend on any of these packages.
-    """
-    for name in config.report.to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(
-                f"report.to includes {name}, which is not installed",
-                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +64,9 @@ class ModelBuilder:
         if checkpoint is not None:
             peft_config, directory = None, str(checkpoint.path / MODEL)
             if config.model.lora is None:
-                trained = config.model.model_copy(update={"name": directory})
-                model = load_model(trained, tokenizer, dtype=compute.dtype, seed=0)
+                model = load_trained(config.model, directory, tokenizer, dtype=compute.dtype)
             else:
-                import peft
-
-                model = peft.PeftModel.from_pretrained(base, directory, is_trainable=True)
+                model = with_adapter(base, directory, trainable=True)
         step_trainer = SourceGRPOTrainer(
             model,
             tokenizer,
@@ -110,7 +92,7 @@ class ModelBuilder:
                 seed=config.node.seed,
                 token=self._secrets.get("huggingface"),
             )
-        kept = self._files.root / "base"
+        kept = self._files.base
         if not kept.exists():
             self._warm_up(tokenizer, tasks, kept)
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
@@ -157,10 +139,11 @@ def open_game(
     tasks: Tasks,
     journal: Journal,
     peer_context: PeerContext | None = None,
+    chats: ChatBuilder | None = None,
 ) -> tuple[Game, Schedule]:
     """Return the game and its schedule. ``sampling`` runs without a clock, in a swarm too."""
     if config.game.kind == "sampling":
-        return SamplingGame(tokenizer, tasks), SequentialSchedule(SamplingGame.stages)
+        return SamplingGame(tokenizer, tasks, chats), SequentialSchedule(SamplingGame.stages)
     with_whom = peer_context or PeerContext()
     game = StudyGroup(
         Player(with_whom.me, config.game.role, config.node.seed),
@@ -170,6 +153,7 @@ def open_game(
         tasks=tasks,
         journal=journal,
         peers=with_whom.peers,
+        chats=chats,
     )
     if with_whom.clock is None:
         return game, SequentialSchedule(StudyGroup.stages)

@@ -13,6 +13,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, NewerFormat, SwarmError
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
 from hivemind_exp.formats import read_object
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
@@ -66,7 +67,11 @@ class SwarmSession:
 
     @contextmanager
     def exchange(
-        self, log_probabilities: LogProbabilities, tokenizer: PreTrainedTokenizerBase, tasks: Tasks
+        self,
+        log_probabilities: LogProbabilities,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Tasks,
+        chats: ChatBuilder,
     ) -> Iterator[PeerExchange]:
         config = self.config
         source = PeerSource(
@@ -74,8 +79,9 @@ class SwarmSession:
             tasks=tasks,
             texts=PeerTexts(
                 tokenizer,
-                lambda question: build_prompts([question], tokenizer)[0],
+                lambda question: build_prompts([question], tokenizer, chats)[0],
                 longest_prompt=config.generation.max_prompt_tokens,
+                style=chats.style,
             ),
             book=PeerBook(self.files.swarm / FILE_NAME),
             latest_round=self.latest_round,
@@ -112,7 +118,7 @@ class SwarmSession:
         return share
 
     def _rules(self) -> PeerRules:
-        config = self.config
+        config, loss = self.config, choose_losses(self.config.train)[Kind.PEER]
         external = config.game.groups if config.swarm.external is None else config.swarm.external
         return PeerRules(
             swarm=self.charter.id,
@@ -123,7 +129,8 @@ class SwarmSession:
             external=external if config.game.kind == "sampling" else 0,
             longest=config.generation.max_completion_tokens,
             open=self.charter.is_open,
-            with_logps=choose_losses(config.train)[Kind.PEER].needs_logps,
+            with_logps=loss.needs_logps,
+            needs_spread=loss.needs_spread,
             model=base_name(config),
         )
 
@@ -147,7 +154,7 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
         for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
             check_memory(path, emit)
         ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
-        charter = _read_charter(files, config.swarm.charter)
+        charter = read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
             config.swarm.charter,
@@ -184,7 +191,7 @@ def check_memory(path: Path, emit: Emit) -> None:
     emit(WarningEvent(code="file_damaged", message=f"{path} is damaged: renamed it to {aside.name}; it starts empty"))
 
 
-def _read_charter(files: NodeFiles, expected: str) -> Charter | None:
+def read_charter(files: NodeFiles, expected: str) -> Charter | None:
     """Return the charter in the node's directory, or None if it is missing.
 
     Raises ``SwarmError`` if it cannot be read or is another charter.

@@ -15,35 +15,41 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
+from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
+from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
 from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
-from hivemind_exp.models.device import available_memory, resolve_compute
-from hivemind_exp.models.loading import TINY, load_tokenizer
-from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, check_reports, open_game
+from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
+from hivemind_exp.runner.choose_style import StyleChooser
+from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
+from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
     from hivemind_exp.runner.build_swarm import SwarmSession
 
-__all__ = ["GRPORunner", "OpenAIModelWrapper", "describe", "make_mixture"]
+__all__ = ["GRPORunner", "OpenAIModelWrapper", "make_mixture"]
 
 
 def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> Mixture:
@@ -61,6 +67,7 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
         secret=charter if config.node.fresh else files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
+        curriculum=config.game.curriculum,
         stride=config.game.groups,
         report=report,
     )
@@ -112,6 +119,11 @@ class GRPORunner:
         torch.set_num_threads(self._config.model.threads or usual)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
+        if isinstance(tasks, Mixture) and swarm is None:
+            lag = 0 if remote_name(config) is None else rounds_ahead(config.offload)
+            tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
+        if offload is not None:
+            offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
         checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
         checkpoint = checkpoints.latest()
@@ -123,18 +135,21 @@ class GRPORunner:
             **asdict(compute),
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            resumed_round=None if checkpoint is None else checkpoint.round,
+            resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
+            checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
-        if offload is not None:
-            offload.wait_for_probe()
+        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
+        chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
-            exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks))
+            exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
         sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, offload, exchange))
         local = sources["local"]
         assert isinstance(local, LocalSource)
-        game, schedule = open_game(config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context)
+        game, schedule = open_game(
+            config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context, chats=chats
+        )
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
@@ -151,6 +166,7 @@ class GRPORunner:
             progress=self.progress,
             pusher=self._pusher(),
             exchange=exchange,
+            style=chats.style,
         ).run(checkpoint)
 
     def _relay(self, ends: ExitStack) -> None:
@@ -159,7 +175,7 @@ class GRPORunner:
         self._announce(resumed_round=journal.verified_rounds() or None)
         assert offload is not None
         offload.wait_for_probe()
-        game = SamplingGame(None, tasks)
+        game = SamplingGame(None, tasks, build_chats(configured(self._config.prompt), tasks))
         RelayLoop(
             config=self._config,
             sources=self._sources(ends, NodeParts(self._config, self._stop, offload=offload)),
@@ -219,7 +235,7 @@ class GRPORunner:
         self._emit(
             StartEvent(
                 node=config.node.name,
-                tasks=[task.name for task in config.tasks],
+                tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
                 **about_model,
@@ -235,23 +251,3 @@ class GRPORunner:
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
-    from hivemind_exp.models.loading import locate, rehearse
-
-    check_warmup(config)
-    check_reports(config)
-    compute = resolve_compute(config.model)
-    where = locate(config.model)
-    half = compute.dtype != "float32"
-    check_tasks(config.tasks)
-    rehearse(config)
-    return {
-        **asdict(compute),
-        "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
-        "tasks": [task.name for task in config.tasks],
-        "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
-        "memory_available_bytes": available_memory(compute.device),
-    }

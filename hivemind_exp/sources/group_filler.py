@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
@@ -16,7 +17,8 @@ from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 from hivemind_exp.sources.source import Ask, Source
 from hivemind_exp.sources.usefulness import UsefulnessCheck
-from hivemind_exp.tasks.verifiers.answer_tags import strict_part
+from hivemind_exp.tasks.verifiers.answer_tags import answer_in, strict_part
+from hivemind_exp.tasks.verifiers.reader import is_marked, read, reference_of
 
 
 @dataclass
@@ -31,6 +33,8 @@ class GroupFiller:
     verify: Callable[[Sequence[Group]], list[Group]]
     """Returns the groups with scores."""
     emit: Emit
+    style: PromptStyle = TAGS_STYLE
+    """The node's prompt style. A teacher's answers are put into it."""
 
     def __post_init__(self) -> None:
         self._local = self.sources.get("local")
@@ -86,7 +90,16 @@ class GroupFiller:
             self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_places, deadline))
             if not plan.only_if_failed:  # otherwise, this machine has already sampled the whole group
                 self._collect(self._local, self._ask(stage_run, prompts, plan.remote_places, deadline))
-        return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
+        return self._groups(stage_run, prompts)
+
+    def refill(self, stage_run: StageRun, prompts: Sequence[Prompt], first: int) -> list[Group]:
+        """Return the groups of a stage's further questions, completed by this machine alone.
+
+        ``first``: the number of the first one in the stage. Raises ``StopRequested``.
+        """
+        ask = self._ask(stage_run, prompts, range(self.config.game.group_size))
+        self._collect(self._local, replace(ask, refill=first))
+        return self._groups(stage_run, prompts)
 
     def _plan(self, stage_run: StageRun) -> Parts:
         game = self.config.game
@@ -119,26 +132,29 @@ class GroupFiller:
         ]
         return [group.prompt for group in self.verify(own) if not any(score.correct for score in group.scores)]
 
+    def _groups(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> list[Group]:
+        return [group for prompt in prompts if (group := self._group(stage_run, prompt)).rollouts]
+
     def _group(self, stage_run: StageRun, prompt: Prompt) -> Group:
         rollouts = self.journal.rollouts(stage_run.round, prompt, self._version, self.encode)
         kept = {
             place: usable
             for place, rollout in rollouts.items()
-            if (usable := self._usable(rollout, prompt.stage)) is not None
+            if (usable := self._usable(rollout, prompt)) is not None
         }
         return Group(prompt, tuple(kept.values()), places=tuple(kept))
 
-    def _usable(self, rollout: Rollout, stage: str) -> Rollout | None:
+    def _usable(self, rollout: Rollout, prompt: Prompt) -> Rollout | None:
         """Return what the node can learn from: text that fits into ``generation.max_completion_tokens``.
 
-        A teacher's text is cut to its tags, and if it is still too long, to the answer without the reasoning. None if
+        A teacher's text is put into the node's prompt style, and if it is too long, without the reasoning. None if
         nothing fits. Lengths are in the node's own tokens. Its own samples always fit. Without a local source, there is
         no limit.
         """
         if self._local is None or rollout.kind is self._local.kind:
             return rollout
         limit = self.config.generation.max_completion_tokens
-        texts = _strict_texts(rollout.text, stage) if rollout.kind is Kind.TEACHER else iter(())
+        texts = self._styled(rollout, prompt) if rollout.kind is Kind.TEACHER else iter(())
         for text in texts:
             short = rollout
             if text != rollout.text.strip():
@@ -160,15 +176,22 @@ class GroupFiller:
         )
         return None
 
+    def _styled(self, rollout: Rollout, prompt: Prompt) -> Iterator[str]:
+        """Yield a completion in the node's style, the longest first: with the reasoning, then without."""
+        text = rollout.text
+        if prompt.stage != ANSWER or (self.style.form == "tags" and answer_in(text) is not None):
+            for names in (TAGS[prompt.stage], ("answer",))[: 2 if prompt.stage == ANSWER else 1]:
+                found = strict_part(text, names)
+                if found is not None:
+                    yield found
+            return
+        complete = not rollout.truncated or is_marked(text)
+        reading = read(text, reference_of(prompt.question.entry)) if complete else None
+        if reading is not None:
+            styled = (self.style.dress(reading, reasoning=reasoning) for reasoning in (True, False))
+            yield from (each for each in styled if each is not None)
+
     def _warn(self, code: str, message: str) -> None:
         if code not in self._told:
             self._told.add(code)
             self.emit(WarningEvent(code=code, message=message))
-
-
-def _strict_texts(text: str, stage: str) -> Iterator[str]:
-    """Yield the parts of a completion in strict format, the longest first: with the reasoning, then without."""
-    for names in (TAGS[stage], ("answer",))[: 2 if stage == ANSWER else 1]:
-        found = strict_part(text, names)
-        if found is not None:
-            yield found

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
+    TextStreamer,
 )
 
 from hivemind_exp.config import GenerationConfig as Settings
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, control_ids, decode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
@@ -50,6 +51,8 @@ class LocalSource(Source):
             purpose = "generate" if places == tuple(range(ask.places.stop)) else f"generate {places}"
             if (run.stage, run.chunk) != ("answer", 0):
                 purpose = f"{purpose} {run.stage} {run.chunk}"
+            if ask.refill:
+                purpose = f"{purpose} refill {ask.refill}"
             for number, some in enumerate(self._batches(prompts, len(places), ask.deadline)):
                 seed = derive_seed(self._seed, f"{purpose} {number}" if number else purpose, run.round)
                 made = self.generate(some, len(places), seed=seed)
@@ -67,17 +70,28 @@ class LocalSource(Source):
                 return
             yield prompts[start : start + size]
 
-    def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int) -> list[tuple[Rollout, ...]]:
+    def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int | None) -> list[tuple[Rollout, ...]]:
         """Return ``count`` samples per prompt. On a CPU, the same seed and weights give the same samples.
 
-        Raises ``StopRequested`` between two tokens.
+        ``seed``: None for greedy decoding. Raises ``StopRequested`` between two tokens.
         """
         rows = [prompt for prompt in prompts for _ in range(count)]
         rollouts = self._complete(rows, seed=seed)
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
-        return [rollout.text for rollout in self._complete(prompts, seed=None)]
+    def answer(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Return the greedy completion of each prompt."""
+        return self._complete(prompts, seed=None)
+
+    def stream(self, prompt: Prompt, hear: Callable[[str], None], *, seed: int | None) -> Rollout:
+        """Return one completion. Its text is also passed to ``hear``, piece by piece, as it is generated.
+
+        ``seed``: None for greedy decoding. Raises ``StopRequested`` between two tokens.
+        """
+        with self._ready_to_generate():
+            if seed is not None:
+                torch.manual_seed(seed)
+            return self._batch([prompt], sample=seed is not None, streamer=_Streamer(self._tokenizer, hear))[0]
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
         rollouts: list[Rollout] = []
@@ -88,7 +102,7 @@ class LocalSource(Source):
                 rollouts += self._batch(prompts[start : start + self._settings.batch], sample=seed is not None)
         return rollouts
 
-    def _batch(self, prompts: Sequence[Prompt], *, sample: bool) -> list[Rollout]:
+    def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: TextStreamer | None = None) -> list[Rollout]:
         fill = self._tokenizer.pad_token_id
         width = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), fill)
@@ -101,6 +115,7 @@ class LocalSource(Source):
             attention_mask=mask.to(self._model.device),
             generation_config=self._generation_config(sample=sample),
             stopping_criteria=StoppingCriteriaList([_StopAsked(self._stop)]),
+            streamer=streamer,
         )
         self._stop.check()
         return [self._rollout(row) for row in output[:, width:].tolist()]
@@ -152,6 +167,22 @@ class _StopAsked(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
         return torch.full((input_ids.size(0),), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+class _Streamer(TextStreamer):  # type: ignore[misc]
+    """Passes on text word by word, without control tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, hear: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, clean_up_tokenization_spaces=False)
+        self._control, self._hear = control_ids(tokenizer), hear
+
+    def put(self, value: Tensor) -> None:
+        if self.next_tokens_are_prompt or int(value) not in self._control:
+            super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002 - as it is called
+        if text:
+            self._hear(text)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

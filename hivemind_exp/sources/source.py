@@ -32,6 +32,8 @@ class Ask:
     """Each prompt with those of its slots that are neither filled nor given up. Prompts without any are left out."""
     deadline: float | None = None
     """After this time (``time.monotonic``), no batch is started, except the first. None: no deadline."""
+    refill: int = 0
+    """If the stage's own questions have been completed and these are further ones: the first one's number."""
 
 
 class Source:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hivemind_exp.config import Config, GameConfig, TaskConfig
+from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
 from hivemind_exp.tasks.charter_params import unfit_param
-from hivemind_exp.tasks.registry import expand
+from hivemind_exp.tasks.registry import expand, is_own_code
 
 if TYPE_CHECKING:
     from hivemind_exp.tasks.mixture import TaskFacts
@@ -38,6 +39,12 @@ def pinned(
     """
     expanded = expand(tasks)
     for spec, _ in expanded:
+        if is_own_code(spec.name):
+            raise TaskError(
+                f"a swarm cannot have the task {spec.label}, because every node would have to run its code. Train on "
+                "it alone, or use a file of questions",
+                next=f"swarmctl run --task {shlex.quote(spec.path or spec.name)}",
+            )
         if unfit := unfit_param(spec.name, spec.params):
             raise TaskError(
                 f"a swarm's task {spec.name} cannot set {unfit[0]}: {unfit[1]}. Other nodes would refuse to join",
@@ -78,6 +85,11 @@ def applied(charter: Charter, config: Config) -> Config:
         for task in charter.tasks
     ]
     for task in charter.tasks:
+        if is_own_code(task.name):
+            raise SwarmError(
+                "the swarm's charter asks this node to run code of its own, which no charter can",
+                next="swarmctl swarm new --help",
+            )
         if task.name == "jsonl" and task.label not in paths:
             raise SwarmSkew(
                 f"each node needs the file of {task.size} questions for the swarm's task {task.label}: get it from the "

@@ -17,6 +17,9 @@ Split = Literal["train", "heldout"]
 FULL_CREDIT = 0.99
 """An answer with at least this score counts as correct. Some verifiers give partial credit just below 1."""
 
+NO_ANSWER = "no readable answer"
+"""Why a completion without an unambiguous final answer gets no credit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -36,6 +39,10 @@ class Question:
     """SHA-256 (hex) of task and text. Every node that generates this question gets the same digest."""
     key: str
     """Questions with equal keys count as the same question when held-out questions are kept out of training."""
+    position: int | None = None
+    """Position in a fixed set; None for a generated question."""
+    level: int | None = None
+    """Level of difficulty, from 0, under ``game.curriculum``; None if the task has no levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,22 @@ class RewardTerm:
 
     name: str
     value: float
-    maximum: float
-    """The value for the best completion of this prompt."""
+    maximum: float | None
+    """The value for the best completion of this prompt. None if unknown, as in a task of your own."""
     why: str
-    """A short reason, for people."""
+    """A short reason, for people. May be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a task of the operator's own, which sets the reward, says about one answer."""
+
+    credit: float
+    """In [0, 1]: how correct the answer is."""
+    terms: tuple[tuple[str, float], ...] = ()
+    """The parts of the reward by name. If there are none, the reward is the credit."""
+    why: str = ""
+    """Why the task's code could not score the answer; empty if it could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +77,8 @@ class Score:
     """In [0, 1]: from the task's verifier, or from the one term of a stage that separates correct from wrong. External
     rows are weighted only by the outcome."""
     strict: bool
-    """The completion has exactly the required format and tags. In an answer, the reasoning may be missing."""
+    """The completion has exactly the shape of a format. In an answer: only optional reasoning and the answer, in tags,
+    in ``\\boxed{}`` or as plain text."""
     why: str
     """One short sentence, for people."""
     terms: tuple[RewardTerm, ...] = ()
@@ -87,6 +107,8 @@ class TaskSpec:
     name: str
     path: str | None = None
     """Absolute path of a fixed set's file or directory."""
+    curriculum: bool = False
+    """Whether the task needs its levels of difficulty."""
     check: Literal["exact", "math"] = "exact"
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,6 +119,11 @@ def needs_hub(spec: TaskSpec) -> bool:
         return spec.path is None and bool(getattr(importlib.import_module(spec.module), "NEEDS_HUB", False))
     except ImportError:  # the worker reports it in more detail
         return False
+
+
+def runs_own_code(spec: TaskSpec) -> bool:
+    """Whether the task runs code that is not part of this package. It is loaded in the sandbox only."""
+    return bool(getattr(importlib.import_module(spec.module), "OWN_CODE", False))
 
 
 def own_files(spec: TaskSpec) -> list[str]:
@@ -117,6 +144,10 @@ class Task(ABC):
     """SHA-256 of a fixed set's data."""
     version: str = ""
     """Name and version of the library that generates the questions, or an empty string."""
+    levels: Sequence[Mapping[str, Any]] = ()
+    """The parameters of each level of difficulty, easiest first; the last ones are the task's own. Empty: no levels."""
+    printed: str = ""
+    """The beginning of what the operator's own code printed while it was loaded and tried."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
@@ -125,16 +156,20 @@ class Task(ABC):
     def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         """Return the question's text and its entry for the verifier. In a fixed set, ``seed`` is a position."""
 
+    def make_at(self, seed: int, level: int) -> tuple[str, dict[str, Any]]:
+        """Return the same as ``make``, at a level of difficulty. Only for tasks that have levels."""
+        raise NotImplementedError
+
     @abstractmethod
-    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """Return the credit in [0, 1] for ``answer``, which is untrusted text."""
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float | Verdict:
+        """Return the credit in [0, 1] for ``answer``, which is untrusted text. A ``Verdict`` also sets the reward."""
 
     def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
         """Return the key of a question. Questions with equal keys count as the same."""
         return normalised(text)
 
 
-FACTS = ("size", "heldout_size", "sha256", "version")
+FACTS = ("size", "heldout_size", "sha256", "version", "levels", "printed")
 """The attributes of ``Task`` that a worker reports once the task is prepared."""
 
 
@@ -143,11 +178,30 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+class Pacing(Protocol):
+    """Decides which questions a round asks. The same round always gets the same decision, also after a restart."""
+
+    def resting(self, task: str, round: int, size: int, stride: int) -> frozenset[int]:
+        """Return the positions in a fixed set of ``size`` questions that are not asked in a round.
+
+        ``stride``: the number of the set's questions that a round uses up. At least as many are not resting.
+        """
+
+    def level(self, task: str, round: int, levels: Sequence[Mapping[str, Any]]) -> int | None:
+        """Return the level of difficulty of a round's questions; None for the task's own parameters."""
+
+
 class Tasks(Protocol):
     """The trainer's interface to a mixture of tasks, implemented in ``hivemind_exp.tasks.mixture``."""
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
         """Return the first ``count`` questions of a round. Training questions are never held-out ones."""
+
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        """Return up to ``count`` questions of each task, to show with their answers. None is held out."""
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        """Keep questions out of training from now on, because prompts show them with their answers."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""

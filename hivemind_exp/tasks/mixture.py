@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as counted
 from itertools import islice
 from typing import Any
@@ -12,10 +12,10 @@ import msgpack
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import FULL_CREDIT, Question, Score, Split
+from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Pacing, Question, RewardTerm, Score, Split, Verdict
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
-from hivemind_exp.tasks.verifiers.answer_tags import answer_in, is_strict
+from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
 from hivemind_exp.tasks.workers.pool import UNJUDGED, Pool, Report, Unscored
 
 LONGEST_ANSWER = 16_384
@@ -54,6 +54,7 @@ class Mixture:
         secret: bytes,
         heldout: int,
         partial_credit: bool = False,
+        curriculum: bool = False,
         stride: int = 8,
         verifiers: int | None = None,
         report: Report | None = None,
@@ -66,6 +67,7 @@ class Mixture:
             secret: known only to this node; determines the held-out questions.
             heldout: number of questions to hold out.
             partial_credit: give the verifiers' credit for near misses.
+            curriculum: prepare the tasks' levels of difficulty. ``pacing`` chooses among them.
             stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
                 questions see each question of a fixed set once per epoch.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
@@ -80,12 +82,17 @@ class Mixture:
         total = sum(weight for _, weight in expanded)
         self._strides = [max(1, round(stride * weight / total)) for _, weight in expanded]
         self._train = Sequence64(charter, "train")
+        self._shown = Sequence64(charter, "examples")
         self._held = Sequence64(charter, "heldout", secret)
         self._wanted = heldout
         self._partial = partial_credit
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
-        self._pool = Pool([spec for spec, _ in expanded], verifiers, report)
+        self._set_aside: frozenset[str] = frozenset()
+        self.pacing: Pacing | None = None
+        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters. A swarm's
+        nodes have none, because they must all make the same questions."""
+        self._pool = Pool([replace(spec, curriculum=curriculum) for spec, _ in expanded], verifiers, report)
         self._pool.start()
 
     def facts(self) -> list[TaskFacts]:
@@ -98,6 +105,10 @@ class Mixture:
     def still_open(self) -> list[str]:
         """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
+
+    def printed(self) -> str:
+        """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
+        return "".join(fact["printed"] for fact in self._pool.facts())
 
     def digest(self, label: str, n: int = 64) -> str:
         """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
@@ -121,34 +132,58 @@ class Mixture:
             return heldout[:count]
         return list(islice(self._training(round, count), count))
 
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        """Return up to ``count`` questions of each task, with their answers in ``entry``: the same ones every time.
+
+        None is held out. Call ``set_aside`` with those that a prompt shows.
+        """
+        self._hold_out()
+        return {
+            label: list(
+                islice(self._examples(task), min(count, fact["size"] // HELD_OUT_SHARE if fact["size"] else count))
+            )
+            for task, (label, fact) in enumerate(zip(self._labels, self._pool.facts(), strict=True))
+        }
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        """Keep questions out of training, like held-out ones."""
+        self._hold_out()
+        self._set_aside |= {question.key for question in questions}
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions in parallel. Return one score for each, whatever it contains."""
-        answers = [answer_in(completion) for completion in completions]
+        readings = [
+            read(completion, reference_of(question.entry))
+            for question, completion in zip(questions, completions, strict=True)
+        ]
+        answers = [None if reading is None else reading.answer for reading in readings]
         jobs = [
             (place, (self._labels.index(question.task), answer, dict(question.entry)))
             for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
             if answer is not None and len(answer) <= LONGEST_ANSWER
         ]
-        credits: list[float | Unscored] = [
-            Unscored("no answer tag") if answer is None else Unscored("answer too long") for answer in answers
+        credits: list[float | Verdict | Unscored] = [
+            Unscored(NO_ANSWER) if answer is None else Unscored("answer too long") for answer in answers
         ]
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
             credits[place] = credit
-        return [self._judge(credit, completion) for credit, completion in zip(credits, completions, strict=True)]
+        return [self._judge(credit, reading) for credit, reading in zip(credits, readings, strict=True)]
 
     def close(self) -> None:
         """Stop the worker processes."""
         self._pool.close()
 
-    def _judge(self, credit: float | Unscored, completion: str) -> Score:
-        strict = is_strict(completion)
-        if isinstance(credit, Unscored):
-            return Score(0.0, strict, str(credit), judged=credit != UNJUDGED)
-        if credit >= FULL_CREDIT:
-            return Score(1.0, strict, "correct")
+    def _judge(self, found: float | Verdict | Unscored, reading: Reading | None) -> Score:
+        strict = reading is not None and reading.strict
+        if isinstance(found, Unscored):
+            return Score(0.0, strict, str(found), judged=found != UNJUDGED)
+        verdict = found if isinstance(found, Verdict) else Verdict(found)
+        terms = tuple(RewardTerm(name, value, None, "") for name, value in verdict.terms)
+        if verdict.credit >= FULL_CREDIT:
+            return Score(1.0, strict, "correct", terms)
         partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
-        why = partly if credit > 0 else "wrong"
-        return Score(credit if self._partial else 0.0, strict, why)
+        why = verdict.why or (partly if verdict.credit > 0 else "wrong")
+        return Score(verdict.credit if self._partial else 0.0, strict, why, terms)
 
     def _hold_out(self) -> list[Question]:
         if self._heldout is None:
@@ -169,7 +204,7 @@ class Mixture:
         seen: set[str] = set()
         repeats = held = 0
         for question in self._stream("train", round, count):
-            held = held + 1 if question.key in self._held_keys else 0
+            held = held + 1 if question.key in self._held_keys or question.key in self._set_aside else 0
             self._give_up_after(held, f"no questions besides the {len(self._held_keys)} held-out ones")
             if held:
                 continue
@@ -195,13 +230,36 @@ class Mixture:
         places = self._places(split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):
-            made = self._pool.make([(task, seed) for _, task, seed in picked])
-            for (index, task, _), (text, entry, key) in zip(picked, made, strict=True):
-                label = self._labels[task]
-                digest = hashlib.sha256(canonical(label, text)).hexdigest()
-                yield Question(label, split, round, index, text, entry, digest, key)
+            yield from self._made(split, round, picked)
             count -= chunk
             chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
+
+    def _made(self, split: Split, round: int, places: Sequence[tuple[int, int, int]]) -> Iterator[Question]:
+        """Yield the questions at (index, task, seed)."""
+        facts = self._pool.facts()
+        levels = [self._level(task, split, round) for _, task, _ in places]
+        jobs = [
+            (task, seed) if level is None else (task, seed, level)
+            for (_, task, seed), level in zip(places, levels, strict=True)
+        ]
+        made = self._pool.make(jobs)
+        for (index, task, seed), level, (text, entry, key) in zip(places, levels, made, strict=True):
+            label = self._labels[task]
+            digest = hashlib.sha256(canonical(label, text)).hexdigest()
+            position = None if facts[task]["size"] is None else seed
+            yield Question(label, split, round, index, text, entry, digest, key, position, level)
+
+    def _examples(self, task: int) -> Iterator[Question]:
+        """Yield distinct questions of a task that are not held out, in the order that the charter gives."""
+        label, size = self._labels[task], self._pool.facts()[task]["size"]
+        positions = None if size is None else self._shown.permutation(label, 0, size)
+        seen: set[str] = set(self._held_keys)
+        for index in range(GIVE_UP_AFTER if positions is None else len(positions)):
+            seed = self._shown.at("item", label, 0, index) if positions is None else positions[index]
+            for question in self._made("train", -1, [(index, task, seed)]):
+                if question.key not in seen:
+                    seen.add(question.key)
+                    yield question
 
     def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
         """Yield (index, task, seed) for the positions of a round. In a fixed set, the seed is a position in the set."""
@@ -216,8 +274,11 @@ class Mixture:
                 continue
             start, used[task] = used[task], used[task] + 1
             if split == "train":
-                epoch, offset = divmod(round * self._strides[task] + start, fact["size"])
-                yield index, task, sequence.permutation(label, epoch, fact["size"])[offset]
+                resting = self._resting(task, round, fact["size"])
+                epoch, offset = divmod(round * self._strides[task] + start, fact["size"] - len(resting))
+                order = sequence.permutation(label, epoch, fact["size"])
+                awake = (position for position in order if position not in resting)
+                yield index, task, order[offset] if not resting else next(islice(awake, offset, None))
             elif start < len(reserve := self._reserve(task, fact)):
                 yield index, task, reserve[start]
             elif all(
@@ -225,6 +286,16 @@ class Mixture:
                 for task, fact in enumerate(facts)
             ):
                 return
+
+    def _resting(self, task: int, round: int, size: int) -> frozenset[int]:
+        if self.pacing is None or round < 0:
+            return frozenset()
+        return self.pacing.resting(self._labels[task], round, size, self._strides[task])
+
+    def _level(self, task: int, split: Split, round: int) -> int | None:
+        if self.pacing is None or split != "train" or round < 0:
+            return None
+        return self.pacing.level(self._labels[task], round, self._pool.facts()[task]["levels"])
 
     def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
         """Return the positions in a fixed set that may be held out, in an order known only to this node."""

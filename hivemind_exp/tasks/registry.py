@@ -16,17 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.config import OWN_FILE, Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, TaskError
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
+from hivemind_exp.tasks.installed import installed_tasks
 
 FAMILIES: dict[str, str] = {
     "gsm8k": "hivemind_exp.tasks.families.gsm8k",
     "jsonl": "hivemind_exp.tasks.families.jsonl",
+    OWN_FILE: "hivemind_exp.tasks.families.python_file",
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
-"""Module of each task. Tests add entries."""
+"""Module of each built-in task. Tests add entries."""
+_PACKAGED = "hivemind_exp.tasks.families.packaged"
 
 WARMUP_TASK = "spell_backward"
 """The only task that the warm-up of the tiny model supports."""
@@ -56,18 +59,24 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
     seen: Counter[str] = Counter()
     expanded = []
     for config in chain.from_iterable(map(_take_apart, configs)):
-        seen[config.name] += 1
-        number = seen[config.name]
+        path = None if config.path is None else str(Path(config.path).expanduser().resolve())
+        label = title(config)
+        seen[label] += 1
         spec = TaskSpec(
-            label=config.name if number == 1 else f"{config.name}-{number}",
-            module=FAMILIES[config.name],
+            label=label if seen[label] == 1 else f"{label}-{seen[label]}",
+            module=FAMILIES.get(config.name, _PACKAGED),
             name=config.name,
-            path=None if config.path is None else str(Path(config.path).expanduser().resolve()),
+            path=path,
             check=config.check,
             params=config.params,
         )
         expanded.append((spec, config.weight))
     return expanded
+
+
+def title(task: TaskConfig) -> str:
+    """Return the name to show for a task: of one in Python, its file's."""
+    return Path(task.path).name if task.path and task.name == OWN_FILE else task.name
 
 
 def check_tasks(configs: Sequence[TaskConfig]) -> None:
@@ -93,14 +102,20 @@ def check_warmup(config: Config) -> None:
 
 
 def names() -> list[str]:
-    """Return every name that ``tasks`` accepts, sorted."""
+    """Return every built-in name that ``tasks`` accepts, sorted."""
     return sorted({*FAMILIES, *PRESETS})
+
+
+def is_own_code(name: str) -> bool:
+    """Whether a task's code is not part of this package. No charter can name it: strangers choose a charter's tasks."""
+    return name == OWN_FILE or (name not in FAMILIES and name in installed_tasks())
 
 
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.name not in PRESETS:
-        if config.name not in FAMILIES:
-            near = difflib.get_close_matches(config.name.lower(), names(), cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
+        if config.name not in FAMILIES and config.name not in (packaged := installed_tasks()):
+            known = [*names(), *packaged]
+            near = difflib.get_close_matches(config.name.lower(), known, cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
             *others, last = near
             guess = f"{', '.join(others)} or {last}" if others else last
             why = f"unknown task {config.name!r}; did you mean {guess}?"

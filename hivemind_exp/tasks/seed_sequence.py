@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
 from hivemind_exp.tasks.base import Split
 
@@ -31,7 +32,7 @@ class Sequence64:
     else can compute them.
     """
 
-    def __init__(self, charter: bytes, split: Split, secret: bytes | None = None) -> None:
+    def __init__(self, charter: bytes, split: Split | Literal["examples"], secret: bytes | None = None) -> None:
         self._charter = charter
         self._split = split
         self._secret = secret

@@ -1,6 +1,7 @@
 """Turns verified groups into the rows of a step. Each source's loss sets the weights of its completions."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -37,6 +38,15 @@ def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[
     ]
 
 
+def count_tokens(groups: Sequence[Group], train: TrainConfig) -> tuple[int, int]:
+    """Return ``Manifest.tokens``: the tokens of the groups' own and external completions, learned from or not."""
+    losses = choose_losses(train)
+    counts = Counter({True: 0, False: 0})
+    for rollout in (rollout for group in groups for rollout in group.rollouts):
+        counts[losses[rollout.kind].own] += len(rollout.ids)
+    return counts[True], counts[False]
+
+
 def _weigh(group: Group, train: TrainConfig, rate: float) -> Iterator[tuple[tuple[Rollout, Score], float]]:
     """Yield each completion to learn from with its advantage, source by source."""
     losses = choose_losses(train)
@@ -60,6 +70,7 @@ def _weigh(group: Group, train: TrainConfig, rate: float) -> Iterator[tuple[tupl
             outcomes=torch.tensor([own_reward(score) if loss.own else score.outcome for _, score in members]),
             strict=torch.tensor([score.strict for _, score in members]),
             lags=tuple(rollout.lag for rollout, _ in members),
+            texts=tuple(rollout.text for rollout, _ in members),
             own_outcomes=torch.tensor(baseline if loss.own else own_outcomes),
             pass_rate=rate,
         )

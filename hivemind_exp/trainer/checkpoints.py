@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp import atomic_write, formats
-from hivemind_exp.errors import DiskFull
+from hivemind_exp.errors import CheckpointError, DiskFull
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
-_SEAL = "checkpoint.json"
+SEAL = "checkpoint.json"
+"""File in a checkpoint with its step, its round and the digests of its other files."""
 PARTIAL = ".partial-"
 """Name prefix of a checkpoint that is being written, or whose writer died."""
 DAMAGED = "damaged-"
@@ -84,7 +85,7 @@ class CheckpointStore:
         for path in sorted(self._directories(), reverse=True):
             problem = damage(path)
             if problem is None:
-                seal = json.loads((path / _SEAL).read_text())
+                seal = json.loads((path / SEAL).read_text())
                 return Checkpoint(path, seal["step"], seal["round"])
             aside = self.root / f"{DAMAGED}{path.name}"
             shutil.rmtree(aside, ignore_errors=True)
@@ -110,12 +111,32 @@ class CheckpointStore:
             shutil.rmtree(doomed)
 
 
+def find(root: Path, step: int | None = None) -> Checkpoint | None:
+    """Return a node's checkpoint by its step, or its newest intact one; None if it has none yet.
+
+    Changes nothing: the node may be running. Raises ``CheckpointError`` if the one with this step is missing, or if
+    what would be returned is damaged.
+    """
+    known = {int(path.name): path for path in root.glob("[0-9]*") if path.name.isdigit()}
+    if step is not None and step not in known:
+        raise CheckpointError(f"no checkpoint {step}; there are {', '.join(map(str, sorted(known))) or 'none yet'}")
+    problem = None
+    for number in sorted(known, reverse=True) if step is None else [step]:
+        problem = damage(known[number])
+        if problem is None:
+            seal = json.loads((known[number] / SEAL).read_text())
+            return Checkpoint(known[number], seal["step"], seal["round"])
+    if problem is not None:
+        raise CheckpointError(f"checkpoint {number} is damaged: {problem}")
+    return None
+
+
 def _seal(directory: Path, step: int, round_: int) -> None:
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         files[str(path.relative_to(directory))] = _digest(path)
         atomic_write.sync(path)
-    seal = directory / _SEAL
+    seal = directory / SEAL
     atomic_write.write(
         seal, json.dumps({"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}, indent=1), None
     )
@@ -127,13 +148,13 @@ def damage(directory: Path) -> str | None:
     Raises ``FileProblem`` if a newer version wrote it.
     """
     try:
-        seal = json.loads((directory / _SEAL).read_text())
-        formats.check_number(directory / _SEAL, seal.get("schema"))
+        seal = json.loads((directory / SEAL).read_text())
+        formats.check_number(directory / SEAL, seal.get("schema"))
         for name, digest in seal["sha256"].items():
             if _digest(directory / name) != digest:
                 return f"{name} has changed"
         if not isinstance(seal["round"], int) or seal["step"] != int(directory.name):
-            return f"{_SEAL} has changed"
+            return f"{SEAL} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Notices when a node's own completions no longer earn rewards, and reports why and which setting helps."""
+"""Notices when a node's own completions teach it nothing, and reports why and which setting helps."""
 
 import math
 from collections import Counter
@@ -9,45 +9,87 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
-from hivemind_exp.tasks.base import Score
+from hivemind_exp.tasks.base import NO_ANSWER, Score
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
+from hivemind_exp.tasks.registry import PRESETS
+from hivemind_exp.trainer.refill import has_own, teaches
 
 COMPLETIONS_IN_VAIN = 512
 """A model that earns a reward for 1 completion in 100 reaches this number without a reward in 6 of 1000 cases."""
-ROUNDS_IN_VAIN, MOST_ROUNDS_IN_VAIN = 4, 100
+ROUNDS_IN_VAIN, MOST_ROUNDS_IN_VAIN = 4, 10
 """Rounds without a reward: below the first number, nothing is reported; from the second on, few completions suffice."""
 CHANCE = 1e-3
 """An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
-_CUT = "cut at the length limit"
+_ALL = 0.9
+"""Share of correct completions from which a series of rounds without a difference means that the task is too easy."""
+_CUT, _UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
 
 
 @dataclass
 class CollapseCheck:
-    """Counts the rounds without a reward for the node's own completions."""
+    """Counts the rounds whose completions, the node's own, earn no reward or make no difference."""
 
     config: Config
     emit: Emit
     _rounds: int = 0
     _reasons: Counter[str] = field(default_factory=Counter)
     """The reasons why completions since the last reward earned none."""
-    _rewarded: bool = False
+    _alike: Counter[bool] = field(default_factory=Counter)
+    """Whether each completion was correct, in the latest rounds with rewards, none of which made a difference."""
+    _alike_rounds: int = 0
+    _rewarded: int = 0
+    """Completions with a reward so far."""
+    _seen: int = 0
+    """Completions in rounds with a reward so far."""
     _collapsed: bool = False
 
-    def count(self, groups: Sequence[Group]) -> None:
-        """Count a round's verified groups. Warns once per series of rounds without a reward."""
+    def count(self, groups: Sequence[Group], unjudged: int = 0) -> None:
+        """Count a round's verified groups. Warns once per series of rounds.
+
+        ``unjudged``: the number of the node's own completions that could not be verified.
+        """
         own = [pair for group in groups for pair in group.scored() if pair[0].kind.own and pair[1].judged]
-        if any(score.outcome > 0 for _, score in own):
-            self._rewarded, self._rounds, self._reasons = True, 0, Counter()
+        if rewarded := sum(score.outcome > 0 for _, score in own):
+            self._rewarded, self._seen = self._rewarded + rewarded, self._seen + len(own)
+            self._rounds, self._reasons = 0, Counter()
+            self._count_alike(groups, own)
             return
         told = self._is_long()
-        self._rounds += bool(own)
+        self._rounds += bool(own or unjudged)
         self._reasons.update(_reason(rollout, score) for rollout, score in own)
+        self._reasons[_UNJUDGED] += unjudged
         if self._is_long() and not told:
-            completions, rounds = self._reasons.total(), self._rounds
-            self._warn("no_reward", f"no reward in the last {rounds} rounds ({completions} completions)")
+            self._warn_of_vain(f"no reward in the last {self._rounds} rounds")
+
+    def finished(self) -> None:
+        """Warn after the last round, if there was no reward at all and nothing has been said yet."""
+        if self._rounds >= ROUNDS_IN_VAIN and not self._rewarded and not self._is_long():
+            self._warn_of_vain(f"no reward in any of this run's {self._rounds} rounds")
 
     def _is_long(self) -> bool:
-        enough = self._rounds >= ROUNDS_IN_VAIN and self._reasons.total() >= COMPLETIONS_IN_VAIN
-        return enough or self._rounds >= MOST_ROUNDS_IN_VAIN
+        if self._rounds >= ROUNDS_IN_VAIN and self._reasons.total() >= COMPLETIONS_IN_VAIN:
+            return True
+        # Small rounds without a reward may be chance, if rewards have been rare before.
+        rate = self._rewarded / self._seen if 0 < self._rewarded < self._seen else 1 - CHANCE
+        return self._rounds >= MOST_ROUNDS_IN_VAIN and self._reasons.total() * math.log1p(-rate) < math.log(CHANCE)
+
+    def _count_alike(self, groups: Sequence[Group], own: Sequence[tuple[Rollout, Score]]) -> None:
+        """Count a round with rewards. Warn if such rounds have made no difference for long."""
+        if any(teaches(group) for group in groups if has_own(group)):
+            self._alike_rounds, self._alike = 0, Counter()
+            return
+        self._alike_rounds += 1
+        self._alike.update(score.correct for _, score in own)
+        if self._alike_rounds == MOST_ROUNDS_IN_VAIN:
+            right, total = self._alike[True], self._alike.total()
+            advice = "Set game.refill, so that further questions take the place of such groups"
+            if right >= _ALL * total or self.config.game.refill:
+                advice = "Choose a harder task (tasks), or end the training: this node can learn nothing more here"
+            message = (
+                f"no group gave a difference in the last {self._alike_rounds} rounds; {right} of {total} completions "
+                f"were correct. {advice}"
+            )
+            self.emit(WarningEvent(code="no_difference", message=message))
 
     def evaluated(self, evaluations: Sequence[Evaluation]) -> None:
         """Warn if the accuracy has fallen to 0. ``evaluations``: all of the node's, oldest first."""
@@ -55,9 +97,12 @@ class CollapseCheck:
         best = max((each.accuracy for each in earlier), default=0.0)
         fell = last.accuracy == 0 < best and (best == 1 or last.questions * math.log1p(-best) < math.log(CHANCE))
         if fell and not self._collapsed:
-            self._rewarded = True
+            self._rewarded = self._seen = max(1, self._rewarded)
             self._warn("collapsed", f"accuracy on held-out questions fell from {best:.0%} to 0% (round {last.round})")
         self._collapsed = fell
+
+    def _warn_of_vain(self, what: str) -> None:
+        self._warn("no_reward", f"{what} ({self._reasons.total()} completions)")
 
     def _warn(self, code: str, what: str) -> None:
         message = what
@@ -68,19 +113,30 @@ class CollapseCheck:
         self.emit(WarningEvent(code=code, message=f"{message}. {self._advice(reason)}"))
 
     def _advice(self, reason: str) -> str:
+        if reason == _UNJUDGED:
+            return "Verifiers keep failing on them: look for their errors (swarmctl logs)"
         if reason == _CUT:
             limit = self.config.generation.max_completion_tokens
             return f"Raise generation.max_completion_tokens (now {limit})"
         if self._rewarded:
             rate = self.config.train.learning_rate
             return f"Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
-        if reason == "wrong":
-            return "Choose an easier task (tasks) or a more capable model (model.name)"
-        return (
-            "Choose a model that follows instructions (model.name), or let a teacher show the format (offload.provider)"
-        )
+        game = self.config.game
+        if reason == _UNREAD:
+            helps = ["choose a model that follows instructions (model.name)"]
+            if game.kind == "sampling" and not game.format_reward and self.config.train.teacher_loss != "luffy":
+                helps.append("reward the format (game.format_reward=0.2)")
+            helps.append("let a teacher show it (offload.provider)")
+        else:
+            helps = ["choose an easier task (tasks)", "choose a more capable model (model.name)"]
+            generated = any(task.name in GENERATORS or task.name in PRESETS for task in self.config.tasks)
+            if generated and not game.curriculum and not self.config.swarm.join:
+                helps.insert(0, "start with easier questions (game.curriculum=true)")
+        *others, last = helps
+        text = f"{', '.join(others)} or {last}"
+        return text[:1].upper() + text[1:]
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
-    untagged = score.why == "no answer tag"
-    return _CUT if untagged and rollout.truncated else "without an answer in tags" if untagged else score.why
+    unread = score.why == NO_ANSWER
+    return _CUT if unread and rollout.truncated else _UNREAD if unread else score.why

@@ -8,7 +8,6 @@ guard them.
 
 import contextlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +18,17 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses.base import TokenRows
+from hivemind_exp.losses.base import Loss, TokenRows
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import Kind, answer_tokens
 from hivemind_exp.trainer.checkpoints import MODEL
+from hivemind_exp.trainer.gradient_meter import GradientMeter
+from hivemind_exp.trainer.trl_arguments import place_reports, trl_arguments
 
 _STATE = "trainer.pt"
 _OF_SETTINGS = ("initial_lr", "weight_decay")
@@ -57,8 +58,9 @@ class StepResult:
     """Rows with a nonzero weight."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
     """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction
-    (None without importance weights). For peers also filtered: the rows filtered out because this node is unlikely to
-    generate them."""
+    (None without importance weights), source_grad_norm (norm of the gradient of its rows alone, before clipping). For
+    external kinds also nll: the negative log-likelihood of their rows, in nats per token. For peers also filtered: the
+    rows filtered out because this node is unlikely to generate them."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -80,7 +82,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
         ``reference`` is the frozen model for the KL penalty. With adapters, the model without its adapter is used.
         """
-        _place_reports(output)
+        place_reports(output)
         if device.startswith("cuda"):
             # Rows are padded on the left, and cuDNN's backward pass gives NaN for fully masked queries (torch 2.11,
             # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
@@ -88,7 +90,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             reward_funcs=[_no_reward],
-            args=_arguments(config, output, device, dtype),
+            args=trl_arguments(config, output, device, dtype),
             train_dataset=Dataset.from_dict({"prompt": [""]}),
             processing_class=tokenizer,
             peft_config=peft_config,
@@ -109,11 +111,15 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._kind_tokens: Counter[Kind] = Counter()
         self._kind_sums: dict[Kind, Tensor] = {}
-        """Within a step, for each kind (4,) on the device: entropy, kl, clipped tokens, filtered rows. Read once per
-        step, because each read waits for the device."""
+        """Within a step, for each kind (5,) on the device: entropy, kl, clipped tokens, negative log-likelihood,
+        filtered rows. Read once per step, because each read waits for the device."""
+        self._kind_norms: dict[Kind, float] = {}
         self._weighted: set[Kind] = set()
         """The kinds whose tokens had importance weights in this step."""
         self._floor: float | None = None
+        self._beside_answer = False
+        """Whether the filter leaves out the answer's tokens. Steps of older manifests do not."""
+        self._teacher_factor = config.teacher_learning_rate / config.train.learning_rate
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     @property
@@ -125,25 +131,31 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Take one optimizer step.
 
         Rows with weight 0 add nothing to the loss or gradient, so they skip the forward pass. Their tokens still count
-        in the denominator. Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
+        in the denominator. A step with nothing but a teacher's rows is supervised learning, at a rate of its own.
+        Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
         """
         set_seed(manifest.seed)
         self._kind_tokens, self._kind_sums, self._weighted = Counter(), {}, set()
-        self._floor = manifest.floor
+        self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
         penalty = self.train_config.beta > 0
         counted = [row for row in manifest.rows if row.advantage != 0.0 or (penalty and self._losses[row.kind].own)]
-        batches = list(_micro_batches(counted, manifest.micro_batch))
-        tokens = {True: 0, False: 0}
-        for row in manifest.rows:
-            tokens[self._losses[row.kind].own] += len(row.completion_ids)
+        kinds = list(dict.fromkeys(row.kind for row in counted))
+        # Older manifests mix the kinds in a batch, and are replayed as they were.
+        parts = [[row for row in counted if row.kind is kind] for kind in kinds] if manifest.tokens else [counted]
+        batches = [rows for part in parts for rows in _micro_batches(part, manifest.micro_batch)]
+        scales = token_scales(manifest, self._losses, self.train_config.off_policy_weight)
         self.current_gradient_accumulation_steps = max(1, len(batches))
         self.optimizer.zero_grad()
-        losses = []
-        for rows in batches:
+        meter = GradientMeter(self.model_wrapped.parameters()) if len(parts) > 1 else None
+        losses, norms = [], {}
+        for place, rows in enumerate(batches):
             if should_stop():
                 self.optimizer.zero_grad()
                 raise StepAbandoned
-            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, tokens), None))
+            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, scales), None))
+            if meter is not None and all(later[0].kind is not rows[0].kind for later in batches[place + 1 :]):
+                norms[rows[0].kind] = meter.norm()
+        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
         if not batches and self.accelerator.scaler is not None:
             # The scaler has no scale until it has seen a loss.
             self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
@@ -152,7 +164,13 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
-        learning_rate = self.lr_scheduler.get_last_lr()[0]
+        self._kind_norms = {kind: float(value) / scale for kind, value in norms.items()}
+        if len(kinds) == 1:
+            self._kind_norms = {kinds[0]: float(norm)}
+        if kinds == [Kind.TEACHER] and manifest.tokens:
+            for group in self.optimizer.param_groups:  # the schedule sets the rate again for the next step
+                group["lr"] *= self._teacher_factor
+        learning_rate = self.optimizer.param_groups[0]["lr"]
         # One step with an infinite gradient ruins the weights. With float16 the scaler must see it to skip the step.
         if math.isfinite(norm) or self.accelerator.scaler is not None:
             self.optimizer.step()
@@ -227,11 +245,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             group.update(kept, lr=rate)
         torch.set_rng_state(state["rng"])
 
-    def _tensors(self, rows: Sequence[TrainingRow], tokens: Mapping[bool, int] | None = None) -> dict[str, Any]:
+    def _tensors(self, rows: Sequence[TrainingRow], scales: Mapping[Kind, float] | None = None) -> dict[str, Any]:
         """Return rows as (B, P + T) ids and attention, with the (B, T) mask of completions.
 
-        Prompts are padded on the left to P, completions on the right to T. ``tokens``: the whole step's completion
-        tokens, own (True) and external (False), for the loss.
+        Prompts are padded on the left to P, completions on the right to T. ``scales``: what each kind's token loss is
+        multiplied by.
         """
         device = self.accelerator.device
         multiple = 1 if device.type == "cpu" else ACCELERATOR_PADDING
@@ -247,14 +265,14 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         prompts, prompt_mask = padded((row.prompt_ids for row in rows), "left")
         completions, mask = padded((row.completion_ids for row in rows), "right")
         ids, attention = torch.cat([prompts, completions], dim=1), torch.cat([prompt_mask, mask], dim=1)
-        return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "tokens": tokens}
+        return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "scales": scales}
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch unchanged: it was generated, verified and weighed before the step."""
         return generation_batch
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Return L_own / tokens_own + λ · L_external / tokens_external over one micro-batch."""
+        """Return the sum of the token losses, each multiplied by its kind's scale, over one micro-batch."""
         ids, attention, mask = inputs["ids"], inputs["attention"], inputs["mask"]
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
             model, ids, attention, mask.size(1), compute_entropy=True
@@ -272,22 +290,29 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 kl = divergence[picked]
                 token_loss = token_loss + self.train_config.beta * kl
             if loss.likelihood_filter and self._floor is not None:
-                kept = own_like(logps[picked], kind_mask, self._floor)
+                beside = kind_mask * self._outside_answers(rows, kind_mask) if self._beside_answer else kind_mask
+                kept = own_like(logps[picked], beside, self._floor)
                 filtered = ~kept
                 token_loss = token_loss * kept.unsqueeze(1)
-            tokens = inputs["tokens"][loss.own]
-            scale = 1.0 / tokens if loss.own else self.train_config.off_policy_weight / tokens
-            total = total + (token_loss * kind_mask).sum() * scale
+            total = total + (token_loss * kind_mask).sum() * inputs["scales"][kind]
             clipped = torch.zeros_like(kl)
             if scored.clipped is not None:
                 self._weighted.add(kind)
                 clipped = scored.clipped
-            measured = [value * kind_mask for value in (entropies[picked], kl, clipped)]
+            measured = [value * kind_mask for value in (entropies[picked], kl, clipped, -logps[picked])]
             measured.append(filtered.to(logps.device))
             sums = torch.stack([value.detach().float().sum() for value in measured])
             self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
             self._kind_tokens[kind] += sum(len(row.completion_ids) for row in rows)
         return total
+
+    def _outside_answers(self, rows: Sequence[TrainingRow], mask: Tensor) -> Tensor:
+        """Return (B, T): 0 for the tokens of a row's answer, else 1."""
+        outside = torch.ones_like(mask)
+        for i, row in enumerate(rows):
+            answer = answer_tokens(self._tokenizer, row.completion_ids, row.text)
+            outside[i, answer.start : answer.stop] = 0
+        return outside
 
     def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
         """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T). None without a penalty."""
@@ -303,59 +328,42 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _summary(self, kind: Kind) -> dict[str, float | None]:
         loss, tokens = self._losses[kind], self._kind_tokens[kind]
-        entropy, kl, clipped, filtered = self._kind_sums[kind].tolist()
+        entropy, kl, clipped, nll, filtered = self._kind_sums[kind].tolist()
         summary = {
             "entropy": entropy / tokens,
             "clip_fraction": clipped / tokens if kind in self._weighted else None,
             "kl": kl / tokens if self.train_config.beta > 0 and loss.own else None,
+            "source_grad_norm": self._kind_norms.get(kind),
+            "nll": None if loss.own else nll / tokens,
         }
         return summary | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
+
+
+def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float) -> dict[Kind, float]:
+    """Return what the loss of each kind's tokens is multiplied by. ``weight``: λ.
+
+    All tokens share one denominator, which counts everything that was asked for or drawn, kept or refused. So a token
+    weighs the same whatever its source, however few rows of that source are kept. Unless published otherwise, external
+    tokens together weigh no more than own ones, so that long external text cannot drown out the node's own rows.
+    """
+    kinds = {row.kind for row in manifest.rows}
+    if manifest.tokens is None:
+        counted: Counter[bool] = Counter()
+        for row in manifest.rows:
+            counted[losses[row.kind].own] += len(row.completion_ids)
+        return {kind: (1.0 if losses[kind].own else weight) / counted[losses[kind].own] for kind in kinds}
+    own, external = manifest.tokens
+    share = min(1.0, own / external) if own and external else 1.0
+    return {
+        kind: (1.0 if losses[kind].own else weight * (1.0 if losses[kind].equal_tokens else share)) / (own + external)
+        for kind in kinds
+    }
 
 
 def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
     """Return which rows (B,) have a mean log-probability per token of at least ``floor``. Inputs are (B, T)."""
     means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
     return means >= floor
-
-
-def _arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:
-    train, generation = config.train, config.generation
-    return GRPOConfig(
-        output_dir=str(output),
-        run_name=config.node.name or None,
-        use_cpu=device == "cpu",
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        seed=config.node.seed,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=train.warmup_steps,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        optim="adamw_torch",
-        beta=0.0,
-        loss_type="dapo",
-        temperature=generation.temperature,
-        max_completion_length=generation.max_completion_tokens,
-        num_generations=config.game.group_size,
-        per_device_train_batch_size=config.game.group_size,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-        report_to=list(config.report.to) or "none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        remove_unused_columns=False,
-    )
-
-
-def _place_reports(output: Path) -> None:
-    """Put the logging backends' files in the node's directory. transformers reads it only from the environment."""
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
-    os.environ["WANDB_DIR"] = str(output)
-    os.environ.setdefault("WANDB_PROJECT", "swarmctl")
-    # Send only metrics, neither console output nor the program's code.
-    os.environ["WANDB_CONSOLE"] = "off"
-    os.environ["WANDB_DISABLE_CODE"] = "true"
 
 
 def _no_reward(**_: Any) -> list[float]:

@@ -6,26 +6,32 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
+from hivemind_exp.game.sampling.game import said
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
+from hivemind_exp.peers.source import FURTHEST
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
+from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
-from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise
+from hivemind_exp.trainer.pacing import visit
+from hivemind_exp.trainer.refill import best, has_own, refill
+from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise, term_means
 
 MOST_LEFT_OUT = 16
 """A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
@@ -55,6 +61,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._left_out = 0
+        self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
@@ -63,6 +70,9 @@ class HivemindGRPOTrainer(RoundLoop):
 
         Raises ``StopRequested`` after a stop. By then everything that a restart needs is saved.
         """
+        for name in self.config.game.only_sampling if self.config.game.kind == "study-group" else ():
+            message = f"game.{name} has no effect, because this node's swarm plays the game study-group"
+            self.emit(WarningEvent(code="no_effect", message=message))
         try:
             self._resume(checkpoint)
             if not self._finished():
@@ -75,6 +85,7 @@ class HivemindGRPOTrainer(RoundLoop):
                 if self.progress.round % self.config.checkpoint.every == 0 or self._finished() or self._push_due():
                     self.save()
                 self._push_if_due()
+            self._collapse.finished()
             self._push_if_due()  # a finished node may have been restarted with a push newly configured
             if self.pusher is not None:
                 self.pusher.finish(self.stop)
@@ -104,11 +115,14 @@ class HivemindGRPOTrainer(RoundLoop):
             self._cursor.resume(self.journal.stage_run(checkpoint.step - 1))
         self._filler.weights_moved(self.progress.step)
         saved = self.progress.step
+        known_steps = self.journal.steps()
         for manifest in self.journal.manifests(saved):
+            done, total = self.progress.step - saved, known_steps - saved
+            self.emit(PhaseEvent(name="repeating steps from the journal", done=done, total=total))
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
         self._cursor.next_stage()
-        gap = self.journal.steps() > self.progress.step
+        gap = known_steps > self.progress.step
         if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
             raise CheckpointError(
                 f"no checkpoint of this node is intact (damaged ones: {self.checkpoints.root}), and its journal does "
@@ -143,33 +157,70 @@ class HivemindGRPOTrainer(RoundLoop):
         self._emit_round(self.progress.round - 1, timer, timer.tokens_per_second())
 
     def _play(self, stage_run: StageRun, timer: RoundTimer) -> None:
-        groups = self._complete(stage_run, timer)
-        if not groups and self._cursor.deadline() is not None:
+        asked = self._complete(stage_run, timer)
+        if not asked and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # the swarm's clock moves on without this node
             return
+        kept, drawn = asked, list[Group]()
+        if stage_run.stage == ANSWER:
+            asked = refill(kept, self._most_further(), partial(self._ask_further, stage_run, timer))
+            kept = best(asked, len(kept))
+            timer.count_groups(asked)
         if self.exchange is not None:
             with timer("share"):
-                groups = [*groups, *self._share(self.exchange, stage_run, groups)]
+                drawn = self._share(self.exchange, stage_run, kept)
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
             round=stage_run.round,
             seed=derive_seed(self.config.node.seed, "step", self.progress.step),
             micro_batch=self.config.train.micro_batch,
-            rows=tuple(build_rows(groups, self.config.train, rates)),
+            rows=tuple(build_rows([*kept, *drawn], self.config.train, rates)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
+            tokens=count_tokens([*kept, *drawn], self.config.train),
         )
-        self.journal.commit(manifest, stage_run, self.progress.round)
+        answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
+        visits = [visit(stage_run.round, group, self.style) for group in answered]
+        self.journal.commit(manifest, stage_run, self.progress.round, visits)
+        self._format.count(visits)
+        groups = [*asked, *drawn]
         self._filler.check_usefulness(stage_run, groups, manifest.rows)
         if stage_run.stage == ANSWER:
-            self._collapse.count(groups)
+            self._collapse.count(groups, self._unjudged)
         with timer("train"):
             result = self._take(manifest, stage_run, self.progress.round)
-        summaries = summarise(groups)
+        summaries, terms = summarise(groups), term_means(groups)
         for source, summary in summaries.items():
-            self.emit(RolloutsEvent(round=self.progress.round, stage=stage_run.stage, source=source, **summary))
+            where = {"round": self.progress.round, "stage": stage_run.stage, "source": source}
+            self.emit(RolloutsEvent(**where, **summary, terms=terms.get(source)))
+            summary |= {f"term/{name}": value for name, value in terms.get(source, {}).items()}
         timer.count_tokens(summaries, here=self.local.kind)
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
+
+    def _rewards(self, groups: list[Group]) -> list[Group]:
+        return self._format.add(groups) if self.config.game.kind == "sampling" else groups
+
+    def _most_further(self) -> int:
+        """Return the most further questions of a round. A study group's later stages need the round's own ones."""
+        return self.config.game.refill if self.config.game.kind == "sampling" else 0
+
+    def _ask_further(self, stage_run: StageRun, timer: RoundTimer, taken: int, count: int) -> list[Group]:
+        """Return the verified groups of a stage's next ``count`` questions, after ``taken`` further ones.
+
+        Questions that the round has asked already are left out, as are prompts over the limit, and in a swarm, those
+        so far along that peers would reject their groups.
+        """
+        first, limit = self.config.game.groups + taken, self.config.generation.max_prompt_tokens
+        questions = self.tasks.questions("train", stage_run.round, first + count)
+        known = {question.digest for question in questions[:first]}
+        new = {each.digest: each for each in questions[first:] if each.digest not in known}
+        if self.exchange is not None:
+            new = {digest: each for digest, each in new.items() if each.index < FURTHEST}
+        prompts = [each for each in self.game.prompts(stage_run, list(new.values())) if len(each.ids) <= limit]
+        self.journal.write_prompts(stage_run.round, prompts, first)
+        with timer("generate"):
+            groups = self._filler.refill(stage_run, prompts, first)
+        return self._verify(stage_run, groups, timer)
 
     def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
         """Share a stage's groups with the swarm, and return the peers' groups for its step."""
@@ -263,7 +314,7 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
     """
     questions = [prompt.question for prompt in prompts]
-    scores = tasks.score(questions, source.answer(prompts))
+    scores = tasks.score(questions, [said(rollout) for rollout in source.answer(prompts)])
     judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
         raise WorkerFailed("no answer in the evaluation could be verified")

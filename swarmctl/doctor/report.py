@@ -94,8 +94,14 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -
         following = f"swarmctl status {shlex.quote(name)}"
     else:
         yield f"{what}{less}."
-        following = context.run
+        following = next(filter(None, map(_better_run, outcomes)), context.run)
     yield f"  try: {_command(following)}"
+
+
+def _better_run(outcome: Outcome) -> str | None:
+    """Return the run that a warning suggests, such as one with a profile for this machine; None if it suggests none."""
+    remedy = outcome.finding.remedy or ""
+    return remedy if outcome.finding.status is Status.WARNING and remedy.startswith("swarmctl run ") else None
 
 
 def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:

@@ -97,9 +97,9 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     tell(identity, files, replaced, as_json=as_json)
     for other in map(describe, all_nodes()):
         if other["peer_id"] == identity.peer_id and other["node"] != name:
-            prompter.say(f"warning: node {other['node']} has the same identity; only one of them can run at a time")
+            prompter.say(f"warning: node {other['node']} has the same identity; only one of them can run at a time.")
     if mode & _OTHERS:
-        prompter.say(f"warning: other users can read {shown(path)} (mode {mode:04o}) and impersonate this node")
+        prompter.say(f"warning: other users can read {shown(path)} (mode {mode:04o}) and impersonate this node.")
 
 
 def _passphrase(prompter: Prompter, prompt: str) -> str:

@@ -49,6 +49,7 @@ def put(identity: Identity, files: NodeFiles, prompter: Prompter, again: str) ->
             f"Node {files.root.name} already has an identity: {who}. Without a backup, that identity is lost, with its "
             "contribution and reputation. Replace it?",
             IdentityProblem(f"node {files.root.name} already has an identity: {who}", next=again),
+            "The identity is unchanged.",
         )
     with disk_errors(files.root):
         identity.save(files.key, replace=there)

@@ -26,7 +26,7 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
     elif name is None:
         names, again = ", ".join(entry.name for entry in saved), "swarmctl keys delete --all --yes"
         refusal = KeyProblem(f"deleting {names} needs confirmation; nothing was deleted", next=again)
-        prompter.confirm(f"Delete the key{'s' if len(saved) > 1 else ''} {names}?", refusal)
+        prompter.confirm(f"Delete the key{'s' if len(saved) > 1 else ''} {names}?", refusal, "Nothing was deleted.")
     for entry in saved:
         _delete(entry, prompter)
 
@@ -53,4 +53,4 @@ def _delete(entry: SavedKey, prompter: Prompter) -> None:
     unbind(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")
     if found := key_locations(entry.name, os.environ):
-        prompter.say(f"warning: {found[0].where} still has a key for {entry.name}")
+        prompter.say(f"warning: {found[0].where} still has a key for {entry.name}.")

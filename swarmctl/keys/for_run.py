@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.offload.settings import chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, command_to_set, key_locations
@@ -64,7 +65,7 @@ def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, st
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:
     """Return the names of the keys that a run may need for the model hub and for reporting metrics."""
     names = []
-    on_hub = config.model.name != "tiny" and not Path(config.model.name).expanduser().is_dir()
+    on_hub = config.model.name not in BUILT_IN and not Path(config.model.name).expanduser().is_dir()
     if config.hub.repo or (on_hub and not offline(environment)):
         names.append("huggingface")
     if "wandb" in config.report.to and environment.get("WANDB_MODE") not in ("offline", "disabled"):
@@ -93,7 +94,7 @@ def keys_for(config: Config, prompter: Prompter, environment: Mapping[str, str])
             text = f"{_PUSHING}, but the token found belongs to {key.origin} and is not sent to {elsewhere}"
             raise KeyProblem(text, next=f"unset {variable}")
         if elsewhere:
-            lines.append(f"warning: key {name} is not used: it belongs to {key.origin}, but ${variable} is {elsewhere}")
+            lines.append(f"warning: key {name} is not used: it is for {key.origin}, but ${variable} is {elsewhere}.")
         else:
             keys.append(key)
             lines.append(_line(key))

@@ -17,7 +17,7 @@ def list_keys(*, as_json: bool) -> None:
     if as_json:
         print_json(keys=rows)
     elif rows:
-        print_table([_cells(row) for row in rows])
+        print_table([_cells(row) for row in rows], ("name", "host", "ends in", "stored in", "tested"))
     else:
         print("No keys yet. Save one: swarmctl keys set openai")
 

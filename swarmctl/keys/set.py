@@ -75,7 +75,7 @@ def _ask_for_a_file_if_needed(name: str, options: SetOptions, prompter: Prompter
     """Without a keyring, ask whether to store the key in a file before it is typed. Raises KeyProblem if not."""
     with suppress(TimeoutError):  # storing the key reports it
         if Keyring(Prompter(silent=True)).state().get("error") == "absent":
-            prompter.ask_outright(_NO_KEYRING, _absent(name, options))
+            prompter.ask_outright(_NO_KEYRING, _absent(name, options), "No key was saved.")
 
 
 def _absent(name: str, options: SetOptions) -> KeyringAbsent:
@@ -144,7 +144,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and not winner.is_saved:
         other = f" ({dotted_tail(winner.last_four)})" if winner.last_four else ""
-        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it")
+        prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it.")
 
 
 def _host_flag(options: SetOptions) -> str:
@@ -159,16 +159,19 @@ def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompt
         prompter.confirm(
             f"Replace {what}, saved on {old.saved[:10]}, with {dotted_tail(last_four(key))}?",
             KeyProblem(f"this would replace {what}; it was kept", next=f"swarmctl keys set {name}"),
+            f"The saved key {name} is unchanged.",
         )
     if owner := looks_foreign(key, name):
         prompter.confirm(
             f"This looks like a key for {owner}, but it would be sent to {host_of(url)}. Save it for {name} anyway?",
             KeyProblem(f"this looks like a key for {owner}, not for {name}; nothing was saved", next=again),
+            "No key was saved.",
         )
     if in_the_clear(url):
         prompter.confirm(
             f"The connection to {url} is not encrypted, so others on the network can read the key. Save it anyway?",
             KeyProblem(f"the connection to {url} is not encrypted, so others could read the key", next=again),
+            "No key was saved.",
         )
 
 
@@ -180,7 +183,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
             return "keyring"
         except KeyringAbsent:
             if old is None or old.home != "file":  # else a file was chosen before for this key
-                prompter.ask_outright(_NO_KEYRING, _absent(new.name, options))
+                prompter.ask_outright(_NO_KEYRING, _absent(new.name, options), "No key was saved.")
         except KeyringSilent as error:
             _take_back(new, old, error, prompter)
             raise
@@ -214,5 +217,5 @@ def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None
         Keyring(prompter).delete(old.name, old.host)
     except KeyProblem as error:
         prompter.say(
-            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}"
+            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}."
         )

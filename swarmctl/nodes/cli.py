@@ -1,4 +1,4 @@
-"""``swarmctl status``, ``logs`` and ``stop``: this machine's nodes, their state and their trainers' logs."""
+"""``swarmctl status``, ``logs``, ``stop``, ``rename`` and ``rm``: this machine's nodes."""
 
 from typing import Annotated
 
@@ -57,6 +57,47 @@ def register(app: typer.Typer) -> None:
         from swarmctl.nodes.stop import stop as stop_nodes
 
         stop_nodes(names or (), every=all_, as_json=json)
+
+    @app.command()
+    def rename(
+        name: Annotated[str, typer.Argument(metavar="NODE", help="Node name.")],
+        new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+        *,
+        json: options.Json = False,
+    ) -> None:
+        """Rename a node.
+
+        The node keeps its model, its identity and everything else. It must not be running.
+
+        \b
+        Examples:
+          swarmctl rename default maths
+          swarmctl rename maths algebra --json
+        """
+        from swarmctl.nodes.rename import rename as rename_node
+
+        rename_node(name, new, as_json=json)
+
+    @app.command()
+    def rm(
+        names: Annotated[list[str], typer.Argument(metavar="NODE...", help="Node names.")],
+        *,
+        yes: options.Yes = False,
+        no_input: options.NoInput = False,
+        json: options.JsonAskingNothing = False,
+    ) -> None:
+        """Delete nodes and everything they learned.
+
+        Asks first. Running nodes must be stopped before they can be deleted.
+
+        \b
+        Examples:
+          swarmctl rm maths
+          swarmctl rm maths tea --yes
+        """
+        from swarmctl.nodes.remove import remove
+
+        remove(names, yes=yes, no_input=no_input, as_json=json)
 
     @app.command()
     def logs(

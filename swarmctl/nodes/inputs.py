@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.tasks.families.python_file import data_file
+from hivemind_exp.tasks.installed import distribution, installed_tasks
+from hivemind_exp.tasks.registry import is_own_code
 from swarmctl.paths import shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.hub_cache import local_directory
@@ -20,13 +23,14 @@ _WHOLE = 64 * 2**20
 
 
 def check_inputs(files: NodeFiles, config: Config) -> None:
-    """Raise NodeConflict if a question file or a local model has changed since the node first used it."""
+    """Raise NodeConflict if questions, a task's code or a local model have changed since the node first used them."""
     known = (read_json(files.inputs) or {}).get("digests") or {}
-    found = {str(path): _digest(path) for path in _inputs(config) if path.exists()}
+    found = {str(path): digest_of(path) for path in _inputs(config) if path.exists()} | _packages(config)
     for name, digest in found.items():
         if known.get(name, digest) != digest:
+            what = shown(Path(name)) if os.path.isabs(name) else f"the {name} ({known[name]}, now {digest})"
             raise NodeConflict(
-                f"{shown(Path(name))} has changed since node {files.root.name} first used it. Undo the change, or "
+                f"{what} has changed since node {files.root.name} first used it. Undo the change, or "
                 f"accept it: delete {files.inputs.name} and run again",
                 next=f"rm {shlex.quote(str(files.inputs))}",
             )
@@ -36,13 +40,23 @@ def check_inputs(files: NodeFiles, config: Config) -> None:
 
 
 def _inputs(config: Config) -> Iterator[Path]:
-    yield from (Path(task.path).expanduser().absolute() for task in config.tasks if task.path is not None)
+    for task in config.tasks:
+        if task.path is not None:
+            yield (path := Path(task.path).expanduser().absolute())
+            if task.name == OWN_FILE and (data := data_file(path)) is not None:
+                yield data
     model = local_directory(config.model.name)
     if model is not None and config.offload.kind != "relay":
         yield model.absolute()
 
 
-def _digest(path: Path) -> str:
+def _packages(config: Config) -> dict[str, str]:
+    """Return the versions of the installed packages that the tasks come from."""
+    own = [task.name for task in config.tasks if task.name != OWN_FILE and is_own_code(task.name)]
+    return {f"package of task {name}": distribution(installed_tasks()[name]) for name in own}
+
+
+def digest_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, or of a directory's files with their names. Raises NodeError."""
     found = hashlib.sha256()
     with disk_errors(path, "read"):

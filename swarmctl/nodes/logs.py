@@ -57,6 +57,8 @@ def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, 
     show = _as_json if as_json else _Sentences()
     printed = _unchanged if as_json else _folded
     reader = EventReader(files.events, whole=True)
+    if not files.events.exists():
+        Writer(sys.stderr)(f"Node {files.root.name} has no log yet: it has never run.")
     for text in deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None):
         print(printed(text), flush=follow)
     while follow:

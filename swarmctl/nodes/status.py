@@ -21,15 +21,42 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
 from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
-from swarmctl.terminal.views import Writer, can_draw
+from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _HEADINGS = (
-    *("node", "state", "phase", "round", "accuracy", "interval", "speed", "left", "spent", "peers", "swarm", "journal"),
-    "up",
+    *(
+        "node",
+        "state",
+        "phase",
+        "round",
+        "accuracy",
+        "interval",
+        "speed",
+        "left",
+        "spent",
+        "peers",
+        "learned from",
+        "swarm",
+    ),
+    *("journal", "up"),
 )
-_NARROW = ("journal", "speed", "up", "swarm", "interval", "left", "peers", "phase", "spent", "accuracy", "round")
+_NARROW = (
+    "journal",
+    "speed",
+    "up",
+    "swarm",
+    "interval",
+    "learned from",
+    "left",
+    "peers",
+    "phase",
+    "spent",
+    "accuracy",
+    "round",
+)
 """Columns that a narrow terminal does without, the first to go first."""
 _WATCH_S = 2.0
 
@@ -128,6 +155,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "since": holder.get("since"),
         "phase": phase,
         "model": without_keys((config.get("model") or {}).get("name")),
+        "calibration": _calibration(files),
         "round": progress.round,
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
@@ -138,6 +166,8 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "share_seconds": progress.share_seconds,
         "round_seconds": progress.round_seconds,
         "tokens_per_second": progress.tokens_per_second,
+        "source_grad_norms": progress.gradients or None,
+        "nll": progress.nll or None,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
@@ -150,6 +180,12 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
+
+
+def _calibration(files: NodeFiles) -> dict[str, Any] | None:
+    """Return how the node's model wants to be asked, and what it then achieves; None if that was never measured."""
+    found = (read_json(files.prompt) or {}).get("found")
+    return found if isinstance(found, dict) else None
 
 
 def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
@@ -177,17 +213,12 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[st
         or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
         or_dash(row["seconds_left"], duration),
         or_dash(spending(progress), str),
-        _peers(row),
+        or_dash(row["peers"], "{:,} in touch".format),
+        or_dash(row["groups_from_peers"], lambda number: several(number, "group")),
         or_dash(swarm, str),
         or_dash(row["journal_bytes"], size),
         or_dash(row["since"], _age),
     ]
-
-
-def _peers(row: dict[str, Any]) -> str:
-    """Return how many peers the node hears from, and how many of their groups it learned from."""
-    groups = or_dash(row["groups_from_peers"], lambda number: several(number, "group"))
-    return groups if row["peers"] is None else f"{row['peers']} ({groups})"
 
 
 def _interval(progress: RunView) -> str:

@@ -24,7 +24,7 @@ from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 
 def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
@@ -39,7 +39,7 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
         holder = read_json(files.lock) or {}
         for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
             say(f"warning: {sentence}")
-        with waiting(say, f"waiting for node {files.root.name} to save and stop", interval(sys.stderr)):
+        with waiting(say, f"waiting for node {files.root.name} to save and stop"):
             _wait(files)
     rows = [_row(files, was_running=files in running) for files in chosen]
     if as_json:

@@ -1,4 +1,4 @@
-"""``swarmctl profiles``: list, show, validate, new, import."""
+"""``swarmctl profiles``: list, show, path, validate, new, edit, delete, import."""
 
 from typing import Annotated
 
@@ -118,14 +118,66 @@ def _new(
     """
     from swarmctl.profiles.new import new_profile
 
-    settings = {
-        "model.name": model,
-        "tasks": tasks_text(task),
-        "model.device": device,
-        "game.rounds": rounds,
-    }
-    assignments = [f"{key}={value}" for key, value in settings.items() if value is not None]
-    new_profile(name, base, [*assignments, *(set_ or ())], yes=yes, no_input=no_input, as_json=json)
+    flags = {"--model": model, "--task": tasks_text(task), "--device": device, "--rounds": rounds}
+    settings = [(flag, str(value)) for flag, value in flags.items() if value is not None]
+    settings += [("--set", assignment) for assignment in set_ or ()]
+    new_profile(name, base, settings, yes=yes, no_input=no_input, as_json=json)
+
+
+@group.command("path")
+def _path(
+    name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile name.")],
+    json: options.Json = False,
+) -> None:
+    """Print the path of a profile's file.
+
+    \b
+    Examples:
+      swarmctl profiles path mine
+      cp "$(swarmctl profiles path gpu)" gpu-copy.toml
+    """
+    from swarmctl.profiles.files import print_path
+
+    print_path(name, as_json=json)
+
+
+@group.command("edit")
+def _edit(name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile name or .toml file.")]) -> int:
+    """Open a profile in your editor, then check it.
+
+    Uses $VISUAL or $EDITOR. Exits with code 3 if the profile has a problem. Nodes use the changed profile at their next
+    run.
+
+    \b
+    Examples:
+      swarmctl profiles edit mine
+      EDITOR=nano swarmctl profiles edit mine
+    """
+    from swarmctl.profiles.files import edit
+
+    return edit(name)
+
+
+@group.command("delete")
+def _delete(
+    name: Annotated[str, typer.Argument(metavar="PROFILE", help="Name of one of your profiles.")],
+    *,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
+    json: options.JsonAskingNothing = False,
+) -> None:
+    """Delete one of your profiles.
+
+    Asks first, and names the nodes whose last run used it.
+
+    \b
+    Examples:
+      swarmctl profiles delete mine
+      swarmctl profiles delete mine --yes
+    """
+    from swarmctl.profiles.files import delete
+
+    delete(name, yes=yes, no_input=no_input, as_json=json)
 
 
 @group.command("import")

@@ -13,14 +13,16 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import task_tables
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
+from swarmctl.nodes.lookup import node_names, other_name
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.allowed import shown as shown_value
+from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import given, override, resolve
+from swarmctl.settings.resolve import given, override, problems_of, resolve
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import anchored, related
 from swarmctl.settings.toml_text import TASKS, rendered
@@ -34,9 +36,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def new_profile(
-    name: str | None, base_name: str | None, assignments: Sequence[str], *, yes: bool, no_input: bool, as_json: bool
+    name: str | None,
+    base_name: str | None,
+    settings: Sequence[tuple[str, str]],
+    *,
+    yes: bool,
+    no_input: bool,
+    as_json: bool,
 ) -> None:
-    """Write the profile. ``assignments`` are ``KEY=VALUE``. What is missing is prompted for on a terminal.
+    """Write the profile. ``settings`` are flags and their values. What is missing is prompted for on a terminal.
 
     Raises UsageError without a name and a terminal, and ConfigurationError if the name is taken or a value is wrong.
     Nothing is written then.
@@ -49,13 +57,16 @@ def new_profile(
         base_name = base_name or _asked_base()
     base_name = base_name or "default"
     base = profiles.read(profiles.find_builtin(base_name))
-    path = new_path(name, yes=yes, again=_again(name, base_name, assignments))
-    if can_ask and not assignments:
-        assignments = answers(base)
-    changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in map(override, assignments)}
+    path = new_path(name, yes=yes, again=_again(name, base_name, settings))
+    if can_ask and not settings:
+        settings = [("--set", answer) for answer in answers(base)]
+    typed = [override(text) if flag == "--set" else given(flag, FLAGS[flag], text) for flag, text in settings]
+    if wrong := [problem for problem in problems_of(base, typed)[1] if problem.origin.startswith("--")]:
+        raise refused(wrong, "swarmctl profiles new --help")
+    changes = {each.path: anchored(each.path, each.value, Path.cwd()) for each in typed}
     values = merged(dict(flatten(base.values)), changes)
     if TASKS in values:
-        values[TASKS] = _tables(values[TASKS])
+        values[TASKS] = task_tables(values[TASKS])
     comment = takewhile(lambda line: line.startswith("#"), base.path.read_text(encoding="utf-8").splitlines())
     head = [
         f"Created by `swarmctl profiles new {name}`. To see all settings: `swarmctl profiles show {name}`.",
@@ -73,26 +84,19 @@ def new_profile(
         print_written(path)
 
 
-def _again(name: str, base_name: str, assignments: Sequence[str]) -> str:
+def _again(name: str, base_name: str, settings: Sequence[tuple[str, str]]) -> str:
     """Return the same command with ``--yes``. A command that contains a key is not repeated."""
-    if any(map(looks_like_key, assignments)):
+    if any(looks_like_key(text) for _, text in settings):
         return "swarmctl profiles new --help"
-    settings = [word for assignment in assignments for word in ("--set", assignment)]
-    return command(["profiles", "new", name, "--from", base_name, *settings, "--yes"])
+    words = [word for setting in settings for word in setting]
+    base = [] if base_name == "default" else ["--from", base_name]
+    return command(["profiles", "new", name, *base, *words, "--yes"])
 
 
 def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:
     """Return ``values`` with ``changes`` applied. A value replaces a table and vice versa."""
     kept = {path: value for path, value in values.items() if not any(related(path, new) for new in changes)}
     return kept | changes
-
-
-def _tables(tasks: Any) -> list[dict[str, Any]]:
-    """Return tasks as tables; they may be given as names."""
-    tables = task_tables(tasks)
-    if not isinstance(tables, list) or not all(isinstance(task, dict) for task in tables):
-        raise ConfigurationError("tasks must be names or tables", next="swarmctl profiles new --help")
-    return tables
 
 
 def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
@@ -154,7 +158,9 @@ def write(path: Path, text: str) -> None:
 
 def written(path: Path) -> dict[str, Any]:
     """Return the ``--json`` output for a written profile."""
-    run = typed(f"swarmctl run --profile {shlex.quote(path.stem)}")
+    name = path.stem
+    other = f" --node {other_name(name)}" if name in node_names() else ""
+    run = typed(f"swarmctl run --profile {shlex.quote(name)}{other}")
     return {"name": path.stem, "path": str(path), "run": run}
 
 

@@ -7,7 +7,7 @@ import typer
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
-RoundOption = Annotated[int | None, typer.Option("--round", min=0, metavar="N", help="Only this round.")]
+RoundOption = Annotated[int | None, typer.Option("--round", min=1, metavar="N", help="Only this round, from 1.")]
 QuestionOption = Annotated[
     str, typer.Option("--question", metavar="DIGEST", help="Only questions whose digest starts with this.")
 ]
@@ -72,7 +72,10 @@ def _export(
     format: Annotated[
         Literal["jsonl", "parquet"] | None,
         typer.Option(
-            "--format", help="Output format. [default: jsonl, or parquet for FILE.parquet]", show_default=False
+            "--format",
+            metavar="FORMAT",
+            help="jsonl or parquet. [default: jsonl, or parquet for FILE.parquet]",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Output file, or - for stdout.")] = "-",

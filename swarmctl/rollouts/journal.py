@@ -96,6 +96,7 @@ class RolloutFilter:
     """Which rollouts to select."""
 
     round: int | None = None
+    """Counted from 1."""
     question: str = ""
     """Beginning of the question's digest."""
     source: str | None = None
@@ -136,6 +137,7 @@ class RolloutRecord:
 
     swarm: str
     round: int
+    """Counted from 1, as everywhere that people read. (The journal counts from 0.)"""
     stage: str
     task: str | None = None
     question: str
@@ -184,7 +186,7 @@ def rollouts(files: NodeFiles, wanted: RolloutFilter) -> Iterator[RolloutRecord]
     own_model = node_model(files)
     with reading(files.journal) as db:
         moments = {each for table in ("completions", "lost") for each in _moments(db, table)}
-        in_order = sorted((each for each in moments if wanted.round in (None, each[1])), key=itemgetter(1, 0))
+        in_order = sorted((each for each in moments if wanted.round in (None, each[1] + 1)), key=itemgetter(1, 0))
         if wanted.last is None:
             for moment in in_order:
                 yield from _of_round(db, *moment, wanted, own_model)
@@ -220,7 +222,7 @@ def _of_round(
         prompts.setdefault((prompt.pop("stage"), prompt.pop("question")), prompt)
 
     def record(row: dict[str, Any]) -> RolloutRecord:
-        return RolloutRecord(swarm=swarm, round=round_, **prompts.get((row["stage"], row["question"]), {}), **row)
+        return RolloutRecord(swarm=swarm, round=round_ + 1, **prompts.get((row["stage"], row["question"]), {}), **row)
 
     where = (swarm, round_, len(wanted.question), wanted.question)
     found = []

@@ -12,8 +12,8 @@ from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.tasks.base import RewardTerm
-from hivemind_exp.tasks.verifiers.answer_tags import is_exactly, is_strict
+from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
+from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import (
     RolloutFilter,
     RolloutRecord,
@@ -26,6 +26,7 @@ from swarmctl.rollouts.journal import (
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
+from swarmctl.terminal.sentences import points
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
@@ -69,7 +70,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
                 continue
             yield from told(f"[{index_in_group(each.place)}] {_reward(each)}; {_origin(each)}", "  ")
             if each.terms:
-                yield from told(_points(each.terms), "      ")
+                yield from told(points(each.terms), "      ")
             yield from quote(each.text or "")
 
 
@@ -79,21 +80,17 @@ def _reward(rollout: RolloutRecord) -> str:
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     strict = "in strict format" if rollout.strict else "not in strict format"
     if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
-        strict = "in strict format when cut to its tags"
+        strict = "in strict format when put in the node's prompt style"
     why = "" if rollout.why == word else f": {rollout.why}"
     return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
 
 
 def _is_strict(rollout: RolloutRecord) -> bool:
     text, names = rollout.text or "", TAGS.get(rollout.stage, ())
-    return is_strict(text) if rollout.stage == ANSWER else is_exactly(text, names)
-
-
-def _points(terms: Sequence[RewardTerm]) -> str:
-    """Return a sentence on the terms of a reward."""
-    total, most = sum(term.value for term in terms), sum(term.maximum for term in terms)
-    parts = (f"{term.name} {term.value:.3g} of {term.maximum:g} ({term.why})" for term in terms)
-    return f"{total:.4g} of {most:g} points: {', '.join(parts)}"
+    if rollout.stage != ANSWER:
+        return is_exactly(text, names)
+    reading = read(text, None)
+    return reading is not None and reading.strict
 
 
 def _origin(rollout: RolloutRecord) -> str:

@@ -1,4 +1,4 @@
-"""``swarmctl run``: start or resume a node."""
+"""``swarmctl run``: start or resume a node; ``swarmctl attach``: watch a running one."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from swarmctl.terminal import options
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
 
     @app.command()
     def run(
@@ -43,9 +43,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
         all_: Annotated[bool, typer.Option("--all", help="With --dry-run: also show all settings.")] = False,
-        plain: Annotated[
-            bool, typer.Option("--plain", help="Print one line per round instead of the live view.")
+        detach: Annotated[
+            bool, typer.Option("-d", "--detach", help="Continue in the background once the node has started.")
         ] = False,
+        plain: options.Plain = False,
         json: Annotated[
             bool, typer.Option("--json", help="Print the result as JSON at the end; never prompt.")
         ] = False,
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --node maths --set train.learning_rate=2e-6
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --profile gpu --dry-run
+          swarmctl run --node maths --detach
           swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """
         provider, _, asked = (offload or "").partition(":")
@@ -93,6 +95,7 @@ def register(app: typer.Typer) -> None:
             assignments=tuple(set_ or ()),
             dry_run=dry_run,
             all_settings=all_,
+            detach=detach,
             plain=plain,
             as_json=json,
             quiet=quiet,
@@ -103,3 +106,26 @@ def register(app: typer.Typer) -> None:
         from swarmctl.run.command import run_command
 
         return run_command(given)
+
+    @app.command()
+    def attach(
+        name: options.NodeName = None,
+        *,
+        node: Annotated[
+            str | None, typer.Option(metavar="NODE", help="Node name. [default: the only running one]")
+        ] = None,
+        plain: options.Plain = False,
+    ) -> int:
+        """Watch a running node.
+
+        Ctrl-C ends the view; the node continues. To stop it, use `swarmctl stop`.
+
+        \b
+        Examples:
+          swarmctl attach
+          swarmctl attach maths --plain
+        """
+        from swarmctl.nodes.lookup import one_name
+        from swarmctl.run.attach import attach as attach_node
+
+        return attach_node(one_name(name, node), plain=plain)

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 from hivemind_exp.errors import FileProblem
@@ -15,9 +16,12 @@ from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.run import trainer_process as trainer
+from swarmctl.run.background import BackgroundView, split
 from swarmctl.run.dry_run import dry_run
+from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
+from swarmctl.run.mistyped import check_name
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
@@ -30,7 +34,7 @@ from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.views import Writer, view
+from swarmctl.terminal.views import Display, Writer, view
 
 
 def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
@@ -43,6 +47,8 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
+    prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    check_name(options, prompter)
     resolved, membership = join(resolved_options(options), say, module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_config(resolved.config)
@@ -52,9 +58,9 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     nodes.check_identity(files, resolved.config, partial(rerun, resolved))
     if (ended := finished(files, resolved, membership)) is not None:
         return say_finished(ended, files.root.name, as_json=options.as_json)
-    prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
+    fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
         before = _last_command(node, say)
         with disk_errors.disk_errors(node.files.root):
@@ -69,14 +75,21 @@ def _run(options: RunOptions, *, module: str) -> Exit:
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
                 stop = typed(f"swarmctl stop {shlex.quote(node.name)}")
                 say(f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}")
+        leave = split(node.files, as_json=options.as_json) if options.detach else None
         progress = RunView()
         began = time.monotonic()
-        with view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose) as display:
+        with _display(options, leave) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
         code = _finish(node, resolved, membership, progress, ending, elapsed=time.monotonic() - began)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _display(options: RunOptions, leave: Callable[[], None] | None) -> Display:
+    if leave is not None:
+        return BackgroundView(leave, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
+    return view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
 
 
 def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:

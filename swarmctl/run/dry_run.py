@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from hivemind_exp.models import smollm2
 from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
@@ -18,7 +19,7 @@ from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.summary import pushes, swarm_line
-from swarmctl.settings.command_line import rerun, shown_value
+from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
@@ -30,7 +31,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, without_keys
 from swarmctl.terminal.sentences import count, size
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
 
@@ -43,7 +44,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
         say = Writer(sys.stderr)
-        with waiting(say, "checking the model and the device", interval(sys.stderr)):
+        with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
         offload = plan(config, files) if is_offloaded(config) else None
     missing = missing_keys(config, os.environ)
@@ -105,6 +106,8 @@ def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]
 def _model(model: dict[str, Any], resolved: Resolved) -> str:
     name, where = without_keys(resolved.config.model.name), str(model.get("where", "unknown"))
     if where == "will be downloaded":
+        if name == smollm2.NAME:
+            return f"{smollm2.TITLE}: not on this machine; the run downloads it ({size(smollm2.DOWNLOAD_BYTES)})"
         check = typed(f"swarmctl doctor hub {_selection(resolved)}")
         if offline(os.environ):
             return f"{name}: not on this machine, and HF_HUB_OFFLINE prevents its download"
@@ -130,7 +133,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
 
 def _selection(resolved: Resolved) -> str:
     """Return the arguments with which ``doctor`` checks the same configuration."""
-    return shlex.join(shlex.split(rerun(resolved))[2:])
+    return shlex.join(settings_arguments(resolved))
 
 
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
     stages = set(offload.stages)
     completions = config.game.groups * len(stages) * filled
     quoted = sum(_bytes_quoted(config, stage) for stage in stages)
-    bytes_a_prompt = _bytes_a_prompt(config) + quoted / len(stages)
+    bytes_a_prompt = _bytes_a_prompt(config, files) + quoted / len(stages)
     requests = requests_a_round(config, endpoint)
     hidden = offload.reasoning_tokens if thinks else 0
     longest = token_limit(config) + hidden
@@ -92,11 +92,13 @@ def _minutes(config: Config, requests: int, tokens: int, length: float) -> float
     return max([waves * length / _TOKENS_A_SECOND / 60, *limited])
 
 
-def _bytes_a_prompt(config: Config) -> float:
-    from hivemind_exp.game.sampling.game import messages
+def _bytes_a_prompt(config: Config, files: NodeFiles) -> float:
+    from hivemind_exp.game.node_style import node_style
+    from hivemind_exp.game.prompt_style import build_chats
 
     charter = charter_id(config).encode()
     with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:
-        prompts = [messages(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
+        chats = build_chats(node_style(config, files), tasks)
+        prompts = [chats.chat(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
     sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]
     return sum(sizes) / len(sizes)

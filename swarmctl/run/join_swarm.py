@@ -1,9 +1,9 @@
 """How a node joins a swarm: find the charter and apply the settings it fixes, which override profile and flags."""
 
 import contextlib
+import itertools
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +33,9 @@ from swarmctl.settings.problems import explain
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import FROM_PROFILE, NAME, REMEMBERED, Override
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json, write_json
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import waiting
 
 _SEED = ("node", "seed")
 _FRESH = ("node", "fresh")
@@ -69,7 +70,8 @@ def join(
 ) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration with the swarm's charter applied, and that charter; without a swarm, nothing changes.
 
-    A node that no one named gets the swarm's name, unless the node with its profile's name is already in the swarm.
+    A node that no one named gets the swarm's name, unless the node with its profile's name is already in the swarm. If
+    that node is running, the first free name after it is used.
     Writes nothing. Raises NodeConflict if the node is running or in another swarm, SwarmError if the charter cannot be
     found, ConfigurationError if the command line contradicts the charter.
     """
@@ -87,6 +89,11 @@ def join(
             envelope = _fetched(resolved, identity, say, module)
         resolved = _changed(resolved, NAME, Charter.open(envelope, swarm).name)
         files = lookup.files_of(resolved.config.node.name)
+    if unnamed and locks.is_held(files.lock):
+        free = _free_name(files.root.name, swarm)
+        say(f"Node {files.root.name} of this swarm is already running here, so this run uses another node, {free}.")
+        resolved = _changed(resolved, NAME, free)
+        files = lookup.files_of(free)
     nodes.check_free(files, partial(rerun, resolved))
     nodes.check_swarm(files, resolved.config, partial(rerun, resolved))
     resolved = as_member(resolved, files)
@@ -141,6 +148,16 @@ def invited(resolved: Resolved, line: str) -> Resolved:
     return replace(_changed(resolved, JOIN, line), overrides=(*resolved.overrides, Override(JOIN, line, _BY_NODE)))
 
 
+def _free_name(name: str, swarm: str) -> str:
+    """Return the first of NAME-2, NAME-3, … that no node has, or a node of the swarm that is not running."""
+    for number in itertools.count(2):
+        files = lookup.files_of(f"{name}-{number}")
+        ours = (read_json(files.identity) or {}).get("swarm") == swarm and not locks.is_held(files.lock)
+        if ours or not files.root.exists():
+            break
+    return files.root.name
+
+
 def _at_hand(files: NodeFiles, swarm: str) -> Iterator[bytes]:
     """Yield the swarm's charter from the nodes on this machine, this node first."""
     others = (NodeFiles(path.parent) for path in sorted(nodes_directory().glob("[!.]*/charter")))
@@ -174,7 +191,7 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
         with tempfile.TemporaryDirectory(prefix="swarmctl-") as directory:
             key = Path(directory) / "identity.key"
             identity.save(key)
-            with waiting(say, "fetching the charter", interval(sys.stderr)):
+            with waiting(say, "fetching the charter"):
                 return trainer.fetch_charter(config, key, Path(directory), say, module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"

@@ -26,6 +26,7 @@ from hivemind_exp.run_record import RunRecord, read_record
 from hivemind_exp.sources.schedule import in_rounds
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.run.estimate import Estimate, estimate
+from swarmctl.settings.allowed import choice
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.terminal.prompter import Prompter
@@ -86,7 +87,7 @@ def banner(plan: Plan) -> list[str]:
     part = f"it generates {percent(offload.share)} of each group"
     if offload.when == "failed":
         part = "it only generates groups in which none of this machine's completions is correct"
-    rounds = "" if offload.rounds == "*" else f", in rounds {offload.rounds}"
+    rounds = "" if offload.rounds == "*" else f", {_in_rounds(offload.rounds)}"
     batch = ", through the Batch API" if offload.batch else ""
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
     fallback = f"{', then '.join(names)} generate{'s' if len(names) == 1 else ''}" if names else "the node waits"
@@ -99,6 +100,18 @@ def banner(plan: Plan) -> list[str]:
         f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
         *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
     ]
+
+
+def _in_rounds(expression: str) -> str:
+    """Return ``offload.rounds``, which counts from 0, in words with rounds that count from 1."""
+    if expression.startswith("every "):
+        return f"in round 1 and every {expression.removeprefix('every ')} rounds after it"
+    parts = [part.partition("-") for part in expression.split(",")]
+    shown = [
+        f"{int(first) + 1}{'–' if last else ''}{int(last) + 1 if last else ' and later' if dash else ''}"
+        for first, dash, last in parts
+    ]
+    return f"in rounds {choice(shown, 'and')}"
 
 
 def cost(plan: Plan) -> str:
@@ -123,15 +136,23 @@ def _total(plan: Plan) -> str:
 
 
 def _shortfall(plan: Plan) -> str:
-    """Return a sentence if what a cap leaves is less than the most that a round can cost."""
+    """Return a sentence if a cap may not cover a round, or will end the run before its last one."""
     round_, limits = plan.estimate, plan.config.offload.limits
-    if plan.paid and limits.usd != "unlimited" and limits.usd - plan.spent < round_.usd_at_most:
-        word = "does not" if limits.usd - plan.spent < round_.usd else "may not"
+    if not plan.paid:
+        return ""
+    left = math.inf if limits.usd == "unlimited" else limits.usd - plan.spent
+    if left < round_.usd_at_most:
+        word = "does not" if left < round_.usd else "may not"
         return f" The cap {word} cover a round; {_rounded_up(plan.spent + round_.usd_at_most)} USD (--max-usd) would."
-    if plan.paid and limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
+    if limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
         word = "does not" if limits.usd_per_day < round_.usd else "may not"
         enough = _rounded_up(round_.usd_at_most)
         return f" The daily cap {word} cover a round; {enough} USD (offload.limits.usd_per_day) would."
+    if round_.usd and left < math.inf and not left >= plan.rounds * round_.usd > 0:
+        what = "ends the run" if plan.config.offload.on_limit == "stop" else "stops paid requests"
+        enough = _rounded_up(plan.spent + plan.rounds * round_.usd) if plan.rounds else ""
+        cover = f"; {enough} USD (--max-usd) would cover all of them" if enough else ""
+        return f" The cap {what} after about {several(int(left / round_.usd), 'round')}{cover}."
     return ""
 
 
@@ -165,6 +186,7 @@ def ask_consent(plan: Plan, resolved: Resolved, files: NodeFiles, prompter: Prom
             "confirm",
             next=f"swarmctl run --max-usd {limit}",
         ),
+        "Nothing was sent.",
     )
     return tuple(endpoint.name for endpoint in asked)
 

@@ -1,10 +1,11 @@
 """Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
+import json
 import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +25,7 @@ from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import rerun
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
-from swarmctl.settings.schema import SettingPath
+from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.terminal.progress import RunView
 
@@ -70,7 +71,7 @@ def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     if other.config.warmup.steps and not {task.name for task in resolved.config.tasks} <= supported:
         return rerun(resolved)  # the warm-up does not support the swarm's tasks
     model = {override.path for override in resolved.overrides if override.path[0] == "model"}
-    return rerun(replace(resolved, profile=other.profile), without=model)
+    return rerun(replace(resolved, profile=other.profile, names_profile=True), without=model)
 
 
 @contextmanager
@@ -95,14 +96,18 @@ def dry_hint() -> Iterator[None]:
 
 
 def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
-    """Yield the words of a command without the ``--set KEY=VALUE`` of these settings."""
+    """Yield the words of a command without the flags and assignments that set ``settings``."""
     rest = iter(words)
     for word in rest:
-        assignment = next(rest) if word == "--set" else None
-        if assignment is None:
+        if word != "--set" and word not in FLAGS:
             yield word
-        elif assignment.partition("=")[0] not in settings:
-            yield from (word, assignment)
+            continue
+        value = next(rest)
+        setting = FLAGS.get(word, value.partition("=")[0])
+        if word == "--offload" and "offload.model" in settings and setting not in settings:
+            yield from ("--set", f"{setting}={value.partition(':')[0]}")  # the flag would reset the model
+        elif setting not in settings:
+            yield from (word, value)
 
 
 def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> Exit:
@@ -136,13 +141,18 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
     if ending.returncode == -signal.SIGKILL:
         return OutOfMemory(
             f"the trainer was killed (SIGKILL), probably because the system ran out of memory {log}",
-            next=rerun(resolved, changes=smaller(resolved.config)),
+            next=shlex.join(["swarmctl", "run", *_assigned(smaller(resolved.config))]),
         )
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     lines = ending.output.decode(errors="replace").strip().splitlines()
     said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
+
+
+def _assigned(settings: Mapping[SettingPath, Any]) -> Iterator[str]:
+    for path, value in settings.items():
+        yield from ("--set", f"{dotted(path)}={json.dumps(value)}")
 
 
 def smaller(config: Config) -> dict[SettingPath, Any]:

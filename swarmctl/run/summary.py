@@ -8,6 +8,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
+from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
@@ -42,7 +43,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     config = resolved.config
     rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until you stop it"
     state = "starts over at every run" if config.node.fresh else "resumed" if node.resumes else "new"
-    tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(task.name for task in config.tasks)
+    tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(map(title, config.tasks))
     relay = is_relay(config)
     adapter = f" with LoRA rank {config.model.lora.rank}" if config.model.lora else ""
     what = "relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
@@ -191,7 +192,7 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
         lines = ["Continue:", f"  {again} --rounds {2 * rounds}"]
     else:
         lines = ["Resume:", f"  {again}"]
-    if demo and done:
+    if demo and fresh and done:
         lines += [
             "Next, train a real model (1 GB download):",
             f"  {typed(f'swarmctl run --profile {suitable_builtin()}')}",

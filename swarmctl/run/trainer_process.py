@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import hivemind_exp
 from hivemind_exp.config import Config
@@ -51,15 +51,16 @@ def command(module: str) -> list[str]:
     return [sys.executable, *safe_path, "-X", "faulthandler", "-m", module]
 
 
-def _request(mode: str, config: Config, node: Path | None, secrets_fd: int | None = None, **more: str) -> bytes:
-    request = {
+def request(mode: str, config: Config, node: Path | None, secrets_fd: int | None = None, **more: Any) -> bytes:
+    """Return the line that tells a process what to do."""
+    line = {
         "mode": mode,
         "config": config.model_dump(mode="json"),
         "node_dir": None if node is None else str(node),
         "secrets_fd": secrets_fd,
         **more,
     }
-    return json.dumps(request).encode() + b"\n"
+    return json.dumps(line).encode() + b"\n"
 
 
 def open_log(path: Path) -> BinaryIO:
@@ -74,13 +75,20 @@ def open_log(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "ab+", buffering=0)
 
 
-def _spawn(module: str, config: Config, output: int | BinaryIO, pass_fds: tuple[int, ...] = ()) -> Popen[bytes]:
-    """Start a module with the trainer's environment, in a separate session."""
+def spawn(
+    module: str,
+    config: Config,
+    output: int | BinaryIO,
+    pass_fds: tuple[int, ...] = (),
+    *,
+    errors: IO[bytes] | None = None,
+) -> Popen[bytes]:
+    """Start a module with the trainer's environment, in a separate session. ``errors``: where its stderr goes."""
     return Popen(
         command(module),
         stdin=subprocess.PIPE,
         stdout=output,
-        stderr=output,
+        stderr=output if errors is None else errors,
         env=environment(config),
         pass_fds=pass_fds,
         start_new_session=True,
@@ -92,10 +100,10 @@ def start(
 ) -> Popen[bytes]:
     """Start the trainer in a separate session. It holds ``lock`` and runs as long as its stdin stays open."""
     with pipe_with(secrets) as secrets_fd:
-        process = _spawn(module, config, log, (lock,) if secrets_fd is None else (lock, secrets_fd))
+        process = spawn(module, config, log, (lock,) if secrets_fd is None else (lock, secrets_fd))
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it has already died; how it ended is reported later
-        process.stdin.write(_request("run", config, node, secrets_fd))
+        process.stdin.write(request("run", config, node, secrets_fd))
         process.stdin.flush()
     return process
 
@@ -119,7 +127,7 @@ def check(config: Config, say: Callable[[str], None], module: str = MODULE) -> d
 
     ``say``: called with a sentence if the trainer is stopped by a signal.
     """
-    return _ask(_request("check", config, None), config, say, module)
+    return _ask(request("check", config, None), config, say, module)
 
 
 def fetch_charter(
@@ -130,15 +138,15 @@ def fetch_charter(
     ``key`` is the file with the identity to use; ``directory`` is for temporary files. ``say``: as
     for ``check``. Raises a NodeError if no charter can be fetched.
     """
-    request = _request("charter", config, directory, key=str(key))
-    return base64.b64decode(_ask(request, config, say, module)["charter"])
+    line = request("charter", config, directory, key=str(key))
+    return base64.b64decode(_ask(line, config, say, module)["charter"])
 
 
-def _ask(request: bytes, config: Config, say: Callable[[str], None], module: str) -> dict[str, Any]:
+def _ask(line: bytes, config: Config, say: Callable[[str], None], module: str) -> dict[str, Any]:
     """Return the trainer's answer to one request, without running a node."""
-    process = _spawn(module, config, subprocess.PIPE)
+    process = spawn(module, config, subprocess.PIPE)
     try:
-        output, errors = _output(process, request, say)
+        output, errors = _output(process, line, say)
     finally:
         end_session(process)
     answer = last_object(output)
@@ -150,8 +158,8 @@ def _ask(request: bytes, config: Config, say: Callable[[str], None], module: str
     return answer
 
 
-def _output(process: Popen[bytes], request: bytes, say: Callable[[str], None]) -> tuple[bytes, bytes]:
-    stopped, unsent = FrozenWatch(process.pid), iter([request])
+def _output(process: Popen[bytes], line: bytes, say: Callable[[str], None]) -> tuple[bytes, bytes]:
+    stopped, unsent = FrozenWatch(process.pid), iter([line])
     while True:
         try:
             return process.communicate(next(unsent, None), timeout=_LOOK_S)

@@ -5,11 +5,13 @@ import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hivemind_exp.errors import FileProblem, NewerFormat, NodeError
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, FileProblem, NewerFormat, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
@@ -17,7 +19,7 @@ from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.options import RunOptions
+from swarmctl.settings.options import FLAGS, RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
 from swarmctl.settings.schema import SettingPath, dotted, flatten
@@ -26,6 +28,7 @@ from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import is_revision, without_keys
 
 JOIN = ("swarm", "join")
+_PROVIDER, _MODEL = ("offload", "provider"), ("offload", "model")
 _FIXED = {"node.name", "node.fresh", "swarm.join"}
 """Settings that cannot change; of an invitation, only the addresses may differ."""
 
@@ -48,7 +51,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     for each in [*(last.overrides if last else ()), *overrides]:
         latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
         latest[each.path] = each
-    return resolve(profile, list(latest.values()), os.environ)
+    return replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ def read_last(files: NodeFiles) -> LastRun | None:
     except FileProblem as error:
         error.next = _again(files)
         raise
+
+
+def last_config(files: NodeFiles) -> Config:
+    """Return the configuration of a node's latest run.
+
+    Raises ConfigurationError if it never ran, and FileProblem if the file is damaged or newer.
+    """
+    last, name = read_last(files), files.root.name
+    if last is None:
+        raise ConfigurationError(f"node {name} has not run yet", next=shlex.join(["swarmctl", "run", "--node", name]))
+    for section, key in RETIRED:
+        last.config.get(section, {}).pop(key, None)
+    try:
+        return Config.model_validate(last.config)
+    except ValueError as error:
+        raise FileProblem(f"{files.config} is damaged: it has unknown settings", next=_again(files)) from error
 
 
 def _again(files: NodeFiles) -> str:
@@ -125,8 +144,13 @@ def shown_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
-        return ", ".join(foreign(item["name"] if isinstance(item, dict) else item) for item in value) or "none"
+        return ", ".join(foreign(_title(item) if isinstance(item, dict) else item) for item in value) or "none"
     return str(value).lower() if isinstance(value, bool) else foreign(value)
+
+
+def _title(task: Mapping[str, Any]) -> str:
+    """Return a task's name; of the operator's own file, the file's name."""
+    return Path(task["path"]).name if task.get("path") else str(task["name"])
 
 
 def rerun(
@@ -138,19 +162,50 @@ def rerun(
 ) -> str:
     """Return the command that repeats this run: as another node, with other values, or without some of them.
 
-    A node that joins a swarm and has no name yet gets the same one again, so it is not named.
+    For the same node, it contains what was typed, in the same form: the rest follows from the same profile, or from the
+    node's last run. A node that joins a swarm and has no name yet gets the same one again, so it is not named.
     """
-    values = {given.path: given.value for given in resolved.overrides if given.path not in {*changes, *without}}
-    name = node or resolved.config.node.name
-    unnamed = node is None and JOIN in values and resolved.origins.get(dotted(NAME)) == FROM_PROFILE
-    arguments = ["swarmctl", "run", "--profile", resolved.profile.reference, *(() if unnamed else ("--node", name))]
-    for path, value in {**values, **changes}.items():
-        if path == JOIN and value:
-            arguments += ["--join", value]
-        elif path != NAME:
-            # In the form --set reads: strings as they are, anything else as TOML on one line.
-            arguments += ["--set", f"{dotted(path)}={value if isinstance(value, str) else _inline(value)}"]
+    kept = [each for each in resolved.overrides if each.path not in {NAME, *changes, *without}]
+    arguments = ["swarmctl", "run"]
+    if node is None:
+        kept = [each for each in kept if each.origin.startswith("--") or each.path == JOIN]
+    if node is not None or resolved.names_profile:
+        arguments += ["--profile", resolved.profile.reference]
+    origin = resolved.origins.get(dotted(NAME))
+    joins = any(each.path == JOIN for each in kept)
+    if node is not None or origin == "--node" or (joins and origin != FROM_PROFILE):
+        arguments += ["--node", node or resolved.config.node.name]
+    for each in kept:
+        arguments += _as_typed(each, kept)
+    for path, value in changes.items():
+        arguments += _assignment(path, value)
     return shlex.join(arguments)  # ``swarmctl.terminal.command_line.typed`` fills in the launcher
+
+
+def settings_arguments(resolved: Resolved) -> list[str]:
+    """Return the same configuration as arguments of ``doctor``, which has no flags for single settings."""
+    arguments = ["--profile", resolved.profile.reference, "--node", resolved.config.node.name]
+    for each in resolved.overrides:
+        arguments += [] if each.path == NAME else _assignment(each.path, each.value)
+    return arguments
+
+
+def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
+    """Return a typed value as its flag, or as an assignment if no flag can express it."""
+    if typed.path == JOIN:
+        return ["--join", typed.value] if typed.value else []
+    if typed.path == _MODEL and typed.origin == "--offload":
+        return []  # part of the flag that names the provider
+    if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):
+        text = typed.value if isinstance(typed.value, str) else inline(typed.value)
+        model = next((each.value for each in others if each.path == _MODEL and each.origin == "--offload"), "")
+        return [typed.origin, f"{text}:{model}" if typed.path == _PROVIDER and model else text]
+    return _assignment(typed.path, typed.value)
+
+
+def _assignment(path: SettingPath, value: Any) -> list[str]:
+    """Return ``--set KEY=VALUE`` as it is read: strings as they are, anything else as TOML on one line."""
+    return ["--set", f"{dotted(path)}={value if isinstance(value, str) else inline(value)}"]
 
 
 def flag_for(word: str) -> str | None:
@@ -168,9 +223,10 @@ def set_values(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in table.items() if value is not None} for table in tables]
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """Return a value as TOML on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
+        return "[" + ", ".join(map(inline, value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are the same in JSON and TOML

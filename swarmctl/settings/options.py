@@ -39,6 +39,8 @@ class RunOptions:
     dry_run: bool = False
     all_settings: bool = False
     """``--all``: a dry run shows all settings, too."""
+    detach: bool = False
+    """Continue in the background once the node has started."""
     plain: bool = False
     as_json: bool = False
     quiet: bool = False

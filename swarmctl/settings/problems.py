@@ -1,7 +1,7 @@
 """Problems with a configuration: which value of which source is wrong, what is allowed, and what was probably meant."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic_core import ErrorDetails
@@ -49,7 +49,7 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
     key = without_key(re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location)))
     origins = origins_of(layers).items() if location else ()
     origin = next((origin for path, origin in origins if related(path, location)), fallback if location else "")
-    name = origin if origin.startswith("$") or origin in FLAGS else key
+    name = origin if origin.startswith("$") or origin in (*FLAGS, "--node") else key
     place = "" if not origin or origin.startswith(("$", "--")) else f"{origin}: "
     if wrong_name:
         return Problem(key, f"{place}invalid provider name: {shown(location[-1])}. Use {PROVIDER_NAME}", None, origin)
@@ -86,17 +86,35 @@ def _service(location: SettingPath, layers: Sequence[Layer]) -> str | None:
 
 
 def _guess(location: SettingPath, key: str, origin: str) -> str | None:
+    for table, depth, model in (("tasks", 1, TaskConfig), ("providers", 2, ProviderConfig)):
+        if location[0] == table and len(location) > depth and not origin.startswith("$"):
+            return nearest(location[-1], model.model_fields)
+    section = [path for path in settings() if path[:-1] == location[:-1]]
+    similar = _similar(location[-1], section) or _abbreviated(location[-1], settings())
     if origin.startswith("$"):
+        if similar:
+            return PREFIX + "__".join(similar).upper()
         # Compared without the prefix: it would make any two variables similar.
         known = {"__".join(path).upper() for path in settings()} | {name.removeprefix(PREFIX) for name in NOT_SETTINGS}
         guess = nearest(origin.removeprefix(f"${PREFIX}"), known)
         return guess and PREFIX + guess
-    for table, depth, model in (("tasks", 1, TaskConfig), ("providers", 2, ProviderConfig)):
-        if location[0] == table and len(location) > depth:
-            return nearest(location[-1], model.model_fields)
     paths = {dotted(path): path for path in settings()}
     same_last = (name for name, path in paths.items() if path[-1] == location[-1])
-    return nearest(key, paths) or next(same_last, None)
+    return (similar and dotted(similar)) or nearest(key, paths) or next(same_last, None)
+
+
+def _similar(word: str, section: Sequence[SettingPath]) -> SettingPath | None:
+    """Return the setting of a section that a word stands for: initials, a beginning, or a typo."""
+    names = {path[-1]: path for path in section}
+    begun = [name for name in names if len(word) > 2 and name.startswith(word)]
+    found = begun[0] if len(begun) == 1 else nearest(word, names)
+    return _abbreviated(word, section) or (names[found] if found else None)
+
+
+def _abbreviated(word: str, known: Iterable[SettingPath]) -> SettingPath | None:
+    """Return the first setting whose words begin with the letters of ``word``: ``learning_rate`` for ``lr``."""
+    several = (path for path in known if "_" in path[-1])
+    return next((path for path in several if word == "".join(part[0] for part in path[-1].split("_"))), None)
 
 
 _ENDINGS = ("api_key", "apikey", "token", "secret", "password", "private_key")

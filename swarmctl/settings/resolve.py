@@ -12,7 +12,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, explain, refused
-from swarmctl.settings.profile_files import Profile
+from swarmctl.settings.profile_files import DEFAULT, Profile
 from swarmctl.settings.retired import drop_retired
 from swarmctl.settings.schema import dotted, parse, settings
 from swarmctl.settings.sources import NAME, Override, Settings, anchored, gather, origins_of
@@ -28,6 +28,8 @@ class Resolved:
     """Origin of each setting (dotted) that is not a default."""
     profile: Profile
     overrides: tuple[Override, ...]
+    names_profile: bool = True
+    """Whether the command line names the profile. Otherwise the same command finds it again."""
 
     def origin(self, key: str) -> str:
         """Return where the value of a dotted key comes from: its own origin, or that of the table that contains it."""
@@ -89,7 +91,8 @@ def resolve(profile: Profile, overrides: Sequence[Override], environment: Mappin
 def _next(problem: Problem, profile: Profile) -> str:
     name = shlex.quote(profile.reference)
     if problem.key == dotted(NAME):
-        return f"swarmctl run --profile {name} --node my-node"
+        named = "" if profile.reference == DEFAULT else f" --profile {name}"
+        return f"swarmctl run{named} --node my-node"
     if problem.origin.startswith("$"):
         return f"unset {problem.origin[1:]}"
     if problem.origin in FLAGS:

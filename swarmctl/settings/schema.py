@@ -2,8 +2,9 @@
 
 import ast
 import inspect
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any, get_args, get_origin
@@ -35,6 +36,17 @@ def _walk(model: type[BaseModel], prefix: SettingPath = ()) -> Iterator[tuple[Se
             yield from _walk(table, (*prefix, name))
 
 
+def _tables(kind: object) -> Iterator[type[BaseModel]]:
+    """Yield a model and the models of all its tables. ``kind`` can also be a type with models inside."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        inside: Iterable[object] = (field.annotation for field in kind.model_fields.values())
+    else:
+        inside = get_args(kind)
+    for part in inside:
+        yield from _tables(part)
+
+
 @cache
 def settings() -> dict[SettingPath, FieldInfo]:
     """Return every setting of the configuration, by its path."""
@@ -43,13 +55,14 @@ def settings() -> dict[SettingPath, FieldInfo]:
 
 @cache
 def _written() -> dict[tuple[str, str], str]:
-    """Return the docstrings of fields in ``hivemind_exp.config``, by class and field.
+    """Return the docstrings of the configuration's fields, by class and field.
 
     Few commands show them, and pydantic's own way (``use_attribute_docstrings``) adds 25 ms to every start.
     """
     written: dict[tuple[str, str], str] = {}
-    module = ast.parse(inspect.getsource(config))
-    for table in (statement for statement in module.body if isinstance(statement, ast.ClassDef)):
+    modules = {sys.modules[table.__module__] for table in _tables(config.Config)}
+    body = [statement for module in modules for statement in ast.parse(inspect.getsource(module)).body]
+    for table in (statement for statement in body if isinstance(statement, ast.ClassDef)):
         for statement, following in pairwise(table.body):
             match statement, following:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hivemind_exp.config import Config, task_tables
+from hivemind_exp.model_names import BUILT_IN
 from swarmctl import paths
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.profile_files import Profile
@@ -136,7 +137,7 @@ def anchored(path: SettingPath, value: Any, directory: Path) -> Any:
 
     A model's name is a path if it begins like one, or if a directory with that name exists.
     """
-    if path == ("model", "name") and isinstance(value, str) and value not in ("", "tiny"):
+    if path == ("model", "name") and isinstance(value, str) and value not in ("", *BUILT_IN):
         is_path = re.match(r"~|\.{1,2}(/|$)", value) or (directory / value).is_dir()
         return os.path.normpath(directory / os.path.expanduser(value)) if is_path else value
     if path == ("tasks",):

@@ -4,6 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from hivemind_exp.model_names import BUILT_IN
+from hivemind_exp.models import smollm2
+
 ENDPOINT = "https://huggingface.co"
 
 
@@ -30,6 +33,9 @@ def token_file(environment: Mapping[str, str]) -> Path:
 
 def snapshot(environment: Mapping[str, str], model: str, revision: str | None) -> Path | None:
     """Return the directory of a cached model, or None if not even its config.json is cached."""
+    if model == smollm2.NAME:
+        on_hub = snapshot(environment, smollm2.HUB_ID, revision)
+        return smollm2.stored(environment) or (on_hub if on_hub and weights(on_hub) else None)
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
     if not cache:
         home = environment.get("HF_HOME", os.path.join(environment.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
@@ -46,6 +52,8 @@ def local_directory(model: str) -> Path | None:
 
     Follows the rule of ``hivemind_exp.models.loading``, which cannot be imported without torch.
     """
+    if model in BUILT_IN:
+        return None
     path = Path(model).expanduser()
     means_path = model.startswith((".", "/", "~")) or model.count("/") > 1
     return path if means_path or path.is_dir() else None

@@ -34,7 +34,8 @@ def _new(
     ] = None,
     task: options.Tasks = None,
     game: Annotated[
-        Literal["sampling", "study-group"] | None, typer.Option(help="Game to play. [default: the profile's]")
+        Literal["sampling", "study-group"] | None,
+        typer.Option(metavar="GAME", help="sampling or study-group. [default: the profile's]"),
     ] = None,
     stage_time: Annotated[
         int | None,

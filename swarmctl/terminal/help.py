@@ -1,5 +1,6 @@
 """Command groups, and the headings of the command list in ``swarmctl --help``."""
 
+import re
 import shutil
 import sys
 from itertools import chain
@@ -13,13 +14,18 @@ from swarmctl.terminal.safe_text import folded
 HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
 
 HEADINGS = {
-    "Start": ("run", "stop", "doctor", "keys", "models", "profiles"),
-    "Watch": ("status", "logs", "rollouts"),
+    "Start": ("run", "stop", "rename", "rm", "doctor", "keys", "models", "tasks", "profiles"),
+    "Watch": ("status", "attach", "logs", "rollouts"),
+    "Use": ("sample", "chat", "eval"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }
 _WHOLE = 1000
 """Maximum length of a help line, longer than any. Otherwise Typer cuts sentences in the middle."""
+
+_NO_BRACES = str.maketrans("", "", "{}")
+_RANGE = re.compile(r"(?:  \[|(;) )[\d.<=]*x[<>=][<>=\d.]*(?(1)|\])")
+"""Typer's note on a number: ``[x>=0]`` alone, or ``; x>=0`` behind a default."""
 
 
 class _Formatter(HelpFormatter):  # type: ignore[misc]
@@ -31,6 +37,14 @@ class _Formatter(HelpFormatter):  # type: ignore[misc]
         super().__init__(**options)
         self._room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else _WHOLE
         self.width = min(self.width, max(30, self._room))
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """Write the usage line, with required arguments in capitals only."""
+        super().write_usage(prog, args.translate(_NO_BRACES), prefix)
+
+    def write_dl(self, rows: Any, *more: Any, **options: Any) -> None:
+        """Write names and descriptions, without the ranges of numbers: an error names them."""
+        super().write_dl([(name, _RANGE.sub("", text)) for name, text in rows], *more, **options)
 
     def getvalue(self) -> str:
         """Return the whole text."""

@@ -63,18 +63,21 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
     if progress.round_seconds is not None:
-        rate = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:,.0f} tokens/s, "
-        seconds = sentences.seconds_left(progress)
-        left = "" if seconds is None else f", {sentences.duration(seconds)} left"
-        row("speed", f"{rate}{sentences.duration(progress.round_seconds)} per round{left}")
+        rate, seconds = progress.tokens_per_second, sentences.seconds_left(progress)
+        pace = [] if rate is None else [f"{rate:,.0f} tokens/s"]
+        pace.append(f"{sentences.duration(progress.round_seconds)} per round")
+        pace += [] if seconds is None else [f"{sentences.duration(seconds)} left"]
+        rows("speed", list(map(Text, pace)))
     spent, outage = sentences.spending(progress), sentences.outage(progress)
     if spent or outage or progress.requests:
         requests = sentences.several(progress.requests, "request")
-        used = f"{spent or 'no charge'}  {requests}  {', '.join(progress.providers)}".rstrip()
-        row("offload", one_line(" · ".join(filter(None, (used, outage)))))
+        used = [spent or "no charge", requests, *progress.providers, *([outage] if outage else [])]
+        rows("offload", [Text(one_line(part)) for part in used])
     if progress.peers is not None:
         shared = sentences.exchanged(progress)
         rows("swarm", list(map(Text, [sentences.in_touch(progress.peers), *(shared.split(", ") if shared else ())])))
+    if (learning := sentences.learning(progress)) is not None:
+        rows("learning", list(map(Text, learning.split(", "))))
     if progress.seconds and sum(progress.seconds.values()):
         # The parts of the time, the largest first, in words and as a bar.
         words, bar = [], Text()
@@ -109,12 +112,12 @@ def _now(progress: RunView, running_s: float) -> str:
 class LiveView:
     """Redraws at most four times per second. Sentences and warnings scroll above it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, running_s: float = 0.0) -> None:
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        self._began = time.monotonic()
+        self._began = time.monotonic() - running_s
         self._drawn = 0.0
 
     def __enter__(self) -> Self:

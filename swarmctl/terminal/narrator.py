@@ -38,7 +38,7 @@ class Narrator:
                 due = self._is_due("peers", peers > 0, PEERS_EVERY_S, event["t"])
                 return f"{text[:1].upper()}{text[1:]}." if due else None
             case "checkpoint" if self._verbose:
-                return f"Saved {event.get('path')}."
+                return f"Saved a checkpoint after round {event.get('round')}."
         return sentences.notable(event)
 
     def _is_due(self, what: str, state: object, every_s: float, moment: float) -> bool:

@@ -7,6 +7,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonAskingNothing = Annotated[bool, typer.Option("--json", help="Print JSON; never prompt.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Print one line per round instead of the live view.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to all prompts.")]
 NoInput = Annotated[bool, typer.Option("--no-input", help="Never prompt; fail if input is required.")]
 OneNode = Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only this node. [default: all]")]

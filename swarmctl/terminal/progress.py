@@ -31,10 +31,18 @@ class RunView:
     round_seconds: float | None = None
     seconds: dict[str, float] | None = None
     """Seconds that this run's rounds spent on each part."""
+    groups: int | None = None
+    """Groups in the latest round with completions of the node's own model."""
+    different: int | None = None
+    """Those of them that teach something."""
     rollouts: dict[str, int] = field(default_factory=dict)
     """Completions by kind of source, in this run."""
     learned: dict[str, int] = field(default_factory=dict)
     """Completions with nonzero weight in optimizer steps, by kind of source, in this run."""
+    gradients: dict[str, float] = field(default_factory=dict)
+    """Norm of each source's part of the latest step's gradient, by kind."""
+    nll: dict[str, float] = field(default_factory=dict)
+    """Negative log-likelihood of others' text in the latest step, in nats per token, by kind."""
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
     usd_reserved: float | None = None
@@ -116,6 +124,7 @@ class RunView:
         spent = event.get("seconds") or {}
         self.round_seconds = sum(spent.get(part) or 0 for part in PARTS)
         self.share_seconds = spent.get("share")
+        self.groups, self.different = event.get("groups"), event.get("different")
         self.seconds = {part: (self.seconds or {}).get(part, 0) + (spent.get(part) or 0) for part in PARTS}
 
     def _on_rollouts(self, event: dict[str, Any]) -> None:
@@ -124,10 +133,16 @@ class RunView:
         if answers and event.get("source") == "policy" and event.get("reward") is not None:
             self.rewards[event["round"]] = event["reward"]
         if not event.get("replayed"):
+            self.phase = None
             source = str(event.get("source"))
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
 
     def _on_step(self, event: dict[str, Any]) -> None:
+        if self.steps != event["step"] + 1:
+            self.gradients, self.nll = {}, {}
+        for values, key in ((self.gradients, "source_grad_norm"), (self.nll, "nll")):
+            if event.get(key) is not None:
+                values[str(event.get("source"))] = event[key]
         self.steps = event["step"] + 1
         if not event.get("replayed"):
             source = str(event.get("source"))

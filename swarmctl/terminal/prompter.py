@@ -17,6 +17,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+class Cancelled(NodeError):
+    """The user answered no, so there is nothing to fix: the message is printed as it is."""
+
+    code = "cancelled"
+
+
 class Prompter:
     """Prompts on the terminal, if there is one and prompting is allowed."""
 
@@ -30,12 +36,16 @@ class Prompter:
         self.can_ask = not silent and self.is_typed and _is_terminal(sys.stderr)
         self.say = Writer(sys.stderr)
 
-    def confirm(self, question: str, otherwise: NodeError) -> None:
-        """Return if the answer is yes. Raises ``otherwise`` if it is no or if prompting is impossible."""
-        if not self._yes:
-            self.ask_outright(question, otherwise)
+    def confirm(self, question: str, otherwise: NodeError, unchanged: str = "Nothing was changed.") -> None:
+        """Return if the answer is yes.
 
-    def ask_outright(self, question: str, otherwise: NodeError) -> None:
+        Raises ``Cancelled`` if it is no, with ``unchanged``, a sentence on what was not done; ``otherwise`` if
+        prompting is impossible.
+        """
+        if not self._yes:
+            self.ask_outright(question, otherwise, unchanged)
+
+    def ask_outright(self, question: str, otherwise: NodeError, unchanged: str) -> None:
         """Like ``confirm``, but ``--yes`` does not answer this question. After a yes, it is not asked again."""
         if question in self._agreed:
             return
@@ -43,7 +53,10 @@ class Prompter:
             raise otherwise
         sys.stderr.write(encodable(self.say.folded(f"{question} [y/N]"), sys.stderr.encoding) + " ")
         sys.stderr.flush()
-        answer = sys.stdin.readline().strip()
+        line = sys.stdin.readline()
+        if not line:  # Ctrl-D, which leaves the cursor behind the question
+            sys.stderr.write("\n")
+        answer = line.strip()
         if looks_like_key(answer):
             raise KeyProblem(
                 "this answer looks like a key. It was shown on the screen and is not saved. Revoke it, and type a new "
@@ -51,7 +64,7 @@ class Prompter:
                 next=otherwise.next,
             )
         if answer.lower() not in ("y", "yes"):
-            raise otherwise
+            raise Cancelled(f"Cancelled. {unchanged}")
         self._agreed.add(question)
 
     def secret(self, prompt: str, silent: NodeError | None = None) -> str:

@@ -5,7 +5,7 @@ message does not.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -132,6 +132,43 @@ def quoted(text: str, mark: str, *, width: int | None, full: bool) -> Iterator[s
     if left_out:
         yield f"{' ' * len(mark)}… {left_out:,} characters omitted; use --full to show them"
         yield from _marked(tail, mark, room)
+
+
+class QuotedStream:
+    """Writes a model's text as it comes, after the same mark on every line as ``quoted``."""
+
+    def __init__(self, write: Callable[[str], object], mark: str, width: int) -> None:
+        self._write, self._mark, self._room = write, mark, max(_NARROWEST, width - len(mark) - 1)
+        self._column: int | None = None
+
+    def __call__(self, piece: str) -> None:
+        """Write a piece of the text. A word that does not fit into the line goes to the next."""
+        for part in re.split(r"(\s)", clean(piece).expandtabs(4)):
+            if part == "\n":
+                self._write(self._mark + "\n" if self._column is None else "\n")
+                self._column = None
+            elif part:
+                self._put(part)
+
+    def end(self) -> None:
+        """End the last line."""
+        if self._column is not None:
+            self._write("\n")
+            self._column = None
+
+    def _put(self, word: str) -> None:
+        if self._column and self._column + sum(map(_columns, word)) > self._room:
+            self.end()
+            word = word.lstrip(" ")
+        for character in word:
+            columns = _columns(character)
+            if self._column is not None and self._column + columns > self._room:
+                self.end()
+            if self._column is None:
+                self._write(self._mark)
+                self._column = 0
+            self._write(character)
+            self._column += columns
 
 
 def _cut(text: str) -> tuple[str, int, str]:

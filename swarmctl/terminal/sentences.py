@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -12,6 +13,7 @@ from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
+    from hivemind_exp.tasks.base import RewardTerm
 
 _FROM = {"policy": "", "peer": " from peers"}
 
@@ -24,6 +26,14 @@ def percent(share: float) -> str:
 def gain(before: float, after: float | None) -> str:
     """Return an accuracy as ``38 % → 75 %``, or ``38 %`` if only the first is known."""
     return percent(before) if after is None else f"{percent(before)} → {percent(after)}"
+
+
+def measured(share: float, number: int | None) -> str:
+    """Return a share measured on ``number`` samples, with its 95 % interval, as ``38 % (31–45)``."""
+    if not number:
+        return percent(share)
+    low, high = wilson(share, number)
+    return f"{percent(share)} ({max(0, round(100 * low))}–{min(100, round(100 * high))})"
 
 
 def duration(seconds: float) -> str:
@@ -58,6 +68,11 @@ def size(bytes_: int) -> str:
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
+def ended(text: str) -> str:
+    """Return a sentence with its full stop. (Messages have none where a command to try follows.)"""
+    return text if text.endswith((".", "!", "?", ":", "…")) else f"{text}."
+
+
 def start(event: dict[str, Any]) -> str:
     """Return a sentence about the model that the trainer loaded."""
     if event.get("model") is None:
@@ -66,9 +81,17 @@ def start(event: dict[str, Any]) -> str:
     what = "all " if trainable == total else f"{count(trainable)} of " if trainable else ""
     size = f"{what}{count(total)} parameters" if total else "the model"
     resumed = event.get("resumed_round")
-    resuming = "" if resumed is None else f", resuming from the checkpoint after round {resumed}"
-    replayed = "" if resumed is None else " Rounds after it are replayed from the journal."
-    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{replayed}"
+    resuming = "" if resumed is None else f", resuming after round {resumed}"
+    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{_repeats(event)}"
+
+
+def _repeats(event: dict[str, Any]) -> str:
+    """Return a sentence on the rounds that are not in the checkpoint yet; empty if there are none."""
+    resumed, saved = event.get("resumed_round"), event.get("checkpoint_round")
+    if not resumed or saved == resumed or "checkpoint_round" not in event:
+        return ""
+    where = f"The checkpoint is from round {saved}" if saved else "There is no checkpoint yet"
+    return f" {where}: the steps of later rounds are repeated from the journal, without generating anything again."
 
 
 def phase(event: dict[str, Any]) -> str:
@@ -158,6 +181,21 @@ def outage(progress: RunView) -> str | None:
     return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
 
 
+_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
+
+
+def learning(progress: RunView) -> str | None:
+    """Return how likely the teacher's text is to the model, and each source's part of the gradient; None if only the
+    node's own completions were learned from."""
+    parts = []
+    if "teacher" in progress.nll:
+        parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
+    if len(progress.gradients) > 1:
+        norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
+        parts.append(f"gradient {', '.join(norms)}")
+    return "; ".join(parts) or None
+
+
 def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
     """Return a one-line summary of a round; ``rollouts`` are its events."""
     parts = []
@@ -169,10 +207,16 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
         stage = f"{event.get('stage')} " if several else ""
         if event.get("count"):
             parts.append(f"{stage}{event.get('correct')} of {event['count']} correct{source}")
+        if event.get("source") == "teacher" and "teacher" in progress.nll:
+            parts.append(f"NLL {progress.nll['teacher']:.2f}")
+        if source:
+            continue  # their points and rewards say little: how many answers are correct is enough for one line
         if event.get("points") is not None:
-            parts.append(f"{event['points']:.2f} points{source}")
-        elif event.get("reward") is not None and event.get("source") != "peer":
-            parts.append(f"reward {event['reward']:.2f}{source}")
+            parts.append(f"{event['points']:.2f} points")
+        elif event.get("reward") is not None:
+            parts.append(f"reward {event['reward']:.2f}")
+    if progress.groups:
+        parts.append(f"{progress.different} of {progress.groups} groups gave a difference")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
@@ -226,11 +270,11 @@ def notable(event: dict[str, Any]) -> str | None:
         case "start":
             return start(event)
         case "push":
-            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}"
+            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
         case "note" | "warning" as kind:
-            return f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}"
+            return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
         case "workers":
-            return "warning: " + workers(event)
+            return ended("warning: " + workers(event))
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
@@ -260,3 +304,15 @@ def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
     return f"{charter.game}, groups of {charter.group_size}{stages}"
+
+
+def points(terms: Sequence[RewardTerm]) -> str:
+    """Return a sentence on the terms of a reward."""
+    known = [term.maximum for term in terms if term.maximum is not None]
+    most = f" of {sum(known):g}" if len(known) == len(terms) else ""
+    return f"{sum(term.value for term in terms):.4g}{most} points: {', '.join(map(_term, terms))}"
+
+
+def _term(term: RewardTerm) -> str:
+    most = "" if term.maximum is None else f" of {term.maximum:g}"
+    return f"{term.name} {term.value:.3g}{most}" + (f" ({term.why})" if term.why else "")

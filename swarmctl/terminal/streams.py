@@ -1,7 +1,8 @@
-"""Handle standard streams that are closed or cannot be written to."""
+"""Standard streams: whether they can be drawn on, written to, or are closed."""
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 
@@ -34,3 +35,14 @@ def discard(stream: TextIO) -> None:
     """Drop a stream's buffered text, which would fail again when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     stream.flush()
+
+
+def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether a live view works: on a terminal that can move its cursor and show more than ASCII."""
+    encoding = (stream.encoding or "ascii").lower().replace("-", "")
+    return (
+        stream.isatty()
+        and environment.get("TERM", "dumb") not in ("dumb", "")
+        and not environment.get("CI")
+        and encoding in ("utf8", "utf16", "utf32")
+    )

@@ -36,9 +36,9 @@ def table_lines(
 ) -> list[str]:
     """Return the lines of a table. Each column is as wide as its widest cell; columns without text are omitted.
 
-    If a table with headings is too wide for the terminal, columns are left out as far as allowed. If that is not
-    enough, each row becomes a list of its known values. In a table without headings, the last column is wrapped, or, if
-    there is no room for it, the whole row.
+    If a table with headings is too wide for the terminal, columns are left out as far as allowed, and a last line names
+    them. If that is not enough, each row becomes a list of its known values. In a table without headings, the last
+    column is wrapped, or, if there is no room for it, the whole row.
 
     Args:
         rows: cells from left to right, as many as there are headings.
@@ -53,13 +53,15 @@ def table_lines(
     columns = [column for column in columns if column[0] not in droppable or set(column[1:]) != {"-"}]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDER_THAN_ANY
     lines = _drawn(columns, right if headings else ())
-    gone = list(droppable)
+    gone, hidden = list(droppable), []
     while gone and _too_wide(lines, room):
         heading = gone.pop(0)
+        hidden += [heading for column in columns if column[0] == heading]
         columns = [column for column in columns if column[0] != heading]
         lines = _drawn(columns, right)
     if not _too_wide(lines, room):
-        return lines
+        note = f"No room for: {', '.join(hidden)}. Use a wider terminal, or --json."
+        return [*lines, *(folded(note, max(20, room - 1)) if hidden else ())]
     if not headings:
         return _wrapped(columns, room)
     lines = []

@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
@@ -13,6 +12,7 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
+from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.waiting import interval, still
 
 if TYPE_CHECKING:
@@ -86,21 +86,10 @@ class PlainView(AbstractContextManager["PlainView"]):
             self._heard = self._told = time.monotonic()
 
 
-def can_draw(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a live view works: on a terminal that can move its cursor and show more than ASCII."""
-    encoding = (stream.encoding or "ascii").lower().replace("-", "")
-    return (
-        stream.isatty()
-        and environment.get("TERM", "dumb") not in ("dumb", "")
-        and not environment.get("CI")
-        and encoding in ("utf8", "utf16", "utf32")
-    )
-
-
-def view(stream: TextIO, *, plain: bool, quiet: bool, verbose: bool) -> Display:
-    """Return the view for ``stream``."""
+def view(stream: TextIO, *, plain: bool, quiet: bool, verbose: bool, running_s: float = 0.0) -> Display:
+    """Return the view for ``stream``. ``running_s``: seconds for which the run has been running already."""
     if plain or quiet or not can_draw(stream, os.environ):
         return PlainView(stream, quiet=quiet, verbose=verbose)
     from swarmctl.terminal.live_view import LiveView
 
-    return LiveView(stream)
+    return LiveView(stream, running_s)

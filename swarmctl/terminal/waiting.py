@@ -1,12 +1,16 @@
 """Print what a silent program is doing, and for how long it has been doing it."""
 
+import os
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from swarmctl.terminal.sentences import duration
+from swarmctl.terminal.streams import can_draw
 
 
 def interval(stream: TextIO) -> float:
@@ -20,13 +24,25 @@ def still(what: str, seconds: float) -> str:
 
 
 @contextmanager
-def waiting(write: Callable[[str], None], what: str, every: float) -> Iterator[None]:
-    """Write a line every ``every`` seconds during the block, from another thread."""
-    done, began = threading.Event(), time.monotonic()
+def waiting(write: Callable[[str], None], what: str, every: float | None = None) -> Iterator[None]:
+    """Show what the program is doing during the block, from another thread.
+
+    If stderr is a terminal, this is one line, which changes every second and disappears at the end. Otherwise, a line
+    is written every ``every`` seconds (default: ``interval``).
+    """
+    stream = sys.stderr
+    done, began, draws = threading.Event(), time.monotonic(), can_draw(stream, os.environ)
 
     def tell() -> None:
-        while not done.wait(every):
-            write(still(what, time.monotonic() - began))
+        while not done.wait(1.0 if draws else interval(stream) if every is None else every):
+            seconds = time.monotonic() - began
+            if draws:
+                text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
+                _draw(stream, text[: shutil.get_terminal_size().columns - 1])
+            else:
+                write(still(what, seconds))
+        if draws:
+            _draw(stream, "")
 
     thread = threading.Thread(target=tell, name="waiting", daemon=True)
     thread.start()
@@ -35,3 +51,10 @@ def waiting(write: Callable[[str], None], what: str, every: float) -> Iterator[N
     finally:
         done.set()
         thread.join()
+
+
+def _draw(stream: TextIO, text: str) -> None:
+    """Replace the terminal's current line."""
+    with suppress(OSError, ValueError):
+        stream.write(f"\r\x1b[K{text}")
+        stream.flush()

@@ -19,7 +19,7 @@ from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import write_json
 
 SWARM = "5wa"
-RIGHT, WRONG = Score(1.0, True, "equal to the answer"), Score(0.0, False, "no answer tag")
+RIGHT, WRONG = Score(1.0, True, "equal to the answer"), Score(0.0, False, "no readable answer")
 PARTLY = Score(0.5, True, "one digit is off")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
@@ -100,10 +101,13 @@ def make_source(
     longest: int = 64,
     latest: int = 1000,
     pool: BundlePool | None = None,
+    style: PromptStyle = TAGS_STYLE,
     **rules: Any,
 ) -> PeerSource:
     """Return a node's ``PeerSource``; by default its tasks run in this process."""
-    texts = PeerTexts(TOKENIZER, lambda question: build_prompts([question], TOKENIZER)[0], longest_prompt=64)
+    texts = PeerTexts(
+        TOKENIZER, lambda question: build_prompts([question], TOKENIZER)[0], longest_prompt=64, style=style
+    )
     shape: dict[str, Any] = {"group_size": 4, "local": local, "external": external, "longest": longest, **rules}
     return PeerSource(
         PeerRules(SWARM, ME, STAGE, **shape),

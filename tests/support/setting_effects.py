@@ -20,6 +20,7 @@ import torch
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeError
+from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.hub import pusher
 from hivemind_exp.journal.journal import Journal
@@ -46,7 +47,7 @@ from hivemind_exp.swarm.dht import overlay
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64
-from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from swarmctl.keys.for_run import keys_for
 from swarmctl.terminal.prompter import Prompter
@@ -112,9 +113,9 @@ def stepped(config: Config, root: Path) -> tuple[str, str, int]:
         reference=build_model(tokenizer, 0),
         peft_config=adapter_config(config.model.lora),
     )
-    rows = tuple(build_rows(GROUPS, config.train, {}))
+    rows, tokens = tuple(build_rows(GROUPS, config.train, {})), count_tokens(GROUPS, config.train)
     for step in range(2):
-        step_trainer.step(Manifest(step, 0, step, 8, rows))
+        step_trainer.step(Manifest(step, 0, step, 8, rows, tokens=tokens))
     passes: list[None] = []
     handle = step_trainer.policy.get_input_embeddings().register_forward_hook(lambda *_: passes.append(None))
     logps = step_trainer.log_probabilities(rows)
@@ -212,7 +213,8 @@ def prompted(config: Config, root: Path) -> list[str]:
     root.mkdir(exist_ok=True)
     tokenizer = build_tokenizer()
     with closing(Journal(root / "journal.sqlite", "swarm")) as journal:
-        game, _ = open_game(config, tokenizer=tokenizer, tasks=Spelling(), journal=journal)
+        chats = build_chats(configured(config.prompt), Spelling())
+        game, _ = open_game(config, tokenizer=tokenizer, tasks=Spelling(), journal=journal, chats=chats)
         prompts = game.prompts(StageRun(0, game.stages[0]), Spelling().questions("train", 0, 1))
     return [*game.stages, str(prompts[0].messages)]
 

@@ -27,6 +27,13 @@ class Spelling:
         chosen = random.Random(round).sample(self._train, count)
         return [_question(word, split, round, i) for i, word in enumerate(chosen)]
 
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        return {"spelling": self.questions("train", -1, count)}
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        aside = {question.key for question in questions}
+        self._train = [word for word in self._train if word not in aside]
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         return [
             Score(float(text == f"<answer>{question.entry['answer']}</answer>"), True, "compared")

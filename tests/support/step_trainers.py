@@ -35,7 +35,7 @@ def make_step_trainer(
     *,
     reference: PreTrainedModel | None = None,
     model: Mapping[str, Any] | None = None,
-    **train: float,
+    **train: Any,
 ) -> SourceGRPOTrainer:
     """Return a trainer whose steps are large from the start. ``model``, ``train``: more settings of these sections."""
     settings = {

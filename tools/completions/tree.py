@@ -146,6 +146,8 @@ _BY_METAVAR = {
     "PROVIDER": Kind.WORDS,
     "PROVIDER[:MODEL]": Kind.WORDS,
     "GENERATOR": Kind.WORDS,
+    "SOURCE": Kind.WORDS,
+    "CHECK": Kind.WORDS,
     "MODEL": Kind.DIRECTORY,
     "DIRECTORY": Kind.DIRECTORY,
     "FILE": Kind.FILE,

@@ -1,6 +1,6 @@
 """The game ``sampling``: one stage.
 
-The prompt is the question with the answer format. The reward is the verifier's score.
+The prompt is the question in the node's prompt style. The reward is the verifier's score.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.chat_format import encode
-from hivemind_exp.rollouts.types import Group, Message, Prompt
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
+from hivemind_exp.tasks.verifiers.reader import is_marked
 
 if TYPE_CHECKING:  # the command line imports this module to measure prompts
     from transformers import PreTrainedTokenizerBase
@@ -26,14 +27,17 @@ class SamplingGame:
 
     stages = (STAGE,)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, tasks: Tasks) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase | None, tasks: Tasks, chats: ChatBuilder | None = None
+    ) -> None:
         """Without a tokenizer, as in a relay, prompts have no token ids."""
         self._tokenizer = tokenizer
         self._tasks = tasks
+        self._chats = chats or ChatBuilder()
 
     def prompts(self, _stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return the questions as prompts."""
-        return build_prompts(questions, self._tokenizer)
+        return build_prompts(questions, self._tokenizer, self._chats)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Verify every completion."""
@@ -46,17 +50,19 @@ def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
     Completions that could not be judged are left out, and so are groups that would be empty.
     """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
-    scores = iter(tasks.score(questions, [row.text for group in groups for row in group.rollouts]))
+    scores = iter(tasks.score(questions, [said(row) for group in groups for row in group.rollouts]))
     scored = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
     return [judged for group in scored if (judged := group.judged()).rollouts]
 
 
-def messages(question: Question) -> tuple[Message, ...]:
-    """Return the chat that asks a question."""
-    return ({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.text})
+def said(rollout: Rollout) -> str:
+    """Return the text to verify. A text that was cut has no last line, so only an answer between marks counts."""
+    return rollout.text if not rollout.truncated or is_marked(rollout.text) else ""
 
 
-def build_prompts(questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase | None) -> list[Prompt]:
+def build_prompts(
+    questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase | None, chats: ChatBuilder | None = None
+) -> list[Prompt]:
     """Return the stage's prompts, in the model's chat format if it has one. Without a tokenizer they have no ids."""
-    chats = [(question, messages(question)) for question in questions]
-    return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in chats]
+    asked = [(question, (chats or ChatBuilder()).chat(question)) for question in questions]
+    return [Prompt(each, STAGE, chat, tuple(encode(chat, tokenizer)) if tokenizer else ()) for each, chat in asked]

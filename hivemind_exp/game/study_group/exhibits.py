@@ -9,13 +9,14 @@ not shown, and without peers a stage shows the node's own.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, LONGEST_QUOTATION, PeerText, Student, shortened
 from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of, score_answer, score_critique
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
-from hivemind_exp.tasks.verifiers.answer_tags import content
+from hivemind_exp.tasks.verifiers.reader import read, reference_of
 from hivemind_exp.tasks.workers.pool import TOO_SLOW
 
 SHOWN = 4
@@ -81,9 +82,10 @@ class Exhibits:
         found = {question.digest: heard(said, question.digest, besides=self._me) for question in questions}
         shown = {}
         for question in questions:
-            outputs = list(self._own(round_, ANSWER, question, _answer))
+            answer = partial(_answer, question)
+            outputs = list(self._own(round_, ANSWER, question, answer))
             for each, verified in self._verified(question, found[question.digest]):
-                outputs.append(_output(each, score_answer(question, each.text, verified), _answer(each.text)))
+                outputs.append(_output(each, score_answer(question, each.text, verified), answer(each.text)))
             picked = select(outputs, question.digest, answers=True)
             shown[question.digest] = [_student(question.digest, output) for output in picked]
         return shown
@@ -141,10 +143,10 @@ def _student(question: str, output: Output) -> Student:
     return Student(number, output.peer, output.place, output.outcome, shortened(output.text, LONGEST_QUOTATION))
 
 
-def _answer(text: str) -> str:
+def _answer(question: Question, text: str) -> str:
     """Return a text that is equal for answers that mean the same."""
-    answer = content(text, "answer")
-    return " ".join((text if answer is None else answer).casefold().split())
+    reading = read(text, reference_of(question.entry))
+    return " ".join((text if reading is None else reading.answer).casefold().split())
 
 
 def _choice(text: str) -> str:

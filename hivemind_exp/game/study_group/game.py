@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.study_group.exhibits import Exhibits, PeerOutputs
 from hivemind_exp.game.study_group.stages.answer import AnswerStage
 from hivemind_exp.game.study_group.stages.base import Encode, Player, Stage
@@ -33,12 +34,14 @@ class StudyGroup:
         tasks: Tasks,
         journal: Journal,
         peers: PeerOutputs,
+        chats: ChatBuilder | None = None,
     ) -> None:
         """``longest``: maximum number of tokens in a prompt; ``peers``: the peers' published outputs of each stage."""
         self._encode = encode
         self._journal = journal
         exhibits = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
-        self._stages = {stage.name: stage(player, encode, longest, tasks, journal, exhibits) for stage in STAGES}
+        common = (player, encode, longest, tasks, journal, exhibits, chats or ChatBuilder())
+        self._stages = {stage.name: stage(*common) for stage in STAGES}
 
     def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
         """Return a stage's prompts. A later stage skips questions that this node has not answered."""

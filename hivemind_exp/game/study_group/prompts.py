@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from hivemind_exp.rollouts.types import Message
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question
-from hivemind_exp.tasks.verifiers.answer_tags import INSTRUCTION
 
 ANSWER, CRITIQUE, RESOLVE = "answer", "critique", "resolve"
 TAGS = {
@@ -88,11 +87,6 @@ class PeerText:
     place: int
     """Its slot in that node's group."""
     text: str
-
-
-def answer_messages(question: Question, voice: str) -> tuple[Message, ...]:
-    """Return the first stage's chat."""
-    return _chat(voice, INSTRUCTION, question.text)
 
 
 def critique_messages(question: Question, voice: str, students: Sequence[Student], most: int) -> tuple[Message, ...]:

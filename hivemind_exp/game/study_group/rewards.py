@@ -8,9 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from hivemind_exp.game.prompt_style import FORMATS, Form
 from hivemind_exp.game.study_group.prompts import ANSWER, CRITIQUE, NOBODY, RESOLVE, TAGS
 from hivemind_exp.tasks.base import FULL_CREDIT, Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
+from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
 RIGHT = 2.0
 """Maximum reward for a correct answer, for a correct choice, and for each of the last stage's two terms about the
@@ -31,14 +33,23 @@ Choice = int | str | None
 """A student's number, ``NOBODY``, or None for anything else."""
 
 
-def score_answer(question: Question, text: str, verified: Score) -> Score:
-    """Return the score of a first-stage completion. ``verified`` is the task verifier's score."""
+def score_answer(question: Question, text: str, verified: Score, form: Form = "tags") -> Score:
+    """Return the score of a first-stage completion. ``verified`` is the task verifier's score.
+
+    ``form``: the format that the node asks for. Only one with reasoning in tags has terms for single tags.
+    """
+    reading = read(text, reference_of(question.entry))
     terms = [RewardTerm("correct", RIGHT * verified.outcome, RIGHT, verified.why)]
+    terms += [term for term in verified.terms if term.name != "correct"]
     if _is_integer(str(question.entry.get("answer"))):
-        answer = content(text, "answer")
-        good = answer is not None and _is_integer(answer)
+        good = reading is not None and _is_integer(reading.answer)
         terms.append(RewardTerm("integer", FORMAT * good, FORMAT, "an integer" if good else "not an integer"))
-    return Score(verified.outcome, verified.strict, verified.why, (*terms, *format_terms(TAGS[ANSWER], text)))
+    if form == "tags":
+        terms += format_terms(TAGS[ANSWER], text)
+    else:
+        strict = verified.strict and (reading is not None and reading.format == FORMATS[form])
+        terms.append(RewardTerm("strict format", FORMAT * strict, FORMAT, "correct" if strict else "incorrect"))
+    return Score(verified.outcome, verified.strict, verified.why, tuple(terms))
 
 
 def score_critique(text: str, students: Mapping[int, float]) -> Score:

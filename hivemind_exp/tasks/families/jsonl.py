@@ -21,15 +21,16 @@ def check(spec: TaskSpec) -> None:
     """
     if spec.params:
         raise TaskError("task 'jsonl' accepts path and check, but no params", next="swarmctl run --task sapo")
-    _read(spec)
+    read(spec)
 
 
 def build(spec: TaskSpec) -> FixedTask:
     """Return the task for a file or directory."""
-    return FixedTask(spec, _read, mathematics=spec.check == "math")
+    return FixedTask(spec, read, mathematics=spec.check == "math")
 
 
-def _read(spec: TaskSpec) -> Rows:
+def read(spec: TaskSpec) -> Rows:
+    """Return the questions in the file or directory. Raises ``TaskError``."""
     if spec.path is None:
         raise TaskError(
             "task 'jsonl' needs a path to a file of questions and answers, one JSON object per line",

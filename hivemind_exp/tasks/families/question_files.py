@@ -126,7 +126,7 @@ def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuesti
     question, answer = _said(asked, "user", "system"), _said(answered, "assistant")
     if not isinstance(question, str) or not question.strip():
         _wrong(path, number, "has a 'question' that is empty or not text")
-    answer = _reference(answer)
+    answer = reference_text(answer)
     if answer is None:
         _wrong(path, number, "has an 'answer' that is empty or neither text nor a number")
     if problem := _problem(question, answer):
@@ -149,7 +149,7 @@ def _said(value: Any, *roles: str) -> Any:
     return "\n\n".join(text for _, text in said)
 
 
-def _reference(value: Any) -> str | None:
+def reference_text(value: Any) -> str | None:
     """Return a reference answer as text; None if it is empty or has no text."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

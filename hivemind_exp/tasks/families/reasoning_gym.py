@@ -19,10 +19,15 @@ from hivemind_exp.errors import TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import Task, TaskSpec
+from hivemind_exp.tasks.families.difficulty import levels
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, LIBRARY
 
 Verifier = Callable[[str, Mapping[str, Any]], float]
 
+_OWN = -1
+"""Stands for the task's own parameters in place of a level."""
+_TRIED = 3
+"""Questions made to try a level."""
 _OURS = ("seed", "size")
 """Parameters that the node sets."""
 
@@ -57,10 +62,12 @@ class GeneratedTask(Task):
     def __init__(self, spec: TaskSpec) -> None:
         self.name = spec.name
         self._params = dict(spec.params)
+        self._curriculum = spec.curriculum
         self._generator = GENERATORS[spec.name]
         self._verify: Verifier | None = None
         self._factory: Any = None
-        self._shared: Any = None
+        self._shared: dict[int, Any] = {}
+        """The object that generates all items, by level, if there is only one."""
 
     def prepare(self, role: Role) -> None:
         if role == "verify":
@@ -68,22 +75,32 @@ class GeneratedTask(Task):
             return
         self.version = f"{LIBRARY} {importlib.metadata.version(LIBRARY)}"
         _import_alone(f"reasoning_gym.{self._generator.module}")
-        self._factory = importlib.import_module("reasoning_gym.factory").create_dataset
+        factory = importlib.import_module("reasoning_gym.factory")
+        self._factory = factory.create_dataset
         try:
-            self._shared = self._dataset(0)
+            own = self._dataset(0, _OWN)
             self.make(0)  # forces lazy loading now, before the sandbox closes
         except Exception as error:
             raise TaskError(
                 f"task {self.name!r} has invalid parameters: {foreign(str(error) or type(error).__name__)}",
                 next=f"swarmctl run --task {self.name}",
             ) from error
+        if self._curriculum and factory.has_curriculum(self.name):
+            self.levels = levels(factory.create_curriculum(self.name), own.config)
+            self.levels = [params for number, params in enumerate(self.levels) if self._is_usable(number)]
+            self._shared.clear()  # the numbers of the levels may have changed
 
     def make(self, seed: int) -> tuple[str, dict[str, Any]]:
+        return self.make_at(seed, _OWN)
+
+    def make_at(self, seed: int, level: int) -> tuple[str, dict[str, Any]]:
         if self._generator.shared:
-            dataset = self._shared
+            if level not in self._shared:
+                self._shared[level] = self._dataset(0, level)
+            dataset = self._shared[level]
             dataset.seed = seed
         else:
-            dataset = self._dataset(seed)
+            dataset = self._dataset(seed, level)
         item = dataset[0]
         answer = item["answer"]
         entry: dict[str, Any] = {"answer": None if answer is None else str(answer)}
@@ -101,8 +118,18 @@ class GeneratedTask(Task):
             return "spell_backward " + " ".join(sorted((word, word[::-1])))
         return super().key(text, entry)
 
-    def _dataset(self, seed: int) -> Any:
-        return self._factory(self.name, **{**self._params, "seed": seed, "size": 1})
+    def _dataset(self, seed: int, level: int) -> Any:
+        easier = {} if level == _OWN else self.levels[level]
+        return self._factory(self.name, **{**self._params, **easier, "seed": seed, "size": 1})
+
+    def _is_usable(self, level: int) -> bool:
+        """Return whether the generator accepts a level's parameters. Combinations can contradict each other."""
+        try:
+            for seed in range(_TRIED):
+                self.make_at(seed, level)
+        except Exception:  # noqa: BLE001 - generators may raise anything
+            return False
+        return True
 
 
 def _at(table: Any, path: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 from hivemind_exp.errors import TaskError, WorkerFailed, from_code
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import TaskSpec, Verdict
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0
@@ -185,6 +185,20 @@ class Crew:
         worker.kill()
 
 
+def _checked(reply: Any) -> float | Verdict | Unscored:
+    """Return a verifier's reply. A process that read hostile text may send anything."""
+    if isinstance(reply, Unscored):
+        return reply
+    match reply:
+        case float():
+            return min(max(reply, 0.0), 1.0)
+        case {"credit": float(credit), "terms": list(terms), "why": str(why)}:
+            named = [(str(name), value) for name, value in terms if isinstance(value, float) and math.isfinite(value)]
+            return Verdict(min(max(credit, 0.0), 1.0), tuple(named), why)
+        case _:
+            return Unscored(UNJUDGED)
+
+
 class Pool:
     """A mixture's workers: one that generates questions, and the verifiers."""
 
@@ -206,12 +220,19 @@ class Pool:
         """Wait for a worker, then return each task's size, held-out size, hash and library."""
         return list(self._maker.first().ready or ())
 
+    def try_out(self) -> dict[str, Any]:
+        """Wait until both roles have loaded the only task, and return its facts. Raises ``NodeError``."""
+        self._verifiers.start()
+        facts = self.facts()[0]
+        self._verifiers.first()
+        return facts
+
     def still_open(self) -> list[str]:
         """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
         return self._maker.first().still_open
 
-    def make(self, places: Sequence[tuple[int, int]]) -> list[tuple[str, dict[str, Any], str]]:
-        """Return the text, entry and key for each (task, seed).
+    def make(self, places: Sequence[tuple[int, ...]]) -> list[tuple[str, dict[str, Any], str]]:
+        """Return the text, entry and key for each (task, seed) or (task, seed, level).
 
         Raises:
             TaskError: a generator failed or used too much CPU time.
@@ -219,7 +240,7 @@ class Pool:
         """
         replies = self._maker.run([list(place) for place in places])
         self._tell(replies)
-        for (task, _), reply in zip(places, replies, strict=True):
+        for (task, *_), reply in zip(places, replies, strict=True):
             if isinstance(reply, list):
                 continue
             why = f"task {self._specs[task].label!r} cannot generate a question: "
@@ -228,18 +249,11 @@ class Pool:
             raise TaskError(why + (str(reply) if isinstance(reply, Unscored) else reply["error"]))
         return [(text, entry, key) for text, entry, key in replies]
 
-    def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Unscored]:
+    def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Verdict | Unscored]:
         """Return the credit for each (task, answer, entry). ``TOO_SLOW`` counts as wrong, ``UNJUDGED`` as unknown."""
         replies = self._verifiers.run([list(job) for job in jobs])
         self._tell(replies)
-        return [
-            reply
-            if isinstance(reply, Unscored)
-            else min(max(reply, 0.0), 1.0)
-            if isinstance(reply, float)
-            else Unscored(UNJUDGED)
-            for reply in replies
-        ]
+        return [_checked(reply) for reply in replies]
 
     def close(self) -> None:
         """Stop all workers immediately."""

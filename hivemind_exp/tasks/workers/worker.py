@@ -4,14 +4,15 @@ Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. T
 reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After that, the worker
 sends one reply for each message, in order:
 
-* role ``make``: ``[task, seed]`` → ``[text, entry, key]`` or ``{"error": …}``
-* role ``verify``: ``[task, answer, entry]`` → credit in [0, 1]
+* role ``make``: ``[task, seed]`` or ``[task, seed, level]`` → ``[text, entry, key]`` or ``{"error": …}``
+* role ``verify``: ``[task, answer, entry]`` → credit in [0, 1], or a ``Verdict`` as a table
 """
 
 import importlib
 import math
 import sys
 import traceback
+from dataclasses import asdict
 from itertools import compress
 from operator import not_
 from typing import Any
@@ -21,7 +22,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, needs_hub, own_files
+from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, Verdict, needs_hub, own_files, runs_own_code
 
 
 def main(role: Role, parent: int) -> None:
@@ -50,14 +51,16 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
     """Build and prepare the tasks, in the sandbox except for what must come from the hub or be imported."""
     specs = [TaskSpec(**table) for table in tables]
     tasks: list[Task] = [importlib.import_module(spec.module).build(spec) for spec in specs]
-    early = [role == "verify" or needs_hub(spec) for spec in specs]
+    code = [runs_own_code(spec) for spec in specs]
+    early = [not mine and (role == "verify" or needs_hub(spec)) for spec, mine in zip(specs, code, strict=True)]
     for task in compress(tasks, early):
         task.prepare(role)
-    own = [path for spec in specs for path in own_files(spec)] if role == "make" else []
+    own = [path for spec, mine in zip(specs, code, strict=True) if mine or role == "make" for path in own_files(spec)]
     closed = sandbox.Sandbox()
-    limited = not own and not (role == "make" and any(early))  # the operator's own data may be large
+    # The operator's own data may be large.
+    limited = role == "verify" or not (own or any(early))
     still_open = closed.close(own, limited=limited)
-    sandbox.allow_seconds(load if limited else 0)
+    sandbox.allow_seconds(load if limited or any(code) else 0)
     for task in compress(tasks, map(not_, early)):
         task.prepare(role)
     sandbox.allow_seconds(0)
@@ -65,17 +68,20 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
     return tasks, still_open
 
 
-def _make(task: Task, seed: int) -> object:
+def _make(task: Task, seed: int, level: int | None = None) -> object:
     try:
-        text, entry = task.make(seed)
+        text, entry = task.make(seed) if level is None else task.make_at(seed, level)
         return [text, entry, task.key(text, entry)]
     except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
         return {"error": f"{type(error).__name__}: {foreign(error)}"}
 
 
-def _score(task: Task, answer: str, entry: dict[str, Any]) -> float:
+def _score(task: Task, answer: str, entry: dict[str, Any]) -> float | dict[str, Any]:
     try:
-        credit = float(task.score(answer, entry))
+        found = task.score(answer, entry)
+        if isinstance(found, Verdict):
+            return asdict(found)
+        credit = float(found)
     except Exception:  # noqa: BLE001 - untrusted text that breaks the verifier gets no credit
         return 0.0
     return min(max(credit, 0.0), 1.0) if math.isfinite(credit) else 0.0

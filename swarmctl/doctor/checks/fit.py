@@ -24,13 +24,14 @@ _SHORTEST = 64
 
 def profile(context: Context) -> Finding:
     """Validate the profile as ``run`` would."""
+    from hivemind_exp.tasks.registry import title
     from swarmctl.settings.checks import check_config
 
     if context.resolved is None:
         raise context.problem or NodeError("no profile")
     config = context.config
     check_config(config)
-    tasks = ", ".join(task.name for task in config.tasks)
+    tasks = ", ".join(map(title, config.tasks))
     return ok(f"{context.resolved.profile.label}: node {config.node.name}, {config.model.name} on {tasks}")
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import TINY, Shape, count_weights
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
@@ -23,6 +24,10 @@ from swarmctl.terminal.sentences import size
 
 SECONDS = 2.0
 """Limit per request, including name resolution and redirects."""
+_BUILT_IN = {
+    "tiny": (Shape.read(TINY), "built locally"),
+    smollm2.NAME: (Shape.read(smollm2.SHAPE), "in the Python package index"),
+}
 _OWN_COPY = "swarmctl run --model DIRECTORY"
 """``DIRECTORY`` stands for a copy of the model, downloaded elsewhere."""
 
@@ -57,11 +62,11 @@ def shape(context: Context) -> tuple[Shape | None, str]:
 
 def _find(context: Context) -> tuple[Shape | None, str]:
     wanted = context.config.model
-    if wanted.name == "tiny":
-        return Shape.read(TINY), "built locally"
     directory, where = places.local_directory(wanted.name), "local directory"
     if directory is None:
         directory, where = places.snapshot(context.environment, wanted.name, wanted.revision), "cached"
+    if directory is None and wanted.name in _BUILT_IN:
+        return _BUILT_IN[wanted.name]
     if directory is not None:
         try:
             read = json.loads((directory / "config.json").read_bytes())
@@ -145,6 +150,10 @@ def model(context: Context) -> Finding:
     held = _weights_size(cached) if cached is not None else 0
     if held:
         return ok(f"{wanted.name} is cached, {size(held)}")
+    if wanted.name == smollm2.NAME:
+        return ok(
+            f"{smollm2.TITLE} is not on this machine; the first run downloads it ({size(smollm2.DOWNLOAD_BYTES)})"
+        )
     have = f"only the configuration of {wanted.name} is cached" if cached else f"{wanted.name} is not on this machine"
     if places.offline(context.environment):
         return failed(f"{have}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")

@@ -62,12 +62,12 @@ def test_swarms_rounds_and_prompts_are_kept_apart(tmp_path: Path) -> None:
 def test_scores_join_their_completions(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     rollouts = tuple(Rollout(Kind.POLICY, "local", text, (1,), False) for text in "xy")
-    group = Group(prompt, rollouts, (Score(1.0, True, "right"), Score(0.0, False, "no answer tag")))
+    group = Group(prompt, rollouts, (Score(1.0, True, "right"), Score(0.0, False, "no readable answer")))
     journal.write_prompts(0, [prompt])
     journal.write_rollouts(0, 0, [group])
     journal.write_scores(0, [group])
     rows = journal._db.execute("SELECT text, outcome, strict, why FROM completions ORDER BY idx").fetchall()
-    assert rows == [("x", 1.0, 1, "right"), ("y", 0.0, 0, "no answer tag")]
+    assert rows == [("x", 1.0, 1, "right"), ("y", 0.0, 0, "no readable answer")]
 
 
 def make_manifest(step: int) -> Manifest:

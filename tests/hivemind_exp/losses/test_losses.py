@@ -23,12 +23,14 @@ def group(
     *,
     strict: list[bool] | None = None,
     lags: list[int | None] | None = None,
+    texts: list[str] | None = None,
     pass_rate: float = 0.0,
 ) -> GroupRows:
     return GroupRows(
         outcomes=torch.tensor(outcomes),
         strict=torch.tensor(strict or [True] * len(outcomes)),
         lags=tuple(lags or [0] * len(outcomes)),
+        texts=tuple(texts or map(str, range(len(outcomes)))),
         own_outcomes=torch.tensor(outcomes if own is None else own),
         pass_rate=pass_rate,
     )
@@ -121,9 +123,15 @@ def test_teacher_with_own_rows_is_weighted_by_its_lead_over_their_mean() -> None
     same(weights(Kind.TEACHER, group([1.0], own=[1.0, 1.0])), [0.0])
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (0.3, 0.7), (0.95, 0.1), (1.0, 0.1)])
-def test_teacher_without_own_rows_is_weighted_by_the_nodes_failure_rate(rate: float, expected: float) -> None:
-    same(weights(Kind.TEACHER, group([1.0, 1.0], own=[], pass_rate=rate)), [expected, expected])
+@pytest.mark.parametrize("rate", [0.0, 0.95, 1.0])
+def test_teacher_without_own_rows_is_supervised_learning(rate: float) -> None:
+    same(weights(Kind.TEACHER, group([1.0, 0.0, 1.0], own=[], pass_rate=rate)), [1.0, math.nan, 1.0])
+
+
+def test_at_most_two_different_correct_texts_of_a_teacher_are_learned_from() -> None:
+    texts = ["a", "wrong", "a ", "b", "b", "c"]
+    found = weights(Kind.TEACHER, group([1.0, 0.0, 1.0, 1.0, 1.0, 1.0], own=[], texts=texts))
+    same(found, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan])
 
 
 def test_luffy_normalizes_the_joint_group_and_shapes_the_policy() -> None:
@@ -142,18 +150,35 @@ def test_luffy_normalizes_the_joint_group_and_shapes_the_policy() -> None:
 # peer
 
 
-def test_peer_keeps_only_rows_above_their_groups_mean() -> None:
-    same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[])), [1.5, math.nan, math.nan, math.nan])
+@pytest.mark.parametrize("right", [1, 3, 4])
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.9])
+def test_a_peers_correct_rows_weigh_as_much_as_this_node_fails_however_good_the_peer(right: int, rate: float) -> None:
+    outcomes = [1.0] * right + [0.0] * (4 - right)
+    expected = [1.0 - rate] * right + [math.nan] * (4 - right)
+    same(weights(Kind.PEER, group(outcomes, own=[], pass_rate=rate)), expected)
 
 
-def test_peer_groups_with_equal_rewards_are_dropped() -> None:
-    same(weights(Kind.PEER, group([1.0, 1.0], own=[0.0, 0.0])), [math.nan, math.nan])
+def test_a_node_that_never_fails_learns_nothing_from_peers() -> None:
+    same(weights(Kind.PEER, group([1.0, 0.0], own=[], pass_rate=1.0)), [math.nan, math.nan])
+
+
+def test_partly_correct_rows_of_a_peer_count_only_above_their_groups_mean_and_this_nodes_pass_rate() -> None:
+    same(weights(Kind.PEER, group([0.5, 0.5, 0.0, 0.0], own=[], pass_rate=0.2)), [0.3, 0.3, math.nan, math.nan])
+    same(weights(Kind.PEER, group([0.5, 1.0, 1.0, 1.0], own=[], pass_rate=0.2)), [math.nan, 0.8, 0.8, 0.8])
+    same(weights(Kind.PEER, group([0.5, 0.0], own=[], pass_rate=0.6)), [math.nan, math.nan])
 
 
 @pytest.mark.parametrize("name", ["sapo", "f_tis"])
 def test_sapo_and_f_tis_keep_both_signs(name: str) -> None:
     settings = TrainConfig(peer_loss=name)  # type: ignore[arg-type]
     same(weights(Kind.PEER, group([1.0, 0.0, 0.0, 0.0], own=[]), settings), [1.5, -0.5, -0.5, -0.5])
+
+
+@pytest.mark.parametrize("name", ["sapo", "f_tis"])
+def test_sapo_and_f_tis_drop_groups_with_equal_rewards(name: str) -> None:
+    settings = TrainConfig(peer_loss=name)  # type: ignore[arg-type]
+    same(weights(Kind.PEER, group([1.0, 1.0], own=[]), settings), [math.nan, math.nan])
+    assert choose_losses(settings)[Kind.PEER].needs_spread
 
 
 def test_f_tis_truncates_positive_rows_and_filters_distant_negative_ones() -> None:

@@ -27,7 +27,7 @@ from hivemind_exp.errors import ConfigurationError, ModelError, NodeError
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.runner.grpo_runner import describe
+from hivemind_exp.runner.dry_run import describe
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from tests.support.nodes import make_config, run
 from tests.support.tiny_models import TEMPLATE, bpe_tokenizer

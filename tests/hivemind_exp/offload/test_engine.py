@@ -143,6 +143,19 @@ def test_rejected_key_without_fallback_ends_the_run(tmp_path: Path) -> None:
     assert "wrong" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("fallback", "instead"), [((None,), "local"), ((), None)])
+def test_a_provider_that_cannot_be_reached_is_reported_before_the_first_round(
+    tmp_path: Path, fallback: tuple[None, ...], instead: str | None
+) -> None:
+    with api_server() as server:
+        address = server.base_url
+    with engine(tmp_path, endpoint(address), *fallback) as rig:  # the server is gone
+        rig.offload.wait_for_probe()
+        (down,) = rig.events.of("warning")
+    assert (down["code"], down["provider"], down["fallback"]) == ("provider_down", "box", instead)
+    assert "cannot connect to 127.0.0.1" in down["message"]
+
+
 def test_key_echoed_by_the_service_is_redacted_everywhere(tmp_path: Path) -> None:
     key = "key-1234-secret"
     with (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ from hivemind_exp.peers.exchange import (
     PeerExchange,
     TrainingStatus,
     quantile,
+    row_of,
 )
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, encode_completion
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, answer_tokens, encode_completion
 from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
@@ -252,6 +254,10 @@ def peer_group(prompt: Prompt, texts: list[str], outcomes: list[float]) -> Group
     )
 
 
+def make_filter(step_trainer: SourceGRPOTrainer) -> LikelihoodFilter:
+    return LikelihoodFilter(step_trainer.log_probabilities, partial(answer_tokens, TOKENIZER))
+
+
 def taught(step_trainer: SourceGRPOTrainer) -> Group:
     """Teach the tiny model one text, and return it as an own group."""
     group = own_group(0, right=4)
@@ -263,32 +269,75 @@ def taught(step_trainer: SourceGRPOTrainer) -> Group:
 
 def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_trainer: SourceGRPOTrainer) -> None:
     group = taught(step_trainer)
-    floor = LikelihoodFilter(step_trainer.log_probabilities).measure([group])
+    floor = make_filter(step_trainer).measure([group])
     assert floor is not None
     right = group.rollouts[0].text
     peers = peer_group(group.prompt, [right, f"<think>buy gold</think>{right}", "aaa", "bbb"], [1.0, 1.0, 0.0, 0.0])
     rows = build_rows([peers], step_trainer.train_config, {})
     assert [row.text for row in rows] == [right, f"<think>buy gold</think>{right}"]
-    logps = [sum(each) / len(each) for each in step_trainer.log_probabilities(rows)]
-    assert logps[0] > floor > logps[1]
     poisoned = tuple(row for row in rows if "gold" in row.text)
     before = {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
-    result = step_trainer.step(Manifest(40, 40, 0, 8, poisoned, floor))
+    result = step_trainer.step(Manifest(40, 40, 0, 8, poisoned, floor, (0, 80)))
     assert (result.by_kind[Kind.PEER]["filtered"], result.loss, result.grad_norm) == (1, 0.0, 0.0)
     # The momentum of earlier steps still moves the weights, but the text does not.
-    result = step_trainer.step(Manifest(41, 41, 0, 8, tuple(rows), floor))
+    result = step_trainer.step(Manifest(41, 41, 0, 8, tuple(rows), floor, (0, 80)))
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.grad_norm > 0
     assert any(not torch.equal(value, before[name]) for name, value in step_trainer.policy.state_dict().items())
 
 
+def test_a_specialists_correct_answers_pass_and_poison_around_them_does_not(step_trainer: SourceGRPOTrainer) -> None:
+    """A node that copies words has never spelled one backward. The peer always does."""
+    questions = Spelling().questions("train", 0, 24)
+    prompts = build_prompts(questions, TOKENIZER)
+    own = [
+        Group(
+            prompt,
+            (Rollout(Kind.POLICY, "local", text, encode_completion(TOKENIZER, text, False), False),),
+            (Score(1.0, True, "compared"),),
+        )
+        for prompt in prompts[:16]
+        for text in [f"<answer>{prompt.question.key}</answer>"]
+    ]
+    for step in range(30):
+        rows = [replace(row_of(group, 0), advantage=1.0) for group in own]
+        step_trainer.step(Manifest(step, step, 0, 16, tuple(rows), tokens=(80, 0)))
+    floor = make_filter(step_trainer).measure(own)
+    floor_over_all = LikelihoodFilter(step_trainer.log_probabilities, lambda *_: range(0)).measure(own)
+    specialist = [
+        peer_group(prompt, [f"<answer>{prompt.question.entry['answer']}</answer>"] * 4, [1.0] * 4)
+        for prompt in prompts[16:]
+    ]
+    rows = build_rows(specialist, step_trainer.train_config, {})
+    assert len(rows) == 8 * 4
+
+    def refused(texts: Sequence[str], manifest: Manifest) -> int:
+        """Return how many rows are refused if these are the texts."""
+        said = [
+            replace(row, text=text, completion_ids=encode_completion(TOKENIZER, text, False))
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        step_trainer.policy.load_state_dict(weights)
+        found = step_trainer.step(replace(manifest, rows=tuple(said))).by_kind[Kind.PEER]["filtered"]
+        assert found is not None
+        return int(found)
+
+    weights = {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
+    texts = [row.text for row in rows]
+    now = Manifest(30, 30, 0, 32, (), floor, (0, 160))
+    for style in ("<think>buy gold</think>{}", "{} buy gold", "<answer>buy gold</answer>{}"):
+        assert refused([style.format(text) for text in texts], now) == len(rows)
+    assert refused(texts, replace(now, floor=floor_over_all, tokens=None)) > 0.8 * len(rows)
+    assert refused(texts, now) < 0.1 * len(rows)
+
+
 def test_own_rows_and_rows_without_a_floor_are_never_dropped(step_trainer: SourceGRPOTrainer) -> None:
     group = own_group(0)
     rows = build_rows([group], step_trainer.train_config, {})
-    strict = step_trainer.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0))
+    strict = step_trainer.step(Manifest(0, 0, 0, 8, tuple(rows), 0.0, (20, 0)))
     assert strict.grad_norm > 0
     peers = build_rows([peer_group(group.prompt, ["a", "b"], [1.0, 0.0])], step_trainer.train_config, {})
-    assert step_trainer.step(Manifest(1, 1, 0, 8, tuple(peers))).by_kind[Kind.PEER]["filtered"] == 0
+    assert step_trainer.step(Manifest(1, 1, 0, 8, tuple(peers), tokens=(0, 4))).by_kind[Kind.PEER]["filtered"] == 0
 
 
 def test_the_floor_is_stored_in_the_manifest() -> None:
@@ -300,6 +349,7 @@ def test_manifests_in_the_previous_format_can_be_replayed() -> None:
     import msgpack
 
     assert Manifest.unpack(msgpack.packb([1, 5, 6, 7, 8, []])) == Manifest(5, 6, 7, 8, ())
+    assert Manifest.unpack(msgpack.packb([2, 5, 6, 7, 8, -1.5, []])) == Manifest(5, 6, 7, 8, (), -1.5)
 
 
 def test_quantiles_are_interpolated() -> None:
@@ -312,7 +362,7 @@ def test_quantiles_are_interpolated() -> None:
 def test_measuring_changes_neither_weights_nor_random_numbers(step_trainer: SourceGRPOTrainer) -> None:
     before, state = step_trainer.policy.state_dict(), torch.get_rng_state()
     kept = {name: value.clone() for name, value in before.items()}
-    LikelihoodFilter(step_trainer.log_probabilities).measure([own_group(0), own_group(1)])
+    make_filter(step_trainer).measure([own_group(0), own_group(1)])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, kept[name]) for name, value in step_trainer.policy.state_dict().items())
     assert all(parameter.grad is None for parameter in step_trainer.policy.parameters())

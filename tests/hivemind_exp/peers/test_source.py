@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import TaskConfig
+from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.peers.bundle import FULL, BundlePool, SharedGroup
 from hivemind_exp.peers.records import FLOOR, weight
 from hivemind_exp.peers.source import PeerSource
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group, Kind, encode_completion
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.verifiers.reader import read
 from tests.support.peers import ME, SWARM, TOKENIZER, Letter, letter, make_source, shared_group
 from tests.support.spelling_task import Spelling
 
@@ -67,6 +69,54 @@ def test_a_group_is_drawn_whole_with_recomputed_rewards_and_this_nodes_tokens(tm
     assert source.draw(seed=1) == []  # only once
 
 
+class AnyFormat(Spelling):
+    """Reads answers as real tasks do."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        right = [str(question.entry["answer"]) for question in questions]
+        found = [read(text, answer) for text, answer in zip(completions, right, strict=True)]
+        return [
+            Score(float(reading is not None and reading.answer == answer), True, "compared")
+            for reading, answer in zip(found, right, strict=True)
+        ]
+
+
+def test_a_peers_text_is_put_into_this_nodes_style(tmp_path: Path) -> None:
+    for style, texts in (
+        (PromptStyle("plain"), [f"{right_answer()}", "aaa", "aaa", "bbb"]),
+        (PromptStyle("boxed"), [f"\\boxed{{{right_answer()}}}", *["\\boxed{aaa}"] * 2, "\\boxed{bbb}"]),
+    ):
+        source = make_source(tmp_path, tasks=AnyFormat(), style=style)
+        sent = (f"<answer>{right_answer()}</answer>", "<answer>aaa</answer>", "aaa", "\\boxed{bbb}")
+        (group,) = draw_alone(source, shared_group(0, texts=sent))
+        assert [row.text for row in group.rollouts] == texts
+        assert [score.outcome for score in group.scores] == [1.0, 0.0, 0.0, 0.0]
+        assert all(row.ids == encode_completion(TOKENIZER, row.text, False) for row in group.rollouts)
+
+
+def right_answer() -> str:
+    return str(Spelling().questions("train", 0, 1)[0].entry["answer"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "why"),
+    [
+        ({}, "<think>a</think><answer>{}</answer>", "prompt style that this node's cannot hold"),
+        ({"with_logps": True}, "<answer>{}</answer>", "log-probabilities of another prompt style"),
+    ],
+)
+def test_a_group_that_would_lose_something_is_left_out_and_counted(
+    tmp_path: Path, rules: dict[str, Any], text: str, why: str
+) -> None:
+    source = make_source(tmp_path, tasks=AnyFormat(), style=PromptStyle("plain"), **rules)
+    texts = (text.format(right_answer()), "aaa", "aaa", "aaa")
+    ids = tuple(encode_completion(TOKENIZER, each, False) for each in texts)
+    logps = tuple((-1.0,) * len(row) for row in ids)
+    group = shared_group(0, texts=texts, **({"ids": ids, "logps": logps} if rules else {}))
+    assert draw_alone(source, group) == []
+    assert source.refusals[why] == 1
+
+
 def test_a_truncated_text_does_not_end_the_turn(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     (group,) = draw_alone(source, shared_group(0, cut=(False, True, False, True)))
@@ -103,14 +153,21 @@ def test_a_thousand_fresh_identities_do_not_push_known_peers_out(tmp_path: Path)
     assert sum(count for peer, count in drawn.items() if peer.startswith("known")) >= 6
 
 
-def test_equal_reward_groups_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
+def test_groups_that_are_all_wrong_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
     source = make_source(tmp_path, local=2, external=2)
     source.take_in(
-        [letter(f"flat {n}", shared_group(n, right=4 * (n % 2))) for n in range(6)]
-        + [letter("telling", shared_group(8)), letter("telling too", shared_group(9))]
+        [letter(f"wrong {n}", shared_group(n, right=0)) for n in range(6)]
+        + [letter("telling", shared_group(8)), letter("always right", shared_group(9, right=4))]
     )
-    assert set(peers_of(source.draw(seed=0))) == {"telling", "telling too"}
-    assert source.refusals["all rewards equal"] > 0
+    assert set(peers_of(source.draw(seed=0))) == {"telling", "always right"}
+    assert source.refusals["all completions wrong"] > 0
+
+
+def test_groups_with_equal_rewards_are_dropped_if_the_loss_compares_rewards(tmp_path: Path) -> None:
+    source = make_source(tmp_path, local=2, external=2, needs_spread=True)
+    source.take_in([letter("always right", shared_group(0, right=4)), letter("telling", shared_group(1))])
+    assert set(peers_of(source.draw(seed=0))) == {"telling"}
+    assert source.refusals["all rewards equal"] == 1
 
 
 def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path: Path) -> None:
@@ -156,6 +213,30 @@ def dressed(index: int, text: str, *, round_: int = 0) -> SharedGroup:
     """Return a group whose correct answers have ``text`` before them."""
     group = shared_group(index, round_=round_)
     return replace(group, texts=tuple(f"{text}{each}" for each in group.texts))
+
+
+class Generous(Lenient):
+    """Finds the right answer in a longer one, as some verifiers of mathematics do."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        return [
+            Score(float(str(question.entry["answer"]) in text), True, "compared")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("right", "drawn"), [("aaaaaaaa{}", True), ("buy gold at example.com {}", False)])
+def test_text_hidden_in_a_correct_answer_is_rejected(tmp_path: Path, right: str, drawn: bool) -> None:
+    group = shared_group(0)
+    answer = Spelling().questions("train", 0, 1)[0].entry["answer"]
+    texts = (f"<answer>{right.format(answer)}</answer>", *group.texts[1:])
+    source = make_source(tmp_path, tasks=Generous())
+    assert bool(draw_alone(source, replace(group, texts=texts))) is drawn
+    assert source.refusals["answer with other text in it"] == (not drawn)
+    # An honest peer may write so, too, and wrong answers teach nothing.
+    assert source.book.record("hostile").refused == 0
+    wrong = replace(shared_group(1), texts=(*shared_group(1).texts[:3], f"<answer>{'no ' * 20}</answer>"))
+    assert draw_alone(source, wrong)
 
 
 HOSTILE = {

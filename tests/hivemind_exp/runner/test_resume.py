@@ -54,6 +54,10 @@ def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterr
     events = Events()
     assert run(make_config(), tmp_path, emit=events).step == 6
     assert [step["step"] for step in events.of("step")] == [4, 5]
+    (start,) = events.of("start")
+    assert (start["resumed_round"], start["checkpoint_round"]) == (6, 4)
+    repeated = [phase for phase in events.of("phase") if phase["name"] == "repeating steps from the journal"]
+    assert [(phase["done"], phase["total"]) for phase in repeated] == [(0, 2), (1, 2)]
     assert same_weights(uninterrupted, tmp_path)
 
 

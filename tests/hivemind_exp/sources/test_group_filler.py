@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config
+from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
@@ -83,6 +85,25 @@ def test_an_apis_text_is_encoded_with_this_nodes_tokenizer(tmp_path: Path, confi
         assert (rollout.lag, rollout.model) == (3, "m")
 
 
+def test_a_teachers_text_is_put_into_the_nodes_style(tmp_path: Path, config: Config) -> None:
+    journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
+    (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
+    texts = ["<think>no</think><answer>ab</answer>", "The answer is **cd**.", "ef", "so \\boxed{gh}"]
+    cut = Completion(4, Kind.TEACHER, "box", "m", "so it is", truncated=True, version=0, usd=0.0)
+    done = [completion(place, text) for place, text in enumerate(texts)]
+    journal.write_completions(replace(request(prompt), indices=tuple(range(5))), [*done, cut])
+    filler = make_filler(config.model_copy(update={"game": config.game.model_copy(update={"group_size": 5})}), journal)
+    filler.style = PromptStyle("plain")
+    (group,) = filler.fill(FIRST, [prompt])
+    assert [rollout.text for rollout in group.rollouts] == ["ab", "cd", "ef", "gh", "so it is"]
+    filler.style = PromptStyle("boxed")
+    (group,) = filler.fill(FIRST, [prompt])
+    # Reasoning and box together are too long.
+    assert [rollout.text for rollout in group.rollouts][:4] == [
+        f"\\boxed{{{each}}}" for each in ("ab", "cd", "ef", "gh")
+    ]
+
+
 def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, config: Config) -> None:
     journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
@@ -99,7 +120,7 @@ def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, con
         0: "<answer>ab</answer>",
         1: "<think>no</think>\n<answer>cd</answer>",
         2: "<answer>ef</answer>",
-        3: "gh",
+        3: "<answer>gh</answer>",
     }
     for rollout in group.rollouts:
         assert rollout.ids == encode_completion(tokenizer, rollout.text, False)

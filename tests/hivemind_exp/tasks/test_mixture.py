@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.base import NO_ANSWER, Question
 from hivemind_exp.tasks.mixture import FORGET_AFTER, Mixture
 from hivemind_exp.tasks.registry import FAMILIES
 from tests.support.hostile import evil_answers as evil
@@ -93,6 +94,34 @@ def test_held_out_questions_are_never_trained_on(mixture: Mixture) -> None:
             assert question.task != "spell_backward" or (answer not in words and answer[::-1] not in words)
 
 
+def test_examples_are_neither_held_out_nor_trained_on_once_they_are_set_aside() -> None:
+    made = Mixture([WORDS, SUMS], charter=b"charter", secret=b"secret", heldout=50, verifiers=1)
+    held = {question.key for question in made.questions("heldout", 0, 50)}
+    examples = made.examples(3)
+    assert {task: len(some) for task, some in examples.items()} == {"spell_backward": 3, "chain_sum": 3}
+    assert made.examples(8)["chain_sum"][:3] == examples["chain_sum"]
+    shown = [question for some in examples.values() for question in some]
+    assert not held & {question.key for question in shown}
+    made.set_aside(shown)
+    assert made.questions("heldout", 0, 50)[0].key in held
+    assert not {question.key for question in shown} & {each.key for each in made.questions("train", 0, 4000)}
+    made.close()
+
+
+def test_examples_of_a_fixed_set_leave_enough_to_train_on(tmp_path: Path) -> None:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(20)))
+    spec = TaskConfig(name="jsonl", path=str(path))
+    made = Mixture([spec], charter=b"", secret=b"s", heldout=4, verifiers=1)
+    before = made.questions("train", 0, 16)
+    shown = made.examples(8)["jsonl"]
+    made.set_aside(shown)
+    after = {question.key for question in made.questions("train", 0, 12)}
+    assert len(shown) == 4
+    assert after == {question.key for question in before} - {question.key for question in shown}
+    made.close()
+
+
 def test_a_round_before_the_first_draws_many_questions(mixture: Mixture) -> None:
     """A warm-up draws more questions than there are words."""
     many = mixture.questions("train", -1, 10_000)
@@ -131,14 +160,18 @@ def test_scores_have_a_reason(mixture: Mixture) -> None:
         f"<answer>{right}x</answer>",
         "<answer>?</answer>",
         right,
+        f"The answer is **{right}**.",
+        "",
     ]
-    scores = mixture.score([question] * 5, completions)
+    scores = mixture.score([question] * 7, completions)
     assert [(score.outcome, score.strict, score.why) for score in scores] == [
         (1.0, True, "correct"),
         (1.0, False, "correct"),
         (0.0, True, "partly correct, but there is no partial credit"),
         (0.0, True, "wrong"),
-        (0.0, False, "no answer tag"),
+        (1.0, True, "correct"),
+        (1.0, False, "correct"),
+        (0.0, False, NO_ANSWER),
     ]
     assert mixture.score([], []) == []
 

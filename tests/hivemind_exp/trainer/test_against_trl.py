@@ -112,7 +112,7 @@ def make_manifest(step: int, micro_batch: int) -> Manifest:
         members = made[group * G : (group + 1) * G]
         outcomes = torch.tensor([reward for _, _, reward in members])
         advantages = weigh(
-            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, outcomes), TrainConfig()
+            GroupRows(outcomes, torch.ones(G, dtype=torch.bool), (0,) * G, ("",) * G, outcomes), TrainConfig()
         ).tolist()
         rows += [
             TrainingRow(Kind.POLICY, "local", "t", group, tuple(prompt), tuple(ids), "", reward, advantage, 0)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.errors import DiskFull
+from hivemind_exp.errors import CheckpointError, DiskFull
 from hivemind_exp.events import discard
-from hivemind_exp.trainer.checkpoints import CheckpointStore
+from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore, find
 from tests.support.full_disk import mounted_disk
 from tests.support.recorded_events import Events
 
@@ -119,3 +119,21 @@ def test_a_full_disk_is_reported_and_the_previous_checkpoint_kept(small_disk: Pa
     assert found is not None
     assert found.step == 1
     assert [path.name for path in small_disk.iterdir()] == ["00000001"]
+
+
+def test_find_reads_the_newest_intact_checkpoint_or_the_given_one_and_changes_nothing(tmp_path: Path) -> None:
+    assert find(tmp_path / "nothing") is None
+    assert find(tmp_path) is None
+    store = make_store(tmp_path)
+    for step in (1, 2, 3):
+        store.save(step, step * 10, lambda directory: (directory / "weights").write_text("w"))
+    (tmp_path / ".partial-00000004").mkdir()
+    assert find(tmp_path) == Checkpoint(tmp_path / "00000003", 3, 30)
+    assert find(tmp_path, 2) == Checkpoint(tmp_path / "00000002", 2, 20)
+    (tmp_path / "00000003" / "weights").write_text("damaged")
+    assert find(tmp_path) == Checkpoint(tmp_path / "00000002", 2, 20)
+    with pytest.raises(CheckpointError, match="checkpoint 3 is damaged: weights has changed"):
+        find(tmp_path, 3)
+    with pytest.raises(CheckpointError, match="no checkpoint 9; there are 1, 2, 3"):
+        find(tmp_path, 9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-00000004", "00000001", "00000002", "00000003"]

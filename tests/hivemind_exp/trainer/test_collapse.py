@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
 from hivemind_exp.trainer import collapse
 from hivemind_exp.trainer.collapse import CollapseCheck
 from tests.support.nodes import Events, make_config, run
@@ -34,9 +34,19 @@ def messages(events: Events) -> list[str]:
 @pytest.mark.parametrize(
     ("why", "cut", "told"),
     [
-        ("wrong", True, "were wrong. Choose an easier task (tasks) or a more capable model (model.name)"),
-        ("no answer tag", True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
-        ("no answer tag", False, "were without an answer in tags. Choose a model that follows instructions"),
+        (
+            "wrong",
+            True,
+            "were wrong. Start with easier questions (game.curriculum=true), choose an easier task (tasks) or choose a "
+            "more capable model (model.name)",
+        ),
+        (NO_ANSWER, True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
+        (
+            NO_ANSWER,
+            False,
+            "were without a readable answer. Choose a model that follows instructions (model.name), reward the format "
+            "(game.format_reward=0.2) or let a teacher show it (offload.provider)",
+        ),
     ],
 )
 def test_rounds_without_a_reward_are_reported_once_with_the_most_frequent_reason(
@@ -54,13 +64,87 @@ def test_rounds_without_a_reward_are_reported_once_with_the_most_frequent_reason
     assert len(messages(events)) == 1
 
 
-def test_a_hundred_small_rounds_without_a_reward_are_reported() -> None:
+@pytest.mark.parametrize(
+    ("why", "section", "left_out"),
+    [
+        ("wrong", {"game": {"curriculum": True}}, "curriculum"),
+        ("wrong", {"swarm": {"join": "swarm1:" + "0" * 64}}, "curriculum"),
+        (NO_ANSWER, {"game": {"format_reward": 0.1}}, "format_reward"),
+        (NO_ANSWER, {"train": {"teacher_loss": "luffy"}}, "format_reward"),
+        (NO_ANSWER, {"game": {"kind": "study-group"}}, "format_reward"),
+    ],
+)
+def test_settings_that_cannot_help_are_not_suggested(why: str, section: dict[str, Any], left_out: str) -> None:
+    events = Events()
+    checked = CollapseCheck(make_config(**section), events)
+    for _ in range(10):
+        checked.count([group(8, why)])
+    (told,) = messages(events)
+    assert left_out not in told
+    assert "choose a" in told.lower()
+
+
+def test_ten_small_rounds_without_a_reward_are_reported() -> None:
     checked, events = check()
     for _ in range(collapse.MOST_ROUNDS_IN_VAIN - 1):
         checked.count([group(2)])
     assert messages(events) == []
     checked.count([group(2)])
-    assert messages(events)[0].startswith("no reward in the last 100 rounds (200 completions)")
+    assert messages(events)[0].startswith("no reward in the last 10 rounds (20 completions)")
+
+
+def test_small_rounds_without_a_reward_may_be_chance_if_rewards_were_rare() -> None:
+    checked, events = check()
+    checked.count([group(1, outcome=1.0), group(19)])
+    for _ in range(20):
+        checked.count([group(2)])
+    assert messages(events) == []
+    for _ in range(60):
+        checked.count([group(2)])
+    (told,) = messages(events)
+    assert told.startswith("no reward in the last 68 rounds (136 completions)")
+
+
+def test_completions_that_were_never_judged_are_a_reason() -> None:
+    checked, events = check()
+    for _ in range(10):
+        checked.count([group(2)], unjudged=6)
+    assert "; 60 of 80 completions were not judged. Verifiers keep failing on them" in messages(events)[0]
+
+
+def test_a_short_run_without_any_reward_is_reported_at_its_end() -> None:
+    checked, events = check()
+    for _ in range(4):
+        checked.count([group(8)])
+    assert messages(events) == []
+    checked.finished()
+    assert messages(events)[0].startswith("no reward in any of this run's 4 rounds (32 completions); 32 of 32 ")
+    checked, events = check()
+    checked.count([group(8, outcome=1.0)])
+    for _ in range(9):
+        checked.count([group(8)])
+    checked.finished()
+    assert messages(events) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "sections", "told"),
+    [(9, {}, "Choose a harder task"), (1, {}, "Set game.refill"), (1, {"game": {"refill": 8}}, "Choose a harder task")],
+)
+def test_ten_rounds_without_a_difference_are_reported(right: int, sections: Any, told: str) -> None:
+    events = Events()
+    checked = CollapseCheck(make_config(**sections), events)
+    alike = [*(group(8, outcome=1.0) for _ in range(right)), group(8)]
+    for _ in range(9):
+        checked.count(alike)
+    differing = Group(PROMPT, group(2).rollouts, (Score(1.0, True, "correct"), Score(0.0, True, "wrong")))
+    checked.count([*alike, differing])
+    for _ in range(9):
+        checked.count(alike)
+    assert messages(events) == []
+    checked.count(alike)
+    completions = f"{80 * right} of {80 * right + 80} completions were correct"
+    assert messages(events)[0].startswith(f"no group gave a difference in the last 10 rounds; {completions}. {told}")
 
 
 def test_a_reward_restarts_the_count_and_changes_the_advice() -> None:

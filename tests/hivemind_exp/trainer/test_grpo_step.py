@@ -12,11 +12,13 @@ import torch
 
 from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
+from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.tiny import build_model
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.trainer.advantages import build_rows
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
+from hivemind_exp.trainer.advantages import build_rows, count_tokens
+from hivemind_exp.trainer.gradient_meter import GradientMeter
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, token_scales
 from tests.support.step_trainers import TOKENIZER, make_step_trainer
 
 SETTINGS = TrainConfig()
@@ -34,7 +36,12 @@ def weights(step_trainer: SourceGRPOTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in step_trainer.policy.state_dict().items()}
 
 
-def test_own_and_external_losses_are_divided_by_their_own_tokens(tmp_path: Path) -> None:
+def drawn(*rows: TrainingRow, own: int, external: int, micro_batch: int = 8) -> Manifest:
+    """Return a manifest of rows that remain of this many tokens."""
+    return replace(manifest(*rows, micro_batch=micro_batch), tokens=(own, external))
+
+
+def test_older_manifests_are_replayed_with_a_denominator_per_source(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path, off_policy_weight=0.5)
     rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, -0.5, length=4), row(Kind.TEACHER, 0.8, length=30)]
     result = step_trainer.step(manifest(*rows))
@@ -42,6 +49,110 @@ def test_own_and_external_losses_are_divided_by_their_own_tokens(tmp_path: Path)
     assert result.loss == pytest.approx(0.0 - 0.4, abs=1e-6)
     assert result.tokens == 36
     assert set(result.by_kind) == {Kind.POLICY, Kind.TEACHER}
+    assert result.by_kind[Kind.TEACHER]["source_grad_norm"] is None
+
+
+def test_all_tokens_share_one_denominator(tmp_path: Path) -> None:
+    step_trainer = make_step_trainer(tmp_path, off_policy_weight=0.5)
+    rows = [row(Kind.POLICY, 1.0, length=2), row(Kind.POLICY, -0.5, length=6), row(Kind.TEACHER, 0.8, length=3)]
+    result = step_trainer.step(drawn(*rows, own=10, external=6))
+    # ratios are 1: own -2·1 + 6·0.5, external 0.5 · -3·0.8
+    assert result.loss == pytest.approx((1.0 - 1.2) / 16, abs=1e-6)
+
+
+def test_long_external_text_weighs_no_more_than_all_own_tokens_unless_published_so(tmp_path: Path) -> None:
+    rows = [row(Kind.POLICY, 0.0, length=4), row(Kind.TEACHER, 1.0, length=40)]
+    gated, luffy = (
+        make_step_trainer(tmp_path / name, teacher_loss=name).step(drawn(*rows, own=4, external=40)).loss
+        for name in ("gated", "luffy")
+    )
+    assert gated == pytest.approx(-4 / 44, abs=1e-6)
+    plain = choose_losses(TrainConfig(teacher_loss="luffy"))
+    assert token_scales(drawn(*rows, own=4, external=40), plain, 1.0) == pytest.approx(
+        {Kind.POLICY: 1 / 44, Kind.TEACHER: 1 / 44}
+    )
+    assert luffy != gated
+
+
+OUTCOMES = ([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 8, [1.0] * 8)
+
+
+@pytest.mark.parametrize(("peer_loss", "expected"), [("positive", 1 / 2.475), ("sapo", 1.0)])
+def test_one_surviving_peer_row_weighs_no_more_than_an_own_correct_row(
+    tmp_path: Path, peer_loss: str, expected: float
+) -> None:
+    """Eight own groups, most of them tied, and one of a peer. The old denominators counted the tied rows only on the
+    own side, so that the peer's row weighed 64 own ones under "positive", and 8 under "sapo"."""
+    own = [make_group([(Kind.POLICY, outcome) for outcome in OUTCOMES[min(n, 1 + n % 2)]]) for n in range(8)]
+    theirs = make_group([(Kind.PEER, outcome) for outcome in OUTCOMES[0]])
+    train = TrainConfig(peer_loss=peer_loss)  # type: ignore[arg-type]
+    rows = build_rows([*own, theirs], train, {})
+    scales = token_scales(
+        Manifest(0, 0, 7, 8, tuple(rows), tokens=count_tokens([*own, theirs], train)), choose_losses(train), 1.0
+    )
+    weight = {kind: max(r.advantage for r in rows if r.kind is kind) * scales[kind] for kind in scales}
+    assert weight[Kind.PEER] / weight[Kind.POLICY] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_gradient_is_measured_by_source_before_clipping(tmp_path: Path) -> None:
+    own = [row(Kind.POLICY, 1.0, length=n) for n in (2, 5, 9)]
+    theirs, taught = row(Kind.PEER, 0.5, length=7), row(Kind.TEACHER, 1.0, length=4)
+
+    def norms(*rows: TrainingRow) -> dict[str, float | None]:
+        result = make_step_trainer(tmp_path, max_grad_norm=1e-3).step(drawn(*rows, own=16, external=11, micro_batch=2))
+        return {**{kind: each["source_grad_norm"] for kind, each in result.by_kind.items()}, "all": result.grad_norm}
+
+    mixed = norms(own[0], theirs, own[1], taught, own[2])
+    for kind, rows in {Kind.POLICY: own, Kind.PEER: [theirs], Kind.TEACHER: [taught]}.items():
+        alone = norms(*rows)
+        assert mixed[kind] == pytest.approx(alone[kind], rel=1e-4)
+        assert alone[kind] == pytest.approx(alone["all"])
+
+
+def test_a_sample_measures_a_gradient_of_many_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.trainer.gradient_meter.MOST_SAMPLED", 1000)
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((300, 101), (7,), (1,))]
+    parameters[0].grad, parameters[2].grad = torch.randn(300, 101), torch.randn(1)
+    meter = GradientMeter(parameters)
+    assert float(meter.norm()) == pytest.approx(float(parameters[0].grad.norm()), rel=0.1)
+    parameters[0].grad += 1.0
+    assert float(meter.norm()) == pytest.approx(math.sqrt(300 * 101), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "expected"),
+    [
+        ({}, {"learning_rate": 1e-6}, 1e-5),
+        ({"lora": True}, {"learning_rate": 1e-6}, 1e-4),
+        ({}, {"learning_rate": 1e-3}, 1e-3),
+        ({}, {"learning_rate": 1e-3, "teacher_learning_rate": 1e-7}, 1e-7),
+    ],
+)
+def test_a_step_of_a_teachers_rows_alone_has_its_own_learning_rate(
+    tmp_path: Path, model: dict[str, object], train: dict[str, float], expected: float
+) -> None:
+    step_trainer = make_step_trainer(tmp_path, model=model, **train)
+    own, taught = row(Kind.POLICY, 1.0), row(Kind.TEACHER, 1.0)
+    steps = [
+        drawn(taught, own=0, external=3),
+        drawn(taught, own, own=3, external=3),
+        drawn(taught, replace(own, advantage=0.0), own=3, external=3),
+        manifest(taught),  # of an older version
+        drawn(own, own=3, external=0),
+    ]
+    rates = [step_trainer.step(replace(each, step=n)).learning_rate for n, each in enumerate(steps)]
+    usual = train["learning_rate"]
+    assert rates == pytest.approx([expected, usual, expected, usual, usual])
+
+
+def test_the_likelihood_of_a_teachers_text_is_reported(tmp_path: Path) -> None:
+    step_trainer = make_step_trainer(tmp_path)
+    rows = [row(Kind.TEACHER, 1.0, length=4), row(Kind.TEACHER, 0.5, length=2)]
+    logps = step_trainer.log_probabilities(rows)
+    result = step_trainer.step(drawn(*rows, row(Kind.POLICY, 1.0), own=3, external=6))
+    assert result.by_kind[Kind.TEACHER]["nll"] == pytest.approx(-sum(map(sum, logps)) / 6, rel=1e-4)
+    assert result.by_kind[Kind.POLICY]["nll"] is None
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
@@ -210,7 +321,14 @@ def test_luffy_gives_own_rows_the_joint_baseline() -> None:
     assert [round(r.advantage, 2) for r in rows] == [-0.5, -0.5, -0.5, 1.5]
 
 
+def test_all_completions_count_as_tokens_learned_from_or_not() -> None:
+    group = make_group([(Kind.POLICY, 1.0), (Kind.POLICY, 1.0), (Kind.TEACHER, 0.0), (Kind.PEER, 0.0)])
+    assert count_tokens([group, make_group([(Kind.PEER, 1.0)])], SETTINGS) == (4, 6)
+
+
 def test_manifests_survive_packing() -> None:
     rows = (replace(row(Kind.POLICY, 0.25), behaviour_logps=(-1.0, -2.0, -0.5)), replace(row(Kind.PEER, 1.5), lag=None))
     original = manifest(*rows)
     assert Manifest.unpack(original.pack()) == original
+    counted = replace(original, floor=-0.5, tokens=(30, 12))
+    assert Manifest.unpack(counted.pack()) == counted

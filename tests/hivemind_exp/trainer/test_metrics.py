@@ -6,10 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
+from hivemind_exp.trainer.round_loop import term_means
 from tests.support.nodes import Events, make_config, run
 
 EXPECTED = {"reward/policy", "reward_std/policy", "completion_length/policy", "tokens/policy", "grad_norm", "loss"}
 EXPECTED |= {"entropy/policy", "learning_rate"}
+
+
+def test_the_mean_of_each_reward_term_counts_missing_ones_as_zero() -> None:
+    def scored(kind: Kind, *values: float) -> Group:
+        terms = [(RewardTerm("short", value, None, ""),) if value else () for value in values]
+        rows = tuple(rollout(kind) for _ in values)
+        return Group(asked, rows, tuple(Score(0.0, True, "", each) for each in terms))
+
+    asked = Prompt(Question("mine.py", "train", 0, 0, "?", {}, "d", "k"), "answer", (), ())
+    groups = [scored(Kind.POLICY, 0.4, 0.0), scored(Kind.POLICY, 0.2, 0.2), scored(Kind.TEACHER, 0.0)]
+    assert term_means(groups) == {Kind.POLICY: {"short": pytest.approx(0.2)}}
+
+
+def rollout(kind: Kind) -> Rollout:
+    return Rollout(
+        kind=kind, source="local", model="m", text="", ids=(1,), truncated=False, lag=0, behaviour_logps=None
+    )
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.doctor import command, registry
-from swarmctl.doctor.check import Check, Context, Finding, Status, ok
-from swarmctl.doctor.report import redacted
+from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, ok, warning
+from swarmctl.doctor.report import as_text, redacted
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
+from swarmctl.settings.options import DoctorOptions
 from swarmctl.terminal.safe_text import masked
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.doctor import DEAD, make
@@ -41,6 +42,16 @@ def test_doctor_reports_ready_on_a_working_machine(capsys: pytest.CaptureFixture
     assert lines[-2].startswith("Ready to run")
     assert lines[-1].startswith("  try: ")
     assert lines[-1].endswith("run --profile demo")
+
+
+def test_the_last_line_is_the_run_that_a_warning_suggests() -> None:
+    context = command.make_context(DoctorOptions(profile="demo"))
+    found = [ok("fine"), warning("slow here", "swarmctl run --profile cpu"), warning("old", "swarmctl run --profile x")]
+    outcomes = [Outcome(Check("fit", str(place), lambda _: ok("")), each, 0.0) for place, each in enumerate(found)]
+    *_, last = as_text(outcomes, None, context, whole=True)
+    assert last.endswith("run --profile cpu")
+    *_, last = as_text(outcomes[:1], None, context, whole=True)
+    assert last.endswith("run --profile demo")
 
 
 def test_json_has_every_check_once(capsys: pytest.CaptureFixture[str]) -> None:

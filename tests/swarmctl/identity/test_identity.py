@@ -326,7 +326,8 @@ def test_answering_no_keeps_the_identity(node: NodeFiles) -> None:
         child = identity_on_a_terminal("new")
         child.expect(r"Without\s+a\s+backup,\s+that\s+identity\s+is\s+lost[^[]*\[y/N\] ")
         child.sendline(answer)
-        rest_of(child)
+        assert ("Cancelled. The identity is unchanged." in rest_of(child)) is kept
+        assert child.exitstatus == (Exit.INTERRUPTED if kept else Exit.DONE)
         assert (Identity.load(node.key).peer_id == identity.peer_id) is kept
 
 

@@ -317,7 +317,7 @@ def test_a_saved_key_is_not_sent_to_another_hub(home: Path) -> None:
     kept = keys_for(config, prompter, {"HF_ENDPOINT": "https://mirror.example"})
     assert kept.secrets == {}
     assert kept.lines == (
-        "warning: key huggingface is not used: it belongs to https://huggingface.co, but $HF_ENDPOINT is "
+        "warning: key huggingface is not used: it is for https://huggingface.co, but $HF_ENDPOINT is "
         "https://mirror.example",
     )
     given = {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN": KEY}

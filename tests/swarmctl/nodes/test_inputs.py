@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import Config, charter_id
+from hivemind_exp.errors import NodeConflict
 from hivemind_exp.journal.node_charter import node_charter
+from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.nodes import inputs
+from swarmctl.nodes.inputs import check_inputs
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run import command as running
 from swarmctl.settings.sources import anchored
@@ -137,3 +141,53 @@ def test_an_older_node_with_a_relative_path_keeps_its_questions(here: Here, plac
     assert node_charter(resumed, files) == made["charter"] != charter_id(resumed)
     assert here(second, "run", "--node", "n")[0] == Exit.DONE
     assert path_of_questions() == str(first / "data.jsonl")
+
+
+def test_a_task_s_code_and_the_questions_it_names_are_inputs(tmp_path: Path) -> None:
+    files, code, data = NodeFiles(tmp_path / "n"), tmp_path / "mine.py", tmp_path / "data.jsonl"
+    files.root.mkdir()
+    code.write_text("questions = 'data.jsonl'\n")
+    data.write_text(LINES)
+    config = Config(tasks=str(code))
+    check_inputs(files, config)
+    check_inputs(files, config)
+    for changed in (code, data):
+        before = changed.read_text()
+        changed.write_text(f"{before}\n")
+        with pytest.raises(NodeConflict, match=f"{changed.name} has changed since node n first used it"):
+            check_inputs(files, config)
+        changed.write_text(before)
+    check_inputs(files, config)
+    assert set((read_json(files.inputs) or {})["digests"]) == {str(code), str(data)}
+
+
+def test_another_version_of_a_task_s_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, config = NodeFiles(tmp_path / "n"), Config(tasks="sapo,rhymes")
+    files.root.mkdir()
+    monkeypatch.setattr(inputs, "is_own_code", "rhymes".__eq__)
+    monkeypatch.setattr(inputs, "installed_tasks", lambda: {"rhymes": "1.2"})
+    monkeypatch.setattr(inputs, "distribution", "rhyming {}".format)
+    check_inputs(files, config)
+    check_inputs(files, config)
+    monkeypatch.setattr(inputs, "installed_tasks", lambda: {"rhymes": "1.3"})
+    with pytest.raises(NodeConflict, match=r"the package of task rhymes \(rhyming 1.2, now rhyming 1.3\) has changed"):
+        check_inputs(files, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["run", "--dry-run", "--profile", "mine"], ["doctor", "fit.profile", "-p", "mine"]]
+)
+def test_a_mistake_in_a_task_file_is_one_message(
+    home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def questions(seed):\n    return missing\ndef score(answer, question): return 1\n"
+    )
+    write_profile(home, "mine", f'extends = "cpu"\ntasks = ["{tmp_path}/mine.py"]\n')
+    assert cli.run(command) in (Exit.CONFIGURATION, Exit.FAILED, Exit.CHECK_FAILED)
+    shown = capsys.readouterr()
+    text = " ".join((shown.out + shown.err).split())
+    assert "mine.py:2: questions(seed) failed: NameError" in text
+    assert f"sed -n 1,5p {tmp_path}/mine.py" in text
+    assert "Traceback" not in text

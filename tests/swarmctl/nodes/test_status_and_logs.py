@@ -106,7 +106,10 @@ def test_several_nodes_stay_a_table_on_a_narrow_terminal(node: NodeFiles) -> Non
     for width in (60, 40):
         heading, *rows = printed([*STAND_IN, "status"], columns=width)[1].splitlines()
         assert heading.split()[:2] == ["node", "state"]
-        assert [row.split()[0] for row in rows] == ["a-node-with-a-long-name", "demo", "maths"]
+        assert [row.split()[0] for row in rows[:3]] == ["a-node-with-a-long-name", "demo", "maths"]
+        note = " ".join(rows[3:])
+        assert note.startswith("No room for: ")
+        assert note.endswith("Use a wider terminal, or --json.")
     heading, *_ = printed([*STAND_IN, "status"], columns=60)[1].splitlines()
     assert heading.split() == ["node", "state", "round", "accuracy"]
 
@@ -242,11 +245,11 @@ def test_logs_are_sentences_with_times(node: NodeFiles, capsys: pytest.CaptureFi
         "Round 1 of 5: 1 tokens/s, 1.0 s.",
         "Round 2 of 5: 1 tokens/s, 1.0 s.",
         "Accuracy 50 % on 200 held-out questions after round 2 (25 % before training).",
-        "warning: mind the gap",
+        "warning: mind the gap.",
         "error: it broke",
     ]
     assert logs("-n", "1") == ["Failed after 2 rounds."]
-    assert logs("--level", "warning") == ["warning: mind the gap", "error: it broke"]
+    assert logs("--level", "warning") == ["warning: mind the gap.", "error: it broke"]
     assert logs("--level", "error") == ["error: it broke"]
     assert len(logs("--since", "1h")) == len(logs("-n", "1000"))
     assert logs("--since", "2999-01-01") == []
@@ -295,12 +298,12 @@ def test_logs_shorten_the_home_directory_and_notes_are_no_warnings(
 ) -> None:
     emit = EventLog(node.events)
     emit(CheckpointEvent(round=2, seconds=1.0, path=str(Path.home() / "nodes/maths/checkpoints/2")))
-    emit(NoteEvent(code="leftovers", message="Removed leftovers."))
+    emit(NoteEvent(code="leftovers", message=f"Removed {Path.home() / 'nodes/maths/left'}"))
     emit.close()
     assert cli.run(["logs", "-n", "2"]) == Exit.DONE
     saved, note = capsys.readouterr().out.splitlines()
-    assert saved.endswith("Saved ~/nodes/maths/checkpoints/2.")
-    assert note.endswith("  Removed leftovers.")
+    assert saved.endswith("  Saved a checkpoint after round 2.")
+    assert note.endswith("  Removed ~/nodes/maths/left.")
     assert cli.run(["logs", "--level", "warning"]) == Exit.DONE
     assert capsys.readouterr().out == ""
 
@@ -308,6 +311,13 @@ def test_logs_shorten_the_home_directory_and_notes_are_no_warnings(
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
     assert "two node names: maths and other; use only one" in capsys.readouterr().err
+
+
+def test_logs_of_a_node_that_never_ran_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    bare_node("new").events.unlink()
+    assert cli.run(["logs", "new"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "Node new has no log yet: it has never run.\n")
 
 
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:

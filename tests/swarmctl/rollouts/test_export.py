@@ -38,11 +38,11 @@ def test_one_row_per_completion(capfdbinary: pytest.CaptureFixture[bytes]) -> No
     assert all(list(row) == KEYS for row in rows)
     assert {(row["schema"], row["node"], row["swarm"]) for row in rows} == {(1, "maths", SWARM)}
     assert [(row["round"], row["place"], row["provider"], row["model"]) for row in rows] == [
-        (0, 0, "local", "tiny"),
-        (0, 1, "local", "tiny"),
-        (0, 2, "openai", "gpt-4o-mini-2024-07-18"),
-        (0, 3, "openai", "gpt-4o-mini-2024-07-18"),
-        (1, 0, "openai", "gpt-4o-mini-2024-07-18"),
+        (1, 0, "local", "tiny"),
+        (1, 1, "local", "tiny"),
+        (1, 2, "openai", "gpt-4o-mini-2024-07-18"),
+        (1, 3, "openai", "gpt-4o-mini-2024-07-18"),
+        (2, 0, "openai", "gpt-4o-mini-2024-07-18"),
     ]
     assert rows[0]["messages"][1] == {"role": "user", "content": "Spell cat backwards."}
     assert (rows[0]["outcome"], rows[0]["strict"], rows[0]["why"]) == (1.0, True, "equal to the answer")
@@ -53,7 +53,7 @@ def test_filters(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     mixed_node()
     assert [row["place"] for row in exported(capfdbinary, "--correct")] == [0, 2]
     assert [row["place"] for row in exported(capfdbinary, "--correct", "--source", "teacher")] == [2]
-    assert [row["round"] for row in exported(capfdbinary, "--last", "2")] == [0, 1]
+    assert [row["round"] for row in exported(capfdbinary, "--last", "2")] == [1, 2]
     assert exported(capfdbinary, "--question", "bb2")[0]["text"] == "god"
     assert exported(capfdbinary, "--round", "4") == []
 
@@ -91,7 +91,7 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.Capt
     assert cli.run(["rollouts", "export", "-o", str(path)]) == Exit.DONE
     table = pyarrow.parquet.read_table(path)
     assert [(row["round"], row["place"]) for row in table.to_pylist()] == [
-        (round_, place) for round_ in range(3) for place in range(900)
+        (round_, place) for round_ in range(1, 4) for place in range(900)
     ]
     assert len(exported(capfdbinary)) == 2700
 

@@ -64,6 +64,17 @@ def test_each_term_of_a_reward_is_printed(capsys: pytest.CaptureFixture[str]) ->
     assert row["terms"] == [asdict(term) for term in terms]
 
 
+def test_terms_of_a_task_of_ones_own_have_no_maximum(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = (RewardTerm("correct", 1.0, None, ""), RewardTerm("short", 0.1, None, ""))
+    files, asked = bare_node(), prompt("aa11")
+    with books(files) as written:
+        written.group(0, asked, {0: local("<answer>tac</answer>")}, {0: replace(RIGHT, terms=terms)})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    assert "      1.1 points: correct 1, short 0.1\n" in capsys.readouterr().out
+    (row,) = shown(capsys)
+    assert row["terms"] == [asdict(term) for term in terms]
+
+
 def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     assert cli.run(["rollouts", "show"]) == Exit.DONE
@@ -71,7 +82,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
     assert err == ""
     lines = out.splitlines()
     assert lines[:5] == [
-        "round 0, answer: spelling, question aa1100000000",
+        "round 1, answer: spelling, question aa1100000000",
         "  system:",
         "    | Answer.",
         "  user:",
@@ -81,7 +92,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "  [0] correct (outcome 1: equal to the answer), in strict format; policy from local, tiny, 0 USD, 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0: no answer tag), not in strict format; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in strict format; policy from local")
     assert lines[11].startswith(
         "  [3] partly correct (outcome 0.5: one digit is off), in strict format; teacher from openai, "
         "gpt-4o-mini-2024-07-18, 0.001 USD, "
@@ -97,7 +108,7 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
         written.score(0, asked, {0: RIGHT, 1: RIGHT})
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
-    assert "in strict format when cut to its tags; teacher from openai" in first
+    assert "in strict format when put in the node's prompt style; teacher" in first
     assert "in strict format; teacher from openai" in second
 
 
@@ -105,7 +116,7 @@ def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[
     mixed_node()
     rows = shown(capsys)
     assert [(row["round"], row["place"], row["provider"]) for row in rows] == [
-        *[(0, 0, "local"), (0, 1, "local"), (0, 2, "openai"), (0, 3, "openai"), (1, 0, "openai"), (1, 1, None)],
+        *[(1, 0, "local"), (1, 1, "local"), (1, 2, "openai"), (1, 3, "openai"), (2, 0, "openai"), (2, 1, None)],
     ]
     own, unverified, gone = rows[0], rows[4], rows[5]
     assert (own["model"], own["usd"], own["strict"], own["outcome"]) == ("tiny", 0.0, True, 1.0)
@@ -122,13 +133,13 @@ def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--last", "2"], [(1, 0), (1, 1)]),
-        (["--last", "3"], [(0, 3), (1, 0), (1, 1)]),
-        (["--round", "0", "--source", "teacher"], [(0, 2), (0, 3)]),
-        (["--source", "openai"], [(0, 2), (0, 3), (1, 0)]),
-        (["--source", "local", "--last", "1"], [(0, 1)]),
-        (["--question", "bb22"], [(1, 0), (1, 1)]),
-        (["--question", "b", "--round", "0"], []),
+        (["--last", "2"], [(2, 0), (2, 1)]),
+        (["--last", "3"], [(1, 3), (2, 0), (2, 1)]),
+        (["--round", "1", "--source", "teacher"], [(1, 2), (1, 3)]),
+        (["--source", "openai"], [(1, 2), (1, 3), (2, 0)]),
+        (["--source", "local", "--last", "1"], [(1, 1)]),
+        (["--question", "bb22"], [(2, 0), (2, 1)]),
+        (["--question", "b", "--round", "1"], []),
         (["--round", "7"], []),
     ],
 )
@@ -272,7 +283,7 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
         "  [0] correct (outcome 1: equal to the answer), in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
-        "  [1] wrong (outcome 0: no answer tag), not in strict format",
+        "  [1] wrong (outcome 0: no readable answer), not in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
     assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims model: tiny, 20" in lines[7]

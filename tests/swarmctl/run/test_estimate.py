@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,48 @@ def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: 
 )
 def test_a_cap_below_the_most_that_a_round_can_cost_is_reported(limits: dict[str, object], text: str) -> None:
     assert banner(plan(small(**limits), NEW))[2].partition("over all runs.")[2] == text
+
+
+@pytest.mark.parametrize(
+    ("rounds", "on_limit", "says"),
+    [
+        (
+            500,
+            "stop",
+            r" The cap ends the run after about (\d+) rounds; ([\d.]+) USD \(--max-usd\) would cover all.*",
+        ),
+        (
+            500,
+            "local",
+            r" The cap stops paid requests after about (\d+) rounds; ([\d.]+) USD .* would cover all.*",
+        ),
+        (0, "stop", r" The cap ends the run after about (\d+) rounds\."),
+        (20, "stop", ""),
+    ],
+)
+def test_a_cap_that_ends_the_run_early_is_reported(rounds: int, on_limit: str, says: str) -> None:
+    offload = SMALL["offload"] | {"limits": {"usd": 0.05}, "rounds": "*", "on_limit": on_limit}
+    game = SMALL["game"] | {"rounds": rounds}
+    config = Config.model_validate({"tasks": ["spell_backward"], **SMALL, "game": game, "offload": offload})
+    found = re.fullmatch(says, banner(plan(config, NEW))[2].partition("over all runs.")[2])
+    assert found is not None
+    usd = estimate(config).usd
+    if says:
+        assert int(found[1]) == int(0.05 / usd)
+    if rounds == 500:
+        assert usd * rounds <= float(found[2]) < 1.2 * usd * rounds
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("0-7", "in rounds 1–8."),
+        ("0-9,15,20-", "in rounds 1–10, 16 and 21 and later."),
+        ("every 3", "in round 1 and every 3 rounds after it."),
+        ("*", "each group."),
+    ],
+)
+def test_the_plan_counts_rounds_from_1(expression: str, says: str) -> None:
+    offload = SMALL["offload"] | {"rounds": expression}
+    config = Config.model_validate({"tasks": ["spell_backward"], **SMALL, "offload": offload})
+    assert says in banner(plan(config, NEW))[0]

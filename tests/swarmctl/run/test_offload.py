@@ -78,7 +78,7 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
     result = json.loads(done.stdout)
     assert result["rollouts"] == {"policy": 12, "teacher": 12}
     assert result["steps"] == 3
-    assert "it generates 50 % of each group. Used as teacher: verified distillation" in done.stderr
+    assert "it generates 50 % of each group. Used as teacher: supervised learning" in done.stderr
     assert f"Prompts go to 127.0.0.1:{server.url.rsplit(':', 1)[1]}" in done.stderr
     assert sum(event["usd"] for event in events(home, "spend")) == pytest.approx(bill)
     assert {event["tokens_per_second"] for event in events(home, "round")[:3]} == {None}
@@ -167,6 +167,19 @@ def test_first_run_on_a_terminal(home: Path) -> None:
         again = untrained("--offload", "mybox", "--rounds", "4", *PRICED)
         assert again.returncode == Exit.DONE, again.stderr
     assert {entry.key for entry in server.ledger.chats} == {KEY}
+
+
+def test_no_to_the_cost_sends_nothing_and_is_no_error(home: Path) -> None:
+    with api_server() as server:
+        profile(home, server)
+        terminal = spawn([*STAND_IN, "run", "-p", "small", "--offload", "mybox", *PRICED])
+        terminal.expect("Continue")
+        terminal.sendline("n")
+        text = rest_of(terminal)
+        assert server.ledger.entries == ()
+    assert text.endswith("\r\nCancelled. Nothing was sent.\r\n")
+    assert terminal.exitstatus == Exit.INTERRUPTED
+    assert not (home / "nodes").exists()
 
 
 def test_a_dry_run_reports_and_sends_no_request(home: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_the_trainer_is_given(stand_in: Cli, home: Path) -> None:
 def test_quiet_prints_only_warnings_and_the_summary(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", "-q")
     assert done.stdout == ""
-    assert done.stderr.startswith("warning: this is slow\nDone after 2 rounds")
+    assert done.stderr.startswith("warning: this is slow.\nDone after 2 rounds")
 
 
 @pytest.mark.slow
@@ -224,8 +224,8 @@ def test_a_run_continues_when_its_log_is_rotated(
     log = home / "nodes/demo/events.jsonl"
     rotate(log)
     assert process.stderr is not None
-    until(lambda: b'"round"' in read(log))
-    last = json.loads(read(log).splitlines()[0]).get("round")
+    until(lambda: b'"event": "round"' in read(log))
+    last = next(json.loads(line)["round"] for line in read(log).splitlines() if b'"event": "round"' in line)
     until(lambda: f"Round {last + 2}: " in str(process.stderr and process.stderr.readline()))
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=20)[1]
@@ -238,6 +238,7 @@ def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in:
     tasks = "tasks=[{name='spell_backward', weight=2}]"
     done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed")
     again = next_command(done.stderr)
+    assert again == ["run", "--node", "demo", "--set", "train.micro_batch=64", "--set", "generation.batch=64"]
     assert stand_in(*again).returncode == 0
     config = json.loads((home / "nodes/demo/request.json").read_text())["config"]
     assert config["train"]["micro_batch"] == 64
@@ -466,7 +467,7 @@ def test_another_model_for_an_existing_node(stand_in: Cli, home: Path) -> None:
     assert error["message"].endswith("/one, now Qwen/two")
     words = shlex.split(error["next"])
     following = words[words.index("run") :]
-    assert following == ["run", "--profile", "mine", "--node", "mine-2", "--set", "model.name=Qwen/two"]
+    assert following == ["run", "--profile", "mine", "--node", "mine-2", "--model", "Qwen/two"]
     assert stand_in(*following).returncode == 0
 
 
@@ -538,7 +539,7 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--dry-run", act="error")
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("error: no such device\n  try: ")
-    assert next_command(done.stderr) == ["run", "--profile", "demo", "--node", "demo", "--device", "cpu", "--dry-run"]
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--device", "cpu", "--dry-run"]
     assert done.stdout == ""
 
 
@@ -554,6 +555,13 @@ def test_the_trainers_advice_applies_to_the_same_node() -> None:
     )
     assert completed("swarmctl run --set train.micro_batch=2", asked) == (
         "swarmctl run --node x --set tasks=wrong --set train.beta=0.1 --set train.micro_batch=2"
+    )
+    asked = "swarmctl run --task wrong --offload openai:old --max-usd 2"
+    assert completed("swarmctl run --task right", asked) == (
+        "swarmctl run --offload openai:old --max-usd 2 --task right"
+    )
+    assert completed("swarmctl run --set offload.model=new", asked) == (
+        "swarmctl run --task wrong --set offload.provider=openai --max-usd 2 --set offload.model=new"
     )
     assert completed(None, same) == same
     asked = "swarmctl run --node x --set offload.provider=opnai --set offload.model="

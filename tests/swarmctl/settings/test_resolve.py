@@ -188,6 +188,8 @@ def test_a_node_always_has_a_name(home: Path) -> None:
         ("SWARMCTL_TRIAN__LEARNING_RATE", "SWARMCTL_TRAIN__LEARNING_RATE"),
         ("SWARMCTL_GAME__ROUND", "SWARMCTL_GAME__ROUNDS"),
         ("SWARMCTL_PROFIL", "SWARMCTL_PROFILE"),
+        ("SWARMCTL_TRAIN__LR", "SWARMCTL_TRAIN__LEARNING_RATE"),
+        ("SWARMCTL_LR", "SWARMCTL_TRAIN__LEARNING_RATE"),
     ],
 )
 def test_an_unknown_variable_is_an_error(variable: str, right: str) -> None:
@@ -304,7 +306,7 @@ def test_a_key_among_the_settings_is_refused_with_the_command_that_takes_it(
     refused("run", "-p", "leaky", leaked=False)
     refused("profiles", "validate", "leaky", leaked=False, following="")
     refused("run", "-p", "demo", "--set", f"{key}={secret}", leaked=True)
-    refused("profiles", "new", "mine", "--no-input", "--set", f"{key}={secret}", leaked=False)
+    refused("profiles", "new", "mine", "--no-input", "--set", f"{key}={secret}", leaked=True)
     monkeypatch.setenv(variable, secret)
     refused("run", "-p", "demo", leaked=False)
 

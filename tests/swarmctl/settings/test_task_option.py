@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config
+from hivemind_exp.tasks.registry import title
+from swarmctl.settings.command_line import shown_value
 from swarmctl.settings.options import tasks_text
 from swarmctl.settings.resolve import given
 
@@ -24,3 +26,10 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         found = Config(tasks=given("--task", "tasks", text).value).tasks
         assert [(task.path and Path(task.path).name) or task.name for task in found] == wanted
     assert tasks_text(None) is None
+
+
+def test_a_python_file_is_a_task_named_after_itself() -> None:
+    (task,) = Config(tasks="some/mine.py").tasks
+    assert (task.name, task.path, title(task)) == ("python-file", "some/mine.py", "mine.py")
+    assert shown_value([task.model_dump(), "sapo"]) == "mine.py, sapo"
+    assert title(Config().tasks[0]) == "sapo"

@@ -150,9 +150,9 @@ def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> N
     row = json.loads(here("status", "--node", "tea", "--json").stdout)["nodes"][0]
     assert (row["swarm"], row["peers"], row["groups_from_peers"]) == (parse(tea).charter, None, 0)
     assert row["error"] is None
-    assert f"0 groups  tea ({parse(tea).charter[:12]})" in here("status").stdout
+    assert f"0 groups      tea ({parse(tea).charter[:12]})" in here("status").stdout
     (home / "nodes/tea/charter").write_bytes(b"damaged")
-    assert f"0 groups  {parse(tea).charter[:12]}" in here("status").stdout
+    assert f"0 groups      {parse(tea).charter[:12]}" in here("status").stdout
 
 
 def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
@@ -216,6 +216,25 @@ def test_a_node_that_no_one_named_gets_the_swarms_name(here: Cli, home: Path, te
     assert log.stat().st_mtime_ns == before
 
 
+def test_an_invitation_pasted_while_its_node_runs_here_starts_another_node(here: Cli, home: Path, tea: str) -> None:
+    lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
+    assert locks.acquire(lock)
+    try:
+        for _ in range(2):  # the second time, tea-2 is in the swarm and free
+            done = here("run", "--join", tea)
+            assert done.returncode == Exit.DONE, done.stderr
+            assert "Node tea of this swarm is already running here, so this run uses another node, tea-2" in done.stderr
+        other = os.open(home / "nodes/tea-2/lock", os.O_RDWR)
+        assert locks.acquire(other)
+        assert here("run", "--join", tea).returncode == Exit.DONE
+        os.close(other)
+        assert here("run", "--join", tea, "--node", "tea").returncode == Exit.CONFIGURATION
+    finally:
+        os.close(lock)
+    assert {path.name for path in (home / "nodes").iterdir()} == {"tea", "tea-2", "tea-3"}
+    assert made(home, "tea-3")["swarm"] == parse(tea).charter
+
+
 def test_a_retry_does_not_name_a_node_before_its_swarm_is_known(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(*_: object) -> bytes:
         raise SwarmError("no peer answered")
@@ -224,7 +243,7 @@ def test_a_retry_does_not_name_a_node_before_its_swarm_is_known(here: Cli, monke
     line = f"swarm1:{'0f' * 32}@/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
     failed = here("run", "--join", line)
     assert failed.returncode == Exit.CONFIGURATION
-    assert advice(failed.stderr) == ["run", "--profile", "default", "--join", line]
+    assert advice(failed.stderr) == ["run", "--join", line]
 
 
 def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:
@@ -266,7 +285,7 @@ def test_a_node_that_cannot_load_its_model_when_it_joins_gets_commands_to_retry_
     assert stays.endswith("swarmctl swarm leave --node large")
     assert error == "error: Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
     demo = advice(failed.stderr)
-    assert demo == ["run", "--profile", "demo", "--node", "large", "--set", "game.rounds=2", "--join", tea]
+    assert demo == ["run", "--profile", "demo", "--node", "large", "--rounds", "2", "--join", tea]
     again = here(*demo, STAND_IN="no_model")
     assert "stays in swarm" not in again.stderr  # that run did not create the node
     assert advice(again.stderr) == demo

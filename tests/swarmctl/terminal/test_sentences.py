@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import drop, evaluation, spending
+from swarmctl.terminal.sentences import drop, evaluation, learning, round_done, spending, start
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,36 @@ def test_a_drop_names_the_settings_that_help() -> None:
     assert "offload.share" in str(drop(progress))
 
 
+def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() -> None:
+    loaded = {"event": "start", "model": "m", "device": "cpu", "dtype": "float32"}
+    assert start(loaded) == "Training the model on cpu (float32)."
+    assert start(loaded | {"resumed_round": 220, "checkpoint_round": 220}).endswith(", resuming after round 220.")
+    text = start(loaded | {"resumed_round": 220, "checkpoint_round": 200})
+    assert (
+        ", resuming after round 220. The checkpoint is from round 200: the steps of later rounds are repeated" in text
+    )
+    assert "There is no checkpoint yet" in start(loaded | {"resumed_round": 7, "checkpoint_round": None})
+
+
 def test_reserves_are_not_shown_as_spent() -> None:
     progress = RunView(usd_total=0.44, usd_reserved=2.29, usd_cap=0.001)
     assert spending(progress) == "0.44 of 0.001 USD + 2.29 USD reserved"
     progress.apply({"event": "stop", "reason": "done"})
     assert spending(progress) == "0.44 of 0.001 USD"
+
+
+def step(number: int, source: str, norm: float | None, nll: float | None = None) -> dict[str, object]:
+    return {"event": "step", "step": number, "source": source, "rows": 1, "source_grad_norm": norm, "nll": nll}
+
+
+def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teachers_likelihood() -> None:
+    progress = RunView(round=1)
+    progress.apply(step(0, "policy", 0.5))
+    assert learning(progress) is None
+    for event in (step(1, "policy", 0.314), step(1, "teacher", 1.25, 1.837), step(1, "peer", 0.02, 3.0)):
+        progress.apply(event)
+    assert learning(progress) == "teacher's text 1.84 nats per token; gradient peers 0.02, own 0.31, teacher 1.2"
+    teacher = {"event": "rollouts", "round": 0, "source": "teacher", "count": 4, "correct": 3, "reward": 0.75}
+    assert "3 of 4 correct from teacher, NLL 1.84" in round_done([teacher], progress)
+    progress.apply(step(2, "teacher", 0.9, 1.5))
+    assert learning(progress) == "teacher's text 1.50 nats per token"

@@ -18,7 +18,8 @@ from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw, sparkline
 from swarmctl.terminal.progress import RunView, result
-from swarmctl.terminal.views import PlainView, Writer, can_draw
+from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.views import PlainView, Writer
 from tests.support.command_line import STAND_IN, Cli
 from tests.support.terminals import rest_of, spawn
 
@@ -72,7 +73,7 @@ def test_nothing_is_wider_than_a_narrow_terminal() -> None:
         with console.capture() as captured:
             console.print(draw(progress, width, 100))
         lines = captured.get().splitlines()
-        assert len(lines) == 7
+        assert len(lines) == (8 if width == 40 else 7)  # the speed takes two lines
         assert all(len(line) <= width for line in lines)
     screen = rest_of(run_demo("--rounds", "10", width=40))
     assert re.search(r"speed.*5,210 tokens/s", screen)
@@ -242,19 +243,19 @@ def offload_line(*events: dict[str, Any]) -> str | None:
 
 def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
     waiting = DOWN | {"fallback": None}
-    used = "no charge  3 requests  mybox:m"
-    assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used} · mybox unavailable, falling back"
-    assert offload_line(OFFLOAD, SPEND, waiting) == f"{used} · mybox unavailable, waiting"
+    used = "no charge, 3 requests, mybox:m"
+    assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used}, mybox unavailable, falling back"
+    assert offload_line(OFFLOAD, SPEND, waiting) == f"{used}, mybox unavailable, waiting"
     assert offload_line(OFFLOAD, DOWN, {"event": "start"}) == (
-        "no charge  0 requests · mybox unavailable, falling back"  # the test request has failed before the rounds
+        "no charge, 0 requests, mybox unavailable, falling back"  # the test request has failed before the rounds
     )
     assert offload_line(OFFLOAD, SPEND, DOWN, DOWN | {"provider": "spare"}, BACK) == (
-        f"{used} · spare unavailable, falling back"
+        f"{used}, spare unavailable, falling back"
     )
 
 
 def test_live_view_shows_only_the_end_of_a_models_path() -> None:
-    assert offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"}) == "no charge  3 requests  mybox:qwen"
+    assert offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"}) == "no charge, 3 requests, mybox:qwen"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_live_view_shows_only_the_end_of_a_models_path() -> None:
 )
 def test_outage_ends_with_the_provider_the_run_or_the_process(end: dict[str, Any]) -> None:
     begun = {"event": "start"}
-    assert offload_line(OFFLOAD, begun, SPEND, DOWN, end) == "no charge  3 requests  mybox:m"
+    assert offload_line(OFFLOAD, begun, SPEND, DOWN, end) == "no charge, 3 requests, mybox:m"
 
 
 def test_repeated_steps_are_counted_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from typing import Any
 
@@ -25,7 +26,7 @@ def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
 
 def test_nothing_is_written_about_short_work() -> None:
     lines: list[str] = []
-    with waiting(lines.append, "checking the device", 60):
+    with waiting(lines.append, "checking the device"):
         pass
     assert lines == []
 
@@ -33,6 +34,22 @@ def test_nothing_is_written_about_short_work() -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_a_terminal_shows_one_line_that_changes_and_disappears(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawn(Terminal):
+        encoding = "utf-8"
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    stream, lines = Drawn(), []
+    monkeypatch.setattr(sys, "stderr", stream)
+    with waiting(lines.append, "checking the device"):
+        until(lambda: stream.getvalue() != "")
+    assert lines == []
+    assert stream.getvalue().startswith("\r\x1b[KChecking the device: 1 s")
+    assert stream.getvalue().endswith("\r\x1b[K")
+    assert "\n" not in stream.getvalue()
 
 
 def test_a_file_gets_fewer_lines_than_a_terminal() -> None:
@@ -74,4 +91,4 @@ def test_a_silent_run_prints_what_it_is_doing(
     assert stream.getvalue().splitlines() == ([] if quiet else [told])
     view.event({"event": "warning", "code": "x", "message": "y"}, progress)
     wait_until(198.0)
-    assert stream.getvalue().splitlines()[-1] == "warning: y"
+    assert stream.getvalue().splitlines()[-1] == "warning: y."

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import verified
 from hivemind_exp.game.study_group.exhibits import Exhibits
 from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION, voice
@@ -53,6 +54,8 @@ class Stage(ABC):
     journal: Journal
     exhibits: Exhibits
     """The outputs of earlier stages, from this node and its peers."""
+    chats: ChatBuilder
+    """Asks the question itself. The later stages have tags of their own, which every node needs."""
 
     @abstractmethod
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.prompts import (
     BAR,
@@ -15,7 +16,6 @@ from hivemind_exp.game.study_group.prompts import (
     VOICES,
     PeerText,
     Student,
-    answer_messages,
     critique_messages,
     quoted,
     resolve_messages,
@@ -38,7 +38,7 @@ ATTACKS = [
 def chats(student: str, critic: str = "fine", role: str = "") -> dict[str, tuple[Message, ...]]:
     students = [Student(417, "p", 0, 1.0, student), Student(233, "q", 1, 0.0, "no")]
     return {
-        "answer": answer_messages(QUESTION, role),
+        "answer": ChatBuilder().chat(QUESTION, role),
         "critique": critique_messages(QUESTION, role, students, 200),
         "resolve": resolve_messages(QUESTION, role, students, [PeerText("p", 0, critic)], 200),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,9 +20,10 @@ from hivemind_exp.game.study_group.rewards import (
     score_resolve,
     similarity,
 )
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.tasks.verifiers.answer_tags import TAGS as ANSWER_TAGS
 from hivemind_exp.tasks.verifiers.answer_tags import content, in_order, is_exactly
+from hivemind_exp.tasks.verifiers.reader import read
 
 QUESTION = Question("sums", "train", 0, 0, "What is 9 + 9 in all?", {"answer": "18"}, "d", "k")
 WORDS = Question("words", "train", 0, 0, "Spell cat backwards.", {"answer": "tac"}, "e", "l")
@@ -101,10 +103,26 @@ def test_trailing_text_costs_at_most_the_tags_term() -> None:
     assert terms(score("answer", GOOD["answer"] + " x" * 5000))["tags"] == 0
 
 
+def test_the_terms_of_a_task_of_ones_own_are_added() -> None:
+    own = (RewardTerm("correct", 0.0, None, ""), RewardTerm("short", 0.1, None, ""))
+    plain, added = (score_answer(QUESTION, "17", each) for each in (WRONG, replace(WRONG, terms=own)))
+    assert terms(added) == terms(plain) | {"short": 0.1}
+
+
 def test_an_integer_is_expected_only_if_the_right_answer_is_one() -> None:
     assert terms(score_answer(QUESTION, "<answer>17</answer>", WRONG))["integer"] == 0.5
     assert terms(score_answer(QUESTION, "<answer>about 18</answer>", WRONG))["integer"] == 0
     assert "integer" not in terms(score_answer(WORDS, "<answer>17</answer>", WRONG))
+
+
+@pytest.mark.parametrize(
+    ("text", "strict"), [("18", True), ("The answer is 18.", False), ("<answer>18</answer>", False)]
+)
+def test_a_node_that_asks_for_plain_answers_rewards_plain_answers(text: str, strict: bool) -> None:
+    reading = read(text, "18")
+    assert reading is not None
+    score = score_answer(QUESTION, text, Score(1.0, reading.strict, "correct"), "plain")
+    assert terms(score) == {"correct": 2.0, "integer": 0.5, "strict format": 0.5 * strict}
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def scored(outcome: float, form: float) -> Score:
 
 def test_format_terms_affect_own_rows_but_not_a_teachers() -> None:
     rollouts = [
-        Rollout(kind, kind.value, "x", (7, 8), truncated=False)
-        for kind in (Kind.POLICY, Kind.POLICY, Kind.TEACHER, Kind.TEACHER)
+        Rollout(kind, kind.value, f"{place}", (7, 8), truncated=False)
+        for place, kind in enumerate((Kind.POLICY, Kind.POLICY, Kind.TEACHER, Kind.TEACHER))
     ]
     scores = (scored(0.0, 0.0), scored(0.0, 1.0), scored(1.0, 0.0), scored(1.0, 1.0))
     group = Group(Prompt(QUESTION, "answer", (), (5, 6)), tuple(rollouts), scores)

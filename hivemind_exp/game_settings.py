@@ -1,0 +1,49 @@
+"""The settings of the game: the table ``[game]`` of a profile."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hivemind_exp.settings_table import NotNegative, Positive, Section
+
+
+class GameConfig(Section):
+    """The game: what happens in a round."""
+
+    kind: Literal["sampling", "study-group"] = "sampling"
+    """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
+    "study-group": answer, critique the answers, resolve which is correct; one step per stage."""
+    role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
+    """Role that the node plays in "study-group". "random": a different one for each question."""
+    rounds: NotNegative = 0
+    """Total rounds of the node, over all runs. 0: until you stop it."""
+    groups: Positive = 8
+    """I: questions per round. Each gets one group of completions."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """G: completions per question."""
+    refill: NotNegative = 0
+    """Most further questions per round. If all rewards in a group are equal, the group teaches nothing, and a further
+    question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but no
+    money. 0: none. Only in "sampling"."""
+    rest: NotNegative = 2
+    """Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node's completions
+    were correct the last two times. 0: no question rests. In a swarm none does."""
+    curriculum: bool = False
+    """Start with easier questions than the tasks' parameters ask for. A task gets harder, up to those parameters, when
+    more than 90 % of its completions are correct, and easier when fewer than 10 % are. Only for reasoning-gym's
+    generators, and not in a swarm, whose charter fixes the parameters."""
+    format_reward: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the
+    format. Only the node's own training uses it. 0: none. Only in "sampling"."""
+    partial_credit: bool = False
+    """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
+
+    @property
+    def only_sampling(self) -> list[str]:
+        """The names of the settings in use that have no effect in "study-group"."""
+        return [name for name in ("refill", "format_reward") if getattr(self, name)]
+
+    @property
+    def only_training(self) -> list[str]:
+        """The names of the settings in use that have no effect in a relay."""
+        return [name for name in ("refill", "curriculum", "format_reward") if getattr(self, name)]

@@ -1,0 +1,190 @@
+"""Chooses how a node asks: as its settings or its record say, or by calibrating its model, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import starmap
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import CalibrationEvent, Emit, NoteEvent, PhaseEvent, WarningEvent
+from hivemind_exp.game.node_style import node_style, write_style
+from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
+from hivemind_exp.game.sampling.game import STAGE
+from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
+from hivemind_exp.models.whereabouts import TINY
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.trainer.calibration import (
+    ACCELERATOR_TOKENS,
+    CPU_TOKENS,
+    EXAMPLES,
+    Calibration,
+    Complete,
+    Found,
+    candidates,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StyleChooser:
+    """Chooses the prompt style of one node."""
+
+    config: Config
+    files: NodeFiles
+    emit: Emit
+    stop: StopFlag
+    tasks: Tasks
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def chats(self, *, new: bool) -> ChatBuilder:
+        """Return the builder of the node's chats. Turns thinking on or off in the chat template if the style says so.
+
+        ``new``: the node has done nothing yet. Then its model is calibrated, unless that has happened, or it is "tiny",
+        which can only answer in tags. A node killed meanwhile starts again. Raises ``StopRequested``.
+        """
+        config = self.config
+        if new and config.model.name != TINY and not self.files.prompt.exists():
+            self._calibrate()
+        style = node_style(config, self.files)
+        if style.thinking is not None and config.model.thinking is None:
+            set_thinking(self.tokenizer, config.model.name, style.thinking)
+        return build_chats(style, self.tasks)
+
+    def _calibrate(self) -> None:
+        self.emit(PhaseEvent(name="trying ways to ask the model"))
+        config, on_cpu = self.config, self.model.device.type == "cpu"
+        found = Calibration(
+            NodeCompletions(config, self.stop, self.model, self.tokenizer),
+            self.tasks,
+            longest=config.generation.max_completion_tokens,
+            group_size=config.game.group_size,
+            budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
+            seed=derive_seed(config.node.seed, "calibrate"),
+            progress=lambda done: self.emit(PhaseEvent(name="trying ways to ask the model", done=done)),
+        ).run(*self._candidates())
+        event = as_event(found)
+        for line in told(config, event):
+            self.emit(NoteEvent(code="calibration", message=line))
+        self.emit(event)
+        if not found.earned:
+            self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event)))
+        write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
+
+    def _candidates(self) -> tuple[list[ChatBuilder], list[int]]:
+        """Return the styles to try, and numbers of examples for the best of them. A single style if it is set."""
+        config, settings = self.config, self.config.prompt
+        fixed = configured(settings, config.model.thinking)
+        if settings.style != "auto":
+            return [ChatBuilder(fixed, self.tasks.examples(max(WORDED, fixed.examples)))], []
+        drawn = self.tasks.examples(max(WORDED, fixed.examples, *EXAMPLES))
+        switch = config.model.thinking is None and thinking_template(self.tokenizer, True) is not None
+        styles = candidates(fixed, system=settings.system, switch=switch)
+        most = min(map(len, drawn.values()), default=0)
+        examples = [count for count in EXAMPLES if count <= most] if settings.examples == "auto" else []
+        return [ChatBuilder(style, drawn) for style in styles], examples
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCompletions(Complete):
+    """Completes chats with the node's own model and sampling settings."""
+
+    config: Config
+    stop: StopFlag
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(
+        self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
+    ) -> list[tuple[Rollout | None, int]]:
+        limit = self.config.generation.max_prompt_tokens
+        settings = self.config.generation.model_copy(update={"max_completion_tokens": longest})
+        source = LocalSource(self.model, self.tokenizer, settings, self.stop)
+        prompts = list(starmap(self._prompt, asked))
+        # Completions of one batch last as long as its longest, and prompts are padded to the longest.
+        order = sorted((len(prompt.ids), place) for place, prompt in enumerate(prompts) if len(prompt.ids) <= limit)
+        fitting = [prompts[place] for _, place in order]
+        sampled = () if seed is None else source.generate(fitting, 1, seed=seed)
+        rows = source.answer(fitting) if seed is None else [row for (row,) in sampled]
+        done: list[tuple[Rollout | None, int]] = [(None, len(prompt.ids)) for prompt in prompts]
+        for (length, place), row in zip(order, rows, strict=True):
+            done[place] = row, length
+        return done
+
+    def _prompt(self, chats: ChatBuilder, question: Question) -> Prompt:
+        chat = chats.chat(question)
+        with self._thinking(chats.style.thinking):
+            return Prompt(question, STAGE, chat, tuple(encode(chat, self.tokenizer)))
+
+    @contextmanager
+    def _thinking(self, thinking: bool | None) -> Iterator[None]:
+        """Use a variant of the chat template inside the block, if the settings leave it open."""
+        template = self.tokenizer.chat_template
+        if thinking is not None and self.config.model.thinking is None:
+            self.tokenizer.chat_template = thinking_template(self.tokenizer, thinking) or template
+        try:
+            yield
+        finally:
+            self.tokenizer.chat_template = template
+
+
+def as_event(found: Found) -> CalibrationEvent:
+    """Return a calibration's result for the log."""
+    style, greedy, sampled = found.chats.style, found.greedy, found.sampled
+    return CalibrationEvent(
+        style=str(style),
+        form=style.form,
+        **{name: getattr(style, name) for name in ("examples", "system", "thinking")},
+        tried=found.tried,
+        questions=greedy.asked,
+        samples=found.samples,
+        right=greedy.share(greedy.right),
+        sampled=sampled.share(sampled.right),
+        readable=sampled.share(sampled.readable),
+        ended=sampled.share(sampled.ended),
+        completion_length=sampled.share(sampled.tokens),
+        tasks={task: asdict(signal) for task, signal in found.tasks.items()},
+        completions=found.completions,
+        tokens=found.tokens,
+    )
+
+
+def told(config: Config, event: CalibrationEvent) -> list[str]:
+    """Return what people read about a calibration: three lines."""
+    chosen = f"the best of {event.tried}" if event.tried > 1 else "as set"
+    limit = config.generation.max_completion_tokens
+    groups = ", ".join(f"{task} {_percent(signal['differing'])}" for task, signal in event.tasks.items())
+    return [
+        f"Prompt style: {event.style} ({chosen}; prompt.style decides otherwise).",
+        f"Its answers: {_percent(event.right)} right, {_percent(event.sampled)} when sampled; "
+        f"{_percent(event.readable)} readable; {_percent(event.ended)} end within {limit} tokens, "
+        f"{event.completion_length:.0f} on average.",
+        f"Groups of {event.samples} that would teach something: {groups}.",
+    ]
+
+
+def no_signal(config: Config, event: CalibrationEvent) -> str:
+    """Return the warning about a model that earns nothing, with the settings that help."""
+    cut = 1 - event.ended
+    if cut > 1 / 2:
+        limit = config.generation.max_completion_tokens
+        return (
+            f"no completion in any prompt style earned a reward: {_percent(cut)} are cut at the length limit. Raise "
+            f"generation.max_completion_tokens (now {limit})"
+        )
+    return (
+        "no completion in any prompt style earned a reward, so there is nothing to learn from yet. Choose easier "
+        "questions (tasks.params), a more capable model (model.name), or a teacher (offload.provider)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,52 @@
+"""What a dry run reports: this machine, the model and the tasks.
+
+It imports no training library, and transformers only to check a model that is on this machine: each takes seconds.
+"""
+
+import importlib.util
+import shlex
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.models.device import available_memory, resolve_compute
+from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.whereabouts import whereabouts
+from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Return a dry run's report on this machine, the model and the tasks. Changes nothing. Raises ``NodeError``."""
+    check_warmup(config)
+    check_reports(config)
+    compute = resolve_compute(config.model)
+    check_tasks(config.tasks)
+    where = whereabouts(config.model)
+    if where.directory is not None:
+        from hivemind_exp.models.loading import locate, rehearse  # imports transformers
+
+        where = locate(config.model)
+        rehearse(config)
+    half = compute.dtype != "float32"
+    return {
+        **asdict(compute),
+        "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
+        "tasks": list(map(title, config.tasks)),
+        "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_available_bytes": available_memory(compute.device),
+    }
+
+
+def check_reports(config: Config) -> None:
+    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
+
+    swarmctl does not depend on any of these packages.
+    """
+    for name in config.report.to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(
+                f"report.to includes {name}, which is not installed",
+                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
+            )

@@ -1,0 +1,252 @@
+"""Find out how a model wants to be asked, before its training starts.
+
+In three rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples
+answer a few questions; the best style of each of the two best forms, and the same with examples, answer more; the two
+best of those answer most. Then the best one is measured with the node's own sampling settings. The effort is bounded in
+tokens, not in seconds, so that a slow machine finds the same as a fast one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from hivemind_exp.game.prompt_style import FORMS, ChatBuilder, PromptStyle
+from hivemind_exp.game.sampling.game import said
+from hivemind_exp.rollouts.types import Rollout
+from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.verifiers.reader import read, reference_of
+
+CPU_TOKENS, ACCELERATOR_TOKENS = 4_000, 60_000
+"""What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
+EXAMPLES = (1, 3)
+"""Numbers of examples that are tried."""
+MOST_SAMPLES = 8
+"""Completions per question, at most, that measure how often sampling is right."""
+ROUND = -2
+"""The round, before the first one, from which the questions come."""
+_RUNGS = 3
+_FIRST, _FEWEST, _MOST = 4, 2, 16
+"""Questions that each style answers in the first rung: usually, and if the tokens are few; and at most in any."""
+_FORMS, _FINALISTS = 2, 2
+_SHORTEST = 32
+"""Tokens to which completions of the search may be cut, if there are too few for the node's own limit."""
+_SEARCH = 0.75
+"""Share of the tokens for the search. The rest measures the style that was found."""
+_PREFILL = 0.5
+"""Cost of a prompt's token, relative to a generated one, as measured on a CPU."""
+
+
+class Complete(Protocol):
+    """Completes chats with the model: greedily, or sampled with a seed."""
+
+    def __call__(
+        self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
+    ) -> list[tuple[Rollout | None, int]]:
+        """Return each chat's completion and the prompt's length in tokens. None: the prompt is too long."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a style's completions were like."""
+
+    asked: int = 0
+    right: int = 0
+    readable: int = 0
+    ended: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+    def share(self, count: int) -> float:
+        return count / self.asked if self.asked else 0.0
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts tallies, the best last: by correct answers, then readable ones, then ended ones, then short prompts."""
+        return *map(self.share, (self.right, self.readable, self.ended)), -self.share(self.prompt_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSignal:
+    """What was found about one task, in the style that was chosen."""
+
+    questions: int
+    right: float
+    """Share of questions answered correctly with greedy decoding."""
+    sampled: float
+    """Share of sampled completions that are correct."""
+    differing: float
+    """Share of groups whose completions are neither all correct nor all wrong. Only these teach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of a calibration."""
+
+    chats: ChatBuilder
+    tried: int
+    """Number of styles tried. 0: the style was set."""
+    greedy: Tally
+    """Of the style's greedy completions."""
+    sampled: Tally
+    tasks: dict[str, TaskSignal]
+    samples: int
+    """Completions per question in the final measurement."""
+    earned: bool
+    """Whether any completion of any style was correct."""
+    completions: int
+    tokens: int
+    """Generated in total."""
+
+
+def candidates(fixed: PromptStyle, *, system: bool | None, switch: bool) -> list[PromptStyle]:
+    """Return the styles to try first, without those that differ from what is set.
+
+    ``fixed``: the style of the settings; ``switch``: whether the template can turn thinking on and off, and no setting
+    does.
+    """
+    turns = (True, False) if system is None else (system,)
+    thinking = (True, False) if switch else (fixed.thinking,)
+    return list(itertools.starmap(PromptStyle, itertools.product(FORMS, (fixed.examples,), turns, thinking)))
+
+
+@dataclass
+class Calibration:
+    """Tries styles on a node's tasks."""
+
+    complete: Complete
+    tasks: Tasks
+    longest: int
+    """Most tokens of a completion."""
+    group_size: int
+    budget: int
+    """What it may cost, in generated tokens. The final measurement may exceed it, with very long completions."""
+    seed: int
+    progress: Callable[[int], None] = lambda _: None
+    """Called with the number of completions so far."""
+    _tallies: dict[PromptStyle, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    _cost: float = 0.0
+    _earned: bool = False
+    _completions: int = 0
+    _tokens: int = 0
+
+    def run(self, chats: Sequence[ChatBuilder], examples: Sequence[int] = ()) -> Found:
+        """Return the best of these styles and what it achieves. A single one is only measured.
+
+        ``examples``: numbers of examples to try with the best of them.
+        """
+        questions, used = _alternating(self._questions(chats)), 0
+        left, size = list(chats), max(_FIRST, len({each.task for each in questions}))
+        for rung in range(_RUNGS if len(chats) > 1 else 0):
+            share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
+            if len(left) * size * self.longest > share:
+                size = max(_FEWEST, int(share / (len(left) * self.longest)))
+            some = [questions[place % len(questions)] for place in range(used, used + size)]
+            self._try(left, some, min(self.longest, max(_SHORTEST, int(share / (len(left) * size)))))
+            left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
+            left = left[:_FINALISTS] if rung else _extended(left, examples)
+            used, size = used + size, min(2 * size, _MOST)
+        return self._measure(left[0], questions, used)
+
+    def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
+        shown = {each.key for chat in chats for some in chat.shown.values() for each in some}
+        drawn = self.tasks.questions("train", ROUND, 4 * _MOST)
+        return [each for each in drawn if each.key not in shown] or drawn
+
+    def _try(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], longest: int) -> None:
+        asked = [(chat, question) for chat in chats for question in questions]
+        for (chat, _), (right, row, length, readable) in zip(asked, self._ask(asked, longest, None), strict=True):
+            _count(self._tallies[chat.style], right, row, length, readable)
+
+    def _measure(self, chats: ChatBuilder, questions: Sequence[Question], used: int) -> Found:
+        """Measure a style on questions that did not choose it, as far as there are any."""
+        greedy = self._tallies[chats.style]
+        usual = greedy.share(greedy.tokens) + _PREFILL * greedy.share(greedy.prompt_tokens) or self.longest
+        left, tasks = (self.budget - self._cost) / usual, len({each.task for each in questions})
+        # Rather fewer completions per question than a task without any question.
+        samples = min(self.group_size, MOST_SAMPLES, max(_FEWEST, int(left / tasks) - 1))
+        count = min(max(int(left / (1 + samples)), _FEWEST, tasks), max(_MOST, tasks))
+        fresh = [questions[place % len(questions)] for place in range(used, used + count)]
+        asked = [(chats, question) for question in fresh]
+        sampled = Tally()
+        firsts = list(self._ask(asked, self.longest, None))
+        rows = list(self._ask([each for each in asked for _ in range(samples)], self.longest, self.seed))
+        for tally, some in ((greedy, firsts), (sampled, rows)):
+            for each in some:
+                _count(tally, *each)
+        groups = [[right for right, *_ in rows[start : start + samples]] for start in range(0, len(rows), samples)]
+        by_task: dict[str, list[tuple[bool, list[bool]]]] = defaultdict(list)
+        for question, (right, *_), group in zip(fresh, firsts, groups, strict=True):
+            by_task[question.task].append((right, group))
+        return Found(
+            chats,
+            tried=len(self._tallies),
+            greedy=greedy,
+            sampled=sampled,
+            tasks={task: _signal(some) for task, some in by_task.items()},
+            samples=samples,
+            earned=self._earned,
+            completions=self._completions,
+            tokens=self._tokens,
+        )
+
+    def _ask(
+        self, asked: Sequence[tuple[ChatBuilder, Question]], longest: int, seed: int | None
+    ) -> Iterator[tuple[bool, Rollout | None, int, bool]]:
+        """Yield for each chat whether its completion is correct, the completion, the prompt's length, and whether the
+        completion has a readable answer."""
+        done = self.complete(asked, longest=longest, seed=seed)
+        self._completions += len(done)
+        self.progress(self._completions)
+        texts = ["" if row is None else said(row) for row, _ in done]
+        scores = self.tasks.score([question for _, question in asked], texts)
+        for (_, question), (row, length), text, score in zip(asked, done, texts, scores, strict=True):
+            tokens = 0 if row is None else len(row.ids)
+            self._tokens += tokens
+            self._cost += tokens + _PREFILL * length
+            self._earned = self._earned or score.correct
+            yield score.correct, row, length, read(text, reference_of(question.entry)) is not None
+
+
+def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int]) -> list[ChatBuilder]:
+    """Return the best style of each of the best forms, and the same with examples if the form can show them."""
+    best: dict[str, ChatBuilder] = {}
+    for chats in ranked:
+        best.setdefault(chats.style.form, chats)
+    kept = list(best.values())[:_FORMS]
+    return kept + [
+        replace(chats, style=replace(chats.style, examples=count))
+        for chats in kept
+        if chats.style.form != "tags"  # examples have no reasoning to show
+        for count in examples
+    ]
+
+
+def _count(tally: Tally, right: bool, row: Rollout | None, length: int, readable: bool) -> None:
+    tally.asked += 1
+    tally.right += right
+    tally.readable += readable
+    tally.ended += row is not None and not row.truncated
+    tally.tokens += 0 if row is None else len(row.ids)
+    tally.prompt_tokens += length
+
+
+def _signal(rows: Sequence[tuple[bool, Sequence[bool]]]) -> TaskSignal:
+    sampled = [right for _, group in rows for right in group]
+    return TaskSignal(
+        questions=len(rows),
+        right=sum(right for right, _ in rows) / len(rows),
+        sampled=sum(sampled) / len(sampled),
+        differing=sum(len(set(group)) > 1 for _, group in rows) / len(rows),
+    )
+
+
+def _alternating(questions: Sequence[Question]) -> list[Question]:
+    """Return questions so that the tasks take turns."""
+    by_task: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        by_task[question.task].append(question)
+    return [each for some in itertools.zip_longest(*by_task.values()) for each in some if each is not None]

@@ -1,0 +1,33 @@
+"""Measures what each source adds to a step's gradient."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+MOST_SAMPLED = 2**24
+"""Gradients of more weights than this are measured on an evenly spaced sample: a copy of all would need as much memory
+as the model."""
+
+
+class GradientMeter:
+    """Measures the parts of a gradient while they add up in ``grad``, one after the other."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        """``parameters``: with empty gradients."""
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._stride = max(1, math.ceil(sum(each.numel() for each in self._parameters) / MOST_SAMPLED))
+        self._before: list[Tensor | None] = [None] * len(self._parameters)
+
+    def norm(self) -> Tensor:
+        """Return the norm of what was added since the last call, as a scalar on the parameters' device."""
+        total = self._parameters[0].new_zeros((), dtype=torch.float32)
+        for place, parameter in enumerate(self._parameters):
+            if parameter.grad is None:
+                continue
+            now = parameter.grad.detach().flatten()[:: self._stride].clone()
+            before, self._before[place] = self._before[place], now
+            added = now.float() if before is None else now.float() - before.float()
+            total = total + added.square().sum() * (parameter.numel() / now.numel())
+        return total.sqrt()

@@ -1,0 +1,52 @@
+"""``swarmctl rename``: give a node another name. It keeps everything else."""
+
+import os
+import re
+import shlex
+import sys
+
+from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import UsageError
+from swarmctl.nodes.directory import held
+from swarmctl.nodes.lookup import existing, files_of
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.views import Writer
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def rename(name: str, new: str, *, as_json: bool) -> None:
+    """Rename a node. Raises NodeConflict while it runs or if the new name is taken, UsageError for an invalid name."""
+    files, target = existing(name), files_of(new)
+    if _NAME.fullmatch(new) is None:
+        raise UsageError(
+            f"invalid node name: {new!r}. Use letters, digits, '.', '_' or '-', starting with a letter or digit",
+            next="swarmctl rename --help",
+        )
+    if locks.is_held(files.lock):
+        raise NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
+    if os.path.lexists(target.root):
+        raise ConfigurationError(f"node {new} already exists", next="swarmctl status")
+    with held(files, lambda _: f"swarmctl stop {shlex.quote(name)}"), disk_errors(files.root):
+        os.rename(files.root, target.root)
+        _record(target, new)
+    if as_json:
+        print_json(node=new, was=name)
+        return
+    write = Writer(sys.stdout)
+    write(f"Node {name} is now {new}. To resume it:")
+    write(f"  {typed(f'swarmctl run --node {shlex.quote(new)}')}")
+
+
+def _record(files: NodeFiles, name: str) -> None:
+    """Write the new name into the node's files. Only the directory's name counts for finding the node."""
+    if (made := read_json(files.identity)) is not None:
+        write_json(files.identity, made | {"name": name})
+    if (last := read_json(files.config)) is not None and isinstance(last.get("config"), dict):
+        last["config"]["node"] = {**(last["config"].get("node") or {}), "name": name}
+        write_json(files.config, last)

@@ -1,0 +1,78 @@
+"""``swarmctl attach``: watch a running node. Reads its log and does not affect it."""
+
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import RunRecord, read_record
+from swarmctl.errors import Exit, UsageError
+from swarmctl.nodes.history import past_evaluations
+from swarmctl.nodes.lookup import all_nodes, existing
+from swarmctl.run.summary import reached
+from swarmctl.run.supervisor import POLL_S
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.event_log import EventReader
+from swarmctl.storage.json_file import read_json
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.views import Writer, view
+
+
+def attach(node: str | None, *, plain: bool) -> Exit:
+    """Show a running node's live view until it ends or Ctrl-C is pressed, which does not stop the node.
+
+    Raises ConfigurationError if the node is not running, UsageError if it is not clear which node is meant.
+    """
+    files = _running(node)
+    name = shlex.quote(files.root.name)
+    say = Writer(sys.stderr)
+    say(f"Watching node {files.root.name}. Ctrl-C ends this view; the node continues.")
+    tail, progress = EventReader(files.events, whole=True), RunView()
+    for event in (*past_evaluations(files), *tail()):
+        progress.apply(event)
+    try:
+        with view(sys.stderr, plain=plain, quiet=False, verbose=False, running_s=_age(files)) as display:
+            running = True
+            while running:
+                running = locks.is_held(files.lock)  # before the last look, or its last events might be missed
+                for event in tail():
+                    progress.apply(event)
+                    display.event(event, progress)
+                display.tick(progress)
+                time.sleep(POLL_S if running else 0)
+    except KeyboardInterrupt:
+        say(f"Node {files.root.name} continues in the background. To stop it: {typed(f'swarmctl stop {name}')}")
+        return Exit.DONE
+    record = read_record(files.run) or RunRecord()
+    for event in filter(None, (record.error, record.stop)):
+        progress.apply(event)
+    failed = progress.error is not None or progress.stop is None
+    say(reached(progress, failed=failed))
+    if progress.error is not None:
+        say(f"error: {progress.error.get('message')}")
+    return Exit.FAILED if failed else Exit.DONE
+
+
+def _running(node: str | None) -> NodeFiles:
+    """Return the files of the named node, or of the only running one."""
+    if node is not None:
+        files = existing(node)
+        if not locks.is_held(files.lock):
+            raise ConfigurationError(f"node {node} is not running", next=f"swarmctl logs {shlex.quote(node)}")
+        return files
+    running = [files for files in all_nodes() if locks.is_held(files.lock)]
+    if not running:
+        raise ConfigurationError("no node is running", next="swarmctl status")
+    if len(running) > 1:
+        names = ", ".join(files.root.name for files in running)
+        raise UsageError(f"{len(running)} nodes are running ({names}); name one", next="swarmctl status")
+    return running[0]
+
+
+def _age(files: NodeFiles) -> float:
+    """Return for how many seconds a node has been running."""
+    since = (read_json(files.lock) or {}).get("since")
+    return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() if isinstance(since, str) else 0.0

@@ -1,0 +1,36 @@
+"""Ask before ``run`` creates a node whose name is almost that of an existing one: a new node may mean a download."""
+
+import re
+import shlex
+
+from hivemind_exp.errors import ConfigurationError
+from swarmctl.nodes.lookup import node_names
+from swarmctl.settings.options import RunOptions
+from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.suggest import nearest
+
+_NUMBER = re.compile(r"[-_.]?\d+$")
+
+
+def check_name(options: RunOptions, prompter: Prompter) -> None:
+    """Return unless ``--node`` seems mistyped and the user does not want a new node.
+
+    A profile or an invitation says that a new node is meant, and so does a name that differs only by a number.
+
+    Raises ``Cancelled``, or ConfigurationError if no one can be asked.
+    """
+    name, names = options.node, node_names()
+    joins = any(flag == "--join" for flag, *_ in options.flags)
+    if name is None or name in names or options.profile is not None or joins:
+        return
+    meant = nearest(name, names)
+    if meant is None or _NUMBER.sub("", name) == _NUMBER.sub("", meant):
+        return
+    prompter.confirm(
+        f"There is no node {name} yet, but a node {meant}. Create {name}?",
+        ConfigurationError(
+            f"unknown node {name!r}; did you mean {meant}? To create {name}, add --yes",
+            next=f"swarmctl run --node {shlex.quote(meant)}",
+        ),
+        "Nothing was started.",
+    )

@@ -1,0 +1,43 @@
+"""``swarmctl tasks list``: every task with a one-line description."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hivemind_exp.foreign_text import visible
+from hivemind_exp.tasks.descriptions import DESCRIPTIONS
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
+from hivemind_exp.tasks.installed import distribution, installed_tasks, summary
+from hivemind_exp.tasks.registry import PRESETS, names
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.table import print_table
+
+
+class ListedTask(NamedTuple):
+    """One row of the list."""
+
+    name: str
+    kind: str
+    """``generator``, ``questions``, ``preset`` or ``package``."""
+    description: str
+    package: str | None
+    """Name and version of the package that has the task; None for a built-in one."""
+
+
+def list_tasks(*, as_json: bool) -> None:
+    """Print every task that can be named."""
+    tasks = list(listed_tasks())
+    if as_json:
+        print_json(tasks=[task._asdict() for task in tasks])
+        return
+    print_table([(task.name, task.description) for task in tasks], ("task", "description"))
+
+
+def listed_tasks() -> Iterator[ListedTask]:
+    """Yield the built-in tasks, then those of packages, by name. A built-in name hides a package's."""
+    for name in names():
+        kind = "preset" if name in PRESETS else "generator" if name in GENERATORS else "questions"
+        yield ListedTask(name, kind, DESCRIPTIONS.get(name, ""), None)
+    for name, entry in sorted(installed_tasks().items()):
+        if name not in DESCRIPTIONS:
+            package = visible(distribution(entry))
+            yield ListedTask(visible(name), "package", visible(summary(entry)) or f"A task of {package}", package)

@@ -1,0 +1,74 @@
+"""A task by its name or path, with its workers running."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from hivemind_exp.config import TaskConfig, task_tables
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.tasks.registry import check_tasks, is_own_code, title
+from swarmctl.errors import UsageError
+from swarmctl.settings.command_line import inline
+from swarmctl.settings.schema import parse
+from swarmctl.terminal.views import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTask:
+    """A task whose questions can be asked and answered."""
+
+    config: TaskConfig
+    title: str
+    mixture: Mixture
+
+    def questions(self, count: int, first: int = 0) -> list[Question]:
+        """Return ``count`` training questions from position ``first`` on."""
+        return self.mixture.questions("train", 0, first + count)[first:]
+
+
+@contextmanager
+def opened_task(name: str, params: Sequence[str], seed: int) -> Iterator[OpenedTask]:
+    """Open a task: a name, a preset or a path. Raises UsageError for params of a wrong form, and TaskError."""
+    config = task_config(name, params)
+    if not is_own_code(config.name):  # such code is tried below, by the workers that it needs anyway
+        check_tasks([config])
+    charter = f"swarmctl tasks {seed}".encode()
+    with closing(
+        Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=1)
+    ) as mixture:
+        if printed := mixture.printed():
+            Writer(sys.stderr)(f"{title(config)} printed: {foreign(printed, 2000)}")
+        yield OpenedTask(config, title(config), mixture)
+
+
+def task_config(name: str, params: Sequence[str]) -> TaskConfig:
+    """Return the setting for one task. Raises UsageError if there are several, or a parameter has a wrong form."""
+    try:
+        tables = task_tables(name)
+        if len(tables) != 1:
+            raise UsageError("name one task", next="swarmctl tasks list")
+        return TaskConfig.model_validate({**tables[0], "params": dict(map(_param, params))})
+    except ValidationError as error:
+        raise UsageError(f"invalid task {name!r} or parameter", next="swarmctl tasks list") from error
+
+
+def _param(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"invalid --param {text!r}. Use NAME=VALUE", next="swarmctl tasks show --help")
+    return name.strip(), parse(value, ())
+
+
+def run_hint(task: OpenedTask, params: Sequence[str]) -> str:
+    """Return the command that trains on the task."""
+    if not params:
+        return f"swarmctl run --task {shlex.quote(task.config.path or task.config.name)}"
+    table = {"name": task.config.name, "path": task.config.path, "params": task.config.params}
+    fields = ", ".join(f"{key} = {inline(value)}" for key, value in table.items() if value is not None)
+    return shlex.join(["swarmctl", "run", "--set", f"tasks=[{{{fields}}}]"])

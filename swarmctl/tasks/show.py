@@ -1,0 +1,96 @@
+"""``swarmctl tasks show``: a task's description, parameters and questions."""
+
+import ast
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp.config import OWN_FILE, TaskConfig
+from hivemind_exp.foreign_text import visible
+from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.families.reasoning_gym import default_params
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
+from swarmctl.tasks.list import listed_tasks
+from swarmctl.tasks.opened import opened_task, run_hint
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.safe_text import clean, quoted
+from swarmctl.terminal.views import Writer
+
+_MARK = "    | "
+
+
+def show_task(name: str, params: Sequence[str], *, count: int, seed: int, full: bool, as_json: bool) -> None:
+    """Print a task with its first questions. Raises ``NodeError`` if it does not exist or cannot be used."""
+    with opened_task(name, params, seed) as task:
+        questions = task.questions(count) if count else []
+        facts = [asdict(fact) for fact in task.mixture.facts()]
+    about, known = described(task.config), _parameters(task.config)
+    if as_json:
+        shown = [_row(each) for each in questions]
+        print_json(task=task.title, description=about, params=known, parts=facts, questions=shown)
+        return
+    write = Writer(sys.stdout)
+    write(f"{task.title}: {about}" if about else task.title)
+    for fact in facts:
+        if fact["size"] is not None:
+            write(f"  {fact['size']:,} questions to train on")
+    if versions := dict.fromkeys(visible(fact["version"]) for fact in facts if fact["version"]):
+        write(f"  from {', '.join(versions)}")
+    if known:
+        write("  parameters: " + ", ".join(f"{key} = {value}" for key, value in known.items()))
+    for number, question in enumerate(questions):
+        write("")
+        task_label = f", {question.task}" if len(facts) > 1 else ""
+        write(f"[{number}{task_label}]")
+        for line in question_lines(question, full=full):
+            print(line)
+    write("")
+    write(f"To answer them yourself: {typed(_again('try', name, params))}")
+    write(f"To train on it: {typed(run_hint(task, params))}")
+
+
+def question_lines(question: Question, *, full: bool, with_reference: bool = True) -> list[str]:
+    """Return a question, and its reference answer if any, for the terminal. Both are untrusted text."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = list(quoted(question.text, _MARK, width=width, full=full))
+    reference = reference_of(question) if with_reference else None
+    return lines if reference is None else [*lines, *quoted(reference, "  reference: ", width=width, full=full)]
+
+
+def reference_of(question: Question) -> str | None:
+    """Return a question's reference answer as text; None if it has none."""
+    answer = question.entry.get("answer")
+    return None if answer is None else str(answer)
+
+
+def described(config: TaskConfig) -> str | None:
+    """Return a task's description: for a Python file, the first line of its docstring."""
+    if config.name == OWN_FILE and config.path is not None:
+        try:
+            about = ast.get_docstring(ast.parse(Path(config.path).expanduser().read_bytes())) or ""
+        except (OSError, ValueError, SyntaxError):
+            return None  # the workers report it
+        return clean(visible(about.partition("\n")[0])) or None
+    return next((task.description for task in listed_tasks() if task.name == config.name), None)
+
+
+def _parameters(config: TaskConfig) -> dict[str, str]:
+    """Return the parameters with their values as text, as set or by default. Empty if they are unknown."""
+    if config.name not in GENERATORS:
+        return {key: repr(value) for key, value in config.params.items()}
+    defaults: Mapping[str, Any] = default_params(config.name)
+    plain = {key: "required" if value is None else ast.unparse(value) for key, value in defaults.items()}
+    return plain | {key: repr(value) for key, value in config.params.items()}
+
+
+def _row(question: Question) -> dict[str, Any]:
+    return {"task": question.task, "question": question.text, "reference": reference_of(question)}
+
+
+def _again(command: str, name: str, params: Sequence[str]) -> str:
+    return shlex.join(["swarmctl", "tasks", command, name, *(f"--param={each}" for each in params)])

@@ -1,0 +1,1 @@
+"""``swarmctl sample``, ``chat``, ``eval`` and ``export``: use what a node trained. They never change a node."""

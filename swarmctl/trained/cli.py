@@ -1,0 +1,191 @@
+"""``swarmctl sample``, ``chat`` and ``eval``."""
+
+from typing import Annotated
+
+import typer
+
+from swarmctl.errors import Exit
+from swarmctl.terminal import options
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Node name.")]
+Checkpoint = Annotated[
+    int | None, typer.Option("--checkpoint", min=0, metavar="STEP", help="Checkpoint to use. [default: the newest]")
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="System turn; empty: none. [default: the node's instruction]"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of sampling.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer. [default: the node's setting]"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu. [default: the node's]"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+
+    @app.command()
+    def sample(
+        node: Node,
+        prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Your own prompt.")] = None,
+        *,
+        checkpoint: Checkpoint = None,
+        base: Annotated[
+            bool, typer.Option("--base", help="With PROMPT: also show the answer before training.")
+        ] = False,
+        questions: Annotated[
+            int | None,
+            typer.Option("-n", "--questions", min=1, metavar="N", help="Number of held-out questions. [default: 3]"),
+        ] = None,
+        system: System = None,
+        temperature: Annotated[
+            float,
+            typer.Option("--temperature", min=0, max=2, metavar="T", help="Sampling temperature; 0: greedy."),
+        ] = 0.0,
+        seed: Seed = 0,
+        max_tokens: MaxTokens = None,
+        device: Device = None,
+        json: options.Json = False,
+    ) -> int:
+        """Show what a node's model answers.
+
+        Without PROMPT, the model answers questions of its tasks that it was never trained on, before and after
+        training. The node can be running.
+
+        \b
+        Examples:
+          swarmctl sample maths
+          swarmctl sample maths "What is 17 * 3?" --base
+          swarmctl sample maths --checkpoint 40 -n 10
+          swarmctl sample maths --json
+        """
+        from swarmctl.trained.sample import SampleOptions
+        from swarmctl.trained.sample import sample as show
+        from swarmctl.trained.target import ModelOptions
+
+        model = ModelOptions(node, checkpoint, False, temperature, max_tokens, device)
+        show(model, SampleOptions(prompt, questions, base, system, seed, json))
+        return Exit.DONE
+
+    @app.command()
+    def chat(
+        node: Node,
+        *,
+        checkpoint: Checkpoint = None,
+        base: Annotated[bool, typer.Option("--base", help="Talk to the model before training.")] = False,
+        system: System = None,
+        temperature: Annotated[
+            float | None,
+            typer.Option(
+                "--temperature",
+                min=0,
+                max=2,
+                metavar="T",
+                help="Sampling temperature; 0: greedy. [default: the node's setting]",
+            ),
+        ] = None,
+        seed: Seed = 0,
+        max_tokens: MaxTokens = None,
+        device: Device = None,
+    ) -> int:
+        """Chat with a node's model.
+
+        The oldest turns are forgotten when they no longer fit into the model's context. Ctrl-C ends an answer, /exit or
+        Ctrl-D the chat. The node can be running.
+
+        \b
+        Examples:
+          swarmctl chat maths
+          swarmctl chat maths --base
+          swarmctl chat maths --system "" --temperature 0.7
+        """
+        from swarmctl.trained.chat import chat as talk
+        from swarmctl.trained.target import ModelOptions
+
+        model = ModelOptions(node, checkpoint, base, temperature, max_tokens, device)
+        return talk(model, system=system, seed=seed)
+
+    @app.command("eval")
+    def evaluate(
+        target: Annotated[str, typer.Argument(metavar="NODE|MODEL|PROVIDER:MODEL", help="What to evaluate.")],
+        *,
+        against: Annotated[
+            str | None,
+            typer.Option("--against", metavar="TARGET", help="Compare with this; base: the node before training."),
+        ] = None,
+        task: Annotated[
+            list[str] | None,
+            typer.Option("--task", metavar="TASK", help="Questions of this task. [default: those that NODE holds out]"),
+        ] = None,
+        questions: Annotated[
+            int, typer.Option("-n", "--questions", min=1, metavar="N", help="Number of questions.")
+        ] = 200,
+        k: Annotated[int, typer.Option("-k", min=1, metavar="K", help="Also report pass@K.")] = 1,
+        samples: Annotated[
+            int | None, typer.Option("--samples", min=1, metavar="N", help="Answers per question. [default: K]")
+        ] = None,
+        checkpoint: Checkpoint = None,
+        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE as before training.")] = False,
+        temperature: Annotated[
+            float | None,
+            typer.Option(
+                "--temperature",
+                min=0,
+                max=2,
+                metavar="T",
+                help="Sampling temperature. [default: greedy for one answer, else the node's setting]",
+            ),
+        ] = None,
+        max_tokens: MaxTokens = None,
+        device: Device = None,
+        profile: options.Profile = None,
+        max_usd: Annotated[
+            str | None,
+            typer.Option("--max-usd", metavar="USD", help="The most this evaluation may spend, or unlimited."),
+        ] = None,
+        examples: Annotated[
+            int, typer.Option("--examples", min=0, metavar="N", help="Also show the first N questions and answers.")
+        ] = 0,
+        json: options.JsonAskingNothing = False,
+        yes: options.Yes = False,
+        no_input: options.NoInput = False,
+    ) -> int:
+        """Measure how often a model answers correctly.
+
+        Asks the questions that a node holds out from training, or questions of --task, which are the same for every
+        model. Intervals are 95 %. Answers are saved: after Ctrl-C, the same command continues, and an API is not paid
+        twice.
+
+        \b
+        Examples:
+          swarmctl eval maths --against base
+          swarmctl eval maths -k 8 --examples 3
+          swarmctl eval maths --against openai:gpt-6-luna --max-usd 1
+          swarmctl eval Qwen/Qwen2.5-0.5B-Instruct --task gsm8k --json
+        """
+        from swarmctl.trained.evaluated import EvalOptions
+        from swarmctl.trained.evaluation import evaluate as run
+        from swarmctl.trained.target import ModelOptions
+
+        return run(
+            EvalOptions(
+                target=target,
+                against=against,
+                tasks=tuple(task or ()),
+                questions=questions,
+                k=k,
+                samples=samples or k,
+                model=ModelOptions(target, checkpoint, base, temperature, max_tokens, device),
+                profile=profile,
+                max_usd=max_usd,
+                examples=examples,
+                as_json=json,
+                yes=yes,
+                no_input=no_input,
+            )
+        )

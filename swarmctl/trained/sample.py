@@ -1,0 +1,109 @@
+"""``swarmctl sample``: what a model answers, to questions of its tasks or to a prompt."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.safe_text import QuotedStream, encodable, quoted
+from swarmctl.terminal.sentences import several
+from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.views import Writer
+from swarmctl.trained.process import model_process
+from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
+
+Quote = Callable[[str], Iterator[str]]
+_MARK = "    | "
+_QUESTIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOptions:
+    """What ``sample`` asks."""
+
+    prompt: str | None
+    """None: held-out questions."""
+    questions: int | None
+    base: bool
+    """Show the answer before training, too."""
+    system: str | None
+    seed: int
+    as_json: bool
+
+
+def sample(model: ModelOptions, options: SampleOptions) -> None:
+    """Print what the node's model answers. Raises ``NodeError``."""
+    node = trained_node(model)
+    order: dict[str, Any] = {
+        "text": options.prompt,
+        "questions": options.questions or _QUESTIONS,
+        "base": options.base or options.prompt is None,
+        "system": options.system,
+        "seed": options.seed if model.temperature else None,
+    }
+    with model_process("sample", node, quiet=options.as_json, **order) as process:
+        if options.as_json:
+            _print_json(node, list(process.events()))
+        else:
+            _print(node, process.events(), streaming=can_draw(sys.stdout, os.environ))
+
+
+def _print_json(node: TrainedNode, events: list[dict[str, Any]]) -> None:
+    samples: list[dict[str, Any]] = []
+    for event in events:
+        body = {key: value for key, value in event.items() if key != "event"}
+        if event["event"] == "question":
+            samples.append({"task": None, "reference": None, **body, "after": None})
+        elif event["event"] == "answer":
+            samples[-1]["after"] = body
+    print_json(node=node.files.root.name, checkpoint=node.at(), samples=samples)
+
+
+def _print(node: TrainedNode, events: Iterator[dict[str, Any]], *, streaming: bool) -> None:
+    say, width = Writer(sys.stdout), shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    quote = partial(quoted, mark=_MARK, width=width, full=True)
+    stream = QuotedStream(_put, _MARK, width or 0)
+    asked = 0
+    for event in events:
+        match event["event"]:
+            case "question":
+                asked += 1
+                for line in _question(event, asked, quote):
+                    say(line)
+                if streaming:
+                    say(f"  {node.when}:")
+            case "text" if streaming:
+                stream(event["text"])
+            case "answer":
+                stream.end()
+                for line in [f"  {node.when}{_verdict(event)}", *(() if streaming else quote(event["text"]))]:
+                    say(line)
+    if asked == 0:
+        Writer(sys.stderr)(f"Node {node.files.root.name} has no held-out questions.")
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(encodable(text, sys.stdout.encoding))
+    sys.stdout.flush()
+
+
+def _question(event: dict[str, Any], number: int, quote: Quote) -> Iterator[str]:
+    if number > 1:
+        yield ""
+    task, before = event.get("task"), event["before"]
+    yield "prompt" if task is None else f"question {number} ({task}), reference: {event['reference']}"
+    yield from quote(event["question"])
+    if before is not None:
+        yield f"  before training{_verdict(before)}"
+        yield from quote(before["text"])
+
+
+def _verdict(answer: dict[str, Any]) -> str:
+    """Return what to say about an answer, to follow its name."""
+    word = {True: ": correct", False: f": {answer['why']}", None: ""}[answer["correct"]]
+    cut = ", cut off at the length limit" if answer["truncated"] else ""
+    return f"{word} ({several(answer['tokens'], 'token')}{cut})"

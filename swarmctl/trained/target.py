@@ -1,0 +1,106 @@
+"""Find the node whose model is used, with the settings and keys that loading it needs."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hivemind_exp.config import Config, ModelConfig, OffloadConfig
+from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.game.prompt_style import PromptStyle, configured
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.trainer.checkpoints import Checkpoint, find
+from swarmctl.errors import UsageError
+from swarmctl.keys.finder import KeyFinder
+from swarmctl.keys.for_run import needed
+from swarmctl.nodes.lookup import existing
+from swarmctl.settings.allowed import allowed, shown
+from swarmctl.settings.command_line import last_config
+from swarmctl.terminal.prompter import Prompter
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which of a node's models, and how it generates. None: as in the node's latest run."""
+
+    node: str
+    checkpoint: int | None = None
+    """The step; None: the newest."""
+    base: bool = False
+    """The model before training, instead of a checkpoint."""
+    temperature: float | None = None
+    """0: greedy."""
+    max_tokens: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNode:
+    """A node with a model."""
+
+    files: NodeFiles
+    config: Config
+    """Of its latest run, without its API, and with the options of this command."""
+    checkpoint: Checkpoint | None
+    """None: the model before training."""
+    secrets: Mapping[str, str]
+    style: PromptStyle
+    """How questions are asked."""
+
+    @property
+    def when(self) -> str:
+        """Which model it is, in words."""
+        return "before training" if self.checkpoint is None else f"after round {self.checkpoint.round}"
+
+    def at(self) -> dict[str, Any] | None:
+        """Return the checkpoint for JSON."""
+        at = self.checkpoint
+        return None if at is None else {"step": at.step, "round": at.round}
+
+
+def trained_node(options: ModelOptions) -> TrainedNode:
+    """Return the node to use.
+
+    Raises ConfigurationError if it does not exist or trains no model, CheckpointError if it lacks the checkpoint.
+    """
+    name = options.node
+    files = existing(name)
+    config = last_config(files)
+    if is_relay(config):
+        raise ConfigurationError(f"node {name} is a relay: it trains no model", next="swarmctl status")
+    try:
+        checkpoint = None if options.base else find(files.checkpoints, options.checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"node {name}: {error.message}", next=shlex.join(["ls", str(files.checkpoints)])
+        ) from error
+    if checkpoint is None and not options.base:
+        when = f"every {config.checkpoint.every} rounds (checkpoint.every) and when it stops"
+        raise CheckpointError(
+            f"node {name} has no checkpoint yet; it saves one {when}", next=shlex.join(["swarmctl", "status", name])
+        )
+    model = config.model if options.device is None else _on(config.model, options.device)
+    changes = {"max_completion_tokens": options.max_tokens, "temperature": options.temperature or None}
+    set_ = {key: value for key, value in changes.items() if value is not None}
+    generation = config.generation.model_copy(update=set_)
+    config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
+    style = configured(config.prompt, config.model.thinking)
+    return TrainedNode(files, config, checkpoint, model_keys(config), style)
+
+
+def _on(model: ModelConfig, device: str) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate({**model.model_dump(), "device": device})
+    except ValueError as error:
+        message = f"invalid --device: {shown(device)}. Use {allowed(('model', 'device'))}"
+        raise UsageError(message, next="swarmctl doctor machine") from error
+
+
+def model_keys(config: Config) -> dict[str, str]:
+    """Return the hub token if the model may have to be fetched with it. Raises KeyProblem if it cannot be read."""
+    finder = KeyFinder(Prompter(silent=True), os.environ)
+    hubless = config.model_copy(update={"hub": type(config.hub)(), "report": type(config.report)()})
+    found = {name: finder.find(name) for name in needed(hubless, os.environ)}
+    return {name: key.value for name, key in found.items() if key is not None and not key.rival(os.environ)}

@@ -1,0 +1,123 @@
+"""A new node calibrates its model once. Nothing that happens to it meanwhile, or later, makes it ask in another way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.events import Event, PhaseEvent
+from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.stop import StopFlag, StopRequested
+from tests.support.nodes import Events, make_config, run
+from tests.support.tiny_models import TEMPLATE, save_llama
+
+pytestmark = pytest.mark.slow
+
+SWITCH = TEMPLATE + "{% if add_generation_prompt and enable_thinking %}<think>{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_llama(tmp_path_factory.mktemp("model")))
+
+
+def config(model: str, rounds: int = 1, **sections: dict[str, Any]) -> Config:
+    return make_config(
+        model={"name": model},
+        game={"rounds": rounds, "groups": 1, "group_size": 2},
+        generation={"max_completion_tokens": 3, "max_prompt_tokens": 700, "batch": 64},
+        eval={"every": 0, "questions": 2},
+        **sections,
+    )
+
+
+def asked(root: Path) -> list[str]:
+    """Return the first message of the prompts in a node's journal, by round."""
+    with closing(sqlite3.connect(root / "journal.sqlite")) as database:
+        rows = database.execute("SELECT messages FROM prompts ORDER BY round").fetchall()
+    return [json.loads(messages)[0]["content"] for (messages,) in rows]
+
+
+class Stopping(Events):
+    """Stops the node as soon as its calibration has begun."""
+
+    def __init__(self, stop: StopFlag) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def __call__(self, event: Event, /) -> None:
+        super().__call__(event)
+        if isinstance(event, PhaseEvent) and event.name == "trying ways to ask the model":
+            self._stop.set()
+
+
+def test_a_new_node_is_calibrated_once_before_anything_else(tmp_path: Path, model: str) -> None:
+    first, again = Events(), Events()
+    run(config(model), tmp_path, emit=first)
+    (found,) = first.of("calibration")
+    lines = [event["message"] for event in first.of("note") if event["code"] == "calibration"]
+    assert len(lines) == 3
+    assert found["style"] in lines[0]
+    assert found["tried"] in (10, 12)
+    names = [name for name, _ in first.all]
+    assert names.index("calibration") < names.index("eval")
+    record = json.loads((tmp_path / "prompt.json").read_text())
+    assert record["style"]["form"] == record["found"]["form"] == found["form"]
+    run(config(model, rounds=2), tmp_path, emit=again)
+    assert again.of("calibration") == []
+    before, after = asked(tmp_path)
+    assert before.split()[-3:] == after.split()[-3:]
+
+
+def test_a_node_that_began_without_a_record_keeps_asking_in_tags(tmp_path: Path, model: str) -> None:
+    run(config(model, prompt={"style": "tags"}), tmp_path)
+    (tmp_path / "prompt.json").unlink()
+    events = Events()
+    run(config(model, rounds=2), tmp_path, emit=events)
+    assert events.of("calibration") == []
+    before, after = asked(tmp_path)
+    assert before == after
+    assert "<think>" in after
+
+
+def test_a_calibration_that_is_interrupted_leaves_nothing_and_starts_again(tmp_path: Path, model: str) -> None:
+    stop = StopFlag()
+    with pytest.raises(StopRequested):
+        run(config(model), tmp_path, stop=stop, emit=Stopping(stop))
+    assert not (tmp_path / "prompt.json").exists()
+    events = Events()
+    run(config(model), tmp_path, emit=events)
+    assert len(events.of("calibration")) == 1
+
+
+def test_a_style_that_is_set_is_only_measured(tmp_path: Path, model: str) -> None:
+    events = Events()
+    run(config(model, prompt={"style": "plain", "examples": 2}), tmp_path, emit=events)
+    (found,) = events.of("calibration")
+    assert (found["form"], found["examples"], found["tried"]) == ("plain", 2, 1)
+    assert "as set" in events.of("note")[0]["message"]
+
+
+def test_thinking_is_chosen_and_kept_in_the_checkpoints_template(tmp_path: Path) -> None:
+    model = str(save_llama(tmp_path / "model", SWITCH))
+    events = Events()
+    run(config(model), tmp_path / "node", emit=events)
+    (found,) = events.of("calibration")
+    assert found["tried"] in (18, 20)
+    assert found["thinking"] in (True, False)
+    (checkpoint,) = (tmp_path / "node" / "checkpoints").glob("*/model")
+    saved = load_tokenizer(make_config(model={"name": str(checkpoint)}).model)
+    assert f"enable_thinking = {str(found['thinking']).lower()}" in saved.chat_template
+
+
+def test_the_tiny_model_is_not_calibrated(tmp_path: Path) -> None:
+    events = Events()
+    run(make_config(game={"rounds": 1}), tmp_path, emit=events)
+    assert events.of("calibration") == []
+    assert not (tmp_path / "prompt.json").exists()

@@ -1,0 +1,235 @@
+"""Questions that teach nothing rest, and generated ones move to the level where some answers are right.
+
+Both follow from the journal, so a killed node asks the same questions again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest, Visit
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.trainer import pacing
+from hivemind_exp.trainer.pacing import JournalPacing
+from tests.support.nodes import Events, make_config
+from tests.support.restarts import same_weights
+
+LEVELS = [{"max_terms": 2, "min_terms": 2}, {"max_terms": 3, "min_terms": 2}, {"max_terms": 4, "min_terms": 2}]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with closing(Journal(tmp_path / "journal.sqlite", "swarm", durable=False)) as opened:
+        yield opened
+
+
+def play(journal: Journal, *visits: Visit) -> None:
+    """Commit one step per visit, in order."""
+    for each in visits:
+        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visits=[each])
+
+
+def asked(round_: int, position: int, correct: int) -> Visit:
+    return Visit(round_, "t", position, None, 4, correct, 4)
+
+
+def at_level(round_: int, level: int, correct: int) -> Visit:
+    return Visit(round_, "t", None, level, pacing.WINDOW, correct, 0)
+
+
+def paced(journal: Journal, *, lag: int = 0, **game: Any) -> tuple[JournalPacing, Events]:
+    events = Events()
+    return JournalPacing(GameConfig(**game), journal, lag, events), events
+
+
+def test_questions_always_or_never_solved_rest_and_wake_up_again(journal: Journal) -> None:
+    play(journal, *(asked(round_, position, 4 * (position % 2)) for round_ in (0, 5) for position in range(4)))
+    play(journal, *(asked(5, position, 2) for position in range(4, 9)))  # some were right
+    chosen, _ = paced(journal, rest=2)
+    # A pass takes 5 rounds, so they rest for the 10 rounds after round 5.
+    assert [sorted(chosen.resting("t", round_, 20, 4)) for round_ in (5, 6, 14, 15)] == [
+        [],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3],
+        [],
+    ]
+    assert paced(journal, rest=1)[0].resting("t", 10, 20, 4) == frozenset()
+    assert paced(journal, rest=0)[0].resting("t", 6, 20, 4) == frozenset()
+
+
+def test_one_unanimous_turn_is_not_enough_and_the_turns_must_agree(journal: Journal) -> None:
+    play(journal, asked(0, 0, 4), asked(0, 1, 0), asked(0, 2, 4), asked(1, 1, 4), asked(1, 2, 3), asked(1, 9, 1))
+    assert paced(journal, rest=9)[0].resting("t", 3, 20, 1) == frozenset()
+
+
+def test_a_round_never_runs_out_of_questions(journal: Journal) -> None:
+    play(journal, *(asked(round_, position, 4) for round_ in (0, 1) for position in range(10)))
+    play(journal, *(asked(2, position, 4) for position in (4, 5)))
+    resting = paced(journal, rest=3)[0].resting("t", 3, 12, 3)
+    assert len(resting) == 10 - 3
+    assert {4, 5} <= resting  # those that would rest longest
+
+
+def test_later_rounds_do_not_change_an_earlier_rounds_choice(journal: Journal) -> None:
+    play(journal, *(asked(round_, 0, 4) for round_ in (0, 1)), *(asked(1, n, 1) for n in range(1, 9)))
+    early, _ = paced(journal, lag=2, rest=2)
+    assert early.resting("t", 3, 20, 4) == frozenset()
+    assert early.resting("t", 4, 20, 4) == {0}
+    play(journal, asked(2, 0, 1), asked(3, 0, 4))
+    late, _ = paced(journal, lag=2, rest=2)
+    assert late.resting("t", 4, 20, 4) == {0}
+
+
+def test_the_level_follows_the_share_of_correct_completions(journal: Journal) -> None:
+    most = pacing.WINDOW
+    play(journal, at_level(0, 0, most), at_level(1, 1, most // 2), at_level(2, 1, most), at_level(3, 2, most))
+    play(journal, at_level(4, 2, 0), at_level(5, 2, most), at_level(6, 1, 0), at_level(7, 0, 0))
+    chosen, events = paced(journal, curriculum=True)
+    #        0: easiest; 6: the visit in round 5 was at another level; 8: there is no level below the easiest
+    assert [chosen.level("t", round_, LEVELS) for round_ in range(9)] == [0, 1, 1, 2, 2, 1, 1, 0, 0]
+    assert [event["message"] for event in events.of("note")] == [
+        "t: level 1 of 3 from round 1 on (max_terms=2)",
+        "t: level 2 of 3 from round 2 on (max_terms=3)",
+        "t: level 3 of 3 from round 4 on (max_terms=4)",
+        "t: level 2 of 3 from round 6 on (max_terms=3)",
+        "t: level 1 of 3 from round 8 on (max_terms=2)",
+    ]
+    resumed, events = paced(journal, curriculum=True)
+    assert [resumed.level("t", round_, LEVELS) for round_ in (7, 3, 5)] == [0, 2, 1]
+
+
+def test_few_completions_do_not_change_the_level(journal: Journal) -> None:
+    play(journal, Visit(0, "t", None, 0, pacing.WINDOW - 1, pacing.WINDOW - 1, 0))
+    chosen, _ = paced(journal, curriculum=True)
+    assert chosen.level("t", 1, LEVELS) == 0
+    play(journal, Visit(1, "t", None, 0, 1, 1, 0))
+    assert chosen.level("t", 2, LEVELS) == 1
+    assert paced(journal, curriculum=True, lag=1)[0].level("t", 2, LEVELS) == 0
+
+
+def test_a_task_without_easier_parameters_is_reported_once(journal: Journal) -> None:
+    chosen, events = paced(journal, curriculum=True)
+    assert [chosen.level("t", round_, []) for round_ in range(3)] == [None] * 3
+    (note,) = events.of("note")
+    assert note["message"] == "game.curriculum has no effect on the task t: it has no easier parameters"
+    chosen, events = paced(journal)
+    assert chosen.level("t", 0, []) is None
+    assert not events.all
+
+
+def questions_file(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n} + {n} = ?", "answer": str(2 * n)}) + "\n" for n in range(10)))
+    return path
+
+
+class RestOdd:
+    """Lets the odd positions rest, and asks generated questions at level 1."""
+
+    def resting(self, _task: str, _round: int, size: int, _stride: int) -> frozenset[int]:
+        return frozenset(range(1, size, 2))
+
+    def level(self, _task: str, _round: int, levels: Sequence[Any]) -> int | None:
+        return 1 if levels else None
+
+
+def test_a_mixture_follows_its_pacing_only_in_training(tmp_path: Path) -> None:
+    tasks = [TaskConfig(name="jsonl", path=str(questions_file(tmp_path))), TaskConfig(name="chain_sum")]
+    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=6, curriculum=True, stride=4, verifiers=1)
+    with closing(made):
+        before = [made.questions("train", round_, 4) for round_ in (-1, 0, 1)]
+        made.pacing = RestOdd()
+        rounds = [made.questions("train", round_, 4) for round_ in range(12)]
+        every = list(chain.from_iterable(rounds))
+        fixed = [each for each in every if each.task == "jsonl"]
+        assert {each.position for each in fixed} <= {0, 2, 4, 6, 8}
+        assert len({each.position for each in fixed}) >= 3  # some are held out
+        assert all(len({each.digest for each in asked}) == 4 for asked in rounds)
+        sums = [each for each in every if each.task == "chain_sum"]
+        assert {each.level for each in sums} == {1}
+        assert max(each.text.count("+") + each.text.count("-") for each in sums) <= 2  # at most 3 terms
+        assert all(each.level is None for each in made.questions("heldout", 0, 6))
+        assert made.questions("train", -1, 4) == before[0]
+        made.pacing = None
+        assert [made.questions("train", round_, 4) for round_ in (0, 1)] == before[1:]
+
+
+class MostlyRight(Mixture):
+    """Rates 15 in 16 completions as right. Raises in the ``crash``-th call."""
+
+    crash = calls = 0
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        self.calls += 1
+        if self.calls == self.crash:
+            raise KeyboardInterrupt
+        return [
+            Score(float(derive_seed(question.digest, text) % 16 > 0), True, "chance")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+@pytest.mark.slow
+def test_a_killed_node_asks_the_same_questions_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "WINDOW", 8)
+    path = questions_file(tmp_path)
+
+    def run(root: Path, crash: int = 0) -> list[tuple[Any, ...]]:
+        root.mkdir(exist_ok=True)
+        config = make_config(game={"rounds": 10, "groups": 4, "curriculum": True, "rest": 2}, eval={"every": 0})
+        tasks = [
+            {"name": "jsonl", "path": str(path), "weight": 3},
+            {"name": "spell_backward", "params": {"max_word_len": 9}},
+        ]
+        config = Config.model_validate(config.model_dump() | {"tasks": tasks})
+
+        def make(config: Config, files: NodeFiles) -> Mixture:
+            made = make_mixture(config, files)
+            made.__class__ = MostlyRight
+            made.crash = crash  # type: ignore[attr-defined]
+            return made
+
+        GRPORunner(config, NodeFiles(root), Events(), make_tasks=make).run()
+        with closing(Journal(root / "journal.sqlite", "x")) as journal:
+            return journal._db.execute("SELECT * FROM visits ORDER BY step, number").fetchall()
+
+    whole = run(tmp_path / "whole")
+    levels = {row[5] for row in whole if row[3] == "spell_backward"}
+    assert len(levels) >= 3
+    with closing(Journal(tmp_path / "whole" / "journal.sqlite", "x")) as journal:
+        assert paced(journal, rest=2)[0].resting("jsonl", 9, 10, 3)
+    (tmp_path / "cut").mkdir()
+    secret = (tmp_path / "whole" / "secret").read_bytes()
+    NodeFiles(tmp_path / "cut").secret_file.write_bytes(secret)  # the same held-out questions
+    for crash in (4, 7):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", crash)
+    assert run(tmp_path / "cut") == whole
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"swarm": {"join": "swarm1:" + "0" * 64}}, "game.curriculum cannot be used in a swarm: its charter fixes"),
+        ({"offload": {"provider": "openai", "kind": "relay"}}, "a relay does not train"),
+    ],
+)
+def test_a_curriculum_is_refused_where_it_cannot_be_followed(sections: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Config.model_validate({**sections, "game": {"curriculum": True}})

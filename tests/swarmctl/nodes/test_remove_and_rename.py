@@ -1,0 +1,82 @@
+"""``swarmctl rm`` and ``swarmctl rename``: what they change, refuse and ask."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.storage import node_lock as locks
+from tests.support.command_line import Cli, write_profile
+from tests.support.journals import bare_node
+
+SMALL = 'extends = "demo"\n[node]\nfresh = false\n[game]\nrounds = 1\n'
+
+
+@pytest.fixture
+def maths() -> Path:
+    """Create the node "maths"; return its directory."""
+    return bare_node("maths").root
+
+
+@contextmanager
+def running(node: Path) -> Iterator[None]:
+    """Hold the node's lock, as a running node does."""
+    lock = os.open(node / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    assert locks.acquire(lock)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def test_a_node_is_deleted_only_after_a_yes(maths: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["rm", "maths"]) == Exit.CONFIGURATION  # no one can be asked
+    err = capsys.readouterr().err
+    assert "nothing was deleted" in err
+    assert err.rstrip().endswith("rm maths --yes")
+    with running(maths):
+        assert cli.run(["rm", "maths", "--yes"]) == Exit.CONFIGURATION
+        assert capsys.readouterr().err.rstrip().endswith("stop maths")
+    assert cli.run(["rm", "maths", "mahts", "--yes"]) == Exit.CONFIGURATION
+    assert "did you mean maths?" in capsys.readouterr().err
+    assert maths.exists()
+    assert cli.run(["rm", "maths", "--yes"]) == Exit.DONE
+    assert capsys.readouterr().out == "Deleted node maths.\n"
+    assert [path.name for path in maths.parent.iterdir() if "maths" in path.name] == []
+
+
+def test_a_link_to_a_node_elsewhere_is_deleted_but_not_what_it_leads_to(maths: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk"
+    maths.rename(elsewhere)
+    maths.symlink_to(elsewhere)
+    assert cli.run(["rm", "maths", "--yes"]) == Exit.DONE
+    assert not maths.is_symlink()
+    assert (elsewhere / "node.json").exists()
+
+
+def test_a_renamed_node_resumes_under_its_new_name(
+    stand_in: Cli, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(home, "maths", SMALL)
+    assert stand_in("run", "-p", "maths").returncode == Exit.DONE
+    maths = home / "nodes/maths"
+    with running(maths):
+        assert cli.run(["rename", "maths", "algebra"]) == Exit.CONFIGURATION
+    assert cli.run(["rename", "maths", "../x"]) == Exit.USAGE
+    assert cli.run(["rename", "maths", "maths"]) == Exit.CONFIGURATION
+    capsys.readouterr()
+    assert cli.run(["rename", "maths", "algebra", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "node": "algebra", "was": "maths"}
+    assert not maths.exists()
+    again = stand_in("run", "--node", "algebra", "--rounds", "2")
+    assert again.returncode == Exit.DONE, again.stderr
+    assert "Node algebra (resumed)" in again.stderr
+    assert json.loads((home / "nodes/algebra/node.json").read_bytes())["name"] == "algebra"
+    assert not maths.exists()

@@ -1,0 +1,54 @@
+"""``swarmctl profiles path``, ``edit`` and ``delete``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.storage.json_file import write_json
+from tests.support.command_line import write_profile
+from tests.support.journals import bare_node
+
+
+def test_path_finds_own_and_builtin_profiles(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(home, "mine", 'extends = "demo"\n')
+    assert cli.run(["profiles", "path", "mine"]) == Exit.DONE
+    assert capsys.readouterr().out == f"{path}\n"
+    assert cli.run(["profiles", "path", "demo", "--json"]) == Exit.DONE
+    assert Path(json.loads(capsys.readouterr().out)["path"]).is_file()
+
+
+def test_an_edited_profile_is_checked(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_profile(home, "mine", 'extends = "demo"\n')
+    editor = tmp_path / "my editor"
+    editor.write_text("#!/bin/sh\necho '[game]\nrounds = -1' >> \"$2\"\n")
+    editor.chmod(0o700)
+    monkeypatch.setenv("EDITOR", f"'{editor}' --wait")
+    monkeypatch.delenv("VISUAL", raising=False)
+    assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
+    assert "game.rounds" in capsys.readouterr().out
+    assert path.read_text().endswith("rounds = -1\n")
+    monkeypatch.setenv("EDITOR", "false")
+    assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
+    assert "the editor 'false' exited with code 1" in capsys.readouterr().err
+    assert cli.run(["profiles", "edit", "demo"]) == Exit.CONFIGURATION
+    assert "profiles new my-demo --from demo" in capsys.readouterr().err
+
+
+def test_a_profile_is_deleted_only_after_a_yes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_profile(home, "mine", 'extends = "demo"\n')
+    write_json(bare_node("maths").config, {"profile": "mine"})
+    assert cli.run(["profiles", "delete", "mine"]) == Exit.CONFIGURATION
+    assert "nothing was deleted" in capsys.readouterr().err
+    assert path.exists()
+    assert cli.run(["profiles", "delete", "mine", "--yes", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["used_by"] == ["maths"]
+    assert not path.exists()
+    assert cli.run(["profiles", "delete", "demo", "--yes"]) == Exit.CONFIGURATION
+    assert "cannot be deleted" in capsys.readouterr().err

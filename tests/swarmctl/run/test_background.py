@@ -1,0 +1,56 @@
+"""``swarmctl run --detach`` and ``swarmctl attach``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from swarmctl.errors import Exit
+from swarmctl.storage.node_lock import is_held
+from tests.support.command_line import STAND_IN, Cli
+from tests.support.terminals import rest_of, spawn
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
+
+ENDLESS = ("run", "-p", "demo", "--rounds", "0", "--detach")
+
+
+def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, home: Path) -> None:
+    node = home / "nodes/demo"
+    started = stand_in(*ENDLESS)  # returns only if the node does not keep the pipes open
+    assert started.returncode == Exit.DONE, started.stderr
+    assert "Node demo (starts over at every run)" in started.stderr
+    assert "Node demo now runs in the background (pid " in started.stderr
+    assert is_held(node / "lock")
+    terminal = spawn([*STAND_IN, "attach"], environment=os.environ | {"TERM": "xterm", "CI": ""})
+    terminal.expect("Watching node demo")
+    terminal.expect("done")  # the live view, after a round
+    terminal.sendintr()
+    assert "Node demo continues in the background. To stop it:" in rest_of(terminal)
+    assert terminal.exitstatus == Exit.DONE
+    watching = spawn([*STAND_IN, "attach", "demo", "--plain"])
+    watching.expect(r"Round \d+")
+    assert stand_in("stop", "demo").returncode == Exit.DONE
+    assert "Stopped after" in rest_of(watching)
+    assert watching.exitstatus == Exit.DONE
+    assert "Stopped after" in (node / "background.log").read_text()
+    assert stand_in("attach", "demo").returncode == Exit.CONFIGURATION
+
+
+def test_a_detached_run_that_cannot_start_fails_in_the_foreground(stand_in: Cli, home: Path) -> None:
+    refused = stand_in(*ENDLESS, act="refused")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "error: no such device" in refused.stderr
+    assert not is_held(home / "nodes/demo/lock")
+    assert "no node is running" in stand_in("attach").stderr
+
+
+def test_a_script_gets_the_detached_process(stand_in: Cli) -> None:
+    started = stand_in(*ENDLESS, "--json", "--quiet")
+    assert json.loads(started.stdout)["node"] == "demo"
+    (row,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
+    assert row["pid"] == json.loads(started.stdout)["pid"]
+    assert stand_in("stop", "--all").returncode == Exit.DONE

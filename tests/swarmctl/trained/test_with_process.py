@@ -1,0 +1,44 @@
+"""``swarmctl sample`` with the real process, a real node and its real task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.errors import NodeError
+from hivemind_exp.game.prompt_style import TAGS_STYLE
+from hivemind_exp.node_files import NodeFiles
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.storage.json_file import write_json
+from swarmctl.trained.process import model_process
+from swarmctl.trained.target import TrainedNode
+from tests.support.nodes import make_config, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
+
+
+def test_a_sample_of_a_real_node(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config, root = make_config(game={"rounds": 1}, node={"name": "small", "fresh": True}), home / "nodes" / "small"
+    run(config, root)
+    write_json(root / "node.json", {"schema": 1})
+    body: dict[str, Any] = {"schema": 1, "profile": "demo", "overrides": {}, "config": config.model_dump(mode="json")}
+    write_json(root / "config.json", body)
+    capfd.readouterr()
+    assert cli.run(["sample", "small", "-n", "2", "--json"]) == Exit.DONE
+    found = json.loads(capfd.readouterr().out)
+    assert found["checkpoint"] == {"step": 1, "round": 1}
+    assert [each["task"] for each in found["samples"]] == ["spell_backward"] * 2
+    assert all(each["before"]["correct"] is False for each in found["samples"])
+
+
+def test_a_process_that_dies_is_reported_with_its_last_line(home: Path) -> None:
+    node = TrainedNode(NodeFiles(home), make_config(), None, {}, TAGS_STYLE)
+    with (
+        pytest.raises(NodeError, match=r"exited with code 1: .*No module named nothing_here"),
+        model_process("sample", node, quiet=True, module="nothing_here") as process,
+    ):
+        list(process.events())

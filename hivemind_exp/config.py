@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.settings_table import NotNegative, Positive, Section
@@ -316,6 +317,7 @@ class Config(Section):
     warm_start: WarmStartConfig = WarmStartConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()
+    judge: JudgeConfig = JudgeConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}
     hub: HubConfig = HubConfig()
     swarm: SwarmConfig = SwarmConfig()

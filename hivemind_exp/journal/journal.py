@@ -193,6 +193,11 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
+    def replies(self, round_: int, stage: str) -> dict[str, str]:
+        """Return an API's first text for each request of a stage, by the name of its question."""
+        query = "SELECT question, text FROM completions WHERE swarm=? AND round=? AND stage=? AND idx=0"
+        return dict(self._db.execute(query, (self._swarm, round_, stage)))
+
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
         """Return slot, kind, text and score of a group's verified completions, in slot order."""
         rows = self._db.execute(
@@ -257,13 +262,6 @@ class Journal:
         """
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
         return None if found is None else (StageRun(*found[:3]), found[3])
-
-    def finished_rounds(self, last_stage: str) -> int | None:
-        """Return how many rounds have a step of their last stage; None before the first step."""
-        found = self._db.execute("SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1").fetchone()
-        if found is None:  # a node from before turns were recorded
-            return self._count("SELECT MAX(round) FROM manifests") or None
-        return int(found[0]) + int(found[1] == last_stage)
 
     def chunks(self, round_: int, stage: str) -> int:
         """Return how many chunks of a stage have a step."""

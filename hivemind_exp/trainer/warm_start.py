@@ -22,7 +22,7 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.verifiers.reader import reference_of
-from hivemind_exp.trainer.collapse import what_helps
+from hivemind_exp.trainer.collapse import ways_to_a_reward
 from hivemind_exp.trainer.round_loop import WARM_START
 
 BEFORE = -1
@@ -65,7 +65,7 @@ class WarmStart:
         rows = [row for number, pair in enumerate(correct) if (row := self._row(number, *pair)) is not None]
         found = f"{len(correct)} of {len(asked)} answers to prompts with {settings.examples} examples are correct"
         if not rows:
-            message = f"no warm start: {found}. {what_helps(self.config, unread=False)}"
+            message = f"no warm start: {found}. {ways_to_a_reward(self.config, 'wrong')}"
             self.emit(WarningEvent(code="warm_start", message=message))
             return []
         self.emit(NoteEvent(code="warm_start", message=f"warm start: {found}; learning them in {settings.steps} steps"))

@@ -48,6 +48,9 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "model.thinking": ("true or false", (2,)),
     "model.gradient_checkpointing": ("true or false", (2,)),
     "tasks": ("at least one task name, or a list of tables with a name each", (5, [])),
+    "prompt.style": ("auto, tags, answer-tag, boxed or plain", ("xml",)),
+    "prompt.examples": ("auto or a whole number from 0 to 8", (9, -1, "some")),
+    "prompt.system": ("true or false", (2,)),
     "game.kind": ("sampling or study-group", ("chess",)),
     "game.role": ("none, pirate, knight, mobster, announcer, founder or random", ("king",)),
     "game.rounds": (f"{WHOLE} of at least 0", (-1, 1.5)),
@@ -63,13 +66,13 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "generation.temperature": ("a number above 0 and at most 2", (0, 2.1)),
     "generation.batch": (f"{WHOLE} of at least 1", (0,)),
     "train.learning_rate": ("a number above 0", (0, -1e-6)),
+    "train.teacher_learning_rate": ("a number above 0", (0, -1e-6)),
     "train.warmup_steps": (f"{WHOLE} of at least 0", (-1,)),
     "train.weight_decay": ("a number of at least 0", (-1,)),
     "train.max_grad_norm": ("a number above 0", (0,)),
     "train.micro_batch": (f"{WHOLE} of at least 1", (0,)),
     "train.max_lag": (f"{WHOLE} of at least 0", (-1,)),
     "train.beta": ("a number of at least 0", (-1,)),
-    "train.teacher_learning_rate": ("a number above 0", (0, -1e-6)),
     "train.off_policy_weight": ("a number of at least 0", (-1,)),
     "train.peer_loss": ("positive, sapo or f_tis", ("both",)),
     "train.teacher_loss": ("gated or luffy", ("both",)),
@@ -108,6 +111,11 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
     "offload.prices": ("a table", (5,)),
+    "judge.provider": ("a provider's name, or off", ("", 5)),
+    "judge.model": (TEXT, (5,)),
+    "judge.weight": ("a number above 0 and below 1", (0, 1)),
+    "judge.instructions": ("a non-empty string in quotes", ("", 5)),
+    "judge.max_tokens": (f"{WHOLE} of at least 1", (0,)),
     "providers": ("a table with one table per provider", (5,)),
     "hub.repo": ("OWNER/NAME with at most 96 characters", ("mine", "a/" + "b" * 20 + "-" + "c" * 80)),
     "hub.every": (f"{WHOLE} of at least 0", (-1,)),
@@ -121,6 +129,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """For each setting: what the message says is allowed, and invalid values."""
 ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
+ANY_TEXT |= {"judge.provider", "judge.model", "judge.instructions"}
 """Settings for which every non-empty string is valid."""
 
 

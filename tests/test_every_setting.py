@@ -113,6 +113,15 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "warmup.steps": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.batch": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.learning_rate": (see.warmed, {"warmup": {"steps": 1}}, 1e-3, 1e-2),
+    "warm_start.steps": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
+    "warm_start.batch": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
+    "warm_start.examples": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
     "report.to": (see.part("files"), SHORT, [], ["tensorboard"]),
     "offload.provider": (see.sent, OFFLOAD, "box", "openai"),
     "offload.model": (see.sent, OFFLOAD, "one", "two"),

@@ -42,7 +42,7 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
-from hivemind_exp.trainer.checkpoints import CheckpointStore
+from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
@@ -137,7 +137,7 @@ class GRPORunner:
             **asdict(compute),
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
+            resumed_round=_finished_rounds(config, journal, checkpoint),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
         chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
@@ -257,3 +257,12 @@ class GRPORunner:
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
+
+
+def _finished_rounds(config: Config, journal: Journal, checkpoint: Checkpoint | None) -> int | None:
+    """Return how many rounds have a step of their last stage; None before the first step."""
+    last = journal.stage_run(journal.steps() - 1)
+    if last is None:  # also for a node from before stages were recorded
+        return None if checkpoint is None else checkpoint.round
+    stage_run, finished = last
+    return finished + (stage_run.stage == (RESOLVE if config.game.kind == "study-group" else ANSWER))

@@ -20,6 +20,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'stop'
         case ':rename'
             set path 'rename'
+        case ':fork'
+            set path 'fork'
         case ':rm'
             set path 'rm'
         case ':logs'
@@ -153,6 +155,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'status:--node'
             set kind node
+        case 'fork:--at'
+            set kind none
         case 'logs:--node'
             set kind node
         case 'logs:-n' 'logs:--lines'
@@ -193,7 +197,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list auto cpu cuda mps xpu
         case 'eval:--against'
-            set kind none
+            set kind node
         case 'eval:--task'
             set kind words
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
@@ -367,6 +371,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rename'
             set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'fork'
+            set list --at\t'Checkpoint to use' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rm'
             set list --yes\t'Answer yes to all prompts' \
@@ -619,6 +627,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 rename\t'Rename a node' \
+                fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
@@ -682,6 +691,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind node
         case 'rename:0'
             set kind node
+        case 'fork:0'
+            set kind node
         case 'rm:*'
             set kind node
         case 'logs:0'
@@ -692,6 +703,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'sample:0'
             set kind node
         case 'chat:0'
+            set kind node
+        case 'eval:0'
             set kind node
         case 'profiles show:0'
             set kind profile
@@ -842,6 +855,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
+            warm_start.batch=\t'Answers per step' \
+            warm_start.examples=\t'Examples in the prompts of the answers' \
+            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'

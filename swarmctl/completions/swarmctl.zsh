@@ -124,6 +124,9 @@ _swarmctl_settings() {
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'
       'train.weight_decay:Decoupled weight decay'
+      'warm_start.batch:Answers per step'
+      'warm_start.examples:Examples in the prompts of the answers'
+      'warm_start.steps:Optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
@@ -186,6 +189,7 @@ _swarmctl() {
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'rename:Rename a node'
+        'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
@@ -210,6 +214,7 @@ _swarmctl() {
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         rename) _swarmctl__rename && ret=0 ;;
+        fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
@@ -313,6 +318,16 @@ _swarmctl__rename() {
     ':NEW: '
 }
 
+_swarmctl__fork() {
+  _arguments -S \
+    '--at=[Checkpoint to use]:STEP: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
 _swarmctl__rm() {
   _arguments -S \
     '(-y --yes)-y[Answer yes to all prompts]' \
@@ -385,7 +400,7 @@ _swarmctl__chat() {
 
 _swarmctl__eval() {
   _arguments -S \
-    '--against=[Compare with this; base\: the node before training]:TARGET: ' \
+    '--against=[Compare with this; base\: the node before training]:TARGET:_swarmctl_nodes' \
     '*--task=[Questions of this task]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '(-n --questions)-n+[Number of questions]:N: ' \
     '(-n --questions)--questions=[Number of questions]:N: ' \
@@ -406,7 +421,7 @@ _swarmctl__eval() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':NODE|MODEL|PROVIDER\:MODEL: '
+    ':NODE|MODEL|PROVIDER\:MODEL:_swarmctl_nodes'
 }
 
 _swarmctl__profiles() {

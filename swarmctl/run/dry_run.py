@@ -44,8 +44,9 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     retry = partial(rerun, resolved)
     nodes.check_identity(files, config, retry)
     with retry_hint(resolved):
-        with waiting(Writer(sys.stderr), "checking the model and the device"):
-            found = trainer.check(config, module)
+        say = Writer(sys.stderr)
+        with waiting(say, "checking the model and the device"):
+            found = trainer.check(config, say, module)
         api = api_config(config)
         offload = plan(api, files) if is_offloaded(api) else None
     missing = missing_keys(config, os.environ)

@@ -27,6 +27,7 @@ from swarmctl.terminal.sentences import (
     drop,
     duration,
     exchanged,
+    gain,
     game,
     percent,
     several,
@@ -129,7 +130,8 @@ def reached(progress: RunView, in_run: str = "", *, failed: bool = False) -> str
     before, after = progress.accuracy_before, progress.accuracy_after
     accuracy = ""
     if before is not None and after is not None:
-        accuracy = f" Accuracy {percent(before)} → {percent(after)} on {progress.questions:,} held-out questions."
+        change = gain(before, after, progress.questions)
+        accuracy = f" Accuracy {change} on {progress.questions:,} held-out questions."
     return f"{round_text}{in_run}.{accuracy}"
 
 

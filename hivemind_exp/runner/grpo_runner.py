@@ -26,6 +26,7 @@ from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
+from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
@@ -43,6 +44,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
@@ -144,12 +146,15 @@ class GRPORunner:
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
-        sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, offload, exchange))
+        api = None if is_judged(config) else offload
+        sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, api, exchange))
         local = sources["local"]
         assert isinstance(local, LocalSource)
         game, schedule = open_game(
             config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context, chats=chats
         )
+        if is_judged(config) and offload is not None:
+            game = JudgedGame(game, config, offload, journal, self._emit)
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
@@ -201,10 +206,11 @@ class GRPORunner:
         config = self._config
         if not is_relay(config):
             check_warmup(config)
+        check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) == "api":
-            offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
+        if remote_name(config) == "api" or is_judged(config):
+            offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
         if self._needs_secret and not self._files.secret_file.exists() and journal.evaluations():

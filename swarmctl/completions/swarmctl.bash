@@ -106,7 +106,7 @@ __swarmctl_takes() {
         'chat:--seed') kind=none ;;
         'chat:--max-tokens') kind=none ;;
         'chat:--device') kind=words list='auto cpu cuda mps xpu' ;;
-        'eval:--against') kind=none ;;
+        'eval:--against') kind=node ;;
         'eval:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'eval:-n' | 'eval:--questions') kind=none ;;
         'eval:-k') kind=none ;;
@@ -245,6 +245,7 @@ __swarmctl_argument() {
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'sample:0') kind=node ;;
         'chat:0') kind=node ;;
+        'eval:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;
@@ -281,6 +282,7 @@ __swarmctl_values() {
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
+        'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -427,6 +429,11 @@ __swarmctl_setting() {
             hub.private= \
             hub.repo= \
             journal.keep_rounds= \
+            judge.instructions= \
+            judge.max_tokens= \
+            judge.model= \
+            judge.provider= \
+            judge.weight= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
@@ -488,6 +495,9 @@ __swarmctl_setting() {
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \
+            warm_start.batch= \
+            warm_start.examples= \
+            warm_start.steps= \
             warmup.batch= \
             warmup.learning_rate= \
             warmup.steps=

@@ -197,7 +197,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list auto cpu cuda mps xpu
         case 'eval:--against'
-            set kind none
+            set kind node
         case 'eval:--task'
             set kind words
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
@@ -704,6 +704,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind node
         case 'chat:0'
             set kind node
+        case 'eval:0'
+            set kind node
         case 'profiles show:0'
             set kind profile
         case 'profiles validate:0'
@@ -787,6 +789,11 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
+            judge.instructions=\t'What to grade, from 0 to 10' \
+            judge.max_tokens=\t'Most tokens of a grade, besides hidden reasoning' \
+            judge.model=\t'Model at the provider' \
+            judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
+            judge.weight=\t'Reward for the best grade' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -848,6 +855,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
+            warm_start.batch=\t'Answers per step' \
+            warm_start.examples=\t'Examples in the prompts of the answers' \
+            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'
@@ -866,6 +876,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
+        case 'judge.provider'
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'model.device'
             set list auto cpu cuda mps xpu
         case 'model.dtype'

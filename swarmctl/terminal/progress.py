@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.intervals import wilson
 from hivemind_exp.model_names import short_name
 from hivemind_exp.run_record import PASSING
 
@@ -103,6 +104,17 @@ class RunView:
     def accuracy_after(self) -> float | None:
         """The latest accuracy; None while only the one before training is known."""
         return self.accuracy[max(self.accuracy)] if len(self.accuracy) > 1 else None
+
+    @property
+    def latest_accuracy(self) -> float | None:
+        return self.accuracy_before if self.accuracy_after is None else self.accuracy_after
+
+    @property
+    def interval(self) -> list[float] | None:
+        """The 95 % interval of the latest accuracy."""
+        if self.latest_accuracy is None or not self.questions:
+            return None
+        return [round(bound, 6) for bound in wilson(self.latest_accuracy, self.questions)]
 
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
@@ -209,6 +221,7 @@ def result(progress: RunView, node: str) -> dict[str, Any]:
         "steps": progress.steps,
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
+        "accuracy_interval": progress.interval,
         "rollouts": progress.rollouts,
         "peers": progress.peers,
         "groups_shared": None if progress.peers is None else progress.shared,

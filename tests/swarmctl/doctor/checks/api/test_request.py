@@ -116,8 +116,9 @@ def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     found = {outcome.check.name: outcome.finding for outcome in outcomes}
     assert found["box.service"].status is Status.OK
     request = found.pop("box.request")
-    # An untrained model answers, but not in the requested format.
-    assert (request.status, "it has no readable answer" in request.text) == (Status.WARNING, True), request
+    # An untrained model writes random text, in which an answer may or may not be found.
+    readable = "no readable answer" not in request.text
+    assert (request.status, "responded" in request.text) == (Status.OK if readable else Status.WARNING, True), request
     assert all(finding.status in (Status.OK, Status.SKIPPED) for finding in found.values()), found
 
 

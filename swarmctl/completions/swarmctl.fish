@@ -870,7 +870,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.weight_decay=\t'Decoupled weight decay' \
             warm_start.batch=\t'Answers per step' \
             warm_start.examples=\t'Examples in the prompts of the answers' \
-            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
+            warm_start.steps=\t'Most optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'

@@ -126,7 +126,7 @@ _swarmctl_settings() {
       'train.weight_decay:Decoupled weight decay'
       'warm_start.batch:Answers per step'
       'warm_start.examples:Examples in the prompts of the answers'
-      'warm_start.steps:Optimizer steps, at train.learning_rate'
+      'warm_start.steps:Most optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'

@@ -90,7 +90,7 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", "env:PACKAGE", a package's task, or a preset."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
@@ -117,8 +117,8 @@ class GenerationConfig(Section):
 class TrainConfig(Section):
     """GRPO (arXiv 2402.03300) with token-level normalization (DAPO, arXiv 2503.14476)."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of AdamW. Adapters (model.lora) need about ten times the rate of full weights."""
     teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
     adapters (model.lora), but at least train.learning_rate."""
@@ -278,6 +278,8 @@ QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
 OWN_FILE = "python-file"
 """Name of a task that a Python file of the operator defines."""
+ENVIRONMENT = "env:"
+"""Begins the name of a task that is an environment of the package ``verifiers``."""
 
 
 def task_tables(value: Any) -> Any:
@@ -293,6 +295,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.startswith(ENVIRONMENT):
+        return {"name": text}
     if text.lower().endswith(".py"):
         return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:

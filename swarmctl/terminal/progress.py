@@ -202,8 +202,11 @@ class RunView:
             self.error = event
 
     def _on_stop(self, event: dict[str, Any]) -> None:
-        self.stop = event
-        for name in ("round", "steps", "checkpoint"):
+        # A node that stops while it repeats steps reports those, but has not lost the later rounds.
+        rounds = [each for each in (self.round, event.get("round")) if each is not None]
+        self.round = max(rounds, default=None)
+        self.stop = event | {"round": self.round}
+        for name in ("steps", "checkpoint"):
             if event.get(name) is not None:
                 setattr(self, name, event[name])
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -123,6 +124,9 @@ def compare(task: str, seed: int, options: argparse.Namespace) -> tuple[Run, Run
         try:
             node = run_node(task, seed, options, home)
             show("swarmctl", node)
+            if options.events is not None:
+                options.events.mkdir(parents=True, exist_ok=True)
+                shutil.copy(NodeFiles(home / "nodes" / NODE).events, options.events / f"{task}-{seed}.jsonl")
             plain = None if options.without_trl else run_trl(task, seed, home)
         except subprocess.CalledProcessError:
             for log in sorted(home.glob("*log")):
@@ -143,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the node")
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time; more than one makes times useless")
     parser.add_argument("--without-trl", action="store_true")
+    parser.add_argument("--events", type=Path, help="directory for the nodes' event logs")
     parser.add_argument("--directory", type=Path, help="where to put the nodes (default: a temporary directory)")
     options = parser.parse_args(arguments)
     jobs = [(task, seed) for task in options.tasks for seed in range(options.seeds)]

@@ -81,6 +81,12 @@ def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]
     rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."
+    if config.warm_start.steps:
+        rewards += f" Before GRPO, the model had {config.warm_start.steps:,} steps on its own correct answers."
+    if config.game.format_reward:
+        rewards += (
+            f" Until it followed the format, each answer in that format earned {config.game.format_reward:g} more."
+        )
     total = sum(lesson.tokens for lesson in lessons)
     if not total:
         return ["**Nothing yet**: no answer from any source has contributed to an optimizer step.", rewards]

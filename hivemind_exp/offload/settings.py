@@ -227,6 +227,8 @@ def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
 
 def describe_loss(config: Config) -> str:
     """Describe in one sentence what is learned from the API's text."""
+    if config.judge.provider != OFF:
+        return "judge: a grade for each of this node's completions, as one term of the reward"
     kind, offload = resolved_kind(config), config.offload
     if kind is Kind.RELAY:
         return "relay: completions are verified and saved; no model is loaded or trained"

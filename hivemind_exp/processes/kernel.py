@@ -26,8 +26,14 @@ _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
 
-_EVERYWHERE = (424, 425, 426, 427, 434, 435, 438, 440, 452)
-"""pidfd_send_signal, io_uring_*, pidfd_open, clone3, pidfd_getfd, process_madvise, fchmodat2."""
+_CAPGET = {"x86_64": 125, "aarch64": 90}
+"""capset has the next number."""
+_CAPABILITIES = 0x20080522
+_READ_ALL = 0b110
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root may need them to read Python's code. Landlock limits them."""
+
+_EVERYWHERE = (424, 425, 426, 427, 434, 435, 438, 440, 448, 452)
+"""pidfd_send_signal, io_uring_*, pidfd_open, clone3, pidfd_getfd, process_madvise, process_mrelease, fchmodat2."""
 _REFUSED = {
     "x86_64": (
         *(41, 42, 43, 44, 49, 50, 53, 288),  # socket, connect, accept, sendto, bind, listen, socketpair, accept4
@@ -39,6 +45,7 @@ _REFUSED = {
         *(303, 304, 319, 29, 30, 31, 64, 68, 240),  # file handles, memfd_create, System V and POSIX queues
         *(90, 91, 92, 93, 94, 260, 268, 132, 235, 261, 280),  # chmod, chown and utime in all forms
         *(188, 189, 190, 197, 198, 199, 135, 141, 203, 294, 300),  # xattr, personality, priority, inotify, fanotify
+        *(109, 142, 144, 314, 251, 256, 279),  # setpgid, sched_set*, ioprio_set, migrate_pages, move_pages
     ),
     "aarch64": (
         *(198, 199, 200, 201, 202, 203, 206, 242),
@@ -50,9 +57,20 @@ _REFUSED = {
         *(264, 265, 279, 194, 195, 196, 190, 186, 180),
         *(52, 53, 54, 55, 88),
         *(5, 6, 7, 14, 15, 16, 92, 140, 122, 26, 262),
+        *(154, 118, 119, 274, 30, 238, 239),
     ),
 }
 """System calls that a worker does not need, by machine: network, processes, signals, memory of others, metadata."""
+_FCNTL_SIGNALS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: who gets a signal when data arrives, and which."""
+_ARGUMENTS = {
+    "x86_64": ((302, 0, (0,), _ALLOW), (72, 1, _FCNTL_SIGNALS, _REFUSE)),
+    "aarch64": ((261, 0, (0,), _ALLOW), (25, 1, _FCNTL_SIGNALS, _REFUSE)),
+}
+"""System calls that depend on an argument: its position, and what happens with these values; otherwise the opposite.
+
+prlimit64 may only change this process's limits: a low CPU limit would kill another process.
+"""
 
 
 def hide_memory() -> None:
@@ -82,7 +100,7 @@ def confine(readable: Iterable[Path]) -> list[str]:
     if sys.platform != "linux":
         return [f"{platform.system()} has neither Landlock nor seccomp"]
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    return [*_landlock(readable), *_seccomp()]
+    return [*_landlock(readable), *_drop_capabilities(), *_seccomp()]
 
 
 def _prctl(option: int, value: int) -> None:
@@ -132,6 +150,30 @@ def _allow_reading(ruleset: int, path: Path) -> None:
         os.close(place)
 
 
+def _drop_capabilities() -> list[str]:
+    """Give up root's rights, except for reading files."""
+    number = _CAPGET.get(platform.machine())
+    if number is None:
+        return []  # reported by ``_seccomp``
+    header, sets = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITIES, 0)), ctypes.create_string_buffer(24)
+    try:
+        _call(number, header, sets)
+        low = [value & _READ_ALL for value in struct.unpack("=6I", sets)[:3]]  # effective, permitted, inheritable
+        _call(number + 1, header, ctypes.create_string_buffer(struct.pack("=6I", *low, 0, 0, 0)))
+    except OSError as error:
+        return [f"root's rights remain ({error.strerror})"]
+    return []
+
+
+def _argument_steps(
+    number: int, argument: int, values: tuple[int, ...], verdict: int
+) -> list[tuple[int, int, int, int]]:
+    """Return the filter's steps for a system call that depends on an argument. Other calls jump over them."""
+    steps = [(_EQUAL, 0, len(values) + 3, number), (_LOAD, 0, 0, 16 + 8 * argument)]
+    steps += [(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
+    return [*steps, (_RETURN, 0, 0, _ALLOW + _REFUSE - verdict), (_RETURN, 0, 0, verdict)]
+
+
 def _seccomp() -> list[str]:
     """Refuse system calls with EPERM, in all threads of this process."""
     machine = platform.machine()
@@ -139,6 +181,7 @@ def _seccomp() -> list[str]:
         return [f"no seccomp filter for {machine}, so the network can be reached"]
     numbers = sorted({*_REFUSED[machine], *_EVERYWHERE})
     steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[machine]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
+    steps += [step for rule in _ARGUMENTS[machine] for step in _argument_steps(*rule)]
     steps.append((_AT_LEAST, len(numbers) + 1, 0, _X32))
     steps += [(_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
     steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]

@@ -4,6 +4,7 @@ On a busy machine, a process may wait for a CPU for a long time. It is stuck onl
 """
 
 import time
+from contextlib import suppress
 from typing import Literal
 
 import psutil
@@ -47,12 +48,10 @@ class AbleTime:
         """Return the seconds so far. How the process is now counts for all the time since the last look."""
         now, before = time.monotonic(), self._used
         passed, self._looked = now - self._looked, now
-        try:
-            with self._process.oneshot():
-                self._used, status = self._cpu_seconds(), self._process.status()
-        except psutil.Error:
-            return self._able
-        waits = status in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+        waits = False
+        with suppress(psutil.Error), self._process.oneshot():  # it has ended
+            self._used = self._cpu_seconds()
+            waits = self._process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
         self._able += min(passed, self._used - before) if waits else passed
         return self._able
 

@@ -18,6 +18,7 @@ __swarmctl_enter() {
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
         ':rename') path='rename' ;;
+        ':fork') path='fork' ;;
         ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
@@ -87,6 +88,7 @@ __swarmctl_takes() {
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
         'status:--node') kind=node ;;
+        'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
         'logs:--since') kind=none ;;
@@ -174,6 +176,7 @@ __swarmctl_options() {
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
         'rename') list='--json --help' ;;
+        'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
@@ -226,7 +229,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop rename rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -239,6 +242,7 @@ __swarmctl_argument() {
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
         'rename:0') kind=node ;;
+        'fork:0') kind=node ;;
         'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
@@ -282,6 +286,7 @@ __swarmctl_values() {
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
+        'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -428,6 +433,11 @@ __swarmctl_setting() {
             hub.private= \
             hub.repo= \
             journal.keep_rounds= \
+            judge.instructions= \
+            judge.max_tokens= \
+            judge.model= \
+            judge.provider= \
+            judge.weight= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
@@ -489,6 +499,9 @@ __swarmctl_setting() {
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \
+            warm_start.batch= \
+            warm_start.examples= \
+            warm_start.steps= \
             warmup.batch= \
             warmup.learning_rate= \
             warmup.steps=

@@ -20,6 +20,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'stop'
         case ':rename'
             set path 'rename'
+        case ':fork'
+            set path 'fork'
         case ':rm'
             set path 'rm'
         case ':logs'
@@ -155,6 +157,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'status:--node'
             set kind node
+        case 'fork:--at'
+            set kind none
         case 'logs:--node'
             set kind node
         case 'logs:-n' 'logs:--lines'
@@ -371,6 +375,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rename'
             set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'fork'
+            set list --at\t'Checkpoint to use' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rm'
             set list --yes\t'Answer yes to all prompts' \
@@ -629,6 +637,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 rename\t'Rename a node' \
+                fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
@@ -692,6 +701,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'stop:*'
             set kind node
         case 'rename:0'
+            set kind node
+        case 'fork:0'
             set kind node
         case 'rm:*'
             set kind node
@@ -791,6 +802,11 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
+            judge.instructions=\t'What to grade, from 0 to 10' \
+            judge.max_tokens=\t'Most tokens of a grade, besides hidden reasoning' \
+            judge.model=\t'Model at the provider' \
+            judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
+            judge.weight=\t'Reward for the best grade' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -852,6 +868,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
+            warm_start.batch=\t'Answers per step' \
+            warm_start.examples=\t'Examples in the prompts of the answers' \
+            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'
@@ -870,6 +889,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
+        case 'judge.provider'
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'model.device'
             set list auto cpu cuda mps xpu
         case 'model.dtype'

@@ -58,6 +58,11 @@ _swarmctl_settings() {
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
+      'judge.instructions:What to grade, from 0 to 10'
+      'judge.max_tokens:Most tokens of a grade, besides hidden reasoning'
+      'judge.model:Model at the provider'
+      'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
+      'judge.weight:Reward for the best grade'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -119,6 +124,9 @@ _swarmctl_settings() {
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'
       'train.weight_decay:Decoupled weight decay'
+      'warm_start.batch:Answers per step'
+      'warm_start.examples:Examples in the prompts of the answers'
+      'warm_start.steps:Optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
@@ -132,6 +140,7 @@ _swarmctl_settings() {
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;
     hub.private) list=(true false) ;;
+    judge.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
@@ -180,6 +189,7 @@ _swarmctl() {
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'rename:Rename a node'
+        'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
@@ -205,6 +215,7 @@ _swarmctl() {
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         rename) _swarmctl__rename && ret=0 ;;
+        fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
@@ -302,6 +313,16 @@ _swarmctl__stop() {
 
 _swarmctl__rename() {
   _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
+_swarmctl__fork() {
+  _arguments -S \
+    '--at=[Checkpoint to use]:STEP: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

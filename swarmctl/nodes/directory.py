@@ -173,11 +173,14 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
         raise conflict(f"node {name} {how}; that cannot be changed")
     if wanted["fresh"] or not has_begun(files):
         return
-    different = [
-        f"{word} {_brief(key, made)}, now {_brief(key, wanted)}"
-        for key, word in {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}.items()
-        if not _equal(made.get(key), wanted[key])
-    ]
+    try:
+        different = [
+            f"{word} {_brief(key, made)}, now {_brief(key, wanted)}"
+            for key, word in {"model": "model", "adapter": "LoRA adapter", "tasks": "tasks", "seed": "seed"}.items()
+            if not _equal(made.get(key), wanted[key])
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise conflict(f"{shown(files.identity)} is damaged") from error
     if different:
         raise conflict(f"node {name} was created with other settings: " + "; ".join(different))
 

@@ -134,7 +134,7 @@ def _path(
     \b
     Examples:
       swarmctl profiles path mine
-      cp "$(swarmctl profiles path gpu)" gpu-copy.toml
+      swarmctl profiles path gpu --json
     """
     from swarmctl.profiles.files import print_path
 
@@ -151,7 +151,7 @@ def _edit(name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile n
     \b
     Examples:
       swarmctl profiles edit mine
-      EDITOR=nano swarmctl profiles edit mine
+      swarmctl profiles edit ./mine.toml
     """
     from swarmctl.profiles.files import edit
 

@@ -192,7 +192,7 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
             key = Path(directory) / "identity.key"
             identity.save(key)
             with waiting(say, "fetching the charter"):
-                return trainer.fetch_charter(config, key, Path(directory), module)
+                return trainer.fetch_charter(config, key, Path(directory), say, module)
     except SwarmError as error:
         error.message += "; one of its nodes must be running at the invitation's address"
         error.next = rerun(resolved)

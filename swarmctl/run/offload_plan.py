@@ -11,6 +11,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.offload.prices import bounded_price
 from hivemind_exp.offload.settings import (
     Endpoint,
@@ -94,9 +95,17 @@ def banner(plan: Plan) -> list[str]:
     cap = offload.limits.usd
     limit = "no cap" if cap == "unlimited" else f"cap: {dollars(cap)} over all runs"
     spent = f" Spent so far: {dollars(plan.spent)}; {limit}." if plan.paid or plan.spent else ""
-    return [
+    use = [
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
+    ]
+    if is_judged(config):
+        use = [
+            f"{endpoint.label} grades each of this node's completions, for up to {config.judge.weight:g} of reward.",
+            f"Questions and completions go to {endpoint.host}. While it is unavailable, {fallback}.",
+        ]
+    return [
+        *use,
         f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
         *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
     ]

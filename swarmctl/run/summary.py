@@ -6,6 +6,7 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import dollars
+from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
@@ -99,7 +100,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
-    if is_offloaded(resolved.config):
+    if is_offloaded(api_config(resolved.config)):
         lines += _origins(node.name, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -18,8 +18,11 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
 from hivemind_exp.proxies import with_direct_loopback
 from hivemind_exp.secrets import without_secrets
+from swarmctl.nodes.frozen import FrozenWatch
 
 MODULE = "hivemind_exp.runner"
+_LOOK_S = 2.0
+"""Seconds between two looks at whether a trainer that answers a question is stopped."""
 LOG_LIMIT = 10 * 1024 * 1024
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -119,25 +122,31 @@ def end_session(process: Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def check(config: Config, module: str = MODULE) -> dict[str, Any]:
-    """Return the trainer's report on a configuration, without running it. Raises the NodeError that it reports."""
-    return _ask(request("check", config, None), config, module)
+def check(config: Config, say: Callable[[str], None], module: str = MODULE) -> dict[str, Any]:
+    """Return the trainer's report on a configuration, without running it. Raises the NodeError that it reports.
+
+    ``say``: called with a sentence if the trainer is stopped by a signal.
+    """
+    return _ask(request("check", config, None), config, say, module)
 
 
-def fetch_charter(config: Config, key: Path, directory: Path, module: str = MODULE) -> bytes:
+def fetch_charter(
+    config: Config, key: Path, directory: Path, say: Callable[[str], None], module: str = MODULE
+) -> bytes:
     """Fetch the charter of ``config``'s invitation from peers. The result is not checked here.
 
-    ``key`` is the file with the identity to use; ``directory`` is for temporary files. Raises a NodeError if no charter
-    can be fetched.
+    ``key`` is the file with the identity to use; ``directory`` is for temporary files. ``say``: as
+    for ``check``. Raises a NodeError if no charter can be fetched.
     """
-    return base64.b64decode(_ask(request("charter", config, directory, key=str(key)), config, module)["charter"])
+    line = request("charter", config, directory, key=str(key))
+    return base64.b64decode(_ask(line, config, say, module)["charter"])
 
 
-def _ask(line: bytes, config: Config, module: str) -> dict[str, Any]:
+def _ask(line: bytes, config: Config, say: Callable[[str], None], module: str) -> dict[str, Any]:
     """Return the trainer's answer to one request, without running a node."""
     process = spawn(module, config, subprocess.PIPE)
     try:
-        output, errors = process.communicate(line)
+        output, errors = _output(process, line, say)
     finally:
         end_session(process)
     answer = last_object(output)
@@ -147,6 +156,16 @@ def _ask(line: bytes, config: Config, module: str) -> dict[str, Any]:
     if "error" in answer:
         raise reported(answer["error"])
     return answer
+
+
+def _output(process: Popen[bytes], line: bytes, say: Callable[[str], None]) -> tuple[bytes, bytes]:
+    stopped, unsent = FrozenWatch(process.pid), iter([line])
+    while True:
+        try:
+            return process.communicate(next(unsent, None), timeout=_LOOK_S)
+        except subprocess.TimeoutExpired:  # the rest of the request is sent by the next call
+            for sentence in stopped.look():
+                say(sentence)
 
 
 def last_object(text: bytes) -> dict[str, Any] | None:

@@ -267,11 +267,17 @@ def notable(event: dict[str, Any]) -> str | None:
             return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
         case "note" | "warning" as kind:
             return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
-        case "workers":
-            return ended("warning: " + workers(event))
+        case "judge" | "workers" as kind:
+            told = workers(event) if kind == "workers" else _ungraded(event)
+            return told and ended(f"warning: {told}")
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
+
+
+def _ungraded(event: dict[str, Any]) -> str | None:
+    count = event.get("ungraded")
+    return f"the judge gave {several(count, 'completion')} of round {event['round'] + 1} no grade" if count else None
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

@@ -141,6 +141,8 @@ def check(act: str) -> None:
         error = {"code": "device", "message": "no such device", "next": "swarmctl run --device cpu"}
         print(json.dumps({"error": error}))
         sys.exit(1)
+    if act == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
     model = {"name": "tiny", "where": "built locally", "parameters": 266_000}
     found = {"device": "cpu", "dtype": "float32", "accelerator": None, "model": model}
     print("noise of a library")

@@ -1,6 +1,15 @@
 """Pairs of a reference answer and another answer, for the verifier that compares mathematically."""
 
 EQUAL: list[tuple[str, str]] = [
+    ("5 m", "5 meters"),
+    ("5 ft", "5 feet"),
+    ("10 kg", "10 kilograms"),
+    ("37°C", "37 degrees Celsius"),
+    ("3-5", "3 - 5"),
+    ("|x-1|", "|1-x|"),
+    ("{1,2}", r"\{2,1\}"),
+    (r"\sin 30^\circ", "0.5"),
+    (r"\tan 45°", "1"),
     ("12 apples", "12"),
     ("4 times", "4"),
     ("2^{100}", "2^{100}"),
@@ -173,6 +182,16 @@ EQUAL: list[tuple[str, str]] = [
     ("café", "café"),
 ]
 DIFFERENT: list[tuple[str, str]] = [
+    ("5 kg", "5 g"),
+    ("5 m", "5 miles"),
+    ("5 miles", "5 m"),
+    ("20 °C", "20 °F"),
+    ("5 cm^2", "5 cm^3"),
+    ("7", "7|8"),
+    ("2024-01-05", "2018"),
+    ("555-1234", "-679"),
+    ("3-5", "-2"),
+    (r"\sin 30^\circ", r"\sin 30"),
     ("10 million", "10 billion"),
     ("10 million", "10"),
     ("3 pm", "3 am"),

@@ -10,7 +10,7 @@ import unicodedata
 
 from hivemind_exp.tasks.verifiers.lists import nesting
 from hivemind_exp.tasks.verifiers.numbers import DIGITS
-from hivemind_exp.tasks.verifiers.quantities import exact_number, split_unit
+from hivemind_exp.tasks.verifiers.quantities import exact_number, split_units
 
 LONGEST = 400
 """Maximum length of an expression, in characters."""
@@ -44,6 +44,11 @@ _SYMBOLS = str.maketrans(
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹⁻]+")
 _VULGAR = re.compile("(\\d?)([¼-¾⅐-⅞])")
 _REWRITES = (
+    (re.compile(r"^\{([^{}]*,[^{}]*)\}$"), r"\\{\1\\}"),  # a set
+    (
+        re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc))\s?\(?\s?(\d{1,6})\s?(?:\^\s?\{?\s?\\circ\s?\}?|°)\)?"),
+        r"\1(\\frac{\2\\pi}{180})",
+    ),
     (re.compile(r"(?<![\d.,])(\d{1,9}) (\d{1,9})/(\d{1,9})(?![\d.,])"), r"\1\\frac{\2}{\3}"),  # a mixed number
     (re.compile(r"\\[,;!]|\{,\}(?=\d{3})|\\\$"), ""),
     (re.compile(r"\*\*([^*]+)\*\*$|__([^_]+)__$"), r"\1\2"),
@@ -55,6 +60,7 @@ _REWRITES = (
     (re.compile(r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln|exp)(?=\s?[\w(\\])(?![a-zA-Z])"), r"\\\1"),
 )
 _EQUALS = re.compile(r"(?<![!<>:\\])=(?!=)")
+_HYPHENATED = re.compile(r"\d+(?:\s?[-–]\s?\d+)+")
 _NAME = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w{1,8}\}?)?(?:\([a-z]\))?")
 
 
@@ -70,6 +76,8 @@ def harmless(text: str) -> bool:
     """Return whether ``text`` is safe for a computer algebra system: no towers of powers, no deep nesting, not long."""
     if len(text) > LONGEST or any(part in text for part in _REFUSED) or _TOO_MANY_DIGITS.search(text):
         return False
+    if text.count("|") % 2:
+        return False
     powers = len(_POWER.findall(text))
     if powers > MOST_POWERS or powers != len(_SMALL_POWER.findall(text)):
         return False
@@ -81,6 +89,8 @@ def same(answer: str, right: str) -> float:
     answer, right = _tidy(answer), _tidy(right)
     if answer == right:
         return 1.0
+    if _HYPHENATED.fullmatch(right):  # a range, a date or a telephone number: not a difference
+        return float("".join(answer.split()) == "".join(right.split()))
     (name, *mine), (other, *its) = _sides(answer), _sides(right)
     if (name and other and name != other) or len(its) > 1:
         return float(_algebra(answer, right))
@@ -108,7 +118,7 @@ def _sides(text: str) -> list[str]:
 
 
 def _equal(answer: str, right: str) -> bool:
-    mine, its = split_unit(answer), split_unit(right)
+    mine, its = split_units(answer, right)
     found, wanted = exact_number(mine.value), exact_number(its.value)
     if not mine.fits(its):
         return False

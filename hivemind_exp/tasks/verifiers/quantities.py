@@ -19,6 +19,39 @@ _SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
 }
+_SPELLINGS = {
+    "c": "celsius",
+    "celsiu": "celsius",
+    "f": "fahrenheit",
+    "m": "meter",
+    "metre": "meter",
+    "cm": "centimeter",
+    "centimetre": "centimeter",
+    "mm": "millimeter",
+    "millimetre": "millimeter",
+    "km": "kilometer",
+    "kilometre": "kilometer",
+    "ft": "foot",
+    "feet": "foot",
+    "in": "inch",
+    "inche": "inch",
+    "yd": "yard",
+    "mi": "mile",
+    "g": "gram",
+    "kg": "kilogram",
+    "mg": "milligram",
+    "lb": "pound",
+    "oz": "ounce",
+    "l": "liter",
+    "litre": "liter",
+    "ml": "milliliter",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "h": "hour",
+    "hr": "hour",
+}
+"""Abbreviations and other spellings of units, in lower case and without a plural s."""
 _BINDING = re.compile(
     r"""
     am|pm|a\.m\.|p\.m\.|percent|per|cent|squared?|cubed?|root|over|under|above|below|and|or|is|are|was|not?|than|more|less
@@ -31,10 +64,11 @@ _BINDING = re.compile(
 """Words after a number that change its value or its meaning."""
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm|operatorname)\s?\{([^{}\\$]*)\}")
 _UNIT = re.compile(
-    r"(?P<value>.*[\d)}.])(?P<unit>\s?(?:\\?%|°|\^\s?\{?\s?\\circ\s?\}?)|\s?_\s?\{?\d{1,2}\}?|(?:\s[a-zA-Z.]{2,20}(?:\s?\^\{?[23]\}?)?"
+    r"(?P<value>.*[\d)}.])(?P<unit>\s?(?:\\?%|(?:°|\^\s?\{?\s?\\circ\s?\}?)\s?[CF]?)|\s?_\s?\{?\d{1,2}\}?|(?:\s[a-zA-Z.]{2,20}(?:\s?\^\{?[23]\}?)?"
     r"(?:\s[a-zA-Z.]{1,20}){0,5}))",
     re.DOTALL,
 )
+_LETTER = re.compile(r"(.*\d)\s([a-zA-Z](?:\s?\^\{?[23]\}?)?)", re.DOTALL)
 _NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?"
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
 _SMALL = r"\{?\s?(\d{1,4})\s?\}?"
@@ -69,16 +103,34 @@ def split_unit(text: str) -> Quantity:
     return Quantity(found["value"].strip(), " ".join(words), scale)
 
 
+def split_units(text: str, other: str) -> tuple[Quantity, Quantity]:
+    """Split two texts into values and units. A single letter, as in ``5 m``, is a unit if the other text has one."""
+    one, two = split_unit(text), split_unit(other)
+    return (_lettered(one) if two.unit else one), (_lettered(two) if one.unit else two)
+
+
+def _lettered(quantity: Quantity) -> Quantity:
+    found = None if quantity.unit else _LETTER.fullmatch(quantity.value.strip())
+    return quantity if found is None else Quantity(found[1], " ".join(_words(found[2])), quantity.scale)
+
+
 def _words(unit: str) -> list[str]:
     unit = unit.strip()
     if "%" in unit:
         return ["%"]
     if "°" in unit or "circ" in unit:
-        return ["degree"]
+        return ["degree", *(_SPELLINGS[scale.lower()] for scale in unit.replace("circ", "") if scale in "CF")]
     if unit.startswith("_"):
         return ["base", unit.strip("_{} ")]
     words = unit.lower().split()
-    return [word if _BINDING.fullmatch(word) else word.rstrip(".").removesuffix("s") for word in words]
+    return [word if _BINDING.fullmatch(word) else _singular(word) for word in words]
+
+
+def _singular(word: str) -> str:
+    word = word.rstrip(".")
+    name, power, exponent = word.partition("^")
+    name = name if len(name) == 1 else name.removesuffix("s")
+    return _SPELLINGS.get(name, name) + power + exponent.strip("{}")
 
 
 def exact_number(text: str) -> Fraction | None:

@@ -24,12 +24,12 @@ LONGEST_LEAD = 60
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,20}|\d{1,60})(?:\.\d{1,60})?"
 _REFERENCE = re.compile(rf"[-+−]?{_DIGITS}")
-_NUMBER = re.compile(rf"(?<![\w.,])[-+−]?{_DIGITS}(?![\w]|[.,]\d)")
-_OPENERS, _CLOSERS = "*_`$\\([{ \t=:#\"'“", "*_`$\\)]} \t.!,;\"'”"
+_NUMBER = re.compile(rf"(?<![\w.,])[-+−]?{_DIGITS}(?![\w!]|[.,]\d)")
+_OPENERS, _CLOSERS = "*_`$\\([{ \t=:#\"'“", "*_`$\\)]} \t.,;\"'”"
 """Decoration before and after an answer."""
 _DOUBTS = re.compile(
     r"\b(?:not|no|never|or|either|neither|than|least|most|between|if|unless|wrong|incorrect|unlikely)\b"
-    r"|n['’]t\b|[≠?<>≤≥~]|!=",
+    r"|n['’]t\b|[≠?<>≤≥~]|!=|\d:\d",
     re.IGNORECASE,
 )
 """What makes the only number of a sentence something else than its answer."""
@@ -39,7 +39,14 @@ _LEAD = re.compile(
 _CUE = re.compile(r"=|≈|→|:|\b(?:is|are|equals|equal\sto|makes|gives|totals)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?;]\s")
 _WORDING = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]*)\}")
-_OPERATORS = "-−–+*/×÷^"
+_BEFORE = re.compile(
+    r"(?:[-−–+*/×÷^√±]|\b(?:minus|negative|plus|sqrt|root|log|ln|exp|sin|cos|tan|frac))[\s$£€({\[]*$", re.IGNORECASE
+)
+_AFTER = re.compile(
+    r"\s*(?:[-−–+*/×÷^]|(?:squared|cubed|hundred|thousand|million|billion|trillion|dozen|percent|pi|times|over|x)\b|π)",
+    re.IGNORECASE,
+)
+"""What stands directly before or after a number that is only a part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +220,9 @@ def _number(line: str, *, alone: bool = False) -> str | None:
 def _only(sentence: str, named: int) -> str | None:
     """Return the number of a sentence that has no other from the position ``named`` on, or None."""
     found = list(_NUMBER.finditer(sentence, named))
-    if len({each[0] for each in found}) != 1:
+    if len(found) != 1 or _BEFORE.search(sentence[: found[0].start()]) or _AFTER.match(sentence, found[0].end()):
         return None
-    ahead = sentence[: found[0].start()].rstrip(" \t$£€")
-    return None if ahead.endswith(tuple(_OPERATORS)) else found[0][0]
+    return found[0][0]
 
 
 def _as(number: str, reference: str) -> str:

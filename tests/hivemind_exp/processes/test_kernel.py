@@ -24,9 +24,10 @@ pytestmark = [
 ]
 
 PROGRAM = """
-import ctypes, json, os, socket, sys, threading
+import ctypes, fcntl, json, os, resource, socket, sys, threading
 from pathlib import Path
 from hivemind_exp.processes.kernel import confine
+pipe, _ = os.pipe()
 libc, parent, private, public = ctypes.CDLL(None, use_errno=True), os.getppid(), Path(sys.argv[1]), Path(sys.argv[2])
 still_open = confine([public.parent, *(Path(each) for each in sys.path if each)]) if sys.argv[3] == "confined" else []
 
@@ -65,6 +66,13 @@ deeds = {
     "exec": lambda: os.execv("/bin/true", ["true"]) if sys.argv[3] == "confined" else None,
     "namespace": lambda: call("unshare", 0x10000000),
     "memory file": lambda: os.memfd_create("x"),
+    "limit of parent": lambda: resource.prlimit(parent, resource.RLIMIT_CPU),
+    "own limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)),
+    "rights of root": lambda: call("setgroups", 0, None),
+    "scheduling of parent": lambda: os.sched_setscheduler(parent, os.SCHED_OTHER, os.sched_param(0)),
+    "own pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL)),
+    "signal by pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETSIG, 9),
+    "owner of pipe": lambda: fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid()),
     "pidfd": lambda: os.pidfd_open(parent),
 }
 done = {}
@@ -101,7 +109,7 @@ def test_a_confined_process_can_only_read_allowed_files(attack: Any) -> None:
     found = attack("confined")
     if found["still_open"]:
         pytest.skip(f"this kernel does not enforce everything: {found['still_open']}")
-    assert [name for name, succeeded in found["done"].items() if succeeded] == []
+    assert [name for name, succeeded in found["done"].items() if succeeded] == ["own limit", "own pipe"]
     assert found["public"] == "question"
     assert (attack.home / "private").read_text() == "secret"
 
@@ -109,7 +117,7 @@ def test_a_confined_process_can_only_read_allowed_files(attack: Any) -> None:
 def test_the_same_attacks_succeed_without_confinement(attack: Any) -> None:
     """Otherwise the failures above would prove nothing."""
     done = attack("free")["done"]
-    usually_refused = {"ptrace", "namespace", "process_vm_readv"}
+    usually_refused = {"ptrace", "namespace", "process_vm_readv", "rights of root"}
     assert [name for name, succeeded in done.items() if not succeeded and name not in usually_refused] == []
 
 
@@ -118,6 +126,7 @@ def test_missing_kernel_features_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("hivemind_exp.processes.kernel._call", _refuse)
     assert confine([]) == [
         "no Landlock, so this user's files can be read (Function not implemented)",
+        "root's rights remain (Function not implemented)",
         "no seccomp filter, so the network can be reached (Function not implemented)",
     ]
     monkeypatch.setattr("sys.platform", "darwin")

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
@@ -23,6 +23,7 @@ import psutil
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.processes.progress import AbleTime
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.swarm.charter import Charter, CharterTask
@@ -288,10 +289,14 @@ class Arena:
         return any(node.process is not None and node.process.is_alive() for node in self.nodes)
 
     def wait(self, seconds: float, until: str = "end") -> None:
-        """Wait until all nodes have joined ("join") or ended; fail if they do not."""
-        stop = time.monotonic() + seconds
-        while not all(node.joined for node in self.nodes) if until == "join" else self.running:
-            assert time.monotonic() < stop, [(node.root.name, node.events("error")) for node in self.nodes]
+        """Wait until all nodes have joined ("join") or ended. ``seconds``: as for ``until``."""
+        self.until(lambda: not self.running if until == "end" else all(node.joined for node in self.nodes), seconds)
+
+    def until(self, condition: Callable[[], object], seconds: float) -> None:
+        """Wait for a condition; fail if it does not come true in ``seconds`` in which the nodes were able to act."""
+        able = [AbleTime(node.process.pid) for node in self.nodes if node.process is not None and node.process.pid]
+        while not condition():
+            assert min(each.look() for each in able) < seconds, [(n.root.name, n.events("error")) for n in self.nodes]
             for node in self.nodes:
                 assert node.process is not None
                 assert node.process.exitcode in (None, 0), node.files.log.read_text()[-3000:]

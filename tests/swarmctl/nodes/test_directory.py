@@ -137,6 +137,16 @@ def test_a_node_is_never_used_with_other_fixed_settings(changes: dict[str, Any],
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("value", [None, "x", ["x"], [{}], 5])
+def test_a_node_with_a_damaged_identity_is_refused(value: object) -> None:
+    with opened(config(), retry) as node:
+        begin(node)
+    files = node.files
+    files.identity.write_text(json.dumps(json.loads(files.identity.read_bytes()) | {"tasks": value}))
+    with pytest.raises(NodeConflict, match=r"node\.json is damaged|other settings"), opened(config(), retry):
+        pass
+
+
 @pytest.mark.parametrize("trace", [begin, begin_in_log, train, save])
 def test_any_trace_of_training_fixes_the_model_and_the_tasks(trace: Callable[[Node], None]) -> None:
     with opened(config(), retry) as node:

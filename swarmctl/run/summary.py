@@ -31,7 +31,6 @@ from swarmctl.terminal.sentences import (
     game,
     percent,
     several,
-    size,
     spending,
     time_shares,
 )
@@ -198,7 +197,7 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
         lines = ["Resume:", f"  {again}"]
     if demo and fresh and done:
         lines += [
-            f"Next, train a real language model ({size(smollm2.DOWNLOAD_BYTES)} to download):",
+            f"Next, train a real language model ({smollm2.DOWNLOAD} to download):",
             f"  {typed('swarmctl run --profile smol')}",
         ]
     return lines

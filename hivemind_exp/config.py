@@ -11,8 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.judge_settings import JudgeConfig
+from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 _REPOSITORY = r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
@@ -87,7 +90,7 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", an installed package's task, or a preset ("sapo")."""
+    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", "env:PACKAGE", a package's task, or a preset."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None
@@ -114,8 +117,8 @@ class GenerationConfig(Section):
 class TrainConfig(Section):
     """GRPO (arXiv 2402.03300) with token-level normalization (DAPO, arXiv 2503.14476)."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of AdamW. Adapters (model.lora) need about ten times the rate of full weights."""
     teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
     adapters (model.lora), but at least train.learning_rate."""
@@ -138,51 +141,6 @@ class TrainConfig(Section):
     (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)."""
     teacher_loss: Literal["gated", "luffy"] = "gated"
     """Loss on a teacher's verified text: supervised learning, or policy shaping (arXiv 2504.14945)."""
-
-
-class EvalConfig(Section):
-    """Evaluation of the node's own policy, with greedy decoding, on questions it never trains on."""
-
-    every: NotNegative = 20
-    """Rounds between evaluations. There is always one before and one after training. 0: only those two."""
-    questions: Positive = 200
-    """Number of held-out questions, which only this node knows."""
-
-
-class CheckpointConfig(Section):
-    """Checkpoints. Between them, the journal holds every step, so a crash loses none."""
-
-    every: Positive = 10
-    """Rounds between checkpoints."""
-    keep: Annotated[int, Field(ge=2)] = 3
-    """Checkpoints kept. If the newest is damaged, the one before it is used."""
-
-
-class JournalConfig(Section):
-    """The journal, which holds every prompt and completion."""
-
-    keep_rounds: NotNegative = 1000
-    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
-    may be needed to resume are always kept."""
-
-
-class WarmupConfig(Section):
-    """Supervised training before the first round. Only for the model "tiny", which starts with random weights, and
-    the task spell_backward."""
-
-    steps: NotNegative = 0
-    """Optimizer steps. 0: none."""
-    batch: Positive = 64
-    """Demonstrations per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Learning rate of the warm-up."""
-
-
-class ReportConfig(Section):
-    """Where metrics go, in addition to events.jsonl."""
-
-    to: list[Literal["tensorboard", "wandb"]] = []
-    """Any of "tensorboard" (files in the node's directory) and "wandb"."""
 
 
 class LimitsConfig(Section):
@@ -320,6 +278,8 @@ QUESTION_FILES = (".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of question files, in lower case."""
 OWN_FILE = "python-file"
 """Name of a task that a Python file of the operator defines."""
+ENVIRONMENT = "env:"
+"""Begins the name of a task that is an environment of the package ``verifiers``."""
 
 
 def task_tables(value: Any) -> Any:
@@ -335,6 +295,8 @@ def task_tables(value: Any) -> Any:
 
 
 def _task_table(text: str) -> dict[str, str]:
+    if text.startswith(ENVIRONMENT):
+        return {"name": text}
     if text.lower().endswith(".py"):
         return {"name": OWN_FILE, "path": text}
     if text.lower().endswith(QUESTION_FILES) or "/" in text:
@@ -356,8 +318,10 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     journal: JournalConfig = JournalConfig()
     warmup: WarmupConfig = WarmupConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
     report: ReportConfig = ReportConfig()
     offload: OffloadConfig = OffloadConfig()
+    judge: JudgeConfig = JudgeConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}
     hub: HubConfig = HubConfig()
     swarm: SwarmConfig = SwarmConfig()
@@ -376,6 +340,13 @@ class Config(Section):
             raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
+        taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
+        if taken:
+            raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Self:
         for name in self.game.only_sampling if self.game.kind == "study-group" else ():
             raise ValueError(f'game.{name} only works with game.kind = "sampling"')
         for name in self.game.only_training if self.offload.kind == "relay" else ():
@@ -385,9 +356,10 @@ class Config(Section):
         if self.game.format_reward and self.train.teacher_loss == "luffy":
             why = 'train.teacher_loss = "luffy" compares only outcomes'
             raise ValueError(f"game.format_reward would have no effect: {why}")
-        taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})
-        if taken:
-            raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
+        if self.warm_start.steps and (self.model.name == "tiny" or self.offload.kind == "relay"):
+            raise ValueError("warm_start.steps needs a model that can follow examples: not tiny, and not a relay")
+        if self.warm_start.steps and self.game.kind == "study-group":
+            raise ValueError('warm_start.steps only works with game.kind = "sampling"')
         return self
 
     @property

@@ -269,6 +269,17 @@ class WorkersEvent(Event):
     )
 
 
+class JudgeEvent(Event):
+    """A judge graded the node's own completions."""
+
+    round: int = Field(description="The round, counted from 0.")
+    graded: int = Field(description="Completions with a grade.")
+    ungraded: int = Field(
+        description="Completions whose grade is missing, or no whole number from 0 to 10. They get their group's mean."
+    )
+    grade: float | None = Field(description="Mean grade, from 0 to 10; null if there is none.")
+
+
 class NoteEvent(Event):
     """Something worth knowing that is no problem."""
 

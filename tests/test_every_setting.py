@@ -26,6 +26,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 BOX: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "free": True}
 OFFLOAD: dict[str, Any] = {"offload": {"provider": "box"}, "providers": {"box": BOX, "other": BOX}}
+JUDGE: dict[str, Any] = {
+    "judge": {"provider": "box"},
+    "providers": {"box": BOX, "other": {**BOX, "base_url": "http://127.0.0.1:8/v1"}},
+}
 PRICED = {"offload": {"provider": "box", "prices": {"box": {"input": 1.0, "output": 2.0}}}}
 PRICED |= {"providers": {"box": {**BOX, "free": False}}}
 REASONING: dict[str, Any] = {"offload": {"provider": "openai:o4-mini", "fallback": []}}
@@ -109,6 +113,15 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "warmup.steps": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.batch": (see.warmed, {"warmup": {"steps": 1}}, 1, 2),
     "warmup.learning_rate": (see.warmed, {"warmup": {"steps": 1}}, 1e-3, 1e-2),
+    "warm_start.steps": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
+    "warm_start.batch": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
+    "warm_start.examples": (
+        "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
+    ),
     "report.to": (see.part("files"), SHORT, [], ["tensorboard"]),
     "offload.provider": (see.sent, OFFLOAD, "box", "openai"),
     "offload.model": (see.sent, OFFLOAD, "one", "two"),
@@ -140,6 +153,11 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.limits.timeout": (see.sent, OFFLOAD, 10.0, 20.0),
     "offload.prices.*.input": (see.announced, PRICED, 1.0, 3.0),
     "offload.prices.*.output": (see.announced, PRICED, 2.0, 3.0),
+    "judge.provider": (see.judged, JUDGE, "box", "other"),
+    "judge.model": (see.judged, JUDGE, "m", "n"),
+    "judge.weight": "tests/hivemind_exp/trainer/test_judged_game.py::test_a_grade_is_one_term_beside_the_verifiers",
+    "judge.instructions": (see.judged, JUDGE, "Is it brief?", "Is it kind?"),
+    "judge.max_tokens": (see.judged, JUDGE, 8, 16),
     "providers.*.base_url": (see.sent, OFFLOAD, "http://127.0.0.1:9/v1", "http://127.0.0.1:8/v1"),
     "providers.*.model": (see.sent, OFFLOAD, "m", "n"),
     "providers.*.needs_key": (see.announced, OFFLOAD, False, True),

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hivemind_exp.config import OWN_FILE, Config
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
 from hivemind_exp.rollouts.types import Kind
@@ -80,6 +81,12 @@ def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]
     rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."
+    if config.warm_start.steps:
+        rewards += f" Before GRPO, the model had {config.warm_start.steps:,} steps on its own correct answers."
+    if config.game.format_reward:
+        rewards += (
+            f" Until it followed the format, each answer in that format earned {config.game.format_reward:g} more."
+        )
     total = sum(lesson.tokens for lesson in lessons)
     if not total:
         return ["**Nothing yet**: no answer from any source has contributed to an optimizer step.", rewards]
@@ -105,12 +112,13 @@ def _measured(evaluations: Sequence[Evaluation]) -> str:
     first, last = evaluations[0], evaluations[-1]
     how = (
         f" on {last.questions:,} held-out questions of the same tasks, which were never trained on. The model answered "
-        "them with greedy decoding."
+        "them with greedy decoding. The intervals are 95 %."
     )
-    if first.round == last.round:
-        when = "before training" if first.round == 0 else f"after round {first.round:,}"
-        return f"Accuracy {100 * first.accuracy:.1f} % {when}{how}"
     earlier = "before training" if first.round == 0 else f"after round {first.round:,}"
-    return (
-        f"Accuracy {100 * first.accuracy:.1f} % {earlier}, {100 * last.accuracy:.1f} % after round {last.round:,}{how}"
-    )
+    if first.round == last.round:
+        return f"Accuracy {_share(first)} {earlier}{how}"
+    return f"Accuracy {_share(first)} {earlier}, {_share(last)} after round {last.round:,}{how}"
+
+
+def _share(evaluation: Evaluation) -> str:
+    return f"{100 * evaluation.accuracy:.1f} % ({in_percent(evaluation.accuracy, evaluation.questions)})"

@@ -14,16 +14,8 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
-from hivemind_exp.journal import pruning
-from hivemind_exp.journal.records import (
-    FOREIGN,
-    Evaluation,
-    Manifest,
-    SourceContribution,
-    StageRun,
-    Visit,
-    contributions,
-)
+from hivemind_exp.journal import pruning, records, visits
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
@@ -54,11 +46,6 @@ CREATE INDEX IF NOT EXISTS turns_by_round ON turns (round, stage);
 CREATE TABLE IF NOT EXISTS lessons (
     step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
     PRIMARY KEY (step, kind, source)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS visits (
-    step INTEGER, number INTEGER, round INTEGER, task TEXT, position INTEGER, level INTEGER,
-    completions INTEGER, correct INTEGER, strict INTEGER,
-    PRIMARY KEY (step, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
 """
@@ -94,7 +81,7 @@ class Journal:
             if durable:  # other instances open the file after this one has checked it
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA + visits.SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
                 # A journal from before rewards had terms.
                 self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
@@ -206,6 +193,11 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
+    def replies(self, round_: int, stage: str) -> dict[str, str]:
+        """Return an API's first text for each request of a stage, by the name of its question."""
+        query = "SELECT question, text FROM completions WHERE swarm=? AND round=? AND stage=? AND idx=0"
+        return dict(self._db.execute(query, (self._swarm, round_, stage)))
+
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
         """Return slot, kind, text and score of a group's verified completions, in slot order."""
         rows = self._db.execute(
@@ -228,7 +220,7 @@ class Journal:
         manifest: Manifest,
         stage_run: StageRun | None = None,
         finished: int | None = None,
-        visits: Sequence[Visit] = (),
+        visited: Sequence[Visit] = (),
     ) -> None:
         """Record a step before it is taken.
 
@@ -238,30 +230,30 @@ class Journal:
         before; unset: the number of its round.
         """
         about = stage_run or StageRun(manifest.round, "answer")
-        before = about.round if finished is None else finished
-        taught = [(manifest.step, *dataclasses.astuple(each)) for each in contributions(manifest)]
+        self.commit_all([manifest], about, about.round if finished is None else finished, visited)
+
+    def commit_all(
+        self, manifests: Sequence[Manifest], about: StageRun, finished: int, visited: Sequence[Visit] = ()
+    ) -> None:
+        """Record steps of one stage run before they are taken: all or none. ``visited``: the first one's visits."""
+        steps = [(each.step, about.round, about.stage, about.chunk, finished) for each in manifests]
+        taught = [
+            (each.step, *dataclasses.astuple(lesson)) for each in manifests for lesson in records.contributions(each)
+        ]
         self._write_all(
-            ("INSERT INTO manifests VALUES (?,?,?)", [(manifest.step, manifest.round, manifest.pack())]),
-            ("INSERT INTO turns VALUES (?,?,?,?,?)", [(manifest.step, about.round, about.stage, about.chunk, before)]),
+            ("INSERT INTO manifests VALUES (?,?,?)", [(each.step, each.round, each.pack()) for each in manifests]),
+            ("INSERT INTO turns VALUES (?,?,?,?,?)", steps),
             ("INSERT INTO lessons VALUES (?,?,?,?,?)", taught),
-            (
-                "INSERT INTO visits VALUES (?,?,?,?,?,?,?,?,?)",
-                [(manifest.step, n, *dataclasses.astuple(visit)) for n, visit in enumerate(visits)],
-            ),
+            (visits.INSERT, visits.rows(manifests[0].step, visited)),
         )
 
     def visits(self, task: str, first: int, before: int) -> list[Visit]:
         """Return a task's visits in the rounds from ``first`` to ``before`` (not included), in order."""
-        query = (
-            "SELECT round, task, position, level, completions, correct, strict FROM visits "
-            "WHERE task=? AND round>=? AND round<? ORDER BY step, number"
-        )
-        return [Visit(*row) for row in self._db.execute(query, (task, first, before))]
+        return visits.of_task(self._db, task, first, before)
 
     def formats(self) -> list[tuple[int, int]]:
         """Return each step's visited completions, and how many of them are in exactly the requested format."""
-        query = "SELECT SUM(completions), SUM(strict) FROM visits GROUP BY step ORDER BY step"
-        return self._db.execute(query).fetchall()
+        return visits.formats(self._db)
 
     def stage_run(self, step: int) -> tuple[StageRun, int] | None:
         """Return a step's stage run and the number of rounds that the node had finished before it.
@@ -270,13 +262,6 @@ class Journal:
         """
         found = self._db.execute("SELECT round, stage, part, finished FROM turns WHERE step=?", (step,)).fetchone()
         return None if found is None else (StageRun(*found[:3]), found[3])
-
-    def finished_rounds(self, last_stage: str) -> int | None:
-        """Return how many rounds have a step of their last stage; None before the first step."""
-        found = self._db.execute("SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1").fetchone()
-        if found is None:  # a node from before turns were recorded
-            return self._count("SELECT MAX(round) FROM manifests") or None
-        return int(found[0]) + int(found[1] == last_stage)
 
     def chunks(self, round_: int, stage: str) -> int:
         """Return how many chunks of a stage have a step."""

@@ -24,9 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hivemind_exp.config import WarmupConfig
 from hivemind_exp.models.memory import TINY
 from hivemind_exp.rollouts.types import Prompt
+from hivemind_exp.warmup_settings import WarmupConfig
 
 TEMPLATE = "Spell this word backward (example: sun -> nus): "
 """How spell_backward's questions begin."""

@@ -48,14 +48,15 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
     if any(choice.usable for choice in answer.choices):
         return None
     another = f"swarmctl models {name}"
+    choose = f"Choose another model ({'offload' if sampling.answers else 'judge'}.model)"
     if not answer.choices:
-        return Shortcoming("it has no choices", "", "Choose another model (offload.model)", another)
+        return Shortcoming("it has no choices", "", choose, another)
     choice = answer.choices[0]
     example = quoted_start(choice.instead) if choice.instead else ""
     if choice.filtered:
         return Shortcoming("the service's filter removed it", example, "Choose another model or task", another)
     if choice.failed:
-        return Shortcoming("it ended with an error", example, "Choose another model (offload.model)", another)
+        return Shortcoming("it ended with an error", example, choose, another)
     if choice.reasoned or choice.truncated:
         limit = most_tokens(style, sampling)
         what = f"hidden reasoning used its {limit} tokens" if choice.truncated else "it has only hidden reasoning"
@@ -67,11 +68,13 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
         )
     refused = "the model refuses to answer" if choice.instead else "it is empty"
     what = "it calls a tool instead of answering" if choice.called_tool else refused
-    return Shortcoming(what, example, "Choose another model (offload.model)", another)
+    return Shortcoming(what, example, choose, another)
 
 
 def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Shortcoming | None:
     """Return what is wrong with the text of the test request's answer: it is cut, or has no answer. None if nothing."""
+    if not sampling.answers:
+        return None
     example = quoted_start(choice.text)
     if is_marked(choice.text) or (not choice.truncated and read(choice.text, TEST_ANSWER) is not None):
         return None

@@ -31,6 +31,7 @@ from hivemind_exp.trainer.calibration import (
     Found,
     candidates,
 )
+from hivemind_exp.trainer.collapse import CUT, UNREAD, ways_to_a_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +174,10 @@ def told(config: Config, event: CalibrationEvent) -> list[str]:
 
 def no_signal(config: Config, event: CalibrationEvent) -> str:
     """Return the warning about a model that earns nothing, with the settings that help."""
-    cut = 1 - event.ended
-    if cut > 1 / 2:
-        limit = config.generation.max_completion_tokens
-        return (
-            f"no completion in any prompt style earned a reward: {_percent(cut)} are cut at the length limit. Raise "
-            f"generation.max_completion_tokens (now {limit})"
-        )
-    return (
-        "no completion in any prompt style earned a reward, so there is nothing to learn from yet. Choose easier "
-        "questions (tasks.params), a more capable model (model.name), or a teacher (offload.provider)"
-    )
+    shares = {CUT: 1 - event.ended, UNREAD: 1 - event.readable}
+    reason = next((reason for reason, share in shares.items() if share > 1 / 2), "wrong")
+    what = f"no completion in any prompt style earned a reward; most are {reason}"
+    return f"{what}. {ways_to_a_reward(config, reason)}"
 
 
 def _percent(share: float) -> str:

@@ -26,6 +26,7 @@ from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
+from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.rollouts.types import encode_completion
@@ -41,8 +42,9 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
-from hivemind_exp.trainer.checkpoints import CheckpointStore
+from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
@@ -135,7 +137,7 @@ class GRPORunner:
             **asdict(compute),
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            resumed_round=journal.finished_rounds(RESOLVE if config.game.kind == "study-group" else ANSWER),
+            resumed_round=_finished_rounds(config, journal, checkpoint),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
         chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
@@ -144,12 +146,15 @@ class GRPORunner:
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
-        sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, offload, exchange))
+        api = None if is_judged(config) else offload
+        sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, api, exchange))
         local = sources["local"]
         assert isinstance(local, LocalSource)
         game, schedule = open_game(
             config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context, chats=chats
         )
+        if is_judged(config) and offload is not None:
+            game = JudgedGame(game, config, offload, journal, self._emit)
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
@@ -201,10 +206,11 @@ class GRPORunner:
         config = self._config
         if not is_relay(config):
             check_warmup(config)
+        check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) == "api":
-            offload = open_offload(config, self._files, self._secrets, self._emit, self._stop)
+        if remote_name(config) == "api" or is_judged(config):
+            offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
         if self._needs_secret and not self._files.secret_file.exists() and journal.evaluations():
@@ -251,3 +257,12 @@ class GRPORunner:
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
+
+
+def _finished_rounds(config: Config, journal: Journal, checkpoint: Checkpoint | None) -> int | None:
+    """Return how many rounds have a step of their last stage; None before the first step."""
+    last = journal.stage_run(journal.steps() - 1)
+    if last is None:  # also for a node from before stages were recorded
+        return None if checkpoint is None else checkpoint.round
+    stage_run, finished = last
+    return finished + (stage_run.stage == (RESOLVE if config.game.kind == "study-group" else ANSWER))

@@ -154,7 +154,7 @@ class GroupFiller:
         if self._local is None or rollout.kind is self._local.kind:
             return rollout
         limit = self.config.generation.max_completion_tokens
-        texts = self._styled(rollout, prompt) if rollout.kind is Kind.TEACHER else iter(())
+        texts = list(self._styled(rollout, prompt)) if rollout.kind is Kind.TEACHER else []
         for text in texts:
             short = rollout
             if text != rollout.text.strip():
@@ -167,6 +167,14 @@ class GroupFiller:
                 "learns their answers without the reasoning. To learn the reasoning, too, raise "
                 "generation.max_completion_tokens",
             )
+        reference = reference_of(prompt.question.entry)
+        if rollout.kind is Kind.TEACHER and not texts and self.style.adopt(rollout.text, reference) is None:
+            self._warn(
+                "other_style",
+                f"skipping completions from {rollout.source} whose answers the prompt style {self.style.form} cannot "
+                "hold (prompt.style)",
+            )
+            return None
         if len(rollout.ids) <= limit:
             return rollout
         self._warn(

@@ -113,10 +113,10 @@ class TaskSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-def needs_hub(spec: TaskSpec) -> bool:
-    """Whether the process that makes the task's questions loads them from the hub."""
+def needs_hub(spec: TaskSpec, role: Role) -> bool:
+    """Whether a process with this role loads the task's data from the hub, before its sandbox closes."""
     try:
-        return spec.path is None and bool(getattr(importlib.import_module(spec.module), "NEEDS_HUB", False))
+        return spec.path is None and role in getattr(importlib.import_module(spec.module), "NEED_HUB", ())
     except ImportError:  # the worker reports it in more detail
         return False
 

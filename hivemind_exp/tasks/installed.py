@@ -9,7 +9,9 @@ Only the packages' metadata is read here. Their code is imported in the sandbox.
 """
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+
+from hivemind_exp.config import ENVIRONMENT
 
 GROUP = "swarmctl.tasks"
 
@@ -26,6 +28,17 @@ def installed_tasks() -> dict[str, EntryPoint]:
 def distribution(entry: EntryPoint) -> str:
     """Return the name and version of the package that has the task."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else ""
+
+
+def origin(task: str) -> str:
+    """Return the name and version of the package that a task comes from; for an environment, of its package."""
+    if not task.startswith(ENVIRONMENT):
+        return distribution(installed_tasks()[task])
+    package = task.removeprefix(ENVIRONMENT)
+    try:
+        return f"{package} {version(package)}"
+    except (PackageNotFoundError, ValueError):
+        return package
 
 
 def summary(entry: EntryPoint) -> str:

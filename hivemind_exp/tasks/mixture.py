@@ -293,9 +293,9 @@ class Mixture:
         return self.pacing.resting(self._labels[task], round, size, self._strides[task])
 
     def _level(self, task: int, split: Split, round: int) -> int | None:
-        if self.pacing is None or split != "train" or round < 0:
+        if self.pacing is None or split != "train" or round == -1:  # a warm-up has no levels
             return None
-        return self.pacing.level(self._labels[task], round, self._pool.facts()[task]["levels"])
+        return self.pacing.level(self._labels[task], max(0, round), self._pool.facts()[task]["levels"])
 
     def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
         """Return the positions in a fixed set that may be held out, in an order known only to this node."""

@@ -1,8 +1,8 @@
 """Names of tasks. To add a task, add a module to ``families`` and a line to ``FAMILIES``.
 
 The module defines ``check(spec)``, which imports nothing heavy and raises ``TaskError`` for wrong options, and
-``build(spec)``, which returns a ``base.Task``. With ``NEEDS_HUB = True``, the process that generates its questions may
-access the Hugging Face hub if no path is given. To add a reasoning-gym generator, add one line to
+``build(spec)``, which returns a ``base.Task``. With ``NEED_HUB = ("make",)``, the process that generates its questions
+may access the Hugging Face hub if no path is given. To add a reasoning-gym generator, add one line to
 ``families.reasoning_gym_catalogue``.
 
 Imports nothing heavy, because the command line uses this module to check names.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from hivemind_exp.config import OWN_FILE, Config, TaskConfig
+from hivemind_exp.config import ENVIRONMENT, OWN_FILE, Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, TaskError
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
@@ -64,7 +64,7 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
         seen[label] += 1
         spec = TaskSpec(
             label=label if seen[label] == 1 else f"{label}-{seen[label]}",
-            module=FAMILIES.get(config.name, _PACKAGED),
+            module=_family(config.name),
             name=config.name,
             path=path,
             check=config.check,
@@ -106,13 +106,22 @@ def names() -> list[str]:
     return sorted({*FAMILIES, *PRESETS})
 
 
+def _family(name: str) -> str:
+    if name.startswith(ENVIRONMENT):
+        return "hivemind_exp.tasks.families.environment"
+    return FAMILIES.get(name, _PACKAGED)
+
+
 def is_own_code(name: str) -> bool:
     """Whether a task's code is not part of this package. No charter can name it: strangers choose a charter's tasks."""
-    return name == OWN_FILE or (name not in FAMILIES and name in installed_tasks())
+    return name == OWN_FILE or name.startswith(ENVIRONMENT) or (name not in FAMILIES and name in installed_tasks())
 
 
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.name not in PRESETS:
+        if config.name.startswith(ENVIRONMENT):
+            yield config
+            return
         if config.name not in FAMILIES and config.name not in (packaged := installed_tasks()):
             known = [*names(), *packaged]
             near = difflib.get_close_matches(config.name.lower(), known, cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]

@@ -1,9 +1,9 @@
 """Find out how a model wants to be asked, before its training starts.
 
-In three rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples
-answer a few questions; the best style of each of the two best forms, and the same with examples, answer more; the two
-best of those answer most. Then the best one is measured with the node's own sampling settings. The effort is bounded in
-tokens, not in seconds, so that a slow machine finds the same as a fast one.
+In two rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples answer
+a few questions; the best style, the same with examples, and the best style of another form answer more. Then the best
+one is measured with the node's own sampling settings. The effort is bounded in tokens, not in seconds, so that a slow
+machine finds the same as a fast one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hivemind_exp.rollouts.types import Rollout
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 4_000, 60_000
+CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 60_000
 """What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
 EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
@@ -28,14 +28,14 @@ MOST_SAMPLES = 8
 """Completions per question, at most, that measure how often sampling is right."""
 ROUND = -2
 """The round, before the first one, from which the questions come."""
-_RUNGS = 3
+_RUNGS = 2
 _FIRST, _FEWEST, _MOST = 4, 2, 16
 """Questions that each style answers in the first rung: usually, and if the tokens are few; and at most in any."""
-_FORMS, _FINALISTS = 2, 2
 _SHORTEST = 32
 """Tokens to which completions of the search may be cut, if there are too few for the node's own limit."""
 _SEARCH = 0.75
 """Share of the tokens for the search. The rest measures the style that was found."""
+_CHARACTERS_A_TOKEN = 4
 _PREFILL = 0.5
 """Cost of a prompt's token, relative to a generated one, as measured on a CPU."""
 
@@ -142,13 +142,13 @@ class Calibration:
         left, size = list(chats), max(_FIRST, len({each.task for each in questions}))
         for rung in range(_RUNGS if len(chats) > 1 else 0):
             share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
-            if len(left) * size * self.longest > share:
-                size = max(_FEWEST, int(share / (len(left) * self.longest)))
+            prompts = _PREFILL * sum(_prompt_tokens(each, questions[0]) for each in left)
+            size = max(_FEWEST, min(size, int(share / (len(left) * self.longest + prompts))))
             some = [questions[place % len(questions)] for place in range(used, used + size)]
-            self._try(left, some, min(self.longest, max(_SHORTEST, int(share / (len(left) * size)))))
+            self._try(left, some, min(self.longest, max(_SHORTEST, int((share / size - prompts) / len(left)))))
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
-            left = left[:_FINALISTS] if rung else _extended(left, examples)
-            used, size = used + size, min(2 * size, _MOST)
+            left = left if rung else _extended(left, examples)
+            used, size = used + size, _MOST
         return self._measure(left[0], questions, used)
 
     def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
@@ -211,18 +211,20 @@ class Calibration:
             yield score.correct, row, length, read(text, reference_of(question.entry)) is not None
 
 
+def _prompt_tokens(chats: ChatBuilder, question: Question) -> float:
+    """Return about how many tokens a prompt has."""
+    return sum(len(turn["content"]) for turn in chats.chat(question)) / _CHARACTERS_A_TOKEN
+
+
 def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int]) -> list[ChatBuilder]:
-    """Return the best style of each of the best forms, and the same with examples if the form can show them."""
-    best: dict[str, ChatBuilder] = {}
-    for chats in ranked:
-        best.setdefault(chats.style.form, chats)
-    kept = list(best.values())[:_FORMS]
-    return kept + [
-        replace(chats, style=replace(chats.style, examples=count))
-        for chats in kept
-        if chats.style.form != "tags"  # examples have no reasoning to show
-        for count in examples
-    ]
+    """Return the best style, the best one of another form, and the best one that can show examples, with them.
+
+    Tags cannot: there is no reasoning to show in them.
+    """
+    best, able = ranked[0], next((each for each in ranked if each.style.form != "tags"), None)
+    other = next((each for each in ranked if each.style.form != best.style.form), None)
+    shown = [] if able is None else [replace(able, style=replace(able.style, examples=count)) for count in examples]
+    return [best, *([other] if other else []), *shown]
 
 
 def _count(tally: Tally, right: bool, row: Rollout | None, length: int, readable: bool) -> None:

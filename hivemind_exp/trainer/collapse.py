@@ -22,7 +22,7 @@ CHANCE = 1e-3
 """An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
 _ALL = 0.9
 """Share of correct completions from which a series of rounds without a difference means that the task is too easy."""
-_CUT, _UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
+CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
 
 
 @dataclass
@@ -115,28 +115,35 @@ class CollapseCheck:
     def _advice(self, reason: str) -> str:
         if reason == _UNJUDGED:
             return "Verifiers keep failing on them: look for their errors (swarmctl logs)"
-        if reason == _CUT:
-            limit = self.config.generation.max_completion_tokens
-            return f"Raise generation.max_completion_tokens (now {limit})"
-        if self._rewarded:
+        if self._rewarded and reason != CUT:
             rate = self.config.train.learning_rate
             return f"Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
-        game = self.config.game
-        if reason == _UNREAD:
-            helps = ["choose a model that follows instructions (model.name)"]
-            if game.kind == "sampling" and not game.format_reward and self.config.train.teacher_loss != "luffy":
-                helps.append("reward the format (game.format_reward=0.2)")
-            helps.append("let a teacher show it (offload.provider)")
-        else:
-            helps = ["choose an easier task (tasks)", "choose a more capable model (model.name)"]
-            generated = any(task.name in GENERATORS or task.name in PRESETS for task in self.config.tasks)
-            if generated and not game.curriculum and not self.config.swarm.join:
-                helps.insert(0, "start with easier questions (game.curriculum=true)")
-        *others, last = helps
-        text = f"{', '.join(others)} or {last}"
-        return text[:1].upper() + text[1:]
+        return ways_to_a_reward(self.config, reason)
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
     unread = score.why == NO_ANSWER
-    return _CUT if unread and rollout.truncated else _UNREAD if unread else score.why
+    return CUT if unread and rollout.truncated else UNREAD if unread else score.why
+
+
+def ways_to_a_reward(config: Config, reason: str) -> str:
+    """Return what helps a model whose completions earn nothing for a reason: CUT, UNREAD or another."""
+    if reason == CUT:
+        return f"Raise generation.max_completion_tokens (now {config.generation.max_completion_tokens})"
+    game = config.game
+    if reason == UNREAD:
+        helps = ["choose a model that follows instructions (model.name)"]
+        if game.kind == "sampling" and not game.format_reward and config.train.teacher_loss != "luffy":
+            helps.append("reward the format (game.format_reward=0.2)")
+        helps.append("let a teacher show it (offload.provider)")
+    else:
+        helps = ["choose an easier task (tasks)", "choose a more capable model (model.name)"]
+        generated = any(task.name in GENERATORS or task.name in PRESETS for task in config.tasks)
+        if generated and not game.curriculum and not config.swarm.join:
+            helps.insert(0, "start with easier questions (game.curriculum=true)")
+        helps.append("learn from a teacher (offload.provider)")
+    if game.kind == "sampling" and not config.warm_start.steps and config.model.name != "tiny":
+        helps.append("start a new node with a warm start (warm_start.steps=8)")
+    *others, last = helps
+    text = f"{', '.join(others)} or {last}"
+    return text[:1].upper() + text[1:]

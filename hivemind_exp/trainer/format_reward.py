@@ -68,8 +68,8 @@ class FormatReward:
     def _add(self, group: Group, rollout: Rollout, score: Score) -> Score:
         followed = is_followed(self.style, group, rollout)
         why = "exactly as requested" if followed else "not as requested"
-        correct = RewardTerm("correct", score.outcome, 1.0, score.why)
-        return replace(score, terms=(correct, RewardTerm("format", self.value * followed, self.value, why)))
+        outcome = score.terms or (RewardTerm("correct", score.outcome, 1.0, score.why),)
+        return replace(score, terms=(*outcome, RewardTerm("format", self.value * followed, self.value, why)))
 
 
 def is_followed(style: PromptStyle, group: Group, rollout: Rollout) -> bool:

@@ -31,7 +31,8 @@ from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
-from hivemind_exp.trainer.round_loop import RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.warm_start import WarmStart
 
 MOST_LEFT_OUT = 16
 """A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
@@ -73,11 +74,15 @@ class HivemindGRPOTrainer(RoundLoop):
         for name in self.config.game.only_sampling if self.config.game.kind == "study-group" else ():
             message = f"game.{name} has no effect, because this node's swarm plays the game study-group"
             self.emit(WarningEvent(code="no_effect", message=message))
+        warm_start = self._prepare_warm_start()
         try:
             self._resume(checkpoint)
-            if not self._finished():
+            warms_up = warm_start is not None and self.progress.step == 0
+            if not self._finished() and not warms_up:  # the weights are about to move
                 self._look_ahead(self._cursor.next())
             self._evaluate_if_due()
+            if warm_start is not None and self.progress.step == 0:
+                self._start_warm(warm_start)
             while not self._finished():
                 self.stop.check()
                 self._play_round()
@@ -146,6 +151,28 @@ class HivemindGRPOTrainer(RoundLoop):
             self.save()
         for evaluation in self.journal.evaluations()[-1:]:
             self.emit(_as_event(evaluation))
+
+    def _prepare_warm_start(self) -> WarmStart | None:
+        if not self.config.warm_start.steps or self.config.game.kind != "sampling":
+            return None
+        return WarmStart(
+            config=self.config,
+            style=self.style,
+            tasks=self.tasks,
+            game=self.game,
+            local=self.local,
+            tokenizer=self.step_trainer.processing_class,
+            encode=self.encode,
+            emit=self.emit,
+        )
+
+    def _start_warm(self, warm_start: WarmStart) -> None:
+        """Take the steps before the first round. All are committed first: half of them cannot be sampled again."""
+        manifests, about = warm_start.steps(), StageRun(0, WARM_START)
+        if manifests:
+            self.journal.commit_all(manifests, about, finished=0)
+        for manifest in manifests:
+            self._take(manifest, about, 0)
 
     def _play_round(self) -> None:
         """Play the stages in order, with one step each, until the round is over."""

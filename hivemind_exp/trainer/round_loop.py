@@ -54,7 +54,7 @@ class RoundCursor:
 
         Its round continues unless the checkpoint already counts it as finished.
         """
-        if last is not None and last[1] == self.progress.round:
+        if last is not None and last[1] == self.progress.round and last[0].stage != WARM_START:
             self._last = last[0]
 
     def next(self) -> StageRun:
@@ -68,7 +68,7 @@ class RoundCursor:
 
     def advance(self, stage_run: StageRun, finished: int) -> None:
         """Count a stage's step. ``finished``: the rounds that the node had finished before it."""
-        self._last = stage_run
+        self._last = stage_run if stage_run.stage != WARM_START else None
         self.progress.round, self.progress.step = finished, self.progress.step + 1
 
     def next_stage(self) -> StageRun | None:
@@ -81,6 +81,8 @@ class RoundCursor:
         return None
 
 
+WARM_START = "warm-start"
+"""The stage of the steps before the first round, which belong to no game."""
 Part = Literal["generate", "verify", "train", "share"]
 PARTS: tuple[Part, ...] = ("generate", "verify", "train", "share")
 

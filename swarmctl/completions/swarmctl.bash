@@ -18,12 +18,14 @@ __swarmctl_enter() {
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
         ':rename') path='rename' ;;
+        ':fork') path='fork' ;;
         ':rm') path='rm' ;;
         ':logs') path='logs' ;;
         ':models') path='models' ;;
         ':sample') path='sample' ;;
         ':chat') path='chat' ;;
         ':eval') path='eval' ;;
+        ':export') path='export' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -86,6 +88,7 @@ __swarmctl_takes() {
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
         'status:--node') kind=node ;;
+        'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
         'logs:-n' | 'logs:--lines') kind=none ;;
         'logs:--since') kind=none ;;
@@ -104,7 +107,7 @@ __swarmctl_takes() {
         'chat:--seed') kind=none ;;
         'chat:--max-tokens') kind=none ;;
         'chat:--device') kind=words list='auto cpu cuda mps xpu' ;;
-        'eval:--against') kind=none ;;
+        'eval:--against') kind=node ;;
         'eval:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'eval:-n' | 'eval:--questions') kind=none ;;
         'eval:-k') kind=none ;;
@@ -116,6 +119,7 @@ __swarmctl_takes() {
         'eval:-p' | 'eval:--profile') kind=profile ;;
         'eval:--max-usd') kind=none ;;
         'eval:--examples') kind=none ;;
+        'export:--checkpoint') kind=none ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -172,12 +176,14 @@ __swarmctl_options() {
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
         'rename') list='--json --help' ;;
+        'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
         'models') list='--profile --json --no-input --help' ;;
         'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
+        'export') list='--checkpoint --merge --ollama --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -223,7 +229,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop rename rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -236,11 +242,14 @@ __swarmctl_argument() {
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
         'rename:0') kind=node ;;
+        'fork:0') kind=node ;;
         'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'sample:0') kind=node ;;
         'chat:0') kind=node ;;
+        'eval:0') kind=node ;;
+        'export:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;
@@ -277,6 +286,7 @@ __swarmctl_values() {
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
         'hub.private') list='true false' ;;
+        'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
@@ -423,6 +433,11 @@ __swarmctl_setting() {
             hub.private= \
             hub.repo= \
             journal.keep_rounds= \
+            judge.instructions= \
+            judge.max_tokens= \
+            judge.model= \
+            judge.provider= \
+            judge.weight= \
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
@@ -484,6 +499,9 @@ __swarmctl_setting() {
             train.teacher_loss= \
             train.warmup_steps= \
             train.weight_decay= \
+            warm_start.batch= \
+            warm_start.examples= \
+            warm_start.steps= \
             warmup.batch= \
             warmup.learning_rate= \
             warmup.steps=

@@ -20,6 +20,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'stop'
         case ':rename'
             set path 'rename'
+        case ':fork'
+            set path 'fork'
         case ':rm'
             set path 'rm'
         case ':logs'
@@ -32,6 +34,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'chat'
         case ':eval'
             set path 'eval'
+        case ':export'
+            set path 'export'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -153,6 +157,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind setting
         case 'status:--node'
             set kind node
+        case 'fork:--at'
+            set kind none
         case 'logs:--node'
             set kind node
         case 'logs:-n' 'logs:--lines'
@@ -193,7 +199,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list auto cpu cuda mps xpu
         case 'eval:--against'
-            set kind none
+            set kind node
         case 'eval:--task'
             set kind words
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
@@ -217,6 +223,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'eval:--max-usd'
             set kind none
         case 'eval:--examples'
+            set kind none
+        case 'export:--checkpoint'
             set kind none
         case 'profiles show:--set'
             set kind setting
@@ -368,6 +376,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'rename'
             set list --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'fork'
+            set list --at\t'Checkpoint to use' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'rm'
             set list --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
@@ -424,6 +436,12 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'export'
+            set list --checkpoint\t'Checkpoint to use' \
+                --merge\t'Merge adapters into the base model' \
+                --ollama\t'Also write a Modelfile for Ollama' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -619,12 +637,14 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 rename\t'Rename a node' \
+                fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
                 models\t'List a provider\'s models, the cheapest first' \
                 sample\t'Show what a node\'s model answers' \
                 chat\t'Chat with a node\'s model' \
                 eval\t'Measure how often a model answers correctly' \
+                export\t'Export a node\'s model for other programs' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -682,6 +702,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind node
         case 'rename:0'
             set kind node
+        case 'fork:0'
+            set kind node
         case 'rm:*'
             set kind node
         case 'logs:0'
@@ -692,6 +714,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'sample:0'
             set kind node
         case 'chat:0'
+            set kind node
+        case 'eval:0'
+            set kind node
+        case 'export:0'
             set kind node
         case 'profiles show:0'
             set kind profile
@@ -776,6 +802,11 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
+            judge.instructions=\t'What to grade, from 0 to 10' \
+            judge.max_tokens=\t'Most tokens of a grade, besides hidden reasoning' \
+            judge.model=\t'Model at the provider' \
+            judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
+            judge.weight=\t'Reward for the best grade' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
@@ -837,6 +868,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
             train.weight_decay=\t'Decoupled weight decay' \
+            warm_start.batch=\t'Answers per step' \
+            warm_start.examples=\t'Examples in the prompts of the answers' \
+            warm_start.steps=\t'Most optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'
@@ -855,6 +889,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none pirate knight mobster announcer founder random
         case 'hub.private'
             set list true false
+        case 'judge.provider'
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'model.device'
             set list auto cpu cuda mps xpu
         case 'model.dtype'

@@ -58,6 +58,11 @@ _swarmctl_settings() {
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
+      'judge.instructions:What to grade, from 0 to 10'
+      'judge.max_tokens:Most tokens of a grade, besides hidden reasoning'
+      'judge.model:Model at the provider'
+      'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
+      'judge.weight:Reward for the best grade'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
@@ -119,6 +124,9 @@ _swarmctl_settings() {
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'
       'train.weight_decay:Decoupled weight decay'
+      'warm_start.batch:Answers per step'
+      'warm_start.examples:Examples in the prompts of the answers'
+      'warm_start.steps:Most optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
@@ -132,6 +140,7 @@ _swarmctl_settings() {
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;
     hub.private) list=(true false) ;;
+    judge.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
@@ -180,12 +189,14 @@ _swarmctl() {
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'rename:Rename a node'
+        'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
         'models:List a provider'\''s models, the cheapest first'
         'sample:Show what a node'\''s model answers'
         'chat:Chat with a node'\''s model'
         'eval:Measure how often a model answers correctly'
+        'export:Export a node'\''s model for other programs'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -204,12 +215,14 @@ _swarmctl() {
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         rename) _swarmctl__rename && ret=0 ;;
+        fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         sample) _swarmctl__sample && ret=0 ;;
         chat) _swarmctl__chat && ret=0 ;;
         eval) _swarmctl__eval && ret=0 ;;
+        export) _swarmctl__export && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -307,6 +320,16 @@ _swarmctl__rename() {
     ':NEW: '
 }
 
+_swarmctl__fork() {
+  _arguments -S \
+    '--at=[Checkpoint to use]:STEP: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':NEW: '
+}
+
 _swarmctl__rm() {
   _arguments -S \
     '(-y --yes)-y[Answer yes to all prompts]' \
@@ -379,7 +402,7 @@ _swarmctl__chat() {
 
 _swarmctl__eval() {
   _arguments -S \
-    '--against=[Compare with this; base\: the node before training]:TARGET: ' \
+    '--against=[Compare with this; base\: the node before training]:TARGET:_swarmctl_nodes' \
     '*--task=[Questions of this task]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '(-n --questions)-n+[Number of questions]:N: ' \
     '(-n --questions)--questions=[Number of questions]:N: ' \
@@ -400,7 +423,19 @@ _swarmctl__eval() {
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':NODE|MODEL|PROVIDER\:MODEL: '
+    ':NODE|MODEL|PROVIDER\:MODEL:_swarmctl_nodes'
+}
+
+_swarmctl__export() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--merge[Merge adapters into the base model]' \
+    '--ollama[Also write a Modelfile for Ollama]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':DIR: '
 }
 
 _swarmctl__profiles() {

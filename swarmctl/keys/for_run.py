@@ -7,6 +7,7 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.model_names import BUILT_IN
+from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, command_to_set, key_locations
@@ -30,6 +31,7 @@ def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> lis
 
     Raises KeyProblem if a provider needs a key and none is available.
     """
+    config = api_config(config)
     if not is_offloaded(config):
         return []
     pin = config.offload.key
@@ -50,6 +52,7 @@ def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, st
 
     Reads no key.
     """
+    config = api_config(config)
     if not is_offloaded(config):
         return {}
     pin = config.offload.key

@@ -79,6 +79,31 @@ def register(app: typer.Typer) -> None:
         rename_node(name, new, as_json=json)
 
     @app.command()
+    def fork(
+        name: Annotated[str, typer.Argument(metavar="NODE", help="Node name.")],
+        new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the new node.")],
+        *,
+        at: Annotated[
+            int | None, typer.Option("--at", min=1, metavar="STEP", help="Checkpoint to use. [default: the newest]")
+        ] = None,
+        json: options.Json = False,
+    ) -> None:
+        """Create a node that continues from another's checkpoint.
+
+        The new node has the same model, tasks and history, and its own spending and cap. Run it with other settings to
+        compare them.
+
+        \b
+        Examples:
+          swarmctl fork maths bolder
+          swarmctl run --node bolder --set train.learning_rate=1e-5
+          swarmctl fork maths earlier --at 100
+        """
+        from swarmctl.nodes.fork import fork as fork_node
+
+        fork_node(name, new, at=at, as_json=json)
+
+    @app.command()
     def rm(
         names: Annotated[list[str], typer.Argument(metavar="NODE...", help="Node names.")],
         *,

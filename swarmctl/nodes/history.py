@@ -8,6 +8,7 @@ from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
+from swarmctl.storage.json_file import read_json
 
 _OF_TRAINING = ("evaluations", "turns", "manifests", "completions")
 """Tables of the journal that are empty until the node has begun."""
@@ -32,9 +33,13 @@ def past_evaluations(files: NodeFiles) -> Iterator[dict[str, Any]]:
 
 
 def rounds_finished(files: NodeFiles) -> int | None:
-    """Return how many rounds the node had finished at its last step; None before its first."""
-    found = next(_rows(files, "SELECT finished FROM turns ORDER BY step DESC LIMIT 1"), None)
-    return None if found is None else int(found[0])
+    """Return how many rounds have a step of their last stage; None before the node's first step."""
+    found = next(_rows(files, "SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1"), None)
+    if found is None:
+        return None
+    game = ((read_json(files.config) or {}).get("config") or {}).get("game") or {}
+    last = "resolve" if game.get("kind") == "study-group" else "answer"
+    return int(found[0]) + int(found[1] == last)
 
 
 def journal_size(files: NodeFiles) -> int | None:

@@ -11,7 +11,7 @@ from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.families.python_file import data_file
-from hivemind_exp.tasks.installed import distribution, installed_tasks
+from hivemind_exp.tasks.installed import origin
 from hivemind_exp.tasks.registry import is_own_code
 from swarmctl.paths import shown
 from swarmctl.storage.disk_errors import disk_errors
@@ -53,7 +53,7 @@ def _inputs(config: Config) -> Iterator[Path]:
 def _packages(config: Config) -> dict[str, str]:
     """Return the versions of the installed packages that the tasks come from."""
     own = [task.name for task in config.tasks if task.name != OWN_FILE and is_own_code(task.name)]
-    return {f"package of task {name}": distribution(installed_tasks()[name]) for name in own}
+    return {f"package of task {name}": origin(name) for name in own}
 
 
 def digest_of(path: Path) -> str:

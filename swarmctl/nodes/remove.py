@@ -7,13 +7,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
-from swarmctl.nodes.directory import held
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.lookup import existing
-from swarmctl.storage import node_lock as locks
+from swarmctl.nodes.rename import at_rest
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
@@ -26,8 +25,8 @@ def remove(names: Sequence[str], *, yes: bool, no_input: bool, as_json: bool) ->
     nodes = [existing(name) for name in dict.fromkeys(names)]
     words = shlex.join(names)
     for files in nodes:
-        if locks.is_held(files.lock):
-            raise _running(files)
+        with at_rest(files):
+            pass
     listed = "; ".join(map(_loses, nodes))
     Prompter(yes=yes, silent=no_input or as_json).confirm(
         f"This deletes {listed}. It cannot be undone. Continue?",
@@ -46,11 +45,6 @@ def remove(names: Sequence[str], *, yes: bool, no_input: bool, as_json: bool) ->
         write(f"Deleted node {files.root.name}.")
 
 
-def _running(files: NodeFiles) -> NodeConflict:
-    name = files.root.name
-    return NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
-
-
 def _loses(files: NodeFiles) -> str:
     """Return what is lost with a node."""
     parts = []
@@ -66,7 +60,7 @@ def _loses(files: NodeFiles) -> str:
 
 def _delete(files: NodeFiles) -> None:
     """Delete a node's directory. It vanishes at once; its files are deleted afterwards."""
-    with held(files, lambda _: f"swarmctl stop {shlex.quote(files.root.name)}"), disk_errors(files.root, "delete"):
+    with at_rest(files), disk_errors(files.root, "delete"):
         if files.root.is_symlink():
             files.root.unlink()
             return

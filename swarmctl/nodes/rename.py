@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import sys
+from contextlib import AbstractContextManager
+from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
@@ -22,19 +24,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def rename(name: str, new: str, *, as_json: bool) -> None:
     """Rename a node. Raises NodeConflict while it runs or if the new name is taken, UsageError for an invalid name."""
-    files, target = existing(name), files_of(new)
-    if _NAME.fullmatch(new) is None:
-        raise UsageError(
-            f"invalid node name: {new!r}. Use letters, digits, '.', '_' or '-', starting with a letter or digit",
-            next="swarmctl rename --help",
-        )
-    if locks.is_held(files.lock):
-        raise NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
-    if os.path.lexists(target.root):
-        raise ConfigurationError(f"node {new} already exists", next="swarmctl status")
-    with held(files, lambda _: f"swarmctl stop {shlex.quote(name)}"), disk_errors(files.root):
+    files = existing(name)
+    target = free(new)
+    with at_rest(files), disk_errors(files.root):
         os.rename(files.root, target.root)
-        _record(target, new)
+        record_name(target, new)
     if as_json:
         print_json(node=new, was=name)
         return
@@ -43,10 +37,31 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     write(f"  {typed(f'swarmctl run --node {shlex.quote(new)}')}")
 
 
-def _record(files: NodeFiles, name: str) -> None:
-    """Write the new name into the node's files. Only the directory's name counts for finding the node."""
+def free(name: str) -> NodeFiles:
+    """Return the files of a new node. Raises UsageError for an invalid name, ConfigurationError if it is taken."""
+    files = files_of(name)
+    if _NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"invalid node name: {name!r}. Use letters, digits, '.', '_' or '-', starting with a letter or digit",
+            next="swarmctl status",
+        )
+    if os.path.lexists(files.root):
+        raise ConfigurationError(f"node {name} already exists", next="swarmctl status")
+    return files
+
+
+def at_rest(files: NodeFiles) -> AbstractContextManager[int]:
+    """Keep a node from being started during the block. Raises NodeConflict if it is running."""
+    name = files.root.name
+    if locks.is_held(files.lock):
+        raise NodeConflict(f"node {name} is running; stop it first", next=f"swarmctl stop {shlex.quote(name)}")
+    return held(files, lambda _: f"swarmctl stop {shlex.quote(name)}")
+
+
+def record_name(files: NodeFiles, name: str, **more: Any) -> None:
+    """Write a new name into the node's files. Only the directory's name counts for finding the node."""
     if (made := read_json(files.identity)) is not None:
-        write_json(files.identity, made | {"name": name})
+        write_json(files.identity, made | {"name": name} | more)
     if (last := read_json(files.config)) is not None and isinstance(last.get("config"), dict):
         last["config"]["node"] = {**(last["config"].get("node") or {}), "name": name}
         write_json(files.config, last)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from hivemind_exp.errors import SwarmError
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit, without_typed_keys
@@ -20,7 +21,7 @@ from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
-from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending, wilson
+from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
@@ -160,6 +161,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
+        "accuracy_interval": progress.interval,
         "swarm": swarm,
         "peers": progress.peers if running else None,
         "groups_from_peers": from_peers,
@@ -223,11 +225,9 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[st
 
 def _interval(progress: RunView) -> str:
     """Return the 95 % interval of the latest accuracy, as ``37–51 %``."""
-    latest = progress.accuracy_before if progress.accuracy_after is None else progress.accuracy_after
-    if latest is None or not progress.questions:
+    if progress.latest_accuracy is None or not progress.questions:
         return "-"
-    low, high = wilson(latest, progress.questions)
-    return f"{100 * low:.0f}–{100 * high:.0f} %"
+    return f"{in_percent(progress.latest_accuracy, progress.questions)} %"
 
 
 def _age(since: str) -> str:

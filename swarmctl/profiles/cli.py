@@ -114,7 +114,7 @@ def _new(
     Examples:
       swarmctl profiles new
       swarmctl profiles new mine
-      swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-6
+      swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-5
     """
     from swarmctl.profiles.new import new_profile
 
@@ -134,7 +134,7 @@ def _path(
     \b
     Examples:
       swarmctl profiles path mine
-      cp "$(swarmctl profiles path gpu)" gpu-copy.toml
+      swarmctl profiles path gpu --json
     """
     from swarmctl.profiles.files import print_path
 
@@ -151,7 +151,7 @@ def _edit(name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile n
     \b
     Examples:
       swarmctl profiles edit mine
-      EDITOR=nano swarmctl profiles edit mine
+      swarmctl profiles edit ./mine.toml
     """
     from swarmctl.profiles.files import edit
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hivemind_exp.errors import FileProblem
+from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
@@ -106,12 +107,13 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
 
     Raises a NodeError if the plan cannot work, or if no one agreed to its cost.
     """
-    if not is_offloaded(resolved.config):
+    config = api_config(resolved.config)
+    if not is_offloaded(config):
         return [], ()
     files = lookup.files_of(resolved.config.node.name)
     nodes.check_free(files, partial(rerun, resolved))
     with retry_hint(resolved):
-        found = plan(resolved.config, files)
+        found = plan(config, files)
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 

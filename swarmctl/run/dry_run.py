@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.models import smollm2
+from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
@@ -46,7 +47,8 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
         say = Writer(sys.stderr)
         with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
-        offload = plan(config, files) if is_offloaded(config) else None
+        api = api_config(config)
+        offload = plan(api, files) if is_offloaded(api) else None
     missing = missing_keys(config, os.environ)
     exists, running = files.root.exists(), locks.is_held(files.lock)
     if options.as_json:

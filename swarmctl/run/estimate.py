@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.judge import STAGE, is_judged, judge_messages
 from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
 from hivemind_exp.offload.settings import first_endpoint, reasons, requests_a_round, share_of, token_limit
 from hivemind_exp.offload.spending import MeasuredUsage, measured_usage
@@ -46,17 +47,23 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
     endpoint, offload = first_endpoint(config), config.offload
     thinks = reasons(config, endpoint)
     price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
-    filled = share_of(offload, config.game.group_size)
+    judged = is_judged(config)
+    filled = config.game.group_size if judged else share_of(offload, config.game.group_size)
     # Each stage of a round has its own prompt. What later stages quote is counted at its maximum length.
-    stages = set(offload.stages)
+    stages: set[str] = set(offload.stages)
     completions = config.game.groups * len(stages) * filled
     quoted = sum(_bytes_quoted(config, stage) for stage in stages)
     bytes_a_prompt = _bytes_a_prompt(config, files) + quoted / len(stages)
     requests = requests_a_round(config, endpoint)
+    if judged:  # one request per completion, which it quotes
+        requests, stages = completions, {STAGE}
+        asked = judge_messages(config.judge.instructions, "", "", "")
+        bytes_a_prompt += sum(len(turn["content"].encode()) for turn in asked)
+        bytes_a_prompt += _BYTES_A_TOKEN * config.generation.max_completion_tokens
     hidden = offload.reasoning_tokens if thinks else 0
     longest = token_limit(config) + hidden
     usual = min(_FILL * token_limit(config), config.generation.max_completion_tokens) + _FILL * hidden
-    used = measured_usage(files.ledger, endpoint, offload.stages) or MeasuredUsage(
+    used = measured_usage(files.ledger, endpoint, stages) or MeasuredUsage(
         0, math.ceil(bytes_a_prompt / _BYTES_A_TOKEN), 0, usual
     )
     # Very long requests cost more per token: each request is priced at the rate for its size.

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
+from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
-from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.command_line import shown_value
@@ -26,9 +27,11 @@ from swarmctl.terminal.sentences import (
     drop,
     duration,
     exchanged,
+    gain,
     game,
     percent,
     several,
+    size,
     spending,
     time_shares,
 )
@@ -98,7 +101,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
-    if is_offloaded(resolved.config):
+    if is_offloaded(api_config(resolved.config)):
         lines += _origins(node.name, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
@@ -128,7 +131,8 @@ def reached(progress: RunView, in_run: str = "", *, failed: bool = False) -> str
     before, after = progress.accuracy_before, progress.accuracy_after
     accuracy = ""
     if before is not None and after is not None:
-        accuracy = f" Accuracy {percent(before)} → {percent(after)} on {progress.questions:,} held-out questions."
+        change = gain(before, after, progress.questions)
+        accuracy = f" Accuracy {change} on {progress.questions:,} held-out questions."
     return f"{round_text}{in_run}.{accuracy}"
 
 
@@ -194,7 +198,7 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
         lines = ["Resume:", f"  {again}"]
     if demo and fresh and done:
         lines += [
-            "Next, train a real model (1 GB download):",
-            f"  {typed(f'swarmctl run --profile {suitable_builtin()}')}",
+            f"Next, train a real language model ({size(smollm2.DOWNLOAD_BYTES)} to download):",
+            f"  {typed('swarmctl run --profile smol')}",
         ]
     return lines

@@ -23,6 +23,7 @@ _PHRASES = {
     "tasks": "at least one task name, or a list of tables with a name each",
     "tasks.*": "a task name, or a table with a name",
     "offload.provider": "a provider's name, or off",
+    "judge.provider": "a provider's name, or off",
     "offload.rounds": '"*", ranges such as "0-9,20-29" or "100-", or "every N"',
     "offload.fallback": 'a list of provider names or "local", such as ["local"]',
     "offload.limits.usd": "an amount in USD above 0, or unlimited",

@@ -58,7 +58,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is not None:
         bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(wide, 24))
-        row("accuracy", f"{sentences.gain(before, after)}  {bars}")
+        row("accuracy", f"{sentences.gain(before, after, progress.questions)}  {bars}")
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")

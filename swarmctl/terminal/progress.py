@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.intervals import wilson
 from hivemind_exp.model_names import short_name
 from hivemind_exp.run_record import PASSING
 
@@ -104,6 +105,17 @@ class RunView:
         """The latest accuracy; None while only the one before training is known."""
         return self.accuracy[max(self.accuracy)] if len(self.accuracy) > 1 else None
 
+    @property
+    def latest_accuracy(self) -> float | None:
+        return self.accuracy_before if self.accuracy_after is None else self.accuracy_after
+
+    @property
+    def interval(self) -> list[float] | None:
+        """The 95 % interval of the latest accuracy."""
+        if self.latest_accuracy is None or not self.questions:
+            return None
+        return [round(bound, 6) for bound in wilson(self.latest_accuracy, self.questions)]
+
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
         self.stop = self.error = None
@@ -192,8 +204,11 @@ class RunView:
             self.error = event
 
     def _on_stop(self, event: dict[str, Any]) -> None:
-        self.stop = event
-        for name in ("round", "steps", "checkpoint"):
+        # A node that stops while it repeats steps reports those, but has not lost the later rounds.
+        rounds = [each for each in (self.round, event.get("round")) if each is not None]
+        self.round = max(rounds, default=None)
+        self.stop = event | {"round": self.round}
+        for name in ("steps", "checkpoint"):
             if event.get(name) is not None:
                 setattr(self, name, event[name])
 
@@ -208,6 +223,7 @@ def result(progress: RunView, node: str) -> dict[str, Any]:
         "steps": progress.steps,
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
+        "accuracy_interval": progress.interval,
         "rollouts": progress.rollouts,
         "peers": progress.peers,
         "groups_shared": None if progress.peers is None else progress.shared,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.progress import PARTS, RunView
@@ -23,17 +24,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def gain(before: float, after: float | None) -> str:
-    """Return an accuracy as ``38 % → 75 %``, or ``38 %`` if only the first is known."""
-    return percent(before) if after is None else f"{percent(before)} → {percent(after)}"
+def gain(before: float, after: float | None, questions: int | None = None) -> str:
+    """Return an accuracy as ``38 % → 75 %``, or ``38 %`` if only the first is known.
+
+    ``questions``: how many it was measured on; adds the intervals.
+    """
+    first = measured(before, questions)
+    return first if after is None else f"{first} → {measured(after, questions)}"
 
 
 def measured(share: float, number: int | None) -> str:
     """Return a share measured on ``number`` samples, with its 95 % interval, as ``38 % (31–45)``."""
-    if not number:
-        return percent(share)
-    low, high = wilson(share, number)
-    return f"{percent(share)} ({max(0, round(100 * low))}–{min(100, round(100 * high))})"
+    return f"{percent(share)} ({in_percent(share, number)})" if number else percent(share)
 
 
 def duration(seconds: float) -> str:
@@ -125,14 +127,6 @@ def seconds_left(progress: RunView) -> float | None:
     if not progress.rounds or progress.round is None or progress.round_seconds is None:
         return None
     return max(0, progress.rounds - progress.round) * progress.round_seconds
-
-
-def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the score interval of a share measured on ``number`` samples (Wilson 1927; z = 1.96 for 95 %)."""
-    scale = 1 + z**2 / number
-    middle = (share + z**2 / (2 * number)) / scale
-    half = z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / scale
-    return middle - half, middle + half
 
 
 def beyond_chance(before: float, after: float, questions: int) -> bool:
@@ -229,12 +223,12 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
 def evaluation(event: dict[str, Any], progress: RunView) -> str:
     """Return a sentence about the policy's accuracy on held-out questions."""
     questions = event.get("questions")
-    text = f"Accuracy {percent(event['accuracy'])} on {questions:,} held-out questions"
+    text = f"Accuracy {measured(event['accuracy'], questions)} on {questions:,} held-out questions"
     before = progress.accuracy_before
     if progress.accuracy_after is None or before is None:
         return f"{text} before training."
     worse = " This is worse by more than chance explains." if dropped(progress) else ""
-    return f"{text} after round {event.get('round')} ({percent(before)} before training).{worse}"
+    return f"{text} after round {event.get('round')}, {measured(before, questions)} before training.{worse}"
 
 
 def in_touch(peers: int) -> str:
@@ -273,11 +267,17 @@ def notable(event: dict[str, Any]) -> str | None:
             return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
         case "note" | "warning" as kind:
             return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
-        case "workers":
-            return ended("warning: " + workers(event))
+        case "judge" | "workers" as kind:
+            told = workers(event) if kind == "workers" else _ungraded(event)
+            return told and ended(f"warning: {told}")
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
     return None
+
+
+def _ungraded(event: dict[str, Any]) -> str | None:
+    count = event.get("ungraded")
+    return f"the judge gave {several(count, 'completion')} of round {event['round'] + 1} no grade" if count else None
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hivemind_exp.config import Config, EvalConfig, NodeConfig, TaskConfig
+from hivemind_exp.config import Config, NodeConfig, TaskConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game.prompt_style import configured
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import first_endpoint, is_offloaded, split
+from hivemind_exp.progress_settings import EvalConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.trainer.checkpoints import SEAL
 from swarmctl.errors import UsageError

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, LimitReached, NodeConflict, NodeError
-from hivemind_exp.money import digits, dollars
+from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_offloaded
 from hivemind_exp.offload.spending import spent_so_far, tokens_so_far
@@ -40,7 +40,7 @@ from swarmctl.trained.target import TrainedNode
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Measured:
     """A model's answers, verified."""
 
     model: Evaluated
@@ -86,21 +86,21 @@ class Outcome:
 def evaluate(options: EvalOptions) -> Exit:
     """Evaluate one model, or two on the same questions, and print the results. Raises ``NodeError``."""
     models, asked = evaluated(options)
-    outcomes = []
+    measured = []
     for model in models:
-        outcome = _answered(model, asked, options)
-        if outcome is None:
+        one = _answered(model, asked, options)
+        if one is None:
             return Exit.INTERRUPTED
-        outcomes.append(outcome)
-    comparison = _comparison(outcomes)
+        measured.append(one)
+    comparison = _comparison(measured)
     if options.as_json:
-        _print_json(outcomes, comparison, asked, options)
+        _print_json(measured, comparison, asked, options)
     else:
-        _print(outcomes, comparison, options)
+        _print(measured, comparison, options)
     return Exit.DONE
 
 
-def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions) -> Outcome | None:
+def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions) -> Measured | None:
     """Let a model answer the questions, or what it has not answered yet; None after Ctrl-C."""
     files, about = results_of(model, asked, options)
     node = model.model
@@ -125,7 +125,7 @@ def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions)
         return None
     if not any(answer["correct"] is not None for each in results for answer in each["answers"]):
         raise NodeError(f"{model.name} gave no answer that could be verified", next="swarmctl doctor")
-    return Outcome(model, results, files, options.k)
+    return Measured(model, results, files, options.k)
 
 
 def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: bool) -> list[dict[str, Any]] | None:
@@ -179,11 +179,17 @@ def _suggesting(options: EvalOptions) -> Iterator[None]:
         yield
     except LimitReached as error:
         cap = re.search(r"--max-usd (\S+)", error.next or "")
-        against = ["--against", options.against] if options.against else []
-        tasks = [word for task in options.tasks for word in ("--task", task)]
-        words = ["swarmctl", "eval", options.target, *against, *tasks, "--questions", str(options.questions)]
-        words += ["-k", str(options.k), "--samples", str(options.samples), "--max-usd", cap[1] if cap else "unlimited"]
-        raise LimitReached(f"{error.message}. Every answer is saved", next=shlex.join(words)) from error
+        following = _again(options, cap[1] if cap else "unlimited")
+        raise LimitReached(f"{error.message}. Every answer is saved", next=following) from error
+
+
+def _again(options: EvalOptions, max_usd: str) -> str:
+    """Return the command that repeats an evaluation with a spending cap."""
+    words = ["swarmctl", "eval", options.target, *(("--against", options.against) if options.against else ())]
+    words += [word for task in options.tasks for word in ("--task", task)]
+    words += ["--profile", options.profile] if options.profile else []
+    words += ["--questions", str(options.questions), "-k", str(options.k), "--samples", str(options.samples)]
+    return shlex.join([*words, "--max-usd", max_usd])
 
 
 def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> TrainedNode:
@@ -196,14 +202,14 @@ def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> T
     capped = model.resolved is not None and "offload.limits.usd" in model.resolved.origins
     if asked and not capped:
         cap = config.offload.limits.usd
-        limit = cap if cap == "unlimited" else digits(cap)
+        limit = cap if cap == "unlimited" else f"{cap:g}"
         cost = f"about {dollars(found.estimate.usd)}, at most {dollars(found.estimate.usd_at_most)}"
         prompter.confirm(
             f"{model.name} costs money, and prompts go to {found.endpoint.host}. All answers: {cost}. This evaluation "
             f"will spend at most {limit} USD. Continue?",
             ConfigurationError(
                 f"{model.name} costs money ({cost}). Set a spending cap with --max-usd to confirm",
-                next=f"swarmctl eval {shlex.quote(options.target)} --max-usd {limit}",
+                next=_again(options, limit),
             ),
             "Nothing was sent.",
         )
@@ -212,19 +218,19 @@ def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> T
     return replace(model.model, secrets=keys.secrets)
 
 
-def _comparison(outcomes: Sequence[Outcome]) -> Comparison | None:
-    if len(outcomes) < 2:
+def _comparison(measured: Sequence[Measured]) -> Comparison | None:
+    if len(measured) < 2:
         return None
-    first, second = ({digest: correct / answers for _, digest, answers, correct in each.counts()} for each in outcomes)
+    first, second = ({digest: correct / answers for _, digest, answers, correct in each.counts()} for each in measured)
     shared = [digest for digest in first if digest in second]
     return compare([first[digest] for digest in shared], [second[digest] for digest in shared])
 
 
 def _print_json(
-    outcomes: Sequence[Outcome], comparison: Comparison | None, asked: TrainedNode | None, options: EvalOptions
+    measured: Sequence[Measured], comparison: Comparison | None, asked: TrainedNode | None, options: EvalOptions
 ) -> None:
     rows = []
-    for each in outcomes:
+    for each in measured:
         pass_k, counts = each.pass_k(), each.counts()
         by_task = {task: share.as_json() for task, share in each.by_task().items()}
         rows.append(
@@ -252,11 +258,11 @@ def _print_json(
     )
 
 
-def _print(outcomes: Sequence[Outcome], comparison: Comparison | None, options: EvalOptions) -> None:
+def _print(measured: Sequence[Measured], comparison: Comparison | None, options: EvalOptions) -> None:
     say = Writer(sys.stdout)
     headings = ["model", "questions", "correct", *([f"pass@{options.k}"] if options.k > 1 else []), "tokens", "cost"]
     rows = []
-    for each in outcomes:
+    for each in measured:
         counts, pass_k, tokens, usd = each.counts(), each.pass_k(), each.tokens(), each.usd()
         middle = [or_dash(pass_k, _cell)] if options.k > 1 else []
         cost = or_dash(usd, dollars)
@@ -269,8 +275,8 @@ def _print(outcomes: Sequence[Outcome], comparison: Comparison | None, options: 
             rows.append([f"  {task}", f"{number:,}", _cell(share), *["" for _ in middle], "", ""])
     print_table(rows, headings, right=headings[1:2])
     if comparison is not None:
-        say(_compared(outcomes, comparison, options))
-    for number, line in enumerate(_examples(outcomes, options)):
+        say(_compared(measured, comparison, options))
+    for number, line in enumerate(_examples(measured, options)):
         if not number:
             say("")
         say(line)
@@ -281,8 +287,8 @@ def _cell(share: Share) -> str:
     return f"{percent(share.value)} ({100 * share.low:.0f}–{100 * share.high:.0f})"
 
 
-def _compared(outcomes: Sequence[Outcome], found: Comparison, options: EvalOptions) -> str:
-    first, second = (each.model.name for each in outcomes)
+def _compared(measured: Sequence[Measured], found: Comparison, options: EvalOptions) -> str:
+    first, second = (each.model.name for each in measured)
     test = "McNemar's exact test" if options.samples == 1 else "exact sign test"
     chance = "Chance may explain this" if found.p >= 0.05 else "Chance does not explain this"
     return (
@@ -291,16 +297,16 @@ def _compared(outcomes: Sequence[Outcome], found: Comparison, options: EvalOptio
     )
 
 
-def _examples(outcomes: Sequence[Outcome], options: EvalOptions) -> Iterator[str]:
+def _examples(measured: Sequence[Measured], options: EvalOptions) -> Iterator[str]:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     quote = partial(quoted, mark="    | ", width=width, full=True)
-    for number, shared in enumerate(zip(*(each.results for each in outcomes), strict=False)):
+    for number, shared in enumerate(zip(*(each.results for each in measured), strict=False)):
         if number == options.examples:
             return
         first = shared[0]
         yield f"question {number + 1} ({first['task']}), reference: {first['reference']}"
         yield from quote(first["question"])
-        for each, result in zip(outcomes, shared, strict=True):
+        for each, result in zip(measured, shared, strict=True):
             for answer in result["answers"]:
                 yield f"  {each.model.name}: {answer['why']}"
                 yield from quote(answer["text"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmctl.terminal.sentences import wilson
+from hivemind_exp.intervals import wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Share:
         """
         mean = sum(values) / len(values)
         low, high = wilson(mean, len(values))
-        return cls(mean, max(0.0, low), min(1.0, high))
+        return cls(mean, low, high)
 
     def as_json(self) -> dict[str, float]:
         return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}

@@ -8,7 +8,8 @@ from typing import Any
 
 from hivemind_exp.config import Config, ModelConfig, OffloadConfig
 from hivemind_exp.errors import CheckpointError, ConfigurationError
-from hivemind_exp.game.prompt_style import PromptStyle, configured
+from hivemind_exp.game.node_style import node_style
+from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.trainer.checkpoints import Checkpoint, find
@@ -85,8 +86,9 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     changes = {"max_completion_tokens": options.max_tokens, "temperature": options.temperature or None}
     set_ = {key: value for key, value in changes.items() if value is not None}
     generation = config.generation.model_copy(update=set_)
+    style = node_style(config, files)
+    model = model.model_copy(update={"thinking": style.thinking})
     config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
-    style = configured(config.prompt, config.model.thinking)
     return TrainedNode(files, config, checkpoint, model_keys(config), style)
 
 

@@ -31,6 +31,7 @@ from hivemind_exp.models.tiny import build_model, build_tokenizer, warm_up
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload import build as offload_build
 from hivemind_exp.offload.api.chat import body
+from hivemind_exp.offload.judge import api_config, judge_messages
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
@@ -286,7 +287,12 @@ def sent(config: Config, root: Path) -> str:
         count = 2 if first.client.style.supports_n else 1
         asked_for = body(first.endpoint, first.client.style, question, count, given["sampling"], 0)
         others = [each and each.endpoint.label for each in given["chain"][1:]]
-        return str((first.endpoint.base_url, asked_for, first.client._client.timeout, others))
+        return str((first.endpoint.base_url, asked_for, first.client._seconds, others))
+
+
+def judged(config: Config, root: Path) -> tuple[str, Any]:
+    """Return the first request to the judge, and what it is asked about a completion."""
+    return sent(api_config(config), root), judge_messages(config.judge.instructions, "q", "a", "mark")
 
 
 def announced(config: Config, root: Path) -> str:

@@ -139,7 +139,7 @@ def _option(parameter: Any, path: tuple[str, ...], words: Words) -> Option:
 _BY_METAVAR = {
     "PROFILE": Kind.PROFILE,
     "BUILTIN": Kind.WORDS,
-    "NODE": Kind.NODE,
+    **dict.fromkeys(("NODE", "TARGET", "NODE|MODEL|PROVIDER:MODEL"), Kind.NODE),
     "KEY=VALUE": Kind.SETTING,
     "TASK": Kind.WORDS,
     "DEVICE": Kind.WORDS,

@@ -60,7 +60,7 @@ def _values(key: str, field: FieldInfo) -> tuple[str, ...]:
         return DEVICES
     if key == "tasks":
         return TASKS
-    if key == "offload.provider":
+    if key in ("offload.provider", "judge.provider"):
         return GENERATORS
     return tuple(dict.fromkeys(_choices(field.annotation)))
 

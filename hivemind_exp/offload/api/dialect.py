@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OFF, Config
 from hivemind_exp.offload.settings import Endpoint, resolved_kind, token_limit
 from hivemind_exp.rollouts.types import Message
 
@@ -90,6 +90,8 @@ class SamplingParams:
     """None: the service's default."""
     plain: bool = False
     """Whether to turn off top_p, top_k and penalties. Training assumes this of rows from the node's own policy."""
+    answers: bool = True
+    """Whether the completions answer questions. A judge's are grades."""
 
     @classmethod
     def of(cls, config: Config) -> "SamplingParams":
@@ -97,7 +99,8 @@ class SamplingParams:
         offload, temperature = config.offload, config.generation.temperature
         effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
         plain = resolved_kind(config).own
-        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain)
+        answers = config.judge.provider == OFF
+        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain, answers)
 
 
 def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:

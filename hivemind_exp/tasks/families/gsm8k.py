@@ -17,7 +17,7 @@ from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 from hivemind_exp.tasks.families.question_files import MARK, find_files, records
 
-NEEDS_HUB = True
+NEED_HUB = ("make",)
 HUB_NAME, HUB_SUBSET = "openai/gsm8k", "main"
 
 

@@ -185,6 +185,8 @@ class OwnCodeTask(Task):
 
     def _verdict(self, found: Any) -> Verdict:
         """Return what ``score`` returned, checked. Raises ``TaskError``."""
+        if isinstance(found, Verdict):
+            return found
         table = found if isinstance(found, Mapping) else {"score": found}
         try:
             terms = {str(name): _number(value) for name, value in table.items()}

@@ -150,6 +150,6 @@ class WorkerProcess:
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
-    if role == "make" and any(map(needs_hub, specs)):
+    if any(needs_hub(spec, role) for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()

@@ -52,13 +52,14 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
     specs = [TaskSpec(**table) for table in tables]
     tasks: list[Task] = [importlib.import_module(spec.module).build(spec) for spec in specs]
     code = [runs_own_code(spec) for spec in specs]
-    early = [not mine and (role == "verify" or needs_hub(spec)) for spec, mine in zip(specs, code, strict=True)]
+    hub = [needs_hub(spec, role) for spec in specs]
+    early = [not own and (role == "verify" or from_hub) for own, from_hub in zip(code, hub, strict=True)]
     for task in compress(tasks, early):
         task.prepare(role)
     own = [path for spec, mine in zip(specs, code, strict=True) if mine or role == "make" for path in own_files(spec)]
     closed = sandbox.Sandbox()
     # The operator's own data may be large.
-    limited = role == "verify" or not (own or any(early))
+    limited = not any(hub) and (role == "verify" or not own)
     still_open = closed.close(own, limited=limited)
     sandbox.allow_seconds(load if limited or any(code) else 0)
     for task in compress(tasks, map(not_, early)):

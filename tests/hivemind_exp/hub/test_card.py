@@ -69,11 +69,14 @@ def test_a_peers_name_cannot_break_out_of_its_table_cell() -> None:
     ("rounds", "said"),
     [
         ([], "Not measured yet."),
-        ([(0, 0.4)], "Accuracy 40.0 % before training on 200 held-out"),
-        ([(20, 0.5), (40, 0.625)], "Accuracy 50.0 % after round 20, 62.5 % after round 40 on 200 held-out"),
+        ([(0, 0.4)], "Accuracy 40.0 % (33–47) before training on 200 held-out"),
+        (
+            [(20, 0.5), (40, 0.625)],
+            "Accuracy 50.0 % (43–57) after round 20, 62.5 % (56–69) after round 40 on 200 held-out",
+        ),
         (
             [(0, 0.4), (20, 0.5), (40, 0.625), (60, 0.9)],
-            "Accuracy 40.0 % before training, 62.5 % after round 40 on 200",
+            "Accuracy 40.0 % (33–47) before training, 62.5 % (56–69) after round 40 on 200",
         ),
     ],
 )

@@ -104,6 +104,20 @@ def test_a_teachers_text_is_put_into_the_nodes_style(tmp_path: Path, config: Con
     ]
 
 
+def test_a_teachers_answer_that_the_style_cannot_hold_is_left_out(tmp_path: Path, config: Config) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    (prompt,) = build_prompts(Spelling().questions("train", 0, 1), build_tokenizer())
+    texts = ["<answer>}{</answer>", "", "ab", "cd"]
+    journal.write_completions(request(prompt), [completion(place, text) for place, text in enumerate(texts)])
+    roomy = config.generation.model_copy(update={"max_completion_tokens": 40})
+    filler = make_filler(config.model_copy(update={"generation": roomy}), journal)
+    filler.style = PromptStyle("boxed")
+    (group,) = filler.fill(FIRST, [prompt])
+    assert {place: row.text for place, row in group.numbered().items()} == {1: "", 2: "\\boxed{ab}", 3: "\\boxed{cd}"}
+    (said,) = [event["message"] for event in filler.emit.of("warning")]  # type: ignore[attr-defined]
+    assert "whose answers the prompt style boxed cannot hold" in said
+
+
 def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, config: Config) -> None:
     journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)

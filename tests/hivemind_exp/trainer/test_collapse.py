@@ -37,8 +37,8 @@ def messages(events: Events) -> list[str]:
         (
             "wrong",
             True,
-            "were wrong. Start with easier questions (game.curriculum=true), choose an easier task (tasks) or choose a "
-            "more capable model (model.name)",
+            "were wrong. Start with easier questions (game.curriculum=true), choose an easier task (tasks), choose a "
+            "more capable model (model.name) or learn from a teacher (offload.provider)",
         ),
         (NO_ANSWER, True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer import format_reward
 from hivemind_exp.trainer.format_reward import ROUNDS, FormatReward
 from tests.support.nodes import Events, make_config
@@ -54,6 +55,16 @@ def test_own_completions_in_the_format_get_a_term_and_keep_their_outcome(journal
     assert FormatReward(0.0, TAGS_STYLE, journal, Events()).add(given) == given
 
 
+def test_the_terms_of_a_tasks_own_reward_stay(journal: Journal) -> None:
+    given = group((1.0, True))
+    terms = (RewardTerm("correct", 1.0, 1.0, ""), RewardTerm("short", 0.1, 0.1, ""))
+    (rewarded,) = FormatReward(0.2, TAGS_STYLE, journal, Events()).add(
+        [replace(given, scores=(replace(given.scores[0], terms=terms),))]
+    )
+    assert [term.name for term in rewarded.scores[0].terms] == ["correct", "short", "format"]
+    assert rewarded.scores[0].reward == pytest.approx(1.3)
+
+
 def test_it_ends_for_good_once_the_format_is_followed_for_some_rounds(journal: Journal) -> None:
     given, events = [group((0.0, True))], Events()
     reward = FormatReward(0.2, TAGS_STYLE, journal, events)
@@ -73,7 +84,7 @@ def test_a_restarted_node_reads_from_the_journal_whether_it_has_ended(journal: J
     given = [group((0.0, True))]
     for step in range(ROUNDS):
         assert FormatReward(0.2, TAGS_STYLE, journal, Events()).add(given) != given
-        journal.commit(Manifest(step, step, 0, 4, ()), visits=visited(10))
+        journal.commit(Manifest(step, step, 0, 4, ()), visited=visited(10))
     events = Events()
     assert FormatReward(0.2, TAGS_STYLE, journal, events).add(given) == given
     assert not events.all

@@ -25,6 +25,7 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer import pacing
+from hivemind_exp.trainer.calibration import ROUND
 from hivemind_exp.trainer.pacing import JournalPacing
 from tests.support.nodes import Events, make_config
 from tests.support.restarts import same_weights
@@ -41,7 +42,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def play(journal: Journal, *visits: Visit) -> None:
     """Commit one step per visit, in order."""
     for each in visits:
-        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visits=[each])
+        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visited=[each])
 
 
 def asked(round_: int, position: int, correct: int) -> Visit:
@@ -93,6 +94,14 @@ def test_later_rounds_do_not_change_an_earlier_rounds_choice(journal: Journal) -
     play(journal, asked(2, 0, 1), asked(3, 0, 4))
     late, _ = paced(journal, lag=2, rest=2)
     assert late.resting("t", 4, 20, 4) == {0}
+
+
+def test_a_calibration_asks_questions_of_the_first_rounds_level(journal: Journal) -> None:
+    task = TaskConfig(name="chain_sum", params={"min_terms": 2, "max_terms": 4})
+    with closing(Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=1, curriculum=True)) as tasks:
+        tasks.pacing = paced(journal, curriculum=True)[0]
+        levels = [{question.level for question in tasks.questions("train", round_, 4)} for round_ in (ROUND, 0, -1)]
+    assert levels == [{0}, {0}, {None}]
 
 
 def test_the_level_follows_the_share_of_correct_completions(journal: Journal) -> None:

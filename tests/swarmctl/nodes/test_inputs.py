@@ -165,11 +165,10 @@ def test_another_version_of_a_task_s_package_is_refused(tmp_path: Path, monkeypa
     files, config = NodeFiles(tmp_path / "n"), Config(tasks="sapo,rhymes")
     files.root.mkdir()
     monkeypatch.setattr(inputs, "is_own_code", "rhymes".__eq__)
-    monkeypatch.setattr(inputs, "installed_tasks", lambda: {"rhymes": "1.2"})
-    monkeypatch.setattr(inputs, "distribution", "rhyming {}".format)
+    monkeypatch.setattr(inputs, "origin", lambda _: "rhyming 1.2")
     check_inputs(files, config)
     check_inputs(files, config)
-    monkeypatch.setattr(inputs, "installed_tasks", lambda: {"rhymes": "1.3"})
+    monkeypatch.setattr(inputs, "origin", lambda _: "rhyming 1.3")
     with pytest.raises(NodeConflict, match=r"the package of task rhymes \(rhyming 1.2, now rhyming 1.3\) has changed"):
         check_inputs(files, config)
 

@@ -82,6 +82,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
+    assert row["accuracy_interval"] == [0.43136, 0.56864]
     assert row["updated"].endswith("Z")
     assert row["model"] is None
     assert (row["phase"], row["seconds_left"], row["usd_total"]) == (None, 3.0, None)
@@ -189,6 +190,7 @@ def test_status_without_the_log(
     journal = Journal(node.journal, "")
     for round_, accuracy in ((0, 0.25), (2, 0.5)):
         journal.write_evaluation(Evaluation(round_, accuracy, 200, {}))
+    for round_ in range(2):
         journal.commit(Manifest(round_, round_, 0, 1, ()))
     journal.close()
     emit = RunRecorder(node.run, discard)
@@ -241,10 +243,10 @@ def test_logs_are_sentences_with_times(node: NodeFiles, capsys: pytest.CaptureFi
         return [line[21:] for line in lines]
 
     assert logs("maths", "-n", "7")[:-1] == [
-        "Accuracy 25 % on 200 held-out questions before training.",
+        "Accuracy 25 % (20–31) on 200 held-out questions before training.",
         "Round 1 of 5: 1 tokens/s, 1.0 s.",
         "Round 2 of 5: 1 tokens/s, 1.0 s.",
-        "Accuracy 50 % on 200 held-out questions after round 2 (25 % before training).",
+        "Accuracy 50 % (43–57) on 200 held-out questions after round 2, 25 % (20–31) before training.",
         "warning: mind the gap.",
         "error: it broke",
     ]

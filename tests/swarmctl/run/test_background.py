@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from swarmctl.errors import Exit
+from swarmctl.storage.json_file import read_json
 from swarmctl.storage.node_lock import is_held
 from tests.support.command_line import STAND_IN, Cli
+from tests.support.processes import is_alive
 from tests.support.terminals import rest_of, spawn
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -36,7 +39,8 @@ def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, ho
     assert stand_in("stop", "demo").returncode == Exit.DONE
     assert "Stopped after" in rest_of(watching)
     assert watching.exitstatus == Exit.DONE
-    assert "Stopped after" in (node / "background.log").read_text()
+    until(lambda: "Run again" in (node / "background.log").read_text())
+    until(lambda: not is_alive((read_json(node / "lock") or {})["pid"]))
     assert stand_in("attach", "demo").returncode == Exit.CONFIGURATION
 
 
@@ -50,7 +54,9 @@ def test_a_detached_run_that_cannot_start_fails_in_the_foreground(stand_in: Cli,
 
 def test_a_script_gets_the_detached_process(stand_in: Cli) -> None:
     started = stand_in(*ENDLESS, "--json", "--quiet")
-    assert json.loads(started.stdout)["node"] == "demo"
+    process = json.loads(started.stdout)
+    assert process["node"] == "demo"
     (row,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
-    assert row["pid"] == json.loads(started.stdout)["pid"]
+    assert row["pid"] == process["pid"]
     assert stand_in("stop", "--all").returncode == Exit.DONE
+    until(lambda: not is_alive(process["pid"]))

@@ -222,11 +222,11 @@ def test_contradictory_settings_are_refused_immediately(home: Path) -> None:
         }.items():
             cause, following = told(swarmctl("--offload", "mybox", "--set", setting))
             assert said in cause
-            assert following.count("--set") > 1
+            assert "--offload mybox" in following
         assert server.ledger.entries == ()
     cause, following = told(swarmctl("--offload", "opnai"))
     assert "did you mean openai?" in cause
-    assert following.endswith("--node small --offload openai")
+    assert following.endswith("--profile small --offload openai")
     cause, _ = told(swarmctl("--offload", "deepseek", "--set", "offload.kind=policy_text"))
     assert "serves only its own models" in cause
 

@@ -69,6 +69,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
         "steps": 3,
         "accuracy_before": 0.38,
         "accuracy_after": 0.9,
+        "accuracy_interval": [0.850593, 0.93433],
         "rollouts": {"policy": 24},
         "peers": None,
         "groups_shared": None,
@@ -77,7 +78,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
     assert "library noise" not in done.stderr
     assert b"library noise" in (home / "nodes/demo/trainer.log").read_bytes()
     assert "Round 3 of 3: 3 of 8 correct, reward 0.32, 5,210 tokens/s, 0.1 s." in done.stderr
-    assert "Accuracy 38 % → 90 % on 200 held-out questions." in done.stderr
+    assert "Accuracy 38 % (32–45) → 90 % (85–93) on 200 held-out questions." in done.stderr
     assert "It taught no new skill." in done.stderr
     assert "warning: this is slow" in done.stderr
     assert "\x1b" not in done.stderr

@@ -53,7 +53,7 @@ def test_live_view_shows_progress() -> None:
     terminal = run_demo("--rounds", "20")
     screen = rest_of(terminal)
     assert terminal.exitstatus == 0
-    assert re.search(r"accuracy.*38 %  ▄", screen)
+    assert re.search(r"accuracy.*38 % \(\d+–\d+\)  ▄", screen)
     assert re.search(r"reward.*0\.\d\d  ▃", screen)
     assert "5,210 tokens/s" in screen
     assert re.search(r"generate 6\d %", screen)
@@ -132,7 +132,7 @@ def test_sentences_are_printed_where_the_live_view_cannot_be_drawn(setting: dict
     assert "Round 3 of 3: " in screen
     assert "\x1b" not in screen
     if "PYTHONIOENCODING" in setting:
-        assert "Accuracy 38 % -> 90 %" in screen
+        assert "Accuracy 38 % (32-45) -> 90 % (85-93)" in screen
 
 
 def test_no_color_leaves_only_words_and_glyphs() -> None:
@@ -144,7 +144,7 @@ def test_no_color_leaves_only_words_and_glyphs() -> None:
 def test_ascii_streams_get_ascii(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "2", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
     assert done.returncode == 0
-    assert "Accuracy 38 % -> 90 %" in done.stderr
+    assert "Accuracy 38 % (32-45) -> 90 % (85-93)" in done.stderr
 
 
 def test_live_view_needs_a_capable_terminal() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.game.node_style import write_style
+from hivemind_exp.game.prompt_style import PromptStyle
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.safe_text import QuotedStream
@@ -79,6 +81,16 @@ def test_an_own_prompt_is_sampled_with_the_nodes_settings_and_yours(
     generation = started["node"].config.generation
     assert (generation.temperature, generation.max_completion_tokens) == (0.7, 9)
     assert started["node"].config.offload.provider == "off"
+
+
+def test_a_node_is_asked_as_its_calibration_decided(home: Path, scripted: Any) -> None:
+    chosen = PromptStyle("boxed", 1, system=False, thinking=True)
+    write_style(make_node(home) / "prompt.json", chosen, {})
+    prompt = [{"event": "question", "question": "hi", "before": None}, {"event": "answer", **answer("ho")}]
+    started = scripted("sample", prompt)
+    assert cli.run(["sample", "small", "hi"]) == Exit.DONE
+    assert started["node"].style == chosen
+    assert started["node"].config.model.thinking is True
 
 
 @pytest.mark.parametrize("command", ["sample", "chat"])

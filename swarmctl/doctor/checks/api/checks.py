@@ -24,6 +24,7 @@ from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
 
 if TYPE_CHECKING:
+    from hivemind_exp.config import Config
     from hivemind_exp.offload.api.chat import ChatAnswer
     from hivemind_exp.offload.api.dialect import RequestDialect
     from hivemind_exp.offload.prices import Price
@@ -41,11 +42,18 @@ def providers(_context: Context) -> Finding:
     return skipped("no provider in this profile")
 
 
+def _config(context: Context) -> Config:
+    """Return the profile's settings of API requests, whether the API generates or grades."""
+    from hivemind_exp.offload.judge import api_config
+
+    return api_config(context.config)
+
+
 def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
     from hivemind_exp.offload.settings import chain, check_offload, describe_loss, first_endpoint, training_terms
 
-    config = context.config
+    config = _config(context)
     check_offload(config)
     order = ", else ".join("this machine" if each is None else each.label for each in chain(config))
     if find_spec("openai") is None:
@@ -81,8 +89,8 @@ def _price(service: ApiService, context: Context) -> Price | None:
     from hivemind_exp.offload.prices import bounded_price, price_of
     from hivemind_exp.offload.settings import reasons
 
-    offload = context.config.offload
-    thinks = reasons(context.config, service.endpoint)
+    offload = _config(context).offload
+    thinks = reasons(_config(context), service.endpoint)
     bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
     return price_of(service.endpoint, offload.prices)
 
@@ -97,10 +105,10 @@ def notice(context: Context) -> str | None:
     """Return a notice of the most that ``--deep`` will cost, before any request; None if it sends none."""
     from hivemind_exp.offload.settings import is_offloaded
 
-    if context.resolved is None or context.offline or not is_offloaded(context.config):
+    if context.resolved is None or context.offline or not is_offloaded(_config(context)):
         return None
     try:
-        most = [_most(each, context) for each in services(context.config)]
+        most = [_most(each, context) for each in services(_config(context))]
     except NodeError:
         return None  # the checks report it, and no request is sent
     asked = "the profile's provider" if len(most) == 1 else f"each of the profile's {len(most)} providers"
@@ -129,7 +137,7 @@ def _most(service: ApiService, context: Context) -> float | None:
     from hivemind_exp.offload.prices import PromptBound, worst_case
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    price, sampling = _price(service, context), SamplingParams.of(context.config)
+    price, sampling = _price(service, context), SamplingParams.of(_config(context))
     if price is None:
         return None
     prompt = PromptBound.of([each["content"] for each in TEST_MESSAGES])
@@ -138,7 +146,7 @@ def _most(service: ApiService, context: Context) -> float | None:
 
 def _over_cap(context: Context, usd: float) -> Finding | None:
     """Return a finding if ``usd`` more would exceed one of the node's caps, else None. Raises NodeError."""
-    caps = context.config.offload.limits
+    caps = _config(context).offload.limits
     if usd == 0 or not context.files.ledger.is_file():
         return None
     query = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE t >= ?"
@@ -156,9 +164,9 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
     from hivemind_exp.offload.settings import reasons
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(context.config)
+    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(_config(context))
     row = Provider(endpoint.name, endpoint.base_url)
-    thinks = reasons(context.config, endpoint)
+    thinks = reasons(_config(context), endpoint)
     style = dialect.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
     bill = "an unknown amount" if most is None else f"up to {dollars(most)}"
     cost = "" if most == 0 else f"; this may have cost {bill}"
@@ -191,7 +199,7 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
     from hivemind_exp.offload.api.dialect import SamplingParams
     from hivemind_exp.offload.unusable import text_shortcoming, unusable
 
-    sampling, name, most = SamplingParams.of(context.config), service.endpoint.name, _most(service, context)
+    sampling, name, most = SamplingParams.of(_config(context)), service.endpoint.name, _most(service, context)
     usage, price = answer.usage, _price(service, context)
     by = foreign(short_name(answer.model or service.endpoint.model))
     if price is None:
@@ -234,11 +242,11 @@ def checks(context: Context) -> list[Check]:
     """Return the checks for the profile's providers; none without offloading."""
     from hivemind_exp.offload.settings import is_offloaded
 
-    if context.resolved is None or not is_offloaded(context.config):
+    if context.resolved is None or not is_offloaded(_config(context)):
         return []
     found = [Check("api", "settings", settings, limit=5.0)]
     try:
-        chain = services(context.config)
+        chain = services(_config(context))
     except NodeError:
         return found  # ``settings`` reports the error
     return found + [

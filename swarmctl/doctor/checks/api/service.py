@@ -89,7 +89,8 @@ class ApiService:
     def with_model(self, context: Context, model: str) -> str:
         """Return the ``run`` command with another model of this provider."""
         if self.place < 0:
-            return context.changed(offload__model=model)
+            judged = context.config.judge.provider != "off"
+            return context.changed(**{"judge__model" if judged else "offload__model": model})
         fallback = list(context.config.offload.fallback)
         fallback[self.place] = f"{self.endpoint.name}:{model}"
         return context.changed(offload__fallback=fallback)

@@ -1,0 +1,17 @@
+"""How precise a measured share is."""
+
+import math
+
+
+def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the score interval of a share measured on ``number`` samples (Wilson 1927; z = 1.96 for 95 %)."""
+    scale = 1 + z**2 / number
+    middle = (share + z**2 / (2 * number)) / scale
+    half = z * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def in_percent(share: float, number: int) -> str:
+    """Return the 95 % interval of a share measured on ``number`` samples, in percent: ``31–45``."""
+    low, high = wilson(share, number)
+    return f"{100 * low:.0f}–{100 * high:.0f}"

@@ -1,0 +1,40 @@
+"""The settings of evaluations, checkpoints, the journal and reports."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hivemind_exp.settings_table import NotNegative, Positive, Section
+
+
+class EvalConfig(Section):
+    """Evaluation of the node's own policy, with greedy decoding, on questions it never trains on."""
+
+    every: NotNegative = 20
+    """Rounds between evaluations. There is always one before and one after training. 0: only those two."""
+    questions: Positive = 200
+    """Number of held-out questions, which only this node knows."""
+
+
+class CheckpointConfig(Section):
+    """Checkpoints. Between them, the journal holds every step, so a crash loses none."""
+
+    every: Positive = 10
+    """Rounds between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """Checkpoints kept. If the newest is damaged, the one before it is used."""
+
+
+class JournalConfig(Section):
+    """The journal, which holds every prompt and completion."""
+
+    keep_rounds: NotNegative = 1000
+    """Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted. 0: all. Rounds that
+    may be needed to resume are always kept."""
+
+
+class ReportConfig(Section):
+    """Where metrics go, in addition to events.jsonl."""
+
+    to: list[Literal["tensorboard", "wandb"]] = []
+    """Any of "tensorboard" (files in the node's directory) and "wandb"."""

@@ -1,0 +1,112 @@
+"""``swarmctl fork``: a new node that continues from another node's checkpoint, to try other settings."""
+
+import os
+import shlex
+import shutil
+import sqlite3
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import RunRecord, write_record
+from hivemind_exp.trainer.checkpoints import SEAL
+from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.rename import at_rest, free, record_name
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.json_file import read_json
+from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.views import Writer
+
+
+def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
+    """Create the node ``new`` from a checkpoint of ``name``: the one after step ``at``, or the newest.
+
+    Raises ConfigurationError if the node has no such checkpoint, starts over at every run or is in a swarm, and
+    NodeConflict while it runs.
+    """
+    files, target = existing(name), free(new)
+    made = read_json(files.identity) or {}
+    if made.get("fresh"):
+        raise ConfigurationError(f"node {name} starts over at every run, so it cannot be forked", next=_run(name))
+    if files.charter.exists():
+        raise ConfigurationError(
+            f"node {name} is in a swarm, where a copy would generate the same completions; it must leave first",
+            next=f"swarmctl swarm leave --node {shlex.quote(name)}",
+        )
+    with at_rest(files), disk_errors(target.root):
+        checkpoint = _checkpoint(files, at)
+        about = read_json(checkpoint / SEAL) or {}
+        step, round_ = int(checkpoint.name), int(about.get("round") or 0)
+        with tempfile.TemporaryDirectory(
+            dir=target.root.parent, prefix=f".{new}.", ignore_cleanup_errors=True
+        ) as staging:
+            copy = NodeFiles(Path(staging))
+            _copy(files, copy, checkpoint)
+            _rewind(copy, str(made.get("charter")), step, round_)
+            record_name(copy, new, forked={"node": name, "step": step})
+            write_record(copy.run, RunRecord(begun=True))
+            os.rename(staging, target.root)
+    if as_json:
+        print_json(node=new, forked=name, step=step, round=round_)
+        return
+    write = Writer(sys.stdout)
+    write(f"Node {new} continues from node {name} after round {round_} (step {step}). It has spent nothing yet.")
+    if repo := ((read_json(files.config) or {}).get("config") or {}).get("hub", {}).get("repo"):
+        Writer(sys.stderr)(f"warning: both nodes push to {repo}; give the new one another hub.repo.")
+    write("To run it, also with other settings:")
+    write(f"  {typed(_run(new))}")
+
+
+def _run(name: str) -> str:
+    return f"swarmctl run --node {shlex.quote(name)}"
+
+
+def _checkpoint(files: NodeFiles, at: int | None) -> Path:
+    """Return the directory of the wanted checkpoint. Raises ConfigurationError with those that there are."""
+    name = files.root.name
+    steps = sorted(int(path.name) for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit())
+    if not steps:
+        raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
+    if at is not None and at not in steps:
+        raise ConfigurationError(
+            f"node {name} has no checkpoint of step {at}; it has {', '.join(map(str, steps))}",
+            next=f"swarmctl fork {shlex.quote(name)} NEW --at {steps[-1]}",
+        )
+    wanted = steps[-1] if at is None else at
+    return next(path for path in files.checkpoints.iterdir() if path.name.isdigit() and int(path.name) == wanted)
+
+
+def _copy(files: NodeFiles, copy: NodeFiles, checkpoint: Path) -> None:
+    """Copy what a node has learned and needs: not its identity, spending, log, or other checkpoints."""
+    own = {files.lock, files.key, files.spent, files.consent, files.events, files.run, files.log, files.checkpoints}
+    own |= {files.hub, files.swarm, files.charter, files.root / "left", files.root / "background.log"}
+    for path in [checkpoint, *files.root.iterdir()]:
+        target = copy.root / path.relative_to(files.root)
+        if path in own or path.name.startswith((".", files.journal.name, files.ledger.name)):
+            continue
+        if path.is_dir():
+            # These files are replaced as a whole and never changed, so links cost neither time nor space.
+            shutil.copytree(path, target, copy_function=_link)
+        else:
+            shutil.copy2(path, target)
+    with closing(sqlite3.connect(files.journal)) as old, closing(sqlite3.connect(copy.journal)) as new:
+        old.backup(new)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
+def _rewind(copy: NodeFiles, charter: str, step: int, round_: int) -> None:
+    """Delete the steps after the checkpoint, which the new node takes in its own way."""
+    from hivemind_exp.journal.journal import Journal
+
+    with closing(Journal(copy.journal, charter)) as journal:
+        journal.rewind(step, round_)

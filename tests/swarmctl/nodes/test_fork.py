@@ -1,0 +1,64 @@
+"""``swarmctl fork``: the new node takes the same steps from the checkpoint on, and nothing that is a node's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from hivemind_exp.node_files import NodeFiles
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.nodes.lookup import files_of
+from swarmctl.storage.json_file import read_json, write_json
+from tests.support.journals import bare_node
+from tests.support.nodes import make_config, run
+from tests.support.restarts import same_weights
+
+
+@pytest.fixture
+def trained() -> NodeFiles:
+    """Train the node "maths" for four rounds, with a checkpoint after two; return its files."""
+    files = bare_node("maths")
+    run(make_config(game={"rounds": 4}), files.root)
+    return files
+
+
+def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
+    trained: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (trained.key, trained.spent, trained.consent):
+        path.write_text("{}")
+    (trained.root / "calibration.json").write_text("{}")
+    assert cli.run(["fork", "maths", "earlier", "--at", "2", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == (
+        {"schema": 1, "node": "earlier", "forked": "maths", "step": 2, "round": 2}
+    )
+    fork = files_of("earlier")
+    assert [path.name for path in fork.checkpoints.iterdir()] == ["00000002"]
+    assert not any(path.exists() for path in (fork.key, fork.spent, fork.consent, fork.events))
+    assert (fork.root / "calibration.json").exists()
+    assert (read_json(fork.identity) or {})["name"] == "earlier"
+    run(make_config(), trained.root)
+    assert run(make_config(), fork.root).step == 6
+    assert same_weights(trained.root, fork.root)
+
+
+def test_what_cannot_be_forked_is_refused_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node("maths")
+
+    def refused(*arguments: str) -> str:
+        assert cli.run(["fork", "maths", "new", *arguments]) == Exit.CONFIGURATION
+        assert not files_of("new").root.exists()
+        return capsys.readouterr().err
+
+    assert "node maths has no checkpoint yet" in refused()
+    (files.checkpoints / "00000100").mkdir(parents=True)
+    assert "no checkpoint of step 50; it has 100" in refused("--at", "50")
+    files.charter.write_bytes(b"")
+    assert "swarm leave --node maths" in refused()
+    files.charter.unlink()
+    write_json(files.identity, (read_json(files.identity) or {}) | {"fresh": True})
+    assert "starts over at every run" in refused()
+    shutil.rmtree(files.checkpoints)

@@ -188,6 +188,8 @@ class RunView:
         self.usd_reserved = event.get("usd_reserved")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
+        if event["round"] < 0:
+            self.phase = None  # the test request is done; a relay starts its rounds without another phase
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0

@@ -40,6 +40,6 @@ def test_the_picture_in_the_repository_is_of_a_run_that_learned() -> None:
     text = live_view_svg.DOCUMENT.read_text(encoding="utf-8")
     ElementTree.fromstring(text)
     shown = text.replace("&#160;", " ")
-    before, after = map(int, re.findall(r"Accuracy (\d+) % → (\d+) %", shown)[-1])
+    before, after = map(int, re.findall(r"Accuracy (\d+) % \(\S+\) → (\d+) %", shown)[-1])
     assert after - before >= 40
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", text)

@@ -1,10 +1,12 @@
-"""Run the demo and draw its live view as an animated SVG: ``python -m tools.live_view_svg``.
+"""Draw the live view of a real run as an animated SVG, from the run's events, with the code that draws the terminal.
 
-The pictures are drawn by the code that draws the terminal, from the events of a real run.
+python -m tools.live_view_svg                   run the demo and draw it
+python -m tools.live_view_svg --events FILE --command "swarmctl run …"      draw a recorded run
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -21,13 +23,14 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from swarmctl.run.summary import reached
 from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import draw
 from swarmctl.terminal.progress import RunView
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "images" / "live-view.svg"
 COMMAND = "swarmctl run --profile demo"
-COLUMNS, ROWS = 84, 10
+COLUMNS = 84
 SHOWN_S = 0.7
 """Seconds per picture. The last two, the end of training and the summary, are shown for ``END_S`` each."""
 END_S = 5.0
@@ -44,6 +47,7 @@ class Run:
 
     events: list[dict[str, Any]]
     conclusion: list[str]
+    command: str = COMMAND
 
 
 def run_demo(home: Path) -> Run:
@@ -51,17 +55,30 @@ def run_demo(home: Path) -> Run:
     environment = {**os.environ, "SWARMCTL_HOME": str(home)}
     command = [sys.executable, "-m", *COMMAND.split(), "--plain"]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    written = (home / "nodes" / "demo" / "events.jsonl").read_text(encoding="utf-8")
-    events = [json.loads(line) for line in written.splitlines()]
+    events = read(home / "nodes" / "demo" / "events.jsonl")
     lines = (printed.stderr + printed.stdout).splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("Done after"))
     last = next(number for number, line in enumerate(lines) if line.startswith("Saved:"))
     return Run(events, lines[first:last])
 
 
+def recorded(log: Path, command: str) -> Run:
+    """Return a run that was recorded on another machine, with the first line that it printed at its end."""
+    events, progress = read(log), RunView()
+    for event in events:
+        progress.apply(event)
+    elapsed = sentences.duration(events[-1]["t"] - events[0]["t"])
+    return Run(events, [reached(progress, f", {elapsed} in this run")], command)
+
+
+def read(log: Path) -> list[dict[str, Any]]:
+    """Return a node's events."""
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
 def frames(run: Run) -> Iterator[list[Any]]:
     """Yield the pictures, each as lines: the sentences printed so far, with the live view below them."""
-    view, above = RunView(), [Text(f"$ {COMMAND}", style="bold green")]
+    view, above = RunView(), [Text(f"$ {run.command}", style="bold green")]
     began = run.events[0]["t"]
     yield list(above)
     for event in run.events:
@@ -85,29 +102,32 @@ def _is_shown(event: dict[str, Any]) -> bool:
     return False
 
 
-def _draw(lines: Sequence[Any], name: str) -> str:
-    """Return the SVG elements of one picture. Their classes begin with ``name``."""
-    console = Console(width=COLUMNS, record=True, file=StringIO(), color_system="truecolor", force_terminal=True)
+def _draw(lines: Sequence[Any], name: str) -> tuple[str, int]:
+    """Return the SVG elements of one picture, and its number of lines. Classes begin with ``name``."""
+    output = StringIO()
+    console = Console(width=COLUMNS, record=True, file=output, color_system="truecolor", force_terminal=True)
     for line in lines:
         console.print(line, highlight=False)
     drawn = console.export_svg(theme=MONOKAI, code_format=_FRAME, unique_id=name)
     # Remove what has no effect: clip paths, as no picture is clipped, and the elements that rich writes for line ends.
-    return re.sub(r' clip-path="[^"]*"', "", re.sub(r"<text[^>]*>\n</text>\n?", "", drawn))
+    plain = re.sub(r' clip-path="[^"]*"', "", re.sub(r"<text[^>]*>\n</text>\n?", "", drawn))
+    return plain, output.getvalue().count("\n")
 
 
 def animated(pictures: Sequence[Sequence[Any]]) -> str:
     """Return one SVG that shows the pictures one after the other, in an endless loop."""
     lengths = [SHOWN_S] * (len(pictures) - 2) + [END_S, END_S]
     total = sum(lengths)
-    width, height = COLUMNS * _CELL + 2 * _PADDING, ROWS * _LINE_HEIGHT + _TITLE + _PADDING
+    drawn = [_draw(picture, f"f{number}") for number, picture in enumerate(pictures)]
+    rows = max(lines for _, lines in drawn)
+    width, height = COLUMNS * _CELL + 2 * _PADDING, rows * _LINE_HEIGHT + _TITLE + _PADDING
     rules, groups = [], []
-    for number, picture in enumerate(pictures):
+    for number, (elements, _) in enumerate(drawn):
         shown = 100 * sum(lengths[:number]) / total
         hidden = 100 * sum(lengths[: number + 1]) / total
         rules.append(f"@keyframes k{number}{{0%{{opacity:0}}{shown:.2f}%{{opacity:1}}{hidden:.2f}%{{opacity:0}}}}")
         rules.append(f".k{number}{{opacity:0;animation:k{number} {total:.1f}s step-end infinite}}")
-        drawn = _draw(picture, f"f{number}")
-        groups.append(f'<g class="k{number}" transform="translate({_PADDING},{_TITLE})">{drawn}</g>')
+        groups.append(f'<g class="k{number}" transform="translate({_PADDING},{_TITLE})">{elements}</g>')
     # Readers who asked for less motion see the end of training.
     still = f".k{len(pictures) - 2}{{opacity:1}}"
     rules.append(f"@media (prefers-reduced-motion:reduce){{g[class^=k]{{animation:none}}{still}}}")
@@ -118,15 +138,22 @@ def animated(pictures: Sequence[Sequence[Any]]) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img">'
-        f"<title>The live view of a run of the demo</title><style>{style}</style>"
+        f"<title>The live view of a run</title><style>{style}</style>"
         f'<rect width="100%" height="100%" rx="8" fill="#1d1f21"/>{buttons}{"".join(groups)}</svg>\n'
     )
 
 
 def main() -> int:
-    """Run the demo and write the picture; return the exit code."""
-    with tempfile.TemporaryDirectory() as home:
-        run = run_demo(Path(home))
+    """Write the picture; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=Path, help="the events.jsonl of a finished run (default: run the demo)")
+    parser.add_argument("--command", default=COMMAND, help="the command to show above a recorded run")
+    options = parser.parse_args()
+    if options.events is not None:
+        run = recorded(options.events, options.command)
+    else:
+        with tempfile.TemporaryDirectory() as home:
+            run = run_demo(Path(home))
     DOCUMENT.parent.mkdir(exist_ok=True)
     DOCUMENT.write_text(animated(list(frames(run))), encoding="utf-8")
     print(f"wrote {DOCUMENT}")

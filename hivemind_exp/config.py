@@ -117,8 +117,8 @@ class GenerationConfig(Section):
 class TrainConfig(Section):
     """GRPO (arXiv 2402.03300) with token-level normalization (DAPO, arXiv 2503.14476)."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of AdamW. Adapters (model.lora) need about ten times the rate of full weights."""
     teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
     adapters (model.lora), but at least train.learning_rate."""

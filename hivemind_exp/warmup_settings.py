@@ -24,8 +24,8 @@ class WarmStartConfig(Section):
     answers to such prompts, and learns the correct ones without the examples in the prompt. Only in "sampling"."""
 
     steps: NotNegative = 0
-    """Optimizer steps, at train.learning_rate. 0: none."""
+    """Most optimizer steps, at train.learning_rate. If few answers are correct, there are fewer. 0: none."""
     batch: Positive = 32
-    """Answers per step. The node samples this many for each step; if few are correct, it learns them repeatedly."""
+    """Answers per step. The node samples this many for each step, and learns each correct one up to four times."""
     examples: Annotated[int, Field(ge=1, le=8)] = 3
     """Examples in the prompts of the answers."""

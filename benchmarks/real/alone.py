@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.real import tasks
+from hivemind_exp.intervals import wilson
 from hivemind_exp.node_files import NodeFiles
 
 NODE = "measured"
@@ -98,17 +99,9 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def interval(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share."""
-    z = 1.96
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5 / (1 + z * z / count)
-    return middle - half, middle + half
-
-
 def show(name: str, run: Run) -> None:
     """Print one run on one line."""
-    low, high = interval(run.after, run.questions)
+    low, high = wilson(run.after, run.questions)
     curve = " ".join(f"{share:.2f}" for share in run.curve)
     print(
         f"{run.task:20} seed {run.seed} {name:9} {run.before:.2f} -> {run.after:.2f} ({low:.2f} to {high:.2f}) "

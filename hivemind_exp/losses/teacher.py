@@ -5,11 +5,8 @@ from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
+from hivemind_exp.rollouts.types import MOST_ANSWERS
 from hivemind_exp.tasks.base import FULL_CREDIT
-
-MOST_ANSWERS = 2
-"""Maximum number of different correct completions that are learned from per question and source. More of them teach
-this question by heart."""
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

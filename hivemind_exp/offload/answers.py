@@ -21,13 +21,19 @@ from hivemind_exp.offload.api.chat import ChatAnswer
 from hivemind_exp.offload.api.dialect import PLAIN, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
-from hivemind_exp.offload.prices import PromptBound, worst_case
+from hivemind_exp.offload.prices import PromptBound, Usage, worst_case
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.unusable import text_shortcoming, unusable
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
 
 _TOLERANCE = 1.05
 """A service that bills more than this factor times the limit does not respect the limit."""
+_WRITTEN = 16
+"""Completions of a teacher after which it is clear how much of its text is hidden."""
+_LONG_THOUGHT = 64
+"""Tokens of hidden reasoning per completion from which a task needs reasoning. Models think a little about anything."""
+_CHARACTERS_A_TOKEN = 4
+"""For texts whose tokens a service does not count separately from its hidden reasoning."""
 _LATEST = re.compile(r"[-:]latest$")
 """An alias: ``mistral-small-latest`` is answered as ``mistral-small-2501``."""
 ALIKE = 3
@@ -129,6 +135,8 @@ class BilledClient:
         self._learn_added_tokens(service, reservation.prompt, usage.prompt)
         bound = count * (reservation.completion or most_tokens(service.client.style, sampling))
         self._learn_reasoning(service, answer, sampling)
+        if reservation.key.round >= 0 and self.kind is Kind.TEACHER:
+            self._count_hidden(service, answer, usage)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             self._end(
                 f"{service.endpoint.label} billed {usage.completion} tokens for a request limited to {bound}: its "
@@ -146,6 +154,24 @@ class BilledClient:
                 "reasons",
                 f"reasons before it answers, so each completion may use {sampling.reasoning_tokens} more tokens "
                 "(offload.reasoning_tokens), which cost money, too",
+            )
+
+    def _count_hidden(self, service: ProviderService, answer: ChatAnswer, usage: Usage) -> None:
+        """Warn about a teacher that keeps most of what it writes to itself: its task needs reasoning."""
+        visible = sum(-(-len(choice.text) // _CHARACTERS_A_TOKEN) for choice in answer.choices)
+        reasoned = answer.reasoned and not usage.reasoning  # not counted separately
+        hidden = max(0, usage.completion - visible) if reasoned else usage.reasoning
+        service.written += len(answer.choices)
+        service.hidden_tokens += hidden
+        service.visible_tokens += usage.completion - hidden
+        mean = service.hidden_tokens / max(1, service.written)
+        if service.written >= _WRITTEN and mean >= _LONG_THOUGHT and service.hidden_tokens > service.visible_tokens:
+            self._warn(
+                service,
+                "hidden_reasoning",
+                f"reasons for about {mean:.0f} tokens per completion and hides them, so this node learns answers "
+                "without the way to them. If your task needs reasoning, choose a model that writes it into its answer "
+                "(offload.model), or set offload.reasoning_effort=none",
             )
 
     def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:

@@ -76,6 +76,10 @@ class ProviderService:
     """Answers in a row without one."""
     tokens_a_choice: float | None = None
     """Moving average of its completions' lengths, including hidden tokens; None before the first."""
+    written: int = 0
+    """Completions in its answers that count for the following two."""
+    hidden_tokens: int = 0
+    visible_tokens: int = 0
     added_tokens: int = 0
     """Most tokens that it has billed for a prompt beyond the messages sent, whose tokens are at least a byte each."""
     warned: set[str] = field(default_factory=set)

@@ -13,7 +13,7 @@ from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.model_names import short_name
 from hivemind_exp.providers import PROVIDERS, Chat, Training
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
@@ -236,7 +236,9 @@ def describe_loss(config: Config) -> str:
         return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
-    what = "supervised learning on correct answers in strict format, at most 2 different ones per question"
+    what = (
+        f"supervised learning on correct answers in strict format, at most {MOST_ANSWERS} different ones per question"
+    )
     if offload.share == 1 and offload.when == "always":
         return f"teacher: {what}, learning rate {config.teacher_learning_rate:g}"
     return f"teacher: {what}, weight max(0, 1 - mean of own rewards)"

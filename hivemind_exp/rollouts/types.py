@@ -43,6 +43,11 @@ class Kind(StrEnum):
         return self in (Kind.POLICY, Kind.POLICY_TEXT)
 
 
+MOST_ANSWERS = 2
+"""Maximum number of different correct completions of a teacher that are learned from per question. More of them teach
+this question by heart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A stage's prompt for one question."""

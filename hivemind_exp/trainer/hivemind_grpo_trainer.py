@@ -77,7 +77,8 @@ class HivemindGRPOTrainer(RoundLoop):
         warm_start = self._prepare_warm_start()
         try:
             self._resume(checkpoint)
-            if not self._finished():
+            warms_up = warm_start is not None and self.progress.step == 0
+            if not self._finished() and not warms_up:  # the weights are about to move
                 self._look_ahead(self._cursor.next())
             self._evaluate_if_due()
             if warm_start is not None and self.progress.step == 0:

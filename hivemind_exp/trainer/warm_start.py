@@ -25,6 +25,8 @@ from hivemind_exp.tasks.verifiers.reader import reference_of
 from hivemind_exp.trainer.collapse import ways_to_a_reward
 from hivemind_exp.trainer.round_loop import WARM_START
 
+MOST_TIMES = 4
+"""How often each answer is learned at most. More would only make the model repeat a few answers."""
 BEFORE = -1
 """The round whose questions it asks."""
 
@@ -68,8 +70,9 @@ class WarmStart:
             message = f"no warm start: {found}. {ways_to_a_reward(self.config, 'wrong')}"
             self.emit(WarningEvent(code="warm_start", message=message))
             return []
-        self.emit(NoteEvent(code="warm_start", message=f"warm start: {found}; learning them in {settings.steps} steps"))
-        return [self._manifest(step, rows) for step in range(settings.steps)]
+        steps = min(settings.steps, MOST_TIMES * len(rows) // min(settings.batch, len(rows)))
+        self.emit(NoteEvent(code="warm_start", message=f"warm start: {found}; learning them in {steps} steps"))
+        return [self._manifest(step, rows) for step in range(steps)]
 
     def _prompts(self) -> list[tuple[Prompt, Prompt]]:
         """Return the prompts with and without examples, of those questions whose prompts are within the limit."""

@@ -25,6 +25,7 @@ __swarmctl_enter() {
         ':sample') path='sample' ;;
         ':chat') path='chat' ;;
         ':eval') path='eval' ;;
+        ':export') path='export' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -118,6 +119,7 @@ __swarmctl_takes() {
         'eval:-p' | 'eval:--profile') kind=profile ;;
         'eval:--max-usd') kind=none ;;
         'eval:--examples') kind=none ;;
+        'export:--checkpoint') kind=none ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -181,6 +183,7 @@ __swarmctl_options() {
         'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
+        'export') list='--checkpoint --merge --ollama --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -226,7 +229,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -246,6 +249,7 @@ __swarmctl_argument() {
         'sample:0') kind=node ;;
         'chat:0') kind=node ;;
         'eval:0') kind=node ;;
+        'export:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;

@@ -34,6 +34,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'chat'
         case ':eval'
             set path 'eval'
+        case ':export'
+            set path 'export'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -221,6 +223,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'eval:--max-usd'
             set kind none
         case 'eval:--examples'
+            set kind none
+        case 'export:--checkpoint'
             set kind none
         case 'profiles show:--set'
             set kind setting
@@ -433,6 +437,12 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
+        case 'export'
+            set list --checkpoint\t'Checkpoint to use' \
+                --merge\t'Merge adapters into the base model' \
+                --ollama\t'Also write a Modelfile for Ollama' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
         case 'profiles list'
@@ -634,6 +644,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 sample\t'Show what a node\'s model answers' \
                 chat\t'Chat with a node\'s model' \
                 eval\t'Measure how often a model answers correctly' \
+                export\t'Export a node\'s model for other programs' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -705,6 +716,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'chat:0'
             set kind node
         case 'eval:0'
+            set kind node
+        case 'export:0'
             set kind node
         case 'profiles show:0'
             set kind profile
@@ -857,7 +870,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.weight_decay=\t'Decoupled weight decay' \
             warm_start.batch=\t'Answers per step' \
             warm_start.examples=\t'Examples in the prompts of the answers' \
-            warm_start.steps=\t'Optimizer steps, at train.learning_rate' \
+            warm_start.steps=\t'Most optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'

@@ -126,7 +126,7 @@ _swarmctl_settings() {
       'train.weight_decay:Decoupled weight decay'
       'warm_start.batch:Answers per step'
       'warm_start.examples:Examples in the prompts of the answers'
-      'warm_start.steps:Optimizer steps, at train.learning_rate'
+      'warm_start.steps:Most optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
@@ -196,6 +196,7 @@ _swarmctl() {
         'sample:Show what a node'\''s model answers'
         'chat:Chat with a node'\''s model'
         'eval:Measure how often a model answers correctly'
+        'export:Export a node'\''s model for other programs'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -221,6 +222,7 @@ _swarmctl() {
         sample) _swarmctl__sample && ret=0 ;;
         chat) _swarmctl__chat && ret=0 ;;
         eval) _swarmctl__eval && ret=0 ;;
+        export) _swarmctl__export && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -422,6 +424,18 @@ _swarmctl__eval() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE|MODEL|PROVIDER\:MODEL:_swarmctl_nodes'
+}
+
+_swarmctl__export() {
+  _arguments -S \
+    '--checkpoint=[Checkpoint to use]:STEP: ' \
+    '--merge[Merge adapters into the base model]' \
+    '--ollama[Also write a Modelfile for Ollama]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':DIR: '
 }
 
 _swarmctl__profiles() {

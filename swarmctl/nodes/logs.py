@@ -100,7 +100,8 @@ class _Sentences:
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         self._progress.apply(event)
-        text = ending(event) or self._narrator.sentence(event, self._progress)
+        stop = self._progress.stop if event["event"] == "stop" else None
+        text = ending(stop or event) or self._narrator.sentence(event, self._progress)
         if text is None:
             return None
         home = str(Path.home())

@@ -107,7 +107,8 @@ def _row(files: NodeFiles, *, was_running: bool) -> dict[str, Any]:
     return {
         "node": files.root.name,
         "was_running": was_running,
-        "round": ended.get("round") if ended.get("round") is not None else rounds_finished(files),
+        # One that stops while it repeats steps after a crash reports those, but has not lost the later rounds.
+        "round": max((each for each in (ended.get("round"), rounds_finished(files)) if each is not None), default=None),
         "checkpoint": shown(saved[-1]) if saved else None,
     }
 

@@ -114,7 +114,7 @@ def _new(
     Examples:
       swarmctl profiles new
       swarmctl profiles new mine
-      swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-6
+      swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-5
     """
     from swarmctl.profiles.new import new_profile
 

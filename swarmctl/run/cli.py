@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         Examples:
           swarmctl run --profile demo
           swarmctl run --task gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --node maths
-          swarmctl run --node maths --set train.learning_rate=2e-6
+          swarmctl run --node maths --set train.learning_rate=2e-5
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --profile gpu --dry-run
           swarmctl run --node maths --detach

@@ -109,7 +109,7 @@ def _model(model: dict[str, Any], resolved: Resolved) -> str:
     name, where = without_keys(resolved.config.model.name), str(model.get("where", "unknown"))
     if where == "will be downloaded":
         if name == smollm2.NAME:
-            return f"{smollm2.TITLE}: not on this machine; the run downloads it ({size(smollm2.DOWNLOAD_BYTES)})"
+            return f"{smollm2.TITLE}: not on this machine; the run downloads it ({smollm2.DOWNLOAD})"
         check = typed(f"swarmctl doctor hub {_selection(resolved)}")
         if offline(os.environ):
             return f"{name}: not on this machine, and HF_HUB_OFFLINE prevents its download"

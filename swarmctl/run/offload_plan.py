@@ -23,6 +23,7 @@ from hivemind_exp.offload.settings import (
     training_terms,
 )
 from hivemind_exp.offload.spending import spent_so_far
+from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 from hivemind_exp.run_record import RunRecord, read_record
 from hivemind_exp.sources.schedule import in_rounds
 from swarmctl.nodes.history import rounds_finished
@@ -107,7 +108,24 @@ def banner(plan: Plan) -> list[str]:
     return [
         *use,
         f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
+        *_more_questions(config),
         *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
+    ]
+
+
+def _more_questions(config: Config) -> list[str]:
+    """Return advice for a teacher that fills whole groups, most of which are not learned from.
+
+    In a swarm, the charter fixes the groups' size, and only whole groups are shared.
+    """
+    game, offload = config.game, config.offload
+    whole = offload.share == 1 and offload.when == "always" and resolved_kind(config) is Kind.TEACHER
+    if not whole or game.kind != "sampling" or game.group_size <= MOST_ANSWERS or config.swarm.charter is not None:
+        return []
+    groups = game.groups * game.group_size // MOST_ANSWERS
+    return [
+        f"Of each question's {game.group_size} completions, at most {MOST_ANSWERS} are learned from. To spend the same "
+        f"on more questions: --set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
     ]
 
 

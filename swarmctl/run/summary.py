@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded, is_relay
@@ -13,7 +14,6 @@ from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
-from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.command_line import shown_value
@@ -197,7 +197,7 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
         lines = ["Resume:", f"  {again}"]
     if demo and fresh and done:
         lines += [
-            "Next, train a real model (1 GB download):",
-            f"  {typed(f'swarmctl run --profile {suitable_builtin()}')}",
+            f"Next, train a real language model ({smollm2.DOWNLOAD} to download):",
+            f"  {typed('swarmctl run --profile smol')}",
         ]
     return lines

@@ -16,7 +16,7 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 HEADINGS = {
     "Start": ("run", "stop", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "rollouts"),
-    "Use": ("sample", "chat", "eval"),
+    "Use": ("sample", "chat", "eval", "export"),
     "Manage": ("fork", "rename", "rm"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),

@@ -188,6 +188,8 @@ class RunView:
         self.usd_reserved = event.get("usd_reserved")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
+        if event["round"] < 0:
+            self.phase = None  # the test request is done; a relay starts its rounds without another phase
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
@@ -202,8 +204,11 @@ class RunView:
             self.error = event
 
     def _on_stop(self, event: dict[str, Any]) -> None:
-        self.stop = event
-        for name in ("round", "steps", "checkpoint"):
+        # A node that stops while it repeats steps reports those, but has not lost the later rounds.
+        rounds = [each for each in (self.round, event.get("round")) if each is not None]
+        self.round = max(rounds, default=None)
+        self.stop = event | {"round": self.round}
+        for name in ("steps", "checkpoint"):
             if event.get(name) is not None:
                 setattr(self, name, event[name])
 

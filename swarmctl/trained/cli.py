@@ -1,5 +1,6 @@
-"""``swarmctl sample``, ``chat`` and ``eval``."""
+"""``swarmctl sample``, ``chat``, ``eval`` and ``export``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -189,3 +190,29 @@ def register(app: typer.Typer) -> None:
                 no_input=no_input,
             )
         )
+
+    @app.command()
+    def export(
+        node: Node,
+        directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to create.")],
+        *,
+        checkpoint: Checkpoint = None,
+        merge: Annotated[bool, typer.Option("--merge", help="Merge adapters into the base model.")] = False,
+        ollama: Annotated[bool, typer.Option("--ollama", help="Also write a Modelfile for Ollama.")] = False,
+        json: options.Json = False,
+    ) -> int:
+        """Export a node's model for other programs.
+
+        Writes a directory that `from_pretrained` loads, with the tokenizer: the whole model, or the adapters.
+
+        \b
+        Examples:
+          swarmctl export maths maths-model
+          swarmctl export maths maths-model --merge --ollama
+        """
+        from swarmctl.trained.export import ExportOptions
+        from swarmctl.trained.export import export as write
+        from swarmctl.trained.target import ModelOptions
+
+        write(ModelOptions(node, checkpoint), ExportOptions(directory, merge, ollama, json))
+        return Exit.DONE

@@ -24,6 +24,8 @@ STEP: dict[str, Any] = {
     "entropy": 0.7,
     "clip_fraction": 0.0,
     "kl": None,
+    "source_grad_norm": None,
+    "nll": None,
     "source": "policy",
     "replayed": False,
 }

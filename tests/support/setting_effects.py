@@ -287,7 +287,7 @@ def sent(config: Config, root: Path) -> str:
         count = 2 if first.client.style.supports_n else 1
         asked_for = body(first.endpoint, first.client.style, question, count, given["sampling"], 0)
         others = [each and each.endpoint.label for each in given["chain"][1:]]
-        return str((first.endpoint.base_url, asked_for, first.client._client.timeout, others))
+        return str((first.endpoint.base_url, asked_for, first.client._seconds, others))
 
 
 def judged(config: Config, root: Path) -> tuple[str, Any]:

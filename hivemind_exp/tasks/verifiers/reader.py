@@ -1,8 +1,8 @@
 """Read the final answer of a completion in whatever format it was written: tags, ``\\boxed{}`` or a plain last line.
 
 A format is never part of a task, so a correct answer counts in all of them. Outside marks, an answer is only read if
-it is unambiguous: one number after "=" or "the answer is", or the only number of the last sentence. "41 or 42" and
-"not 42" have none. Takes time linear in the completion's length, whatever it contains.
+it is unambiguous: the one number after "=" or "the answer is", or at the beginning of the last sentence. "41 or 42",
+"not 42" and "add 42" have none. Takes time linear in the completion's length, whatever it contains.
 
 The reference answer decides what is looked for (a number, a line, or several lines). It never decides which of several
 candidates is taken.
@@ -25,7 +25,7 @@ LONGEST_LEAD = 60
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,20}|\d{1,60})(?:\.\d{1,60})?"
 _REFERENCE = re.compile(rf"[-+−]?{_DIGITS}")
 _NUMBER = re.compile(rf"(?<![\w.,])[-+−]?{_DIGITS}(?![\w!]|[.,]\d)")
-_OPENERS, _CLOSERS = "*_`$\\([{ \t=:#\"'“", "*_`$\\)]} \t.,;\"'”"
+_OPENERS, _CLOSERS = "*_`$\\([{ \t=:\"'“", "*_`$\\)]} \t.,;\"'”"
 """Decoration before and after an answer."""
 _DOUBTS = re.compile(
     r"\b(?:not|no|never|or|either|neither|than|least|most|between|if|unless|wrong|incorrect|unlikely)\b"
@@ -36,17 +36,18 @@ _DOUBTS = re.compile(
 _LEAD = re.compile(
     r"(?:\b(?:final|correct|right|my)\s)?\banswer(?:\s(?:is|equals|would\sbe))?\s?[:=]?\s?(?=\S)", re.IGNORECASE
 )
-_CUE = re.compile(r"=|≈|→|:|\b(?:is|are|equals|equal\sto|makes|gives|totals)\b", re.IGNORECASE)
+_CUE = re.compile(
+    r"=|≈|→|:|\b(?:is|are|equals|equal\sto|makes|gives|totals|get|got)\b|\b(?:it|that)['’]s\b", re.IGNORECASE
+)
+_HEADING = re.compile(r"\s*#+(?:(?<=##)\s*|\s+)")
 _SENTENCE = re.compile(r"[.!?;]\s")
 _WORDING = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]*)\}")
-_BEFORE = re.compile(
-    r"(?:[-−–+*/×÷^√±]|\b(?:minus|negative|plus|sqrt|root|log|ln|exp|sin|cos|tan|frac))[\s$£€({\[]*$", re.IGNORECASE
-)
 _AFTER = re.compile(
     r"\s*(?:[-−–+*/×÷^]|(?:squared|cubed|hundred|thousand|million|billion|trillion|dozen|percent|pi|times|over|x)\b|π)",
     re.IGNORECASE,
 )
-"""What stands directly before or after a number that is only a part of the answer."""
+"""What follows a number that is only a part of the answer."""
+_OPENING = re.compile(r"^\s*(?:so|thus|hence|therefore|then|and|sure|ok|okay)\b[,!:]?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ def _number(line: str, *, alone: bool = False) -> str | None:
     """Return the number that a line gives as its answer, or None. ``alone``: not as one word of a sentence."""
     if len(line) > LONGEST_LINE:
         line = line[-LONGEST_LINE:].partition(" ")[2]
+    heading = _HEADING.match(line)
+    line = line[heading.end() :] if heading else line
     bare = line.lstrip(_OPENERS).rstrip(_CLOSERS)
     if _NUMBER.fullmatch(bare):
         return bare
@@ -211,18 +214,16 @@ def _number(line: str, *, alone: bool = False) -> str | None:
     named = max((found.end() for found in _LEAD.finditer(sentence)), default=0)
     cues = [found.span() for found in _CUE.finditer(sentence)]
     start, end = max([*cues, (named, named)], key=itemgetter(1))
-    after = sentence[end:].lstrip(_OPENERS)
-    if end and _NUMBER.fullmatch(after):
-        return None if is_number(sentence[:start]) else after  # "5 = 7" names none
-    return None if alone else _only(sentence, named)
-
-
-def _only(sentence: str, named: int) -> str | None:
-    """Return the number of a sentence that has no other from the position ``named`` on, or None."""
-    found = list(_NUMBER.finditer(sentence, named))
-    if len(found) != 1 or _BEFORE.search(sentence[: found[0].start()]) or _AFTER.match(sentence, found[0].end()):
+    after = sentence[end:]
+    if not end or not _NUMBER.search(after):
+        start, after = 0, _OPENING.sub("", sentence, count=1)  # "7 is the answer"
+    after = after.lstrip(_OPENERS)
+    number = _NUMBER.match(after)
+    if number is None or (start and is_number(sentence[:start])):  # "5 = 7"
         return None
-    return found[0][0]
+    rest = after[number.end() :]
+    part = (alone and rest) or _AFTER.match(rest) or _NUMBER.search(rest)
+    return None if part else number[0]
 
 
 def _as(number: str, reference: str) -> str:

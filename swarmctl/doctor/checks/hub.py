@@ -151,9 +151,7 @@ def model(context: Context) -> Finding:
     if held:
         return ok(f"{wanted.name} is cached, {size(held)}")
     if wanted.name == smollm2.NAME:
-        return ok(
-            f"{smollm2.TITLE} is not on this machine; the first run downloads it ({size(smollm2.DOWNLOAD_BYTES)})"
-        )
+        return ok(f"{smollm2.TITLE} is not on this machine; the first run downloads it ({smollm2.DOWNLOAD})")
     have = f"only the configuration of {wanted.name} is cached" if cached else f"{wanted.name} is not on this machine"
     if places.offline(context.environment):
         return failed(f"{have}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")

@@ -297,6 +297,30 @@ def test_reasoning_beyond_its_limit_ends_the_run(tmp_path: Path) -> None:
             rig.offload.wait_for_probe()
 
 
+@pytest.mark.parametrize(
+    ("hidden", "text", "kind", "told"),
+    [
+        (100, "<answer>7</answer>", Kind.TEACHER, True),
+        (100, "<answer>7</answer>", Kind.RELAY, False),
+        (100, f"<think>{'so ' * 200}</think><answer>7</answer>", Kind.TEACHER, False),
+        (20, "<answer>7</answer>", Kind.TEACHER, False),
+    ],
+    ids=["hides", "relay", "shows more", "little"],
+)
+def test_a_teacher_that_hides_its_reasoning_is_reported_once(
+    tmp_path: Path, hidden: int, text: str, kind: Kind, told: bool
+) -> None:
+    with (
+        api_server(answer=lambda *_: text, reasoning=hidden) as server,
+        engine(tmp_path, endpoint(server.base_url), kind=kind, sampling=replace(SAMPLING, max_tokens=500)) as rig,
+    ):
+        rig.offload.wait_for_probe()
+        rig.run([order(number) for number in range(8)])
+        found = [event["message"] for event in rig.events.of("warning") if event["code"] == "hidden_reasoning"]
+    assert len(found) == told
+    assert not told or "about 100 tokens per completion" in found[0]
+
+
 def test_text_that_a_service_adds_to_prompts_is_reserved(tmp_path: Path) -> None:
     cap = 0.02
     with (

@@ -30,7 +30,7 @@ from tests.support.hostile.attacks import ATTACKS, ESCAPES, MARK, POISON
 from tests.support.hostile.hostile_node import Hostile
 from tests.support.hostile.siege import Siege, outsider
 
-pytestmark = pytest.mark.swarm
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(1800)]
 
 ROUNDS = 28
 """About ten rounds until all nodes have met, and then the rest."""

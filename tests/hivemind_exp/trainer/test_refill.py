@@ -18,6 +18,7 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.refill import best, refill, teaches
+from tests.support import setting_effects
 from tests.support.nodes import Events, make_config
 from tests.support.restarts import same_weights
 from tests.support.spelling_task import Spelling
@@ -132,6 +133,20 @@ def test_a_node_killed_while_it_refills_ends_with_the_same_weights(
     refilled(tmp_path)
     assert same_weights(whole[0], tmp_path)
     assert journaled(whole[0]) == journaled(tmp_path)
+
+
+@pytest.mark.slow
+def test_further_questions_are_never_sent_to_an_api(tmp_path: Path) -> None:
+    config = make_config(
+        game={"rounds": 3, "groups": 1, "refill": 4},
+        offload={"provider": "box", "kind": "policy", "share": 0.5, "ahead": 0},
+        providers={"box": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "free": True}},
+        eval={"every": 0, "questions": 1},
+    )
+    seen = setting_effects.played(config, tmp_path)
+    assert set(seen["requests"]) == {(round_, "answer", 2) for round_ in range(3)}
+    assert {count % 4 for count in seen["counts"]} <= {0, 2}
+    assert max(seen["counts"]) > 4
 
 
 @pytest.mark.parametrize(

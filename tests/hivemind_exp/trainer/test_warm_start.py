@@ -17,6 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.trainer.warm_start import MOST_TIMES
 from tests.support.nodes import ChanceRewards, Events, make_config
 from tests.support.restarts import same_weights
 from tests.support.spelling_task import Spelling
@@ -121,6 +122,21 @@ def test_a_warm_start_that_cannot_help_is_left_out(
     events = started(model, tmp_path, tasks=tasks, **sections, eval={"every": 0, "questions": 1})
     assert [each for each in events.of("warning") if each["message"].startswith(why)]
     assert {event["stage"] for event in events.of("step")} == {"answer"}
+
+
+class OnceRight(Spelling):
+    """Rates the first of many completions as right."""
+
+    def score(self, questions: Sequence[Question], _: Sequence[str]) -> list[Score]:
+        return [Score(float(place == 0), False, "chance") for place, _ in enumerate(questions)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("uncalibrated")
+def test_few_correct_answers_are_not_learned_too_often(model: Path, tmp_path: Path) -> None:
+    short = {"game": {"rounds": 1}, "eval": {"every": 0, "questions": 1}, "warm_start": {"steps": 9, "batch": 2}}
+    events = started(model, tmp_path, tasks=OnceRight, **short)
+    assert [event["stage"] for event in events.of("step")] == ["warm-start"] * MOST_TIMES + ["answer"]
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_the_node_must_be_named_if_there_are_several(
     Identity.create(tmp_path / "key")
     for command in (["new"], ["restore", str(tmp_path / "key")]):
         error = asked(*command, "--node", "../x", code=Exit.CONFIGURATION)["error"]
-        assert "invalid node.name: '../x'" in error["message"]
+        assert "invalid --node: '../x'" in error["message"]
     assert [path.name for path in node.root.parents[1].iterdir()] == ["nodes"]
 
 

@@ -318,7 +318,7 @@ def test_a_saved_key_is_not_sent_to_another_hub(home: Path) -> None:
     assert kept.secrets == {}
     assert kept.lines == (
         "warning: key huggingface is not used: it is for https://huggingface.co, but $HF_ENDPOINT is "
-        "https://mirror.example",
+        "https://mirror.example.",
     )
     given = {"HF_ENDPOINT": "https://mirror.example", "HF_TOKEN": KEY}
     assert keys_for(config, prompter, given).secrets == {"huggingface": KEY}

@@ -82,7 +82,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
-    assert row["accuracy_interval"] == [0.431361, 0.568639]
+    assert row["accuracy_interval"] == [0.43136, 0.56864]
     assert row["updated"].endswith("Z")
     assert row["model"] is None
     assert (row["phase"], row["seconds_left"], row["usd_total"]) == (None, 3.0, None)

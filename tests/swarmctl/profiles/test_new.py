@@ -192,7 +192,7 @@ def test_name_and_builtin_profile_are_prompted_for(home: Path) -> None:
         ("Name of the new profile: ", "taken", "already exists."),
         ("Name of the new profile: ", "../x", "Invalid profile name: '../x'."),
         ("Name of the new profile: ", "mine", "Built-in profile"),
-        (f"(cpu, default, demo, gpu, mac) [{suitable}]: ", "gpus", "did you mean gpu?"),
+        (f"(cpu, default, demo, gpu, mac, smol) [{suitable}]: ", "gpus", "did you mean gpu?"),
         (f"[{suitable}]: ", "", "Model"),
         ("]: ", "", "Tasks"),
         ("]: ", "", "Device"),

@@ -169,3 +169,23 @@ def test_the_plan_counts_rounds_from_1(expression: str, says: str) -> None:
     offload = SMALL["offload"] | {"rounds": expression}
     config = Config.model_validate({"tasks": ["spell_backward"], **SMALL, "offload": offload})
     assert says in banner(plan(config, NEW))[0]
+
+
+@pytest.mark.parametrize(
+    ("offload", "game", "advised"),
+    [
+        ({}, {"groups": 4, "group_size": 8}, True),
+        ({}, {"groups": 4, "group_size": 2}, False),
+        ({"share": 0.5}, {}, False),
+        ({"when": "failed"}, {}, False),
+        ({"kind": "relay", "fallback": []}, {}, False),
+    ],
+)
+def test_a_teacher_of_whole_groups_is_advised_to_answer_more_questions(
+    offload: dict[str, object], game: dict[str, object], advised: bool
+) -> None:
+    asked = {"provider": "openai", "model": "gpt-4o-mini", **offload}
+    config = Config.model_validate({"tasks": ["spell_backward"], "game": game, "offload": asked})
+    found = [line for line in banner(plan(config, NEW)) if "at most 2 are learned from" in line]
+    assert bool(found) == advised
+    assert not advised or found[0].endswith("--set game.group_size=2 --set game.groups=16.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import drop, evaluation, learning, round_done, spending, start
+from swarmctl.terminal.sentences import drop, ending, evaluation, learning, round_done, spending, start
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,14 @@ def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() ->
         ", resuming after round 220. The checkpoint is from round 200: the steps of later rounds are repeated" in text
     )
     assert "There is no checkpoint yet" in start(loaded | {"resumed_round": 7, "checkpoint_round": None})
+
+
+def test_a_node_that_stops_while_it_repeats_steps_has_lost_no_round() -> None:
+    progress = RunView()
+    progress.apply({"event": "start", "resumed_round": 60, "checkpoint_round": 40})
+    progress.apply({"event": "stop", "reason": "signal", "round": 42, "steps": 42})
+    assert progress.round == 60
+    assert ending(progress.stop or {}) == "Stopped after 60 rounds."
 
 
 def test_reserves_are_not_shown_as_spent() -> None:

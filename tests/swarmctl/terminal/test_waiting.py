@@ -58,6 +58,8 @@ def test_a_file_gets_fewer_lines_than_a_terminal() -> None:
 
 STARTED = {"event": "start", "node": "x", "resumed_round": 3}
 LOADING = {"event": "phase", "name": "loading tiny"}
+PROBING = {"event": "phase", "name": "waiting for the provider's first answer"}
+PROBED = {"event": "spend", "round": -1, "provider": "box", "model": "m", "requests": 1, "usd": 0.0}
 DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallback": None}
 
 
@@ -67,6 +69,8 @@ DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallbac
         ([], "Still starting, after 40 s."),
         ([LOADING], "Still loading tiny, after 40 s."),
         ([STARTED], "Still in round 4, after 40 s."),
+        ([STARTED, PROBING], "Still waiting for the provider's first answer, after 40 s."),
+        ([STARTED, PROBING, PROBED], "Still in round 4, after 40 s."),
         ([STARTED, DOWN], "Still waiting for box, after 40 s."),
         ([STARTED, DOWN | {"fallback": "local"}], "Still in round 4, after 40 s."),
     ],

@@ -116,8 +116,9 @@ def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     found = {outcome.check.name: outcome.finding for outcome in outcomes}
     assert found["box.service"].status is Status.OK
     request = found.pop("box.request")
-    # An untrained model answers, but not in the requested format.
-    assert (request.status, "it has no <answer> tags" in request.text) == (Status.WARNING, True), request
+    # An untrained model writes random text, in which an answer may or may not be found.
+    readable = "no readable answer" not in request.text
+    assert (request.status, "responded" in request.text) == (Status.OK if readable else Status.WARNING, True), request
     assert all(finding.status in (Status.OK, Status.SKIPPED) for finding in found.values()), found
 
 
@@ -151,4 +152,4 @@ def test_a_model_that_reasons_gets_more_tokens_and_an_answer_without_tags_is_a_w
         server.set(reasoning=0, answer="tests.support.fake_api.ask:digest_answer")
         finding = deep_request(home, server)
     assert finding.status is Status.WARNING
-    assert "responded, but it has no <answer> tags" in finding.text
+    assert "responded, but it has no readable answer" in finding.text

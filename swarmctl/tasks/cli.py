@@ -8,7 +8,7 @@ from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
 TaskName = Annotated[
-    str, typer.Argument(metavar="TASK", help="Task, preset, or path of your questions or your Python file.")
+    str, typer.Argument(metavar="TASK", help="Task, preset, env:PACKAGE, or path of your questions or Python file.")
 ]
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Change a parameter of the task (repeatable).")

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -294,9 +294,15 @@ class Arena:
 
     def until(self, condition: Callable[[], object], seconds: float) -> None:
         """Wait for a condition; fail if it does not come true in ``seconds`` in which the nodes were able to act."""
-        able = [AbleTime(node.process.pid) for node in self.nodes if node.process is not None and node.process.pid]
+        able = []
+        for node in self.nodes:
+            with suppress(psutil.NoSuchProcess):  # it has played its last round
+                assert node.process is not None
+                assert node.process.pid is not None
+                able.append(AbleTime(node.process.pid))
         while not condition():
-            assert min(each.look() for each in able) < seconds, [(n.root.name, n.events("error")) for n in self.nodes]
+            used = min((each.look() for each in able), default=seconds)
+            assert used < seconds, [(node.root.name, node.events("error")) for node in self.nodes]
             for node in self.nodes:
                 assert node.process is not None
                 assert node.process.exitcode in (None, 0), node.files.log.read_text()[-3000:]

@@ -12,6 +12,7 @@ from tests.support.fake_api.transformers_server import TransformersServer, trans
 # If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
 # Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,6 @@ def _selection(resolved: Resolved) -> str:
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:
     if offload is None:
         return []
-    source, terms, money = banner(offload)
+    source, terms, money, *advice = banner(offload)
     keys = [("key", f"no key for {name}; save one with: {typed(save)}") for name, save in missing.items()]
-    return [("offload", source), ("prompts", terms), ("cost", money), *keys]
+    return [("offload", source), ("prompts", terms), ("cost", money), *(("advice", text) for text in advice), *keys]

@@ -40,6 +40,8 @@ _CUE = re.compile(
     r"=|≈|→|:|\b(?:is|are|equals|equal\sto|makes|gives|totals|get|got)\b|\b(?:it|that)['’]s\b", re.IGNORECASE
 )
 _HEADING = re.compile(r"\s*#+(?:(?<=##)\s*|\s+)")
+_RECORD = re.compile(r"\{\s?[\"']")
+"""The start of a Python or JSON table, whose last number may be anything."""
 _SENTENCE = re.compile(r"[.!?;]\s")
 _WORDING = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]*)\}")
 _AFTER = re.compile(
@@ -207,6 +209,8 @@ def _number(line: str, *, alone: bool = False) -> str | None:
     bare = line.lstrip(_OPENERS).rstrip(_CLOSERS)
     if _NUMBER.fullmatch(bare):
         return bare
+    if _RECORD.search(line):
+        return None
     line = line.rstrip(_CLOSERS)
     sentence = line[max((found.end() for found in _SENTENCE.finditer(line)), default=0) :]
     if _DOUBTS.search(sentence):

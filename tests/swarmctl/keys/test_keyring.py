@@ -242,7 +242,7 @@ def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) 
 
 
 def test_without_a_keyring_a_terminal_is_asked_about_a_file(home: Path) -> None:
-    for answer, code in (("n", Exit.CONFIGURATION), ("y", Exit.DONE)):
+    for answer, code in (("n", Exit.INTERRUPTED), ("y", Exit.DONE)):
         child = terminal("set", "openai", "--no-test")
         child.expect(r"Store keys in\s+a\s+file .*\[y/N\] ")
         child.sendline(answer)
@@ -275,7 +275,7 @@ def test_a_wrong_prefix_is_asked_about_on_a_terminal(home: Path) -> None:
     child.expect(r"looks like a key for groq, .*\[y/N\] ")
     child.sendline("")
     rest_of(child)
-    assert child.exitstatus == Exit.CONFIGURATION
+    assert child.exitstatus == Exit.INTERRUPTED
     assert not home.exists()
 
 

@@ -70,7 +70,7 @@ class StyleChooser:
             group_size=config.game.group_size,
             budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
             seed=derive_seed(config.node.seed, "calibrate"),
-            progress=lambda done: self.emit(PhaseEvent(name="trying ways to ask the model", done=done)),
+            progress=lambda done: self.emit(PhaseEvent(name="trying ways to ask the model", done=done, total=100)),
         ).run(*self._candidates())
         event = as_event(found)
         for line in told(config, event):

@@ -126,7 +126,7 @@ class Calibration:
     """What it may cost, in generated tokens. The final measurement may exceed it, with very long completions."""
     seed: int
     progress: Callable[[int], None] = lambda _: None
-    """Called with the number of completions so far."""
+    """Called with the share of the budget that is spent so far, in percent."""
     _tallies: dict[PromptStyle, Tally] = field(default_factory=lambda: defaultdict(Tally))
     _cost: float = 0.0
     _earned: bool = False
@@ -200,7 +200,7 @@ class Calibration:
         completion has a readable answer."""
         done = self.complete(asked, longest=longest, seed=seed)
         self._completions += len(done)
-        self.progress(self._completions)
+        self.progress(min(100, int(100 * self._cost / self.budget)))
         texts = ["" if row is None else said(row) for row, _ in done]
         scores = self.tasks.score([question for _, question in asked], texts)
         for (_, question), (row, length), text, score in zip(asked, done, texts, scores, strict=True):

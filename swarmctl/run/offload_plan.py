@@ -120,7 +120,13 @@ def _more_questions(config: Config) -> list[str]:
     """
     game, offload = config.game, config.offload
     whole = offload.share == 1 and offload.when == "always" and resolved_kind(config) is Kind.TEACHER
-    if not whole or game.kind != "sampling" or game.group_size <= MOST_ANSWERS or config.swarm.charter is not None:
+    if (
+        is_judged(config)
+        or not whole
+        or game.kind != "sampling"
+        or game.group_size <= MOST_ANSWERS
+        or config.swarm.charter is not None
+    ):
         return []
     groups = game.groups * game.group_size // MOST_ANSWERS
     return [

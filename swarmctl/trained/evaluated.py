@@ -83,7 +83,8 @@ def evaluated(options: EvalOptions) -> tuple[list[Evaluated], TrainedNode | None
     if not options.tasks:
         if first is None:
             raise UsageError(
-                "which questions? Name tasks with --task, or compare with a node: --against NODE",
+                f"which questions? {options.target} is not a node on this machine. Name tasks with --task, or compare "
+                "with a node: --against NODE",
                 next="swarmctl eval --help",
             )
         asked = trained_node(ModelOptions(first, base=True))

@@ -158,7 +158,10 @@ def test_what_cannot_be_evaluated_is_refused(home: Path, capsys: pytest.CaptureF
     make_node(home)
     for arguments, cause in {
         ("smal", "--task", "sapo"): "unknown node, provider or model 'smal'; did you mean small?",
-        ("org/model",): "which questions? Name tasks with --task, or compare with a node: --against NODE",
+        (
+            "org/model",
+        ): "which questions? org/model is not a node on this machine. Name tasks with --task, or compare with a node: "
+        "--against NODE",
         ("small", "-k", "4", "--samples", "2"): "-k 4 needs at least as many --samples",
         ("small", "-k", "4", "--temperature", "0"): "--temperature 0 gives the same answer each time",
         ("org/model", "--task", "sapo", "--against", "base"): "--against base needs a node, and org/model is none",

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from hivemind_exp.config import TaskConfig, task_tables
+from hivemind_exp.errors import TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.mixture import Mixture
@@ -36,8 +38,9 @@ class OpenedTask:
 def opened_task(name: str, params: Sequence[str], seed: int) -> Iterator[OpenedTask]:
     """Open a task: a name, a preset or a path. Raises UsageError for params of a wrong form, and TaskError."""
     config = task_config(name, params)
-    if not is_own_code(config.name):  # such code is tried below, by the workers that it needs anyway
-        check_tasks([config])
+    tried_below = is_own_code(config.name) and (config.path is None or Path(config.path).is_file())
+    if not tried_below:  # a user's code is tried by the workers that it needs anyway
+        _check(config)
     charter = f"swarmctl tasks {seed}".encode()
     with closing(
         Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=1)
@@ -45,6 +48,17 @@ def opened_task(name: str, params: Sequence[str], seed: int) -> Iterator[OpenedT
         if printed := mixture.printed():
             Writer(sys.stderr)(f"{title(config)} printed: {foreign(printed, 2000)}")
         yield OpenedTask(config, title(config), mixture)
+
+
+def _check(config: TaskConfig) -> None:
+    """Check a task. Raises TaskError whose suggestion is a look at a task, and no run."""
+    try:
+        check_tasks([config])
+    except TaskError as error:
+        run = "swarmctl run --task "
+        if error.next is None or not error.next.startswith(run):
+            raise
+        raise TaskError(error.message, next=f"swarmctl tasks show {error.next.removeprefix(run)}") from error
 
 
 def task_config(name: str, params: Sequence[str]) -> TaskConfig:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from hivemind_exp.game.sampling.game import said
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundlePool, BundleRefused, Offer, unpack
 from hivemind_exp.peers.records import PeerBook, weights
@@ -166,7 +167,7 @@ class PeerSource:
                 break
             questions = [groups[n].prompt.question for n in left]
             for n, score in zip(
-                left, self.tasks.score(questions, [groups[n].rollouts[place].text for n in left]), strict=True
+                left, self.tasks.score(questions, [said(groups[n].rollouts[place]) for n in left]), strict=True
             ):
                 found[n].append(score)
         return [tuple(scores) for scores in found]

@@ -33,15 +33,23 @@ def make_config(**sections: dict[str, Any]) -> Config:
 
 
 class ChanceRewards(Spelling):
-    """Rates a random half of all completions as right, so that rewards differ within groups and steps are taken."""
+    """Rates a random half of all answers as right, so that rewards differ within groups and steps are taken.
+
+    Like real verifiers, it gives an answer the same reward in every prompt style.
+    """
 
     def score(self, questions: Any, completions: Any) -> Any:
         from hivemind_exp.seeds import derive_seed
         from hivemind_exp.tasks.base import Score
+        from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
+        found = [read(text, reference_of(each.entry)) for each, text in zip(questions, completions, strict=True)]
+        answers = [
+            text if reading is None else reading.answer for text, reading in zip(completions, found, strict=True)
+        ]
         return [
-            Score(float(derive_seed(question.digest, text) % 2), True, "chance")
-            for question, text in zip(questions, completions, strict=True)
+            Score(float(derive_seed(question.digest, answer) % 2), True, "chance")
+            for question, answer in zip(questions, answers, strict=True)
         ]
 
 

@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 from hivemind_exp.config import Config
 from hivemind_exp.game.node_style import node_style
 from hivemind_exp.game.prompt_style import build_chats
-from hivemind_exp.game.sampling.game import build_prompts
+from hivemind_exp.game.sampling.game import build_prompts, said
 from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.whereabouts import whereabouts
@@ -37,6 +37,7 @@ from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.tasks.verifiers.reader import is_marked
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,8 +61,14 @@ def train(
     asked = [question for round_ in range(rounds) for question in tasks.questions("train", round_, per_round)]
     shares: list[float] = []
 
-    def reward(completions: list[list[dict[str, str]]], number: list[int], **_: Any) -> list[float]:
-        texts = [completion[0]["content"] for completion in completions]
+    def reward(
+        completions: list[list[dict[str, str]]], completion_ids: list[list[int]], number: list[int], **_: Any
+    ) -> list[float]:
+        # As the node does: a completion that was cut has no last line, so only an answer between marks counts.
+        texts = [
+            completion[0]["content"] if ids[-1] == tokenizer.eos_token_id or is_marked(completion[0]["content"]) else ""
+            for completion, ids in zip(completions, completion_ids, strict=True)
+        ]
         scores = tasks.score([asked[each] for each in number], texts)
         shares.append(sum(score.correct for score in scores) / len(scores))
         return [float(score.correct) for score in scores]
@@ -102,7 +109,7 @@ def train(
         prompts = build_prompts(heldout, tokenizer, chats)
 
         def accuracy() -> float:
-            scores = tasks.score(heldout, [row.text for row in source.answer(prompts)])
+            scores = tasks.score(heldout, [said(row) for row in source.answer(prompts)])
             return sum(score.correct for score in scores) / len(scores)
 
         before = accuracy()

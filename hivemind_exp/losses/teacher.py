@@ -21,7 +21,7 @@ def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
     for place, text in enumerate(rows.texts):
         if refused[place]:
             continue
-        if text.strip() in known or len(known) == MOST_ANSWERS:
+        if text.strip() in known or len(known) >= MOST_ANSWERS:
             refused[place] = True
         known.add(text.strip())
     weights = torch.ones_like(rows.outcomes)

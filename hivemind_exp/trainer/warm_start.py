@@ -31,7 +31,7 @@ BEFORE = -1
 """The round whose questions it asks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class WarmStart:
     """Samples the answers, and turns the correct ones into steps."""
 
@@ -48,10 +48,10 @@ class WarmStart:
     def __post_init__(self) -> None:
         # At every start, so that the questions it shows as examples are always kept out of training.
         more = replace(self.style, examples=self.config.warm_start.examples)
-        object.__setattr__(self, "_chats", build_chats(more, self.tasks))
+        self._chats = build_chats(more, self.tasks)
 
     def steps(self) -> list[Manifest]:
-        """Return the steps to take. None if no answer is correct, with a warning. Raises ``StopRequested``."""
+        """Return the steps to take. Empty, with a warning, if no answer is correct. Raises ``StopRequested``."""
         settings = self.config.warm_start
         if self.style.examples >= settings.examples:
             message = f"no warm start: the prompts show {self.style.examples} examples already (warm_start.examples)"
@@ -78,7 +78,7 @@ class WarmStart:
         """Return the prompts with and without examples, of those questions whose prompts are within the limit."""
         settings, limit = self.config.warm_start, self.config.generation.max_prompt_tokens
         questions = self.tasks.questions("train", BEFORE, settings.steps * settings.batch)
-        shown = build_prompts(questions, self.tokenizer, self._chats)  # type: ignore[attr-defined]
+        shown = build_prompts(questions, self.tokenizer, self._chats)
         plain = self.game.prompts(StageRun(BEFORE, ANSWER), questions)
         both = zip(shown, plain, strict=True)
         return [pair for pair in both if max(len(prompt.ids) for prompt in pair) <= limit]

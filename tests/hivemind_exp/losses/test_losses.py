@@ -129,9 +129,9 @@ def test_teacher_without_own_rows_is_supervised_learning(rate: float) -> None:
 
 
 def test_at_most_two_different_correct_texts_of_a_teacher_are_learned_from() -> None:
-    texts = ["a", "wrong", "a ", "b", "b", "c"]
-    found = weights(Kind.TEACHER, group([1.0, 0.0, 1.0, 1.0, 1.0, 1.0], own=[], texts=texts))
-    same(found, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan])
+    texts = ["a", "wrong", "a ", "b", "b", "c", "d"]
+    found = weights(Kind.TEACHER, group([1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0], own=[], texts=texts))
+    same(found, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan, math.nan])
 
 
 def test_luffy_normalizes_the_joint_group_and_shapes_the_policy() -> None:

@@ -88,7 +88,7 @@ class Found:
 
     chats: ChatBuilder
     tried: int
-    """Number of styles tried. 0: the style was set."""
+    """Number of styles tried. 1: the style was set."""
     greedy: Tally
     """Of the style's greedy completions."""
     sampled: Tally

@@ -1,7 +1,7 @@
 """``luffy``: learn from a teacher's text by policy shaping, with own and external rows as one group.
 
-arXiv 2504.14945, as published: the advantage within the joint group, a loss whose denominator Z counts the tokens of own
-and external rows together, and policy shaping. The authors' code drops the standard deviation in its runs.
+arXiv 2504.14945, as published: the advantage within the joint group, a loss whose denominator Z counts the tokens of
+own and external rows together, and policy shaping. The authors' code drops the standard deviation in its runs.
 """
 
 import torch

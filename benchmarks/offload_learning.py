@@ -17,6 +17,7 @@ these two seeds look a little too good.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import shutil
@@ -156,7 +157,7 @@ def settings(arm: Arm, seed: int, rounds: int, server: RemoteServer | None) -> C
         offload = {"provider": "teacher", "model": "teacher", "fallback": [], "prices": {"teacher": PRICE}}
     return Config.model_validate(
         {
-            "node": {"name": "learning", "seed": seed, "fresh": True},
+            "node": {"name": "learning", "seed": seed},
             "model": {"name": "tiny", "device": "cpu", "threads": 1},
             "tasks": [{"name": "spell_backward", "params": {"min_word_len": 3, "max_word_len": 5}}],
             "game": {"rounds": rounds, "groups": 16, "group_size": 8},
@@ -230,6 +231,8 @@ def run(arm: Arm, seed: int, rounds: int, base: Path) -> Curve:
 
     with tempfile.TemporaryDirectory() as directory, teacher(arm, seed) as server:
         root = Path(directory)
+        # The secret determines the held-out questions: all arms get the same.
+        NodeFiles(root).secret_file.write_bytes(hashlib.sha256(str(seed).encode()).digest())
         shutil.copytree(base, root / "base")
         begun = time.perf_counter()
         GRPORunner(settings(arm, seed, rounds, server), NodeFiles(root), emit, make_tasks=make_tasks).run()

@@ -35,7 +35,7 @@ HEALED_S = 600.0
 def make_model(root: Path) -> Path:
     """Return the path of a tiny model that is sometimes correct, so that nodes can learn from each other."""
     words = ("run", "--profile", "demo", "--node", "school", "--rounds", "1", "--quiet", "--plain", "--no-input")
-    values = ("node.fresh=false", "warmup.steps=250", "eval.questions=20", "checkpoint.every=1")
+    values = ("warmup.steps=250", "eval.questions=20", "checkpoint.every=1")
     command = [sys.executable, "-m", "swarmctl", *words, *(word for value in values for word in ("--set", value))]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "SWARMCTL_HOME": str(root)}, check=True)
     return next(NodeFiles(root / "nodes" / "school").checkpoints.glob("*/model"))

@@ -255,7 +255,7 @@ def settings(arm: Arm, seed: int) -> Config:
     """Return the demo's configuration with the arm's changes."""
     return Config.model_validate(
         {
-            "node": {"name": "learning", "seed": seed, "fresh": True},
+            "node": {"name": "learning", "seed": seed},
             "model": {"name": "tiny", "device": "cpu", "threads": 1},
             "tasks": [TASK.model_dump()],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},

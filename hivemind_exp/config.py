@@ -29,7 +29,7 @@ class NodeConfig(Section):
     seed: NotNegative = 0
     """Seed of sampling and of adapter weights. Gives nodes with otherwise equal settings different results."""
     fresh: bool = False
-    """Start over at every run. Can only be set when the node is created."""
+    """Start over at every run. `run --fresh` does it once."""
 
 
 class LoraConfig(Section):

@@ -47,7 +47,7 @@ SWARM = "swarm1:" + "0" * 64
 TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "node.name": (see.part("name"), SHORT, "one", "two"),
     "node.seed": (see.stepped, LORA | STEP, 1, 2),
-    "node.fresh": "tests/swarmctl/nodes/test_directory.py::test_only_a_fresh_node_is_emptied",
+    "node.fresh": "tests/swarmctl/nodes/test_directory.py::test_only_a_node_that_starts_over_is_emptied",
     "model.name": (see.located, {}, "tiny", "LLAMA"),
     "model.revision": (
         "tests/hivemind_exp/models/test_loading.py::test_models_load_from_the_hub_or_the_error_has_the_exact_reason"

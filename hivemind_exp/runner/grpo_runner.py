@@ -65,8 +65,7 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
     return Mixture(
         config.tasks,
         charter=charter,
-        # A node that always starts fresh needs no secret, so the demo's held-out questions follow from its seed.
-        secret=charter if config.node.fresh else files.secret(),
+        secret=files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
         curriculum=config.game.curriculum,
@@ -99,7 +98,7 @@ class GRPORunner:
         self._stop = StopFlag() if stop is None else stop
         self._secrets = Secrets() if secrets is None else secrets
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
-        self._needs_secret = make_tasks is None and not config.node.fresh
+        self._needs_secret = make_tasks is None
         self._peer_context = peer_context
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""

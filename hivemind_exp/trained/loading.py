@@ -127,7 +127,7 @@ def own_tasks(config: Config, files: NodeFiles) -> Iterator[Mixture]:
 
     Raises ``FileProblem`` if the file that determines those questions is missing: it must not be created here.
     """
-    if not config.node.fresh and not files.secret_file.exists():
+    if not files.secret_file.exists():
         raise FileProblem(
             f"the file {files.secret_file.name} of node {config.node.name} is missing, so its held-out questions are "
             "unknown",

@@ -340,6 +340,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
+                --fresh\t'Start over: delete what the node learned' \
                 --dry-run\t'Show the plan; change nothing' \
                 --all\t'With --dry-run: also show all settings' \
                 --detach\t'Continue in the background once the node has started' \

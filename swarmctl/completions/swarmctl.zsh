@@ -250,6 +250,7 @@ _swarmctl__run() {
     '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '--fresh[Start over\: delete what the node learned]' \
     '--dry-run[Show the plan; change nothing]' \
     '--all[With --dry-run\: also show all settings]' \
     '(-d --detach)-d[Continue in the background once the node has started]' \

@@ -39,7 +39,6 @@ def identity(config: Config) -> dict[str, Any]:
         "seed": config.node.seed,
         "charter": charter_id(config),
         "swarm": config.swarm.charter,
-        "fresh": config.node.fresh,
         "created": now(),
         "version": VERSION,
     }
@@ -60,6 +59,8 @@ class Node:
     """Whether this run resumes an earlier one."""
     created: bool
     """Whether this run created the directory."""
+    starts_over: bool
+    """Whether this run replaces an earlier one, which is set aside until this one has started."""
 
     @property
     def name(self) -> str:
@@ -70,7 +71,8 @@ class Node:
 def opened(config: Config, retry: Retry) -> Iterator[Node]:
     """Create or open the configured node's directory and lock it until the end of the block.
 
-    A fresh node's last run is set aside. If no trainer has started by the end of the block, it is put back.
+    If the node starts over, its last run is set aside. If no trainer has started by the end of the block, it is put
+    back.
     Raises NodeConflict if the node is running, or was created with other fixed settings.
     """
     files = files_of(config.node.name)
@@ -78,17 +80,17 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         created = _make(files, config, retry)
     with held(files, retry) as lock:
         check_identity(files, config, retry)
-        if not has_begun(files) or config.node.fresh:
+        fresh, begun = starts_over(files, config), has_begun(files)
+        if fresh or not begun:
             files.inputs.unlink(missing_ok=True)
         check_inputs(files, config)
         with disk_errors(files.root):
-            if config.node.fresh:
+            if fresh:
                 set_aside(files)
-            resumes = has_begun(files)
-            if not resumes:
+            if fresh or not begun:
                 write_json(files.identity, identity(config))
         try:
-            yield Node(files, lock, resumes, created)
+            yield Node(files, lock, resumes=begun and not fresh, created=created, starts_over=begun and fresh)
         finally:
             with contextlib.suppress(OSError):  # then the next run does this
                 settle(files)
@@ -109,6 +111,12 @@ def held(files: NodeFiles, retry: Retry) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+def starts_over(files: NodeFiles, config: Config) -> bool:
+    """Whether a run with this configuration replaces what the node has learned."""
+    # The first version created nodes that start over at every run, and said so in their node.json.
+    return config.node.fresh or bool((read_json(files.identity) or {}).get("fresh"))
 
 
 def _make(files: NodeFiles, config: Config, retry: Retry) -> bool:
@@ -168,10 +176,7 @@ def check_identity(files: NodeFiles, config: Config, retry: Retry) -> None:
     if made is None:
         raise conflict(f"{shown(files.root)} is not a node's directory: it has no readable {files.identity.name}")
     check_swarm(files, config, retry)
-    if made.get("fresh") != wanted["fresh"]:
-        how = "starts over at every run" if made.get("fresh") else "keeps what it learned"
-        raise conflict(f"node {name} {how}; that cannot be changed")
-    if wanted["fresh"] or not has_begun(files):
+    if starts_over(files, config) or not has_begun(files):
         return
     try:
         different = [

@@ -30,7 +30,8 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     """
     files, target = existing(name), free(new)
     made = read_json(files.identity) or {}
-    if made.get("fresh"):
+    config = (read_json(files.config) or {}).get("config") or {}
+    if made.get("fresh") or (config.get("node") or {}).get("fresh"):
         raise ConfigurationError(f"node {name} starts over at every run, so it cannot be forked", next=_run(name))
     if files.charter.exists():
         raise ConfigurationError(

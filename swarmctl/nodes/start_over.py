@@ -1,4 +1,4 @@
-"""Starting a fresh node over: its last run is set aside, and deleted only once the new run has started.
+"""Starting a node over: its last run is set aside, and deleted only once the new run has started.
 
 A run can still be refused after its directory is prepared: only the trainer, which imports torch, finds out whether the
 device works. Then the last run is put back. After ``kill -9`` at any point, ``settle`` finishes the work.
@@ -18,7 +18,10 @@ _PREVIOUS = ".previous"
 
 
 def set_aside(files: NodeFiles) -> None:
-    """Set everything aside except the node's lock, key, identity, consent and spending records."""
+    """Set everything aside except the node's lock, key, secret, identity, consent and spending records.
+
+    The secret stays so that the held-out questions, and with them accuracies, stay comparable.
+    """
     settle(files)
     last = _of_a_run(files)
     if not last:
@@ -70,7 +73,7 @@ def _remove(path: Path) -> None:
 
 def _of_a_run(files: NodeFiles) -> list[Path]:
     """Return the files and directories that belong to a run, and not to the node's whole life."""
-    kept = {files.lock, files.identity, files.key, files.consent, files.ledger, files.spent}
+    kept = {files.lock, files.identity, files.key, files.secret_file, files.consent, files.ledger, files.spent}
     kept |= {files.root / _MOVING, files.root / _PREVIOUS}
     return [
         path for path in files.root.iterdir() if path not in kept and not path.name.startswith(f"{files.ledger.name}-")

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable)."),
         ] = None,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Start over: delete what the node learned.")] = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
         all_: Annotated[bool, typer.Option("--all", help="With --dry-run: also show all settings.")] = False,
         detach: Annotated[
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
         """Start or resume a node.
 
         Ctrl-C saves and stops within seconds. The same command resumes the node; so does --node NAME alone, with the
-        settings of its last run. The demo does not resume: it starts over at every run.
+        settings of its last run. --fresh starts over instead.
 
         \b
         Examples:
@@ -93,6 +94,7 @@ def register(app: typer.Typer) -> None:
             node=node,
             flags=tuple(flags),
             assignments=tuple(set_ or ()),
+            fresh=fresh,
             dry_run=dry_run,
             all_settings=all_,
             detach=detach,

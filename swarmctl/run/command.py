@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from hivemind_exp.errors import FileProblem
+from hivemind_exp.errors import ConfigurationError, FileProblem
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
+from swarmctl.nodes.history import rounds_finished
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.background import BackgroundView, split
 from swarmctl.run.dry_run import dry_run
@@ -28,13 +30,22 @@ from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
 from swarmctl.settings.checks import check_config
-from swarmctl.settings.command_line import LastRun, changes, read_last, rerun, resolved_options, write_last
+from swarmctl.settings.command_line import (
+    LastRun,
+    always_starts_over,
+    changes,
+    read_last,
+    rerun,
+    resolved_options,
+    write_last,
+)
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Display, Writer, view
 
 
@@ -58,7 +69,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     files = lookup.files_of(resolved.config.node.name)
     nodes.check_identity(files, resolved.config, partial(rerun, resolved))
     if (ended := finished(files, resolved, membership)) is not None:
-        return say_finished(ended, files.root.name, as_json=options.as_json)
+        return say_finished(ended, resolved, as_json=options.as_json)
+    _confirm_start_over(files, resolved, prompter)
     offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
     keys = keys_for(resolved.config, prompter, os.environ)
     fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
@@ -91,6 +103,22 @@ def _display(options: RunOptions, leave: Callable[[], None] | None) -> Display:
     if leave is not None:
         return BackgroundView(leave, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
     return view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
+
+
+def _confirm_start_over(files: NodeFiles, resolved: Resolved, prompter: Prompter) -> None:
+    """Ask before a command that starts over deletes finished rounds. Raises a NodeError if it must not."""
+    rounds = rounds_finished(files) or 0
+    if not rounds or not resolved.config.node.fresh or always_starts_over(resolved):
+        return
+    nodes.check_free(files, partial(rerun, resolved))
+    name = files.root.name
+    prompter.confirm(
+        f"Node {name} has finished {several(rounds, 'round')}. Delete what it learned, and start over?",
+        ConfigurationError(
+            f"--fresh deletes what node {name} learned in {several(rounds, 'round')}; confirm it with --yes",
+            next=f"{rerun(resolved)} --yes",
+        ),
+    )
 
 
 def _last_command(node: nodes.Node, say: Writer) -> LastRun | None:

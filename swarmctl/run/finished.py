@@ -6,9 +6,10 @@ import sys
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit
+from swarmctl.nodes.directory import starts_over
 from swarmctl.nodes.history import past_evaluations
 from swarmctl.run.join_swarm import CharterMembership
-from swarmctl.run.summary import next_steps, reached
+from swarmctl.run.summary import DEMO, next_steps, reached
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import Writer
@@ -24,7 +25,7 @@ def finished(files: NodeFiles, resolved: Resolved, membership: CharterMembership
         return None
     config, record = resolved.config, read_record(files.run)
     stop = (record and record.stop) or {}
-    if config.node.fresh or config.hub.repo or not config.game.rounds or stop.get("reason") != "done":
+    if starts_over(files, config) or config.hub.repo or not config.game.rounds or stop.get("reason") != "done":
         return None
     if (stop.get("round") or 0) < config.game.rounds:
         return None
@@ -34,12 +35,13 @@ def finished(files: NodeFiles, resolved: Resolved, membership: CharterMembership
     return progress
 
 
-def say_finished(progress: RunView, node: str, *, as_json: bool) -> Exit:
+def say_finished(progress: RunView, resolved: Resolved, *, as_json: bool) -> Exit:
     """Print the result of a finished node and how to continue it."""
-    say = Writer(sys.stderr)
+    say, node = Writer(sys.stderr), resolved.config.node.name
+    demo = resolved.config.model.name == DEMO
     say(f"Node {node} is already done, so nothing was started. {reached(progress)}")
     rounds = progress.round or 0
-    for line in next_steps(node, progress, rounds=rounds, fresh=False, demo=False):
+    for line in next_steps(node, progress, rounds=rounds, fresh=False, demo=demo):
         say(line)
     if as_json:
         print(json.dumps(result(progress, node)), flush=True)

@@ -28,7 +28,7 @@ from swarmctl.nodes import lookup
 from swarmctl.paths import nodes_directory
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.outcome import retry_hint
-from swarmctl.settings.command_line import JOIN, read_last, rerun, set_values, shown_value
+from swarmctl.settings.command_line import FRESH, JOIN, read_last, rerun, set_values, shown_value
 from swarmctl.settings.problems import explain
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import SettingPath, dotted, flatten
@@ -38,7 +38,6 @@ from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.waiting import waiting
 
 _SEED = ("node", "seed")
-_FRESH = ("node", "fresh")
 _TASKS = ("tasks",)
 _BY_NODE = "this node's own"
 
@@ -207,12 +206,12 @@ def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
     ignored.
     """
     if resolved.config.node.fresh:
-        if _explicit(resolved, _FRESH):
+        if _explicit(resolved, FRESH):
             raise ConfigurationError(
-                "node.fresh = true cannot be used in a swarm: its nodes cannot start over at every run",
-                next=rerun(resolved, without={_FRESH}),
+                "a node cannot start over in a swarm, because peers would see it forget; create a new node instead",
+                next=rerun(resolved, without={FRESH}),
             )
-        resolved = _changed(resolved, _FRESH, False)
+        resolved = _changed(resolved, FRESH, False)
     if _explicit(resolved, _SEED) or resolved.origins.get(dotted(_SEED)) == REMEMBERED:
         return resolved
     made = read_json(files.identity) or {}

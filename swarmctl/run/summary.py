@@ -16,7 +16,7 @@ from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
-from swarmctl.settings.command_line import shown_value
+from swarmctl.settings.command_line import always_starts_over, shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView
@@ -35,7 +35,8 @@ from swarmctl.terminal.sentences import (
     time_shares,
 )
 
-_DEMO = "tiny"
+DEMO = "tiny"
+"""The model that is a demonstration."""
 _RISE = 0.15
 """Gain in accuracy that counts as a rise. Meaningless rewards stay below it (``benchmarks/demo.py``)."""
 
@@ -44,7 +45,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     """Return lines on what the run is about to do."""
     config = resolved.config
     rounds = f"up to round {config.game.rounds}" if config.game.rounds else "until you stop it"
-    state = "starts over at every run" if config.node.fresh else "resumed" if node.resumes else "new"
+    state = "starting over" if node.starts_over else "resumed" if node.resumes else "new"
     tasks = ("task " if len(config.tasks) == 1 else "tasks ") + ", ".join(map(title, config.tasks))
     relay = is_relay(config)
     adapter = f" with LoRA rank {config.model.lora.rank}" if config.model.lora else ""
@@ -64,7 +65,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
             f"Completions of the latest {keep:,} rounds are kept, older ones are deleted (journal.keep_rounds). "
             f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
         )
-    if config.model.name == _DEMO and config.warmup.steps and not relay:
+    if config.model.name == DEMO and config.warmup.steps and not relay:
         lines.append(
             "This is a demonstration. A tiny model is built on this machine and warmed up until it knows the answer "
             "format and answers some questions correctly. The only reward comes from the task's verifier."
@@ -106,7 +107,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(_spent(progress, spent))
     if worse := drop(progress):
         lines.append(f"warning: {worse}.")
-    demo = resolved.config.model.name == _DEMO
+    demo = resolved.config.model.name == DEMO
     if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
@@ -115,7 +116,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += next_steps(
-            node.name, progress, rounds=progress.rounds or 0, fresh=resolved.config.node.fresh, demo=demo
+            node.name, progress, rounds=progress.rounds or 0, fresh=always_starts_over(resolved), demo=demo
         )
     return lines
 
@@ -192,10 +193,10 @@ def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: 
     elif fresh:
         lines = ["Run again, starting over:", f"  {again}"]
     elif done and rounds:
-        lines = ["Continue:", f"  {again} --rounds {2 * rounds}"]
+        lines = ["Continue:", f"  {again} --rounds {2 * rounds}", "Start over:", f"  {again} --fresh"]
     else:
         lines = ["Resume:", f"  {again}"]
-    if demo and fresh and done:
+    if demo and done:
         lines += [
             f"Next, train a real language model ({smollm2.DOWNLOAD} to download):",
             f"  {typed('swarmctl run --profile smol')}",

@@ -28,6 +28,7 @@ from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.safe_text import is_revision, without_keys
 
 JOIN = ("swarm", "join")
+FRESH = ("node", "fresh")
 _PROVIDER, _MODEL = ("offload", "provider"), ("offload", "model")
 _FIXED = {"node.name", "node.fresh", "swarm.join"}
 """Settings that cannot change; of an invitation, only the addresses may differ."""
@@ -42,6 +43,8 @@ def resolved_options(options: RunOptions) -> Resolved:
     for flag, key, text in options.flags:
         # Accepts an invitation that was wrapped over several lines when it was sent.
         overrides.append(given(flag, key, str(invitation.parse(text)) if flag == "--join" else text))
+    if options.fresh:
+        overrides.append(Override(FRESH, True, "--fresh"))
     last = None
     if options.node is not None:
         overrides.append(Override(NAME, options.node, "--node"))
@@ -109,11 +112,17 @@ def _again(files: NodeFiles) -> str:
 
 
 def write_last(files: NodeFiles, resolved: Resolved) -> None:
-    """Save this run as the node's last."""
-    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path != NAME}
+    """Save this run as the node's last. A command that starts over does so once: its repetition would not."""
+    overrides = {dotted(given.path): given.value for given in resolved.overrides if given.path not in (NAME, FRESH)}
     config = resolved.config.model_dump(mode="json")
+    config["node"]["fresh"] = always_starts_over(resolved)
     record = {"schema": FORMAT, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
     write_json(files.config, record)
+
+
+def always_starts_over(resolved: Resolved) -> bool:
+    """Whether each run of the node starts over, not only the one of this command."""
+    return resolved.config.node.fresh and not resolved.origins.get(dotted(FRESH), "").startswith("--")
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -194,6 +203,8 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
     """Return a typed value as its flag, or as an assignment if no flag can express it."""
     if typed.path == JOIN:
         return ["--join", typed.value] if typed.value else []
+    if typed.origin == "--fresh":
+        return ["--fresh"]
     if typed.path == _MODEL and typed.origin == "--offload":
         return []  # part of the flag that names the provider
     if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):

@@ -36,6 +36,8 @@ class RunOptions:
     """(flag, setting, text) for each flag that sets a setting."""
     assignments: tuple[str, ...] = ()
     """``--set``, as typed."""
+    fresh: bool = False
+    """Start over: set aside what the node learned, and delete it once the new run has started."""
     dry_run: bool = False
     all_settings: bool = False
     """``--all``: a dry run shows all settings, too."""

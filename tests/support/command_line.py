@@ -16,14 +16,12 @@ STAND_IN = [sys.executable, "-m", "tests.support.run_fake_trainer"]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 UNTRAINED = """
 extends = "demo"
-[node]
-fresh = false
 [warmup]
 steps = 0
 [eval]
 questions = 4
 """
-"""The demo without its warm-up, and with a node that resumes: a round takes under a second. More tables may follow."""
+"""The demo without its warm-up: a round takes under a second. More tables may follow."""
 
 
 def run_process(command: Sequence[str], *, timeout: float = 30, **options: Any) -> subprocess.CompletedProcess[str]:

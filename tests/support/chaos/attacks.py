@@ -27,8 +27,6 @@ from tests.support.fake_api.ledger import Snapshot
 from tests.support.restarts import same_weights
 
 LOCAL = """
-[node]
-fresh = false
 [warmup]
 steps = 60
 [eval]

@@ -15,8 +15,6 @@ from tests.support.chaos.nodes import Swarm, until
 from tests.support.chaos.observer import Stored, collect
 
 SMALL = """
-[node]
-fresh = false
 [warmup]
 steps = 0
 [eval]

@@ -123,7 +123,6 @@ def test_a_node_whose_supervisor_has_just_ended_will_be_free_shortly() -> None:
         ({"model": {"lora": {"rank": 8}}}, "LoRA adapter none, now rank=8 alpha=32"),
         ({"tasks": ["gsm8k"]}, "tasks sapo weight=1.0 check=exact, now gsm8k"),
         ({"node": {"name": "x", "seed": 3}}, "seed 0, now 3"),
-        ({"node": {"name": "x", "fresh": True}}, "keeps what it learned"),
     ],
 )
 def test_a_node_is_never_used_with_other_fixed_settings(changes: dict[str, Any], told: str) -> None:
@@ -170,23 +169,38 @@ def test_fixed_settings_may_change_before_the_first_start() -> None:
         assert json.loads(node.files.identity.read_text())["model"]["name"].startswith("Qwen")
 
 
-def test_only_a_fresh_node_is_emptied() -> None:
-    fresh = config(node={"name": "x", "fresh": True})
-    with opened(fresh, retry) as node:
+def test_only_a_node_that_starts_over_is_emptied() -> None:
+    with opened(config(), retry) as node:
+        assert not node.starts_over
         begin(node)
+        secret = node.files.secret()
         (node.files.checkpoints / "1").mkdir(parents=True)
         outside = node.files.root.parent / "kept"
         outside.mkdir()
         (node.files.root / "link").symlink_to(outside)
     with opened(config(tasks=["gsm8k"], node={"name": "x", "fresh": True}), retry) as node:
         assert not node.resumes
-        assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", ".previous"}
+        assert node.starts_over
+        assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "secret", ".previous"}
+        assert node.files.secret() == secret  # the held-out questions stay the same
         assert json.loads(node.files.identity.read_text())["tasks"][0]["name"] == "gsm8k"
         begin(node)
-    assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "run.json"}
+    assert {path.name for path in node.files.root.iterdir()} == {"lock", "node.json", "secret", "run.json"}
     assert outside.is_dir()
-    with pytest.raises(NodeConflict, match="starts over at every run"), opened(config(), retry):
-        pass
+    with opened(config(tasks=["gsm8k"]), retry) as node:
+        assert node.resumes
+
+
+def test_a_node_that_always_started_over_does_so_once_more() -> None:
+    """The first version fixed this when it created the node, and made no secret for it."""
+    with opened(config(), retry) as node:
+        begin(node)
+    node.files.identity.write_text(json.dumps(json.loads(node.files.identity.read_bytes()) | {"fresh": True}))
+    with opened(config(tasks=["gsm8k"]), retry) as node:
+        assert node.starts_over
+        begin(node)
+    with opened(config(tasks=["gsm8k"]), retry) as node:
+        assert node.resumes
 
 
 def test_a_directory_that_is_not_a_node_is_not_touched(home: Path) -> None:

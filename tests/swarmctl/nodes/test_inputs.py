@@ -71,7 +71,7 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def places(tmp_path: Path, home: Path) -> tuple[Path, Path]:
     """Two directories, each with a file of the same name but with different questions."""
-    write_profile(home, "small", 'extends = "demo"\n[node]\nfresh = false\n[warmup]\nsteps = 0\n')
+    write_profile(home, "small", 'extends = "demo"\n[warmup]\nsteps = 0\n')
     first, second = tmp_path / "first", tmp_path / "second"
     for place in (first, second):
         place.mkdir()

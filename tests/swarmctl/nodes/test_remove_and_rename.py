@@ -16,7 +16,7 @@ from swarmctl.storage import node_lock as locks
 from tests.support.command_line import Cli, write_profile
 from tests.support.journals import bare_node
 
-SMALL = 'extends = "demo"\n[node]\nfresh = false\n[game]\nrounds = 1\n'
+SMALL = 'extends = "demo"\n[game]\nrounds = 1\n'
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, ho
     node = home / "nodes/demo"
     started = stand_in(*ENDLESS)  # returns only if the node does not keep the pipes open
     assert started.returncode == Exit.DONE, started.stderr
-    assert "Node demo (starts over at every run)" in started.stderr
+    assert "Node demo (new)" in started.stderr
     assert "Node demo now runs in the background (pid " in started.stderr
     assert is_held(node / "lock")
     terminal = spawn([*STAND_IN, "attach"], environment=os.environ | {"TERM": "xterm", "CI": ""})
@@ -39,7 +39,7 @@ def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, ho
     assert stand_in("stop", "demo").returncode == Exit.DONE
     assert "Stopped after" in rest_of(watching)
     assert watching.exitstatus == Exit.DONE
-    until(lambda: "Run again" in (node / "background.log").read_text())
+    until(lambda: "Resume" in (node / "background.log").read_text())
     until(lambda: not is_alive((read_json(node / "lock") or {})["pid"]))
     assert stand_in("attach", "demo").returncode == Exit.CONFIGURATION
 

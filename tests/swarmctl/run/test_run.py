@@ -7,21 +7,25 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
+from hivemind_exp.journal.journal import Journal
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, told, write_profile
 from tests.support.processes import is_alive
+from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -89,7 +93,7 @@ def test_what_the_trainer_is_given(stand_in: Cli, home: Path) -> None:
     request = json.loads((home / "nodes/demo/request.json").read_text())
     assert request["mode"] == "run"
     assert request["node_dir"] == str(home / "nodes/demo")
-    assert request["config"]["node"] == {"name": "demo", "seed": 7, "fresh": True}
+    assert request["config"]["node"] == {"name": "demo", "seed": 7, "fresh": False}
     expected = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
     assert expected.items() <= request["environment"].items()
 
@@ -102,7 +106,7 @@ def test_quiet_prints_only_warnings_and_the_summary(stand_in: Cli) -> None:
 
 @pytest.mark.slow
 def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home: Path) -> None:
-    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    write_profile(home, "mine", 'extends = "demo"\n')
     first = stand_in("run", "-p", "mine", "--node", "n", "--rounds", "2", "--set", "train.beta=0.5", act="limit")
     assert first.returncode == Exit.LIMIT
     again = next_command(first.stderr)
@@ -119,7 +123,7 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
 
 @pytest.mark.slow
 def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -> None:
-    write_profile(home, "mine", 'extends = "demo"\n[node]\nfresh = false\n')
+    write_profile(home, "mine", 'extends = "demo"\n')
     assert stand_in("run", "-p", "mine", "--rounds", "2").returncode == Exit.DONE
     log = read(home / "nodes/mine/events.jsonl")
     paid = ("--offload", "groq", "--no-input")  # neither its key nor its cost is asked for
@@ -129,6 +133,7 @@ def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -
     assert json.loads(again.stdout)["rounds"] == 2
     assert read(home / "nodes/mine/events.jsonl") == log
     assert "is done, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
+    assert "swarmctl run --node mine --fresh" in again.stderr
     more = stand_in(*next_command(again.stderr))
     assert "Done after 4 rounds" in more.stderr
     assert "would do nothing" not in stand_in("run", "--node", "mine", "--rounds", "5", "--dry-run").stdout
@@ -140,12 +145,41 @@ def test_a_run_that_cannot_start_deletes_nothing_of_the_last(act: str, stand_in:
     checkpoint = home / "nodes/demo/checkpoints/2"
     checkpoint.mkdir(parents=True)
     events = read(home / "nodes/demo/events.jsonl")
-    refused = stand_in("run", "-p", "demo", "--rounds", "2", "--device", "cuda", act=act)
+    fresh = ("run", "-p", "demo", "--rounds", "2", "--fresh", "--yes")
+    refused = stand_in(*fresh, "--device", "cuda", act=act)
     assert refused.returncode in (Exit.CONFIGURATION, Exit.FAILED)
     assert (checkpoint.exists(), read(home / "nodes/demo/events.jsonl")) == (True, events)
-    assert stand_in("run", "--node", "demo", "--device", "cpu").returncode == 0
+    again = stand_in(*fresh, "--device", "cpu")
+    assert again.returncode == 0
+    assert "Node demo (starting over)" in again.stderr
     assert not checkpoint.exists()
     assert list((home / "nodes/demo").glob(".[mp]*")) == []
+
+
+@pytest.mark.slow
+def test_a_node_starts_over_once_and_only_after_a_yes(stand_in: Cli, home: Path) -> None:
+    assert stand_in("run", "-p", "demo", "--rounds", "2").returncode == Exit.DONE
+    Journal(files_of("demo").journal, "").close()
+    with closing(sqlite3.connect(files_of("demo").journal)) as db, db:
+        db.execute("INSERT INTO turns (step, round, stage, part, finished) VALUES (2, 2, 'answer', 0, 1)")
+    unconfirmed = stand_in("run", "-p", "demo", "--fresh")
+    assert unconfirmed.returncode == Exit.CONFIGURATION
+    assert "--fresh deletes what node demo learned in 2 rounds" in unconfirmed.stderr
+    again = next_command(unconfirmed.stderr)
+    assert again == ["run", "--profile", "demo", "--fresh", "--yes"]
+    assert files_of("demo").journal.exists()
+    terminal = spawn([*STAND_IN, "run", "-p", "demo", "--fresh"])
+    terminal.expect("finished 2 rounds. Delete what it learned, and start over")
+    terminal.sendline("n")
+    assert "Cancelled. Nothing was changed." in rest_of(terminal)
+    assert files_of("demo").journal.exists()
+    limited = stand_in(*again, "--rounds", "3", act="limit")
+    assert "Node demo (starting over)" in limited.stderr
+    assert not files_of("demo").journal.exists()
+    resumed = stand_in(*next_command(limited.stderr))
+    assert "Node demo (resumed)" in resumed.stderr
+    assert "Changed" not in resumed.stderr
+    assert json.loads((home / "nodes/demo/request.json").read_text())["config"]["node"]["fresh"] is False
 
 
 @pytest.mark.slow
@@ -165,7 +199,7 @@ def test_a_setting_can_be_unset_and_set_again(stand_in: Cli, home: Path) -> None
 
 def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, home: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
-    path.write_text('extends = "demo"\n[node]\nfresh = false\n[game]\nrounds = 1\n')
+    path.write_text('extends = "demo"\n[game]\nrounds = 1\n')
     assert stand_in("run", "-p", str(path)).returncode == 0
     assert json.loads(files_of("own").config.read_text())["profile"] == str(path)
 

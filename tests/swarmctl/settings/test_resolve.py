@@ -94,7 +94,7 @@ def test_built_in_profiles_are_valid_and_described(name: str) -> None:
 def test_the_demo_has_its_measured_settings() -> None:
     config = resolved("demo").config
     assert config.model.name == "tiny"
-    assert config.node.fresh
+    assert not config.node.fresh
     assert config.tasks[0].params == {"min_word_len": 3, "max_word_len": 5}
     assert config.game.rounds == 80
 

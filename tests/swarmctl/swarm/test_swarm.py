@@ -160,7 +160,7 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     assert again.returncode == Exit.CONFIGURATION
     assert advice(again.stderr) == ["swarm", "invite", "--node", "tea"]
     assert invitation(here(*advice(again.stderr)).stdout) == tea
-    write_profile(home, "alone", SMALL + "[node]\nfresh = false\n")
+    write_profile(home, "alone", SMALL)
     assert here("run", "-p", "alone", "--node", "alone").returncode == Exit.DONE
     third = here("swarm", "new", "alone")
     assert "has already trained alone" in third.stderr
@@ -330,7 +330,7 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
     [
         (["--task", "sapo"], "requires tasks = spell_backward, but --task sets another value"),
         (["--set", "game.group_size=4"], "requires game.group_size = 8, but --set sets another value"),
-        (["--set", "node.fresh=true"], "cannot start over at every run"),
+        (["--fresh"], "a node cannot start over in a swarm"),
     ],
 )
 def test_options_that_contradict_the_charter_are_refused_with_a_fix(
@@ -365,10 +365,7 @@ def test_swarms_are_never_mixed_in_a_node(here: Cli, home: Path, tea: str) -> No
     assert fixed.returncode == Exit.DONE, fixed.stderr
     assert made(home, "tea-2")["swarm"] == parse(coffee).charter
     assert here("run", "-p", "demo", "--node", "demo", "--rounds", "1").returncode == Exit.DONE
-    assert (
-        "node demo starts over at every run; that cannot be changed"
-        in here("run", "--join", tea, "--node", "demo").stderr
-    )
+    assert "node demo has already trained alone" in here("run", "--join", tea, "--node", "demo").stderr
 
 
 @pytest.mark.slow

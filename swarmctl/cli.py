@@ -181,14 +181,15 @@ MEANT = {
     **dict.fromkeys(("list", "ls", "nodes"), "swarmctl status"),
     **dict.fromkeys(("start", "resume", "train"), "swarmctl run"),
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),
-    **dict.fromkeys(("join", "swarm join"), "swarmctl run --join"),
+    "join": "swarmctl swarm join",
     **dict.fromkeys(("tail", "log"), "swarmctl logs"),
     **dict.fromkeys(("remove", "delete"), "swarmctl rm"),
     **dict.fromkeys(("mv", "move"), "swarmctl rename"),
     "invite": "swarmctl swarm invite",
     "peers": "swarmctl swarm peers",
     "leave": "swarmctl swarm leave",
-    "swarm list": "swarmctl swarm show",
+    **dict.fromkeys(("swarms", "swarm ls"), "swarmctl swarm list"),
+    **dict.fromkeys(("reload", "reboot"), "swarmctl restart"),
 }
 """Words that people type as commands, and the commands that do it."""
 
@@ -256,10 +257,16 @@ def _invalid_value(error: Exception) -> str | None:
 
 
 def _defect(error: Exception) -> NodeError:
-    from swarmctl.paths import nodes_directory, shown
+    """Return the error to print for a bug, whose traceback is saved in a file for the report."""
+    import traceback
 
-    return NodeError(
-        f"bug in swarmctl: {type(error).__name__}: {foreign(hide_keys(str(error)))}. "
-        f"Logs are in {shown(nodes_directory())}/NODE. "
-        "Please report it with the traceback, which `swarmctl run` prints with -v"
-    )
+    from hivemind_exp import atomic_write
+    from swarmctl.paths import crash_log, shown
+
+    message = f"bug in swarmctl: {type(error).__name__}: {foreign(hide_keys(str(error)))}. Please report it"
+    try:
+        crash_log().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write.write(crash_log(), hide_keys("".join(traceback.format_exception(error))))
+    except OSError:
+        return NodeError(message)
+    return NodeError(f"{message} with the traceback in {shown(crash_log())}")

@@ -8,6 +8,7 @@ metadata of saved keys        ~/.config/swarmctl/keys            /d/keys
 keys stored in files          ~/.config/swarmctl/secrets         /d/secrets
 nodes                         ~/.local/share/swarmctl/nodes      /d/nodes
 answers of evaluations        ~/.local/share/swarmctl/evals      /d/evals
+traceback of the latest bug   ~/.local/share/swarmctl/crash.log  /d/crash.log
 ============================= ================================== ==============================
 """
 
@@ -49,6 +50,11 @@ def nodes_directory() -> Path:
 def evals_directory() -> Path:
     """Return the directory that holds one directory per evaluated model and its questions."""
     return _base(".local/share/swarmctl") / "evals"
+
+
+def crash_log() -> Path:
+    """Return the file with the traceback of the latest error that is a bug in swarmctl."""
+    return _base(".local/share/swarmctl") / "crash.log"
 
 
 def shown(path: Path) -> str:

@@ -17,6 +17,7 @@ __swarmctl_enter() {
         ':doctor') path='doctor' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
+        ':restart') path='restart' ;;
         ':rename') path='rename' ;;
         ':fork') path='fork' ;;
         ':rm') path='rm' ;;
@@ -53,6 +54,8 @@ __swarmctl_enter() {
         'rollouts:export') path='rollouts export' ;;
         'rollouts:stats') path='rollouts stats' ;;
         'swarm:new') path='swarm new' ;;
+        'swarm:join') path='swarm join' ;;
+        'swarm:list') path='swarm list' ;;
         'swarm:show') path='swarm show' ;;
         'swarm:invite') path='swarm invite' ;;
         'swarm:peers') path='swarm peers' ;;
@@ -154,6 +157,10 @@ __swarmctl_takes() {
         'swarm new:--game') kind=words list='sampling study-group' ;;
         'swarm new:--stage-time') kind=none ;;
         'swarm new:--set') kind=setting ;;
+        'swarm join:--node') kind=node ;;
+        'swarm join:-p' | 'swarm join:--profile') kind=profile ;;
+        'swarm join:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'swarm join:--set') kind=setting ;;
         'swarm show:--node') kind=node ;;
         'swarm invite:--node') kind=node ;;
         'swarm peers:--node') kind=node ;;
@@ -175,6 +182,7 @@ __swarmctl_options() {
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
+        'restart') list='--all --json --help' ;;
         'rename') list='--json --help' ;;
         'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
@@ -209,6 +217,8 @@ __swarmctl_options() {
         'rollouts stats') list='--node --by --json --help' ;;
         'swarm') list='--help' ;;
         'swarm new') list='--profile --task --game --stage-time --open --set --json --help' ;;
+        'swarm join') list='--node --profile --task --set --dry-run --detach --plain --json --yes --no-input --help' ;;
+        'swarm list') list='--json --help' ;;
         'swarm show') list='--node --json --help' ;;
         'swarm invite') list='--node --json --help' ;;
         'swarm peers') list='--node --json --help' ;;
@@ -229,18 +239,19 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='run attach doctor status stop restart rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
         'rollouts:0') kind=words list='show export stats' ;;
-        'swarm:0') kind=words list='new show invite peers leaderboard leave' ;;
+        'swarm:0') kind=words list='new join list show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
         'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
         'status:0') kind=node ;;
         'stop:'*) kind=node ;;
+        'restart:'*) kind=node ;;
         'rename:0') kind=node ;;
         'fork:0') kind=node ;;
         'rm:'*) kind=node ;;

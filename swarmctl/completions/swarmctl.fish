@@ -18,6 +18,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'status'
         case ':stop'
             set path 'stop'
+        case ':restart'
+            set path 'restart'
         case ':rename'
             set path 'rename'
         case ':fork'
@@ -90,6 +92,10 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'rollouts stats'
         case 'swarm:new'
             set path 'swarm new'
+        case 'swarm:join'
+            set path 'swarm join'
+        case 'swarm:list'
+            set path 'swarm list'
         case 'swarm:show'
             set path 'swarm show'
         case 'swarm:invite'
@@ -302,6 +308,15 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'swarm new:--set'
             set kind setting
+        case 'swarm join:--node'
+            set kind node
+        case 'swarm join:-p' 'swarm join:--profile'
+            set kind profile
+        case 'swarm join:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'swarm join:--set'
+            set kind setting
         case 'swarm show:--node'
             set kind node
         case 'swarm invite:--node'
@@ -372,6 +387,10 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'stop'
             set list --all\t'Stop every running node' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'restart'
+            set list --all\t'Restart every running node' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rename'
@@ -569,6 +588,21 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --set\t'Change any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'swarm join'
+            set list --node\t'Name of the new node' \
+                --profile\t'Profile name or .toml file' \
+                --task\t'Task, preset, or path of your questions' \
+                --set\t'Change any setting (repeatable)' \
+                --dry-run\t'Show the plan; change nothing' \
+                --detach\t'Continue in the background once the node has started' \
+                --plain\t'Print one line per round instead of the live view' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'swarm list'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'swarm show'
             set list --node\t'Node to use' \
                 --json\t'Print JSON' \
@@ -637,6 +671,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
+                restart\t'Stop nodes and start them again in the background' \
                 rename\t'Rename a node' \
                 fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
@@ -678,6 +713,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
             set list new\t'Create a swarm and its first node' \
+                join\t'Join a swarm: create a node in it, and start the node' \
+                list\t'List the swarms that this machine\'s nodes are in' \
                 show\t'Show a swarm\'s charter and this machine\'s node in it' \
                 invite\t'Print the command that others use to join' \
                 peers\t'List the peers that the node knows' \
@@ -700,6 +737,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'status:0'
             set kind node
         case 'stop:*'
+            set kind node
+        case 'restart:*'
             set kind node
         case 'rename:0'
             set kind node

@@ -188,6 +188,7 @@ _swarmctl() {
         'doctor:Check your setup and suggest fixes'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
+        'restart:Stop nodes and start them again in the background'
         'rename:Rename a node'
         'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
@@ -214,6 +215,7 @@ _swarmctl() {
         doctor) _swarmctl__doctor && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
+        restart) _swarmctl__restart && ret=0 ;;
         rename) _swarmctl__rename && ret=0 ;;
         fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
@@ -306,6 +308,15 @@ _swarmctl__status() {
 _swarmctl__stop() {
   _arguments -S \
     '--all[Stop every running node]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:\[NODE\]...:_swarmctl_nodes'
+}
+
+_swarmctl__restart() {
+  _arguments -S \
+    '--all[Restart every running node]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -789,6 +800,8 @@ _swarmctl__swarm() {
     command)
       list=(
         'new:Create a swarm and its first node'
+        'join:Join a swarm: create a node in it, and start the node'
+        'list:List the swarms that this machine'\''s nodes are in'
         'show:Show a swarm'\''s charter and this machine'\''s node in it'
         'invite:Print the command that others use to join'
         'peers:List the peers that the node knows'
@@ -800,6 +813,8 @@ _swarmctl__swarm() {
     rest)
       case $words[1] in
         new) _swarmctl__swarm__new && ret=0 ;;
+        join) _swarmctl__swarm__join && ret=0 ;;
+        list) _swarmctl__swarm__list && ret=0 ;;
         show) _swarmctl__swarm__show && ret=0 ;;
         invite) _swarmctl__swarm__invite && ret=0 ;;
         peers) _swarmctl__swarm__peers && ret=0 ;;
@@ -824,6 +839,33 @@ _swarmctl__swarm__new() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NAME: '
+}
+
+_swarmctl__swarm__join() {
+  _arguments -S \
+    '--node=[Name of the new node]:NODE:_swarmctl_nodes' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
+    '--dry-run[Show the plan; change nothing]' \
+    '(-d --detach)-d[Continue in the background once the node has started]' \
+    '(-d --detach)--detach[Continue in the background once the node has started]' \
+    '--plain[Print one line per round instead of the live view]' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':INVITATION: '
+}
+
+_swarmctl__swarm__list() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__swarm__show() {

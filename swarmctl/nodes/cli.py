@@ -1,4 +1,4 @@
-"""``swarmctl status``, ``logs``, ``stop``, ``rename`` and ``rm``: this machine's nodes."""
+"""``swarmctl status``, ``logs``, ``stop``, ``restart``, ``rename``, ``fork`` and ``rm``: this machine's nodes."""
 
 from typing import Annotated
 
@@ -57,6 +57,28 @@ def register(app: typer.Typer) -> None:
         from swarmctl.nodes.stop import stop as stop_nodes
 
         stop_nodes(names or (), every=all_, as_json=json)
+
+    @app.command()
+    def restart(
+        names: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Node names.")] = None,
+        *,
+        all_: Annotated[bool, typer.Option("--all", help="Restart every running node.")] = False,
+        json: options.Json = False,
+    ) -> None:
+        """Stop nodes and start them again in the background.
+
+        Nodes keep the settings of their last run. A named node that is not running is started. Without a name, restarts
+        the only running node.
+
+        \b
+        Examples:
+          swarmctl restart
+          swarmctl restart maths tea
+          swarmctl restart --all --json
+        """
+        from swarmctl.nodes.restart import restart as restart_nodes
+
+        restart_nodes(names or (), every=all_, as_json=json)
 
     @app.command()
     def rename(

@@ -32,16 +32,7 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
 
     Raises UsageError if it is not clear which nodes are meant, NodeError if a node's process cannot be signaled.
     """
-    chosen = _chosen(names, every=every)
-    running = [files for files in chosen if _ask_to_stop(files)]
-    say = Writer(sys.stderr)
-    for files in running:
-        holder = read_json(files.lock) or {}
-        for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
-            say(f"warning: {sentence}")
-        with waiting(say, f"waiting for node {files.root.name} to save and stop"):
-            _wait(files)
-    rows = [_row(files, was_running=files in running) for files in chosen]
+    rows = stop_all(choose(names, every=every, command="stop"))
     if as_json:
         print_json(nodes=rows)
         return
@@ -52,9 +43,26 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
         write("No node is running.")
 
 
-def _chosen(names: Sequence[str], *, every: bool) -> list[NodeFiles]:
+def stop_all(chosen: Sequence[NodeFiles]) -> list[dict[str, Any]]:
+    """Ask all nodes to stop, wait for them, and return a row for each: its name, whether it ran, and what it saved."""
+    running = [files for files in chosen if _ask_to_stop(files)]
+    say = Writer(sys.stderr)
+    for files in running:
+        holder = read_json(files.lock) or {}
+        for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+            say(f"warning: {sentence}")
+        with waiting(say, f"waiting for node {files.root.name} to save and stop"):
+            _wait(files)
+    return [_row(files, was_running=files in running) for files in chosen]
+
+
+def choose(names: Sequence[str], *, every: bool, command: str) -> list[NodeFiles]:
+    """Return the named nodes, every running one, or without a name the only running one, if there is one.
+
+    Raises UsageError if it is not clear which nodes ``swarmctl COMMAND`` is for.
+    """
     if names and every:
-        raise UsageError("name nodes or use --all, not both", next="swarmctl stop --help")
+        raise UsageError("name nodes or use --all, not both", next=f"swarmctl {command} --help")
     if names:
         return [existing(name) for name in dict.fromkeys(names)]
     running = [files for files in all_nodes() if locks.is_held(files.lock)]

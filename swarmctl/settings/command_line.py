@@ -106,7 +106,7 @@ def _again(files: NodeFiles) -> str:
     for name, path in profiles.known_profiles().items():
         with suppress(NodeError):
             fixed = identity(resolve(profiles.read(path), [], {}).config)
-            if all(fixed[key] == made.get(key) for key in ("model", "adapter", "tasks", "seed", "fresh")):
+            if all(fixed[key] == made.get(key) for key in ("model", "adapter", "tasks", "seed")):
                 return shlex.join(["swarmctl", "run", "--node", files.root.name, "--profile", name])
     return "swarmctl profiles list"
 

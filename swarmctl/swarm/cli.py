@@ -1,4 +1,4 @@
-"""``swarmctl swarm``: new, show, invite, peers, leaderboard, leave."""
+"""``swarmctl swarm``: new, join, list, show, invite, peers, leaderboard, leave."""
 
 from typing import Annotated, Literal
 
@@ -13,13 +13,12 @@ NodeOption = Annotated[
 group = command_group(
     """Create a swarm, invite others and see its peers.
 
-    To join a swarm, use `swarmctl run --join INVITATION`.
-
     The nodes of a swarm train on the same questions and learn from each other's answers. Each node verifies all answers
     itself. There is no leader, and no peer has to be trusted.
 
     Examples:
       swarmctl swarm new tea --task sapo
+      swarmctl swarm join swarm1:… --node mine
       swarmctl swarm peers
     """
 )
@@ -72,6 +71,67 @@ def _new(
         as_json=json,
     )
     new_swarm(name, given, stage_time=stage_time, is_open=open_)
+
+
+@group.command("join")
+def _join(
+    invitation: Annotated[str, typer.Argument(metavar="INVITATION", help="From `swarmctl swarm invite`.")],
+    *,
+    node: Annotated[
+        str | None, typer.Option(metavar="NODE", help="Name of the new node. [default: the swarm's]")
+    ] = None,
+    profile: options.Profile = None,
+    task: options.Tasks = None,
+    set_: options.Settings = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+    detach: Annotated[
+        bool, typer.Option("-d", "--detach", help="Continue in the background once the node has started.")
+    ] = False,
+    plain: options.Plain = False,
+    json: options.JsonAskingNothing = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
+) -> int:
+    """Join a swarm: create a node in it, and start the node.
+
+    The same as `swarmctl run --join INVITATION`, which has more options. To resume the node later, use
+    `swarmctl run --node NODE`.
+
+    Examples:
+      swarmctl swarm join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
+      swarmctl swarm join swarm1:4be1…@/dns4/example.org/tcp/4001/p2p/12D3Koo… --profile gpu --detach
+    """
+    from swarmctl.run.command import run_command
+    from swarmctl.settings.options import RunOptions, tasks_text
+
+    given = {"--join": ("swarm.join", invitation), "--task": ("tasks", tasks_text(task))}
+    return run_command(
+        RunOptions(
+            profile=profile,
+            node=node,
+            flags=tuple((flag, key, text) for flag, (key, text) in given.items() if text is not None),
+            assignments=tuple(set_ or ()),
+            dry_run=dry_run,
+            detach=detach,
+            plain=plain,
+            as_json=json,
+            yes=yes,
+            no_input=no_input,
+        )
+    )
+
+
+@group.command("list")
+def _list(*, json: options.Json = False) -> None:
+    """List the swarms that this machine's nodes are in.
+
+    Examples:
+      swarmctl swarm list
+      swarmctl swarm list --json
+    """
+    from swarmctl.swarm.list import list_swarms
+
+    list_swarms(as_json=json)
 
 
 @group.command("show")

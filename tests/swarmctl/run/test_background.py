@@ -1,14 +1,16 @@
-"""``swarmctl run --detach`` and ``swarmctl attach``."""
+"""``swarmctl run --detach``, ``swarmctl attach`` and ``swarmctl restart``."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from swarmctl.errors import Exit
+from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import read_json
 from swarmctl.storage.node_lock import is_held
 from tests.support.command_line import STAND_IN, Cli
@@ -50,6 +52,40 @@ def test_a_detached_run_that_cannot_start_fails_in_the_foreground(stand_in: Cli,
     assert "error: no such device" in refused.stderr
     assert not is_held(home / "nodes/demo/lock")
     assert "no node is running" in stand_in("attach").stderr
+
+
+def test_a_running_node_is_restarted_in_the_background_with_its_settings(stand_in: Cli, home: Path) -> None:
+    nothing = stand_in("restart")
+    assert nothing.returncode == Exit.CONFIGURATION
+    assert "no node is running; name the node to start" in nothing.stderr
+    assert stand_in(*ENDLESS, "--set", "train.beta=0.5").returncode == Exit.DONE
+    (before,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
+    done = stand_in("restart")
+    assert done.returncode == Exit.DONE, done.stderr
+    (after,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
+    assert re.fullmatch(
+        rf"Restarted node demo after \d+ rounds?\. It runs in the background \(pid {after['pid']}\)\.\n", done.stdout
+    )
+    assert before["pid"] != after["pid"]
+    assert not is_alive(before["pid"])
+    assert json.loads((home / "nodes/demo/request.json").read_text())["config"]["train"]["beta"] == 0.5
+    assert stand_in("stop", "demo").returncode == Exit.DONE
+    started = json.loads(stand_in("restart", "demo", "--json").stdout)["nodes"]
+    assert [(row["node"], row["was_running"]) for row in started] == [("demo", False)]
+    assert is_alive(started[0]["pid"])
+    assert stand_in("stop", "--all").returncode == Exit.DONE
+
+
+def test_one_node_that_does_not_restart_keeps_no_other_from_it(stand_in: Cli) -> None:
+    assert stand_in("run", "-p", "demo", "--node", "one", "--rounds", "2").returncode == Exit.DONE
+    assert stand_in("run", "-p", "demo", "--node", "two", "--rounds", "2").returncode == Exit.DONE
+    (files_of("one").root / "config.json").write_text("{")
+    both = stand_in("restart", "one", "two")
+    assert both.returncode == Exit.CONFIGURATION
+    assert "warning: node one does not start:" in both.stderr
+    assert "config.json" in both.stderr.splitlines()[-2]
+    assert both.stdout.startswith("Node two is already done, so it was not started. To continue: ")
+    assert both.stdout.rstrip().endswith("run --node two --rounds 4")
 
 
 def test_a_script_gets_the_detached_process(stand_in: Cli) -> None:

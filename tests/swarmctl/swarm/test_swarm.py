@@ -107,6 +107,33 @@ def advice(stderr: str) -> list[str]:
     return words[next(n for n, word in enumerate(words) if word in ("run", "swarm", "status")) :]
 
 
+@pytest.mark.slow
+def test_swarms_are_listed_and_joined_under_their_own_commands(here: Cli, home: Path) -> None:
+    assert "swarm join INVITATION" in here("swarm", "list").stdout
+    assert json.loads(here("swarm", "list", "--json").stdout) == {"schema": 1, "swarms": []}
+    text = invitation(here("swarm", "new", "tea").stdout)
+    planned = here("swarm", "join", text, "--node", "two", "--dry-run")
+    assert planned.stdout.startswith("node      two (new)"), planned.stderr
+    joined = here("swarm", "join", text, "--node", "two", "--set", "train.beta=0.5", "--json")
+    assert json.loads(joined.stdout)["rounds"] == 1, joined.stderr
+    assert request(home, "two")["config"]["swarm"]["join"] == text
+    assert request(home, "two")["config"]["train"]["beta"] == 0.5
+    again = here("swarm", "join", "swarm1:nonsense", "--node", "three")
+    assert again.returncode == Exit.CONFIGURATION
+    rows = json.loads(here("swarm", "list", "--json").stdout)["swarms"]
+    assert [(row["node"], row["name"], row["open"], row["tasks"], row["running"]) for row in rows] == [
+        ("tea", "tea", False, ["spell_backward"], False),
+        ("two", "tea", False, ["spell_backward"], False),
+    ]
+    (home / "nodes/two/charter").write_bytes(b"damaged")
+    damaged = here("swarm", "list")
+    assert "warning: cannot read the charter of node two" in damaged.stderr
+    heading, first, second = damaged.stdout.splitlines()
+    assert heading.split()[:3] == ["swarm", "id", "node"]
+    assert first.split()[:4] == ["tea", parse(text).charter[:12], "tea", "stopped"]
+    assert second.split()[:4] == ["-", parse(text).charter[:12], "two", "stopped"]
+
+
 def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli, home: Path) -> None:
     done = here("swarm", "new", "tea", "--set", "game.group_size=4", "--open")
     text = invitation(done.stdout)

@@ -8,8 +8,9 @@ VENV ?= .venv
 # Options for pip or uv, such as an index, and the build of torch: auto, cpu or default (the index's first choice).
 PIP_FLAGS ?=
 TORCH ?= auto
-# Tests mostly wait for processes and clocks, so four run at a time on two cores. A file's tests stay in one process.
-TEST_FLAGS ?= --numprocesses=4 --dist=loadfile
+# Tests mostly wait for processes and clocks, so four run at a time on two cores. A file's tests stay in one process, and the
+# longest files start first (tests/conftest.py).
+TEST_FLAGS ?= --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Fast tests hardly wait: they spend most of their time on the imports of each process.
 FAST_FLAGS ?= --numprocesses=2 --dist=loadfile -m 'not slow and not swarm'
 define CHECK_PYTHON

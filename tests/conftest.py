@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,37 @@ from tests.support.fake_api.transformers_server import TransformersServer, trans
 # Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
+
+
+LONGEST_FIRST = (
+    "swarmctl/run/test_with_trainer.py",
+    "swarmctl/run/test_offload.py",
+    "swarmctl/run/test_damage.py",
+    "test_install.py",
+    "hivemind_exp/swarm/test_under_attack.py",
+    "test_recipes.py",
+    "swarmctl/run/test_killed_and_frozen.py",
+    "test_examples.py",
+    "test_demo.py",
+    "swarmctl/keys/test_no_key_leaks.py",
+    "swarmctl/swarm/test_real_nodes.py",
+    "swarmctl/run/test_fetch_smollm2.py",
+    "swarmctl/run/test_push.py",
+    "swarmctl/run/test_run.py",
+    "hivemind_exp/runner/test_lost_workers.py",
+    "hivemind_exp/runner/test_resume_offload.py",
+    "hivemind_exp/game/study_group/test_alone.py",
+    "hivemind_exp/runner/test_resume.py",
+    "hivemind_exp/swarm/test_splits.py",
+)
+"""Files that take over a minute. They start first: one that starts last runs alone, while the other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests of the longest files to the front."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

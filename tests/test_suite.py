@@ -7,6 +7,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import LONGEST_FIRST
 from tests.support.command_line import ROOT
 
 LEFT_OUT = re.compile(r"pytest\.mark\.(slow|swarm)\b")
@@ -47,3 +50,14 @@ def test_tests_that_kill_or_use_the_network_are_not_fast() -> None:
     named = fast_tests(Path("hivemind_exp/runner/test_resume.py"))
     assert "test_steps_change_the_weights" in named
     assert "test_kill_9_at_many_moments_leads_to_bit_equal_weights" not in named
+
+
+def test_the_longest_files_exist_and_start_first(request: pytest.FixtureRequest) -> None:
+    assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).is_file()] == []
+    ranks = [LONGEST_FIRST.index(name) for item in request.session.items if (name := _name(item)) in LONGEST_FIRST]
+    assert ranks == sorted(ranks)
+    assert [_name(item) in LONGEST_FIRST for item in request.session.items[: len(ranks)]] == [True] * len(ranks)
+
+
+def _name(item: pytest.Item) -> str:
+    return str(item.path.relative_to(ROOT / "tests"))

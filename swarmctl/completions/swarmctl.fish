@@ -424,7 +424,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --base\t'With PROMPT: also show the answer before training' \
                 --questions\t'Number of held-out questions' \
                 --system\t'System turn; empty: none' \
-                --temperature\t'Sampling temperature; 0: greedy' \
+                --temperature\t'Sampling temperature; 0 always picks the most likely token' \
                 --seed\t'Seed of sampling' \
                 --max-tokens\t'Most tokens of an answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
@@ -434,7 +434,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --checkpoint\t'Checkpoint to use' \
                 --base\t'Talk to the model before training' \
                 --system\t'System turn; empty: none' \
-                --temperature\t'Sampling temperature; 0: greedy' \
+                --temperature\t'Sampling temperature; 0 always picks the most likely token' \
                 --seed\t'Seed of sampling' \
                 --max-tokens\t'Most tokens of an answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \

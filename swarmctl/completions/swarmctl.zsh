@@ -387,7 +387,7 @@ _swarmctl__sample() {
     '(-n --questions)-n+[Number of held-out questions]:N: ' \
     '(-n --questions)--questions=[Number of held-out questions]:N: ' \
     '--system=[System turn; empty\: none]:TEXT: ' \
-    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--temperature=[Sampling temperature; 0 always picks the most likely token]:T: ' \
     '--seed=[Seed of sampling]:N: ' \
     '--max-tokens=[Most tokens of an answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
@@ -403,7 +403,7 @@ _swarmctl__chat() {
     '--checkpoint=[Checkpoint to use]:STEP: ' \
     '--base[Talk to the model before training]' \
     '--system=[System turn; empty\: none]:TEXT: ' \
-    '--temperature=[Sampling temperature; 0\: greedy]:T: ' \
+    '--temperature=[Sampling temperature; 0 always picks the most likely token]:T: ' \
     '--seed=[Seed of sampling]:N: ' \
     '--max-tokens=[Most tokens of an answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from swarmctl.errors import UsageError
 from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
@@ -89,6 +90,8 @@ def register(app: typer.Typer) -> None:
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         if offload:
             flags.append(("--offload", "offload.model", asked))  # even if empty, or another provider's model would stay
+        if detach and dry_run:
+            raise UsageError("--dry-run starts nothing, so it cannot be used with --detach", next="swarmctl run --help")
         given = RunOptions(
             profile=profile,
             node=node,

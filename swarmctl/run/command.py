@@ -71,8 +71,10 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     if (ended := finished(files, resolved, membership)) is not None:
         return say_finished(ended, resolved, as_json=options.as_json)
     _confirm_start_over(files, resolved, prompter)
-    offload, agreed = _agree(resolved, prompter)  # first the cost, then the key
-    keys = keys_for(resolved.config, prompter, os.environ)
+    # First the cost, then the key, which may be typed now. If no one can type it, a missing key is named first.
+    found = None if prompter.can_ask else keys_for(resolved.config, prompter, os.environ)
+    offload, agreed = _agree(resolved, prompter)
+    keys = found or keys_for(resolved.config, prompter, os.environ)
     fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
         before = _last_command(node, say)

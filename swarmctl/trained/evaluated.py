@@ -82,9 +82,11 @@ def evaluated(options: EvalOptions) -> tuple[list[Evaluated], TrainedNode | None
     asked = None
     if not options.tasks:
         if first is None:
+            guess = nearest(options.target, node_names())
+            hint = f" (did you mean {guess}?)" if guess else ""
             raise UsageError(
-                f"which questions? {options.target} is not a node on this machine. Name tasks with --task, or compare "
-                "with a node: --against NODE",
+                f"which questions? {options.target} is not a node on this machine{hint}. Name tasks with --task, or "
+                "compare with a node: --against NODE",
                 next="swarmctl eval --help",
             )
         asked = trained_node(ModelOptions(first, base=True))
@@ -134,7 +136,7 @@ def _of_model(options: EvalOptions, name: str, asked: TrainedNode | None, nodes:
     elif "/" in name or Path(name).is_dir():
         flags["--model"] = name
     else:
-        guess = nearest(name, [*nodes, *PROVIDERS, *resolved.config.providers])
+        guess = nearest(name, [*nodes, BASE, *PROVIDERS, *resolved.config.providers])
         hint = f"; did you mean {guess}?" if guess else ""
         raise ConfigurationError(
             f"unknown node, provider or model {name!r}{hint} (a model is a directory or OWNER/NAME)",

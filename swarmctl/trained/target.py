@@ -19,6 +19,7 @@ from swarmctl.keys.for_run import needed
 from swarmctl.nodes.lookup import existing
 from swarmctl.settings.allowed import allowed, shown
 from swarmctl.settings.command_line import last_config
+from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.prompter import Prompter
 
 
@@ -79,9 +80,9 @@ def trained_node(options: ModelOptions) -> TrainedNode:
         ) from error
     if checkpoint is None and not options.base:
         when = f"every {config.checkpoint.every} rounds (checkpoint.every) and when it stops"
-        raise CheckpointError(
-            f"node {name} has no checkpoint yet; it saves one {when}", next=shlex.join(["swarmctl", "status", name])
-        )
+        running = locks.is_held(files.lock)
+        following = ["swarmctl", "status", name] if running else ["swarmctl", "run", "--node", name]
+        raise CheckpointError(f"node {name} has no checkpoint yet; it saves one {when}", next=shlex.join(following))
     model = config.model if options.device is None else _on(config.model, options.device)
     changes = {"max_completion_tokens": options.max_tokens, "temperature": options.temperature or None}
     set_ = {key: value for key, value in changes.items() if value is not None}

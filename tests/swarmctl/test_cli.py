@@ -167,6 +167,11 @@ def test_a_name_after_run_suggests_its_option(capsys: pytest.CaptureFixture[str]
     assert "did you mean --node demo?" in capsys.readouterr().err
 
 
+def test_a_dry_run_does_not_go_with_the_background(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "-p", "demo", "--dry-run", "--detach"]) == Exit.USAGE
+    assert "--dry-run starts nothing, so it cannot be used with --detach" in capsys.readouterr().err
+
+
 def test_errors_as_json_are_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["run", "--profile", "dmo", "--json"]) == Exit.CONFIGURATION
     out, err = capsys.readouterr()

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 def test_a_sample_of_a_real_node(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config, root = make_config(game={"rounds": 1}, node={"name": "small"}), home / "nodes" / "small"
     run(config, root)
+    NodeFiles(root).secret()  # its own tasks need one
     write_json(root / "node.json", {"schema": 1})
     body: dict[str, Any] = {"schema": 1, "profile": "demo", "overrides": {}, "config": config.model_dump(mode="json")}
     write_json(root / "config.json", body)

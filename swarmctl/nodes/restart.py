@@ -1,7 +1,6 @@
 """``swarmctl restart``: stop nodes and start them again in the background, with the settings of their last run."""
 
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError, from_code
 from swarmctl.nodes.stop import choose, stop_all
-from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -38,7 +36,7 @@ def restart(names: Sequence[str], *, every: bool, as_json: bool) -> None:
             if len(chosen) > 1 and not as_json:
                 say(f"warning: node {row['node']} does not start: {error.message}")
         else:
-            if not as_json:
+            if not as_json and row["pid"] is not None:  # otherwise the run has said why it started nothing
                 write(_sentence(row))
         rows.append(row)
     if failures:
@@ -66,8 +64,5 @@ def _start(name: str) -> int | None:
 
 def _sentence(row: dict[str, Any]) -> str:
     node, after = row["node"], f" after {several(row['round'], 'round')}" if row["round"] else ""
-    if row["pid"] is None:
-        more = typed(f"swarmctl run --node {shlex.quote(node)} --rounds {2 * (row['round'] or 1)}")
-        return f"Node {node} is already done{after}, so it was not started. To continue: {more}"
     word = "Restarted" if row["was_running"] else "Started"
     return f"{word} node {node}{after}. It runs in the background (pid {row['pid']})."

@@ -84,8 +84,9 @@ def test_one_node_that_does_not_restart_keeps_no_other_from_it(stand_in: Cli) ->
     assert both.returncode == Exit.CONFIGURATION
     assert "warning: node one does not start:" in both.stderr
     assert "config.json" in both.stderr.splitlines()[-2]
-    assert both.stdout.startswith("Node two is already done after 2 rounds, so it was not started. To continue: ")
-    assert both.stdout.rstrip().endswith("run --node two --rounds 4")
+    assert both.stdout == ""
+    assert "Node two is already done, so nothing was started." in both.stderr
+    assert "run --node two --rounds 4" in both.stderr
 
 
 def test_a_script_gets_the_detached_process(stand_in: Cli) -> None:

@@ -74,6 +74,7 @@ def test_a_running_node_is_restarted_in_the_background_with_its_settings(stand_i
     assert [(row["node"], row["was_running"]) for row in started] == [("demo", False)]
     assert is_alive(started[0]["pid"])
     assert stand_in("stop", "--all").returncode == Exit.DONE
+    until(lambda: not is_alive(started[0]["pid"]))
 
 
 def test_one_node_that_does_not_restart_keeps_no_other_from_it(stand_in: Cli) -> None:

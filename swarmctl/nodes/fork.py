@@ -12,7 +12,7 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
-from hivemind_exp.trainer.checkpoints import SEAL
+from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage.disk_errors import disk_errors
@@ -25,8 +25,8 @@ from swarmctl.terminal.views import Writer
 def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     """Create the node ``new`` from a checkpoint of ``name``: the one after step ``at``, or the newest.
 
-    Raises ConfigurationError if the node has no such checkpoint, starts over at every run or is in a swarm, and
-    NodeConflict while it runs.
+    Raises ConfigurationError if the node has no checkpoint yet, starts over at every run or is in a swarm,
+    CheckpointError if it lacks this one, and NodeConflict while it runs.
     """
     files, target = existing(name), free(new)
     made = read_json(files.identity) or {}
@@ -39,14 +39,15 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
             next=f"swarmctl swarm leave --node {shlex.quote(name)}",
         )
     with at_rest(files), disk_errors(target.root):
-        checkpoint = _checkpoint(files, at)
-        about = read_json(checkpoint / SEAL) or {}
-        step, round_ = int(checkpoint.name), int(about.get("round") or 0)
+        checkpoint = checkpoint_of(files, at)
+        if checkpoint is None:
+            raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
+        step, round_ = checkpoint.step, checkpoint.round
         with tempfile.TemporaryDirectory(
             dir=target.root.parent, prefix=f".{new}.", ignore_cleanup_errors=True
         ) as staging:
             copy = NodeFiles(Path(staging))
-            _copy(files, copy, checkpoint)
+            _copy(files, copy, checkpoint.path)
             _rewind(copy, str(made.get("charter")), step, round_)
             record_name(copy, new, forked={"node": name, "step": step})
             write_record(copy.run, RunRecord(begun=True))
@@ -64,21 +65,6 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
 
 def _run(name: str) -> str:
     return f"swarmctl run --node {shlex.quote(name)}"
-
-
-def _checkpoint(files: NodeFiles, at: int | None) -> Path:
-    """Return the directory of the wanted checkpoint. Raises ConfigurationError with those that there are."""
-    name = files.root.name
-    steps = sorted(int(path.name) for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit())
-    if not steps:
-        raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
-    if at is not None and at not in steps:
-        raise ConfigurationError(
-            f"node {name} has no checkpoint of step {at}; it has {', '.join(map(str, steps))}",
-            next=f"swarmctl fork {shlex.quote(name)} NEW --at {steps[-1]}",
-        )
-    wanted = steps[-1] if at is None else at
-    return next(path for path in files.checkpoints.iterdir() if path.name.isdigit() and int(path.name) == wanted)
 
 
 def _copy(files: NodeFiles, copy: NodeFiles, checkpoint: Path) -> None:

@@ -12,10 +12,11 @@ from hivemind_exp.game.node_style import node_style
 from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import is_relay
-from hivemind_exp.trainer.checkpoints import Checkpoint, find
+from hivemind_exp.trainer.checkpoints import Checkpoint
 from swarmctl.errors import UsageError
 from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.for_run import needed
+from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import existing
 from swarmctl.settings.allowed import allowed, shown
 from swarmctl.settings.command_line import last_config
@@ -72,12 +73,7 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     config = last_config(files)
     if is_relay(config):
         raise ConfigurationError(f"node {name} is a relay: it trains no model", next="swarmctl status")
-    try:
-        checkpoint = None if options.base else find(files.checkpoints, options.checkpoint)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"node {name}: {error.message}", next=shlex.join(["ls", str(files.checkpoints)])
-        ) from error
+    checkpoint = None if options.base else checkpoint_of(files, options.checkpoint)
     if checkpoint is None and not options.base:
         when = f"every {config.checkpoint.every} rounds (checkpoint.every) and when it stops"
         running = locks.is_held(files.lock)

@@ -18,6 +18,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
 from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
+from swarmctl.paths import BUILTIN
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.options import FLAGS, RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
@@ -102,12 +103,14 @@ def last_config(files: NodeFiles) -> Config:
 
 def _again(files: NodeFiles) -> str:
     """Return a command that resumes a node whose last command is lost. Its profile has the same model and tasks."""
-    made = read_json(files.identity) or {}
-    for name, path in profiles.known_profiles().items():
+    made, node = read_json(files.identity) or {}, files.root.name
+    known = profiles.known_profiles().items()
+    # The node's name is its profile's by default, and several profiles can fit: one's own may extend a built-in one.
+    for name, path in sorted(known, key=lambda each: (each[0] != node, each[1].parent == BUILTIN)):
         with suppress(NodeError):
             fixed = identity(resolve(profiles.read(path), [], {}).config)
             if all(fixed[key] == made.get(key) for key in ("model", "adapter", "tasks", "seed")):
-                return shlex.join(["swarmctl", "run", "--node", files.root.name, "--profile", name])
+                return shlex.join(["swarmctl", "run", "--node", node, "--profile", name])
     return "swarmctl profiles list"
 
 

@@ -54,10 +54,11 @@ class Run:
 
 def run_node(task: str, seed: int, options: argparse.Namespace, home: Path) -> Run:
     """Train a node as a user would. Returns its run. Raises ``CalledProcessError`` if it fails."""
-    table = tasks.table(task, home)
-    fields = ", ".join(f"{key} = {_toml(value)}" for key, value in table.items())
     command = [sys.executable, "-m", "swarmctl", "run", "--profile", options.profile, "--node", NODE, "--json", "-q"]
-    command += ["--yes", "--seed", str(seed), "--set", f"tasks=[{{{fields}}}]", "--rounds", str(options.rounds)]
+    command += ["--yes", "--seed", str(seed), "--rounds", str(options.rounds)]
+    table = tasks.table(task, home)
+    if table is not None:
+        command += ["--set", f"tasks=[{_toml(table)}]"]
     for change in [f"model.name={options.model}", *options.set]:
         command += ["--set", change]
     environment = {**os.environ, "SWARMCTL_HOME": str(home)}
@@ -134,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=["sum", "largest"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--profile", default="smol")
     parser.add_argument("--rounds", type=int, default=60)
@@ -143,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--events", type=Path, help="directory for the nodes' event logs")
     parser.add_argument("--directory", type=Path, help="where to put the nodes (default: a temporary directory)")
     options = parser.parse_args(arguments)
-    jobs = [(task, seed) for task in options.tasks for seed in range(options.seeds)]
+    jobs = [
+        (task, seed) for task in options.tasks for seed in range(options.first_seed, options.first_seed + options.seeds)
+    ]
     with ThreadPoolExecutor(options.parallel) as pool:
         results = list(pool.map(lambda job: compare(*job, options), jobs))
     for task in options.tasks:

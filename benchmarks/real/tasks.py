@@ -24,33 +24,73 @@ def _largest(chance: random.Random) -> tuple[str, int]:
 _FILES: dict[str, Callable[[random.Random], tuple[str, int]]] = {"sum": _sum, "largest": _largest}
 """Questions of our own, as a user would bring them."""
 
-_GYM: dict[str, dict[str, Any]] = {
-    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2},
-    "basic_arithmetic": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-    "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 30},
-    "letter_counting": {"min_words": 1, "max_words": 2},
-    "leg_counting": {"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 4},
-    "count_primes": {"min_n": 1, "max_n": 20},
-    "fraction_simplification": {"min_value": 1, "max_value": 8, "min_factor": 2, "max_factor": 5, "styles": ["plain"]},
-    "number_format": {"min_num_candidates": 2, "max_num_candidates": 3, "min_n": 10, "max_n": 1000},
-    "simple_equations": {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 9},
-    "count_bits": {"min_n": 1, "max_n": 30},
-    "calendar_arithmetic": {"tasks": ["is_leap_year"]},
-    "decimal_chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-    "spell_backward": {"min_word_len": 3, "max_word_len": 3},
-    "prime_factorization": {"min_value": 2, "max_value": 30},
-    "lcm": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 12},
+_GYM: dict[str, tuple[str, dict[str, Any]]] = {
+    "chain_sum": ("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2}),
+    "chain_sum_short": ("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
+    "chain_sum_of_three": ("chain_sum", {"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1}),
+    "decimal_chain_sum": (
+        "decimal_chain_sum",
+        {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1, "max_decimal_places": 1},
+    ),
+    "basic_arithmetic": ("basic_arithmetic", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
+    "difference": (
+        "basic_arithmetic",
+        {
+            "min_terms": 2,
+            "max_terms": 2,
+            "min_digits": 2,
+            "max_digits": 2,
+            "operators": ["-"],
+            "allow_parentheses": False,
+            "allow_negation": False,
+        },
+    ),
+    "gcd": ("gcd", {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 30}),
+    "lcm": ("lcm", {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 30}),
+    "letter_counting": ("letter_counting", {"min_words": 1, "max_words": 2}),
+    "letter_counting_longer": ("letter_counting", {"min_words": 5, "max_words": 8}),
+    "leg_counting": ("leg_counting", {"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 4}),
+    "leg_counting_alike": (
+        "leg_counting",
+        {"min_animals": 1, "max_animals": 1, "min_instances": 1, "max_instances": 9},
+    ),
+    "count_primes": ("count_primes", {"min_n": 1, "max_n": 40}),
+    "count_bits": ("count_bits", {"min_n": 1, "max_n": 500}),
+    "fraction_simplification": (
+        "fraction_simplification",
+        {"min_value": 1, "max_value": 20, "min_factor": 2, "max_factor": 5, "styles": ["plain"]},
+    ),
+    "number_format": ("number_format", {"min_num_candidates": 2, "max_num_candidates": 2, "min_n": 10, "max_n": 1000}),
+    "number_filtering": (
+        "number_filtering",
+        {"min_numbers": 3, "max_numbers": 4, "max_decimals": 0, "min_value": 0, "max_value": 99},
+    ),
+    "number_sequence": (
+        "number_sequence",
+        {"min_terms": 4, "max_terms": 4, "min_value": 0, "max_value": 20, "max_complexity": 1},
+    ),
+    "simple_equations": ("simple_equations", {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 9}),
+    "simple_geometry": ("simple_geometry", {"min_sides": 3, "max_sides": 3}),
+    "spell_backward": ("spell_backward", {"min_word_len": 3, "max_word_len": 3}),
+    "word_sequence_reversal": ("word_sequence_reversal", {"min_words": 3, "max_words": 3}),
+    "sentence_reordering": ("sentence_reordering", {"min_words_in_sentence": 3, "max_words_in_sentence": 4}),
+    "needle_haystack": ("needle_haystack", {"min_num_statements": 4, "max_num_statements": 5}),
+    "family_relationships": ("family_relationships", {"min_family_size": 4, "max_family_size": 4}),
 }
-"""Tasks of reasoning-gym and their parameters."""
+"""Tasks of reasoning-gym: the generator and its parameters. Each makes well over 200 different questions."""
 
-NAMES = (*_FILES, *_GYM)
+PROFILE = "profile"
+"""Stands for the profile's own tasks."""
+NAMES = (PROFILE, *_FILES, *_GYM)
 
 
-def table(name: str, directory: Path) -> dict[str, Any]:
-    """Return a task's table for a profile. Files are written to ``directory``."""
+def table(name: str, directory: Path) -> dict[str, Any] | None:
+    """Return a task's table for a profile; None for the profile's own. Files are written to ``directory``."""
+    if name == PROFILE:
+        return None
     if name in _GYM:
-        return {"name": name, "params": _GYM[name]}
+        generator, params = _GYM[name]
+        return {"name": generator, "params": params}
     path = directory / f"{name}.jsonl"
     chance = random.Random(0)
     drawn = dict(_FILES[name](chance) for _ in range(_QUESTIONS))

@@ -49,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_accuracy_rises_by_forty_points_or_more(demo: dict[str, Any]) -> None:
     result = demo["result"]
-    assert 0.2 < result["accuracy_before"] < 0.5
+    assert 0.2 < result["accuracy_before"] < 0.55  # each node draws its own held-out questions
     assert result["accuracy_after"] - result["accuracy_before"] >= 0.4
     assert (result["rounds"], result["steps"], result["rollouts"]) == (80, 80, {"policy": 80 * 128})
     assert set(result["seconds"]) == {"generate", "verify", "train", "share", "other"}
@@ -75,6 +75,7 @@ def test_the_events_agree_with_the_result(demo: dict[str, Any]) -> None:
 
 def test_held_out_questions_are_never_trained_on(demo: dict[str, Any], tmp_path: Path) -> None:
     settings = json.loads((demo["root"] / "config.json").read_text())["config"]
+    shutil.copy(NodeFiles(demo["root"]).secret_file, tmp_path)
     tasks = make_mixture(Config.model_validate(settings), NodeFiles(tmp_path))
     try:
         held = {question.key for question in tasks.questions("heldout", 0, 200)}
@@ -90,6 +91,7 @@ def test_nothing_is_learned_from_shuffled_rewards(demo: dict[str, Any], tmp_path
     """Uses the same warmed-up model and questions, and the same rewards in a different order."""
     settings = json.loads((demo["root"] / "config.json").read_text())["config"]
     shutil.copytree(demo["root"] / "base", tmp_path / "base")
+    shutil.copy(NodeFiles(demo["root"]).secret_file, tmp_path)
     before, after = run_control(settings, tmp_path)
     assert before == demo["result"]["accuracy_before"]
     assert after - before < 0.15

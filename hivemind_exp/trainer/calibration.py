@@ -29,8 +29,11 @@ MOST_SAMPLES = 8
 ROUND = -2
 """The round, before the first one, from which the questions come."""
 _RUNGS = 2
-_FIRST, _FEWEST, _MOST = 4, 2, 16
-"""Questions that each style answers in the first rung: usually, and if the tokens are few; and at most in any."""
+_FEWEST, _MOST = 2, 32
+"""Questions that each style answers in a rung: at least, even if the tokens are few, and at most.
+
+Few questions cannot tell styles apart: one that is right on a fifth of them answers none of 4 in two runs of five, and
+none of 32 in one of a thousand."""
 _SHORTEST = 32
 """Tokens to which completions of the search may be cut, if there are too few for the node's own limit."""
 _SEARCH = 0.75
@@ -138,18 +141,32 @@ class Calibration:
 
         ``examples``: numbers of examples to try with the best of them.
         """
-        questions, used = _alternating(self._questions(chats)), 0
-        left, size = list(chats), max(_FIRST, len({each.task for each in questions}))
+        questions, used, left = _alternating(self._questions(chats)), 0, list(chats)
         for rung in range(_RUNGS if len(chats) > 1 else 0):
             share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
-            prompts = _PREFILL * sum(_prompt_tokens(each, questions[0]) for each in left)
-            size = max(_FEWEST, min(size, int(share / (len(left) * self.longest + prompts))))
-            some = [questions[place % len(questions)] for place in range(used, used + size)]
-            self._try(left, some, min(self.longest, max(_SHORTEST, int((share / size - prompts) / len(left)))))
+            used += self._rung(left, questions[used % len(questions) :] + questions, share)
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
             left = left if rung else _extended(left, examples)
-            used, size = used + size, _MOST
         return self._measure(left[0], questions, used)
+
+    def _rung(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], budget: float) -> int:
+        """Ask the first questions in each style, as many as the budget allows. Return their number.
+
+        It begins with as many as it can afford if no completion ends by itself. What those really cost says how many
+        more follow.
+        """
+        begun, most = self._cost, max(_MOST, len({each.task for each in questions}))
+        prompts = _PREFILL * sum(_prompt_tokens(each, questions[0]) for each in chats)
+        size = max(_FEWEST, min(most, int(budget / (len(chats) * self.longest + prompts))))
+        longest = min(self.longest, max(_SHORTEST, int((budget / size - prompts) / len(chats))))
+        asked = 0
+        while size > 0:
+            self._try(chats, questions[asked : asked + size], longest)
+            asked += size
+            spent = self._cost - begun
+            size = min(most, len(questions)) - asked
+            size = min(size, int((budget - spent) * asked / spent)) if spent else size
+        return asked
 
     def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
         shown = {each.key for chat in chats for some in chat.shown.values() for each in some}

@@ -12,13 +12,17 @@ from hivemind_exp.game.prompt_style import TAGS_STYLE, ChatBuilder, PromptStyle
 from hivemind_exp.rollouts.types import Kind, Rollout
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
-from hivemind_exp.trainer.calibration import EXAMPLES, Calibration, candidates
+from hivemind_exp.trainer.calibration import ACCELERATOR_TOKENS, CPU_TOKENS, EXAMPLES, Calibration, candidates
 
 ALL = candidates(TAGS_STYLE, system=None, switch=False)
 
 
+@dataclass
 class Sums:
     """Two tasks in turn. The hard one has the odd questions."""
+
+    first: int = 0
+    """Shifts the numbers in all questions."""
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:  # noqa: ARG002
         return [self._question(1000 * round + place, place) for place in range(count)]
@@ -44,6 +48,7 @@ class Sums:
         pass
 
     def _question(self, number: int, place: int) -> Question:
+        number += 1000 * self.first
         task, text = ("easy", "hard")[place % 2], f"What is {number} + 1?"
         return Question(task, "train", 0, place, text, {"answer": str(number + 1)}, text, text)
 
@@ -77,11 +82,11 @@ class Scripted:
 
 
 def calibrate(
-    model: Scripted, styles: Sequence[PromptStyle] = ALL, **changes: int
+    model: Scripted, styles: Sequence[PromptStyle] = ALL, *, first: int = 0, **changes: int
 ) -> tuple[Calibration, list[ChatBuilder]]:
     settings = {"longest": 32, "group_size": 4, "budget": 6000, "seed": 1, **changes}
-    examples = Sums().examples(8)
-    return Calibration(model, Sums(), **settings), [ChatBuilder(style, examples) for style in styles]
+    examples = Sums(first).examples(8)
+    return Calibration(model, Sums(first), **settings), [ChatBuilder(style, examples) for style in styles]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,19 @@ def test_the_style_that_the_model_follows_is_found(best: PromptStyle) -> None:
     assert found.tried == 10
     assert found.greedy.share(found.greedy.right) > 0.6
     assert found.earned
+
+
+@pytest.mark.parametrize("budget", [CPU_TOKENS, ACCELERATOR_TOKENS])
+def test_a_style_that_is_rarely_right_is_told_from_one_that_almost_never_is(budget: int) -> None:
+    def right(style: PromptStyle, task: str) -> float:
+        return 0.2 if (style.form, style.examples) == ("plain", 0) else 0.02 + 0.01 * (task == "easy")
+
+    forms = []
+    for first in range(20):  # other questions, and so other answers
+        calibration, chats = calibrate(Scripted(right), budget=budget, first=first)
+        forms.append(calibration.run(chats, EXAMPLES).chats.style.form)
+        assert calibration._cost < 1.2 * budget
+    assert forms.count("plain") >= 19
 
 
 def test_thinking_is_tried_where_the_template_has_a_switch() -> None:
@@ -159,7 +177,7 @@ def test_the_signal_of_each_task_is_measured() -> None:
         Scripted(right=lambda _, task: 1.0 if task == "easy" else 0.5), [PromptStyle("plain")], budget=60_000
     )
     found = calibration.run(chats, EXAMPLES)
-    assert found.tasks["easy"] == replace(found.tasks["easy"], questions=8, right=1.0, sampled=1.0, differing=0.0)
+    assert found.tasks["easy"] == replace(found.tasks["easy"], questions=16, right=1.0, sampled=1.0, differing=0.0)
     assert found.tasks["hard"].questions == 8
     assert found.tasks["hard"].differing > 0.5
 

@@ -94,5 +94,7 @@ def _explained(error: Failed, node: TrainedNode, target: Path, instead: str) -> 
         return ModelError(f"{TITLE} does not know the tokenizer of {model}", next=instead)
     if error.output.rstrip().endswith(_SPM):
         missing = f"{TITLE} needs the file {_SPM} of {model}, which is not on this machine"
-        return ModelError(missing, next=shlex.join(["hf", "download", model, _SPM]))
+        revision = node.config.model.revision
+        download = ["hf", "download", model, _SPM, *(["--revision", revision] if revision else [])]
+        return ModelError(missing, next=instead if local_directory(model) else shlex.join(download))
     return ModelError(f"cannot convert {model} to GGUF: {error.last}", next=instead)

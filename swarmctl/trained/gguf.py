@@ -6,6 +6,8 @@ import re
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from errno import ENOSPC
 from pathlib import Path
 
@@ -37,25 +39,32 @@ def write_gguf(
     """
     assert node.checkpoint is not None
     saved, base = node.checkpoint.path / MODEL, _base(node)
-    name, say = node.files.root.name, Writer(sys.stderr)
-    options = ["--outtype", kind.value, "--model-name", name]
+    options = ["--outtype", kind.value, "--model-name", node.files.root.name]
     try:
         if node.config.model.lora is not None:
             if base is not None:
                 # Merging takes long and much space, so what cannot be converted is found first.
                 tried = _linked(saved, staging / "tried", base, weights=False)
-                with waiting(say, f"trying {TITLE}"):
+                with _shown("checking that the model can be converted", quiet):
                     converter.run(str(tried), "--vocab-only", "--outfile", str(staging / "vocabulary.gguf"), *options)
             saved = staging / "merged"
             saved.mkdir()
             merge(node, saved, quiet=quiet)
         whole = _linked(saved, staging / "model", base)
-        if not quiet:
-            say(f"Writing {target.name}.")
-        with waiting(say, f"writing {target.name}"):
+        with _shown(f"writing {target.name}", quiet):
             converter.run(str(whole), "--outfile", str(target), *options)
     except Failed as error:
         raise _explained(error, node, target, instead) from error
+
+
+@contextmanager
+def _shown(what: str, quiet: bool) -> Iterator[None]:
+    """Print what is done during the block, and for how long it has been done, unless ``quiet``."""
+    say = Writer(sys.stderr)
+    if not quiet:
+        say(f"{what[:1].upper()}{what[1:]}.")
+    with nullcontext() if quiet else waiting(say, what):
+        yield
 
 
 def _base(node: TrainedNode) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GemmaForCausalLM
 
 from hivemind_exp.config import Config
 from hivemind_exp.models import smollm2
@@ -19,6 +20,7 @@ from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter
 from tests.support.llama_cpp import complete
+from tests.support.tiny_models import save_llama
 from tests.swarmctl.trained.conftest import make_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("no_leftovers")]
@@ -87,6 +89,34 @@ def test_merged_adapters_load_in_llama_cpp_and_in_transformers(home: Path, tmp_p
     model, tokenizer = load(packed, gguf_file="small.gguf")
     assert alike(greedy(model, tokenizer), wanted, 0.05)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(whole).chat_template
+
+
+@pytest.mark.usefixtures("base")  # with its cache
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        ("tokenizer", "llama.cpp's converter does not know the tokenizer of "),
+        ("model", "llama.cpp's converter does not know models like "),
+        ("file", "llama.cpp's converter needs the file tokenizer.model of "),
+    ],
+)
+def test_what_the_converter_does_not_know_is_explained(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, cause: str
+) -> None:
+    model = tmp_path / "model"
+    saved = make_node(home, model=MODEL | {"name": str(model)}) / "checkpoints" / "00000040" / "model"
+    save_llama(saved)
+    if kind == "model":
+        settings = json.loads((saved / "config.json").read_text())
+        (saved / "config.json").write_text(json.dumps(settings | {"architectures": ["OddForCausalLM"]}))
+    elif kind == "file":
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+        GemmaForCausalLM(GemmaConfig(vocab_size=128, num_key_value_heads=2, head_dim=16, **shape)).save_pretrained(
+            saved
+        )
+    assert cli.run(["export", "small", str(tmp_path / "packed"), "--gguf", "--yes"]) == Exit.CONFIGURATION
+    assert f"error: {cause}{model}" in capfd.readouterr().err
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_quantized_file_loads_in_llama_cpp(home: Path, tmp_path: Path, base: Path) -> None:

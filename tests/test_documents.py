@@ -147,7 +147,7 @@ def _exists(path: str) -> bool:
 
 
 def _is_placeholder(path: str) -> bool:
-    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``, or the file is the reader's or llama.cpp's."""
+    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``, or it is the reader's or llama.cpp's."""
     elsewhere = ("mine.py", "convert_hf_to_gguf.py")
     return path in elsewhere or any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
 

@@ -444,7 +444,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --checkpoint\t'Checkpoint to use' \
                 --merge\t'Merge adapters into the base model' \
                 --gguf\t'Write one GGUF file instead, for llama.cpp and Ollama' \
-                --gguf-type\t'The same as f16, bf16 or q8_0' \
+                --gguf-type\t'The same, with weights as f16, bf16 or q8_0' \
                 --ollama\t'Also write a Modelfile for Ollama' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \

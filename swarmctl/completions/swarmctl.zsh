@@ -431,7 +431,7 @@ _swarmctl__export() {
     '--checkpoint=[Checkpoint to use]:STEP: ' \
     '--merge[Merge adapters into the base model]' \
     '--gguf[Write one GGUF file instead, for llama.cpp and Ollama]' \
-    '--gguf-type=[The same as f16, bf16 or q8_0]:TYPE:(f16 bf16 q8_0)' \
+    '--gguf-type=[The same, with weights as f16, bf16 or q8_0]:TYPE:(f16 bf16 q8_0)' \
     '--ollama[Also write a Modelfile for Ollama]' \
     '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \

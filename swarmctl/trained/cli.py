@@ -203,7 +203,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
         gguf_type: Annotated[
             options.GgufType | None,
-            typer.Option("--gguf-type", metavar="TYPE", help="The same as f16, bf16 or q8_0. [default: f16]"),
+            typer.Option(
+                "--gguf-type", metavar="TYPE", help="The same, with weights as f16, bf16 or q8_0. [default: f16]"
+            ),
         ] = None,
         ollama: Annotated[bool, typer.Option("--ollama", help="Also write a Modelfile for Ollama.")] = False,
         json: options.JsonAskingNothing = False,
@@ -213,8 +215,8 @@ def register(app: typer.Typer) -> None:
         """Export a node's model for other programs.
 
         Writes a directory that `from_pretrained` loads, with the tokenizer: the whole model, or the adapters. With
-        --gguf, it contains one GGUF file with the whole model, adapters merged; --gguf-type implies --gguf. llama.cpp's
-        converter writes it. If it is not on this machine, you are asked before it is downloaded (2 MB).
+        --gguf, it contains one GGUF file with the whole model instead, adapters merged. llama.cpp's converter writes
+        the file. If the converter is not on this machine, swarmctl asks whether to download it (2 MB).
 
         \b
         Examples:

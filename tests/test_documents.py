@@ -147,8 +147,9 @@ def _exists(path: str) -> bool:
 
 
 def _is_placeholder(path: str) -> bool:
-    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``, or the reader's own file, ``mine.py``."""
-    return path == "mine.py" or any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
+    """Whether a part of a path is a placeholder, as in ``checks/NAME.py``, or it is the reader's or llama.cpp's."""
+    elsewhere = ("mine.py", "convert_hf_to_gguf.py")
+    return path in elsewhere or any(re.fullmatch(r"(test_)?[A-Z]+", Path(part).stem) for part in Path(path).parts)
 
 
 def _is_module(name: str) -> bool:

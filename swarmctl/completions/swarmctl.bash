@@ -123,6 +123,7 @@ __swarmctl_takes() {
         'eval:--max-usd') kind=none ;;
         'eval:--examples') kind=none ;;
         'export:--checkpoint') kind=none ;;
+        'export:--gguf-type') kind=words list='f16 bf16 q8_0' ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -191,7 +192,7 @@ __swarmctl_options() {
         'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
-        'export') list='--checkpoint --merge --ollama --json --help' ;;
+        'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;

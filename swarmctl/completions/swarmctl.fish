@@ -232,6 +232,9 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'export:--checkpoint'
             set kind none
+        case 'export:--gguf-type'
+            set kind words
+            set list f16 bf16 q8_0
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -460,8 +463,12 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'export'
             set list --checkpoint\t'Checkpoint to use' \
                 --merge\t'Merge adapters into the base model' \
+                --gguf\t'Write one GGUF file instead, for llama.cpp and Ollama' \
+                --gguf-type\t'The same, with weights as f16, bf16 or q8_0' \
                 --ollama\t'Also write a Modelfile for Ollama' \
-                --json\t'Print JSON' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'

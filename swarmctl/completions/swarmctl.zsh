@@ -442,8 +442,13 @@ _swarmctl__export() {
   _arguments -S \
     '--checkpoint=[Checkpoint to use]:STEP: ' \
     '--merge[Merge adapters into the base model]' \
+    '--gguf[Write one GGUF file instead, for llama.cpp and Ollama]' \
+    '--gguf-type=[The same, with weights as f16, bf16 or q8_0]:TYPE:(f16 bf16 q8_0)' \
     '--ollama[Also write a Modelfile for Ollama]' \
-    '--json[Print JSON]' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes' \

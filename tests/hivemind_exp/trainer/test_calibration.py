@@ -178,7 +178,7 @@ def test_the_signal_of_each_task_is_measured() -> None:
     )
     found = calibration.run(chats, EXAMPLES)
     assert found.tasks["easy"] == replace(found.tasks["easy"], questions=16, right=1.0, sampled=1.0, differing=0.0)
-    assert found.tasks["hard"].questions == 8
+    assert found.tasks["hard"].questions == 16
     assert found.tasks["hard"].differing > 0.5
 
 

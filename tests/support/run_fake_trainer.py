@@ -15,5 +15,6 @@ from swarmctl.run import supervisor
 
 if __name__ == "__main__":
     running.run_command = partial(running.run_command, module="tests.support.fake_trainer")
+    running.plan_of = partial(running.plan_of, module="tests.support.fake_trainer")
     supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
     sys.exit(cli.run(sys.argv[1:]))

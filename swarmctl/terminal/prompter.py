@@ -19,8 +19,9 @@ _SHOWN_KEY = (
 
 
 def sentence(text: str) -> str:
-    """Return an error's message as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+    """Return an error's message as a sentence. A file's name at its beginning keeps its case."""
+    begin = text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+    return begin if text.endswith((".", "?", "!")) else f"{begin}."
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

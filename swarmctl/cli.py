@@ -180,7 +180,7 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
 MEANT = {
     "help": "swarmctl --help",
     "version": "swarmctl --version",
-    **dict.fromkeys(("setup", "configure", "new", "wizard"), "swarmctl init"),
+    **dict.fromkeys(("setup", "configure"), "swarmctl init"),
     **dict.fromkeys(("list", "ls", "nodes"), "swarmctl status"),
     **dict.fromkeys(("start", "resume", "train"), "swarmctl run"),
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),

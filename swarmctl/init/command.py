@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -32,6 +33,7 @@ from swarmctl.terminal.sentences import several
 
 _API = "api"
 """The group of checks that need the API's key."""
+_CAP_FLAG, _CAP = "--max-usd", "offload.limits.usd"
 
 
 def init_command(*, no_input: bool) -> Exit:
@@ -40,7 +42,7 @@ def init_command(*, no_input: bool) -> Exit:
     if not (prompter.can_ask and sys.stdout.isatty()):
         new, run = typed("swarmctl profiles new NAME"), typed("swarmctl run --profile NAME")
         raise UsageError(
-            f"init asks questions, so it needs a terminal. Without one, use `{new}` and `{run}`",
+            f"cannot ask questions here (no terminal, or --no-input); use `{new}` and `{run}` instead",
             next="swarmctl profiles new --help",
         )
     try:
@@ -51,14 +53,15 @@ def init_command(*, no_input: bool) -> Exit:
     except (KeyboardInterrupt, typer.Abort) as error:
         _end_line(error)
         raise Cancelled("Cancelled. Nothing was changed.") from error
+    code: Exit | RunOptions
     try:
         code = _prepared(path, prompter)
     except (KeyboardInterrupt, typer.Abort, Cancelled) as error:
         _end_line(error)
         prompter.say("Cancelled. Nothing was started.")
         code = Exit.INTERRUPTED
-    if code is None:
-        return running.run_command(_run_options(path))
+    if isinstance(code, RunOptions):
+        return running.run_command(code)
     prompter.say("To start the node when this is fixed:" if code is Exit.CHECK_FAILED else "To start the node later:")
     for line in _commands_to_start(path):
         prompter.say(f"  {typed(line)}")
@@ -71,19 +74,15 @@ def _end_line(error: BaseException) -> None:
         sys.stderr.write("\n")
 
 
-def _run_options(path: Path) -> RunOptions:
-    return RunOptions(profile=path.stem)
-
-
 def _commands_to_start(path: Path) -> list[str]:
     """Return the commands that save a missing key and start the node of a profile."""
-    missing = missing_keys(resolved_options(_run_options(path)).config, os.environ)
+    missing = missing_keys(resolved_options(RunOptions(profile=path.stem)).config, os.environ)
     return [*missing.values(), shlex.join(["swarmctl", "run", "--profile", path.stem])]
 
 
 def _is_ready(chosen: Choices, prompter: Prompter) -> bool:
     """Run doctor's checks, except those that need a key that is not saved yet. Return whether to go on."""
-    context = make_context(DoctorOptions(profile=chosen.base.name, node=chosen.name, assignments=chosen.settings))
+    context = make_context(DoctorOptions(profile=chosen.base.reference, node=chosen.name, assignments=chosen.settings))
     checks = registry.select([], context)
     if context.resolved is not None and missing_keys(context.config, os.environ):
         checks = [check for check in checks if check.group != _API]
@@ -135,8 +134,8 @@ def _problem(name: str) -> str | None:
     return None
 
 
-def _prepared(path: Path, prompter: Prompter) -> Exit | None:
-    """Save a missing key, show the plan and ask whether to start. Return the exit code; None means: start the node."""
+def _prepared(path: Path, prompter: Prompter) -> Exit | RunOptions:
+    """Save a missing key, show the plan and ask whether to start. Return how to run the node, or else the exit code."""
     context = make_context(DoctorOptions(profile=path.stem))
     checked = not missing_keys(context.config, os.environ)
     if not _has_keys(context, prompter):
@@ -146,7 +145,7 @@ def _prepared(path: Path, prompter: Prompter) -> Exit | None:
         prompter.say("Checking the API:")
         if not _passes(registry.select([_API], context), context, prompter, "Nothing was started."):
             return Exit.CHECK_FAILED
-    return None if _agrees(path, prompter) else Exit.DONE
+    return _agreed(path, prompter) or Exit.DONE
 
 
 def _has_keys(context: Context, prompter: Prompter) -> bool:
@@ -172,16 +171,23 @@ def _has_keys(context: Context, prompter: Prompter) -> bool:
     return True
 
 
-def _agrees(path: Path, prompter: Prompter) -> bool:
-    """Show the plan, and return whether to start the node. To spend money, the user has to type yes."""
-    made_plan = running.plan_of(_run_options(path))
+def _agreed(path: Path, prompter: Prompter) -> RunOptions | None:
+    """Show the plan, and ask whether to start; return how to run the node, or None. Spending needs a typed yes."""
+    options = RunOptions(profile=path.stem)
+    made_plan = running.plan_of(options)
     prompter.say("")
     prompter.say("The plan:")
     made_plan.print_plan()
+    prompter.say("")
     start = f"Start node {made_plan.resolved.config.node.name} now"
     if made_plan.offload is None or not made_plan.offload.paid:
-        return prompter.agrees(f"{start}?", default=True)
-    return prompter.agrees(f"{start}, and {_spend(made_plan.offload)}?", default=False)
+        return options if prompter.agrees(f"{start}?", default=True) else None
+    if not prompter.agrees(f"{start}, and {_spend(made_plan.offload)}?", default=False):
+        return None
+    if _CAP in made_plan.resolved.origins:
+        return options
+    # The run would ask the same again, unless its command line sets the cap.
+    return replace(options, flags=((_CAP_FLAG, _CAP, f"{made_plan.resolved.config.offload.limits.usd}"),))
 
 
 def _spend(plan: Plan) -> str:

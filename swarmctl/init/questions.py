@@ -21,6 +21,7 @@ from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.allowed import shown as shown_value
 from swarmctl.settings.checks import check_config
+from swarmctl.settings.command_line import shown_value as shown_setting
 from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import override, resolve
 from swarmctl.terminal.command_line import typed
@@ -183,14 +184,15 @@ def _api(prompter: Prompter, base: Profile, settings: Sequence[str]) -> list[str
     config = _config(base, [*settings, *chosen])
     if _price(config).free:
         return chosen
-    now = config.offload.limits.usd
+    now = str(shown_setting(config.offload.limits.usd))
     prompter.say(f"The API of {provider} costs money. How much may this node spend, over all its runs?")
     cap = prompter.answer(
         "USD",
         lambda text: check_answer(base, "offload.limits.usd", text),
-        default=f"{now:g}" if isinstance(now, float) else now,
+        default=now,
     )
-    return [*chosen, assignment("offload.limits.usd", cap)]
+    # A cap in a profile is consent to spend it. Enter is not: then a run asks.
+    return chosen if cap == now else [*chosen, assignment("offload.limits.usd", cap)]
 
 
 def _check_api(text: str, base: Profile, settings: Sequence[str], *, whole: bool = False) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import typer
 
-from hivemind_exp.errors import ConfigurationError, KeyProblem
+from hivemind_exp.errors import ConfigurationError, KeyProblem, NodeError
 from hivemind_exp.money import digits
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.command import made, make_context
 from swarmctl.doctor.report import failures, print_findings
-from swarmctl.errors import Exit, UsageError, print_error
+from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.init.questions import Choices, ask, ask_name, check_name
 from swarmctl.keys.for_run import ask_for_key, located_keys, missing_keys
 from swarmctl.keys.key_text import dotted_tail
@@ -60,9 +60,13 @@ def init_command(*, no_input: bool) -> Exit:
         _end_line(error)
         prompter.say("Cancelled. Nothing was started.")
         code = Exit.INTERRUPTED
+    except NodeError as error:
+        print_error(error, as_json=False)
+        code = exit_code(error)
     if isinstance(code, RunOptions):
         return running.run_command(code)
-    prompter.say("To start the node when this is fixed:" if code is Exit.CHECK_FAILED else "To start the node later:")
+    done = code in (Exit.DONE, Exit.INTERRUPTED)
+    prompter.say("To start the node later:" if done else "To start the node when this is fixed:")
     for line in _commands_to_start(path):
         prompter.say(f"  {typed(line)}")
     return code

@@ -55,8 +55,7 @@ def ask(prompter: Prompter) -> Choices:
     if base.name != _DEMO:  # its model can do one task only, and an API could not teach it another
         settings += _tasks(prompter, base, settings)
         settings += _api(prompter, base, settings)
-    stem = _stem(base, settings)
-    return Choices(base, ask_name(prompter, stem), tuple(settings))
+    return Choices(base, ask_name(prompter, suggested_name(base, settings)), tuple(settings))
 
 
 def ask_name(prompter: Prompter, stem: str) -> str:
@@ -85,7 +84,7 @@ def _is_free(name: str) -> bool:
     return True
 
 
-def _stem(base: Profile, settings: Sequence[str]) -> str:
+def suggested_name(base: Profile, settings: Sequence[str]) -> str:
     """Return a name to suggest: after the model that was typed, or after the built-in profile."""
     model = next((text.partition("=")[2] for text in settings if text.startswith("model.name=")), None)
     if model is None:

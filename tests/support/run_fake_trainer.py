@@ -2,6 +2,8 @@
 
 ``STAND_IN_GRACE``: seconds that a trainer has to stop, for tests that should not wait for the default.
 ``STAND_IN_OPENAI``: the base URL of a test server that stands in for the provider openai.
+``STAND_IN_CHECKS``: the checks and groups of doctor's checks to make, separated by commas.
+``STAND_IN_FINDING``: ``failed`` or ``warning``, the status of one more check.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from functools import partial
 
 from hivemind_exp.providers import PROVIDERS
 from swarmctl import cli
+from swarmctl.doctor import registry
+from swarmctl.doctor.check import Check, Finding, Status
 from swarmctl.run import command as running
 from swarmctl.run import supervisor
 
@@ -22,4 +26,10 @@ if __name__ == "__main__":
     supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
     if "STAND_IN_OPENAI" in os.environ:
         PROVIDERS["openai"] = replace(PROVIDERS["openai"], base_url=os.environ["STAND_IN_OPENAI"])
+    if "STAND_IN_CHECKS" in os.environ:
+        wanted = os.environ["STAND_IN_CHECKS"].split(",")
+        registry.CHECKS = tuple(check for check in registry.CHECKS if {check.group, check.key} & {*wanted})
+    if "STAND_IN_FINDING" in os.environ:
+        found = Finding(Status(os.environ["STAND_IN_FINDING"]), "it is slow today", "swarmctl tasks list")
+        registry.CHECKS += (Check("stand", "in", lambda _: found),)
     sys.exit(cli.run(sys.argv[1:]))

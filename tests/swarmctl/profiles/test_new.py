@@ -18,7 +18,7 @@ from swarmctl.profiles.new import merged
 from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.settings import profile_files as profiles
 from tests.support.command_line import SWARMCTL, write_profile
-from tests.support.terminals import rest_of, spawn
+from tests.support.terminals import end_input, interrupt, rest_of, spawn
 
 
 def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -232,18 +232,6 @@ def test_a_missing_name_is_an_error_without_a_terminal(home: Path, capsys: pytes
         assert cause == "error: missing argument 'NAME'"
         assert following.endswith("profiles new --help")
     assert not list(home.rglob("*.toml"))
-
-
-def interrupt(asked: pexpect.spawn[str]) -> None:
-    """Press Ctrl-C."""
-    asked.send("x")
-    asked.expect_exact("x")  # the editor is reading: Python loses an interrupt that comes just before
-    asked.sendintr()
-
-
-def end_input(asked: pexpect.spawn[str]) -> None:
-    """Press Ctrl-D."""
-    asked.sendeof()
 
 
 @pytest.mark.parametrize("leave", [interrupt, end_input])

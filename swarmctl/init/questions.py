@@ -123,7 +123,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
 def _check_model(text: str, known: Iterable[str], base: Profile) -> None:
     """Raise ConfigurationError if ``text`` cannot be a model."""
     refuse_key("model.name", text)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ConfigurationError(f"the directory {shown(path)} is not a model: it has no config.json")

@@ -21,6 +21,7 @@ from swarmctl.completion import cli as completion
 from swarmctl.doctor import cli as doctor
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.identity import cli as identity
+from swarmctl.init import cli as init
 from swarmctl.keys import cli as keys
 from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
@@ -65,6 +66,7 @@ def main(
     """Post-train a language model with GRPO, alone or in a swarm of peers.
 
     Examples:
+      swarmctl init                  set up a node with a few questions, and start it
       swarmctl run --profile demo    train a tiny model in a minute, on any machine
       swarmctl run                   train the default model on this machine
       swarmctl doctor                check your setup and suggest fixes
@@ -74,7 +76,7 @@ def main(
         print(context.get_help())
 
 
-for command in (run_command, doctor, nodes, models, trained):
+for command in (init, run_command, doctor, nodes, models, trained):
     command.register(app)
 for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
@@ -178,6 +180,7 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
 MEANT = {
     "help": "swarmctl --help",
     "version": "swarmctl --version",
+    **dict.fromkeys(("setup", "configure"), "swarmctl init"),
     **dict.fromkeys(("list", "ls", "nodes"), "swarmctl status"),
     **dict.fromkeys(("start", "resume", "train"), "swarmctl run"),
     **dict.fromkeys(("kill", "quit", "exit", "halt", "end"), "swarmctl stop"),

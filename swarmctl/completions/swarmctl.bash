@@ -12,6 +12,7 @@
 # Enter the command $1 if it exists.
 __swarmctl_enter() {
     case "$path:$1" in
+        ':init') path='init' ;;
         ':run') path='run' ;;
         ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
@@ -178,6 +179,7 @@ __swarmctl_takes() {
 __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
+        'init') list='--no-input --help' ;;
         'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
@@ -240,7 +242,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='run attach doctor status stop restart rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;

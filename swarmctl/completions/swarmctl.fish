@@ -8,6 +8,8 @@
 
 function __swarmctl_enter -S -d 'Enter a command if it exists'
     switch "$path:$argv[1]"
+        case ':init'
+            set path 'init'
         case ':run'
             set path 'run'
         case ':attach'
@@ -346,6 +348,9 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case ''
             set list --version\t'Print the version and exit' \
                 --help\t'Show this message and exit'
+        case 'init'
+            set list --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
         case 'run'
             set list --profile\t'Profile name or .toml file' \
                 --node\t'Node name' \
@@ -673,7 +678,8 @@ end
 function __swarmctl_argument -S -d 'Set kind to the kind of argument expected here'
     switch "$path:$position"
         case ':0'
-            set list run\t'Start or resume a node' \
+            set list init\t'Set up a node with a few questions, and start it' \
+                run\t'Start or resume a node' \
                 attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
                 status\t'Show the state of the nodes on this machine' \

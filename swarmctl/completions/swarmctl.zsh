@@ -183,6 +183,7 @@ _swarmctl() {
   case $state in
     command)
       list=(
+        'init:Set up a node with a few questions, and start it'
         'run:Start or resume a node'
         'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
@@ -210,6 +211,7 @@ _swarmctl() {
       ;;
     rest)
       case $words[1] in
+        init) _swarmctl__init && ret=0 ;;
         run) _swarmctl__run && ret=0 ;;
         attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
@@ -236,6 +238,13 @@ _swarmctl() {
       ;;
   esac
   return ret
+}
+
+_swarmctl__init() {
+  _arguments -S \
+    '--no-input[Never prompt; fail if input is required]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]'
 }
 
 _swarmctl__run() {

@@ -3,7 +3,8 @@
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from hivemind_exp.errors import NodeError
@@ -11,7 +12,7 @@ from hivemind_exp.foreign_text import foreign
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, end_programs, failed, skipped, unknown
 from swarmctl.doctor.checks.api.checks import notice
-from swarmctl.doctor.report import as_markdown, as_text, print_as_json
+from swarmctl.doctor.report import as_markdown, conclusion, print_as_json, print_findings
 from swarmctl.errors import Exit
 from swarmctl.keys.http_client import timed_out
 from swarmctl.paths import nodes_directory
@@ -29,8 +30,9 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    with waiting(Writer(sys.stderr), "checking"):
-        outcomes = make(checks, context)
+    found = made(checks, context)
+    at_once = options.fix or options.as_json or options.report
+    outcomes = list(found) if at_once else print_findings(found)
     fixed = _cure(outcomes, context) if options.fix else None
     if options.as_json:
         print_as_json(outcomes, fixed)
@@ -39,33 +41,46 @@ def doctor_command(options: DoctorOptions) -> Exit:
         for line in as_markdown(outcomes, context):
             print(encodable(line, sys.stdout.encoding))
     else:
+        if at_once:
+            print_findings(outcomes)
         write = Writer(sys.stdout)
-        for line in as_text(outcomes, fixed, context, whole=not options.checks):
+        for line in conclusion(outcomes, fixed, context, whole=not options.checks):
             write(line)
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
 
 
-def make(checks: Sequence[Check], context: Context) -> list[Outcome]:
-    """Run all checks at once and return their outcomes in the same order. Waits for each up to the check's limit."""
+def made(checks: Sequence[Check], context: Context) -> Iterator[Outcome]:
+    """Run the checks like ``make``, and show which one is awaited until it is known."""
+    say = Writer(sys.stderr)
+    with closing(make(checks, context)) as outcomes:
+        for check in checks:
+            with waiting(say, f"checking {check.key}"):
+                outcome = next(outcomes)
+            yield outcome
+
+
+def make(checks: Sequence[Check], context: Context) -> Generator[Outcome]:
+    """Run all checks at once; yield each outcome as soon as it and those before it are known.
+
+    Waits for each check up to its limit.
+    """
     began = time.monotonic()
-    made: dict[Check, Outcome] = {}
+    done: dict[Check, Outcome] = {}
 
     def run(check: Check) -> None:
-        made[check] = Outcome(check, look(check, context), time.monotonic() - began)
+        done[check] = Outcome(check, look(check, context), time.monotonic() - began)
 
     # Daemon threads, which executors lack: a thread that hangs in a system call must not keep the program alive.
     threads = [threading.Thread(target=run, args=[check], name=check.key, daemon=True) for check in checks]
-    outcomes = []
     try:
         for thread in threads:
             thread.start()
         for check, thread in zip(checks, threads, strict=True):
             thread.join(max(0.0, began + check.limit - time.monotonic()))
             late = unknown(f"no result after {check.limit:g} s", context.again(check.group))
-            outcomes.append(made.get(check) or Outcome(check, late, time.monotonic() - began))
+            yield done.get(check) or Outcome(check, late, time.monotonic() - began)
     finally:
         end_programs()  # the threads that would kill them may not live that long
-    return outcomes
 
 
 def look(check: Check, context: Context) -> Finding:
@@ -118,5 +133,5 @@ def _cure(outcomes: list[Outcome], context: Context) -> list[str]:
                 done.append(outcome.finding.fix())
             except OSError as error:
                 done.append(f"could not fix {outcome.check.key}: {error}")
-            outcomes[place] = make([outcome.check], context)[0]
+            outcomes[place] = next(make([outcome.check], context))
     return done

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, masked, one_line
+from swarmctl.terminal.views import Writer
 from swarmctl.version import VERSION
 
 _WIDTH = max(len(status) for status in Status)
@@ -41,20 +42,27 @@ def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
     print_json(ok=ok, checks=rows, **({} if fixed is None else {"fixed": fixed}))
 
 
-def as_text(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
-    """Yield lines for a terminal. Findings are wrapped here, commands never; ``Writer`` wraps the other lines."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+def print_findings(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Print each outcome as it comes, under its group, and return all of them."""
+    write, printed = Writer(sys.stdout), []
     for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
-        yield group
+        write(group)
         for outcome in members:
-            finding = outcome.finding
-            text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
-            # Like Writer, but with an indent on continuation lines.
-            yield from folded(text, max(20, width - 1), indent="    ") if width else [text]
-            if finding.remedy:
-                yield f"    try: {_command(finding.remedy)}"
-    yield from (f"Fix: {done}" for done in fixed or [])
-    yield from _conclusion(outcomes, context, whole=whole)
+            printed.append(outcome)
+            for line in as_text(outcome):
+                write(line)
+    return printed
+
+
+def as_text(outcome: Outcome) -> Iterator[str]:
+    """Yield a finding's lines, wrapped to the terminal, and the command that it suggests, which is never wrapped."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    finding = outcome.finding
+    text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
+    # Like Writer, but with an indent on continuation lines.
+    yield from folded(text, max(20, width - 1), indent="    ") if width else [text]
+    if finding.remedy:
+        yield f"    try: {_command(finding.remedy)}"
 
 
 def _safe(text: str) -> str:
@@ -67,17 +75,11 @@ def _command(text: str) -> str:
     return _safe(typed(text))
 
 
-def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -> Iterator[str]:
-    failed = [outcome for outcome in outcomes if outcome.finding.status is Status.FAILED]
-    if failed:
-        # With an invalid profile or wrong libraries, the other checks mean little.
-        first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
-        number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
-        if first.finding.remedy:
-            yield f"{number}. Start with {first.check.key}:"
-            yield f"  {_command(first.finding.remedy)}"
-        else:
-            yield f"{number}. Start with {first.check.key}: {_safe(first.finding.text)}"
+def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
+    """Yield what was fixed, and what to do next. ``whole``: whether all checks were made."""
+    yield from (f"Fix: {done}" for done in fixed or [])
+    if any(outcome.finding.status is Status.FAILED for outcome in outcomes):
+        yield from failures(outcomes)
         return
     unknown = [outcome.check.key for outcome in outcomes if outcome.finding.status is Status.UNKNOWN]
     if unknown:
@@ -96,6 +98,19 @@ def _conclusion(outcomes: Sequence[Outcome], context: Context, *, whole: bool) -
         yield f"{what}{less}."
         following = next(filter(None, map(_better_run, outcomes)), context.run)
     yield f"  try: {_command(following)}"
+
+
+def failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield how many checks failed, and which one to start with. At least one must have failed."""
+    failed = [outcome for outcome in outcomes if outcome.finding.status is Status.FAILED]
+    # With an invalid profile or wrong libraries, the other checks mean little.
+    first = min(failed, key=lambda outcome: (outcome.check.key != PROFILE, outcome.check.group != "python"))
+    number = "1 check failed" if len(failed) == 1 else f"{len(failed)} checks failed"
+    if first.finding.remedy:
+        yield f"{number}. Start with {first.check.key}:"
+        yield f"  {_command(first.finding.remedy)}"
+    else:
+        yield f"{number}. Start with {first.check.key}: {_safe(first.finding.text)}"
 
 
 def _better_run(outcome: Outcome) -> str | None:

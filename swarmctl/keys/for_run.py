@@ -8,9 +8,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import chain, is_offloaded
+from hivemind_exp.offload.settings import Endpoint, chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, command_to_set, key_locations
+from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, KeyLocation, command_to_set, key_locations
 from swarmctl.keys.set import SetOptions, set_key
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.prompter import Prompter
@@ -42,9 +42,27 @@ def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> lis
         missing = endpoint.needs_key and pin == "auto" and not key_locations(endpoint.name, finder.environment)
         if missing and prompter.can_ask:
             prompter.say(f"No key for {endpoint.name} yet.")
-            set_key(endpoint.name, SetOptions(url=None if endpoint.name in PROVIDERS else endpoint.base_url))
+            ask_for_key(endpoint)
         found[endpoint.name] = finder.find_for(endpoint, pin)
     return [key for key in found.values() if key is not None]
+
+
+def ask_for_key(endpoint: Endpoint) -> None:
+    """Ask for a provider's key and save it, like ``keys set``. Raises NodeError if it is not saved."""
+    set_key(endpoint.name, SetOptions(url=None if endpoint.name in PROVIDERS else endpoint.base_url))
+
+
+def located_keys(config: Config, environment: Mapping[str, str]) -> list[tuple[Endpoint, KeyLocation | None]]:
+    """Return the providers of a run that need a key, each with the location that has it or None. Reads no key."""
+    config = api_config(config)
+    if not is_offloaded(config):
+        return []
+    pin = config.offload.key
+    endpoints = {each.name: each for each in chain(config) if each is not None and each.needs_key}
+    found = {
+        name: [spot for spot in key_locations(name, environment) if pin in ("auto", spot.place)] for name in endpoints
+    }
+    return [(endpoint, next(iter(found[name]), None)) for name, endpoint in endpoints.items()]
 
 
 def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, str]:
@@ -52,17 +70,7 @@ def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, st
 
     Reads no key.
     """
-    config = api_config(config)
-    if not is_offloaded(config):
-        return {}
-    pin = config.offload.key
-    return {
-        endpoint.name: command_to_set(endpoint)
-        for endpoint in chain(config)
-        if endpoint is not None
-        and endpoint.needs_key
-        and not any(pin in ("auto", spot.place) for spot in key_locations(endpoint.name, environment))
-    }
+    return {each.name: command_to_set(each) for each, spot in located_keys(config, environment) if spot is None}
 
 
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.background import BackgroundView, split
-from swarmctl.run.dry_run import dry_run
+from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
@@ -57,13 +57,25 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
         return _run(options, module=module)
 
 
+def plan_of(options: RunOptions, *, module: str = trainer.MODULE) -> DryRun:
+    """Return what ``run`` would do. Changes nothing. Raises the NodeError to print if it would fail."""
+    resolved, membership = _resolved(options, module=module)
+    return planned(resolved, membership, module=module)
+
+
+def _resolved(options: RunOptions, *, module: str) -> tuple[Resolved, CharterMembership | None]:
+    """Return the configuration of a run, after the checks that need no trainer. Raises NodeError."""
+    resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
+    with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
+        check_config(resolved.config)
+    return resolved, membership
+
+
 def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     check_name(options, prompter)
-    resolved, membership = join(resolved_options(options), say, module=module)
-    with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
-        check_config(resolved.config)
+    resolved, membership = _resolved(options, module=module)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)

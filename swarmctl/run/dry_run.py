@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,43 +38,80 @@ from swarmctl.terminal.waiting import waiting
 _INDENT = " " * 10
 
 
-def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembership | None, *, module: str) -> Exit:
-    """Print the plan of a run. Raises whatever ``run`` would raise before its first round."""
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would do."""
+
+    resolved: Resolved
+    membership: CharterMembership | None
+    found: dict[str, Any]
+    """What the trainer found: the model, the device, the memory."""
+    offload: Plan | None
+    missing: dict[str, str]
+    """Providers without a key, each with the command that saves one."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the output of ``--dry-run --json``."""
+        config, charter = self.resolved.config, self.membership and self.membership.charter
+        files = lookup.files_of(config.node.name)
+        check = self.found | {
+            "offload": self.offload and self.offload.as_json() | {"missing_keys": list(self.missing)},
+            "swarm": charter and {"id": charter.id, "name": charter.name, "founder": charter.founder},
+        }
+        return {
+            "node": config.node.name,
+            "exists": files.root.exists(),
+            "running": locks.is_held(files.lock),
+            "profile": self.resolved.profile.reference,
+            **self.resolved.as_json(),
+            "check": check,
+        }
+
+    def print_plan(self, mark: str = "") -> None:
+        """Print the plan in about ten lines, each after ``mark``."""
+        folded = Writer(sys.stdout).folded
+        for label, text in self._lines():
+            print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT))
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """Return the lines of the plan, each with its label."""
+        name = self.resolved.config.node.name
+        files = lookup.files_of(name)
+        state = "is running" if locks.is_held(files.lock) else "exists" if files.root.exists() else "new"
+        if finished(files, self.resolved, self.membership) is not None:
+            state = "exists and is done, so a run would do nothing"
+        return [
+            ("node", f"{name} ({state}): {shown(files.root)}"),
+            ("settings", _settings(self.resolved)),
+            *([] if self.membership is None else [("swarm", swarm_line(self.membership))]),
+            *_findings(self.found, self.resolved),
+            *_offload(self.offload, self.missing),
+        ]
+
+
+def planned(resolved: Resolved, membership: CharterMembership | None, *, module: str) -> DryRun:
+    """Do a run's checks and return its plan. Raises whatever ``run`` would raise before its first round."""
     config = resolved.config
     files = lookup.files_of(config.node.name)
-    retry = partial(rerun, resolved)
-    nodes.check_identity(files, config, retry)
+    nodes.check_identity(files, config, partial(rerun, resolved))
     with retry_hint(resolved):
         say = Writer(sys.stderr)
         with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
         api = api_config(config)
         offload = plan(api, files) if is_offloaded(api) else None
-    missing = missing_keys(config, os.environ)
-    exists, running = files.root.exists(), locks.is_held(files.lock)
+    return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ))
+
+
+def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembership | None, *, module: str) -> Exit:
+    """Print the plan of a run. Raises whatever ``run`` would raise before its first round."""
+    made = planned(resolved, membership, module=module)
     if options.as_json:
-        swarm = membership and membership.charter
-        found["offload"] = offload and offload.as_json() | {"missing_keys": list(missing)}
-        found["swarm"] = swarm and {"id": swarm.id, "name": swarm.name, "founder": swarm.founder}
-        head = {"node": config.node.name, "exists": exists, "running": running, "profile": resolved.profile.reference}
-        print_json(**head, **resolved.as_json(), check=found)
+        print_json(**made.as_json())
         return Exit.DONE
-    state = "is running" if running else "exists" if exists else "new"
-    if finished(files, resolved, membership) is not None:
-        state = "exists and is done, so a run would do nothing"
-    part = [] if membership is None else [("swarm", swarm_line(membership))]
-    lines = [
-        ("node", f"{config.node.name} ({state}): {shown(files.root)}"),
-        ("settings", _settings(resolved)),
-        *part,
-        *_findings(found, resolved),
-        *_offload(offload, missing),
-    ]
     # With --all, the plan is a comment in the TOML of all settings, so that the output is a file.
-    mark = "# " if options.all_settings else ""
+    made.print_plan("# " if options.all_settings else "")
     folded = Writer(sys.stdout).folded
-    for label, text in lines:
-        print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT))
     if options.all_settings:
         from swarmctl.settings.toml_text import as_toml
 

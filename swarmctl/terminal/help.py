@@ -14,7 +14,7 @@ from swarmctl.terminal.safe_text import folded
 HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
 
 HEADINGS = {
-    "Start": ("run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
+    "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "rollouts"),
     "Use": ("sample", "chat", "eval", "export"),
     "Manage": ("fork", "rename", "rm"),

@@ -1,15 +1,27 @@
 """Prompts on the terminal, if someone can answer."""
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import typer
 
 from hivemind_exp.errors import KeyProblem, NodeError
-from swarmctl.terminal.safe_text import encodable, looks_like_key
+from swarmctl.terminal.line_editor import read_line
+from swarmctl.terminal.safe_text import clean, encodable, looks_like_key
 from swarmctl.terminal.views import Writer
 
 _LONGEST = 65536
+_SHOWN_KEY = (
+    "this answer looks like a key. It was shown on the screen and is not saved. Revoke it, and type a new one at the "
+    "hidden prompt, which follows this question"
+)
+
+
+def sentence(text: str) -> str:
+    """Return an error's message as a sentence. A file's name at its beginning keeps its case."""
+    begin = text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+    return begin if text.endswith((".", "?", "!")) else f"{begin}."
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -51,21 +63,56 @@ class Prompter:
             return
         if not self.can_ask:
             raise otherwise
-        sys.stderr.write(encodable(self.say.folded(f"{question} [y/N]"), sys.stderr.encoding) + " ")
+        answer = self._short(f"{question} [y/N]") or ""
+        if looks_like_key(answer):
+            raise KeyProblem(_SHOWN_KEY, next=otherwise.next)
+        if answer.lower() not in ("y", "yes"):
+            raise Cancelled(f"Cancelled. {unchanged}")
+        self._agreed.add(question)
+
+    def agrees(self, question: str, *, default: bool) -> bool:
+        """Return the answer to a question. Enter means ``default``; anything but yes or no is asked again.
+
+        Raises Abort at the end of the input.
+        """
+        while True:
+            answer = self._short(f"{question} {'[Y/n]' if default else '[y/N]'}")
+            if answer is None:
+                raise typer.Abort
+            if answer.lower() in ("", "y", "yes", "n", "no"):
+                return answer.lower() in ("y", "yes") or (default and not answer)
+            self.say(sentence(_SHOWN_KEY) if looks_like_key(answer) else "Answer y or n.")
+
+    def _short(self, question: str) -> str | None:
+        """Ask, and return the answer; None at the end of the input."""
+        sys.stderr.write(encodable(self.say.folded(question), sys.stderr.encoding) + " ")
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line:  # Ctrl-D, which leaves the cursor behind the question
             sys.stderr.write("\n")
-        answer = line.strip()
-        if looks_like_key(answer):
-            raise KeyProblem(
-                "this answer looks like a key. It was shown on the screen and is not saved. Revoke it, and type a new "
-                "one at the hidden prompt, which follows this question",
-                next=otherwise.next,
-            )
-        if answer.lower() not in ("y", "yes"):
-            raise Cancelled(f"Cancelled. {unchanged}")
-        self._agreed.add(question)
+        return line.strip() if line else None
+
+    def answer(
+        self, question: str, check: Callable[[str], object], *, default: str = "", words: Sequence[str] = ()
+    ) -> str:
+        """Ask until ``check`` raises no NodeError for the answer, and return it. Enter means ``default``.
+
+        Tab completes ``words``. Raises Abort at the end of the input.
+        """
+        shown = f"{question} [{clean(default)}]:" if default else f"{question}:"
+        while True:
+            line = read_line(encodable(self.say.folded(shown), sys.stderr.encoding) + " ", words)
+            if line is None:
+                sys.stderr.write("\n")
+                raise typer.Abort
+            text = line.strip() or default
+            try:
+                if text != default or not default:
+                    check(text)
+            except NodeError as error:
+                self.say(sentence(error.message))
+            else:
+                return text
 
     def secret(self, prompt: str, silent: NodeError | None = None) -> str:
         """Return a secret from a hidden prompt, or from stdin if that is not a terminal.

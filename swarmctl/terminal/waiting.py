@@ -34,14 +34,16 @@ def waiting(write: Callable[[str], None], what: str, every: float | None = None)
     done, began, draws = threading.Event(), time.monotonic(), can_draw(stream, os.environ)
 
     def tell() -> None:
+        drawn = False
         while not done.wait(1.0 if draws else interval(stream) if every is None else every):
             seconds = time.monotonic() - began
             if draws:
                 text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
                 _draw(stream, text[: shutil.get_terminal_size().columns - 1])
+                drawn = True
             else:
                 write(still(what, seconds))
-        if draws:
+        if drawn:
             _draw(stream, "")
 
     thread = threading.Thread(target=tell, name="waiting", daemon=True)

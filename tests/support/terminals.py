@@ -32,6 +32,18 @@ def spawn(
     )
 
 
+def interrupt(terminal: pexpect.spawn[str]) -> None:
+    """Press Ctrl-C at a question. Python's line editor loses a Ctrl-C that comes just before it reads."""
+    terminal.send("~")
+    terminal.expect_exact("~")
+    terminal.sendintr()
+
+
+def end_input(terminal: pexpect.spawn[str]) -> None:
+    """Press Ctrl-D."""
+    terminal.sendeof()
+
+
 def rest_of(terminal: pexpect.spawn[str], timeout: float = -1) -> str:
     """Wait until a program exits, and return what it printed since the last expected text."""
     terminal.expect(pexpect.EOF, timeout=timeout)

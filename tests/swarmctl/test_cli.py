@@ -91,7 +91,7 @@ def test_every_command_is_listed_under_a_heading_with_its_full_help(capsys: pyte
         assert ("\nCommands:\n" in lists) == bool(command)
     cli.run(["--help"])
     out = capsys.readouterr().out
-    assert out.index("\nStart:\n  run ") < out.index("\nWatch:\n  status ") < out.index("\nShell:\n  completion ")
+    assert out.index("\nStart:\n  init ") < out.index("\nWatch:\n  status ") < out.index("\nShell:\n  completion ")
 
 
 def test_aliases_work_but_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:

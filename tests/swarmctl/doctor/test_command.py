@@ -15,7 +15,7 @@ import pytest
 from swarmctl import cli
 from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, ok, warning
-from swarmctl.doctor.report import as_text, redacted
+from swarmctl.doctor.report import conclusion, print_findings, redacted
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.settings.options import DoctorOptions
@@ -23,6 +23,7 @@ from swarmctl.terminal.safe_text import masked
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.doctor import DEAD, make
 from tests.support.terminals import printed
+from tests.support.waiting import until
 
 PROGRAM = [*SWARMCTL, "doctor"]
 
@@ -48,9 +49,9 @@ def test_the_last_line_is_the_run_that_a_warning_suggests() -> None:
     context = command.make_context(DoctorOptions(profile="demo"))
     found = [ok("fine"), warning("slow here", "swarmctl run --profile cpu"), warning("old", "swarmctl run --profile x")]
     outcomes = [Outcome(Check("fit", str(place), lambda _: ok("")), each, 0.0) for place, each in enumerate(found)]
-    *_, last = as_text(outcomes, None, context, whole=True)
+    *_, last = conclusion(outcomes, None, context, whole=True)
     assert last.endswith("run --profile cpu")
-    *_, last = as_text(outcomes[:1], None, context, whole=True)
+    *_, last = conclusion(outcomes[:1], None, context, whole=True)
     assert last.endswith("run --profile demo")
 
 
@@ -153,11 +154,28 @@ def test_hanging_check_times_out_and_broken_check_is_reported() -> None:
         Check("x", "broken", broken),
         Check("x", "fine", lambda _: ok("yes")),
     ]
-    outcomes = command.make(checks, make())
+    outcomes = list(command.make(checks, make()))
     assert [outcome.check.name for outcome in outcomes] == ["hangs", "broken", "fine"]
     assert [outcome.finding.status for outcome in outcomes] == [Status.UNKNOWN, Status.FAILED, Status.OK]
     assert outcomes[0].finding.text == "no result after 0.3 s"
     assert 'ZeroDivisionError: "by zero"' in outcomes[1].finding.text
+
+
+def test_results_are_printed_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    printed_before: list[str] = []
+
+    def last(_: Context) -> Finding:
+        # Waits until the earlier result is on the screen: this fails if all results are printed at the end.
+        until(
+            lambda: printed_before.append(capsys.readouterr().out) is None and "early: yes" in "".join(printed_before)
+        )
+        return ok("done")
+
+    checks = [Check("x", "early", lambda _: ok("yes")), Check("x", "late", last)]
+    outcomes = print_findings(command.made(checks, make()))
+    assert [outcome.finding.text for outcome in outcomes] == ["yes", "done"]
+    assert "".join(printed_before).splitlines() == ["x", "  ok       early: yes"]
+    assert capsys.readouterr().out.splitlines() == ["  ok       late: done"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
@@ -17,7 +18,7 @@ from swarmctl.profiles.new import merged
 from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.settings import profile_files as profiles
 from tests.support.command_line import SWARMCTL, write_profile
-from tests.support.terminals import rest_of, spawn
+from tests.support.terminals import end_input, interrupt, rest_of, spawn
 
 
 def config_of(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -166,13 +167,13 @@ def test_questions_on_a_terminal(home: Path) -> None:
 def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     asked = terminal("mine")
     for question, answer, said in (
-        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "looks like an API key"),
+        ("Model", "sk-proj-Abcdefghijklmnop0123456789", "This looks like an API key"),
         ("Model", "", ""),
-        ("Tasks", "gsm8kk", "did you mean gsm8k?"),
+        ("Tasks", "gsm8kk", "Unknown task 'gsm8kk'; did you mean gsm8k?\r\n"),
         ("Tasks", "gsm8k", ""),
-        ("Device", "gpu", "invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
+        ("Device", "gpu", "Invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
         ("Device", "cpu", ""),
-        ("Total rounds", "-3", "invalid game.rounds: -3. Use a whole number of at least 0."),
+        ("Total rounds", "-3", "Invalid game.rounds: -3. Use a whole number of at least 0."),
         ("Total rounds", "3", "Run it"),
     ):
         asked.expect_exact(question)
@@ -233,14 +234,33 @@ def test_a_missing_name_is_an_error_without_a_terminal(home: Path, capsys: pytes
     assert not list(home.rglob("*.toml"))
 
 
-def test_an_interrupt_during_a_question_writes_nothing(home: Path) -> None:
+@pytest.mark.parametrize("leave", [interrupt, end_input])
+def test_an_interrupt_during_a_question_writes_nothing(leave: Callable[[pexpect.spawn[str]], None], home: Path) -> None:
     asked = terminal("mine")
     asked.expect_exact("Model")
-    asked.sendintr()
+    leave(asked)
     asked.expect_exact("\r\nInterrupted.")
     rest_of(asked)
     assert asked.exitstatus == Exit.INTERRUPTED
     assert not list(home.rglob("*.toml"))
+
+
+def test_tab_completes_a_task_and_the_default_typed_out_keeps_its_parameters(home: Path) -> None:
+    asked = terminal("mine", "--from", "smol")
+    asked.expect_exact("Model")
+    asked.expect_exact("]: ")
+    asked.sendline("")
+    asked.expect_exact("[basic_arithmetic]: ")
+    asked.send("basic_ar\t")
+    asked.expect_exact("basic_arithmetic")
+    asked.sendline("")
+    for _ in ("Device", "Total rounds"):
+        asked.expect_exact("]: ")
+        asked.sendline("")
+    rest_of(asked)
+    assert asked.exitstatus == Exit.DONE
+    (task,) = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))["tasks"]
+    assert task["params"]["max_digits"] == 2
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families import gsm8k, jsonl, reasoning_gym
 from swarmctl import cli
 from swarmctl.doctor.check import Check, Outcome, failed
-from swarmctl.doctor.report import as_text
+from swarmctl.doctor.report import as_text, conclusion
 from swarmctl.errors import print_error
 from swarmctl.settings.command_line import shown_value
 from swarmctl.terminal import live_view, safe_text
@@ -148,7 +148,7 @@ def test_values_of_charters() -> None:
 
 def test_findings_of_doctor() -> None:
     outcome = Outcome(Check("api", "box", lambda _: failed(EVIL)), failed(EVIL, "swarmctl doctor"), 0.1)
-    assert_harmless("\n".join(as_text([outcome], None, make(), whole=False)))
+    assert_harmless("\n".join([*as_text(outcome), *conclusion([outcome], None, make(), whole=False)]))
 
 
 def test_defects(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""``swarmctl init``: from a few questions to a running node."""

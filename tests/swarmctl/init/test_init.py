@@ -1,0 +1,460 @@
+"""``swarmctl init``: the dialogue on a real terminal, with a stand-in trainer and a test server as the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pexpect
+import pytest
+
+from hivemind_exp.providers import PROVIDERS
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.init.questions import suggested_name
+from swarmctl.profiles.questions import task_names
+from swarmctl.profiles.suitable import suitable_builtin
+from swarmctl.settings import profile_files as profiles
+from tests.support.command_line import STAND_IN, Cli, told, write_profile
+from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.terminals import end_input, interrupt, rest_of, spawn
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+KEY = "mk-Operators0wnKey-77aa"
+CHECKS = "fit.profile,hub.model,api"
+"""Those that find the same on every machine."""
+BASE = profiles.read(profiles.find_builtin(suitable_builtin()))
+Terminal: TypeAlias = "pexpect.spawn[str]"
+Turn = tuple[str, str]
+"""A question and its answer."""
+DEMO: tuple[Turn, ...] = (("Train [", "demo"), ("Name of the profile and its node [my-demo]: ", ""))
+API = "API [none]: "
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """Stands in for openai, with its default model."""
+    chat = PROVIDERS["openai"].chat
+    assert chat is not None
+    with api_server(keys={KEY}, models=(str(chat.model),)) as server:
+        yield server
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A directory that looks like a model's."""
+    path = tmp_path / "Small Model"
+    path.mkdir()
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 99}
+    (path / "config.json").write_text(json.dumps({"model_type": "llama", "intermediate_size": 8, **sizes}))
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    return path
+
+
+def init(server: ApiServer | None = None, **environment: str) -> Terminal:
+    """Start ``swarmctl init`` on a terminal. ``server`` stands in for openai."""
+    url = {} if server is None else {"STAND_IN_OPENAI": server.base_url}
+    return spawn([*STAND_IN, "init"], environment=os.environ | {"STAND_IN_CHECKS": CHECKS} | url | environment)
+
+
+def converse(terminal: Terminal, *turns: Turn) -> None:
+    """Wait for each question, and answer it."""
+    for question, answer in turns:
+        terminal.expect_exact(question)
+        terminal.sendline(answer)
+
+
+def model_of(weights: Path) -> tuple[Turn, ...]:
+    """Return the first two questions with answers."""
+    return ("Train [", str(weights)), (f"Task [{task_names(BASE)}]: ", "bf")
+
+
+def ended(terminal: Terminal) -> tuple[int | None, list[str]]:
+    """Wait for the end. Return the exit code and the lines since the last answer."""
+    lines = rest_of(terminal).splitlines()
+    return terminal.exitstatus, lines[1:]
+
+
+def stopped(terminal: Terminal) -> str:
+    """Wait for a node's first round, and stop the node. Return what was printed before."""
+    terminal.expect("Round [0-9]+ ")
+    before = str(terminal.before)
+    terminal.sendintr()
+    rest_of(terminal)
+    return before
+
+
+def written(home: Path, name: str) -> dict[str, Any]:
+    """Return the values of a profile."""
+    return tomllib.loads((home / f"profiles/{name}.toml").read_text(encoding="utf-8"))
+
+
+def config_of(home: Path, name: str) -> dict[str, Any]:
+    """Return the configuration with which a node's trainer was started."""
+    config = json.loads((home / f"nodes/{name}/request.json").read_text())["config"]
+    assert isinstance(config, dict)
+    return config
+
+
+@slow
+def test_enter_at_every_question_leads_to_a_running_node(home: Path) -> None:
+    terminal = init()
+    converse(terminal, *DEMO)
+    for line in (
+        "Checking this machine:",
+        "  ok       profile: built-in demo: node my-demo, tiny on spell_backward",
+        f"Wrote {home}/profiles/my-demo.toml.",
+        "The plan:",
+        f"node      my-demo (new): {home}/nodes/my-demo",
+    ):
+        terminal.expect_exact(line)
+    converse(terminal, ("Start node my-demo now? [Y/n] ", ""))
+    terminal.expect_exact("Node my-demo (starts over at every run): GRPO on tiny")
+    code, lines = ended(terminal)
+    assert code == Exit.DONE, lines
+    assert any("Done after 80 rounds" in line for line in lines)
+    assert written(home, "my-demo")["game"] == {"rounds": 80, "groups": 16, "group_size": 8}
+    assert config_of(home, "my-demo")["game"]["rounds"] == 80
+
+
+@slow
+def test_no_at_the_end_prints_the_command_that_starts_the_node(home: Path, weights: Path, stand_in: Cli) -> None:
+    terminal = init()
+    converse(
+        terminal,
+        *model_of(weights),
+        (API, ""),
+        ("[small-model]: ", "maths"),
+        ("Start node maths now? [Y/n] ", "maybe"),
+        ("Answer y or n.\r\nStart node maths now? [Y/n] ", "n"),
+    )
+    code, (later, command) = ended(terminal)
+    assert (code, later) == (Exit.DONE, "To start the node later:")
+    assert command.endswith("swarmctl run --profile maths")
+    assert not (home / "nodes").exists()
+    assert written(home, "maths")["model"]["name"] == str(weights)
+    assert written(home, "maths")["tasks"] == ["bf"]
+    done = stand_in(*command.split()[-3:], "--rounds", "2")
+    assert done.returncode == Exit.DONE, done.stderr
+
+
+@slow
+@pytest.mark.parametrize("cap", ["", "2"])
+def test_an_api_is_paid_only_after_a_typed_yes_which_is_not_asked_for_twice(
+    cap: str, home: Path, weights: Path, server: ApiServer
+) -> None:
+    terminal = init(server, OPENAI_API_KEY=KEY)
+    amount = f"{cap or 5}.00 USD"
+    converse(terminal, *model_of(weights), (API, "openai"), ("USD [5]: ", cap), ("[small-model]: ", "maths"))
+    terminal.expect_exact("openai.service: key accepted")
+    terminal.expect_exact("Key openai: ····77aa from $OPENAI_API_KEY.")
+    terminal.expect_exact("cost      Per round: ")
+    question = f"Start node maths now, and let it spend up to {amount} at openai? [y/N] "
+    converse(terminal, (question, "y"))
+    assert "[y/N]" not in stopped(terminal)
+    assert config_of(home, "maths")["offload"]["provider"] == "openai"
+    assert config_of(home, "maths")["offload"]["limits"]["usd"] == float(cap or 5)
+    # A cap that was typed is in the profile, where it counts as consent.
+    assert written(home, "maths")["offload"].get("limits") == ({"usd": 2} if cap else None)
+
+
+@slow
+def test_enter_at_the_question_about_money_starts_nothing(
+    home: Path, weights: Path, server: ApiServer, stand_in: Cli
+) -> None:
+    terminal = init(server, OPENAI_API_KEY=KEY)
+    converse(
+        terminal, *model_of(weights), (API, "openai"), ("USD [5]: ", ""), ("[small-model]: ", "maths"), ("[y/N] ", "")
+    )
+    code, (later, _) = ended(terminal)
+    assert (code, later) == (Exit.DONE, "To start the node later:")
+    assert not (home / "nodes").exists()
+    assert server.ledger.chats == ()
+    done = stand_in("run", "--profile", "maths", STAND_IN_OPENAI=server.base_url, OPENAI_API_KEY=KEY)
+    assert "costs money" in told(done)[0], "the run asks for consent itself"
+
+
+@slow
+def test_a_missing_key_is_saved_and_tested(home: Path, weights: Path, server: ApiServer) -> None:
+    terminal = init(server)
+    converse(
+        terminal,
+        *model_of(weights),
+        (API, "openai"),
+        ("USD [5]: ", "0.5"),
+        ("[small-model]: ", "maths"),
+        ("No key for openai yet. Save one now? [Y/n] ", ""),
+        ("Store keys in a file that only you can read (mode 0600, not encrypted)? [y/N] ", "y"),
+        ("not shown: ", "mk-Someone-elses-key"),
+        ("refused this key for openai", ""),
+        ("Store keys in a file that only you can read (mode 0600, not encrypted)? [y/N] ", "y"),
+        ("not shown: ", KEY),
+    )
+    terminal.expect_exact("Saved key openai ····77aa")
+    terminal.expect_exact("Checking the API:")
+    terminal.expect_exact("openai.service: key accepted")
+    converse(terminal, ("[y/N] ", "y"))
+    stopped(terminal)
+    assert config_of(home, "maths")["offload"]["limits"]["usd"] == 0.5
+    assert KEY not in (home / "profiles/maths.toml").read_text()
+
+
+@slow
+def test_without_the_key_the_node_can_be_started_later(home: Path, weights: Path, server: ApiServer) -> None:
+    terminal = init(server)
+    converse(
+        terminal,
+        *model_of(weights),
+        (API, "openai"),
+        ("USD [5]: ", ""),
+        ("[small-model]: ", "maths"),
+        ("Save one now? [Y/n] ", ""),
+        ("[y/N] ", "n"),
+        ("Cancelled. No key was saved.\r\nTry again? [Y/n] ", "n"),
+    )
+    code, (later, first, second) = ended(terminal)
+    assert (code, later) == (Exit.DONE, "To start the node later:")
+    assert first.endswith("swarmctl keys set openai")
+    assert second.endswith("swarmctl run --profile maths")
+    assert server.ledger.entries == ()
+
+
+@slow
+def test_a_key_without_access_to_the_model_ends_before_the_plan(home: Path, weights: Path) -> None:
+    with api_server(keys={KEY}, models=("other",)) as server:
+        terminal = init(server)
+        converse(
+            terminal,
+            *model_of(weights),
+            (API, "openai"),
+            ("USD [5]: ", ""),
+            ("[small-model]: ", "maths"),
+            ("Save one now? [Y/n] ", ""),
+            ("[y/N] ", "y"),
+            ("not shown: ", KEY),
+        )
+        code, lines = ended(terminal)
+    assert code == Exit.CHECK_FAILED
+    failure, remedy, later, command = lines[-4:]
+    assert failure == "1 check failed. Start with api.openai.model:"
+    assert remedy.endswith("swarmctl models openai --profile maths")
+    assert later == "To start the node when this is fixed:"
+    assert command.endswith("swarmctl run --profile maths")
+
+
+@slow
+def test_a_plan_that_fails_leaves_the_profile(home: Path) -> None:
+    terminal = init(STAND_IN="error")
+    converse(terminal, *DEMO)
+    code, lines = ended(terminal)
+    assert code == Exit.CONFIGURATION
+    error, remedy, later, command = lines[-4:]
+    assert error == "error: no such device"
+    assert "--device cpu" in remedy
+    assert later == "To start the node when this is fixed:"
+    assert command.endswith("swarmctl run --profile my-demo")
+
+
+PLACES = {
+    "model": "Train [",
+    "task": "Task [",
+    "api": API,
+    "cap": "USD [5]: ",
+    "name": "Name of the profile",
+    "warning": "Continue despite 1 warning? [Y/n] ",
+}
+
+
+@slow
+@pytest.mark.parametrize("leave", [interrupt, end_input])
+@pytest.mark.parametrize("place", PLACES)
+def test_leaving_before_the_profile_is_written_changes_nothing(
+    leave: Callable[[Terminal], None], place: str, home: Path, weights: Path, server: ApiServer
+) -> None:
+    terminal = init(server, OPENAI_API_KEY=KEY, STAND_IN_FINDING="warning")
+    for name, answer in {"model": str(weights), "task": "bf", "api": "openai", "cap": "1", "name": "x"}.items():
+        terminal.expect_exact(PLACES[name])
+        if name == place:
+            break
+        terminal.sendline(answer)
+    else:
+        terminal.expect_exact(PLACES["warning"])
+    leave(terminal)
+    terminal.expect_exact("\r\nCancelled. Nothing was changed.\r\n")
+    rest_of(terminal)
+    assert terminal.exitstatus == Exit.INTERRUPTED
+    assert not home.exists()
+
+
+@slow
+@pytest.mark.parametrize("leave", [interrupt, end_input])
+def test_leaving_after_the_profile_is_written_starts_nothing(leave: Callable[[Terminal], None], home: Path) -> None:
+    terminal = init()
+    converse(terminal, *DEMO)
+    terminal.expect_exact("Start node my-demo now? [Y/n] ")
+    leave(terminal)
+    terminal.expect_exact("\r\nCancelled. Nothing was started.\r\nTo start the node later:\r\n")
+    assert rest_of(terminal).endswith("swarmctl run --profile my-demo\r\n")
+    assert terminal.exitstatus == Exit.INTERRUPTED
+    assert written(home, "my-demo")["model"]["name"] == "tiny"
+    assert not (home / "nodes").exists()
+
+
+@slow
+def test_a_failed_check_ends_with_its_remedy(home: Path) -> None:
+    terminal = init(STAND_IN_FINDING="failed")
+    converse(terminal, *DEMO)
+    terminal.expect_exact("  failed   in: it is slow today")
+    code, lines = ended(terminal)
+    assert code == Exit.CHECK_FAILED
+    failure, remedy, unchanged, again = lines[-4:]
+    assert failure == "1 check failed. Start with stand.in:"
+    assert remedy.endswith("swarmctl tasks list")
+    assert unchanged == "Nothing was changed. After fixing it, run this again:"
+    assert again.endswith("swarmctl init")
+    assert not home.exists()
+
+
+@slow
+def test_a_warning_is_a_question(home: Path) -> None:
+    for answer, code, said in (
+        ("n", Exit.INTERRUPTED, "Cancelled. Nothing was changed."),
+        ("", Exit.DONE, "Wrote"),
+    ):
+        terminal = init(STAND_IN_FINDING="warning")
+        converse(terminal, *DEMO, (PLACES["warning"], answer))
+        terminal.expect_exact(said)
+        assert home.exists() == (not answer)
+        if not answer:
+            converse(terminal, ("[Y/n] ", "n"))
+        rest_of(terminal)
+        assert terminal.exitstatus == code
+
+
+@slow
+def test_wrong_answers_are_explained_and_asked_again(home: Path, weights: Path, tmp_path: Path) -> None:
+    write_profile(home, "taken", "")
+    (home / "nodes/old").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    terminal = init()
+    task, name = "Task [", "Name of the profile"
+    for question, answer, said in (
+        ("Train [", "dmeo", "Unknown model 'dmeo'; did you mean demo?"),
+        ("Train [", "a b", "Invalid model: 'a b'. Use a Hugging Face id, such as"),
+        ("Train [", "./nowhere", "No such directory: nowhere."),
+        ("Train [", "~nobody-here/x", "No such directory: ~nobody-here/x."),
+        ("Train [", str(tmp_path / "empty"), "is not a model: it has no config.json."),
+        ("Train [", "sk-proj-Abcdefghijklmnop0123456789", "This looks like an API key"),
+        ("Train [", str(weights), ""),
+        (task, "gsm8kk", "Unknown task 'gsm8kk'; did you mean gsm8k?"),
+        (task, "nowhere.jsonl", "No such file or directory."),
+        (task, "bf", ""),
+        (API, "opnai", "Unknown provider 'opnai'; did you mean openai?"),
+        (API, "http://127.0.0.1:8000/v1", "Use a name instead of an address"),
+        (API, "openai:unknown-model", "The price of openai:unknown-model is unknown"),
+        (API, KEY.replace("mk", "sk"), "This looks like an API key"),
+        (API, "ollama", ""),
+        ("Model at ollama: ", "", "There is no default model at ollama, so name one."),
+        ("Model at ollama: ", "qwen3:8b", ""),
+        (name, "../x", "Invalid profile name: '../x'."),
+        (name, "taken", "already exists."),
+        (name, "demo", "The profile demo is built in; use another name."),
+        (name, "old", "A node old already exists; use another name."),
+        (name, "maths", ""),
+    ):
+        converse(terminal, (question, answer))
+        terminal.expect_exact(said)
+    terminal.expect_exact("ollama:qwen3:8b, else this machine")
+    assert ended(terminal)[0] == Exit.CHECK_FAILED, "no ollama is running"
+    assert sorted(home.rglob("*.toml")) == [home / "profiles/taken.toml"]
+
+
+@slow
+def test_tab_completes_tasks_and_providers(home: Path, weights: Path) -> None:
+    terminal = init()
+    converse(terminal, ("Train [", str(weights)))
+    for question, begin, rest in (("Task [", "bf,spell_b", "ackward"), (API, "deeps", "eek")):
+        terminal.expect_exact(question)
+        terminal.send(f"{begin}\t")
+        terminal.expect_exact(rest)
+        terminal.sendline("")
+    terminal.expect_exact("The API of deepseek costs money.")
+    interrupt(terminal)
+    rest_of(terminal)
+
+
+@slow
+def test_a_profile_that_appears_meanwhile_is_not_overwritten(home: Path) -> None:
+    terminal = init(STAND_IN_FINDING="warning")
+    converse(terminal, *DEMO)
+    terminal.expect_exact(PLACES["warning"])
+    mine = write_profile(home, "my-demo", "# my work\n")
+    terminal.sendline("")
+    terminal.expect_exact("already exists.")
+    converse(terminal, ("Name of the profile and its node [my-demo-2]: ", ""), ("Start node my-demo-2 now?", "n"))
+    assert ended(terminal)[0] == Exit.DONE
+    assert mine.read_text() == "# my work\n"
+    assert written(home, "my-demo-2")["model"]["name"] == "tiny"
+
+
+@slow
+def test_a_profile_that_cannot_be_written_is_an_error(home: Path) -> None:
+    home.mkdir()
+    (home / "profiles").write_text("")
+    terminal = init()
+    converse(terminal, *DEMO)
+    code, lines = ended(terminal)
+    assert code == Exit.FAILED, lines
+    assert any(line.startswith("error: cannot write ") for line in lines), lines
+    assert not (home / "nodes").exists()
+
+
+@slow
+def test_the_users_profile_of_a_built_in_name_is_not_used(home: Path) -> None:
+    write_profile(home, "demo", 'extends = "gpu"\n')
+    terminal = init()
+    converse(terminal, *DEMO)
+    terminal.expect_exact("profile: built-in demo: node my-demo, tiny on spell_backward")
+    converse(terminal, ("Start node my-demo now?", "n"))
+    assert ended(terminal)[0] == Exit.DONE
+    assert written(home, "my-demo")["model"]["name"] == "tiny"
+
+
+@slow
+def test_no_input_on_a_terminal_asks_nothing(home: Path) -> None:
+    terminal = spawn([*STAND_IN, "init", "--no-input"])
+    text = rest_of(terminal)
+    assert terminal.exitstatus == Exit.USAGE
+    assert "error: cannot ask questions here (no terminal, or --no-input); use" in text
+    assert not home.exists()
+
+
+def test_without_a_terminal_the_error_names_the_commands_to_use(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["init"]) == Exit.USAGE
+    cause, following = capsys.readouterr().err.splitlines()
+    assert "swarmctl profiles new NAME` and `" in cause
+    assert "swarmctl run --profile NAME` instead" in cause
+    assert following.endswith("profiles new --help")
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ([], f"my-{BASE.name}"),
+        (["tasks=bf"], f"my-{BASE.name}"),
+        (["model.name=Qwen/Qwen2.5-1.5B-Instruct"], "qwen2.5-1.5b-instruct"),
+        (["model.name=./Some Model/"], "some-model"),
+        (["model.name=~/x.toml"], "x"),
+        (["model.name=/"], "my-model"),
+    ],
+)
+def test_the_suggested_name(settings: list[str], name: str) -> None:
+    assert suggested_name(BASE, settings) == name

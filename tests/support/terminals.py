@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +19,7 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     rows: int = 24,
     columns: int = 200,
-    timeout: float = 20,
+    timeout: float = 60,
 ) -> pexpect.spawn[str]:
     """Start a program with a terminal as stdin, stdout and stderr. ``timeout``: seconds to wait for any text."""
     return pexpect.spawn(
@@ -30,6 +31,12 @@ def spawn(
         timeout=timeout,
         dimensions=(rows, columns),
     )
+
+
+def expect_words(terminal: pexpect.spawn[str], text: str) -> None:
+    """Wait for a text. It may be wrapped anywhere between words: paths, which are of any length, move the line ends."""
+    pattern = r"\s+".join(map(re.escape, text.split()))
+    terminal.expect(pattern + " " * (len(text) - len(text.rstrip(" "))))
 
 
 def interrupt(terminal: pexpect.spawn[str]) -> None:

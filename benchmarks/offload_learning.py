@@ -172,6 +172,14 @@ def settings(arm: Arm, seed: int, rounds: int, server: RemoteServer | None) -> C
     )
 
 
+def seeded_files(root: Path, seed: int) -> NodeFiles:
+    """Return a node's files whose secret follows from the seed, so that all arms get the same held-out questions."""
+    files = NodeFiles(root)
+    root.mkdir(parents=True, exist_ok=True)
+    files.secret_file.write_bytes(hashlib.sha256(str(seed).encode()).digest())
+    return files
+
+
 def make_base(start: Start, config: Config, root: Path) -> None:
     """Warm up a model and save it in ``root``."""
     import torch
@@ -183,7 +191,7 @@ def make_base(start: Start, config: Config, root: Path) -> None:
     torch.set_num_threads(1)
     tokenizer = model.build_tokenizer()
     student = model.build_model(tokenizer, derive_seed(config.node.seed, "tiny"))
-    with closing(make_mixture(config, NodeFiles(root))) as tasks:
+    with closing(make_mixture(config, seeded_files(root, config.node.seed))) as tasks:
         prompts = build_prompts(tasks.questions("train", -1, EXAMPLES), tokenizer)
     right = (model.RIGHT, model.RIGHT_LONG) if start.right is None else (start.right, start.right)
     with patch.multiple(model, RIGHT=right[0], RIGHT_LONG=right[1]):
@@ -231,11 +239,9 @@ def run(arm: Arm, seed: int, rounds: int, base: Path) -> Curve:
 
     with tempfile.TemporaryDirectory() as directory, teacher(arm, seed) as server:
         root = Path(directory)
-        # The secret determines the held-out questions: all arms get the same.
-        NodeFiles(root).secret_file.write_bytes(hashlib.sha256(str(seed).encode()).digest())
         shutil.copytree(base, root / "base")
         begun = time.perf_counter()
-        GRPORunner(settings(arm, seed, rounds, server), NodeFiles(root), emit, make_tasks=make_tasks).run()
+        GRPORunner(settings(arm, seed, rounds, server), seeded_files(root, seed), emit, make_tasks=make_tasks).run()
         curve.seconds = time.perf_counter() - begun
         if server is not None:
             bill = server.usd(PRICE["input"], PRICE["output"])

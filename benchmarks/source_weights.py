@@ -18,7 +18,8 @@ from pathlib import Path
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from benchmarks.offload_learning import HALF, make_base
-from benchmarks.swarm_learning import GROUP_SIZE, Arm, Node, Post, settings
+from benchmarks.swarm_arms import GROUP_SIZE, Arm
+from benchmarks.swarm_learning import Node, Post, settings
 from hivemind_exp.config import Config
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.records import Manifest

@@ -1,12 +1,14 @@
 """The node's side of one worker process: its pipes, its environment, and whether it is stuck."""
 
 import contextlib
+import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,10 +21,10 @@ from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec, needs_hub
 
 LOOK_SECONDS = 1.0
-"""Time between two looks at a worker that owes a reply."""
+"""Least time between two looks at a worker that owes a reply."""
 FEW_LOOKS, MANY_LOOKS = 3, 600
-"""A worker is stuck if it has used no CPU time at this many looks in a row: few if it is stopped, or asleep with a job;
-many otherwise, because it may be waiting for a busy machine or a slow download."""
+"""A worker is stuck if it has used no CPU time at this many looks in a row: few if it was stopped or asleep with a job
+each time, many otherwise, because it may be waiting for a busy machine or a slow download."""
 _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -47,8 +49,10 @@ class WorkerProcess:
         """What the kernel does not enforce for the worker."""
         self.pending: deque[int] = deque()
         """Jobs that were sent and have no reply yet."""
-        self._still = 0
-        """Number of looks in a row at which the worker had used no CPU time."""
+        self._still = self._idle = 0
+        """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
+        that a busy machine explains."""
+        self._looked = -math.inf
         self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
@@ -82,11 +86,18 @@ class WorkerProcess:
         """Look at the worker, and return whether it has made no progress for too many looks in a row.
 
         CPU time and the process's state decide, not the clock: on a busy machine, a worker may have to wait its turn.
+        This is asked after each reply of another worker, but a look needs time: CPU time is counted in steps of 10 ms,
+        and a worker that has just got a job still seems asleep.
         """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
         state = self._watch.look()
         self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
-        few = state == "stopped" or (state == "asleep" and self.ready is not None)
-        return self._still >= (FEW_LOOKS if few else MANY_LOOKS)
+        idle = state == "stopped" or (state == "asleep" and self.ready is not None)
+        self._idle = self._idle + 1 if idle else 0
+        return self._idle >= FEW_LOOKS or self._still >= MANY_LOOKS
 
     def send(self, message: object, job: int | None = None) -> None:
         """Queue a message. ``job`` is the number of the job whose reply is expected."""
@@ -110,7 +121,7 @@ class WorkerProcess:
                 if not data:
                     break
                 messages += self._decoder.feed(data)
-                self._still = 0
+                self._still = self._idle = 0
             except BlockingIOError:
                 return messages
             except WireError:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import psutil
+
 from hivemind_exp.errors import WorkerFailed
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.progress import ProgressWatch
@@ -81,6 +83,15 @@ class WorkerProcess:
     def owes(self) -> bool:
         """Whether a message from the worker is expected."""
         return self.ready is None or bool(self.pending)
+
+    @property
+    def seconds(self) -> float:
+        """The CPU time that the process has used; 0 if it has ended."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     def is_stuck(self) -> bool:
         """Look at the worker, and return whether it has made no progress for too many looks in a row.

@@ -178,7 +178,7 @@ class Crew:
             lost[job] += 1
             if worker.used_its_time:
                 replies[worker.pending.popleft()] = Unscored(TOO_SLOW)
-            elif lost[job] >= TRIES:
+            elif lost[job] >= (MOST_KILLS if worker.was_stopped else TRIES):
                 replies[worker.pending.popleft()] = Unscored(UNJUDGED)
         self.replaced += not worker.used_its_time
         waiting.extendleft(reversed(worker.pending))

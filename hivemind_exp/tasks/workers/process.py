@@ -55,6 +55,8 @@ class WorkerProcess:
         """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
         that a busy machine explains."""
         self._looked = -math.inf
+        self.was_stopped = False
+        """Whether it was stopped by a signal at the last look. No job can do that: the sandbox refuses it."""
         self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
@@ -105,6 +107,7 @@ class WorkerProcess:
             return False
         self._looked = now
         state = self._watch.look()
+        self.was_stopped = state == "stopped"
         self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
         idle = state == "stopped" or (state == "asleep" and self.ready is not None)
         self._idle = self._idle + 1 if idle else 0

@@ -89,8 +89,7 @@ def test_workers_killed_or_frozen_at_random_moments_lose_no_reward(number: signa
     def attack() -> None:
         chosen = random.Random(0)
         while len(hit) < 6:
-            # Three workers frozen on one job would leave it unjudged, and it takes seconds to notice one.
-            time.sleep(chosen.random() / 5 if number == signal.SIGKILL else 1 + chosen.random())
+            time.sleep(chosen.random() / 5)
             there = [worker for worker in workers() if worker.pid not in others | hit]
             with contextlib.suppress(IndexError, psutil.NoSuchProcess):
                 worker = chosen.choice(there)

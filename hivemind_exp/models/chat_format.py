@@ -29,23 +29,47 @@ _PARTS = (
     "{%- set messages = folded.messages -%}"
 )
 """Turns each content into a list of one part."""
+_EMPTY = (
+    "{%- if messages[0]['role'] != 'system' -%}{%- set messages = [{'role': 'system', 'content': ''}] + messages -%}"
+    "{%- endif -%}"
+)
+"""Adds the system turn that some templates need."""
+_MERGE = (
+    "{%- set turns = messages[1:] if messages[0]['role'] == 'system' else messages -%}{%- set messages = "
+    "messages[:messages|length - turns|length] + [{'role': 'user', 'content': turns|map(attribute='content')"
+    "|join('\\n\\n')}] -%}"
+)
+"""Moves examples into the question's turn."""
+_CHANGES = ("", _FOLD, _PARTS, _FOLD + _PARTS, _EMPTY, _EMPTY + _PARTS)
 _SWITCHES = ("enable_thinking", "thinking")
 """The template variables that turn thinking on or off."""
 _INSTRUCTION, _QUESTION = "Think between <think> and </think>, answer between <answer> and </answer>.", "What is 2 + 3?"
 _CHAT: tuple[Message, ...] = ({"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": _QUESTION})
+_EXAMPLE: tuple[Message, ...] = (
+    {"role": "user", "content": "What is 1" + " + 1" * 250 + "?"},
+    {"role": "assistant", "content": "<answer>251</answer>"},
+)
+_CHATS = (_CHAT, _CHAT[1:], (*_CHAT[:1], *_EXAMPLE, *_CHAT[1:]), (*_EXAMPLE, *_CHAT[1:]))
+"""Chats as in all prompt styles. Templates that cannot show the first one are refused."""
+_LACKS = "its prompts lack the question or the instruction"
 _COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
 
 
 def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return a chat's token ids, ready for the model's turn.
 
-    Only the template's own control tokens are encoded as such: in a message, ``<|im_end|>`` is text.
+    Only the template's own control tokens are encoded as such: in a message, ``<|im_end|>`` is text. Raises
+    ``ModelError`` if the template refuses the chat.
     """
     chat = [{"role": message["role"], "content": literal(tokenizer, message["content"])} for message in chat]
     if tokenizer.chat_template is None:
         text = "".join(message["content"] + "\n\n" for message in chat)
         return list(encode_literally(tokenizer, text, add_special_tokens=True))
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    try:
+        text = str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program
+        reason = foreign(str(error).strip() or type(error).__name__)
+        raise ModelError(f"the model's chat template refuses a prompt: {reason}", next=OTHER_MODEL) from error
     return list(encode_literally(tokenizer, text))
 
 
@@ -55,27 +79,27 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
     ``thinking``: whether the model thinks; None: the template's default. Raises ``ModelError`` if the template has no
     switch for this, if no adaptation helps, or if the tokenizer loses an answer's tags.
     """
-    from jinja2 import TemplateError
-
     from hivemind_exp.models.tiny import CHAT_TEMPLATE  # imports torch, which is slow
 
     template = _template(tokenizer, name)
     if template == CHAT_TEMPLATE:
         return  # a checkpoint of the tiny model, whose warm-up taught it the instruction
-    reason = "its prompts lack the question or the instruction"
-    for change in ("", _FOLD, _PARTS, _FOLD + _PARTS):
+    changes = (*_CHANGES, *(_MERGE + change for change in _CHANGES)) if template else ("",)
+    reasons: list[str | None] = []
+    best = ("", 0)
+    for change in changes:
         tokenizer.chat_template = None if template is None else change + template
-        try:
-            ids = encode(_CHAT, tokenizer)
-        except (TemplateError, TypeError, ValueError) as error:
-            reason = foreign(str(error).strip() or type(error).__name__)
-            continue
-        text = "".join(str(tokenizer.decode(ids)).split())
-        if "".join(_QUESTION.split()) in text.partition("".join(_INSTRUCTION.split()))[2]:
+        lost = [_lost(chat, tokenizer) for chat in _CHATS]
+        shown = 0 if lost[0] else lost.count(None)
+        reasons.append(lost[0])
+        best = (change, shown) if shown > best[1] else best
+        if shown == len(_CHATS):
             break
-    else:
+    if not best[1]:
         what = "tokenizer" if template is None else "chat template"
-        raise ModelError(f"the {what} of {name} cannot be used: {reason}", next=OTHER_MODEL)
+        why = _LACKS if _LACKS in reasons else reasons[0]
+        raise ModelError(f"the {what} of {name} cannot be used: {why}", next=OTHER_MODEL)
+    tokenizer.chat_template = None if template is None else best[0] + template
     if thinking is not None:
         set_thinking(tokenizer, name, thinking)
     back = decode_completion(tokenizer, encode_completion(tokenizer, _COMPLETION, True))
@@ -84,6 +108,19 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
             f"the tokenizer of {name} does not keep the tags of an answer: {_COMPLETION!r} becomes {foreign(back)}",
             next=OTHER_MODEL,
         )
+
+
+def _lost(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return why a chat cannot be asked: its prompt cannot be built, or lacks some of it. None if it can."""
+    try:
+        text = "".join(str(tokenizer.decode(encode(chat, tokenizer))).split())
+    except Exception as error:  # noqa: BLE001 - a template is a program
+        return foreign(str(error.__cause__ or error).strip() or type(error).__name__)
+    for message in chat:
+        _, found, text = text.partition("".join(message["content"].split()))
+        if not found:
+            return _LACKS
+    return None
 
 
 def set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool) -> None:
@@ -100,10 +137,15 @@ def set_thinking(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool) 
 def thinking_template(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> str | None:
     """Return the chat template with thinking on or off; None if it has no switch for this."""
     for switch in _SWITCHES if tokenizer.chat_template else ():
-        on, off = (
-            tokenizer.apply_chat_template(list(_CHAT), tokenize=False, add_generation_prompt=True, **{switch: value})
-            for value in (True, False)
-        )
+        try:
+            on, off = (
+                tokenizer.apply_chat_template(
+                    list(_CHAT), tokenize=False, add_generation_prompt=True, **{switch: value}
+                )
+                for value in (True, False)
+            )
+        except Exception:  # noqa: BLE001 - a template is a program, and refuses one of the values
+            continue
         if on != off:
             return f"{{%- set {switch} = {str(thinking).lower()} -%}}{tokenizer.chat_template}"
     return None

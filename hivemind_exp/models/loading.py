@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from hivemind_exp.config import Config, LoraConfig, ModelConfig
-from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError
+from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models import smollm2
@@ -59,7 +60,7 @@ def _tokenizer(config: ModelConfig, place: str, token: str | None = None) -> Pre
         tokenizer = AutoTokenizer.from_pretrained(
             place, revision=config.revision, padding_side="left", token=token, trust_remote_code=False
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # libraries raise anything for damaged files
         raise _explain(config, error, "has no tokenizer that can be loaded") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so completions would never end")
@@ -86,7 +87,7 @@ def load_model(
     check_vocabulary(model, tokenizer, config.name)
     _check_adapter(config, model.config)
     check_behaviour(model, tokenizer, config.name)
-    model.generation_config = _plain(model.generation_config)
+    model.generation_config = _plain(model.generation_config, config.name)
     return model
 
 
@@ -104,12 +105,16 @@ def with_adapter(base: PreTrainedModel, directory: str, *, trainable: bool) -> A
     return peft.PeftModel.from_pretrained(base, directory, is_trainable=trainable)
 
 
-def _plain(defaults: GenerationConfig) -> GenerationConfig:
+def _plain(defaults: GenerationConfig, model: str) -> GenerationConfig:
     """Return generation defaults that do nothing but end a completion. They are saved with checkpoints.
 
     With the base model's top_k and penalties, a server that loads a checkpoint would sample a different policy from the
-    trained one. The neutral values are explicit because transformers itself defaults to top_k = 50.
+    trained one. The neutral values are explicit because transformers itself defaults to top_k = 50. Raises
+    ``ModelError`` if the tokens that end a completion are not numbers.
     """
+    ended = defaults.eos_token_id
+    if not all(isinstance(each, int) for each in (ended if isinstance(ended, list) else [ended or 0])):
+        raise ModelError(f"{model}: eos_token_id in its generation_config.json is not a number or a list of numbers")
     ends = {name: getattr(defaults, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GenerationConfig(**ends, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 
@@ -129,9 +134,13 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
             output_loading_info=True,
             **how,
         )
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
+    except NodeError:
+        raise
+    except Exception as error:  # libraries raise anything for damaged files
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
         raise _explain(config, error, "cannot be loaded as a causal language model") from error
-    check_complete(loaded, config.name)
+    check_complete(model, loaded, config.name)
     return model
 
 
@@ -174,7 +183,7 @@ def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
     check_targets(model, config.lora)
     try:
         peft.get_peft_model(model, adapter_config(config.lora))
-    except ValueError as error:
+    except Exception as error:  # peft raises anything for modules that it does not know
         raise ConfigurationError(
             f"{config.name} does not support the adapters in model.lora: {foreign(error)}",
             next="swarmctl run --set model.lora=false",
@@ -193,7 +202,9 @@ def locate(config: ModelConfig) -> Whereabouts:
         check_kind(shape, config.name)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except NodeError:
+        raise
+    except Exception as error:  # libraries raise anything for damaged files
         raise _explain(config, error, "is not a causal language model") from error
     parameters = model.num_parameters()
     return replace(found, parameters=parameters, shape=Shape.read(model.config.to_dict(), parameters))
@@ -253,7 +264,9 @@ def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError
     if "trust_remote_code" in str(error):
         reason = "it needs code from its repository, and such code is never run (trust_remote_code = False)"
         return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
-    if isinstance(error, SafetensorError):
+    if isinstance(error, (SafetensorError, UnpicklingError, EOFError)):
         what += "; its weights are damaged or only Git LFS pointers (git lfs pull)"
-    reason = foreign(str(error).strip() or type(error).__name__)
-    return ModelError(f"{config.name} {what}: {reason}")
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, UnpicklingError):  # torch's text advises to run the file's code
+        text = text.partition(". ")[0]
+    return ModelError(f"{config.name} {what}: {foreign(text)}")

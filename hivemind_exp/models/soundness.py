@@ -1,11 +1,12 @@
 """Check what training assumes of a model: complete, finite and causal, with the same results with and without padding.
 
-No error would report these faults otherwise: transformers fills missing weights with random numbers, and some models
-count positions from the padding.
+No error would report these faults otherwise: transformers fills missing weights with random numbers and ignores those
+that it has no place for, some models count positions from the padding, and TRL computes log-probabilities without the
+model's own last step.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,13 +21,17 @@ from hivemind_exp.models.chat_format import OTHER_MODEL
 _OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _PADDING = 5
 """Padding tokens in the test."""
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""The settings that limit a text's length, by family. Values below 2 mean that there is no limit."""
+_MOST_ZEROS = 0.1
+"""Largest share of matrices that may consist of zeros. An incomplete download can end with them."""
 _SHOWN = 3
 """Most names that a message lists."""
 
 
 def check_kind(config: PretrainedConfig, name: str) -> None:
     """Raise ``ModelError`` for a configuration that does not describe a trainable causal language model."""
-    built = (config.architectures or [""])[0]
+    built = str((config.architectures or [""])[0] or "")
     if config.is_encoder_decoder or built.endswith(_OTHER_HEADS):
         what = foreign(built) if built else "model with encoder and decoder"
         raise ModelError(f"{name} is a {what}, not a causal language model", next=OTHER_MODEL)
@@ -40,14 +45,18 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
         )
 
 
-def check_complete(loaded: Mapping[str, Any], name: str) -> None:
-    """Raise ``ModelError`` if weights are missing or have the wrong shape. ``loaded``: transformers' loading info."""
+def check_complete(model: nn.Module, loaded: Mapping[str, Any], name: str) -> None:
+    """Raise ``ModelError`` if weights are missing, left over, or have the wrong shape.
+
+    ``loaded``: transformers' loading info.
+    """
     shapes = sorted(
         f"{key} is {tuple(there)}, not {tuple(expected)}" for key, there, expected in loaded["mismatched_keys"]
     )
     for what, found in (
         ("weights are missing", sorted(loaded["missing_keys"])),
         ("weights have the wrong shape", shapes),
+        ("weights have no place in the model that config.json describes", sorted(_left_over(model, loaded))),
     ):
         if found:
             shown = "; ".join(map(visible, found[:_SHOWN])) + ("; …" if len(found) > _SHOWN else "")
@@ -56,6 +65,27 @@ def check_complete(loaded: Mapping[str, Any], name: str) -> None:
                 "again, or use another model",
                 next=OTHER_MODEL,
             )
+
+
+def _left_over(model: nn.Module, loaded: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the weights in the file without which the model is another one: further layers, biases, adapters.
+
+    Other heads and parts for pictures are not needed.
+    """
+    modules = dict(model.named_modules())
+    for key in loaded["unexpected_keys"]:
+        parent = key
+        while parent not in modules:
+            parent = parent.rpartition(".")[0]
+        rest = key[len(parent) :].strip(".")
+        is_weight = rest.rpartition(".")[2] in ("weight", "bias")
+        in_layer = any(part.isdigit() for part in parent.split("."))
+        if isinstance(modules[parent], nn.ModuleList):
+            # Some models come with layers that predict several tokens at once, which transformers doesn't use.
+            if not getattr(getattr(model, "config", None), "num_nextn_predict_layers", 0):
+                yield key
+        elif is_weight and (in_layer if "." in rest else hasattr(modules[parent], "weight")):
+            yield key
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -72,9 +102,10 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 def check_lengths(config: PretrainedConfig, generation: GenerationConfig, name: str) -> None:
     """Raise ``ConfigurationError`` if prompt and completion may exceed the model's positions."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    positions = next((each for each in (getattr(text, key, None) for key in _POSITIONS) if isinstance(each, int)), 0)
     total = generation.max_prompt_tokens + generation.max_completion_tokens
-    if isinstance(positions, int) and total > positions:
+    if 1 < positions < total:
         completion = min(generation.max_completion_tokens, positions // 2)
         raise ConfigurationError(
             f"{name} has {positions} positions, but generation.max_prompt_tokens + generation.max_completion_tokens = "
@@ -105,15 +136,15 @@ def _can_adapt(module: nn.Module) -> bool:
 def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Run the model on a few tokens. Let it count positions from the first token that is not padding, if needed.
 
-    Raises ``ModelError`` if weights are not finite, if a token depends on later ones, or if padding changes results.
+    Raises ``ModelError`` if weights are not finite or many are zero, if results are not finite or all equal, if a token
+    depends on later ones, or if padding changes results.
     """
-    for key, weights in model.named_parameters():
-        if not torch.isfinite(torch.stack(weights.detach().aminmax())).all():
-            raise ModelError(
-                f"{name} has weights that are not finite ({visible(key)}). Download it again", next=OTHER_MODEL
-            )
+    _check_weights(model, name)
     ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
     alone = _logits(model, ids)
+    if not torch.isfinite(alone).all() or bool((alone.amax(-1) == alone.amin(-1)).any()):
+        what = "the same score for every token" if torch.isfinite(alone).all() else "scores that are not finite"
+        raise ModelError(f"{name} computes {what}, so its weights are damaged. Download it again", next=OTHER_MODEL)
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.1) * (1 + alone.abs().max())
     changed = _logits(model, torch.cat([ids[:, :-1], ids[:, :1]], dim=1))
     if (alone - changed)[:, :-1].abs().max() > tolerance / 10:  # the same shapes round the same way
@@ -128,6 +159,52 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     raise ModelError(
         f"{name} gives different results for padded prompts, so it cannot be trained here", next=OTHER_MODEL
     )
+
+
+def check_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise ``ModelError`` unless TRL computes the log-probabilities that the model itself gives.
+
+    TRL multiplies the last hidden state by the output embedding. Some models do more, such as limit the logits.
+    """
+    from trl.trainer.utils import add_fused_lm_head  # slow to import
+
+    ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
+    own = torch.log_softmax(_logits(model, ids)[:, :-1], -1).gather(2, ids[:, 1:, None])[..., 0]
+    add_fused_lm_head(model)
+    try:
+        with torch.no_grad():
+            found = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True).log_probs
+        differs = bool((found.float() - own).abs().max() > (1e-4 if model.dtype == torch.float32 else 0.1))
+    except (AttributeError, TypeError):  # it has no such parts
+        differs = True
+    finally:
+        del model.__dict__["forward"]
+    if differs:
+        raise ModelError(
+            f"{name} computes probabilities in a way that TRL's trainer does not support, so it cannot be trained here",
+            next=OTHER_MODEL,
+        )
+
+
+def _check_weights(model: PreTrainedModel, name: str) -> None:
+    matrices, zeros = 0, []
+    for key, weights in model.named_parameters():
+        if not weights.numel():
+            continue
+        low, high = weights.detach().aminmax()
+        if not torch.isfinite(torch.stack([low, high])).all():
+            raise ModelError(
+                f"{name} has weights that are not finite ({visible(key)}). Download it again", next=OTHER_MODEL
+            )
+        if weights.dim() > 1 and not key.endswith("bias"):
+            matrices += 1
+            zeros += [key] if low == high == 0 else []
+    if len(zeros) > _MOST_ZEROS * matrices:
+        shown = "; ".join(map(visible, zeros[:_SHOWN])) + ("; …" if len(zeros) > _SHOWN else "")
+        raise ModelError(
+            f"{len(zeros)} of the {matrices} matrices of {name} contain only zeros ({shown}). Download it again",
+            next=OTHER_MODEL,
+        )
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, padding: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
-from hivemind_exp.models.soundness import check_lengths
+from hivemind_exp.models.soundness import check_head, check_lengths
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, use_wandb_key
@@ -53,8 +53,10 @@ class ModelBuilder:
         config, compute = self._config, self._compute
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
-        if checkpoint is None and config.model.name != TINY:
-            check_lengths(base.config, config.generation, config.model.name)
+        if config.model.name != TINY:
+            check_head(base, tokenizer, config.model.name)
+            if checkpoint is None:
+                check_lengths(base.config, config.generation, config.model.name)
         reference = None
         if config.train.beta > 0 and config.model.lora is None:
             reference = base if checkpoint is not None else self._base_model(tokenizer, tasks)

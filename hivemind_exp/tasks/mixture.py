@@ -26,6 +26,8 @@ GIVE_UP_AFTER = 4096
 """After this many positions in a row without a usable question, the tasks count as too small (``TaskError``)."""
 HELD_OUT_SHARE = 5
 """In a fixed set without a held-out file, at most one in this many questions is held out."""
+DIGEST_SECONDS = 300.0
+"""CPU time for the digests of all tasks of a swarm, whose params strangers choose. 64 generators need 26 s."""
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
 """Questions generated at a time. Some take 0.2 s, so generate only a few more than needed."""
 
@@ -86,6 +88,7 @@ class Mixture:
         self._held = Sequence64(charter, "heldout", secret)
         self._wanted = heldout
         self._partial = partial_credit
+        self._digest_seconds = 0.0
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
@@ -111,11 +114,25 @@ class Mixture:
         return "".join(fact["printed"] for fact in self._pool.facts())
 
     def digest(self, label: str, n: int = 64) -> str:
-        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest."""
+        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest.
+
+        Raises ``TaskError`` if the digests of this mixture need more CPU time than ``DIGEST_SECONDS``.
+        """
         task = self._labels.index(label)
         size = self._pool.facts()[task]["size"]
         numbers = (Sequence64(b"", "train").at("digest", label, place) for place in range(n))
-        items = self._pool.make([(task, number if size is None else number % size) for number in numbers])
+        places = [(task, number if size is None else number % size) for number in numbers]
+        items = []
+        for start in range(0, n, _SMALLEST_CHUNK):
+            begun = self._pool.making_seconds()
+            items += self._pool.make(places[start : start + _SMALLEST_CHUNK])
+            self._digest_seconds += max(0.0, self._pool.making_seconds() - begun)
+            if self._digest_seconds > DIGEST_SECONDS:
+                raise TaskError(
+                    f"comparing the questions of the swarm's tasks needs more than {DIGEST_SECONDS:.0f} s of CPU time, "
+                    f"up to the task {label}; their params make them too slow",
+                    next="swarmctl swarm new --help",
+                )
         return hashlib.sha256(msgpack.packb(items, unicode_errors="surrogatepass")).hexdigest()
 
     def questions(self, split: Split, round: int, count: int) -> list[Question]:

@@ -99,6 +99,10 @@ class Crew:
                 self._drop(worker)  # interrupted: late replies would be assigned to the wrong jobs
         return replies
 
+    def seconds(self) -> float:
+        """Return the CPU time that the present workers have used."""
+        return sum(worker.seconds for worker in self._workers)
+
     def close(self) -> None:
         """Stop every worker."""
         for worker in list(self._workers):
@@ -174,7 +178,7 @@ class Crew:
             lost[job] += 1
             if worker.used_its_time:
                 replies[worker.pending.popleft()] = Unscored(TOO_SLOW)
-            elif lost[job] >= TRIES:
+            elif lost[job] >= (MOST_KILLS if worker.was_stopped else TRIES):
                 replies[worker.pending.popleft()] = Unscored(UNJUDGED)
         self.replaced += not worker.used_its_time
         waiting.extendleft(reversed(worker.pending))
@@ -230,6 +234,10 @@ class Pool:
     def still_open(self) -> list[str]:
         """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
         return self._maker.first().still_open
+
+    def making_seconds(self) -> float:
+        """Return the CPU time that the process has used which generates questions. Starts again if it is replaced."""
+        return self._maker.seconds()
 
     def make(self, places: Sequence[tuple[int, ...]]) -> list[tuple[str, dict[str, Any], str]]:
         """Return the text, entry and key for each (task, seed) or (task, seed, level).

@@ -1,16 +1,20 @@
 """The node's side of one worker process: its pipes, its environment, and whether it is stuck."""
 
 import contextlib
+import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+
+import psutil
 
 from hivemind_exp.errors import WorkerFailed
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
@@ -19,10 +23,10 @@ from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import TaskSpec, needs_hub
 
 LOOK_SECONDS = 1.0
-"""Time between two looks at a worker that owes a reply."""
+"""Least time between two looks at a worker that owes a reply."""
 FEW_LOOKS, MANY_LOOKS = 3, 600
-"""A worker is stuck if it has used no CPU time at this many looks in a row: few if it is stopped, or asleep with a job;
-many otherwise, because it may be waiting for a busy machine or a slow download."""
+"""A worker is stuck if it has used no CPU time at this many looks in a row: few if it was stopped or asleep with a job
+each time, many otherwise, because it may be waiting for a busy machine or a slow download."""
 _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -47,8 +51,12 @@ class WorkerProcess:
         """What the kernel does not enforce for the worker."""
         self.pending: deque[int] = deque()
         """Jobs that were sent and have no reply yet."""
-        self._still = 0
-        """Number of looks in a row at which the worker had used no CPU time."""
+        self._still = self._idle = 0
+        """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
+        that a busy machine explains."""
+        self._looked = -math.inf
+        self.was_stopped = False
+        """Whether it was stopped by a signal at the last look. No job can do that: the sandbox refuses it."""
         self._decoder = Decoder()
         self._outgoing = bytearray()
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
@@ -78,15 +86,32 @@ class WorkerProcess:
         """Whether a message from the worker is expected."""
         return self.ready is None or bool(self.pending)
 
+    @property
+    def seconds(self) -> float:
+        """The CPU time that the process has used; 0 if it has ended."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
     def is_stuck(self) -> bool:
         """Look at the worker, and return whether it has made no progress for too many looks in a row.
 
         CPU time and the process's state decide, not the clock: on a busy machine, a worker may have to wait its turn.
+        This is asked after each reply of another worker, but a look needs time: CPU time is counted in steps of 10 ms,
+        and a worker that has just got a job still seems asleep.
         """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
         state = self._watch.look()
+        self.was_stopped = state == "stopped"
         self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
-        few = state == "stopped" or (state == "asleep" and self.ready is not None)
-        return self._still >= (FEW_LOOKS if few else MANY_LOOKS)
+        idle = state == "stopped" or (state == "asleep" and self.ready is not None)
+        self._idle = self._idle + 1 if idle else 0
+        return self._idle >= FEW_LOOKS or self._still >= MANY_LOOKS
 
     def send(self, message: object, job: int | None = None) -> None:
         """Queue a message. ``job`` is the number of the job whose reply is expected."""
@@ -110,7 +135,7 @@ class WorkerProcess:
                 if not data:
                     break
                 messages += self._decoder.feed(data)
-                self._still = 0
+                self._still = self._idle = 0
             except BlockingIOError:
                 return messages
             except WireError:

@@ -20,9 +20,12 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
-from hivemind_exp.processes.messages import messages, send, take_pipes
+from hivemind_exp.processes.messages import encode, messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, Verdict, needs_hub, own_files, runs_own_code
+
+LARGEST_ITEM = 2**20
+"""Largest question with its answer, in bytes. The node keeps hundreds, and strangers choose a charter's parameters."""
 
 
 def main(role: Role, parent: int) -> None:
@@ -72,7 +75,9 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
 def _make(task: Task, seed: int, level: int | None = None) -> object:
     try:
         text, entry = task.make(seed) if level is None else task.make_at(seed, level)
-        return [text, entry, task.key(text, entry)]
+        item = [text, entry, task.key(text, entry)]
+        size = len(encode(item))
+        return item if size <= LARGEST_ITEM else {"error": f"it needs {size:,} bytes, more than {LARGEST_ITEM:,}"}
     except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
         return {"error": f"{type(error).__name__}: {foreign(error)}"}
 

@@ -26,6 +26,14 @@ SKIPS_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'user' %}[user]{{ m.content }}\n{% endif %}{% endfor %}[assistant]"
 )
 PARTS = "{% for m in messages %}[{{ m.role }}]{% for c in m.content %}{{ c.text }}{% endfor %}.{% endfor %}[assistant]"
+PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}[assistant]"
+NEEDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('needs a system turn') }}{% endif %}" + PLAIN
+SKIPS_ASSISTANT = PLAIN.replace("messages %}", "messages if m.role != 'assistant' %}")
+LAST_TURN = (
+    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    "[user]{{ messages[-1].content }}[assistant]"
+)
+ONE_TURN = "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + PLAIN
 PARTS_WITHOUT_SYSTEM = REFUSES_SYSTEM + PARTS
 SWITCH = TEMPLATE + "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}<off>{% endif %}"
 
@@ -67,9 +75,39 @@ def test_the_fitted_template_is_saved(tmp_path: Path) -> None:
     assert prompt(loaded) == "[user]INSTRUCTION\n\nQUESTION\n[assistant]"
 
 
+EXAMPLE = ({"role": "user", "content": "EARLIER"}, {"role": "assistant", "content": "<answer>5</answer>"})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(TEMPLATE, ALTERNATES, SKIPS_SYSTEM, PARTS, PARTS_WITHOUT_SYSTEM),
+        *(NEEDS_SYSTEM, SKIPS_ASSISTANT, LAST_TURN, ONE_TURN, REFUSES_SYSTEM + ONE_TURN),
+    ],
+)
+def test_every_prompt_style_can_be_asked_whole(template: str) -> None:
+    tokenizer = fitted(template)
+    for chat in (CHAT, CHAT[1:], (CHAT[0], *EXAMPLE, CHAT[1]), (*EXAMPLE, CHAT[1])):
+        text = str(tokenizer.decode(encode(chat, tokenizer)))
+        places = [text.find(message["content"]) for message in chat]
+        assert places == sorted(places), text
+        assert places[0] >= 0, text
+        assert "[user]" not in template or text.endswith("[assistant]")
+
+
+def test_a_prompt_that_the_template_refuses_is_an_error_with_the_reason() -> None:
+    tokenizer = fitted("{% if 'x' in messages[-1].content %}{{ 1 / 0 }}{% endif %}" + PLAIN)
+    with pytest.raises(ModelError, match=r"chat template refuses a prompt: .*division by zero"):
+        encode(({"role": "user", "content": "x"},), tokenizer)
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "Range too big"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{% for", "unexpected"),
         ("{% for m in messages %}{% endfor %}[assistant]", "prompts lack the question or the instruction"),
         ("{{ raise_exception('tools only') }}", "tools only"),
         ({"rag": TEMPLATE, "tool_use": PARTS}, "several chat templates .*rag, tool_use.* and none named default"),
@@ -92,6 +130,12 @@ def test_thinking_turns_the_templates_switch_on_or_off() -> None:
         "t]<off>",
     ]
     assert prompt(fitted(REFUSES_SYSTEM + SWITCH, thinking=False)).endswith("QUESTION\n[assistant]<off>")
+
+
+def test_a_template_that_refuses_to_think_has_no_switch() -> None:
+    refuses = "{% if enable_thinking %}{{ raise_exception('it cannot think') }}{% endif %}" + TEMPLATE
+    with pytest.raises(ModelError, match=r"model\.thinking is set, but the chat template of lab/model has no switch"):
+        fitted(refuses, thinking=False)
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None])

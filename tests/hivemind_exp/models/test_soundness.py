@@ -19,13 +19,19 @@ from transformers import (
     LlamaForSequenceClassification,
     MambaConfig,
     MambaForCausalLM,
+    MptConfig,
     PreTrainedModel,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.errors import ConfigurationError, ModelError, NodeError
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.loading import load_model, load_tokenizer
+from hivemind_exp.models.soundness import check_head, check_lengths
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.dry_run import describe
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
@@ -116,7 +122,95 @@ def pointer(root: Path) -> Path:
     return saved
 
 
+def fewer_layers(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), num_hidden_layers=1)
+
+
+def no_layers(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), num_hidden_layers=0)
+
+
+def with_extra(root: Path, key: str) -> Path:
+    saved = save(root, LlamaForCausalLM(llama()))
+    return change_weights(saved, lambda weights: weights | {key: torch.ones(32, 32)})
+
+
+def ignored_biases(root: Path) -> Path:
+    return with_extra(root, "model.layers.0.self_attn.q_proj.bias")
+
+
+def unmerged_adapter(root: Path) -> Path:
+    return with_extra(root, "model.layers.1.self_attn.q_proj.lora_A.weight")
+
+
+def another_norm(root: Path) -> Path:
+    return with_extra(root, "model.layers.1.self_attn.q_norm.weight")
+
+
+def replaced(root: Path, name: str, text: str) -> Path:
+    saved = save(root, LlamaForCausalLM(llama()))
+    (saved / name).write_text(text)
+    return saved
+
+
+def other_weights(root: Path, data: bytes) -> Path:
+    saved = save(root, LlamaForCausalLM(llama()))
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(data)
+    return saved
+
+
+def no_heads(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), num_attention_heads=0)
+
+
+def words_for_numbers(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), hidden_size="big")
+
+
+def negative_size(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), hidden_size=-4)
+
+
+def list_for_settings(root: Path) -> Path:
+    return replaced(root, "config.json", "[1]")
+
+
+def list_for_tokenizer(root: Path) -> Path:
+    return replaced(root, "tokenizer_config.json", "[]")
+
+
+def damaged_tokenizer(root: Path) -> Path:
+    return replaced(root, "tokenizer.json", '{"version": "1.0", "model": {"type": "Other"}}')
+
+
+def list_for_defaults(root: Path) -> Path:
+    return replaced(root, "generation_config.json", "[]")
+
+
+def empty_pickle(root: Path) -> Path:
+    return other_weights(root, b"")
+
+
+def damaged_pickle(root: Path) -> Path:
+    return other_weights(root, b"damaged" * 99)
+
+
 REFUSED = {
+    fewer_layers: r"9 weights have no place in the model that config\.json describes \(model\.layers\.1\.",
+    no_layers: r"18 weights have no place in the model",
+    ignored_biases: r"1 weights have no place in the model .*q_proj\.bias",
+    unmerged_adapter: r"1 weights have no place in the model .*lora_A\.weight",
+    another_norm: r"1 weights have no place in the model .*q_norm\.weight",
+    no_heads: "zero",
+    words_for_numbers: "hidden_size",
+    negative_size: "negative dimension",
+    list_for_settings: "model",
+    list_for_tokenizer: "has no tokenizer that can be loaded",
+    damaged_tokenizer: "has no tokenizer that can be loaded",
+    list_for_defaults: "cannot be loaded as a causal language model",
+    empty_pickle: "its weights are damaged",
+    damaged_pickle: "its weights are damaged",
     half: r"9 weights are missing \(model\.layers\.1\.input_layernorm\.weight; .*; …\)",
     classifier: "is a LlamaForSequenceClassification, not a causal language model",
     classifier_by_another_name: r"1 weights are missing \(lm_head\.weight\)",
@@ -145,6 +239,58 @@ def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path, dtype: str) -> N
     config = ModelConfig.model_validate({"name": name, "lora": dtype == "bfloat16"})
     with pytest.raises(ModelError, match=r"not finite \(model\.layers\.0\.mlp\.down_proj\.weight\)"):
         load_model(config, load_tokenizer(config), dtype=dtype, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda key, each: each * 0 if "layers.1" in key else each, r"7 of the 16 matrices .* contain only zeros"),
+        (lambda key, each: torch.full_like(each, 1e30) if "norm" in key else each, "scores that are not finite"),
+        (lambda key, each: each * 0 if key == "lm_head.weight" else each, "the same score for every token"),
+    ],
+)
+def test_weights_that_cannot_be_trained_ones_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    saved = save(tmp_path, LlamaForCausalLM(llama()))
+    change_weights(saved, lambda weights: {key: change(key, each) for key, each in weights.items()})
+    config = ModelConfig(name=str(saved))
+    with pytest.raises(ModelError, match=message):
+        load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+def test_ends_that_are_not_tokens_are_refused(tmp_path: Path) -> None:
+    config = ModelConfig(name=str(replaced(tmp_path, "generation_config.json", '{"eos_token_id": [2, "end"]}')))
+    with pytest.raises(ModelError, match=r"eos_token_id in its generation_config\.json is not a number"):
+        load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+@pytest.mark.parametrize("key", ["v_head.summary.weight", "score.weight", "vision_tower.layers.0.norm.weight"])
+def test_other_heads_and_parts_for_pictures_are_not_needed(tmp_path: Path, key: str) -> None:
+    config = ModelConfig(name=str(with_extra(tmp_path, key)))
+    load_model(config, load_tokenizer(config), dtype="float32", seed=0)
+
+
+def test_a_model_whose_log_probabilities_trl_computes_differently_is_refused() -> None:
+    torch.manual_seed(0)
+    shape = {"num_attention_heads": 4, "num_key_value_heads": 1, "lru_width": 32, "hidden_size": 32}
+    check_head(LlamaForCausalLM(llama()), TOKENIZER, "lab/model")
+    config = RecurrentGemmaConfig(vocab_size=len(TOKENIZER), num_hidden_layers=3, intermediate_size=64, **shape)
+    capped = RecurrentGemmaForCausalLM(config).eval()  # it limits its logits
+    with torch.no_grad():
+        capped.lm_head.weight.mul_(50.0)
+    ids = torch.tensor([[7, 8, 9]])
+    before = capped(input_ids=ids).logits
+    with pytest.raises(ModelError, match=r"computes probabilities in a way that TRL's trainer does not support"):
+        check_head(capped, TOKENIZER, "lab/model")
+    assert torch.equal(capped(input_ids=ids).logits, before)
+
+
+def test_the_node_checks_how_log_probabilities_are_computed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {"max_position_embeddings": 1002, "pad_token_id": TOKENIZER.pad_token_id, **SHAPE}
+    model = RobertaForCausalLM(RobertaConfig(vocab_size=len(TOKENIZER), is_decoder=True, **shape))
+    config = make_config(model={"name": str(save(tmp_path / "model", model))}, generation={"max_prompt_tokens": 400})
+    with pytest.raises(ModelError, match="computes probabilities in a way that TRL's trainer does not support"):
+        run(config, tmp_path / "node")
 
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
@@ -182,6 +328,14 @@ def test_lengths_beyond_the_positions_are_refused_and_fitting_lengths_suggested(
         with pytest.raises(ConfigurationError, match=message) as caught:
             start()
         assert str(caught.value.next).endswith("max_prompt_tokens=56 --set generation.max_completion_tokens=8")
+
+
+def test_other_names_of_the_positions_count_too() -> None:
+    generation = make_config(generation={"max_prompt_tokens": 60, "max_completion_tokens": 8}).generation
+    with pytest.raises(ConfigurationError, match="has 64 positions"):
+        check_lengths(MptConfig(max_seq_len=64), generation, "lab/model")
+    check_lengths(llama(), generation, "lab/model")
+    check_lengths(LlamaConfig(max_position_embeddings=-1), generation, "lab/model")
 
 
 def test_adapters_on_modules_that_do_not_exist_are_refused(tmp_path: Path) -> None:

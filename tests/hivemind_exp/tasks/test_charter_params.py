@@ -10,6 +10,7 @@ import pytest
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks import mixture
 from hivemind_exp.tasks.charter_params import WORDS, unfit_param
 from hivemind_exp.tasks.families.reasoning_gym import default_params
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
@@ -72,6 +73,36 @@ def test_the_known_words_are_those_that_the_generator_accepts(task: str, name: s
         spec = TaskConfig(name=task, params={name: value})
         with closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1)) as made:
             assert made.questions("train", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "params"),
+    [
+        ("largest_island", {"min_rows": 1000, "max_rows": 1000, "min_cols": 1000, "max_cols": 1000}),
+        ("chain_sum", {"min_terms": 2000, "max_terms": 2000, "min_digits": 600, "max_digits": 600}),
+    ],
+)
+def test_huge_questions_are_refused_before_they_fill_the_memory(task: str, params: dict[str, Any]) -> None:
+    assert unfit_param(task, params) is None
+    spec = TaskConfig(name=task, params=params)
+    with (
+        closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1)) as made,
+        pytest.raises(
+            TaskError, match=rf"'{task}' cannot generate a question: it needs [\d,]+ bytes, more than 1,048,576"
+        ),
+    ):
+        made.digest(task)
+
+
+@pytest.mark.slow
+def test_params_that_cost_hours_are_refused_after_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "DIGEST_SECONDS", 0.2)
+    spec = TaskConfig(name="futoshiki")
+    with (
+        closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1)) as made,
+        pytest.raises(TaskError, match=r"needs more than 0 s of CPU time, up to the task futoshiki; their params"),
+    ):
+        made.digest("futoshiki")
 
 
 @pytest.mark.slow

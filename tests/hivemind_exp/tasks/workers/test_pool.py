@@ -11,19 +11,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
+from hivemind_exp.processes.progress import State
 from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.workers import process
 from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Unscored
-from hivemind_exp.tasks.workers.process import WorkerProcess
+from hivemind_exp.tasks.workers.process import FEW_LOOKS, MANY_LOOKS, WorkerProcess
 from swarmctl.errors import Exit, exit_code
 from tests.support.hostile import evil_answers as evil
 from tests.support.task_workers import task_workers as workers
+from tests.support.waiting import until
 
 EVIL = TaskSpec("evil", evil.MODULE, "evil")
 
@@ -99,12 +102,70 @@ def test_workers_killed_or_frozen_at_random_moments_lose_no_reward(number: signa
         assert pool.verify([(0, "nothing" if n % 2 else "-1", {}) for n in range(300)]) == [0.0, 1.0] * 150
         assert len(pool.make([(0, n) for n in range(20)])) == 20
     attacker.join()
-    assert pool.verify([(0, "nothing", {})] * 100) == [1.0] * 100
-    assert len(pool.make([(0, n) for n in range(20)])) == 20
-    assert not hit & {worker.pid for worker in workers()}
+
+    def are_gone() -> bool:
+        assert pool.verify([(0, "nothing", {})] * 100) == [1.0] * 100
+        assert len(pool.make([(0, n) for n in range(20)])) == 20
+        return not hit & {worker.pid for worker in workers()}
+
+    until(are_gone, 60)  # one that was frozen while it started is noticed after a few looks
     assert sum(replaced for replaced, _ in told) == len(hit)
     assert sum(unverified for _, unverified in told) == 0
     pool.close()
+
+
+@pytest.mark.slow
+def test_no_worker_is_lost_if_nobody_disturbs_them() -> None:
+    told: list[tuple[int, int]] = []
+    pool = Pool([EVIL], verifiers=4, report=lambda *counts: told.append(counts))
+    for _ in range(3):  # each reply of one worker is a chance to misjudge the three others
+        assert pool.verify([(0, "nothing", {})] * 8000) == [1.0] * 8000
+    assert told == []
+    pool.close()
+
+
+class Watched:
+    """Looks at a process that is in each of the given states in turn."""
+
+    def __init__(self, states: Sequence[State]) -> None:
+        self._states = list(states)
+
+    def look(self) -> State:
+        return self._states.pop(0)
+
+
+WAITS: list[State] = ["waiting"] * FEW_LOOKS
+
+
+@pytest.mark.parametrize(
+    ("states", "stuck"),
+    [
+        (["asleep"] * FEW_LOOKS, True),
+        (["stopped"] * FEW_LOOKS, True),
+        ([*WAITS, "asleep"], False),
+        (["asleep", *WAITS, "asleep", "asleep"], False),
+        (["asleep", "asleep", "running", "asleep"], False),
+        (["waiting"] * MANY_LOOKS, True),
+    ],
+)
+def test_a_worker_is_stuck_after_a_few_idle_looks_in_a_row(
+    states: list[State], stuck: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ProgressWatch", lambda _: Watched(states))
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    worker = WorkerProcess("verify", [EVIL], 2.0, 60.0)
+    worker.ready = []
+    assert [worker.is_stuck() for _ in states] == [*[False] * (len(states) - 1), stuck]
+    worker.kill()
+
+
+def test_a_worker_is_looked_at_once_in_a_while_however_often_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ProgressWatch", lambda _: Watched(["asleep"]))  # a second look would fail
+    monkeypatch.setattr(process, "LOOK_SECONDS", 1000.0)
+    worker = WorkerProcess("verify", [EVIL], 2.0, 60.0)
+    worker.ready = []
+    assert not any(worker.is_stuck() for _ in range(MANY_LOOKS))
+    worker.kill()
 
 
 @pytest.mark.slow

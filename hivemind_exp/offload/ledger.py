@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import EISDIR
 from pathlib import Path
 from typing import Protocol
 
@@ -343,4 +344,6 @@ def explain(error: sqlite3.Error, path: Path) -> NodeError:
         )
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")
+    if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(path)))) is not None:
+        return obstacle
     return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")

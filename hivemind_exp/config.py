@@ -8,12 +8,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import has_host
 from hivemind_exp.settings_table import NotNegative, Positive, Section
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
@@ -217,10 +219,16 @@ class OffloadConfig(Section):
     """Prices by provider. They override the built-in ones."""
 
 
+def _with_host(url: str) -> str:
+    if not has_host(url):
+        raise ValueError(f"the base_url of a provider needs a valid host and port: {foreign(url)}")
+    return url
+
+
 class ProviderConfig(Section):
     """An OpenAI-compatible service that is not built in."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
     """Base URL of the API, such as http://192.168.1.20:8000/v1."""
     model: str | None = None
     """Model to use when offload.model is unset."""

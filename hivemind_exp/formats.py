@@ -1,8 +1,10 @@
 """Format numbers of stored files, so that no version misreads a newer file. Files without a number are older."""
 
 import json
+import os
 import shlex
 import sqlite3
+from errno import EEXIST, EISDIR, ENOTDIR
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,17 @@ def set_aside(path: Path) -> str:
     """Return the command that moves a damaged database aside, with its ``-wal`` and ``-shm`` files."""
     aside = shlex.quote(str(path.parent / "damaged"))
     return f"mkdir -p {aside} && mv {shlex.quote(str(path))}* {aside}"
+
+
+def explain_obstacle(error: OSError) -> FileProblem | None:
+    """Return the error for a directory where a file is needed, or the reverse; None for any other OSError."""
+    name = error.filename2 or error.filename
+    if error.errno not in (EISDIR, ENOTDIR, EEXIST) or not isinstance(name, str | os.PathLike):
+        return None
+    path = Path(name)
+    found = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+    if found.is_dir() != (error.errno == EISDIR):
+        return None
+    what = "a directory, but a file is needed there" if found.is_dir() else "not a directory, but one is needed there"
+    aside = next(each for n in range(1, 1000) if not os.path.lexists(each := Path(f"{found}.aside{n}")))
+    return FileProblem(f"{found} is {what}", next=shlex.join(["mv", str(found), str(aside)]))

@@ -4,7 +4,7 @@ import os
 import socket
 from urllib.parse import urlsplit
 
-from hivemind_exp.proxies import proxy_for
+from hivemind_exp.proxies import address_in, proxy_for
 
 CONNECT_SECONDS = 5.0
 """How long to wait for a connection to the hub before using only cached files."""
@@ -17,10 +17,13 @@ def is_offline() -> bool:
 
 
 def hub_answers() -> bool:
-    """Return whether the hub accepts connections. Behind a proxy a connection proves nothing, so return True."""
+    """Return whether the hub accepts connections. Behind a proxy a connection proves nothing, so return True.
+
+    Raises ConfigurationError if ``HF_ENDPOINT`` or the proxy is invalid.
+    """
     if is_offline():
         return False
-    endpoint = os.environ.get("HF_ENDPOINT") or _ENDPOINT
+    endpoint = address_in(os.environ, "HF_ENDPOINT") or _ENDPOINT
     if proxy_for(endpoint) is not None:
         return True
     address = urlsplit(endpoint)

@@ -7,6 +7,7 @@ macOS, from the system's settings.
 import ipaddress
 import os
 import shlex
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Proxy:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for requests to ``url``; None if they go directly, as they always do to this machine.
 
-    Raises ConfigurationError if the proxy's address has an unknown scheme.
+    Raises ConfigurationError if the proxy's address is invalid or has an unknown scheme.
     """
     parts = urlsplit(url)
     if is_loopback(parts.hostname or "") or _is_excepted(parts):
@@ -48,10 +49,29 @@ def proxy_for(url: str) -> Proxy | None:
     names = (f"{kind}_proxy", f"{kind.upper()}_PROXY")
     variable = next((name for name in names if os.environ.get(name)), names[1])
     address = found[kind] if "://" in found[kind] else f"http://{found[kind]}"
+    if not has_host(address):
+        raise ConfigurationError(f"invalid proxy in ${variable}: it is not a URL with a host", next=f"unset {variable}")
     if (scheme := urlsplit(address).scheme) not in _SCHEMES:
         message = f"invalid proxy in ${variable}: the scheme {scheme!r} is not one of {', '.join(_SCHEMES)}"
         raise ConfigurationError(message, next=f"unset {variable}")
     return Proxy(address, variable)
+
+
+def has_host(url: str) -> bool:
+    """Whether ``url`` has a valid host and port, so that nothing that parses it fails."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and "\\" not in url
+    except ValueError:
+        return False
+
+
+def address_in(environment: Mapping[str, str], variable: str) -> str | None:
+    """Return the web address in a variable; None if it is unset or empty. Raises ConfigurationError if it is none."""
+    url = environment.get(variable, "").strip().rstrip("/")
+    if url and not (url.lower().startswith(("http://", "https://")) and has_host(url)):
+        raise ConfigurationError(f"invalid ${variable}: it is not an http:// or https:// URL", next=f"unset {variable}")
+    return url or None
 
 
 def check_key_stays_private(url: str) -> None:
@@ -77,24 +97,28 @@ def is_loopback(host: str) -> bool:
     if host.rstrip(".").endswith(".localhost") or host.rstrip(".") == "localhost":
         return True
     address = _address(host)
-    return address is not None and address.is_loopback
+    return address is not None and (address.is_loopback or address.is_unspecified)  # 0.0.0.0 connects to this machine
 
 
 def is_private(host: str) -> bool:
     """Whether ``host`` is this machine or one on a private network, by name or by address."""
-    if "." not in host.strip("[]") and ":" not in host:
-        return True
-    if host.endswith((".local", ".lan", ".internal", ".localhost")):
-        return True
     address = _address(host)
-    return address is not None and address.is_private
+    if address is not None:
+        return address.is_private
+    return "." not in host or host.endswith((".local", ".lan", ".internal", ".localhost"))
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that ``host`` is, in any form that the system accepts, such as ``127.1``; None for a name."""
+    host = host.strip("[]").rstrip(".")
     try:
-        return ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return None
+        try:
+            return ipaddress.ip_address(socket.inet_aton(host))
+        except (OSError, UnicodeError):
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_excepted(parts: SplitResult) -> bool:

@@ -17,6 +17,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.hub_client import limit_hub
 from hivemind_exp.stop import StopFlag
 
 _PARTIAL = ".partial-"
@@ -93,6 +94,7 @@ class HubPusher:
         self._outbox = outbox
         self._emit = emit
         self._token = token
+        limit_hub()
         self._api = HfApi(token=token)
         self._orders: queue.Queue[None] = queue.Queue()
         disable_progress_bars()

@@ -10,6 +10,7 @@ import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from errno import EISDIR
 from pathlib import Path
 
 from hivemind_exp import formats
@@ -374,6 +375,8 @@ class Journal:
             return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
         if formats.is_damage(error):
             return self._damaged(text)
+        if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(self._path)))) is not None:
+            return obstacle
         return NodeError(f"cannot use the journal {self._path}: {text}", next=f"ls -l {shlex.quote(str(self._path))}")
 
 

@@ -230,8 +230,12 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
         if cached is None:
             raise _unreachable(config)
         return str(Path(cached).parent)
+    import httpx2
     from huggingface_hub import errors, hf_hub_download
 
+    from hivemind_exp.hub_client import limit_hub
+
+    limit_hub()
     name = config.name
     try:
         hf_hub_download(name, "config.json", revision=config.revision, token=token)
@@ -246,7 +250,7 @@ def _fetch_config(config: ModelConfig, token: str | None) -> str:
         raise _unreachable(config) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"no model in {name} on the hub: config.json is missing") from error
-    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise _unreachable(config) from error
     return name
 

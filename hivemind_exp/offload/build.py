@@ -35,7 +35,7 @@ from hivemind_exp.offload.settings import (
     requests_a_round,
     resolved_kind,
 )
-from hivemind_exp.offload.spending import known_spending, write_total
+from hivemind_exp.offload.spending import known_spending, read_total, write_total
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
@@ -63,7 +63,7 @@ def make_offload(
             raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
     a_round = requests_a_round(config, first_endpoint(config))
     ledger = Ledger(files.ledger, limits, partial(write_total, files.spent), round_requests=a_round)
-    missing = ledger.restore(known_spending(files, ledger_used=ledger.used))
+    missing = ledger.restore(known_spending(files, read_total(files.spent), ledger.spent, ledger.requests))
     if missing:
         message = f"the ledger lacks {dollars(missing)} that this node has spent; they count toward its cap again"
         emit(WarningEvent(code="ledger_restored", message=message))

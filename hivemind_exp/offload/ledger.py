@@ -11,10 +11,12 @@ import math
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import EISDIR
 from pathlib import Path
+from typing import Protocol
 
 from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
@@ -25,12 +27,12 @@ from hivemind_exp.offload.prices import PromptBound, Usage
 BATCHED = "batched"
 """State of a request in a batch, which outlives the node's process."""
 _DAY = 86400
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Dollars by which two sums of the same requests may differ."""
 _UNCAPPED_STEP = 5.0
 """Without a cap, the total is saved as if this were the cap, in dollars."""
-_CERTAIN = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd WHEN 'kept' THEN reserved ELSE 0 END) FROM requests"
-"""The total without reserves that may still be released."""
+_SAVE_EVERY_S = 1.0
+"""How often the total is saved so that a power cut cannot undo it, in seconds."""
 _PENDING = "SELECT TOTAL(reserved) FROM requests WHERE state=?"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -40,6 +42,22 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (t);
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A node's total, as saved outside the ledger."""
+
+    usd: float = 0.0
+    """Dollars spent, without reserves that may still be released."""
+    reserved: float = 0.0
+    """Dollars reserved for open requests and batches."""
+    requests: int = 0
+    """The number of the latest request. A ledger without it has lost data."""
+
+    def most(self) -> float:
+        """Return the most that was spent, in dollars."""
+        return self.usd + self.reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,13 @@ class Reservation:
     """The tokens that are reserved for each choice; None for a request in a batch."""
 
 
+class SaveTotal(Protocol):
+    """Saves a node's total outside the ledger. Raises ``OSError``."""
+
+    def __call__(self, total: Total, *, durable: bool) -> None:
+        """With ``durable``, a power cut must not undo it. The first call has it."""
+
+
 class Ledger:
     """Keeps a node's spending under its caps. Use it from one thread."""
 
@@ -79,18 +104,19 @@ class Ledger:
         self,
         path: Path,
         limits: LimitsConfig,
-        save_total: Callable[[float], None] | None = None,
+        save_total: SaveTotal | None = None,
         *,
         round_requests: int = 1,
     ) -> None:
         """Open the ledger and mark requests that a dead process left open as ``kept``. Raises ``NodeError``.
 
         ``round_requests``: requests in a round. A higher cap that an error suggests covers at least so many.
-        ``save_total`` is called with the total in dollars, without open reserves, whenever it has grown by a
-        hundredth of the cap or more, and at the end.
+        ``save_total`` is called whenever a request is reserved or settled. It must be durable once a second, whenever
+        the total has grown by a hundredth of the cap or more, and at the end.
         """
         self._limits, self._round_requests = limits, round_requests
-        self._save_total, self._saved_total = save_total, 0.0
+        self._save_total, self._saved = save_total, Total()
+        self._saved_at, self._requests = -math.inf, 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -102,6 +128,7 @@ class Ledger:
                 "UPDATE requests SET state='kept', fault='in flight when the node died' WHERE state='open'"
             )
             self._spent = total_spent(self._db)
+            self._requests = latest_request(self._db)
             self._reserved = float(self._db.execute(_PENDING, (BATCHED,)).fetchone()[0])
             self._day, self._spent_today = 0, 0.0
         except sqlite3.Error as error:
@@ -109,14 +136,14 @@ class Ledger:
         self._path = path
 
     @property
-    def used(self) -> bool:
-        """Whether any request was ever recorded."""
-        return has_requests(self._db)
+    def requests(self) -> int:
+        """The number of the latest request; 0 if none was ever recorded."""
+        return self._requests
 
     def restore(self, usd: float) -> float:
         """Count ``usd``, the node's total according to other records, if it is more. Return what was missing."""
         missing = usd - self._spent
-        if missing <= _ROUNDING:
+        if missing <= ROUNDING:
             return 0.0
         key = RequestKey("lost", "", -1, "", "", 0)
         self.keep(self.reserve_unchecked(key, missing), "the ledger was lost; known from the node's other records")
@@ -199,7 +226,10 @@ class Ledger:
         number, batched = int(cursor.lastrowid or 0), state == BATCHED
         reservation = Reservation(number, ask, usd, self._day, batched, prompt, completion)
         self._reserved += usd
+        self._requests = number
         self._add(usd, reservation.day)
+        if not self._db.in_transaction:
+            self._note_total()
         return reservation
 
     @contextmanager
@@ -242,6 +272,7 @@ class Ledger:
         self.execute("UPDATE requests SET state='void', reserved=0, fault=? WHERE id=?", (fault, reservation.number))
         self._reserved -= reservation.usd
         self._add(-reservation.usd, reservation.day)
+        self._note_total()
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Execute one statement. Raises ``NodeError``."""
@@ -251,19 +282,20 @@ class Ledger:
             raise explain(error, self._path) from error
 
     def close(self) -> None:
-        self._note_total(step=0.0)
+        self._note_total(last=True)
         self._db.close()
 
-    def _note_total(self, step: float | None = None) -> None:
-        """Save the total elsewhere, too, if it may have grown by ``step`` dollars since the last time."""
-        least = (self.cap or _UNCAPPED_STEP) / 100 if step is None else step
-        if self._save_total is None or self._spent <= self._saved_total + least:
+    def _note_total(self, *, last: bool = False) -> None:
+        """Save the total elsewhere, too."""
+        if self._save_total is None:
             return
-        total = float(self.execute(_CERTAIN).fetchone()[0])
-        if total > self._saved_total + least:
-            with suppress(OSError):  # a copy: the ledger itself reports a full disk
-                self._save_total(total)
-            self._saved_total = total
+        total = Total(self._spent - self.reserved, self.reserved, self._requests)
+        grown = total.usd > self._saved.usd + (self.cap or _UNCAPPED_STEP) / 100
+        durable = grown or time.monotonic() >= self._saved_at + _SAVE_EVERY_S or (last and total != self._saved)
+        with suppress(OSError):  # a copy: the ledger itself reports a full disk
+            self._save_total(total, durable=durable)
+        if durable:
+            self._saved, self._saved_at = total, time.monotonic()
 
     def _today(self) -> float:
         day = int(time.time() // _DAY)
@@ -290,6 +322,11 @@ def _raised(cap: float, needed: float) -> float:
     return cap
 
 
+def latest_request(db: sqlite3.Connection) -> int:
+    """Return the number of the latest request; 0 if none was ever recorded. The numbers are consecutive."""
+    return int(db.execute("SELECT COALESCE(MAX(id), 0) FROM requests").fetchone()[0])
+
+
 def has_requests(db: sqlite3.Connection) -> bool:
     """Return whether any request was ever recorded. False also for a file that is not a ledger yet."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name='requests'").fetchone() is None:
@@ -307,4 +344,6 @@ def explain(error: sqlite3.Error, path: Path) -> NodeError:
         )
     if "full" in text or "disk I/O" in text:
         return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")
+    if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(path)))) is not None:
+        return obstacle
     return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")

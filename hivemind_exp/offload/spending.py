@@ -1,8 +1,9 @@
-"""What a node has spent in its whole life: from its ledger, or from other records if the ledger is lost.
+"""What a node has spent in its whole life: from its ledger, or from other records if the ledger has lost data.
 
-A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` is deleted or emptied. The total is
-therefore also kept in ``spent.json``. If the ledger is gone, the journal and the newest events count, too. (The
-reserves in events are of requests that were in flight, so this may be too high.)
+A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` or its ``-wal`` file is deleted, emptied
+or cut. The total is therefore also kept in ``spent.json``. If the ledger lacks requests that this file knows of, the
+file's reserves, the journal and the newest events count, too. (The reserves are of requests that were in flight, so
+this may be too high.)
 """
 
 import json
@@ -17,9 +18,11 @@ from hivemind_exp import atomic_write
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.ledger import explain, has_requests, total_spent
+from hivemind_exp.offload.ledger import ROUNDING, Total, explain, has_requests, latest_request, total_spent
 from hivemind_exp.offload.settings import Endpoint
 
+_LINE_BYTES = 120
+"""Bytes of the line in ``spent.json``, without its end."""
 _TAIL_BYTES = 4 << 20
 """How much of ``events.jsonl`` is searched for the newest total, from its end."""
 
@@ -29,15 +32,15 @@ def spent_so_far(files: NodeFiles) -> float:
 
     Raises ``NodeError`` if the ledger is damaged.
     """
-    total, used = 0.0, False
+    saved, total, requests = read_total(files.spent), 0.0, 0  # in this order: a running node writes the ledger first
     if files.ledger.exists():
         try:
             with closing(_open(files.ledger)) as db:
-                used = has_requests(db)
-                total = total_spent(db) if used else 0.0
+                if has_requests(db):
+                    total, requests = total_spent(db), latest_request(db)
         except sqlite3.Error as error:
             raise explain(error, files.ledger) from error
-    return max(total, known_spending(files, ledger_used=used))
+    return max(total, known_spending(files, saved, total, requests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +96,41 @@ def measured_usage(ledger: Path, endpoint: Endpoint, stages: Collection[str]) ->
     return MeasuredUsage(rounds, *means) if rounds else None
 
 
-def known_spending(files: NodeFiles, *, ledger_used: bool) -> float:
+def known_spending(files: NodeFiles, saved: Total | None, total: float, requests: int) -> float:
     """Return what a node has spent according to its other records, in USD: the highest total in any of them.
 
-    ``ledger_used``: whether the ledger has any request. If so, only ``spent.json`` is read.
+    ``saved``: what ``spent.json`` says. ``total`` and ``requests``: what the ledger says, both 0 if it is lost. If the
+    ledger lacks nothing that ``spent.json`` knows of, reserves don't count, and nothing else is read.
     """
-    others = () if ledger_used else (*_of_completions(files.journal), *_of_events(files.events))
-    return max([read_total(files.spent), *others])
+    lost = not requests or (saved is not None and (requests < saved.requests or total < saved.usd - ROUNDING))
+    if saved is not None and not lost:
+        return saved.usd
+    others = (*_of_completions(files.journal), *_of_events(files.events, reserves=lost))
+    return max([0.0 if saved is None else saved.most(), *others])
 
 
-def read_total(path: Path) -> float:
-    """Return the total in ``spent.json``; 0 if it is missing or damaged. Raises ``FileProblem`` for a newer format."""
+def read_total(path: Path) -> Total | None:
+    """Return what ``spent.json`` says; None if it is missing or damaged. Raises ``FileProblem`` for a newer format."""
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         stored = json.loads(path.read_bytes())
         check_number(path, stored.get("schema") if isinstance(stored, dict) else None)
-        return _amount(stored["usd"])
-    return 0.0
+        # Files of older versions have only the first.
+        return Total(_amount(stored["usd"]), _amount(stored.get("usd_reserved", 0.0)), int(stored.get("requests", 0)))
+    return None
 
 
-def write_total(path: Path, usd: float) -> None:
-    """Write ``spent.json``. Raises ``OSError``."""
-    atomic_write.write(path, json.dumps({"schema": 1, "usd": usd}) + "\n")
+def write_total(path: Path, total: Total, *, durable: bool) -> None:
+    """Write ``spent.json``. Raises ``OSError``.
+
+    With ``durable``, a power cut cannot undo it. Without, it takes microseconds, and the file must exist.
+    """
+    stored = {"schema": 1, "usd": total.usd, "usd_reserved": total.reserved, "requests": total.requests}
+    content = json.dumps(stored).ljust(_LINE_BYTES) + "\n"  # of one length, so that it can be overwritten
+    if durable:
+        atomic_write.write(path, content)
+    else:
+        with path.open("r+b", buffering=0) as file:
+            file.write(content.encode())
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -126,13 +143,13 @@ def _of_completions(journal: Path) -> Iterator[float]:
             yield total_cost(db)
 
 
-def _of_events(events: Path) -> Iterator[float]:
+def _of_events(events: Path, *, reserves: bool) -> Iterator[float]:
     with suppress(OSError), events.open("rb") as file:
         file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
         for line in file:
             with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 event = json.loads(line)
-                yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0))
+                yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0) if reserves else 0.0)
 
 
 def _amount(value: object) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
+from hivemind_exp.formats import explain_obstacle
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -172,6 +173,8 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
         what = "the file size limit is reached (ulimit -f)" if limited else "no space left"
         following = "ulimit -f unlimited" if limited else f"df -h {shlex.quote(order['node_dir'])}"
         return DiskFull(f"cannot write the node's directory: {what}", next=following)
+    if isinstance(error, OSError) and (obstacle := explain_obstacle(error)) is not None:
+        return obstacle
     return explain_refusal(error)
 
 

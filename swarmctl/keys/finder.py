@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.proxies import check_key_stays_private, proxy_for
+from hivemind_exp.proxies import address_in, check_key_stays_private, proxy_for
 from swarmctl.keys.key_text import (
     clean_key,
     dotted_tail,
@@ -111,9 +111,9 @@ class Key:
         """Return the other address to which a variable would send the key; None if the key may be sent there.
 
         A key in a variable is meant for the address in the other variable, but must not cross the internet or a proxy
-        unencrypted.
+        unencrypted. Raises ConfigurationError if that variable has no address.
         """
-        address = environment.get(ADDRESSES.get(self.name, ""))
+        address = address_in(environment, ADDRESSES.get(self.name, ""))
         if not address:
             return None
         origin = origin_of(address)
@@ -220,7 +220,7 @@ class KeyFinder:
             raise KeyProblem(f"unknown host for key {name}", next="swarmctl keys set --help")
         origin = origin_of(url)
         if spot.place in _UNADDRESSED and (name not in PROVIDERS or name in ADDRESSES):
-            origin = bound(name) or origin_of(self.environment.get(ADDRESSES.get(name, "")) or url)
+            origin = bound(name) or origin_of(address_in(self.environment, ADDRESSES.get(name, "")) or url)
             bind(name, origin)
         wanted = origin_of(wanted_url or origin)
         for owner in (origin, origin_of(entry.base_url) if entry and name not in PROVIDERS else origin):

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import hivemind_exp
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
-from hivemind_exp.proxies import with_direct_loopback
+from hivemind_exp.proxies import address_in, with_direct_loopback
 from hivemind_exp.secrets import without_secrets
 from swarmctl.nodes.frozen import FrozenWatch
 
@@ -30,6 +30,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 def environment(config: Config) -> dict[str, str]:
     """Return the trainer's environment: this process's without keys, plus variables for repeatable and quiet runs."""
     # The SDK would send OpenAI's base URL and organization to any provider.
+    address_in(os.environ, "HF_ENDPOINT")  # an invalid one stops the hub's libraries while they are imported
     kept = with_direct_loopback(without_secrets(os.environ))
     result = {name: value for name, value in kept.items() if not name.startswith("OPENAI_")} | {
         "PYTHONHASHSEED": "0",

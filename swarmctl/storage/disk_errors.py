@@ -8,6 +8,7 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
+from hivemind_exp.formats import explain_obstacle
 from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
@@ -37,6 +38,8 @@ def explained(error: OSError, root: Path, verb: str) -> NodeError:
             if (disk := os.statvfs(existing)).f_files and not disk.f_favail:
                 return DiskFull(f"cannot {verb} {shown(root)}: the disk has no inodes left", next=f"df -i {place}")
         return DiskFull(f"cannot {verb} {shown(root)}: {error.strerror}", next=f"df -h {place}")
+    if (obstacle := explain_obstacle(error)) is not None:
+        return obstacle
     return NodeError(f"cannot {verb} {shown(root)}: {error.strerror}", next=f"ls -ld {place}")
 
 

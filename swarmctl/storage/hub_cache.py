@@ -6,13 +6,14 @@ from pathlib import Path
 
 from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.models import smollm2
+from hivemind_exp.proxies import address_in
 
 ENDPOINT = "https://huggingface.co"
 
 
 def endpoint(environment: Mapping[str, str]) -> str:
-    """Return the hub's address."""
-    return environment.get("HF_ENDPOINT", ENDPOINT).rstrip("/")
+    """Return the hub's address. Raises ConfigurationError if ``HF_ENDPOINT`` is invalid."""
+    return address_in(environment, "HF_ENDPOINT") or ENDPOINT
 
 
 def offline(environment: Mapping[str, str]) -> bool:

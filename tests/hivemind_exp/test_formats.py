@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hivemind_exp import atomic_write
 from hivemind_exp.errors import FileProblem, NewerFormat
-from hivemind_exp.formats import FORMAT, read_object
+from hivemind_exp.formats import FORMAT, explain_obstacle, read_object
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trainer.checkpoints import CheckpointStore, damage
 from tests.support.recorded_events import Events
@@ -56,3 +60,33 @@ def test_a_damaged_secret_is_refused(tmp_path: Path, size: int) -> None:
     files.secret_file.write_bytes(b"x" * size)
     with pytest.raises(FileProblem, match=f"{size} bytes instead of 32"):
         files.secret()
+
+
+def test_what_is_in_the_way_is_moved_aside(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    attempts: list[tuple[Callable[[], object], str, str]] = [
+        ((tmp_path / "directory").read_bytes, "directory", "a directory, but a file"),
+        (lambda: atomic_write.write(tmp_path / "directory", "x"), "directory", "a directory, but a file"),
+        ((tmp_path / "file/below").mkdir, "file", "not a directory"),
+        (lambda: (tmp_path / "file").mkdir(exist_ok=True), "file", "not a directory"),
+        (lambda: (tmp_path / "link").mkdir(exist_ok=True), "link", "not a directory"),
+    ]
+    for attempt, name, words in attempts:
+        with pytest.raises(OSError, match="Errno") as raised:
+            attempt()
+        problem = explain_obstacle(raised.value)
+        assert problem is not None
+        assert f"{tmp_path / name} is {words}" in problem.message
+        assert problem.next is not None
+        subprocess.run(problem.next, shell=True, check=True)
+        assert not os.path.lexists(tmp_path / name)
+        (tmp_path / f"{name}.aside1").rename(tmp_path / name)
+
+
+def test_other_errors_name_no_obstacle(tmp_path: Path) -> None:
+    for attempt in ((tmp_path / "missing").read_bytes, tmp_path.mkdir):
+        with pytest.raises(OSError, match="Errno") as raised:
+            attempt()
+        assert explain_obstacle(raised.value) is None

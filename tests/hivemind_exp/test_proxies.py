@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hivemind_exp.errors import ConfigurationError, KeyProblem
-from hivemind_exp.proxies import check_key_stays_private, proxy_for, with_direct_loopback
+from hivemind_exp.proxies import address_in, check_key_stays_private, proxy_for, with_direct_loopback
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,11 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ALL_PROXY": "http://p:1"}, "http://[::1]:8000/v1", None),
         ({"ALL_PROXY": "http://p:1"}, "http://LOCALHOST:8000/v1", None),
         ({"ALL_PROXY": "http://p:1"}, "http://llm.localhost/v1", None),
+        *(
+            ({"ALL_PROXY": "http://p:1"}, f"http://{host}:8000/v1", None)
+            for host in ("0.0.0.0", "[::]", "127.1", "2130706433", "0x7f000001", "127.0.0.1.", "[::ffff:127.0.0.1]")
+        ),
+        ({"ALL_PROXY": "http://p:1"}, "http://134744072/v1", "ALL_PROXY"),
         ({"ALL_PROXY": "http://p:1"}, "http://localhost.evil.example/v1", "ALL_PROXY"),
         ({"ALL_PROXY": "http://p:1"}, "http://192.168.1.20/v1", "ALL_PROXY"),
     ],
@@ -75,8 +80,29 @@ def test_no_proxy_can_read_a_key(monkeypatch: pytest.MonkeyPatch, proxy: str) ->
 def test_libraries_reach_this_machine_directly() -> None:
     found = with_direct_loopback({"NO_PROXY": "a.example", "PATH": "/bin"})
     assert found == {
-        "NO_PROXY": "a.example,localhost,127.0.0.1,::1",
-        "no_proxy": "a.example,localhost,127.0.0.1,::1",
+        "NO_PROXY": "a.example,localhost,127.0.0.1,::1,0.0.0.0",
+        "no_proxy": "a.example,localhost,127.0.0.1,::1,0.0.0.0",
         "PATH": "/bin",
     }
-    assert with_direct_loopback({"no_proxy": "b", "NO_PROXY": "c"})["NO_PROXY"] == "b,localhost,127.0.0.1,::1"
+    assert with_direct_loopback({"no_proxy": "b", "NO_PROXY": "c"})["NO_PROXY"] == "b,localhost,127.0.0.1,::1,0.0.0.0"
+
+
+@pytest.mark.parametrize("proxy", ["http://[bad", "http://p:99999", "http://", "http://:8080"])
+def test_an_invalid_proxy_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match=r"invalid proxy in \$HTTPS_PROXY") as error:
+        proxy_for("https://a.example")
+    assert error.value.next == "unset HTTPS_PROXY"
+
+
+@pytest.mark.parametrize("url", ["https://[bad", "https://h:99999", "https:///x", "ftp://x", "nonsense", r"http://a\b"])
+def test_an_invalid_address_in_a_variable_is_named(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"invalid \$HF_ENDPOINT") as error:
+        address_in({"HF_ENDPOINT": url}, "HF_ENDPOINT")
+    assert error.value.next == "unset HF_ENDPOINT"
+
+
+def test_an_address_in_a_variable() -> None:
+    assert address_in({"HF_ENDPOINT": " HTTPS://hub.example/ "}, "HF_ENDPOINT") == "HTTPS://hub.example"
+    assert address_in({"HF_ENDPOINT": " "}, "HF_ENDPOINT") is None
+    assert address_in({}, "HF_ENDPOINT") is None

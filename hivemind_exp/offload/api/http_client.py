@@ -6,40 +6,36 @@ from typing import Any
 import httpx2
 import openai
 
+from hivemind_exp.http_bodies import ERROR_S, LARGEST_ERROR, is_compressed_twice, with_content
 from hivemind_exp.patience import patient
 from hivemind_exp.proxies import check_key_stays_private, proxy_for
-
-LARGEST_ERROR = 65_536
-"""Most bytes of an error's body that are read, after decompression."""
-_ERROR_S = 5.0
-"""Time limit for an error's body. The status is known by then."""
-_OF_THE_BODY_SENT = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class BoundedHttpClient(openai.DefaultAioHttpClient):
     """Sends requests. If a response is an error, only the beginning of its body is returned.
 
-    The body of a success is not read here: the caller streams it and stops at its own limit.
+    The body of a success is not read here: the caller streams it and stops at its own limit. A body that is compressed
+    more than once counts as empty.
     """
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         response = await super().send(request, **options | {"stream": True})
-        if response.is_success:
+        twice = is_compressed_twice(response)
+        if response.is_success and not twice:
             return response
         content = bytearray()
         try:
+            if twice:
+                return with_content(response, b"")
             with suppress(httpx2.HTTPError, TimeoutError):  # it broke off or took too long: use what arrived
-                async with patient(_ERROR_S), aclosing(response.aiter_bytes()) as parts:
+                async with patient(ERROR_S), aclosing(response.aiter_bytes()) as parts:
                     async for part in parts:
                         content += part
                         if len(content) >= LARGEST_ERROR:
                             break
         finally:
             await response.aclose()
-        kept = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_BODY_SENT]
-        return httpx2.Response(
-            response.status_code, headers=kept, content=bytes(content[:LARGEST_ERROR]), request=request
-        )
+        return with_content(response, bytes(content[:LARGEST_ERROR]))
 
 
 def http_client(url: str, *, has_key: bool) -> BoundedHttpClient:

@@ -57,6 +57,9 @@ def _from_hub() -> Rows:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from datasets import load_dataset
 
+    from hivemind_exp.hub_client import limit_hub
+
+    limit_hub()
     try:
         splits = load_dataset(HUB_NAME, HUB_SUBSET)
     except Exception as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from hivemind_exp.offload.build import make_offload
 from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
+from tests.support.command_line import ROOT
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.server import ApiServer, api_server
 from tests.support.nodes import make_config
@@ -122,3 +127,71 @@ def test_a_missing_row_is_noticed(tmp_path: Path) -> None:
 
 def test_a_new_node_has_spent_nothing(tmp_path: Path) -> None:
     assert spent_so_far(NodeFiles(tmp_path)) == 0.0
+
+
+SPENDER = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from hivemind_exp.config import LimitsConfig
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.prices import Usage
+from hivemind_exp.offload.spending import write_total
+files = NodeFiles(Path(sys.argv[1]))
+ledger = Ledger(files.ledger, LimitsConfig(usd=5.0), partial(write_total, files.spent))
+for number in range(100):
+    held = ledger.reserve(RequestKey("box", "m", 0, "answer", str(number), 1), 0.002)
+    ledger.settle(held, Usage(100, 50), 0.001)
+for number in range(8):
+    ledger.reserve(RequestKey("box", "m", 1, "answer", str(number), 1), 0.002)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+SPENT = 100 * 0.001 + 8 * 0.002
+
+
+def cut(part: float) -> Callable[[Path, Path], object]:
+    return lambda _, wal: os.truncate(wal, int(part * wal.stat().st_size))
+
+
+DAMAGE: dict[str, Callable[[Path, Path], object]] = {
+    "nothing": lambda _ledger, _wal: None,
+    "half of the WAL": cut(0.5),
+    "the last requests": cut(0.97),
+    "an empty WAL": cut(0.0),
+    "no WAL": lambda _, wal: wal.unlink(),
+    "a WAL of zeros": lambda _, wal: wal.write_bytes(bytes(wal.stat().st_size)),
+    "an empty ledger": lambda ledger, wal: (ledger.write_bytes(b""), wal.write_bytes(b"")),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_no_damage_after_a_crash_lowers_the_total(tmp_path: Path, what: str) -> None:
+    """SQLite takes a WAL that was cut for one whose last writes were not finished, so it reports no damage."""
+    files = NodeFiles(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", SPENDER, str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    DAMAGE[what](files.ledger, files.ledger.with_name(f"{files.ledger.name}-wal"))
+    assert spent_so_far(files) == pytest.approx(SPENT)
+    with api_server() as server:
+        offload = make_offload(configure(server), files, Secrets({}), events := Events(), StopFlag())
+        try:
+            assert offload.ledger.spent == pytest.approx(SPENT)
+        finally:
+            offload.close()
+    codes = [warning["code"] for warning in events.of("warning")]
+    assert ("ledger_restored" in codes) == (what != "nothing")
+    assert spent_so_far(files) == pytest.approx(SPENT)
+
+
+def test_the_journal_and_the_events_count_if_spent_json_is_lost_with_a_part_of_the_ledger(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 10)
+        before = spent_so_far(files)
+    with sqlite3.connect(files.ledger) as db:
+        db.execute("DELETE FROM requests WHERE id > 3")
+    db.close()
+    files.spent.unlink()
+    files.events.write_text(f'{{"usd_total": {before}, "usd_reserved": 1.0}}\n')
+    assert spent_so_far(files) == pytest.approx(before)

@@ -330,7 +330,7 @@ def test_real_keys_are_not_taken_for_placeholders(text: str) -> None:
 def test_hosts() -> None:
     assert host_of("https://API.openai.com:443/v1") == "api.openai.com"
     assert host_of("http://[::1]:8000/v1") == "[::1]:8000"
-    clear = ["http://llm.example/v1", "http://8.8.8.8/v1"]
+    clear = ["http://llm.example/v1", "http://8.8.8.8/v1", "http://134744072/v1", "http://0x08080808/v1"]
     safe = ["https://llm.example", "http://localhost:1/v1", "http://127.0.0.1/v1", "http://192.168.1.20/v1"]
     safe += ["http://[::1]/v1", "http://box.local/v1", "http://box:8000/v1"]
     assert [in_the_clear(url) for url in clear + safe] == [True] * len(clear) + [False] * len(safe)

@@ -84,7 +84,7 @@ def test_nothing_is_left_of_a_node_that_cannot_be_created(home: Path, monkeypatc
 def test_a_directory_that_cannot_be_written_is_explained(home: Path) -> None:
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file where the directory should be")
-    with pytest.raises(NodeError, match="cannot write"), opened(config(), retry):
+    with pytest.raises(NodeError, match="is not a directory, but one is needed there"), opened(config(), retry):
         pass
 
 

@@ -68,8 +68,19 @@ def damage_every_checkpoint(node: NodeFiles) -> None:
         path.write_bytes(b"")
 
 
+def make_directory(name: str) -> Callable[[NodeFiles], None]:
+    def damage(node: NodeFiles) -> None:
+        path = node.root / name
+        path.unlink()
+        path.mkdir()
+
+    damage.__name__ = f"directory instead of {name}"
+    return damage
+
+
 DAMAGE = {
-    damage_settings: ("config.json is damaged", "run --node n --profile small"),
+    **{make_directory(name): (f"{name} is a directory", "mv ") for name in ("events.jsonl", "journal.sqlite", "lock")},
+    damage_settings: ("config.json is damaged", "run --node n --profile demo"),
     empty_secret: ("0 bytes instead of 32", "rm "),
     damage_journal: ("resumes from its newest checkpoint", "mv "),
     damage_every_checkpoint: ("no checkpoint of this node is intact", "run --profile small --node n-2"),

@@ -191,6 +191,14 @@ def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -
         ),
         ("providers={box={base_url='http://x', group='y'}}", ["invalid providers.box.group: 'y'. Use n or fan_out"]),
         (
+            "providers={box={base_url='http://[bad'}}",
+            ['the base_url of a provider needs a valid host and port: "http://[bad"'],
+        ),
+        (
+            "providers={box={base_url='http://x:99999'}}",
+            ["the base_url of a provider needs a valid host and port: http://x:99999"],
+        ),
+        (
             "providers={box={base_url='ftp://x'}}",
             [
                 "invalid providers.box.base_url: 'ftp://x'. "

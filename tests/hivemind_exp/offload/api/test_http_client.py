@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class Endless(ThreadingHTTPServer):
     status = 200
     coding = "identity"
     chunked = True
+    codings = ""
+    """The header, if it is not that of ``coding``."""
     sent = 0
 
     def parts(self) -> Iterator[bytes]:
@@ -57,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         if server.status < 400:
             self.send_header("Location", "/elsewhere")
         if server.coding != "identity":
-            self.send_header("Content-Encoding", "deflate" if server.coding == "raw" else server.coding)
+            known = "deflate" if server.coding == "raw" else server.coding
+            self.send_header("Content-Encoding", server.codings or known)
         self.send_header(*(("Transfer-Encoding", "chunked") if server.chunked else ("Connection", "close")))
         self.end_headers()
         self.close_connection = True
@@ -144,3 +148,19 @@ def test_the_status_is_kept_if_the_body_cannot_be_decompressed(
     server.status, server.coding = 429, "gzip"
     failed, _ = failure(server, ask)
     assert failed.detail == "HTTP 429: no reason given"
+
+
+@pytest.mark.parametrize("status", [200, 302, 429])
+def test_a_body_that_is_compressed_twice_is_not_read(
+    server: Endless, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A few kilobytes can decompress to gigabytes that decompress to nothing, which no limit on the result stops."""
+    outer = zlib.compressobj(9, wbits=31)
+    nothing = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\0\0\0\xff\xff" * 200_000
+    packed = b"".join(outer.compress(nothing if number == 0 else nothing[10:]) for number in range(512)) + outer.flush()
+    monkeypatch.setattr(Endless, "parts", lambda _: iter([packed]))
+    server.status, server.coding, server.codings = status, "gzip", "gzip, gzip"
+    begun = time.process_time()
+    failed, _ = failure(server, ask)
+    assert time.process_time() - begun < 1.0
+    assert ("0 bytes" in failed.detail) == (status == 200)

@@ -80,7 +80,7 @@ def make_directory(name: str) -> Callable[[NodeFiles], None]:
 
 DAMAGE = {
     **{make_directory(name): (f"{name} is a directory", "mv ") for name in ("events.jsonl", "journal.sqlite", "lock")},
-    damage_settings: ("config.json is damaged", "run --node n --profile demo"),
+    damage_settings: ("config.json is damaged", "run --node n --profile small"),
     empty_secret: ("0 bytes instead of 32", "rm "),
     damage_journal: ("resumes from its newest checkpoint", "mv "),
     damage_every_checkpoint: ("no checkpoint of this node is intact", "run --profile small --node n-2"),

@@ -72,7 +72,7 @@ def test_two_models_are_compared_on_the_nodes_own_questions(
         "small after round 20           9  89 % (56–98)  100     -",
         "small before training         10  10 % (2–40)   100     -",
         "small after round 20 is better on 8 questions, small before training on 0; they are equal on 1. "
-        "Chance does not explain this (p = 0.0078, McNemar's exact test).",
+        "The difference is significant (p = 0.0078, McNemar's exact test).",
         "",
         "question 1 (sums), reference: 7",
         "    | q0?",

@@ -454,7 +454,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 -k\t'Also report pass@K' \
                 --samples\t'Answers per question' \
                 --checkpoint\t'Checkpoint to use' \
-                --base\t'Evaluate NODE as before training' \
+                --base\t'Evaluate NODE\'s model before training' \
                 --temperature\t'Sampling temperature' \
                 --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \

@@ -430,7 +430,7 @@ _swarmctl__eval() {
     '-k+[Also report pass@K]:K: ' \
     '--samples=[Answers per question]:N: ' \
     '--checkpoint=[Checkpoint to use]:STEP: ' \
-    '--base[Evaluate NODE as before training]' \
+    '--base[Evaluate NODE'\''s model before training]' \
     '--temperature=[Sampling temperature]:T: ' \
     '--max-tokens=[Maximum tokens per answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \

@@ -277,7 +277,7 @@ def notable(event: dict[str, Any]) -> str | None:
 
 def _ungraded(event: dict[str, Any]) -> str | None:
     count = event.get("ungraded")
-    return f"the judge gave {several(count, 'completion')} of round {event['round'] + 1} no grade" if count else None
+    return f"the judge did not grade {several(count, 'completion')} of round {event['round'] + 1}" if count else None
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

@@ -137,7 +137,7 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--samples", min=1, metavar="N", help="Answers per question. [default: K]")
         ] = None,
         checkpoint: Checkpoint = None,
-        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE as before training.")] = False,
+        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE's model before training.")] = False,
         temperature: Annotated[
             float | None,
             typer.Option(

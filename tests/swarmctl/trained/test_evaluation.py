@@ -160,11 +160,17 @@ def test_what_cannot_be_evaluated_is_refused(home: Path, capsys: pytest.CaptureF
         ("smal", "--task", "sapo"): "unknown node, provider or model 'smal'; did you mean small?",
         (
             "org/model",
-        ): "which questions? org/model is not a node on this machine. Name tasks with --task, or compare with a node: "
-        "--against NODE",
-        ("small", "-k", "4", "--samples", "2"): "-k 4 needs at least as many --samples",
+        ): "no questions to ask: org/model is not a node on this machine. Choose a task with --task, or compare with a "
+        "node: --against NODE",
+        ("small", "-k", "4", "--samples", "2"): "-k 4 needs --samples 4 or more",
         ("small", "-k", "4", "--temperature", "0"): "--temperature 0 gives the same answer each time",
-        ("org/model", "--task", "sapo", "--against", "base"): "--against base needs a node, and org/model is none",
+        (
+            "org/model",
+            "--task",
+            "sapo",
+            "--against",
+            "base",
+        ): "--against base needs a node, but org/model is not a node",
     }.items():
         assert cli.run(["eval", *arguments]) in (Exit.CONFIGURATION, Exit.USAGE)
         assert capsys.readouterr().err.startswith(f"error: {cause}")

@@ -310,5 +310,5 @@ def test_no_charter_can_name_own_code(write: Write, package: str) -> None:
         with pytest.raises(TaskError, match="every node would have to run its code"):
             pinned([mine], [], {})
     for name in ("python-file", package):
-        with pytest.raises(SwarmError, match="asks this node to run code of its own"):
+        with pytest.raises(SwarmError, match="names a task in your own Python code"):
             applied(charter(tasks=(words(label=name, name=name, params={}, weight_ppm=MILLION),)), Config())

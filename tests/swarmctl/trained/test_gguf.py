@@ -142,7 +142,7 @@ def test_adapters_are_merged_once_the_converter_knows_the_model(
 @pytest.mark.parametrize(
     ("act", "code", "cause", "following"),
     [
-        ("say NotImplementedError: BPE pre-tokenizer was not recognized - x", 3, "not know the tokenizer", "export"),
+        ("say NotImplementedError: BPE pre-tokenizer was not recognized - x", 3, "not support the tokenizer", "export"),
         (
             "say FileNotFoundError: File not found: /x/tokenizer.model",
             3,

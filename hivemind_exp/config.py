@@ -107,9 +107,9 @@ class GenerationConfig(Section):
     """How completions are sampled."""
 
     max_prompt_tokens: Positive = 1024
-    """Most tokens of a prompt. Questions with longer prompts are skipped with a warning; prompts are never cut."""
+    """Maximum tokens per prompt. Questions with longer prompts are skipped with a warning; prompts are never cut."""
     max_completion_tokens: Positive = 512
-    """Most tokens of a completion; longer ones are cut."""
+    """Maximum tokens per completion; longer ones are cut."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
     batch: Positive = 64
@@ -153,11 +153,11 @@ class LimitsConfig(Section):
     usd_per_day: Annotated[float, Field(gt=0)] | None = None
     """The most this node may spend per day (UTC), in USD. Unset: only the total cap applies."""
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Most requests in flight. Reduced when the service asks to slow down, then slowly raised again."""
+    """Maximum requests in flight. Reduced when the service asks to slow down, then slowly raised again."""
     requests_per_minute: Positive | None = None
-    """Most requests per minute. Unset: the limit that the service reports."""
+    """Maximum requests per minute. Unset: the limit that the service reports."""
     tokens_per_minute: Positive | None = None
-    """Most tokens per minute, prompts and completions together. Unset: the limit that the service reports."""
+    """Maximum tokens per minute, prompts and completions together. Unset: the limit that the service reports."""
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Seconds after which a request times out."""
 
@@ -208,12 +208,12 @@ class OffloadConfig(Section):
     key: Literal["auto", "key_file", "environment", "credentials", "keyring", "file"] = "auto"
     """Where to read the API key from. "auto": the first place that has one."""
     max_tokens: Positive | None = None
-    """Most tokens of the API's completions. Unset: generation.max_completion_tokens, but at least 1024 for a
+    """Maximum tokens per completion from the API. Unset: generation.max_completion_tokens, but at least 1024 for a
     teacher."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much a reasoning model thinks. Unset: the service's default."""
     reasoning_tokens: NotNegative = 2048
-    """Most tokens that a reasoning model may think with, in addition to offload.max_tokens."""
+    """Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens."""
     limits: LimitsConfig = LimitsConfig()
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
@@ -243,7 +243,7 @@ class ProviderConfig(Section):
     batch: bool = False
     """Whether it supports OpenAI's Batch API, at half the price."""
     reasons: bool = False
-    """Whether its model reasons before it answers. The node finds out; set it for the estimate."""
+    """Whether its model reasons before it answers. Only the estimate needs this; the node finds out by itself."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on output. "model": see the model's license."""
 

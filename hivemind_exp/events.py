@@ -169,7 +169,7 @@ class EvalEvent(Event):
 
 
 class CalibrationEvent(Event):
-    """A new node found out how to ask its model, or measured the style that is set. Happens once in a node's life."""
+    """A new node chose its prompt style, or measured the style that is set. Happens once in a node's life."""
 
     style: str = Field(description="The prompt style, in words.")
     form: str = Field(description="What prompts ask for, as `prompt.style`.")
@@ -274,14 +274,12 @@ class JudgeEvent(Event):
 
     round: int = Field(description="The round, counted from 0.")
     graded: int = Field(description="Completions with a grade.")
-    ungraded: int = Field(
-        description="Completions whose grade is missing, or no whole number from 0 to 10. They get their group's mean."
-    )
+    ungraded: int = Field(description="Completions without a grade from 0 to 10. They get their group's mean.")
     grade: float | None = Field(description="Mean grade, from 0 to 10; null if there is none.")
 
 
 class NoteEvent(Event):
-    """Something worth knowing that is no problem."""
+    """Something worth knowing that is not a problem."""
 
     code: str = Field(description="Short code for programs.")
     message: str = Field(description="What happened, for people.")

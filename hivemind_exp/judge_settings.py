@@ -23,4 +23,4 @@ class JudgeConfig(Section):
     )
     """What to grade, from 0 to 10."""
     max_tokens: Positive = 16
-    """Most tokens of a grade, besides hidden reasoning."""
+    """Maximum tokens per grade, besides hidden reasoning."""

@@ -24,7 +24,7 @@ class WarmStartConfig(Section):
     answers to such prompts, and learns the correct ones without the examples in the prompt. Only in "sampling"."""
 
     steps: NotNegative = 0
-    """Most optimizer steps, at train.learning_rate. If few answers are correct, there are fewer. 0: none."""
+    """Maximum optimizer steps, at train.learning_rate. If few answers are correct, there are fewer. 0: none."""
     batch: Positive = 32
     """Answers per step. The node samples this many for each step, and learns each correct one up to four times."""
     examples: Annotated[int, Field(ge=1, le=8)] = 3

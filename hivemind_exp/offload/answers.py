@@ -169,9 +169,9 @@ class BilledClient:
             self._warn(
                 service,
                 "hidden_reasoning",
-                f"reasons for about {mean:.0f} tokens per completion and hides them, so this node learns answers "
-                "without the way to them. If your task needs reasoning, choose a model that writes it into its answer "
-                "(offload.model), or set offload.reasoning_effort=none",
+                f"reasons for about {mean:.0f} tokens per completion and hides them, so this node learns the "
+                "answers without the reasoning. If your task needs reasoning, choose a model that writes it into its "
+                "answer (offload.model), or set offload.reasoning_effort=none",
             )
 
     def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:

@@ -59,8 +59,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
     """Say in one clause whether an endpoint's output may be trained on."""
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
-            "if this is your own server, the model's license says whether you may train on its output, otherwise the "
-            f"service's terms (record which in providers.{endpoint.name}.training)"
+            "whether you may train on its output depends on the model's license if this is your own server, and on the "
+            f"service's terms if not (record the answer in providers.{endpoint.name}.training)"
         )
     return TRAINING[endpoint.chat.training]
 

@@ -181,7 +181,7 @@ class PeerSource:
             self._cooling_down[offer.peer] = COOLDOWN_DRAWS
             self.pool.discard_peer(offer.peer)
             # A verifier may also fail because of this machine, which is not the peer's fault.
-            raise RejectedGroup("held up the verifier", fault=scores[-1].why == TOO_SLOW)
+            raise RejectedGroup("stalled the verifier", fault=scores[-1].why == TOO_SLOW)
         claims = [claim >= FULL_CREDIT * FULL for claim in offer.group.outcomes]
         correct = sum(score.correct for score in scores)
         self.book.was_verified(

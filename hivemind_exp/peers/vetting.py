@@ -275,7 +275,7 @@ class Vetting:
         ]
         texts = [text for text in found if text is not None]
         if len(texts) < len(found):
-            raise RejectedGroup("prompt style that this node's cannot hold")
+            raise RejectedGroup("prompt style that cannot be converted to this node's")
         if self._rules.with_logps and texts != list(group.texts):
             raise RejectedGroup("log-probabilities of another prompt style")
         return texts

@@ -61,7 +61,7 @@ class StyleChooser:
         return build_chats(style, self.tasks)
 
     def _calibrate(self) -> None:
-        self.emit(PhaseEvent(name="trying ways to ask the model"))
+        self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
         found = Calibration(
             NodeCompletions(config, self.stop, self.model, self.tokenizer),
@@ -70,7 +70,7 @@ class StyleChooser:
             group_size=config.game.group_size,
             budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
             seed=derive_seed(config.node.seed, "calibrate"),
-            progress=lambda done: self.emit(PhaseEvent(name="trying ways to ask the model", done=done, total=100)),
+            progress=lambda done: self.emit(PhaseEvent(name="trying prompt styles", done=done, total=100)),
         ).run(*self._candidates())
         event = as_event(found)
         for line in told(config, event):
@@ -160,12 +160,12 @@ def as_event(found: Found) -> CalibrationEvent:
 
 def told(config: Config, event: CalibrationEvent) -> list[str]:
     """Return what people read about a calibration: three lines."""
-    chosen = f"the best of {event.tried}" if event.tried > 1 else "as set"
+    chosen = f"the best of {event.tried}; to choose another, set prompt.style" if event.tried > 1 else "as set"
     limit = config.generation.max_completion_tokens
     groups = ", ".join(f"{task} {_percent(signal['differing'])}" for task, signal in event.tasks.items())
     return [
-        f"Prompt style: {event.style} ({chosen}; prompt.style decides otherwise).",
-        f"Its answers: {_percent(event.right)} right, {_percent(event.sampled)} when sampled; "
+        f"Prompt style: {event.style} ({chosen}).",
+        f"Its answers: {_percent(event.right)} correct, {_percent(event.sampled)} when sampled; "
         f"{_percent(event.readable)} readable; {_percent(event.ended)} end within {limit} tokens, "
         f"{event.completion_length:.0f} on average.",
         f"Groups of {event.samples} that would teach something: {groups}.",

@@ -171,8 +171,8 @@ class GroupFiller:
         if rollout.kind is Kind.TEACHER and not texts and self.style.adopt(rollout.text, reference) is None:
             self._warn(
                 "other_style",
-                f"skipping completions from {rollout.source} whose answers the prompt style {self.style.form} cannot "
-                "hold (prompt.style)",
+                f"skipping completions from {rollout.source} whose answers cannot be written in the prompt style "
+                f"{self.style.form} (prompt.style)",
             )
             return None
         if len(rollout.ids) <= limit:

@@ -8,8 +8,8 @@ from hivemind_exp.offload.settings import share_of
 AHEAD = 2
 AHEAD_IN_BATCHES = 16
 """A batch takes as long for one round as for many, and a teacher's text does not become stale. Requesting further ahead
-therefore trains more rounds per wait. The cost is that money is reserved earlier, about one cent per round for a small
-model. Rounds beyond what the cap allows wait until money is available."""
+therefore trains more rounds per wait. The drawback is that money is reserved earlier. Rounds beyond what the cap allows
+wait until money is available."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def applied(charter: Charter, config: Config) -> Config:
     for task in charter.tasks:
         if is_own_code(task.name):
             raise SwarmError(
-                "the swarm's charter asks this node to run code of its own, which no charter can",
+                "the swarm's charter names a task in your own Python code or packages, which a charter may not do",
                 next="swarmctl swarm new --help",
             )
         if task.name == "jsonl" and task.label not in paths:

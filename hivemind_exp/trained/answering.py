@@ -47,7 +47,7 @@ def _sample(job: Job, questions: Sequence[Question], chats: ChatBuilder, tasks: 
     before: Sequence[dict[str, Any] | None] = [None] * len(questions)
     if job.order["base"]:
         with policy(job, trained=False) as base:
-            link.phase("answering as before training")
+            link.phase("answering with the model before training")
             rows = base.source.generate(prompts_for(base), 1, seed=seed)
         before = _verdicts(questions, [row for (row,) in rows], tasks)
     with policy(job) as trained:

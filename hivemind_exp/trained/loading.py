@@ -71,7 +71,7 @@ def policy(job: Job, *, trained: bool = True) -> Iterator[Policy]:
     Raises ``ModelError`` and ``DeviceError``.
     """
     config, checkpoint = job.config, job.checkpoint if trained else None
-    job.link.phase(f"loading {config.model.name}{'' if trained else ' as before training'}")
+    job.link.phase(f"loading {config.model.name}{'' if trained else ' (before training)'}")
     compute = resolve_compute(config.model)
     torch.set_num_threads(config.model.threads or (1 if config.model.name == TINY else os.cpu_count() or 1))
     tokenizer = load_tokenizer(config.model, job.secrets.get("huggingface"))

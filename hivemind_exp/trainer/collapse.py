@@ -82,11 +82,11 @@ class CollapseCheck:
         self._alike.update(score.correct for _, score in own)
         if self._alike_rounds == MOST_ROUNDS_IN_VAIN:
             right, total = self._alike[True], self._alike.total()
-            advice = "Set game.refill, so that further questions take the place of such groups"
+            advice = "Set game.refill, so that such groups are replaced by further questions"
             if right >= _ALL * total or self.config.game.refill:
-                advice = "Choose a harder task (tasks), or end the training: this node can learn nothing more here"
+                advice = "Choose a harder task (tasks), or stop the node: it can learn nothing more here"
             message = (
-                f"no group gave a difference in the last {self._alike_rounds} rounds; {right} of {total} completions "
+                f"no group taught anything in the last {self._alike_rounds} rounds; {right} of {total} completions "
                 f"were correct. {advice}"
             )
             self.emit(WarningEvent(code="no_difference", message=message))

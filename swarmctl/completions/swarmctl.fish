@@ -431,20 +431,20 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --checkpoint\t'Checkpoint to use' \
                 --base\t'With PROMPT: also show the answer before training' \
                 --questions\t'Number of held-out questions' \
-                --system\t'System turn; empty: none' \
+                --system\t'System prompt; empty for none' \
                 --temperature\t'Sampling temperature; 0 always picks the most likely token' \
                 --seed\t'Seed of sampling' \
-                --max-tokens\t'Most tokens of an answer' \
+                --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'chat'
             set list --checkpoint\t'Checkpoint to use' \
                 --base\t'Talk to the model before training' \
-                --system\t'System turn; empty: none' \
+                --system\t'System prompt; empty for none' \
                 --temperature\t'Sampling temperature; 0 always picks the most likely token' \
                 --seed\t'Seed of sampling' \
-                --max-tokens\t'Most tokens of an answer' \
+                --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --help\t'Show this message and exit'
         case 'eval'
@@ -454,9 +454,9 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 -k\t'Also report pass@K' \
                 --samples\t'Answers per question' \
                 --checkpoint\t'Checkpoint to use' \
-                --base\t'Evaluate NODE as before training' \
+                --base\t'Evaluate NODE\'s model before training' \
                 --temperature\t'Sampling temperature' \
-                --max-tokens\t'Most tokens of an answer' \
+                --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --profile\t'Profile name or .toml file' \
                 --max-usd\t'The most this evaluation may spend, or unlimited' \
@@ -550,16 +550,16 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'tasks show'
-            set list --questions\t'How many' \
+            set list --questions\t'Number of questions' \
                 --param\t'Change a parameter of the task (repeatable)' \
-                --seed\t'Other questions' \
+                --seed\t'Seed of the questions' \
                 --full\t'Don\'t truncate long texts' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'tasks try'
             set list --answer\t'Score this answer to the first question (repeatable)' \
                 --param\t'Change a parameter of the task (repeatable)' \
-                --seed\t'Other questions' \
+                --seed\t'Seed of the questions' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'rollouts'
@@ -596,7 +596,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task, preset, or path of your questions' \
                 --game\t'sampling or study-group' \
                 --stage-time\t'Seconds per stage of the study-group game' \
-                --open\t'Let strangers join; limit all peers together to a part of each batch' \
+                --open\t'Let strangers join; peers fill at most a quarter of each batch' \
                 --set\t'Change any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
@@ -689,7 +689,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
-                models\t'List a provider\'s models, the cheapest first' \
+                models\t'List a provider\'s models, cheapest first' \
                 sample\t'Show what a node\'s model answers' \
                 chat\t'Chat with a node\'s model' \
                 eval\t'Measure how often a model answers correctly' \
@@ -721,7 +721,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print a task\'s parameters and some of its questions' \
                 try\t'Answer a task\'s questions, and see how they are scored'
         case 'rollouts:0'
-            set list show\t'Print rollouts with prompt, reward, source and price' \
+            set list show\t'Print rollouts with prompt, reward, source and cost' \
                 export\t'Export completions as JSON lines or Parquet' \
                 stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
@@ -848,15 +848,15 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \
-            generation.max_completion_tokens=\t'Most tokens of a completion; longer ones are cut' \
-            generation.max_prompt_tokens=\t'Most tokens of a prompt' \
+            generation.max_completion_tokens=\t'Maximum tokens per completion; longer ones are cut' \
+            generation.max_prompt_tokens=\t'Maximum tokens per prompt' \
             generation.temperature=\t'Sampling temperature' \
             hub.every=\t'Rounds between pushes' \
             hub.private=\t'Whether a new repository is private' \
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
             judge.instructions=\t'What to grade, from 0 to 10' \
-            judge.max_tokens=\t'Most tokens of a grade, besides hidden reasoning' \
+            judge.max_tokens=\t'Maximum tokens per grade, besides hidden reasoning' \
             judge.model=\t'Model at the provider' \
             judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             judge.weight=\t'Reward for the best grade' \
@@ -880,19 +880,19 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.fallback=\t'What generates while the provider is unavailable, in order: providers, or "local"' \
             offload.key=\t'Where to read the API key from' \
             offload.kind=\t'What the API\'s text counts as, which decides how the node learns from it' \
-            offload.limits.concurrency=\t'Most requests in flight' \
-            offload.limits.requests_per_minute=\t'Most requests per minute' \
+            offload.limits.concurrency=\t'Maximum requests in flight' \
+            offload.limits.requests_per_minute=\t'Maximum requests per minute' \
             offload.limits.timeout=\t'Seconds after which a request times out' \
-            offload.limits.tokens_per_minute=\t'Most tokens per minute, prompts and completions together' \
+            offload.limits.tokens_per_minute=\t'Maximum tokens per minute, prompts and completions together' \
             offload.limits.usd=\t'The most this node may spend in total, in USD, over all runs and providers' \
             offload.limits.usd_per_day=\t'The most this node may spend per day (UTC), in USD' \
-            offload.max_tokens=\t'Most tokens of the API\'s completions' \
+            offload.max_tokens=\t'Maximum tokens per completion from the API' \
             offload.model=\t'Model at the provider' \
             offload.on_limit=\t'What to do when a cap is reached: stop, or generate locally' \
             offload.prices=\t'Prices by provider' \
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
-            offload.reasoning_tokens=\t'Most tokens that a reasoning model may think with, in addition to offload.max_tokens' \
+            offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
@@ -923,7 +923,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.weight_decay=\t'Decoupled weight decay' \
             warm_start.batch=\t'Answers per step' \
             warm_start.examples=\t'Examples in the prompts of the answers' \
-            warm_start.steps=\t'Most optimizer steps, at train.learning_rate' \
+            warm_start.steps=\t'Maximum optimizer steps, at train.learning_rate' \
             warmup.batch=\t'Demonstrations per step' \
             warmup.learning_rate=\t'Learning rate of the warm-up' \
             warmup.steps=\t'Optimizer steps'

@@ -51,15 +51,15 @@ _swarmctl_settings() {
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
-      'generation.max_completion_tokens:Most tokens of a completion; longer ones are cut'
-      'generation.max_prompt_tokens:Most tokens of a prompt'
+      'generation.max_completion_tokens:Maximum tokens per completion; longer ones are cut'
+      'generation.max_prompt_tokens:Maximum tokens per prompt'
       'generation.temperature:Sampling temperature'
       'hub.every:Rounds between pushes'
       'hub.private:Whether a new repository is private'
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'judge.instructions:What to grade, from 0 to 10'
-      'judge.max_tokens:Most tokens of a grade, besides hidden reasoning'
+      'judge.max_tokens:Maximum tokens per grade, besides hidden reasoning'
       'judge.model:Model at the provider'
       'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'judge.weight:Reward for the best grade'
@@ -83,19 +83,19 @@ _swarmctl_settings() {
       'offload.fallback:What generates while the provider is unavailable, in order: providers, or "local"'
       'offload.key:Where to read the API key from'
       'offload.kind:What the API'\''s text counts as, which decides how the node learns from it'
-      'offload.limits.concurrency:Most requests in flight'
-      'offload.limits.requests_per_minute:Most requests per minute'
+      'offload.limits.concurrency:Maximum requests in flight'
+      'offload.limits.requests_per_minute:Maximum requests per minute'
       'offload.limits.timeout:Seconds after which a request times out'
-      'offload.limits.tokens_per_minute:Most tokens per minute, prompts and completions together'
+      'offload.limits.tokens_per_minute:Maximum tokens per minute, prompts and completions together'
       'offload.limits.usd:The most this node may spend in total, in USD, over all runs and providers'
       'offload.limits.usd_per_day:The most this node may spend per day (UTC), in USD'
-      'offload.max_tokens:Most tokens of the API'\''s completions'
+      'offload.max_tokens:Maximum tokens per completion from the API'
       'offload.model:Model at the provider'
       'offload.on_limit:What to do when a cap is reached: stop, or generate locally'
       'offload.prices:Prices by provider'
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
-      'offload.reasoning_tokens:Most tokens that a reasoning model may think with, in addition to offload.max_tokens'
+      'offload.reasoning_tokens:Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
@@ -126,7 +126,7 @@ _swarmctl_settings() {
       'train.weight_decay:Decoupled weight decay'
       'warm_start.batch:Answers per step'
       'warm_start.examples:Examples in the prompts of the answers'
-      'warm_start.steps:Most optimizer steps, at train.learning_rate'
+      'warm_start.steps:Maximum optimizer steps, at train.learning_rate'
       'warmup.batch:Demonstrations per step'
       'warmup.learning_rate:Learning rate of the warm-up'
       'warmup.steps:Optimizer steps'
@@ -194,7 +194,7 @@ _swarmctl() {
         'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
-        'models:List a provider'\''s models, the cheapest first'
+        'models:List a provider'\''s models, cheapest first'
         'sample:Show what a node'\''s model answers'
         'chat:Chat with a node'\''s model'
         'eval:Measure how often a model answers correctly'
@@ -395,10 +395,10 @@ _swarmctl__sample() {
     '--base[With PROMPT\: also show the answer before training]' \
     '(-n --questions)-n+[Number of held-out questions]:N: ' \
     '(-n --questions)--questions=[Number of held-out questions]:N: ' \
-    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--system=[System prompt; empty for none]:TEXT: ' \
     '--temperature=[Sampling temperature; 0 always picks the most likely token]:T: ' \
     '--seed=[Seed of sampling]:N: ' \
-    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--max-tokens=[Maximum tokens per answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -411,10 +411,10 @@ _swarmctl__chat() {
   _arguments -S \
     '--checkpoint=[Checkpoint to use]:STEP: ' \
     '--base[Talk to the model before training]' \
-    '--system=[System turn; empty\: none]:TEXT: ' \
+    '--system=[System prompt; empty for none]:TEXT: ' \
     '--temperature=[Sampling temperature; 0 always picks the most likely token]:T: ' \
     '--seed=[Seed of sampling]:N: ' \
-    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--max-tokens=[Maximum tokens per answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -430,9 +430,9 @@ _swarmctl__eval() {
     '-k+[Also report pass@K]:K: ' \
     '--samples=[Answers per question]:N: ' \
     '--checkpoint=[Checkpoint to use]:STEP: ' \
-    '--base[Evaluate NODE as before training]' \
+    '--base[Evaluate NODE'\''s model before training]' \
     '--temperature=[Sampling temperature]:T: ' \
-    '--max-tokens=[Most tokens of an answer]:N: ' \
+    '--max-tokens=[Maximum tokens per answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
@@ -708,10 +708,10 @@ _swarmctl__tasks__list() {
 
 _swarmctl__tasks__show() {
   _arguments -S \
-    '(-n --questions)-n+[How many]:N: ' \
-    '(-n --questions)--questions=[How many]:N: ' \
+    '(-n --questions)-n+[Number of questions]:N: ' \
+    '(-n --questions)--questions=[Number of questions]:N: ' \
     '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
-    '--seed=[Other questions]:N: ' \
+    '--seed=[Seed of the questions]:N: ' \
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -723,7 +723,7 @@ _swarmctl__tasks__try() {
   _arguments -S \
     '*--answer=[Score this answer to the first question (repeatable)]:TEXT: ' \
     '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
-    '--seed=[Other questions]:N: ' \
+    '--seed=[Seed of the questions]:N: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -742,7 +742,7 @@ _swarmctl__rollouts() {
   case $state in
     command)
       list=(
-        'show:Print rollouts with prompt, reward, source and price'
+        'show:Print rollouts with prompt, reward, source and cost'
         'export:Export completions as JSON lines or Parquet'
         'stats:Count requests, tokens, cost, completions and results'
       )
@@ -847,7 +847,7 @@ _swarmctl__swarm__new() {
     '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--game=[sampling or study-group]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
-    '--open[Let strangers join; limit all peers together to a part of each batch]' \
+    '--open[Let strangers join; peers fill at most a quarter of each batch]' \
     '*--set=[Change any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \

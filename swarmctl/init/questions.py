@@ -48,8 +48,8 @@ class Choices:
 def ask(prompter: Prompter) -> Choices:
     """Ask the questions, five at most. Raises Abort at the end of the input."""
     prompter.say(
-        "Answer a few questions; swarmctl then checks this machine and shows the plan. Nothing starts until you agree. "
-        "Enter takes the answer in brackets, Tab completes names, Ctrl-C leaves."
+        "Answer a few questions. swarmctl then checks this machine and shows the plan. Nothing starts until you agree. "
+        "Press Enter to accept the answer in brackets, Tab to complete names, or Ctrl-C to cancel."
     )
     base, settings = _model(prompter)
     if base.name != _DEMO:  # its model can do one task only, and an API could not teach it another
@@ -103,7 +103,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
         suitable: f"{config[suitable].model.name}, with settings that suit this machine (1 GB to download)",
     }
     prompter.say("")
-    prompter.say("What to train? One of these, or another model: a Hugging Face id, or a directory.")
+    prompter.say("Which model? Choose one of these, or give a Hugging Face id or a directory.")
     widest = max(map(len, choices))
     for name, text in choices.items():
         prompter.say(f"  {name:<{widest}}  {text}", indent=" " * (widest + 4))
@@ -147,7 +147,7 @@ def _tasks(prompter: Prompter, base: Profile, settings: Sequence[str]) -> list[s
     """Ask for the tasks; the built-in profile's are the default."""
     default, others = task_names(base), [override(text) for text in settings]
     prompter.say("")
-    prompter.say(f"On which task? `{typed('swarmctl tasks list')}` describes them; a path means your own questions.")
+    prompter.say(f"Which task? For a list, run `{typed('swarmctl tasks list')}`. For your own questions, give a path.")
     text = prompter.answer(
         "Task", lambda text: check_answer(base, "tasks", text, others), default=default, words=words_of("tasks")
     )

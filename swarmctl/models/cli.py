@@ -19,7 +19,7 @@ def _models(
     json: options.JsonAskingNothing = False,
     no_input: options.NoInput = False,
 ) -> None:
-    """List a provider's models, the cheapest first.
+    """List a provider's models, cheapest first.
 
     Free of charge. Shows each model's price in USD per million tokens, its context in tokens, and whether it reasons
     before it answers. A dash means unknown.

@@ -1,1 +1,1 @@
-"""Node directories: find, create and lock them; ``swarmctl status`` and ``swarmctl logs``."""
+"""Node directories: find, create and lock them; the commands about existing nodes."""

@@ -67,8 +67,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Stop nodes and start them again in the background.
 
-        Nodes keep the settings of their last run. A named node that is not running is started. Without a name, restarts
-        the only running node.
+        Nodes keep the settings of their last run. If you name a node that is not running, it is started. Without a
+        name, restarts the only running node.
 
         \b
         Examples:

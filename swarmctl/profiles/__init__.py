@@ -1,1 +1,1 @@
-"""``swarmctl profiles``: list, show, validate, create and import."""
+"""``swarmctl profiles``: list, show, path, validate, new, edit, delete, import."""

@@ -178,7 +178,7 @@ def print_written(path: Path) -> None:
     """Print where a profile was written and how to run it."""
     print(f"Wrote {shown(path)}")
     if path.stem in profiles.builtin_names():
-        text = f"warning: --profile {path.stem} now means this file, also in existing nodes, not the built-in profile."
+        text = f"warning: --profile {path.stem} now means your file, not the built-in profile, also for existing nodes."
         Writer(sys.stderr)(f"{text} To undo this:")
         Writer(sys.stderr)(f"  rm {shlex.quote(str(path))}")
     print(f"Run it: {written(path)['run']}", flush=True)

@@ -21,7 +21,7 @@ SourceOption = Annotated[
 group = command_group(
     """Show, export and count a node's rollouts.
 
-    A rollout is a completion with its prompt, reward, source and price. These commands only read the node's files, so
+    A rollout is a completion with its prompt, reward, source and cost. These commands only read the node's files, so
     they also work while it runs.
 
     Examples:
@@ -43,7 +43,7 @@ def _show(
     full: Annotated[bool, typer.Option("--full", help="Don't truncate long texts.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Print rollouts with prompt, reward, source and price.
+    """Print rollouts with prompt, reward, source and cost.
 
     Examples:
       swarmctl rollouts show maths --last 3 --full

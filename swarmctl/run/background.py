@@ -93,7 +93,7 @@ def _wait(process: int, reading: int, name: str, *, as_json: bool) -> NoReturn:
             sys.stdout.flush()
             os._exit(Exit.DONE)
         node = shlex.quote(name)
-        write(f"Node {name} now runs in the background (pid {process}). To watch it, or to stop it:")
+        write(f"Node {name} now runs in the background (pid {process}). To watch it, or stop it:")
         write(f"  {typed(f'swarmctl attach {node}')}")
         write(f"  {typed(f'swarmctl stop {node}')}")
         os._exit(Exit.DONE)

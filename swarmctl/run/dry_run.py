@@ -79,7 +79,7 @@ class DryRun:
         files = lookup.files_of(name)
         state = "is running" if locks.is_held(files.lock) else "exists" if files.root.exists() else "new"
         if finished(files, self.resolved, self.membership) is not None:
-            state = "exists and is done, so a run would do nothing"
+            state = "exists and has finished, so a run would do nothing"
         return [
             ("node", f"{name} ({state}): {shown(files.root)}"),
             ("settings", _settings(self.resolved)),

@@ -39,7 +39,7 @@ def say_finished(progress: RunView, resolved: Resolved, *, as_json: bool) -> Exi
     """Print the result of a finished node and how to continue it."""
     say, node = Writer(sys.stderr), resolved.config.node.name
     demo = resolved.config.model.name == DEMO
-    say(f"Node {node} is already done, so nothing was started. {reached(progress)}")
+    say(f"Node {node} has already finished, so nothing was started. {reached(progress)}")
     rounds = progress.round or 0
     for line in next_steps(node, progress, rounds=rounds, fresh=False, demo=demo):
         say(line)

@@ -201,14 +201,14 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
 def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
     """Return the configuration for a swarm's node: it never starts over, and keeps its own seed or gets a random one.
 
-    It must not start over because peers would see it forget, and two nodes with equal settings and seeds would
+    It must not start over because its peers know how far it has trained. Two nodes with equal settings and seeds would
     generate the same completions. Raises ConfigurationError if the command line sets node.fresh; in a profile, it is
     ignored.
     """
     if resolved.config.node.fresh:
         if _explicit(resolved, FRESH):
             raise ConfigurationError(
-                "a node cannot start over in a swarm, because peers would see it forget; create a new node instead",
+                "a node cannot start over in a swarm, because its peers know how far it has trained; create a new node",
                 next=rerun(resolved, without={FRESH}),
             )
         resolved = _changed(resolved, FRESH, False)

@@ -166,11 +166,11 @@ def lesson(progress: RunView) -> str:
     model = f"a model of {count(size)} parameters" if size else "a small model"
     if (progress.accuracy_after or 0) - (progress.accuracy_before or 0) < _RISE:
         return (
-            f"What this shows: not much yet. GRPO rewards correct answers and so selects a skill that {model} already "
-            "has. That takes some correct answers to begin with, and more rounds."
+            f"What this shows: not much yet. By rewarding correct answers, GRPO strengthens a skill that {model} "
+            "already has. It needs some correct answers to start with, and more rounds."
         )
     return (
-        f"What this shows: {model} already had a skill, and GRPO selected it by rewarding correct answers. "
+        f"What this shows: {model} already had a skill, and GRPO strengthened it by rewarding correct answers. "
         "It taught no new skill."
     )
 

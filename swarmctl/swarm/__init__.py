@@ -1,1 +1,1 @@
-"""``swarmctl swarm``: new, invite, show, peers, leaderboard, leave."""
+"""``swarmctl swarm``: new, join, list, show, invite, peers, leaderboard, leave."""

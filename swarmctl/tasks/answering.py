@@ -51,7 +51,7 @@ def _ask(task: OpenedTask, say: Writer) -> None:
     while questions := task.questions(1, number):
         (question,) = questions
         _print_question(question, with_reference=False)
-        sys.stderr.write("Your answer (nothing to stop): ")
+        sys.stderr.write("Your answer (Enter to stop): ")
         sys.stderr.flush()
         answer = sys.stdin.readline().strip()
         if not answer:

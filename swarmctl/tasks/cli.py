@@ -13,7 +13,7 @@ TaskName = Annotated[
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Change a parameter of the task (repeatable).")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Other questions.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the questions.")]
 
 group = command_group(
     """List tasks, look at their questions, and try answers.
@@ -45,7 +45,9 @@ def _list(json: options.Json = False) -> None:
 def _show(
     task: TaskName,
     *,
-    count: Annotated[int, typer.Option("-n", "--questions", min=0, max=1000, metavar="N", help="How many.")] = 10,
+    count: Annotated[
+        int, typer.Option("-n", "--questions", min=0, max=1000, metavar="N", help="Number of questions.")
+    ] = 10,
     param: Params = None,
     seed: Seed = 0,
     full: Annotated[bool, typer.Option("--full", help="Don't truncate long texts.")] = False,
@@ -79,7 +81,7 @@ def _try(
 ) -> None:
     """Answer a task's questions, and see how they are scored.
 
-    Asks one question after the other, until you answer nothing. In a script, use --answer.
+    Asks questions one by one, until you press Enter without an answer. In a script, use --answer.
 
     Examples:
       swarmctl tasks try gcd

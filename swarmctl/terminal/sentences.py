@@ -210,7 +210,7 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
     if progress.groups:
-        parts.append(f"{progress.different} of {progress.groups} groups gave a difference")
+        parts.append(f"{progress.different} of {progress.groups} groups taught something")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
@@ -277,7 +277,7 @@ def notable(event: dict[str, Any]) -> str | None:
 
 def _ungraded(event: dict[str, Any]) -> str | None:
     count = event.get("ungraded")
-    return f"the judge gave {several(count, 'completion')} of round {event['round'] + 1} no grade" if count else None
+    return f"the judge did not grade {several(count, 'completion')} of round {event['round'] + 1}" if count else None
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

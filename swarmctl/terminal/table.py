@@ -60,7 +60,7 @@ def table_lines(
         columns = [column for column in columns if column[0] != heading]
         lines = _drawn(columns, right)
     if not _too_wide(lines, room):
-        note = f"No room for: {', '.join(hidden)}. Use a wider terminal, or --json."
+        note = f"Not shown: {', '.join(hidden)}. Use a wider terminal, or --json."
         return [*lines, *(folded(note, max(20, room - 1)) if hidden else ())]
     if not headings:
         return _wrapped(columns, room)

@@ -21,7 +21,7 @@ def chat(model: ModelOptions, *, system: str | None, seed: int) -> Exit:
     with model_process("chat", node, quiet=False, system=system, seed=first) as process:
         for _ in process.events("ready"):
             pass
-        say(f"The model of node {model.node} {node.when}. To leave: /exit or Ctrl-D. Ctrl-C ends an answer.")
+        say(f"Chat with node {model.node} ({node.when}). To stop an answer, press Ctrl-C; to leave, type /exit.")
         while (text := _read()) is not None:
             if text.strip() in _END:
                 break
@@ -71,7 +71,7 @@ def _notes(answer: dict[str, object], say: Writer) -> None:
         say("The answer was cut off at the length limit (--max-tokens).")
     if forgotten := answer["forgotten"]:
         assert isinstance(forgotten, int)
-        say(f"The oldest {several(forgotten, 'turn')} no longer fit into the model's context and are forgotten.")
+        say(f"The oldest {several(forgotten, 'turn')} no longer fit into the model's context and were dropped.")
 
 
 def _put(text: str) -> None:

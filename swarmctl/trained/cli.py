@@ -14,12 +14,12 @@ Checkpoint = Annotated[
 ]
 System = Annotated[
     str | None,
-    typer.Option("--system", metavar="TEXT", help="System turn; empty: none. [default: the node's instruction]"),
+    typer.Option("--system", metavar="TEXT", help="System prompt; empty for none. [default: the node's instruction]"),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of sampling.")]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer. [default: the node's setting]"),
+    typer.Option("--max-tokens", min=1, metavar="N", help="Maximum tokens per answer. [default: the node's setting]"),
 ]
 Device = Annotated[
     str | None,
@@ -102,8 +102,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Chat with a node's model.
 
-        The oldest turns are forgotten when they no longer fit into the model's context. Ctrl-C ends an answer, /exit or
-        Ctrl-D the chat. The node can be running.
+        When the conversation no longer fits into the model's context, the oldest turns are dropped. Ctrl-C stops an
+        answer. /exit or Ctrl-D ends the chat. The node can be running.
 
         \b
         Examples:
@@ -137,7 +137,7 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--samples", min=1, metavar="N", help="Answers per question. [default: K]")
         ] = None,
         checkpoint: Checkpoint = None,
-        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE as before training.")] = False,
+        base: Annotated[bool, typer.Option("--base", help="Evaluate NODE's model before training.")] = False,
         temperature: Annotated[
             float | None,
             typer.Option(

@@ -75,7 +75,7 @@ def evaluated(options: EvalOptions) -> tuple[list[Evaluated], TrainedNode | None
     Raises ``NodeError``.
     """
     if options.samples < options.k:
-        raise UsageError(f"-k {options.k} needs at least as many --samples", next="swarmctl eval --help")
+        raise UsageError(f"-k {options.k} needs --samples {options.k} or more", next="swarmctl eval --help")
     names = [options.target] if options.against is None else [options.target, options.against]
     nodes = {name for name in (_node_in(options, name) for name in names) if name is not None}
     first = next((name for name in (_node_in(options, name) for name in names) if name is not None), None)
@@ -85,8 +85,8 @@ def evaluated(options: EvalOptions) -> tuple[list[Evaluated], TrainedNode | None
             guess = nearest(options.target, node_names())
             hint = f" (did you mean {guess}?)" if guess else ""
             raise UsageError(
-                f"which questions? {options.target} is not a node on this machine{hint}. Name tasks with --task, or "
-                "compare with a node: --against NODE",
+                f"no questions to ask: {options.target} is not a node on this machine{hint}. Choose a task with "
+                "--task, or compare with a node: --against NODE",
                 next="swarmctl eval --help",
             )
         asked = trained_node(ModelOptions(first, base=True))
@@ -108,7 +108,7 @@ def _find(options: EvalOptions, name: str, asked: TrainedNode | None, nodes: set
     if name == BASE and options.against == BASE:
         name, base = options.target, True
         if name not in nodes:
-            raise UsageError(f"--against base needs a node, and {name} is none", next="swarmctl status")
+            raise UsageError(f"--against base needs a node, but {name} is not a node", next="swarmctl status")
     if name in nodes:
         return _of_node(options, name, asked, base=base)
     return _of_model(options, name, asked, nodes)

@@ -290,7 +290,7 @@ def _cell(share: Share) -> str:
 def _compared(measured: Sequence[Measured], found: Comparison, options: EvalOptions) -> str:
     first, second = (each.model.name for each in measured)
     test = "McNemar's exact test" if options.samples == 1 else "exact sign test"
-    chance = "Chance may explain this" if found.p >= 0.05 else "Chance does not explain this"
+    chance = "The difference is not significant" if found.p >= 0.05 else "The difference is significant"
     return (
         f"{first} is better on {several(found.better, 'question')}, {second} on {found.worse:,}; they are equal on "
         f"{found.equal:,}. {chance} (p = {found.p:.2g}, {test})."

@@ -91,10 +91,12 @@ def _check(node: TrainedNode, model: ModelOptions, options: ExportOptions, *, ad
     if adapters and options.ollama:
         raise ConfigurationError("--ollama needs a whole model; merge the adapters into it", next=merging)
     if adapters and tiny:
-        raise ConfigurationError("no other program has the tiny model that these adapters are for", next=merging)
+        raise ConfigurationError(
+            "these adapters are for the demo's tiny model, which no other program has", next=merging
+        )
     if tiny and options.gguf is not None:
         raise ConfigurationError(
-            "the demo's tiny model cannot be a GGUF file: llama.cpp knows no tokenizer like its own",
+            "the demo's tiny model cannot be converted to GGUF: llama.cpp does not support its tokenizer",
             next=_instead(node, model, options),
         )
 

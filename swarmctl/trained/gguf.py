@@ -98,9 +98,9 @@ def _explained(error: Failed, node: TrainedNode, target: Path, instead: str) -> 
     if error.code == -signal.SIGKILL:
         return OutOfMemory(f"{TITLE} was killed, probably because memory ran out", next=instead)
     if (unknown := _UNKNOWN_MODEL.search(error.output)) is not None:
-        return ModelError(f"{TITLE} does not know models like {model} ({foreign(unknown[1])})", next=instead)
+        return ModelError(f"{TITLE} does not support models like {model} ({foreign(unknown[1])})", next=instead)
     if _UNKNOWN_TOKENIZER in error.output:
-        return ModelError(f"{TITLE} does not know the tokenizer of {model}", next=instead)
+        return ModelError(f"{TITLE} does not support the tokenizer of {model}", next=instead)
     if error.output.rstrip().endswith(_SPM):
         missing = f"{TITLE} needs the file {_SPM} of {model}, which is not on this machine"
         revision = node.config.model.revision

@@ -120,7 +120,7 @@ class OwnCodeTask(Task):
         tried = [self._ask(seed) for seed in range(_TRIED)]
         if self._ask(0) != tried[0]:
             self._wrong(
-                "questions(seed) gives other questions for an equal seed. Use random.Random(seed)", self._questions
+                "questions(seed) gives different questions for the same seed. Use random.Random(seed)", self._questions
             )
         if any(row != tried[0] for row in tried):
             return
@@ -130,8 +130,8 @@ class OwnCodeTask(Task):
             self._wrong("questions(seed) ignores its seed and never ends. Use random.Random(seed)", self._questions)
         if len(rows) < FEWEST:
             self._wrong(
-                f"questions(seed) gives {len(rows)} questions whatever the seed; at least {FEWEST} are needed, because "
-                "some are held out",
+                f"questions(seed) gives the same {len(rows)} questions for every seed; at least {FEWEST} are needed, "
+                "because some are held out",
                 self._questions,
             )
         self._use([self._checked(row) for row in rows], 0)
@@ -156,7 +156,8 @@ class OwnCodeTask(Task):
         """Return a question as plain JSON data, or refuse it."""
         if not isinstance(row, Mapping) or not isinstance(text := row.get("question"), str) or not text.strip():
             self._wrong(
-                f"a question is a table such as {{'question': '1 + 1?', 'answer': 2}}, not {foreign(repr(row), 80)}",
+                "a question must be a dict such as {'question': '1 + 1?', 'answer': 2}, not "
+                f"{foreign(repr(row), 80)}",
                 self._questions,
             )
         try:
@@ -178,8 +179,8 @@ class OwnCodeTask(Task):
         verdict = self._verdict(found)
         if verdict.credit < FULL_CREDIT:
             self._wrong(
-                f"score gives the reference answer {foreign(answer, 80)} to {foreign(entry['question'], 80)} only "
-                f"{verdict.credit:g} instead of 1. Answers are text: compare with str(question['answer'])",
+                f"score returns {verdict.credit:g} instead of 1 for the reference answer {foreign(answer, 80)} to "
+                f"{foreign(entry['question'], 80)}. Answers are text: compare with str(question['answer'])",
                 self._score,
             )
 

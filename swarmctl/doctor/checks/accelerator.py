@@ -147,7 +147,7 @@ def _on_cpu(context: Context, text: str) -> Finding:
     if context.resolved is None or context.resolved.profile.reference not in _FOR_GPUS:
         return ok(text)
     name = context.resolved.profile.name
-    return warning(f"{text}. The profile {name} is for a GPU and slow here; cpu is for this machine", _ON_CPU)
+    return warning(f"{text}. The profile {name} is for a GPU, so it is slow here; use the profile cpu", _ON_CPU)
 
 
 def _seen(hardware: Hardware) -> str:

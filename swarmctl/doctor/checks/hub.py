@@ -175,7 +175,7 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        text = f"{have}, and {address} is unreachable: {error}. If you have a copy, name its directory"
+        text = f"{have}, and {address} is unreachable: {error}. If you have a copy, pass its directory"
         return (unknown if timed_out(error) else failed)(text, _OWN_COPY)
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")

@@ -101,7 +101,7 @@ def right_answer() -> str:
 @pytest.mark.parametrize(
     ("rules", "text", "why"),
     [
-        ({}, "<think>a</think><answer>{}</answer>", "prompt style that this node's cannot hold"),
+        ({}, "<think>a</think><answer>{}</answer>", "prompt style that cannot be converted to this node's"),
         ({"with_logps": True}, "<answer>{}</answer>", "log-probabilities of another prompt style"),
     ],
 )

@@ -54,7 +54,7 @@ class Stopping(Events):
 
     def __call__(self, event: Event, /) -> None:
         super().__call__(event)
-        if isinstance(event, PhaseEvent) and event.name == "trying ways to ask the model":
+        if isinstance(event, PhaseEvent) and event.name == "trying prompt styles":
             self._stop.set()
 
 

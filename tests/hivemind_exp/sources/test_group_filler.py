@@ -115,7 +115,7 @@ def test_a_teachers_answer_that_the_style_cannot_hold_is_left_out(tmp_path: Path
     (group,) = filler.fill(FIRST, [prompt])
     assert {place: row.text for place, row in group.numbered().items()} == {1: "", 2: "\\boxed{ab}", 3: "\\boxed{cd}"}
     (said,) = [event["message"] for event in filler.emit.of("warning")]  # type: ignore[attr-defined]
-    assert "whose answers the prompt style boxed cannot hold" in said
+    assert "whose answers cannot be written in the prompt style boxed" in said
 
 
 def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, config: Config) -> None:

@@ -144,7 +144,7 @@ def test_ten_rounds_without_a_difference_are_reported(right: int, sections: Any,
     assert messages(events) == []
     checked.count(alike)
     completions = f"{80 * right} of {80 * right + 80} completions were correct"
-    assert messages(events)[0].startswith(f"no group gave a difference in the last 10 rounds; {completions}. {told}")
+    assert messages(events)[0].startswith(f"no group taught anything in the last 10 rounds; {completions}. {told}")
 
 
 def test_a_reward_restarts_the_count_and_changes_the_advice() -> None:

@@ -109,7 +109,7 @@ def test_several_nodes_stay_a_table_on_a_narrow_terminal(node: NodeFiles) -> Non
         assert heading.split()[:2] == ["node", "state"]
         assert [row.split()[0] for row in rows[:3]] == ["a-node-with-a-long-name", "demo", "maths"]
         note = " ".join(rows[3:])
-        assert note.startswith("No room for: ")
+        assert note.startswith("Not shown: ")
         assert note.endswith("Use a wider terminal, or --json.")
     heading, *_ = printed([*STAND_IN, "status"], columns=60)[1].splitlines()
     assert heading.split() == ["node", "state", "round", "accuracy"]

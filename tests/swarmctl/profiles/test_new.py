@@ -127,7 +127,7 @@ def test_a_failing_disk_leaves_the_old_profile(
 def test_a_profile_may_hide_the_builtin_one_it_comes_from(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["profiles", "new", "default", "--model", "a/b", "--no-input"]) == Exit.DONE
     said = capsys.readouterr().err
-    assert "warning: --profile default now means this file, also in existing nodes, not the built-in profile." in said
+    assert "warning: --profile default now means your file, not the built-in profile, also for existing nodes." in said
     assert f"  rm {home / 'profiles/default.toml'}" in said
     assert config_of("default", capsys)["model"]["name"] == "a/b"  # type: ignore[index]
     assert cli.run(["profiles", "new", "mine", "--no-input"]) == Exit.DONE

@@ -86,7 +86,7 @@ def test_one_node_that_does_not_restart_keeps_no_other_from_it(stand_in: Cli) ->
     assert "warning: node one does not start:" in both.stderr
     assert "config.json" in both.stderr.splitlines()[-2]
     assert both.stdout == ""
-    assert "Node two is already done, so nothing was started." in both.stderr
+    assert "Node two has already finished, so nothing was started." in both.stderr
     assert "run --node two --rounds 4" in both.stderr
 
 

@@ -129,10 +129,10 @@ def test_a_finished_node_says_so_and_starts_nothing(stand_in: Cli, home: Path) -
     paid = ("--offload", "groq", "--no-input")  # neither its key nor its cost is asked for
     again = stand_in("run", "--node", "mine", "--json", *paid)
     assert again.returncode == Exit.DONE
-    assert again.stderr.startswith("Node mine is already done, so nothing was started. Done after 2 rounds.")
+    assert again.stderr.startswith("Node mine has already finished, so nothing was started. Done after 2 rounds.")
     assert json.loads(again.stdout)["rounds"] == 2
     assert read(home / "nodes/mine/events.jsonl") == log
-    assert "is done, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
+    assert "has finished, so a run would do nothing" in stand_in("run", "--node", "mine", "--dry-run").stdout
     assert "swarmctl run --node mine --fresh" in again.stderr
     more = stand_in(*next_command(again.stderr))
     assert "Done after 4 rounds" in more.stderr

@@ -72,7 +72,7 @@ def test_two_models_are_compared_on_the_nodes_own_questions(
         "small after round 20           9  89 % (56–98)  100     -",
         "small before training         10  10 % (2–40)   100     -",
         "small after round 20 is better on 8 questions, small before training on 0; they are equal on 1. "
-        "Chance does not explain this (p = 0.0078, McNemar's exact test).",
+        "The difference is significant (p = 0.0078, McNemar's exact test).",
         "",
         "question 1 (sums), reference: 7",
         "    | q0?",
@@ -160,11 +160,17 @@ def test_what_cannot_be_evaluated_is_refused(home: Path, capsys: pytest.CaptureF
         ("smal", "--task", "sapo"): "unknown node, provider or model 'smal'; did you mean small?",
         (
             "org/model",
-        ): "which questions? org/model is not a node on this machine. Name tasks with --task, or compare with a node: "
-        "--against NODE",
-        ("small", "-k", "4", "--samples", "2"): "-k 4 needs at least as many --samples",
+        ): "no questions to ask: org/model is not a node on this machine. Choose a task with --task, or compare with a "
+        "node: --against NODE",
+        ("small", "-k", "4", "--samples", "2"): "-k 4 needs --samples 4 or more",
         ("small", "-k", "4", "--temperature", "0"): "--temperature 0 gives the same answer each time",
-        ("org/model", "--task", "sapo", "--against", "base"): "--against base needs a node, and org/model is none",
+        (
+            "org/model",
+            "--task",
+            "sapo",
+            "--against",
+            "base",
+        ): "--against base needs a node, but org/model is not a node",
     }.items():
         assert cli.run(["eval", *arguments]) in (Exit.CONFIGURATION, Exit.USAGE)
         assert capsys.readouterr().err.startswith(f"error: {cause}")

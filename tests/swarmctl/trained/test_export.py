@@ -72,7 +72,7 @@ def test_adapters_that_no_other_program_can_use_are_refused(
     make_node(home, "tinier", model={"name": "tiny", "lora": {}})
     make_node(home, model=ADAPTED)
     for arguments, cause, following in (
-        (["tinier"], "no other program has the tiny model", "--merge"),
+        (["tinier"], "these adapters are for the demo's tiny model", "--merge"),
         (["small", "--ollama"], "--ollama needs a whole model", "--merge --ollama"),
     ):
         assert cli.run(["export", arguments[0], str(tmp_path / "no"), *arguments[1:]]) == Exit.CONFIGURATION

@@ -133,7 +133,7 @@ def test_adapters_are_merged_once_the_converter_knows_the_model(
     fake.act("say ERROR:hf-to-gguf:Model OddForCausalLM is not supported")
     assert cli.run(["export", "small", str(tmp_path / "new"), "--gguf", "--ollama"]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
-    assert f"error: llama.cpp's converter does not know models like {tmp_path}/base (OddForCausalLM)" in said
+    assert f"error: llama.cpp's converter does not support models like {tmp_path}/base (OddForCausalLM)" in said
     assert said.rstrip().endswith(f"export small {tmp_path}/new --merge --ollama")
     assert started == {}  # nothing was merged
     assert not (tmp_path / "new").exists()
@@ -142,7 +142,7 @@ def test_adapters_are_merged_once_the_converter_knows_the_model(
 @pytest.mark.parametrize(
     ("act", "code", "cause", "following"),
     [
-        ("say NotImplementedError: BPE pre-tokenizer was not recognized - x", 3, "not know the tokenizer", "export"),
+        ("say NotImplementedError: BPE pre-tokenizer was not recognized - x", 3, "not support the tokenizer", "export"),
         (
             "say FileNotFoundError: File not found: /x/tokenizer.model",
             3,
@@ -216,7 +216,7 @@ def test_the_demos_model_is_refused(home: Path, tmp_path: Path, capsys: pytest.C
     make_node(home)
     assert cli.run(["export", "small", str(tmp_path / "out"), "--gguf"]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
-    assert said.startswith("error: the demo's tiny model cannot be a GGUF file")
+    assert said.startswith("error: the demo's tiny model cannot be converted to GGUF")
     assert said.rstrip().endswith(f"swarmctl export small {tmp_path}/out")
     assert not (tmp_path / "out").exists()
 

@@ -95,8 +95,8 @@ def test_merged_adapters_load_in_llama_cpp_and_in_transformers(home: Path, tmp_p
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
-        ("tokenizer", "llama.cpp's converter does not know the tokenizer of "),
-        ("model", "llama.cpp's converter does not know models like "),
+        ("tokenizer", "llama.cpp's converter does not support the tokenizer of "),
+        ("model", "llama.cpp's converter does not support models like "),
         ("file", "llama.cpp's converter needs the file tokenizer.model of "),
     ],
 )

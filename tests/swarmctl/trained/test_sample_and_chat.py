@@ -142,10 +142,10 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert started["process"].said == ["hello", "long", "again"]
     assert started["process"].interrupts == 1
     assert said.splitlines() == [
-        "The model of node small after round 20. To leave: /exit or Ctrl-D. Ctrl-C ends an answer.",
+        "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit.",
         "error: this is too long",
         "Stopped.",
-        "The oldest 2 turns no longer fit into the model's context and are forgotten.",
+        "The oldest 2 turns no longer fit into the model's context and were dropped.",
     ]
     assert (started["node"].at(), started["seed"]) == ({"step": 40, "round": 20}, None)
 

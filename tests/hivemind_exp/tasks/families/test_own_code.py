@@ -79,17 +79,17 @@ def config(file: Path) -> TaskConfig:
         (f"def questions(seed):\n    while True: pass\n{SCORE}", 2, "it needs more than"),
         (f"def questions(seed): pass\n{SCORE}", 1, "questions(0) gives no question"),
         (f"def questions(seed): return []\n{SCORE}", 1, "questions(0) gives no question"),
-        (f"def questions(seed): return ['1 + 1?']\n{SCORE}", 1, "a question is a table"),
-        (f"def questions(seed): return {{'question': 1}}\n{SCORE}", 1, "a question is a table"),
+        (f"def questions(seed): return ['1 + 1?']\n{SCORE}", 1, "a question must be a dict"),
+        (f"def questions(seed): return {{'question': 1}}\n{SCORE}", 1, "a question must be a dict"),
         (f"def questions(seed): return {{'question': 'a', 'x': {{1}}}}\n{SCORE}", 1, "not JSON data"),
         (f"def questions(seed): return {{'question': 'a', 'x': 2**70}}\n{SCORE}", 1, "not JSON data"),
         (f"def questions(seed): return {{'question': 'a \\ud83d'}}\n{SCORE}", 1, "not JSON data"),
-        (f"def questions(seed): return {{'question': 'a'}}\n{SCORE}", 1, "gives 1 questions whatever the seed"),
+        (f"def questions(seed): return {{'question': 'a'}}\n{SCORE}", 1, "gives the same 1 questions for every seed"),
         (f"def questions(seed):\n    while True: yield {{'question': 'a'}}\n{SCORE}", 1, "never ends"),
         (
             f"import random\ndef questions(seed): return {{'question': str(random.random())}}\n{SCORE}",
             2,
-            "gives other questions for an equal seed",
+            "gives different questions for the same seed",
         ),
         (f"{QUESTIONS}def score(answer, question): return None", 9, "score returned None"),
         (f"{QUESTIONS}def score(answer, question): return 'good'", 9, "score returned"),
@@ -101,7 +101,7 @@ def config(file: Path) -> TaskConfig:
         (
             f"{QUESTIONS}def score(answer, question): return float(answer == question['answer'])",
             9,
-            "only 0 instead of 1. Answers are text",
+            "score returns 0 instead of 1 for the reference answer",
         ),
     ],
 )
@@ -310,5 +310,5 @@ def test_no_charter_can_name_own_code(write: Write, package: str) -> None:
         with pytest.raises(TaskError, match="every node would have to run its code"):
             pinned([mine], [], {})
     for name in ("python-file", package):
-        with pytest.raises(SwarmError, match="asks this node to run code of its own"):
+        with pytest.raises(SwarmError, match="names a task in your own Python code"):
             applied(charter(tasks=(words(label=name, name=name, params={}, weight_ppm=MILLION),)), Config())

@@ -93,7 +93,7 @@ def test_a_gpu_is_checked_against_the_build_of_torch(
 @pytest.mark.parametrize(
     ("hardware", "torch", "device", "status", "told"),
     [
-        (Hardware(), CUDA, "auto", Status.WARNING, "The profile default is for a GPU and slow here"),
+        (Hardware(), CUDA, "auto", Status.WARNING, "The profile default is for a GPU, so it is slow here"),
         (Hardware(amd=True), CUDA, "auto", Status.FAILED, "was built without ROCm"),
         (Hardware(amd=True), ("2.13.0", None, "7.0"), "cuda", Status.OK, "AMD GPU"),
         (Hardware(), CUDA, "cuda", Status.FAILED, "has 0 visible NVIDIA GPUs"),

@@ -9,6 +9,7 @@ from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
+from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.rollouts.types import Kind
 
 _KINDS = {
@@ -78,7 +79,12 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
     tasks = ", ".join(f"`{_OWN.get(task.name, task.name)}`" for task in config.tasks)
-    rewards = f"Tasks: {tasks}. The only reward of an answer is its score from the task's verifier."
+    only = "reward" if is_judged(config) else "only reward"
+    rewards = f"Tasks: {tasks}. The {only} of an answer is its score from the task's verifier"
+    if is_judged(config):
+        judge = f"`{config.judge.model}`" if config.judge.model else "the default model"
+        rewards += f", and up to {config.judge.weight:g} more from a judge: {judge} of {config.judge.provider}"
+    rewards += "."
     if config.warmup.steps:
         rewards += f" Before GRPO, the model had {config.warmup.steps:,} steps of supervised training on these tasks."
     if config.warm_start.steps:

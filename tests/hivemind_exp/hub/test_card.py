@@ -38,6 +38,12 @@ def test_a_model_that_learned_nothing_says_so() -> None:
     assert "| share |" not in card()
 
 
+def test_a_judge_is_named_as_a_part_of_the_reward() -> None:
+    assert "The only reward of an answer is its score from the task's verifier." in card(OWN)
+    judged = card(OWN, judge={"provider": "openai", "model": "gpt-6-luna", "weight": 0.25})
+    assert "verifier, and up to 0.25 more from a judge: `gpt-6-luna` of openai." in judged
+
+
 def test_metadata_is_read_by_the_hub_library() -> None:
     data = ModelCard(card(OWN)).data.to_dict()
     assert data["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"

@@ -9,7 +9,6 @@ from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
-from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.rollouts.types import Kind
 
 _KINDS = {
@@ -79,9 +78,10 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
     tasks = ", ".join(f"`{_OWN.get(task.name, task.name)}`" for task in config.tasks)
-    only = "reward" if is_judged(config) else "only reward"
+    judged = config.judge.provider != "off"
+    only = "reward" if judged else "only reward"
     rewards = f"Tasks: {tasks}. The {only} of an answer is its score from the task's verifier"
-    if is_judged(config):
+    if judged:
         judge = f"`{config.judge.model}`" if config.judge.model else "the default model"
         rewards += f", and up to {config.judge.weight:g} more from a judge: {judge} of {config.judge.provider}"
     rewards += "."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hivemind_exp.config import OWN_FILE, Config
+from hivemind_exp.config import OFF, OWN_FILE, Config
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
@@ -78,7 +78,7 @@ def _made(config: Config, round_: int, step: int) -> str:
 
 def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]:
     tasks = ", ".join(f"`{_OWN.get(task.name, task.name)}`" for task in config.tasks)
-    judged = config.judge.provider != "off"
+    judged = config.judge.provider != OFF
     only = "reward" if judged else "only reward"
     rewards = f"Tasks: {tasks}. The {only} of an answer is its score from the task's verifier"
     if judged:

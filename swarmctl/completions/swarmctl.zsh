@@ -175,7 +175,8 @@ _swarmctl() {
   local -a list
   typeset -A opt_args
   _arguments -C \
-    '--version[Print the version and exit]' \
+    '(-V --version)-V[Print the version and exit]' \
+    '(-V --version)--version[Print the version and exit]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '(-): :->command' \

@@ -27,7 +27,7 @@ def check_name(options: RunOptions, prompter: Prompter) -> None:
     if meant is None or _NUMBER.sub("", name) == _NUMBER.sub("", meant):
         return
     prompter.confirm(
-        f"There is no node {name} yet, but a node {meant}. Create {name}?",
+        f"There is no node {name}, but there is a node {meant}. Create {name}?",
         ConfigurationError(
             f"unknown node {name!r}; did you mean {meant}? To create {name}, add --yes",
             next=f"swarmctl run --node {shlex.quote(meant)}",

@@ -228,6 +228,9 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     assert command.startswith("  try: ")
     assert following in command
     assert "Traceback" not in done.stderr
+    (row,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
+    assert row["error"]["message"] in done.stderr
+    assert row["error"]["message"] in stand_in("logs", "demo").stdout
     as_json = stand_in("run", "-p", "demo", "--rounds", "2", "--json", act=act)
     assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
 

@@ -383,6 +383,7 @@ _swarmctl__models() {
   _arguments -S \
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON; never prompt]' \
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \

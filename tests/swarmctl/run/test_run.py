@@ -115,6 +115,8 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     second = stand_in(*again)
     assert json.loads((home / "nodes/n/request.json").read_text())["config"] == one
     assert "Node n (resumed)" in second.stderr
+    assert "A tiny model is built on this machine" in first.stderr
+    assert "A tiny model is built on this machine" not in second.stderr
     assert "Changed" not in second.stderr
     third = stand_in(*next_command(second.stderr), "--set", "train.beta=0.25")
     assert "Changed: game.rounds 2 → 4" in third.stderr

@@ -208,6 +208,7 @@ MEANT = {
     **dict.fromkeys(("profiles add", "profiles create"), "swarmctl profiles new"),
     **dict.fromkeys(("profiles rm", "profiles remove"), "swarmctl profiles delete"),
     **{f"{group} ls": f"swarmctl {group} list" for group in ("keys", "profiles", "tasks")},
+    **dict.fromkeys(("identity list", "identity ls"), "swarmctl identity show"),
     **dict.fromkeys(("rollouts list", "rollouts ls"), "swarmctl rollouts show"),
     "swarm create": "swarmctl swarm new",
 }

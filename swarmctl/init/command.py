@@ -107,7 +107,8 @@ def _passes(checks: Sequence[Check], context: Context, prompter: Prompter, uncha
     outcomes = print_findings(made(checks, context), _is_news)
     found = [outcome.finding.status for outcome in outcomes]
     passed = several(found.count(Status.OK), "check")
-    prompter.say(f"{passed} passed. To see every result, run `{typed('swarmctl doctor')}`.")
+    prompter.say(f"{passed} passed. To see every result:")
+    prompter.say(f"  {typed('swarmctl doctor')}")
     if Status.FAILED in found:
         for line in failures(outcomes):
             prompter.say(line)

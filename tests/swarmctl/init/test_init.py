@@ -109,7 +109,7 @@ def test_enter_at_every_question_leads_to_a_running_node(home: Path) -> None:
     converse(terminal, *DEMO)
     for line in (
         "Checking this machine:",
-        "checks passed. To see every result, run `",
+        "checks passed. To see every result:",
         f"Wrote {home}/profiles/my-demo.toml.",
         "The plan:",
         f"node      my-demo (new): {home}/nodes/my-demo",

@@ -170,6 +170,8 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
         if meant is not None:
             flag = _flag_for(arguments[1]) if meant == "swarmctl run" and len(arguments) == 2 else None
             following = f"{meant} {flag}" if flag else _help_for(meant)
+            if unknown[1] == "help" and arguments[:1] == ["help"]:
+                following = f"{_path(arguments[1:])} --help"
             return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=following)
     message = _invalid_value(error) or _reworded(hide_keys(error.format_message().rstrip(".")))
     extra = re.fullmatch(r"unexpected arguments: (\S+)", message) if path.endswith(" run") else None

@@ -138,6 +138,8 @@ def test_an_invalid_value_of_a_flag_names_the_flag(capsys: pytest.CaptureFixture
     ("typed", "told", "following"),
     [
         ("help", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl --help"),
+        ("help run", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl run --help"),
+        ("help swarm new", "did you mean swarmctl --help?", "swarmctl swarm new --help"),
         ("version", "did you mean swarmctl --version?", "swarmctl --version"),
         ("list", "did you mean swarmctl status?", "swarmctl status --help"),
         ("kill", "did you mean swarmctl stop?", "swarmctl stop --help"),

@@ -60,7 +60,8 @@ def _print_version(wanted: bool) -> None:
 def main(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Post-train a language model with GRPO, alone or in a swarm of peers.
@@ -167,14 +168,25 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
     if unknown := re.match(r"No such command '(.*?)'", error.format_message()):
         meant = MEANT.get(" ".join([*path.split()[1:], unknown[1]]))
         if meant is not None:
-            return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=_help_for(meant))
+            flag = _flag_for(arguments[1]) if meant == "swarmctl run" and len(arguments) == 2 else None
+            following = f"{meant} {flag}" if flag else _help_for(meant)
+            if unknown[1] == "help" and arguments[:1] == ["help"]:
+                following = f"{_path(arguments[1:])} --help"
+            return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=following)
     message = _invalid_value(error) or _reworded(hide_keys(error.format_message().rstrip(".")))
-    if path.endswith(" run") and (extra := re.fullmatch(r"unexpected arguments: (\S+)", message)):
-        from swarmctl.settings.command_line import flag_for
-
-        if flag := flag_for(extra[1]):
-            return UsageError(f"{message}; did you mean {flag}?", next=f"{path} {flag}")
+    extra = re.fullmatch(r"unexpected arguments: (\S+)", message) if path.endswith(" run") else None
+    if extra and (flag := _flag_for(extra[1])):
+        return UsageError(f"{message}; did you mean {flag}?", next=f"{path} {flag}")
+    if unknown and (near := re.search(r"; did you mean (\S+)\?$", message)):
+        path = f"{path} {near[1]}"
     return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+
+
+def _flag_for(word: str) -> str | None:
+    """Return the option of ``run`` that a word belongs to, with the word; None if it is unclear."""
+    from swarmctl.settings.command_line import flag_for
+
+    return flag_for(word)
 
 
 MEANT = {
@@ -193,6 +205,14 @@ MEANT = {
     "leave": "swarmctl swarm leave",
     **dict.fromkeys(("swarms", "swarm ls"), "swarmctl swarm list"),
     **dict.fromkeys(("reload", "reboot"), "swarmctl restart"),
+    **dict.fromkeys(("keys add", "keys new", "keys save"), "swarmctl keys set"),
+    **dict.fromkeys(("keys rm", "keys remove"), "swarmctl keys delete"),
+    **dict.fromkeys(("profiles add", "profiles create"), "swarmctl profiles new"),
+    **dict.fromkeys(("profiles rm", "profiles remove"), "swarmctl profiles delete"),
+    **{f"{group} ls": f"swarmctl {group} list" for group in ("keys", "profiles", "tasks")},
+    **dict.fromkeys(("identity list", "identity ls"), "swarmctl identity show"),
+    **dict.fromkeys(("rollouts list", "rollouts ls"), "swarmctl rollouts show"),
+    "swarm create": "swarmctl swarm new",
 }
 """Words that people type as commands, and the commands that do it."""
 

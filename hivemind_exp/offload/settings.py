@@ -5,7 +5,7 @@ Settings that cannot work are refused here.
 
 import difflib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -108,16 +108,30 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
     else:
         names = [*(row.name for row in PROVIDERS.values() if row.chat), *config.providers]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-        guess = f"did you mean {near[0]}?" if near else f"known providers are {', '.join(names)}."
-        raise ConfigurationError(
-            f"unknown provider {name!r}; {guess} To add your own, define [providers.{name}] with a base_url.",
-            next=f"swarmctl run --offload {near[0] if near else OFF}",
-        )
+        if near:
+            message = f"unknown provider {name!r}; did you mean {near[0]}?"
+            raise ConfigurationError(message, next=f"swarmctl run --offload {near[0]}")
+        raise _unknown(name, model, names)
     model = model or chat.model
     if model is None:
+        address = f" --set {shlex.quote(f'providers.{name}.base_url={base_url}')}" if own and not needs_key else ""
         message = f"{name} has no default model, so specify one"
-        raise ConfigurationError(message, next=f"swarmctl models {name}")
+        raise ConfigurationError(message, next=f"swarmctl models {name}{address}")
     return Endpoint(name, base_url, model, chat, needs_key)
+
+
+def _unknown(name: str, model: str | None, names: Sequence[str]) -> ConfigurationError:
+    """Return the error for a provider that does not exist, with the settings that would add it."""
+    address = "http://HOST:PORT/v1"
+    if name in ("http", "https"):
+        name, address = "mybox", f"{name}:{model or ''}"
+        message = f"{address} is an address, but a provider's name is needed; give your server a name and its address"
+    else:
+        known = ", ".join(names)
+        message = f"unknown provider {name!r}; known providers are {known}. A server of your own needs its address"
+    own = (f"providers.{name}.base_url={address}", f"providers.{name}.model=MODEL")
+    following = ["swarmctl", "run", "--offload", name, *(word for each in own for word in ("--set", each))]
+    return ConfigurationError(message, next=shlex.join(following))
 
 
 def resolved_kind(config: Config) -> Kind:

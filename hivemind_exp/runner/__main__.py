@@ -168,8 +168,9 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
         return _out_of_memory("this machine", order)
     if "MPS backend out of memory" in text:
         return _out_of_memory("the Apple GPU", order)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        limited = error.errno == errno.EFBIG
+    # Libraries with native code, such as safetensors, say it only in words.
+    if (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in text:
+        limited = isinstance(error, OSError) and error.errno == errno.EFBIG
         what = "the file size limit is reached (ulimit -f)" if limited else "no space left"
         following = "ulimit -f unlimited" if limited else f"df -h {shlex.quote(order['node_dir'])}"
         return DiskFull(f"cannot write the node's directory: {what}", next=following)

@@ -98,6 +98,7 @@ __swarmctl_takes() {
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
+        'models:--set') kind=setting ;;
         'sample:--checkpoint') kind=none ;;
         'sample:-n' | 'sample:--questions') kind=none ;;
         'sample:--system') kind=none ;;
@@ -190,7 +191,7 @@ __swarmctl_options() {
         'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
-        'models') list='--profile --json --no-input --help' ;;
+        'models') list='--profile --set --json --no-input --help' ;;
         'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;

@@ -178,6 +178,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list info warning error
         case 'models:-p' 'models:--profile'
             set kind profile
+        case 'models:--set'
+            set kind setting
         case 'sample:--checkpoint'
             set kind none
         case 'sample:-n' 'sample:--questions'
@@ -424,6 +426,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'models'
             set list --profile\t'Profile name or .toml file' \
+                --set\t'Change any setting (repeatable)' \
                 --json\t'Print JSON; never prompt' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'

@@ -175,7 +175,8 @@ _swarmctl() {
   local -a list
   typeset -A opt_args
   _arguments -C \
-    '--version[Print the version and exit]' \
+    '(-V --version)-V[Print the version and exit]' \
+    '(-V --version)--version[Print the version and exit]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '(-): :->command' \
@@ -382,6 +383,7 @@ _swarmctl__models() {
   _arguments -S \
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON; never prompt]' \
     '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \

@@ -6,9 +6,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,16 +41,20 @@ def print_as_json(outcomes: Sequence[Outcome], fixed: list[str] | None) -> None:
     print_json(ok=ok, checks=rows, **({} if fixed is None else {"fixed": fixed}))
 
 
-def print_findings(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Print each outcome as it comes, under its group, and return all of them."""
-    write, printed = Writer(sys.stdout), []
-    for group, members in groupby(outcomes, key=lambda outcome: outcome.check.group):
-        write(group)
-        for outcome in members:
-            printed.append(outcome)
-            for line in as_text(outcome):
-                write(line)
-    return printed
+def print_findings(outcomes: Iterable[Outcome], shows: Callable[[Outcome], bool] | None = None) -> list[Outcome]:
+    """Print each outcome as it comes, under its group, and return all of them. ``shows``: which ones to print."""
+    write, found = Writer(sys.stdout), []
+    heading = None
+    for outcome in outcomes:
+        found.append(outcome)
+        if shows is not None and not shows(outcome):
+            continue
+        if outcome.check.group != heading:
+            heading = outcome.check.group
+            write(heading)
+        for line in as_text(outcome):
+            write(line)
+    return found
 
 
 def as_text(outcome: Outcome) -> Iterator[str]:

@@ -12,7 +12,7 @@ import typer
 from hivemind_exp.errors import ConfigurationError, KeyProblem, NodeError
 from hivemind_exp.money import digits
 from swarmctl.doctor import registry
-from swarmctl.doctor.check import Check, Context, Status
+from swarmctl.doctor.check import Check, Context, Outcome, Status
 from swarmctl.doctor.command import made, make_context
 from swarmctl.doctor.report import failures, print_findings
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
@@ -100,12 +100,15 @@ def _is_ready(chosen: Choices, prompter: Prompter) -> bool:
 
 
 def _passes(checks: Sequence[Check], context: Context, prompter: Prompter, unchanged: str) -> bool:
-    """Run checks and print each result. Return whether none failed; warnings are left to the user.
+    """Run checks and print what is wrong. Return whether none failed; warnings are left to the user.
 
     Raises Cancelled, with ``unchanged``, if the user does not want to go on.
     """
-    outcomes = print_findings(made(checks, context))
+    outcomes = print_findings(made(checks, context), _is_news)
     found = [outcome.finding.status for outcome in outcomes]
+    passed = several(found.count(Status.OK), "check")
+    prompter.say(f"{passed} passed. To see every result:")
+    prompter.say(f"  {typed('swarmctl doctor')}")
     if Status.FAILED in found:
         for line in failures(outcomes):
             prompter.say(line)
@@ -114,6 +117,12 @@ def _passes(checks: Sequence[Check], context: Context, prompter: Prompter, uncha
     if warnings and not prompter.agrees(f"Continue despite {several(warnings, 'warning')}?", default=True):
         raise Cancelled(f"Cancelled. {unchanged}")
     return True
+
+
+def _is_news(outcome: Outcome) -> bool:
+    """Return whether to show a result: every problem, and what an API has answered."""
+    good = (Status.SKIPPED,) if outcome.check.group == _API else (Status.SKIPPED, Status.OK)
+    return outcome.finding.status not in good
 
 
 def _written(chosen: Choices, prompter: Prompter) -> Path:

@@ -49,11 +49,16 @@ def import_keys(path: Path | None, options: SetOptions) -> None:
             saved.append(each)
         except NodeError as error:
             failed.append(error)
-            prompter.say(f"Not saved: {each.variable}: {error.message}")
+            if len(found) > 1:  # otherwise the error says it
+                prompter.say(f"Not saved: {each.variable}: {error.message}")
     for line in _to_clean(path, saved) if saved else ():
         prompter.say(line)
     if failed:
-        raise failed[0]
+        first = failed[0]
+        words = shlex.split(first.next or "")
+        if words[:3] == ["swarmctl", "keys", "set"] and words[4:] == ["--insecure-storage"]:  # import has it, too
+            first.next = shlex.join(["swarmctl", "keys", "import", *([str(path)] if path else ()), *words[4:]])
+        raise first
 
 
 def _in_environment() -> list[_Found]:

@@ -16,6 +16,7 @@ def _models(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="A built-in provider, or your [providers.NAME].")],
     *,
     profile: options.Profile = None,
+    set_: options.Settings = None,
     json: options.JsonAskingNothing = False,
     no_input: options.NoInput = False,
 ) -> None:
@@ -29,7 +30,8 @@ def _models(
       swarmctl models openai
       swarmctl models groq --json
       swarmctl models mybox --profile mine
+      swarmctl models mybox --set providers.mybox.base_url=http://192.168.1.20:8000/v1
     """
     from swarmctl.models.list import list_models
 
-    list_models(provider, profile, as_json=json, no_input=no_input)
+    list_models(provider, profile, set_ or (), as_json=json, no_input=no_input)

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -22,11 +22,15 @@ _HEADINGS = ("model", "input ($/M)", "output ($/M)", "context", "reasons")
 """Prices are in USD per million tokens."""
 
 
-def list_models(provider: str, profile: str | None, *, as_json: bool, no_input: bool) -> None:
+def list_models(
+    provider: str, profile: str | None, assignments: Sequence[str] = (), *, as_json: bool, no_input: bool
+) -> None:
     """Print a provider's models. Raises ``NodeError`` if it is unknown, has no key, or does not send its list."""
-    config = resolved_options(RunOptions(profile=profile, no_input=True)).config
-    with _keeping(profile):
-        endpoint = endpoint_of(config, provider, model="any")
+    wanted = RunOptions(profile=profile, assignments=tuple(assignments), no_input=True)
+    config = resolved_options(wanted).config
+    with _keeping(profile, assignments):
+        # An address has a colon, like a model's name, which does not matter here.
+        endpoint = endpoint_of(config, *split(provider) if "://" in provider else (provider, "any"))
         found = _ask(endpoint, config.offload, no_input=no_input or as_json)
     if as_json:
         chat = endpoint.chat
@@ -37,14 +41,19 @@ def list_models(provider: str, profile: str | None, *, as_json: bool, no_input: 
 
 
 @contextmanager
-def _keeping(profile: str | None) -> Iterator[None]:
-    """Add ``--profile`` to the command that an error suggests, if it depends on the profile."""
+def _keeping(profile: str | None, assignments: Sequence[str]) -> Iterator[None]:
+    """Let the command that an error suggests list models, too, with the same profile and settings if it needs them."""
     try:
         yield
     except NodeError as error:
         words = shlex.split(error.next or "")
-        if profile is not None and words[:1] == ["swarmctl"] and words[1] in ("doctor", "models", "run"):
-            error.next = shlex.join([*words, "--profile", profile])
+        if words[:3] == ["swarmctl", "run", "--offload"]:
+            # Listing models needs a server's address, but no model.
+            words = ["swarmctl", "models", *words[3:6]]
+        if words[:1] == ["swarmctl"] and words[1] in ("doctor", "models", "run"):
+            given = [word for each in assignments for word in ("--set", each)]
+            words += [*(() if profile is None else ("--profile", profile)), *given]
+        error.next = shlex.join(words) or None
         raise
 
 

@@ -28,8 +28,7 @@ def restart(names: Sequence[str], *, every: bool, as_json: bool) -> None:
     for files in chosen:  # one at a time, so that only one of them is away at any moment
         (row,) = stop_all([files])
         try:
-            with waiting(say, f"starting node {row['node']}"):
-                row["pid"] = _start(row["node"])
+            row["pid"] = _start(row["node"], say)
         except NodeError as error:
             row["pid"] = None
             failures.append(error)
@@ -45,12 +44,15 @@ def restart(names: Sequence[str], *, every: bool, as_json: bool) -> None:
         print_json(nodes=rows)
 
 
-def _start(name: str) -> int | None:
+def _start(name: str, say: Writer) -> int | None:
     """Start a node in the background and return its pid; None if it has no rounds left. Raises the run's NodeError."""
     # The same program again, however it was started.
     program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
     command = [*program, "run", "--node", name, "--detach", "--quiet", "--json"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    with waiting(say, f"starting node {name}"):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    for line in done.stderr.splitlines():  # only now, because the line that shows the wait is gone
+        say(line)
     try:
         answer = json.loads(done.stdout)
     except ValueError:

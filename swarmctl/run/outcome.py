@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.run_record import read_record, write_record
 from swarmctl.errors import Exit, exit_code
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import files_of, other_name
@@ -118,12 +119,28 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
     if ending.returncode == 0 and reason in _EXIT_OF_REASON:
         return _EXIT_OF_REASON[reason]
     error = _failure(ending, progress, files, resolved)
+    if progress.error is None:
+        _store(error, files)
     if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # repeating the command would fail again
         name = files.root.name
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
         error.next = other if isinstance(error, CheckpointError) else check
     error.next = _advice(error.next, continuation(files.root.name), resolved)
     raise error
+
+
+def _store(error: NodeError, files: NodeFiles) -> None:
+    """Store why the trainer ended for ``status`` and ``logs``, since it could not do so itself."""
+    from hivemind_exp.events import ErrorEvent, EventLog  # imports pydantic, which is slow
+
+    event = ErrorEvent(code=error.code, message=error.message, next=error.next)
+    record = read_record(files.run)
+    with suppress(OSError):
+        if record is not None:
+            write_record(files.run, replace(record, error={"event": event.event_name(), **event.model_dump()}))
+        if files.root.is_dir():
+            with closing(EventLog(files.events)) as emit:
+                emit(event)
 
 
 def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> NodeError:

@@ -65,7 +65,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
             f"Completions of the latest {keep:,} rounds are kept, older ones are deleted (journal.keep_rounds). "
             f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
         )
-    if config.model.name == DEMO and config.warmup.steps and not relay:
+    if config.model.name == DEMO and config.warmup.steps and not relay and state != "resumed":
         lines.append(
             "This is a demonstration. A tiny model is built on this machine and warmed up until it knows the answer "
             "format and answers some questions correctly. The only reward comes from the task's verifier."

@@ -103,9 +103,7 @@ def read(path: Path) -> Profile:
             f"cannot read {shown(path)}: {error.strerror}", next="swarmctl profiles list"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{shown(path)} is not valid TOML: it is not UTF-8 text", next=_validate(path)
-        ) from error
+        raise ConfigurationError(f"{shown(path)} is not valid TOML: it is not UTF-8 text", next=_edit(path)) from error
     return parsed(path, text)
 
 
@@ -114,7 +112,7 @@ def parsed(path: Path, text: str) -> Profile:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{shown(path)} is not valid TOML: {error}", next=_validate(path)) from error
+        raise ConfigurationError(f"{shown(path)} is not valid TOML: {error}", next=_edit(path)) from error
     heads = {}
     for key in ("description", "extends"):
         heads[key] = values.pop(key, None)
@@ -125,6 +123,11 @@ def parsed(path: Path, text: str) -> Profile:
 
 def _validate(path: Path) -> str:
     return f"swarmctl profiles validate {shlex.quote(str(path))}"
+
+
+def _edit(path: Path) -> str:
+    """Return the command that repairs a file: validating it would only find the same error again."""
+    return f"swarmctl profiles edit {shlex.quote(path.stem if path.parent == profiles_directory() else str(path))}"
 
 
 def family(profile: Profile) -> list[Profile]:

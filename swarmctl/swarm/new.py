@@ -7,6 +7,7 @@ import sys
 import time
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
+from hivemind_exp.model_names import short_name
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import GROUP_SIZES, Charter
 from hivemind_exp.swarm.charter_check import pinned
@@ -91,7 +92,10 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         f"{'open to strangers' if charter.is_open else 'invite-only'}: {game(charter)}, "
         f"{'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. None of this can be changed later."
     )
-    say(f"Its first node is {node.name} ({animal_name(identity.peer_id)}). Start it so that others can find the swarm:")
+    say(
+        f"Its first node is {node.name} ({animal_name(identity.peer_id)}), which trains "
+        f"{short_name(member.config.model.name)}. Start it so that others can find the swarm:"
+    )
     say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
     say(reach(line, member.config.swarm))
     who = "other nodes on this machine" if only_here(line) else "others (and other nodes on this machine)"

@@ -57,8 +57,10 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
 
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is not None:
-        bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(wide, 24))
-        row("accuracy", f"{sentences.gain(before, after, progress.questions)}  {bars}")
+        gain = sentences.gain(before, after, progress.questions)
+        room = max(4, width - _LABEL - len(gain) - 2)
+        bars = sparkline([progress.accuracy[r] for r in sorted(progress.accuracy)], min(room, 24))
+        row("accuracy", f"{gain}  {bars}")
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")

@@ -10,7 +10,8 @@ from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import ModelProcess, model_process
 from swarmctl.trained.target import ModelOptions, trained_node
 
-_END = ("/exit", "/quit", "/bye")
+_END = ("/exit", "/quit", "/bye", "exit", "quit")
+_HELP = "To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D."
 
 
 def chat(model: ModelOptions, *, system: str | None, seed: int) -> Exit:
@@ -21,11 +22,13 @@ def chat(model: ModelOptions, *, system: str | None, seed: int) -> Exit:
     with model_process("chat", node, quiet=False, system=system, seed=first) as process:
         for _ in process.events("ready"):
             pass
-        say(f"Chat with node {model.node} ({node.when}). To stop an answer, press Ctrl-C; to leave, type /exit.")
+        say(f"Chat with node {model.node} ({node.when}). {_HELP}")
         while (text := _read()) is not None:
             if text.strip() in _END:
                 break
-            if text.strip():
+            if text.strip() == "/help":
+                say(_HELP)
+            elif text.strip():
                 process.say(text)
                 _answer(process, say)
     return Exit.DONE

@@ -141,6 +141,8 @@ def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: b
                     case "warning":
                         say(f"warning: {event['message']}")
                     case "result":
+                        if not results:
+                            told = time.monotonic()  # until then, the phases have shown the progress
                         results.append(event)
                 if not quiet and results and time.monotonic() - told >= every:
                     told = time.monotonic()

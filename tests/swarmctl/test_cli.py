@@ -138,10 +138,18 @@ def test_an_invalid_value_of_a_flag_names_the_flag(capsys: pytest.CaptureFixture
     ("typed", "told", "following"),
     [
         ("help", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl --help"),
+        ("help run", "unknown command 'help'; did you mean swarmctl --help?", "swarmctl run --help"),
+        ("help swarm new", "did you mean swarmctl --help?", "swarmctl swarm new --help"),
         ("version", "did you mean swarmctl --version?", "swarmctl --version"),
         ("list", "did you mean swarmctl status?", "swarmctl status --help"),
         ("kill", "did you mean swarmctl stop?", "swarmctl stop --help"),
         ("join", "did you mean swarmctl swarm join?", "swarmctl swarm join --help"),
+        ("start demo", "did you mean swarmctl run?", "swarmctl run --profile demo"),
+        ("start nonsense", "did you mean swarmctl run?", "swarmctl run --help"),
+        ("keys add", "unknown command 'add'; did you mean swarmctl keys set?", "swarmctl keys set --help"),
+        ("profiles rm", "did you mean swarmctl profiles delete?", "swarmctl profiles delete --help"),
+        ("rnu", "unknown command 'rnu'; did you mean run?", "swarmctl run --help"),
+        ("swarm pers", "unknown command 'pers'; did you mean peers?", "swarmctl swarm peers --help"),
     ],
 )
 def test_other_words_for_a_command_suggest_it(

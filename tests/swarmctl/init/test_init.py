@@ -109,7 +109,7 @@ def test_enter_at_every_question_leads_to_a_running_node(home: Path) -> None:
     converse(terminal, *DEMO)
     for line in (
         "Checking this machine:",
-        "  ok       profile: built-in demo: node my-demo, tiny on spell_backward",
+        "checks passed. To see every result:",
         f"Wrote {home}/profiles/my-demo.toml.",
         "The plan:",
         f"node      my-demo (new): {home}/nodes/my-demo",
@@ -421,7 +421,7 @@ def test_the_users_profile_of_a_built_in_name_is_not_used(home: Path) -> None:
     write_profile(home, "demo", 'extends = "gpu"\n')
     terminal = init()
     converse(terminal, *DEMO)
-    expect_words(terminal, "profile: built-in demo: node my-demo, tiny on spell_backward")
+    expect_words(terminal, "model     tiny: built locally")
     converse(terminal, ("Start node my-demo now?", "n"))
     assert ended(terminal)[0] == Exit.DONE
     assert written(home, "my-demo")["model"]["name"] == "tiny"

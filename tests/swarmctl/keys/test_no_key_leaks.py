@@ -294,7 +294,7 @@ def test_a_key_from_the_keyring_or_a_file(
     assert files_with(home, KEY) == [secrets / "huggingface.json"]
     kept = secrets.rename(tmp_path.with_name(tmp_path.name + "-secrets"))
     secrets.symlink_to(kept)  # rglob does not follow it
-    assert "from 0600 file" in watch(STAND_IN, "run", *ON_HUB, "--rounds", "1", **no_keys).err
+    assert "from 0600 file" in watch(STAND_IN, "run", *ON_HUB, "--rounds", "2", **no_keys).err
     assert (home / "nodes/demo/token.sha256").read_text() == digest
 
 

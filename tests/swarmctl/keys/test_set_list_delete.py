@@ -457,6 +457,29 @@ def test_import_asks_before_it_replaces_a_key(run: Run, monkeypatch: pytest.Monk
     assert getattr(find("openai", pin=LocationKind.FILE), "value", None) == OTHER
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+def test_import_without_a_keyring_suggests_itself(
+    in_file: bool, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if in_file:
+        (tmp_path / "env").write_text(f"OPENAI_API_KEY={KEY}\n")
+    else:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    file = [str(tmp_path / "env")] if in_file else []
+
+    def absent(_self: Keyring, _order: dict[str, str | None]) -> dict[str, str]:
+        return {"error": "absent", "message": ""}
+
+    monkeypatch.setattr(Keyring, "_ask", absent)
+    code, _, err = run("import", "--no-test", *file)
+    assert code == Exit.CONFIGURATION
+    error, suggestion = err.splitlines()
+    assert error.startswith("error: no keyring")
+    again = ["keys", "import", *file, "--insecure-storage"]
+    assert suggestion.endswith(f"swarmctl {' '.join(again)}")
+    assert run(*again[1:], "--no-test")[0] == Exit.DONE
+
+
 def test_import_from_a_file_prints_how_to_clean_it(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "my .env"
     path.write_text(

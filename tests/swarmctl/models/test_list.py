@@ -43,6 +43,17 @@ def test_a_service_without_a_list_is_an_error(home: Path, capsys: pytest.Capture
     assert said.endswith("swarmctl doctor api --profile offloaded\n")
 
 
+def test_a_server_without_a_profile_is_given_by_its_address(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server(models=["a"]) as server:
+        assert cli.run(["models", server.base_url]) == Exit.CONFIGURATION
+        error, suggestion = capsys.readouterr().err.splitlines()
+        assert f"{server.base_url} is an address" in error
+        address = f"--set providers.mybox.base_url={server.base_url}"
+        assert suggestion.endswith(f"swarmctl models mybox {address}")
+        assert cli.run(suggestion.partition("swarmctl ")[2].split()) == Exit.DONE
+    assert capsys.readouterr().out.startswith("model ")
+
+
 def test_unknown_providers_and_missing_keys_are_errors(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +61,7 @@ def test_unknown_providers_and_missing_keys_are_errors(
     assert cli.run(["models", "grok"]) == Exit.CONFIGURATION
     assert "unknown provider 'grok'; did you mean groq?" in capsys.readouterr().err
     assert cli.run(["models", "grok", "-p", "demo"]) == Exit.CONFIGURATION
-    assert capsys.readouterr().err.endswith("swarmctl run --offload groq --profile demo\n")
+    assert capsys.readouterr().err.endswith("swarmctl models groq --profile demo\n")
     assert cli.run(["models", "groq", "--no-input"]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
     assert said.startswith("error: no key for groq\n  try: ")

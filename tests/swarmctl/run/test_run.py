@@ -115,6 +115,8 @@ def test_the_printed_command_resumes_with_the_same_settings(stand_in: Cli, home:
     second = stand_in(*again)
     assert json.loads((home / "nodes/n/request.json").read_text())["config"] == one
     assert "Node n (resumed)" in second.stderr
+    assert "A tiny model is built on this machine" in first.stderr
+    assert "A tiny model is built on this machine" not in second.stderr
     assert "Changed" not in second.stderr
     third = stand_in(*next_command(second.stderr), "--set", "train.beta=0.25")
     assert "Changed: game.rounds 2 → 4" in third.stderr
@@ -228,6 +230,9 @@ def test_a_trainer_that_fails(stand_in: Cli, act: str, exit: Exit, told: str, fo
     assert command.startswith("  try: ")
     assert following in command
     assert "Traceback" not in done.stderr
+    (row,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
+    assert row["error"]["message"] in done.stderr
+    assert row["error"]["message"] in stand_in("logs", "demo").stdout
     as_json = stand_in("run", "-p", "demo", "--rounds", "2", "--json", act=act)
     assert json.loads(as_json.stdout)["error"]["message"] in done.stderr
 

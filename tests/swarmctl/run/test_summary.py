@@ -25,7 +25,9 @@ def lines(resolved: Resolved, after: float, *events: dict[str, Any]) -> list[str
     progress = RunView(round=30, accuracy={0: 0.41, 30: after}, questions=200, usd_total=1.5)
     for event in (*events, {"event": "stop", "reason": "done"}):
         progress.apply(event)
-    return conclusion(Node(files_of("n"), -1, False, True), resolved, progress, 60.0, failed=False)
+    return conclusion(
+        Node(files_of("n"), -1, resumes=False, created=True, starts_over=False), resolved, progress, 60.0, failed=False
+    )
 
 
 def rollouts(source: str, number: int) -> dict[str, Any]:

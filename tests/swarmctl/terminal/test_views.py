@@ -79,6 +79,17 @@ def test_nothing_is_wider_than_a_narrow_terminal() -> None:
     assert re.search(r"speed.*5,210 tokens/s", screen)
 
 
+def test_the_newest_accuracy_is_shown_on_a_narrow_terminal() -> None:
+    progress = RunView()
+    progress.accuracy = dict.fromkeys(range(50), 0.0) | dict.fromkeys(range(50, 100), 1.0)
+    progress.questions = 200
+    for width in (50, 60, 100):
+        (line,) = (str(each) for each in draw(progress, width, 1.0).renderables if str(each).startswith("accuracy"))
+        assert len(line) <= width
+        assert line.startswith("accuracy 0 % (0–2) → 100 % (98–100)  ▁▁")
+        assert line.endswith("██")
+
+
 def test_on_a_narrow_terminal_the_swarm_and_the_time_take_two_lines() -> None:
     progress = RunView()
     progress.peers, progress.shared, progress.shared_bytes = 12, 1_234, 1_200_000

@@ -150,14 +150,16 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert (started["node"].at(), started["seed"]) == ({"step": 40, "round": 20}, None)
 
 
+@pytest.mark.parametrize("word", ["/exit", "exit", "quit"])
 def test_a_chat_with_the_base_model_needs_no_checkpoint_and_ends_at_exit(
-    home: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+    word: str, home: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_node(home, checkpoint=False)
     started = scripted("chat", [{"event": "ready"}])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("/exit\nmore\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"/help\n{word}\nmore\n"))
     assert cli.run(["chat", "small", "--base"]) == Exit.DONE
     assert started["process"].said == []
+    assert capsys.readouterr().err.splitlines()[-1] == "To leave: /exit or Ctrl-D. Ctrl-C ends an answer."
     assert (started["node"].at(), started["seed"]) == (None, 0)
 
 

@@ -142,7 +142,7 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert started["process"].said == ["hello", "long", "again"]
     assert started["process"].interrupts == 1
     assert said.splitlines() == [
-        "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit.",
+        "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D.",
         "error: this is too long",
         "Stopped.",
         "The oldest 2 turns no longer fit into the model's context and were dropped.",
@@ -159,7 +159,9 @@ def test_a_chat_with_the_base_model_needs_no_checkpoint_and_ends_at_exit(
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"/help\n{word}\nmore\n"))
     assert cli.run(["chat", "small", "--base"]) == Exit.DONE
     assert started["process"].said == []
-    assert capsys.readouterr().err.splitlines()[-1] == "To leave: /exit or Ctrl-D. Ctrl-C ends an answer."
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D."
+    )
     assert (started["node"].at(), started["seed"]) == (None, 0)
 
 

@@ -253,7 +253,7 @@ __swarmctl_argument() {
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
         'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
-        'status:0') kind=node ;;
+        'status:'*) kind=node ;;
         'stop:'*) kind=node ;;
         'restart:'*) kind=node ;;
         'rename:0') kind=node ;;

@@ -750,7 +750,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'doctor:*'
             set kind words
             set list machine python accelerator fit keys api swarm hub
-        case 'status:0'
+        case 'status:*'
             set kind node
         case 'stop:*'
             set kind node

@@ -312,7 +312,7 @@ _swarmctl__status() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':NODE:_swarmctl_nodes'
+    '*:\[NODE\]...:_swarmctl_nodes'
 }
 
 _swarmctl__stop() {

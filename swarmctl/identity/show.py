@@ -7,7 +7,7 @@ from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.identity import Identity, animal_name
 from swarmctl.errors import Exit
-from swarmctl.nodes.lookup import no_node_yet, one_or_all
+from swarmctl.nodes.lookup import no_node_yet, some_or_all
 from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table
@@ -15,7 +15,7 @@ from swarmctl.terminal.table import print_table
 
 def show(node: str | None, *, as_json: bool) -> Exit:
     """Print one node's identity, or all. Returns CONFIGURATION if a key cannot be used."""
-    rows = [describe(files) for files in one_or_all(node)]
+    rows = [describe(files) for files in some_or_all([] if node is None else [node])]
     if as_json:
         print_json(identities=rows)
     elif not rows:

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     @app.command("ps", hidden=True)
     @app.command()
     def status(
-        name: options.NodeName = None,
+        names: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Node names.")] = None,
         *,
         node: options.OneNode = None,
         watch: Annotated[bool, typer.Option("--watch", help="Update every 2 seconds, until Ctrl-C.")] = False,
@@ -25,15 +25,15 @@ def register(app: typer.Typer) -> None:
         \b
         Examples:
           swarmctl status
-          swarmctl status maths --watch
+          swarmctl status maths tea --watch
           swarmctl status --json
         """
-        from swarmctl.nodes.lookup import one_name
         from swarmctl.nodes.status import print_status, watch_status
 
+        wanted = [*(names or ()), *([] if node is None else [node])]
         if watch and not json:
-            return watch_status(one_name(name, node))
-        print_status(one_name(name, node), as_json=json)
+            return watch_status(wanted)
+        print_status(wanted, as_json=json)
         return Exit.DONE
 
     @app.command()

@@ -1,5 +1,6 @@
 """Find node directories by name."""
 
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def existing(name: str) -> NodeFiles:
     raise ConfigurationError(f"unknown node {name!r}{hint}", next="swarmctl status")
 
 
-def one_or_all(name: str | None) -> list[NodeFiles]:
-    """Return the files of one node, or of all if ``name`` is None. Raises ConfigurationError."""
-    return all_nodes() if name is None else [existing(name)]
+def some_or_all(names: Sequence[str]) -> list[NodeFiles]:
+    """Return the files of the named nodes, or of all if no name is given. Raises ConfigurationError."""
+    return [existing(name) for name in dict.fromkeys(names)] if names else all_nodes()
 
 
 def one_name(argument: str | None, option: str | None) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
-from swarmctl.nodes.lookup import no_node_yet, one_or_all, short_id
+from swarmctl.nodes.lookup import no_node_yet, short_id, some_or_all
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
@@ -62,31 +63,31 @@ _NARROW = (
 _WATCH_S = 2.0
 
 
-def print_status(node: str | None, *, as_json: bool) -> None:
-    """Print the state of one node, or of all. Raises ConfigurationError if the node does not exist."""
+def print_status(names: Sequence[str], *, as_json: bool) -> None:
+    """Print the state of the named nodes, or of all. Raises ConfigurationError if one does not exist."""
     if as_json:
-        print_json(nodes=[_describe(files)[0] for files in one_or_all(node)])
+        print_json(nodes=[_describe(files)[0] for files in some_or_all(names)])
         return
-    for line in _lines(node):
+    for line in _lines(names):
         print(encodable(line, sys.stdout.encoding))
 
 
-def watch_status(node: str | None) -> Exit:
+def watch_status(names: Sequence[str]) -> Exit:
     """Show the state every few seconds, until Ctrl-C. On a terminal it is redrawn, elsewhere it is printed again.
 
     Raises ConfigurationError.
     """
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout, os.environ):
-            _redraw(node)
+            _redraw(names)
         while True:
-            print_status(node, as_json=False)
+            print_status(names, as_json=False)
             print(flush=True)
             time.sleep(_WATCH_S)
     return Exit.INTERRUPTED
 
 
-def _redraw(node: str | None) -> NoReturn:
+def _redraw(names: Sequence[str]) -> NoReturn:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -94,12 +95,13 @@ def _redraw(node: str | None) -> NoReturn:
     console = Console(highlight=False, emoji=False, markup=False)
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         while True:
-            live.update(Text("\n".join(_lines(node)), no_wrap=True, overflow="crop"), refresh=True)
+            text = "\n".join([*_lines(names), "", "To leave, press Ctrl-C."])
+            live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
             time.sleep(_WATCH_S)
 
 
-def _lines(node: str | None) -> list[str]:
-    found = [(files, *_describe(files)) for files in one_or_all(node)]
+def _lines(names: Sequence[str]) -> list[str]:
+    found = [(files, *_describe(files)) for files in some_or_all(names)]
     folded = Writer(sys.stdout).folded
     if not found:
         return [folded(no_node_yet())]

@@ -72,7 +72,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         or_dash(row["name"], str),
         or_dash(row["swarm"], short_id),
         row["node"],
-        "running" if row["running"] else "stopped",
+        "running" if row["running"] else "not running",
         f"{row['peers']:,}",
         or_dash(row["open"], lambda is_open: "anyone" if is_open else "invited"),
         f"{tasks}; {row['description']}" if labels else "-",

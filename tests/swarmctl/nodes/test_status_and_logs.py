@@ -122,6 +122,7 @@ def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
     between = str(terminal.before)
     assert "\x1b[1A" in between  # the second time, it is drawn over the first
     assert "\x1b[H" not in between  # what was on the terminal before stays
+    assert "To leave, press Ctrl-C." in between
     terminal.sendintr()
     rest = rest_of(terminal)
     assert "Interrupted" not in rest
@@ -311,8 +312,19 @@ def test_logs_shorten_the_home_directory_and_notes_are_no_warnings(
 
 
 def test_two_names_for_one_node_are_refused(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["status", "maths", "--node", "other"]) == Exit.USAGE
+    assert cli.run(["logs", "maths", "--node", "other"]) == Exit.USAGE
     assert "two node names: maths and other; use only one" in capsys.readouterr().err
+
+
+def test_status_takes_several_names(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    bare_node("other")
+    bare_node("third")
+    assert cli.run(["status", "other", "maths", "--json"]) == Exit.DONE
+    assert [row["node"] for row in json.loads(capsys.readouterr().out)["nodes"]] == ["other", "maths"]
+    assert cli.run(["status", "other", "--node", "maths"]) == Exit.DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["node", "other", "maths"]
+    assert cli.run(["status", "other", "mahts"]) == Exit.CONFIGURATION
+    assert "did you mean maths?" in capsys.readouterr().err
 
 
 def test_logs_of_a_node_that_never_ran_say_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,8 +130,8 @@ def test_swarms_are_listed_and_joined_under_their_own_commands(here: Cli, home: 
     assert "warning: cannot read the charter of node two" in damaged.stderr
     heading, first, second = damaged.stdout.splitlines()
     assert heading.split()[:3] == ["swarm", "id", "node"]
-    assert first.split()[:4] == ["tea", parse(text).charter[:12], "tea", "stopped"]
-    assert second.split()[:4] == ["-", parse(text).charter[:12], "two", "stopped"]
+    assert first.split()[:5] == ["tea", parse(text).charter[:12], "tea", "not", "running"]
+    assert second.split()[:5] == ["-", parse(text).charter[:12], "two", "not", "running"]
 
 
 def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli, home: Path) -> None:

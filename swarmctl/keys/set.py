@@ -67,7 +67,7 @@ def set_key(name: str, options: SetOptions) -> None:
     if prompter.can_ask and not options.insecure and not (entry and entry.home == "file"):
         _ask_for_a_file_if_needed(name, options, prompter)
     given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
-    key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_host_flag(options)}")
+    key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_flags(options)}")
     keep_key(name, key, url, options, prompter)
 
 
@@ -79,7 +79,7 @@ def _ask_for_a_file_if_needed(name: str, options: SetOptions, prompter: Prompter
 
 
 def _absent(name: str, options: SetOptions) -> KeyringAbsent:
-    return KeyringAbsent(no_keyring(name), next=f"{in_a_file(name)}{_host_flag(options)}")
+    return KeyringAbsent(no_keyring(name), next=f"{in_a_file(name)}{_flags(options)}")
 
 
 def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
@@ -126,7 +126,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     finding = probe(name, url, key) if options.test else None
     if finding is not None and finding.result == "refused":
         refused = f"{host_of(url)} refused this key for {name}: {finding.detail}"
-        again = f"swarmctl keys set {name}{_host_flag(options)}"
+        again = f"swarmctl keys set {name}{_flags(options)}"
         raise KeyRefused(f"{refused}. It was not saved; a key saved before is unchanged.", next=again)
     old, tail = read_entry(name), last_four(key)
     tested = (None, None) if finding is None else (now(), finding.result)
@@ -147,12 +147,14 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
         prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it.")
 
 
-def _host_flag(options: SetOptions) -> str:
-    return f" --host {shlex.quote(options.url)}" if options.url else ""
+def _flags(options: SetOptions) -> str:
+    """Return the flags that the same command needs again."""
+    host = f" --host {shlex.quote(options.url)}" if options.url else ""
+    return host + " --insecure-storage" * options.insecure
 
 
 def _doubts(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
-    again = f"swarmctl keys set {name}{_host_flag(options)} --yes"
+    again = f"swarmctl keys set {name}{_flags(options)} --yes"
     old = read_entry(name)
     if old is not None and not options.replaces:
         what = f"the saved key {name} {dotted_tail(old.last_four)}"

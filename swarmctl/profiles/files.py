@@ -15,6 +15,7 @@ from swarmctl.profiles.validate import validate_profiles
 from swarmctl.settings import profile_files as profiles
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
@@ -45,7 +46,10 @@ def edit(name: str) -> Exit:
         raise ConfigurationError(f"cannot start the editor {editor!r}: {error}", next="export EDITOR=nano") from error
     if status:
         raise ConfigurationError(f"the editor {editor!r} exited with code {status}", next="export EDITOR=nano")
-    return validate_profiles(name, as_json=False)
+    code = validate_profiles(name, as_json=False)
+    if code is not Exit.DONE:
+        Writer(sys.stderr)(f"  try: {typed(f'swarmctl profiles edit {shlex.quote(name)}')}")
+    return code
 
 
 def delete(name: str, *, yes: bool, no_input: bool, as_json: bool) -> None:

@@ -107,6 +107,7 @@ def test_set_tests_keys_and_does_not_save_refused_ones(
     assert save(server, monkeypatch, "sk-wrong-0123456789") == Exit.CHECK_FAILED
     err = capsys.readouterr().err
     assert "refused this key for mybox: " in err
+    assert err.endswith(f"keys set mybox --host {server.url} --insecure-storage\n")  # with all that was typed
     assert "sk-wrong-0123456789" not in err
     entry = read_entry("mybox")
     assert entry is not None

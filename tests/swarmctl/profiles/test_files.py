@@ -32,7 +32,10 @@ def test_an_edited_profile_is_checked(
     monkeypatch.setenv("EDITOR", f"'{editor}' --wait")
     monkeypatch.delenv("VISUAL", raising=False)
     assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
-    assert "game.rounds" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "game.rounds" in out
+    assert err.startswith("  try: ")
+    assert err.endswith("profiles edit mine\n")
     assert path.read_text().endswith("rounds = -1\n")
     monkeypatch.setenv("EDITOR", "false")
     assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION

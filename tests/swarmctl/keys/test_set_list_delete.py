@@ -136,7 +136,7 @@ def test_a_key_with_another_providers_prefix_needs_confirmation(run: Run) -> Non
     code, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped="sk-ant-0123456789abcdef")
     assert code == Exit.CONFIGURATION
     assert "looks like a key for anthropic, not for openai" in err
-    assert err.rstrip().endswith("keys set openai --yes")
+    assert err.rstrip().endswith("keys set openai --insecure-storage --yes")
     save(run, "openai", "sk-ant-0123456789abcdef", "--yes")
 
 

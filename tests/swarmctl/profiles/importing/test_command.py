@@ -192,7 +192,7 @@ def test_a_key_of_another_service_is_not_saved_but_the_others_are(
     assert cli.run(["profiles", "import", str(file), "--no-test", "--insecure-storage", "--yes"]) == Exit.CONFIGURATION
     err = capsys.readouterr().err
     assert "Not saved: openai_api_key: this looks like a key for huggingface, not for openai" in err
-    assert err.rstrip().endswith("keys set openai --yes")
+    assert err.rstrip().endswith("keys set openai --insecure-storage --yes")
     assert [path.name for path in (home / "secrets").iterdir()] == ["huggingface.json"]
     assert (home / "profiles/old.toml").exists()
 

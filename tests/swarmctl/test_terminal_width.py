@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = """
 --help; run --help; swarm --help; rollouts show --help; keys set --help; status; logs maths; rollouts show maths
 rollouts stats maths; identity show; swarm show tea; swarm peers tea; swarm leaderboard tea; profiles list
-profiles validate; swarm list; restart --help; keys list; keys test openai; doctor machine --offline; stop maths
+profiles validate; swarm list; restart --help; init --help; export --help; keys list; keys test openai; doctor machine --offline; stop maths
 """
 MARK = "--- "
 
@@ -43,7 +43,7 @@ def nodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing leaves this machine
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 160])
 def test_lines_end_between_words(nodes: None, columns: int) -> None:
     commands = [command.split() for command in re.split(r"[;\n]", COMMANDS.strip())]
     code = (

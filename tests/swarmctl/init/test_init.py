@@ -84,7 +84,7 @@ def ended(terminal: Terminal) -> tuple[int | None, list[str]]:
 
 def stopped(terminal: Terminal) -> str:
     """Wait for a node's first round, and stop the node. Return what was printed before."""
-    terminal.expect("Round [0-9]+ ")
+    terminal.expect("Round [0-9]+")  # in the live view, or a line of the plain one
     before = str(terminal.before)
     terminal.sendintr()
     rest_of(terminal)

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 COMMANDS = """
 --help; run --help; swarm --help; rollouts show --help; keys set --help; status; logs maths; rollouts show maths
 rollouts stats maths; identity show; swarm show tea; swarm peers tea; swarm leaderboard tea; profiles list
-profiles validate; swarm list; restart --help; init --help; export --help; keys list; keys test openai; doctor machine --offline; stop maths
+profiles validate; swarm list; restart --help; init --help; export --help
+keys list; keys test openai; doctor machine --offline; stop maths
 """
 MARK = "--- "
 

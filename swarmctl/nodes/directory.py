@@ -79,6 +79,8 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
     with disk_errors(files.root):
         created = _make(files, config, retry)
     with held(files, retry) as lock:
+        with disk_errors(files.root):
+            settle(files)  # a run that was killed while it started over may have left the last one aside
         check_identity(files, config, retry)
         fresh, begun = starts_over(files, config), has_begun(files)
         if fresh or not begun:

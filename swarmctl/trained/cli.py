@@ -145,7 +145,7 @@ def register(app: typer.Typer) -> None:
                 min=0,
                 max=2,
                 metavar="T",
-                help="Sampling temperature. [default: 0 for one sample, else the node's setting]",
+                help="Sampling temperature. [default: the node's setting; 0 with --samples 1]",
             ),
         ] = None,
         max_tokens: MaxTokens = None,

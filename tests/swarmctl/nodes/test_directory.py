@@ -22,6 +22,7 @@ from hivemind_exp.runner.run_recorder import RunRecorder
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes.directory import Node, opened
 from swarmctl.nodes.lookup import files_of
+from swarmctl.nodes.start_over import set_aside
 
 
 def config(**changes: Any) -> Config:
@@ -189,6 +190,19 @@ def test_only_a_node_that_starts_over_is_emptied() -> None:
     assert outside.is_dir()
     with opened(config(tasks=["gsm8k"]), retry) as node:
         assert node.resumes
+
+
+def test_a_run_killed_while_it_started_over_costs_nothing() -> None:
+    with opened(config(), retry) as node:
+        begin(node)
+        save(node)
+    set_aside(node.files)  # and then kill -9
+    assert not node.files.checkpoints.exists()
+    with pytest.raises(NodeConflict, match="now gsm8k"), opened(config(tasks=["gsm8k"]), retry):
+        pass
+    with opened(config(), retry) as node:
+        assert node.resumes
+        assert (node.files.checkpoints / "00000002").is_dir()
 
 
 def test_a_node_that_always_started_over_does_so_once_more() -> None:

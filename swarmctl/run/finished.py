@@ -9,7 +9,7 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.directory import starts_over
 from swarmctl.nodes.history import past_evaluations
 from swarmctl.run.join_swarm import CharterMembership
-from swarmctl.run.summary import DEMO, next_steps, reached
+from swarmctl.run.summary import next_steps, reached
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import Writer
@@ -38,10 +38,9 @@ def finished(files: NodeFiles, resolved: Resolved, membership: CharterMembership
 def say_finished(progress: RunView, resolved: Resolved, *, as_json: bool) -> Exit:
     """Print the result of a finished node and how to continue it."""
     say, node = Writer(sys.stderr), resolved.config.node.name
-    demo = resolved.config.model.name == DEMO
     say(f"Node {node} has already finished, so nothing was started. {reached(progress)}")
     rounds = progress.round or 0
-    for line in next_steps(node, progress, rounds=rounds, fresh=False, demo=demo):
+    for line in next_steps(resolved, progress, rounds=rounds):
         say(line)
     if as_json:
         print(json.dumps(result(progress, node)), flush=True)

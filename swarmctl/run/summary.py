@@ -115,9 +115,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(f"Pushed: {foreign(progress.pushed)}")
     lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
-        lines += next_steps(
-            node.name, progress, rounds=progress.rounds or 0, fresh=always_starts_over(resolved), demo=demo
-        )
+        lines += next_steps(resolved, progress, rounds=progress.rounds or 0)
     return lines
 
 
@@ -183,20 +181,22 @@ def _saved(progress: RunView, *, resumed: bool) -> str:
     return "Nothing to save: no round finished."
 
 
-def next_steps(name: str, progress: RunView, *, rounds: int, fresh: bool, demo: bool) -> list[str]:
+def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[str]:
     """Return how to continue. ``rounds``: planned, 0 if the node runs until you stop it."""
-    done = (progress.stop or {}).get("reason") == "done"
-    again = typed(continuation(name))
+    config, done = resolved.config, (progress.stop or {}).get("reason") == "done"
+    name, again = config.node.name, typed(continuation(config.node.name))
     following = (progress.stop or {}).get("next")
     if following:
         lines = ["Continue:", f"  {typed(completed(following, continuation(name)))}"]
-    elif fresh:
+    elif always_starts_over(resolved):
         lines = ["Run again, starting over:", f"  {again}"]
     elif done and rounds:
-        lines = ["Continue:", f"  {again} --rounds {2 * rounds}", "Start over:", f"  {again} --fresh"]
+        lines = ["Continue:", f"  {again} --rounds {2 * rounds}"]
+        if config.swarm.charter is None:  # in a swarm, no node can
+            lines += ["Start over:", f"  {again} --fresh"]
     else:
         lines = ["Resume:", f"  {again}"]
-    if demo and done:
+    if done and config.model.name == DEMO:
         lines += [
             f"Next, train a real language model ({smollm2.DOWNLOAD} to download):",
             f"  {typed('swarmctl run --profile smol')}",

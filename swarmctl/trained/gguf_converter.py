@@ -78,7 +78,7 @@ sentencepiece==0.2.3 \
     --hash=sha256:ec5c6a53f9f7adfe6e7f62b12696280632c0da2352a696b436ae4152f72ff706
 """
 """From ``uv pip compile --no-deps --universal --generate-hashes``. The rest of what it imports is installed with us."""
-_PACKAGES = Packages(TITLE, _REQUIREMENTS, "2 MB", "MIT")
+_PACKAGES = Packages(TITLE, _REQUIREMENTS, "2 MB", "MIT and Apache 2.0")
 
 
 class Failed(Exception):

@@ -116,6 +116,8 @@ def test_swarms_are_listed_and_joined_under_their_own_commands(here: Cli, home: 
     assert planned.stdout.startswith("node      two (new)"), planned.stderr
     joined = here("swarm", "join", text, "--node", "two", "--set", "train.beta=0.5", "--json")
     assert json.loads(joined.stdout)["rounds"] == 1, joined.stderr
+    assert "run --node two --rounds 2" in joined.stderr
+    assert "--fresh" not in joined.stderr + here("run", "--node", "two").stderr  # which a swarm does not allow
     assert request(home, "two")["config"]["swarm"]["join"] == text
     assert request(home, "two")["config"]["train"]["beta"] == 0.5
     again = here("swarm", "join", "swarm1:nonsense", "--node", "three")

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from transformers import (
 from hivemind_exp.config import GenerationConfig as Settings
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, control_ids, decode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.graph_decoding import can_decode, decode
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 
@@ -110,15 +112,27 @@ class LocalSource(Source):
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[row, width - len(prompt.ids) :] = 1
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        most = self._settings.max_completion_tokens
+        if streamer is None and can_decode(self._model, most):
+            choose = self._sample if sample else partial(torch.argmax, dim=-1)
+            made = decode(
+                self._model, ids, mask, most=most, choose=choose, end_ids=self._end_ids, fill=fill, check=self._stop.check
+            )
+            return [self._rollout(row) for row in made.tolist()]
         output = self._model.generate(
-            input_ids=ids.to(self._model.device),
-            attention_mask=mask.to(self._model.device),
+            input_ids=ids,
+            attention_mask=mask,
             generation_config=self._generation_config(sample=sample),
             stopping_criteria=StoppingCriteriaList([_StopAsked(self._stop)]),
             streamer=streamer,
         )
         self._stop.check()
         return [self._rollout(row) for row in output[:, width:].tolist()]
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        chances = torch.softmax(logits.float() / self._settings.temperature, dim=-1)
+        return torch.multinomial(chances, 1).squeeze(1)
 
     def _rollout(self, ids: list[int]) -> Rollout:
         end = next((i for i, token in enumerate(ids) if token in self._end_ids), None)

@@ -1,8 +1,9 @@
 """Find out how a model wants to be asked, before its training starts.
 
 In two rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples answer
-a few questions; the best style, the same with examples, and the best style of another form answer more. Then the best
-one is measured with the node's own sampling settings. The effort is bounded in tokens, not in seconds, so that a slow
+a few questions; the best style, the same with examples, and the best style of another form answer more. If no style is
+right by then, examples are tried in every form, and sampled answers decide: training learns from those. Then the best
+style is measured with the node's own sampling settings. The effort is bounded in tokens, not in seconds, so that a slow
 machine finds the same as a fast one.
 """
 
@@ -20,7 +21,7 @@ from hivemind_exp.rollouts.types import Rollout
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
-CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 60_000
+CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 120_000
 """What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
 EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
@@ -131,6 +132,8 @@ class Calibration:
     progress: Callable[[int], None] = lambda _: None
     """Called with the share of the budget that is spent so far, in percent."""
     _tallies: dict[PromptStyle, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    _sampled: dict[PromptStyle, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    """Of sampled completions, if no greedy one was correct."""
     _cost: float = 0.0
     _earned: bool = False
     _completions: int = 0
@@ -146,7 +149,10 @@ class Calibration:
             share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
             used += self._rung(left, questions[used % len(questions) :] + questions, share)
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
-            left = left if rung else _extended(left, examples)
+            left = left if rung else _extended(left, examples, every_form=not self._earned)
+        if len(left) > 1 and not self._earned:
+            used += self._sample(left, questions[used % len(questions) :] + questions)
+            left.sort(key=lambda each: self._sampled[each.style].share(self._sampled[each.style].right), reverse=True)
         return self._measure(left[0], questions, used)
 
     def _rung(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], budget: float) -> int:
@@ -167,6 +173,19 @@ class Calibration:
             size = min(most, len(questions)) - asked
             size = min(size, int((budget - spent) * asked / spent)) if spent else size
         return asked
+
+    def _sample(self, chats: Sequence[ChatBuilder], questions: Sequence[Question]) -> int:
+        """Sample answers to the first questions in each style, as many as the budget allows. Return their number."""
+        tallies = [self._tallies[each.style] for each in chats]
+        usual = sum(each.share(each.tokens) + _PREFILL * each.share(each.prompt_tokens) for each in tallies)
+        left = int((self.budget * _SEARCH - self._cost) / usual) if usual else 0
+        count = max(0, min(left, _MOST, len(questions)))
+        asked = [(chat, question) for chat in chats for question in questions[:count]]
+        for _ in range(min(left // count, MOST_SAMPLES) if count else 0):
+            done = self._ask(asked, self.longest, self.seed + self._completions)
+            for (chat, _), each in zip(asked, done, strict=True):
+                _count(self._sampled[chat.style], *each)
+        return count
 
     def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
         shown = {each.key for chat in chats for some in chat.shown.values() for each in some}
@@ -233,14 +252,16 @@ def _prompt_tokens(chats: ChatBuilder, question: Question) -> float:
     return sum(len(turn["content"]) for turn in chats.chat(question)) / _CHARACTERS_A_TOKEN
 
 
-def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int]) -> list[ChatBuilder]:
+def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int], *, every_form: bool) -> list[ChatBuilder]:
     """Return the best style, the best one of another form, and the best one that can show examples, with them.
 
-    Tags cannot: there is no reasoning to show in them.
+    ``every_form``: show examples in the best style of each form that can. Tags cannot: there is no reasoning to show.
     """
-    best, able = ranked[0], next((each for each in ranked if each.style.form != "tags"), None)
+    best = ranked[0]
     other = next((each for each in ranked if each.style.form != best.style.form), None)
-    shown = [] if able is None else [replace(able, style=replace(able.style, examples=count)) for count in examples]
+    able = list({each.style.form: each for each in reversed(ranked) if each.style.form != "tags"}.values())
+    able = sorted(able, key=ranked.index)[: None if every_form else 1]
+    shown = [replace(each, style=replace(each.style, examples=count)) for each in able for count in examples]
     return [best, *([other] if other else []), *shown]
 
 

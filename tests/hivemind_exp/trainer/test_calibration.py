@@ -215,3 +215,24 @@ def test_settings_leave_out_what_they_decide() -> None:
     assert len(two) == 8
     kept = candidates(PromptStyle(thinking=True), system=None, switch=False)
     assert {style.thinking for style in kept} == {True}
+
+
+def test_sampled_answers_choose_a_style_if_no_greedy_one_is_right() -> None:
+    best = PromptStyle("plain", 1, system=False)
+    model = Scripted(right=lambda *_: 0.0, readable=lambda style: style.form == "tags")
+    calibration, chats = calibrate(model, budget=ACCELERATOR_TOKENS)
+    assert calibration.run(chats, EXAMPLES).chats.style.form == "tags"
+
+    class Unsure(Scripted):
+        def __call__(
+            self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
+        ) -> list[tuple[Rollout | None, int]]:
+            self.right = lambda style, _: 0.05 if seed is not None and (style.form, style.examples) == best_of else 0.0
+            return super().__call__(asked, longest=longest, seed=seed)
+
+    best_of = (best.form, best.examples)
+    calibration, chats = calibrate(Unsure(right=lambda *_: 0.0), budget=ACCELERATOR_TOKENS)
+    found = calibration.run(chats, EXAMPLES)
+    assert (found.chats.style.form, found.chats.style.examples) == best_of
+    assert found.earned
+    assert calibration._cost < 1.2 * ACCELERATOR_TOKENS

@@ -1,0 +1,102 @@
+"""Decoding with a static cache gives what ``generate`` gives; on an NVIDIA card, also with a recorded graph."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlamaForCausalLM
+
+from hivemind_exp.models.tiny import build_model
+from hivemind_exp.sources.graph_decoding import can_decode, decode
+from hivemind_exp.stop import StopFlag, StopRequested
+from tests.support.step_trainers import TOKENIZER
+
+FILL = int(TOKENIZER.pad_token_id)
+GREEDY = partial(torch.argmax, dim=-1)
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    made = build_model(TOKENIZER, seed=3).eval()
+    return made.cuda() if torch.cuda.is_available() else made
+
+
+def prompts(model: LlamaForCausalLM, lengths: tuple[int, ...] = (3, 9, 6, 9)) -> tuple[Tensor, Tensor]:
+    """Return prompts of these lengths, padded on the left, and their mask."""
+    width = max(lengths)
+    torch.manual_seed(5)
+    ids = torch.randint(10, 100, (len(lengths), width))
+    mask = (torch.arange(width) >= width - torch.tensor(lengths).unsqueeze(1)).long()
+    return ids.where(mask.bool(), FILL).to(model.device), mask.to(model.device)
+
+
+def generated(model: LlamaForCausalLM, ids: Tensor, mask: Tensor, most: int, end_ids: list[int]) -> list[list[int]]:
+    settings = GenerationConfig(
+        max_new_tokens=most, do_sample=False, pad_token_id=FILL, eos_token_id=end_ids or None, disable_compile=True
+    )
+    rows: list[list[int]] = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings).tolist()
+    return [row[ids.size(1) :] for row in rows]
+
+
+@pytest.mark.parametrize("most", [1, 2, 40])
+@torch.no_grad()
+def test_greedy_completions_are_those_of_generate(model: LlamaForCausalLM, most: int) -> None:
+    ids, mask = prompts(model)
+    found = decode(model, ids, mask, most=most, choose=GREEDY, end_ids=[], fill=FILL)
+    assert found.tolist() == generated(model, ids, mask, most, [])
+
+
+@torch.no_grad()
+def test_rows_end_at_their_first_end_and_the_batch_when_all_have(model: LlamaForCausalLM) -> None:
+    ids, mask = prompts(model)
+    free = generated(model, ids, mask, 40, [])
+    ends = sorted({row[4 + place] for place, row in enumerate(free)})
+    found = decode(model, ids, mask, most=40, choose=GREEDY, end_ids=ends, fill=FILL).tolist()
+    assert found == generated(model, ids, mask, 40, ends)
+    assert len(found[0]) < 40
+    assert max(sum(token in ends for token in row) for row in found) == 1
+
+
+@torch.no_grad()
+def test_every_token_is_chosen_from_logits_of_the_whole_row(model: LlamaForCausalLM) -> None:
+    ids, mask = prompts(model)
+    seen: list[Tensor] = []
+
+    def choose(logits: Tensor) -> Tensor:
+        seen.append(logits.clone())
+        return torch.full((len(logits),), 20 + len(seen), device=logits.device)
+
+    made = decode(model, ids, mask, most=6, choose=choose, end_ids=[], fill=FILL)
+    row, whole = 0, torch.cat([ids[0, -3:], made[0, :-1]]).unsqueeze(0)
+    full = model(input_ids=whole).logits[0, 2:]
+    torch.testing.assert_close(torch.stack([each[row] for each in seen]), full, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_stop_ends_it_between_two_tokens(model: LlamaForCausalLM) -> None:
+    ids, mask = prompts(model)
+    stop, chosen = StopFlag(), []
+
+    def choose(logits: Tensor) -> Tensor:
+        chosen.append(len(chosen))
+        if len(chosen) == 3:
+            stop.set()
+        return GREEDY(logits)
+
+    with pytest.raises(StopRequested):
+        decode(model, ids, mask, most=40, choose=choose, end_ids=[], fill=FILL, check=stop.check)
+    assert len(chosen) == 3
+
+
+def test_a_graph_is_recorded_only_where_it_works_and_pays() -> None:
+    on_cpu = build_model(TOKENIZER, seed=3)
+    assert not can_decode(on_cpu, 40)
+    if torch.cuda.is_available():
+        on_card = on_cpu.cuda()
+        assert can_decode(on_card, 40)
+        assert not can_decode(on_card, 2)
+        on_card.config._attn_implementation = "eager"
+        assert not can_decode(on_card, 40)

@@ -14,6 +14,8 @@ from transformers.cache_utils import Cache, StaticCache, StaticLayer
 
 LENGTH_MULTIPLE = 32
 """The cache's length is rounded up to a multiple of this: new shapes cost new memory blocks."""
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings that look at the positions in every step, which a graph cannot do."""
 FEWEST = 8
 """Completions with fewer tokens at most are not worth recording a graph."""
 
@@ -23,12 +25,19 @@ def can_decode(model: PreTrainedModel, most: int) -> bool:
 
     The model must be on an NVIDIA card, run without synchronization, and keep the keys and values of every position.
     """
-    if model.device.type != "cuda" or torch.version.cuda is None or most < FEWEST:
+    if most < FEWEST or not on_nvidia(next(model.parameters())):
         return False
     config = model.config
     if not getattr(model, "_can_compile_fullgraph", False) or config._attn_implementation != "sdpa":
         return False
+    if any(kind in str(getattr(config, "rope_parameters", None)) for kind in LENGTH_DEPENDENT_ROPE):
+        return False
     return all(type(layer) is StaticLayer for layer in StaticCache(config, max_cache_len=1).layers)
+
+
+def on_nvidia(tensor: Tensor) -> bool:
+    """Return whether a tensor is on an NVIDIA card."""
+    return tensor.device.type == "cuda" and torch.version.cuda is not None
 
 
 def decode(
@@ -53,7 +62,12 @@ def decode(
     cache = Cache(layers=[_Layer(max_cache_len=length) for _ in layers])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
     )
     step = _Step(model, cache, mask, length)
     logits, ends = output.logits[:, -1], torch.tensor(sorted(end_ids), device=ids.device)
@@ -95,15 +109,22 @@ class _Step:
         """Return the logits (B, V) after ``token`` (B,). The next call overwrites them."""
         self._token[:, 0] = token
         self._steps += 1
-        if self._steps == 1 or token.device.type != "cuda":
-            # Not recorded: kernels are loaded when they are first used.
-            return self._forward()
+        if self._steps == 2 and on_nvidia(token):  # not the first, because kernels are loaded when they are first used
+            self._record()
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = self._forward()
+            return self._forward()
         self._graph.replay()
         return self._logits
+
+    def _record(self) -> None:
+        """Record the forward pass, without running it. Not if there is no memory for it or the model synchronizes."""
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._logits = self._forward()
+        except RuntimeError:
+            return
+        self._graph = graph
 
     def _forward(self) -> Tensor:
         self._visible.index_fill_(3, self._slot, True)

@@ -29,7 +29,7 @@ from hivemind_exp.stop import StopFlag
 
 @dataclass(eq=False)
 class LocalSource(Source):
-    """Samples from a model with its own ``generate``. Evaluation uses greedy decoding."""
+    """Samples from a model, on an NVIDIA card with a CUDA graph if the model allows it. Evaluation is greedy."""
 
     name = "local"
     kind = Kind.POLICY
@@ -117,7 +117,14 @@ class LocalSource(Source):
         if streamer is None and can_decode(self._model, most):
             choose = self._sample if sample else partial(torch.argmax, dim=-1)
             made = decode(
-                self._model, ids, mask, most=most, choose=choose, end_ids=self._end_ids, fill=fill, check=self._stop.check
+                self._model,
+                ids,
+                mask,
+                most=most,
+                choose=choose,
+                end_ids=self._end_ids,
+                fill=fill,
+                check=self._stop.check,
             )
             return [self._rollout(row) for row in made.tolist()]
         output = self._model.generate(

@@ -22,7 +22,8 @@ from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 
 CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 120_000
-"""What a calibration may cost, in generated tokens: about a minute for a small model on two cores, or on a card."""
+"""What a calibration may cost, in generated tokens. A small model takes about a minute for the first on two cores, and
+seconds for the second on an NVIDIA card."""
 EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
 MOST_SAMPLES = 8

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from hivemind_exp.models.tiny import build_model
+from hivemind_exp.sources import graph_decoding
 from hivemind_exp.sources.graph_decoding import can_decode, decode
 from hivemind_exp.stop import StopFlag, StopRequested
 from tests.support.step_trainers import TOKENIZER
@@ -39,6 +42,31 @@ def generated(model: LlamaForCausalLM, ids: Tensor, mask: Tensor, most: int, end
     )
     rows: list[list[int]] = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings).tolist()
     return [row[ids.size(1) :] for row in rows]
+
+
+@torch.no_grad()
+def test_adapters_decode_the_same_way(model: LlamaForCausalLM) -> None:
+    with_adapter = get_peft_model(
+        deepcopy(model), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
+    ids, mask = prompts(model)
+    found = decode(with_adapter.eval(), ids, mask, most=12, choose=GREEDY, end_ids=[], fill=FILL)
+    assert found.tolist() == generated(with_adapter, ids, mask, 12, [])
+    assert found.tolist() != generated(model, ids, mask, 12, [])
+
+
+@torch.no_grad()
+def test_a_model_that_cannot_be_recorded_decodes_step_by_step(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
+    monkeypatch.setattr(graph_decoding, "on_nvidia", lambda _: True)
+    ids, mask = prompts(model)
+    found = decode(model, ids, mask, most=12, choose=GREEDY, end_ids=[], fill=FILL)
+    assert found.tolist() == generated(model, ids, mask, 12, [])
 
 
 @pytest.mark.parametrize("most", [1, 2, 40])
@@ -91,12 +119,31 @@ def test_a_stop_ends_it_between_two_tokens(model: LlamaForCausalLM) -> None:
     assert len(chosen) == 3
 
 
-def test_a_graph_is_recorded_only_where_it_works_and_pays() -> None:
-    on_cpu = build_model(TOKENIZER, seed=3)
-    assert not can_decode(on_cpu, 40)
-    if torch.cuda.is_available():
-        on_card = on_cpu.cuda()
-        assert can_decode(on_card, 40)
-        assert not can_decode(on_card, 2)
-        on_card.config._attn_implementation = "eager"
-        assert not can_decode(on_card, 40)
+def test_a_graph_is_recorded_only_where_it_works_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build_model(TOKENIZER, seed=3)
+    assert not can_decode(made, 40)
+    monkeypatch.setattr(graph_decoding, "on_nvidia", lambda _: True)
+    assert can_decode(made, 40)
+    assert not can_decode(made, 2)
+    usual = made.config.rope_parameters
+    made.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    assert not can_decode(made, 40)
+    made.config.rope_parameters = usual
+    made.config._attn_implementation = "eager"
+    assert not can_decode(made, 40)
+
+
+def test_models_with_a_sliding_window_generate_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_decoding, "on_nvidia", lambda _: True)
+    made = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=108,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            sliding_window=8,
+        )
+    )
+    assert not can_decode(made, 40)

@@ -161,7 +161,7 @@ def test_the_effort_is_bounded_even_if_no_completion_ends() -> None:
     assert longest[0] < 512 == longest[-1]
     searched = sum(len(styles) * most for (styles, _, _), most in zip(model.calls, longest, strict=True) if most < 512)
     assert searched <= 6000
-    assert found.sampled.asked == 4  # two questions, two completions each
+    assert found.sampled.asked == 8  # two questions, four completions each
     assert found.greedy.ended == 0
 
 

@@ -61,6 +61,8 @@ _NARROW = (
 )
 """Columns that a narrow terminal does without, the first to go first."""
 _WATCH_S = 2.0
+_POLL_S = 0.1
+"""Seconds until Ctrl-Z has an effect."""
 
 
 def print_status(names: Sequence[str], *, as_json: bool) -> None:
@@ -88,16 +90,17 @@ def watch_status(names: Sequence[str]) -> Exit:
 
 
 def _redraw(names: Sequence[str]) -> NoReturn:
-    from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
-    console = Console(highlight=False, emoji=False, markup=False)
-    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+    from swarmctl.terminal.redrawn import Redrawn
+
+    with Redrawn(sys.stdout, erased=False) as lines:
         while True:
             text = "\n".join([*_lines(names), "", "To leave, press Ctrl-C."])
-            live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
-            time.sleep(_WATCH_S)
+            lines.draw(Text(text, no_wrap=True, overflow="crop"))
+            drawn = time.monotonic()
+            while not lines.was_interrupted() and time.monotonic() - drawn < _WATCH_S:
+                time.sleep(_POLL_S)
 
 
 def _lines(names: Sequence[str]) -> list[str]:

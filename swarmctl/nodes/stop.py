@@ -49,7 +49,7 @@ def stop_all(chosen: Sequence[NodeFiles]) -> list[dict[str, Any]]:
     say = Writer(sys.stderr)
     for files in running:
         holder = read_json(files.lock) or {}
-        for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+        for _, sentence in frozen(None, holder.get("trainer")):
             say(f"warning: {sentence}")
         with waiting(say, f"waiting for node {files.root.name} to save and stop"):
             _wait(files)
@@ -85,6 +85,8 @@ def _ask_to_stop(files: NodeFiles) -> bool:
             process = psutil.Process(pid) if isinstance(pid, int) else None
             if process is not None and _has_open(process, files.lock):
                 process.send_signal(signal.SIGTERM)
+                if pid == holder.get("pid"):  # one that Ctrl-Z has suspended would never receive the signal
+                    process.send_signal(signal.SIGCONT)
                 return True
         except psutil.NoSuchProcess:  # also if it is a zombie
             continue

@@ -11,7 +11,7 @@ from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.history import past_evaluations
 from swarmctl.nodes.lookup import all_nodes, existing
-from swarmctl.run.summary import reached
+from swarmctl.run.summary import reached, suspended
 from swarmctl.run.supervisor import POLL_S
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
@@ -34,7 +34,14 @@ def attach(node: str | None, *, plain: bool) -> Exit:
     for event in (*past_evaluations(files), *tail()):
         progress.apply(event)
     try:
-        with view(sys.stderr, plain=plain, quiet=False, verbose=False, running_s=_age(files)) as display:
+        with view(
+            sys.stderr,
+            plain=plain,
+            quiet=False,
+            verbose=False,
+            running_s=_age(files),
+            when_suspended=suspended(files.root.name),
+        ) as display:
             running = True
             while running:
                 running = locks.is_held(files.lock)  # before the last look, or its last events might be missed

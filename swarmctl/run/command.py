@@ -27,7 +27,7 @@ from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.mistyped import check_name
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
-from swarmctl.run.summary import conclusion, introduction, still_member
+from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
 from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import (
@@ -105,7 +105,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         leave = split(node.files, as_json=options.as_json) if options.detach else None
         progress = RunView()
         began = time.monotonic()
-        with _display(options, leave) as display:
+        with _display(options, node.name, leave) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
         code = _finish(node, resolved, membership, progress, ending, elapsed=time.monotonic() - began)
         if options.as_json:
@@ -113,10 +113,16 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         return code
 
 
-def _display(options: RunOptions, leave: Callable[[], None] | None) -> Display:
+def _display(options: RunOptions, node: str, leave: Callable[[], None] | None) -> Display:
     if leave is not None:
         return BackgroundView(leave, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
-    return view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
+    return view(
+        sys.stderr,
+        plain=options.plain,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        when_suspended=suspended(node),
+    )
 
 
 def _confirm_start_over(files: NodeFiles, resolved: Resolved, prompter: Prompter) -> None:

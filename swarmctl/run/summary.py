@@ -85,6 +85,12 @@ def still_member(node: str, swarm: str) -> str:
     return f"Node {node} stays in swarm {swarm}. To leave: {typed(f'swarmctl swarm leave --node {shlex.quote(node)}')}"
 
 
+def suspended(node: str) -> str:
+    """Return what Ctrl-Z in a view of a node means: the view stops, the node continues."""
+    stop = typed(f"swarmctl stop {shlex.quote(node)}")
+    return f"Node {node} continues. To show this view again: fg. To stop the node: {stop}"
+
+
 def pushes(config: Config) -> str:
     """Return where a model is pushed, and when."""
     every = config.hub.every

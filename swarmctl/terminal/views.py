@@ -86,10 +86,16 @@ class PlainView(AbstractContextManager["PlainView"]):
             self._heard = self._told = time.monotonic()
 
 
-def view(stream: TextIO, *, plain: bool, quiet: bool, verbose: bool, running_s: float = 0.0) -> Display:
-    """Return the view for ``stream``. ``running_s``: seconds for which the run has been running already."""
+def view(
+    stream: TextIO, *, plain: bool, quiet: bool, verbose: bool, running_s: float = 0.0, when_suspended: str = ""
+) -> Display:
+    """Return the view for ``stream``.
+
+    ``running_s``: seconds for which the run has been running already; ``when_suspended``: what the live view prints
+    when Ctrl-Z suspends this program.
+    """
     if plain or quiet or not can_draw(stream, os.environ):
         return PlainView(stream, quiet=quiet, verbose=verbose)
     from swarmctl.terminal.live_view import LiveView
 
-    return LiveView(stream, running_s)
+    return LiveView(stream, running_s, when_suspended=when_suspended)

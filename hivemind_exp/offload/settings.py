@@ -121,17 +121,18 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
 
 
 def _unknown(name: str, model: str | None, names: Sequence[str]) -> ConfigurationError:
-    """Return the error for a provider that does not exist, with the settings that would add it."""
-    address = "http://HOST:PORT/v1"
+    """Return the error for a provider that does not exist, with the command that uses a server of the operator's."""
     if name in ("http", "https"):
-        name, address = "mybox", f"{name}:{model or ''}"
-        message = f"{address} is an address, but a provider's name is needed; give your server a name and its address"
-    else:
-        known = ", ".join(names)
-        message = f"unknown provider {name!r}; known providers are {known}. A server of your own needs its address"
-    own = (f"providers.{name}.base_url={address}", f"providers.{name}.model=MODEL")
-    following = ["swarmctl", "run", "--offload", name, *(word for each in own for word in ("--set", each))]
-    return ConfigurationError(message, next=shlex.join(following))
+        address = f"{name}:{model or ''}"
+        message = (
+            f"offload.provider takes a provider's name, but {address} is an address; --offload takes addresses, too"
+        )
+        return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
+    known = ", ".join(names)
+    return ConfigurationError(
+        f"unknown provider {name!r}; known providers are {known}. For a server of your own, give its address",
+        next="swarmctl run --offload http://HOST:PORT/v1",
+    )
 
 
 def resolved_kind(config: Config) -> Kind:

@@ -26,6 +26,7 @@ from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.mistyped import check_name
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
+from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
@@ -59,12 +60,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 def plan_of(options: RunOptions, *, module: str = trainer.MODULE) -> DryRun:
     """Return what ``run`` would do. Changes nothing. Raises the NodeError to print if it would fail."""
-    resolved, membership = _resolved(options, module=module)
+    resolved, membership = _resolved(options, Prompter(silent=True), module=module)
     return planned(resolved, membership, module=module)
 
 
-def _resolved(options: RunOptions, *, module: str) -> tuple[Resolved, CharterMembership | None]:
+def _resolved(options: RunOptions, prompter: Prompter, *, module: str) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration of a run, after the checks that need no trainer. Raises NodeError."""
+    resolved = resolved_options(options)
+    with retry_hint(resolved):
+        options = with_server(options, resolved, prompter)
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_config(resolved.config)
@@ -75,7 +79,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     check_name(options, prompter)
-    resolved, membership = _resolved(options, module=module)
+    asking = Prompter(silent=True) if options.dry_run else prompter  # a dry run saves no key
+    resolved, membership = _resolved(options, asking, module=module)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)

@@ -113,13 +113,12 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append(_spent(progress, spent))
     if worse := drop(progress):
         lines.append(f"warning: {worse}.")
-    demo = resolved.config.model.name == DEMO
+    demo = resolved.config.model.name == DEMO and (progress.stop or {}).get("reason") == "done"
     if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:
         lines.append(f"Pushed: {foreign(progress.pushed)}")
-    lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += next_steps(resolved, progress, rounds=progress.rounds or 0)
     return lines

@@ -20,6 +20,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.paths import BUILTIN
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.offload_target import OFFLOAD
 from swarmctl.settings.options import FLAGS, RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
@@ -208,12 +209,15 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
         return ["--join", typed.value] if typed.value else []
     if typed.origin == "--fresh":
         return ["--fresh"]
-    if typed.path == _MODEL and typed.origin == "--offload":
+    if typed.origin == OFFLOAD and typed.path != _PROVIDER:
         return []  # part of the flag that names the provider
     if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):
         text = typed.value if isinstance(typed.value, str) else inline(typed.value)
-        model = next((each.value for each in others if each.path == _MODEL and each.origin == "--offload"), "")
-        return [typed.origin, f"{text}:{model}" if typed.path == _PROVIDER and model else text]
+        if typed.path == _PROVIDER:
+            beside = {each.path: each.value for each in others if each.origin == OFFLOAD}
+            target, model = beside.get(("providers", text, "base_url"), text), beside.get(_MODEL)
+            text = f"{target}:{model}" if model else target
+        return [typed.origin, text]
     return _assignment(typed.path, typed.value)
 
 

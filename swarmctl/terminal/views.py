@@ -64,26 +64,38 @@ class PlainView(AbstractContextManager["PlainView"]):
         self._quiet = quiet
         self._narrator = Narrator(verbose=verbose)
         self._every = interval(stream)
-        self._heard = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._doing: tuple[object, ...] | None = None
+        self._since = self._told
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def tick(self, progress: RunView, /) -> None:
-        """Print what the run is doing, if nothing was printed for a while."""
+        """Print what the run is doing, and for how long it has been doing it, if nothing was printed for a while."""
         now = time.monotonic()
+        self._note_beginning(progress)
         if not self._quiet and now - self._told >= self._every:
-            self._write(still(sentences.doing(progress), now - self._heard))
+            self._write(still(sentences.doing(progress), now - self._since))
             self._told = now
+
+    def _note_beginning(self, progress: RunView) -> None:
+        """Remember when the run began to do what it is doing. Steps of one phase belong together."""
+        phase = (progress.phase or {}).get("name")
+        doing = (phase, progress.start is None, progress.round, None in progress.down.values())
+        if self._doing not in (None, doing):
+            self._since = time.monotonic()
+        self._doing = doing
 
     def note(self, text: str) -> None:
         self._write(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
+        self._note_beginning(progress)
         text = self._narrator.sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
-            self._heard = self._told = time.monotonic()
+            self._told = time.monotonic()
 
 
 def view(

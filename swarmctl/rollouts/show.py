@@ -1,6 +1,5 @@
 """``swarmctl rollouts show``: prompts, completions and their rewards, as text or JSON."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
 from swarmctl.terminal.sentences import points
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
@@ -43,7 +43,7 @@ def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) 
         print_json(rollouts=[as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found])
         return
     write = Writer(sys.stdout)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = width_of(sys.stdout)
     for line in _lines(found, width=width, full=full):
         write(line)
     if not found:

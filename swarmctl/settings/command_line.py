@@ -51,12 +51,61 @@ def resolved_options(options: RunOptions) -> Resolved:
     if options.node is not None:
         overrides.append(Override(NAME, options.node, "--node"))
         last = read_last(lookup.files_of(options.node)) if options.profile is None else None
-    profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
+    profile = profiles.read(_profile_file(options, last))
     latest: dict[SettingPath, Override] = {}
     for each in [*(last.overrides if last else ()), *overrides]:
         latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
         latest[each.path] = each
     return replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
+
+
+def _profile_file(options: RunOptions, last: "LastRun | None") -> Path:
+    """Return the profile's file. Raises ConfigurationError if it does not exist."""
+    try:
+        return profiles.find(profiles.chosen(options.profile, last.profile if last else None))
+    except ConfigurationError:
+        if last is None or options.node is None:
+            raise
+        name, lost = options.node, last.profile
+        raise ConfigurationError(
+            f"the last run of node {name} used the profile {foreign(lost)}, which no longer exists. The same settings "
+            "without it follow",
+            next=without_profile(name, last),
+        ) from None
+
+
+def without_profile(node: str, last: "LastRun") -> str:
+    """Return the command that resumes a node whose profile is gone: a built-in profile, and what differs from it.
+
+    A later ``run --node`` repeats it without these settings.
+    """
+    config = Config.model_validate({key: value for key, value in last.config.items() if key in Config.model_fields})
+    bases = (profiles.read(profiles.find_builtin(name)) for name in sorted(profiles.builtin_names()))
+    differing = {base.name: _differing(config, resolve(base, [], {}).config) for base in bases}
+    unset = {name: sum(value is None for value in values.values()) for name, values in differing.items()}
+    # The command line cannot unset a value.
+    base = min(differing, key=lambda name: (unset[name], len(differing[name]), name != profiles.DEFAULT))
+    words = ["swarmctl", "run", "--node", node, "--profile", base]
+    for path, value in differing[base].items():
+        words += [] if value is None else ["--join", value] if path == JOIN else _assignment(path, value)
+    return shlex.join(words)
+
+
+def _differing(config: Config, base: Config) -> dict[SettingPath, Any]:
+    """Return the values of ``config`` that ``base`` does not have, except for those that the node's files fix."""
+    before, fixed = dict(flatten(base.model_dump(mode="json"))), {NAME, FRESH}
+    if config.swarm.join:
+        fixed |= {("tasks",), ("game", "kind"), ("game", "group_size")}
+    found = {
+        path: value
+        for path, value in flatten(config.model_dump(mode="json"))
+        if path not in fixed and before.get(path) != value and value != {}
+    }
+    if config.model.lora is None and base.model.lora is not None:
+        found["model", "lora"] = False
+    if ("tasks",) in found:
+        found["tasks",] = set_values(found["tasks",])
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -12,7 +11,7 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 from swarmctl.terminal.waiting import interval, still
 
 if TYPE_CHECKING:
@@ -49,9 +48,9 @@ class Writer:
 
         ``indent`` starts every line but the first.
         """
-        if not self.stream.isatty():
+        width = width_of(self.stream)
+        if width is None:
             return one_line(text)
-        width = shutil.get_terminal_size().columns
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
         return "\n".join(folded(together, max(20, width - 1), indent=indent)).replace(_NO_BREAK, " ")
 

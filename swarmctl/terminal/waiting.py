@@ -1,7 +1,6 @@
 """Print what a silent program is doing, and for how long it has been doing it."""
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -11,7 +10,7 @@ from typing import TextIO
 
 from swarmctl.terminal.hidden_input import HiddenInput
 from swarmctl.terminal.sentences import duration
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 
 
 def interval(stream: TextIO) -> float:
@@ -43,7 +42,7 @@ def waiting(write: Callable[[str], None], what: str, every: float | None = None)
             elif not hidden.in_background:
                 hidden.hide()
                 text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
-                _draw(stream, text[: shutil.get_terminal_size().columns - 1])
+                _draw(stream, text[: (width_of(stream) or len(text)) - 1])
                 drawn = True
         if drawn and not hidden.in_background:
             _draw(stream, "")

@@ -1,11 +1,11 @@
 """``swarmctl chat``: a conversation with a model."""
 
-import shutil
 import sys
 
 from swarmctl.errors import Exit
 from swarmctl.terminal.safe_text import QuotedStream, clean, encodable
 from swarmctl.terminal.sentences import several
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import ModelProcess, model_process
 from swarmctl.trained.target import ModelOptions, trained_node
@@ -49,8 +49,8 @@ def _read() -> str | None:
 
 
 def _answer(process: ModelProcess, say: Writer) -> None:
-    mark = "  " if sys.stdout.isatty() else ""
-    stream = QuotedStream(_put, mark, shutil.get_terminal_size().columns if mark else 2**31)
+    width = width_of(sys.stdout)
+    stream = QuotedStream(_put, "" if width is None else "  ", width or 2**31)
     while True:
         try:
             for event in process.events("answer", "refused"):

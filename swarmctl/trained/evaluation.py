@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections import defaultdict
@@ -30,6 +29,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import quoted
 from swarmctl.terminal.sentences import percent, several
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import interval
@@ -300,7 +300,7 @@ def _compared(measured: Sequence[Measured], found: Comparison, options: EvalOpti
 
 
 def _examples(measured: Sequence[Measured], options: EvalOptions) -> Iterator[str]:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = width_of(sys.stdout)
     quote = partial(quoted, mark="    | ", width=width, full=True)
     for number, shared in enumerate(zip(*(each.results for each in measured), strict=False)):
         if number == options.examples:

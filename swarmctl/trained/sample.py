@@ -1,7 +1,6 @@
 """``swarmctl sample``: what a model answers, to questions of its tasks or to a prompt."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import QuotedStream, encodable, quoted
 from swarmctl.terminal.sentences import several
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import model_process
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
@@ -64,7 +63,7 @@ def _print_json(node: TrainedNode, events: list[dict[str, Any]]) -> None:
 
 
 def _print(node: TrainedNode, events: Iterator[dict[str, Any]], *, streaming: bool) -> None:
-    say, width = Writer(sys.stdout), shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say, width = Writer(sys.stdout), width_of(sys.stdout)
     quote = partial(quoted, mark=_MARK, width=width, full=True)
     stream = QuotedStream(_put, _MARK, width or 0)
     asked = 0

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sqlite3
 import sys
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
@@ -43,10 +43,8 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
         if checkpoint is None:
             raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
         step, round_ = checkpoint.step, checkpoint.round
-        with tempfile.TemporaryDirectory(
-            dir=target.root.parent, prefix=f".{new}.", ignore_cleanup_errors=True
-        ) as staging:
-            copy = NodeFiles(Path(staging))
+        with staged(target.root) as staging:
+            copy = NodeFiles(staging)
             _copy(files, copy, checkpoint.path)
             _rewind(copy, str(made.get("charter")), step, round_)
             record_name(copy, new, forked={"node": name, "step": step})

@@ -2,9 +2,7 @@
 
 import os
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 
 from hivemind_exp.errors import ConfigurationError
@@ -14,6 +12,7 @@ from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import several
@@ -64,6 +63,5 @@ def _delete(files: NodeFiles) -> None:
         if files.root.is_symlink():
             files.root.unlink()
             return
-        aside = tempfile.mkdtemp(dir=files.root.parent, prefix=f".{files.root.name}.")
-        os.rename(files.root, aside)  # replaces the empty directory
-        shutil.rmtree(aside)
+        with staged(files.root) as aside:
+            os.rename(files.root, aside / files.root.name)

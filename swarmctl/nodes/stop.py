@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import UsageError
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import rounds_finished
-from swarmctl.nodes.lookup import all_nodes, existing
+from swarmctl.nodes.lookup import all_nodes, existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
@@ -68,7 +69,10 @@ def choose(names: Sequence[str], *, every: bool, command: str) -> list[NodeFiles
     running = [files for files in all_nodes() if locks.is_held(files.lock)]
     if len(running) > 1 and not every:
         found = ", ".join(files.root.name for files in running)
-        raise UsageError(f"{len(running)} nodes are running ({found}); name one, or use --all", next="swarmctl status")
+        raise UsageError(
+            f"{len(running)} nodes are running ({found}); name one, or use --all",
+            next=f"swarmctl {command} {shlex.quote(latest(running).root.name)}",
+        )
     return running
 
 

@@ -15,6 +15,7 @@ from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.run.trainer_process import environment
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.options import GgufType
 from swarmctl.terminal.prompter import Prompter
@@ -61,8 +62,8 @@ def export(model: ModelOptions, options: ExportOptions) -> None:
     file = None if options.gguf is None else f"{node.files.root.name}.gguf"
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as staging:
-            made = Path(staging) / target.name
+        with staged(target) as staging:
+            made = staging / target.name
             made.mkdir()
             if converter is None or options.gguf is None or file is None:
                 _fill(node, made, merged=options.merge, quiet=options.as_json)

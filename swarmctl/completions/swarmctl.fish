@@ -169,7 +169,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'logs:--node'
             set kind node
-        case 'logs:-n' 'logs:--lines'
+        case 'logs:-n' 'logs:--lines' 'logs:--tail'
             set kind none
         case 'logs:--since'
             set kind none
@@ -253,6 +253,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list auto cpu cuda mps xpu
         case 'profiles new:--rounds'
+            set kind none
+        case 'profiles new:--offload'
+            set kind words
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'profiles new:--max-usd'
             set kind none
         case 'profiles new:--set'
             set kind setting
@@ -361,7 +366,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
-                --offload\t'API to generate with, or off' \
+                --offload\t'API to generate with: a provider, a server\'s URL, or off' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
@@ -418,6 +423,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
+                --tail\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
                 --since\t'Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05' \
                 --level\t'Lowest severity to print: info, warning or error' \
@@ -432,7 +438,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'sample'
             set list --checkpoint\t'Checkpoint to use' \
-                --base\t'With PROMPT: also show the answer before training' \
+                --last\t'Repeat the latest PROMPT' \
+                --base\t'With a prompt: also show the answer before training' \
                 --questions\t'Number of held-out questions' \
                 --system\t'System prompt; empty for none' \
                 --temperature\t'Sampling temperature; 0 always picks the most likely token' \
@@ -449,6 +456,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --seed\t'Seed of sampling' \
                 --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print one JSON line per answer, for scripts' \
                 --help\t'Show this message and exit'
         case 'eval'
             set list --against\t'Compare with this; base: the node before training' \
@@ -497,6 +505,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task or preset (repeatable)' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds; 0: until you stop it' \
+                --offload\t'API to generate with: a provider, a server\'s URL, or off' \
+                --max-usd\t'The most the node may spend in total, or unlimited' \
                 --set\t'Change any setting (repeatable)' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
@@ -636,7 +646,9 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'swarm leave'
             set list --node\t'Node to use' \
-                --json\t'Print JSON' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity'
             set list --help\t'Show this message and exit'

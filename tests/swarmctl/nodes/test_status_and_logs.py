@@ -341,7 +341,7 @@ def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
-    command = [*STAND_IN, "logs", "-f", "-n", "0", *(["--raw"] if raw else [])]
+    command = [*STAND_IN, "logs", "-f", *(["--tail", "0", "--raw"] if raw else ["-n", "0"])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     emit = EventLog(node.events)
     try:

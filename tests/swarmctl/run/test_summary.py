@@ -9,7 +9,7 @@ import pytest
 
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import files_of
-from swarmctl.run.summary import conclusion
+from swarmctl.run.summary import conclusion, introduction
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, given, resolve
 from swarmctl.terminal.progress import RunView
@@ -66,3 +66,15 @@ def test_a_gain_within_chance_has_no_price(resolved: Resolved, after: float) -> 
     told = lines(resolved, after, rollouts("teacher", 75), LEARNED)
     assert "Spent over all runs: 1.50 USD." in told
     assert any(line.startswith("warning: accuracy fell") for line in told) == (after < 0.41)
+
+
+def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_once(home: Path) -> None:
+    demo = resolve(profiles.read(profiles.find("demo")), [], {})
+    node = Node(files_of("demo"), -1, resumes=False, created=True, starts_over=False)
+    for reason, shows in (("done", True), ("signal", False), ("error", False)):
+        progress = RunView(round=30, accuracy={0: 0.41, 30: 0.8}, questions=200)
+        progress.apply({"event": "stop", "reason": reason, "round": 30})
+        told = conclusion(node, demo, progress, 60.0, failed=reason == "error")
+        assert any(line.startswith("What this shows") for line in told) is shows
+        assert not any("Files:" in line for line in told)
+    assert any("Files: " in line for line in introduction(node, demo))

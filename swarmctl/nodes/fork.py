@@ -16,7 +16,7 @@ from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json
-from swarmctl.storage.staging import staged
+from swarmctl.storage.staging import link_or_copy, staged
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
@@ -28,7 +28,9 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     Raises ConfigurationError if the node has no checkpoint yet, starts over at every run or is in a swarm,
     CheckpointError if it lacks this one, and NodeConflict while it runs.
     """
-    files, target = existing(name), free(new)
+    at_step = [] if at is None else ["--at", str(at)]
+    files = existing(name)
+    target = free(new, lambda other: shlex.join(["swarmctl", "fork", name, other, *at_step]))
     made = read_json(files.identity) or {}
     config = (read_json(files.config) or {}).get("config") or {}
     if made.get("fresh") or (config.get("node") or {}).get("fresh"):
@@ -74,19 +76,11 @@ def _copy(files: NodeFiles, copy: NodeFiles, checkpoint: Path) -> None:
         if path in own or path.name.startswith((".", files.journal.name, files.ledger.name)):
             continue
         if path.is_dir():
-            # These files are replaced as a whole and never changed, so links cost neither time nor space.
-            shutil.copytree(path, target, copy_function=_link)
+            shutil.copytree(path, target, copy_function=link_or_copy)
         else:
             shutil.copy2(path, target)
     with closing(sqlite3.connect(files.journal)) as old, closing(sqlite3.connect(copy.journal)) as new:
         old.backup(new)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
 
 
 def _rewind(copy: NodeFiles, charter: str, step: int, round_: int) -> None:

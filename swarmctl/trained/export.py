@@ -23,6 +23,7 @@ from swarmctl.terminal.sentences import size
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.gguf import write_gguf
 from swarmctl.trained.gguf_converter import find_converter
+from swarmctl.trained.kept import kept
 from swarmctl.trained.merge import merge
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
@@ -49,7 +50,9 @@ def export(model: ModelOptions, options: ExportOptions) -> None:
     target = options.directory.expanduser().absolute()
     adapters = node.config.model.lora is not None and not options.merge and options.gguf is None
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{shown(target)} already exists", next=shlex.join(["ls", str(target)]))
+        names = (options.directory.parent / f"{target.name}-{number}" for number in range(2, 10_000))
+        free = next(path for path in names if not path.expanduser().exists())
+        raise UsageError(f"{shown(target)} already exists", next=_typed(model, replace(options, directory=free)))
     _check(node, model, options, adapters=adapters)
     converter = None
     if options.gguf is not None:
@@ -62,14 +65,14 @@ def export(model: ModelOptions, options: ExportOptions) -> None:
     file = None if options.gguf is None else f"{node.files.root.name}.gguf"
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with staged(target) as staging:
+        with staged(target) as staging, kept(node) as held:
             made = staging / target.name
             made.mkdir()
             if converter is None or options.gguf is None or file is None:
-                _fill(node, made, merged=options.merge, quiet=options.as_json)
+                _fill(held, made, merged=options.merge, quiet=options.as_json)
             else:
                 write_gguf(
-                    node,
+                    held,
                     converter,
                     made / file,
                     options.gguf,

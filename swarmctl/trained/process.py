@@ -15,6 +15,7 @@ from hivemind_exp.errors import NodeError
 from swarmctl.run import trainer_process as trainer
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
+from swarmctl.trained.kept import kept
 from swarmctl.trained.target import TrainedNode
 
 MODULE = "hivemind_exp.trained"
@@ -86,8 +87,8 @@ def model_process(
 
     With ``quiet``, it does not print what takes a while.
     """
-    at = node.checkpoint and (node.at() or {}) | {"path": str(node.checkpoint.path)}
-    with tempfile.TemporaryFile() as errors, trainer.pipe_with(node.secrets) as secrets_fd:
+    with kept(node) as held, tempfile.TemporaryFile() as errors, trainer.pipe_with(node.secrets) as secrets_fd:
+        at = held.checkpoint and (held.at() or {}) | {"path": str(held.checkpoint.path)}
         pass_fds = () if secrets_fd is None else (secrets_fd,)
         process = trainer.spawn(module, node.config, PIPE, pass_fds, errors=errors)
         try:

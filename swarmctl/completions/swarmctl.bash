@@ -153,7 +153,7 @@ __swarmctl_takes() {
         'rollouts export:--question') kind=none ;;
         'rollouts export:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
-        'rollouts export:--format') kind=words list='jsonl parquet' ;;
+        'rollouts export:--format') kind=words list='jsonl csv parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;

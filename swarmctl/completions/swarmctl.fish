@@ -301,7 +301,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'rollouts export:--format'
             set kind words
-            set list jsonl parquet
+            set list jsonl csv parquet
         case 'rollouts export:-o' 'rollouts export:--output'
             set kind file
         case 'rollouts stats:--node'
@@ -593,7 +593,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
                 --correct\t'Only completions verified as correct' \
-                --format\t'jsonl or parquet' \
+                --format\t'jsonl, csv or parquet' \
                 --output\t'Output file, or - for stdout' \
                 --yes\t'Overwrite an existing file' \
                 --help\t'Show this message and exit'
@@ -737,7 +737,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 try\t'Answer a task\'s questions, and see how they are scored'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and cost' \
-                export\t'Export completions as JSON lines or Parquet' \
+                export\t'Export completions as JSON lines, CSV or Parquet' \
                 stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
             set list new\t'Create a swarm and its first node' \

@@ -750,7 +750,7 @@ _swarmctl__rollouts() {
     command)
       list=(
         'show:Print rollouts with prompt, reward, source and cost'
-        'export:Export completions as JSON lines or Parquet'
+        'export:Export completions as JSON lines, CSV or Parquet'
         'stats:Count requests, tokens, cost, completions and results'
       )
       _describe -t commands command list && ret=0
@@ -788,7 +788,7 @@ _swarmctl__rollouts__export() {
     '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
-    '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \
+    '--format=[jsonl, csv or parquet]:FORMAT:(jsonl csv parquet)' \
     '(-o --output)-o+[Output file, or - for stdout]:FILE:_files' \
     '(-o --output)--output=[Output file, or - for stdout]:FILE:_files' \
     '(-y --yes)-y[Overwrite an existing file]' \

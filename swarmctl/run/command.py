@@ -24,7 +24,7 @@ from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
-from swarmctl.run.mistyped import check_name
+from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
@@ -78,6 +78,7 @@ def _resolved(options: RunOptions, prompter: Prompter, *, module: str) -> tuple[
 def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    check_profile(options)
     check_name(options, prompter)
     asking = Prompter(silent=True) if options.dry_run else prompter  # a dry run saves no key
     resolved, membership = _resolved(options, asking, module=module)

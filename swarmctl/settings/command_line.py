@@ -51,7 +51,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     if options.node is not None:
         overrides.append(Override(NAME, options.node, "--node"))
         last = read_last(lookup.files_of(options.node)) if options.profile is None else None
-    profile = profiles.read(_profile_file(options, last))
+    profile = profiles.read(_profile_file(options, last, overrides))
     latest: dict[SettingPath, Override] = {}
     for each in [*(last.overrides if last else ()), *overrides]:
         latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
@@ -59,7 +59,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     return replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
 
 
-def _profile_file(options: RunOptions, last: "LastRun | None") -> Path:
+def _profile_file(options: RunOptions, last: "LastRun | None", overrides: Sequence[Override]) -> Path:
     """Return the profile's file. Raises ConfigurationError if it does not exist."""
     try:
         return profiles.find(profiles.chosen(options.profile, last.profile if last else None))
@@ -70,12 +70,14 @@ def _profile_file(options: RunOptions, last: "LastRun | None") -> Path:
         raise ConfigurationError(
             f"the last run of node {name} used the profile {foreign(lost)}, which no longer exists. The same settings "
             "without it follow",
-            next=without_profile(name, last),
+            next=without_profile(name, last, overrides),
         ) from None
 
 
-def without_profile(node: str, last: "LastRun") -> str:
+def without_profile(node: str, last: "LastRun", overrides: Sequence[Override]) -> str:
     """Return the command that resumes a node whose profile is gone: a built-in profile, and what differs from it.
+
+    ``overrides``: what the command line sets in addition.
 
     A later ``run --node`` repeats it without these settings.
     """
@@ -86,9 +88,10 @@ def without_profile(node: str, last: "LastRun") -> str:
     # The command line cannot unset a value.
     base = min(differing, key=lambda name: (unset[name], len(differing[name]), name != profiles.DEFAULT))
     words = ["swarmctl", "run", "--node", node, "--profile", base]
-    for path, value in differing[base].items():
+    typed = {each.path: each.value for each in overrides if each.path not in (NAME, FRESH)}
+    for path, value in (differing[base] | typed).items():
         words += [] if value is None else ["--join", value] if path == JOIN else _assignment(path, value)
-    return shlex.join(words)
+    return shlex.join([*words, *(["--fresh"] if any(each.path == FRESH for each in overrides) else [])])
 
 
 def _differing(config: Config, base: Config) -> dict[SettingPath, Any]:

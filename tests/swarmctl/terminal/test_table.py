@@ -125,4 +125,4 @@ def test_stderr_is_wrapped_at_its_own_width_while_stdout_is_a_pipe_and_not_at_al
         found[to_terminal] = (os.read(leader, 4096) if to_terminal else done.stderr).decode().splitlines()
         os.close(leader)
     assert max(map(len, found[True])) == 39
-    assert [len(line) for line in found[False]] == [149]
+    assert [len(line) for line in found[False]] == [150]

@@ -98,7 +98,7 @@ def _write_csv(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, bool | list | dict) else value
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:

@@ -23,7 +23,7 @@ _PARTS = {
     "verify": ("▓", "yellow"),
     "train": ("▒", "magenta"),
     "share": ("░", "blue"),
-    "other": ("·", "white"),
+    "other": ("·", "default"),
 }
 """Glyph and color of each part of the time. The glyphs keep the bar readable without colors."""
 

@@ -13,26 +13,24 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
+from hivemind_exp.events import Emit, PhaseEvent, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
-from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute
-from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
-from hivemind_exp.runner.choose_style import StyleChooser
 from hivemind_exp.runner.dry_run import check_reports
+from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
@@ -43,12 +41,12 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
+    from hivemind_exp.hub.pusher import HubPusher
     from hivemind_exp.runner.build_swarm import SwarmSession
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "make_mixture"]
@@ -125,6 +123,15 @@ class GRPORunner:
             tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
+        if swarm is not None:
+            self._emit(PhaseEvent(name="loading transformers"))
+        # Imported here, because it takes seconds: errors in the node's files or of its API have been reported by now.
+        with uncollected():
+            from hivemind_exp.models.loading import load_tokenizer
+            from hivemind_exp.runner.build_node import ModelBuilder
+            from hivemind_exp.runner.choose_style import StyleChooser
+            from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
         checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
         checkpoint = checkpoints.latest()
@@ -255,6 +262,8 @@ class GRPORunner:
             raise KeyProblem(
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
+        from hivemind_exp.hub.pusher import HubPusher, Outbox
+
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
 
 

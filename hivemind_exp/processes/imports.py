@@ -11,7 +11,7 @@ def uncollected() -> Iterator[None]:
     """Pause the garbage collector inside the block. Exempt from it what exists at the end, if anything was imported.
 
     Libraries create a million objects that live as long as the process. The collector would look for garbage among
-    them again and again: that is an eighth of the time that the imports need.
+    them again and again.
     """
     was_enabled, known = gc.isenabled(), len(sys.modules)
     gc.disable()

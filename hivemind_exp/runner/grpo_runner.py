@@ -128,11 +128,12 @@ class GRPORunner:
         # Imported here, because it takes seconds: errors in the node's files or of its API have been reported by now.
         with uncollected():
             from hivemind_exp.models.loading import load_tokenizer
+        tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
+        with uncollected():
             from hivemind_exp.runner.build_node import ModelBuilder
             from hivemind_exp.runner.choose_style import StyleChooser
             from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 
-        tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
         checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)

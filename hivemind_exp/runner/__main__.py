@@ -107,7 +107,7 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.node_files import NodeFiles
 
     config = Config.model_validate(order["config"])
-    leave_out("scipy", *({"wandb"} - {*config.report.to}))
+    leave_out(*unused_libraries(config))
     pinned = pin_device(config.model.device)
     with uncollected():
         from hivemind_exp.runner.grpo_runner import GRPORunner
@@ -117,11 +117,16 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets)
 
 
+def unused_libraries(config: Config) -> list[str]:
+    """Return what transformers and TRL import if it is installed, but a node with these settings does not use."""
+    used = {"scipy": config.swarm.charter is not None, "wandb": "wandb" in config.report.to}  # hivemind imports scipy
+    return [name for name, is_used in used.items() if not is_used]
+
+
 def _answer(order: dict[str, Any]) -> int:
     """Print one JSON object: what a run would do, or a swarm's charter."""
     from hivemind_exp.config import Config
 
-    leave_out("scipy", "wandb")
     # Standard output is only for the JSON object, and libraries may print.
     with contextlib.redirect_stdout(sys.stderr):
         try:
@@ -129,6 +134,7 @@ def _answer(order: dict[str, Any]) -> int:
             if order["mode"] == "charter":
                 answer = _charter(config, order)
             else:
+                leave_out(*unused_libraries(config))
                 from hivemind_exp.runner.dry_run import describe
 
                 answer = describe(config)

@@ -107,20 +107,15 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.node_files import NodeFiles
 
     config = Config.model_validate(order["config"])
-    leave_out(*unused_libraries(config))
+    if "wandb" not in config.report.to:  # TRL imports it if it is installed
+        leave_out("wandb")
     pinned = pin_device(config.model.device)
     with uncollected():
         from hivemind_exp.runner.grpo_runner import GRPORunner
 
     model = config.model.model_copy(update={"device": pinned})
     files = NodeFiles(Path(order["node_dir"]))
-    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets)
-
-
-def unused_libraries(config: Config) -> list[str]:
-    """Return what transformers and TRL import if it is installed, but a node with these settings does not use."""
-    used = {"scipy": config.swarm.charter is not None, "wandb": "wandb" in config.report.to}  # hivemind imports scipy
-    return [name for name, is_used in used.items() if not is_used]
+    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets, lean=True)
 
 
 def _answer(order: dict[str, Any]) -> int:
@@ -134,7 +129,6 @@ def _answer(order: dict[str, Any]) -> int:
             if order["mode"] == "charter":
                 answer = _charter(config, order)
             else:
-                leave_out(*unused_libraries(config))
                 from hivemind_exp.runner.dry_run import describe
 
                 answer = describe(config)

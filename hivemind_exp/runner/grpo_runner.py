@@ -21,6 +21,7 @@ from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.lean_imports import without_scipy
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
@@ -77,6 +78,7 @@ class GRPORunner:
 
     ``make_tasks`` replaces the configured mixture of tasks, for experiments such as random rewards.
     ``peer_context``: the peers and the clock of a study group. None: the node plays alone.
+    ``lean``: this process does nothing else, so its libraries may leave out what a node does not need.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class GRPORunner:
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
         peer_context: PeerContext | None = None,
+        lean: bool = False,
     ) -> None:
         self._config = config
         self._files = files
@@ -98,6 +101,7 @@ class GRPORunner:
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
         self._needs_secret = make_tasks is None
         self._peer_context = peer_context
+        self._lean = lean
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
 
@@ -127,6 +131,8 @@ class GRPORunner:
             self._emit(PhaseEvent(name="loading transformers"))
         # Imported here, because it takes seconds: errors in the node's files or of its API have been reported by now.
         with uncollected():
+            if self._lean:
+                without_scipy()
             from hivemind_exp.models.loading import load_tokenizer
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
         with uncollected():

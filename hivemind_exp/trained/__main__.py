@@ -47,7 +47,7 @@ def main() -> int:
 
 def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     link.phase("loading PyTorch")
-    leave_out("scipy", "wandb")
+    leave_out("wandb")
     with uncollected():
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import pin_device
@@ -56,7 +56,10 @@ def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     model = config.model.model_copy(update={"device": pin_device(config.model.device)})
     config = config.model_copy(update={"model": model})
     with uncollected():
+        from hivemind_exp.models.lean_imports import without_scipy
         from hivemind_exp.node_files import NodeFiles
+
+        without_scipy()
         from hivemind_exp.trained.answering import chat, sample
         from hivemind_exp.trained.evaluation import evaluate
         from hivemind_exp.trained.loading import Job, with_charter

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.runner.__main__ import explain_refusal, unused_libraries
+from hivemind_exp.runner.__main__ import explain_refusal
 from hivemind_exp.runner.dry_run import check_reports
 from tests.support.nodes import make_config
 
@@ -37,10 +37,3 @@ def test_weights_and_biases_without_a_key_is_a_key_problem() -> None:
     assert problem.next == "swarmctl keys set wandb"
     assert explain_refusal(errors.UsageError("Invalid project name.")) is None
     assert explain_refusal(ValueError("No API key configured.")) is None
-
-
-def test_a_library_that_the_node_uses_is_not_left_out() -> None:
-    assert unused_libraries(make_config()) == ["scipy", "wandb"]
-    assert unused_libraries(make_config(report={"to": ["wandb"]})) == ["scipy"]
-    # hivemind does not work without scipy.
-    assert unused_libraries(make_config(swarm={"join": "swarm1:" + "0" * 64})) == ["wandb"]

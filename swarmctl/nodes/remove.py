@@ -1,13 +1,13 @@
 """``swarmctl rm``: delete nodes and everything they learned."""
 
 import os
+import secrets
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
 from swarmctl.nodes.history import rounds_finished
@@ -52,7 +52,11 @@ def _loses(files: NodeFiles) -> str:
         parts.append(f"its model after {several(rounds, 'round')}")
     if files.charter.exists():
         parts.append("its identity in its swarm")
-    if spent_so_far(files):
+    try:
+        spent = spent_so_far(files) > 0
+    except NodeError:  # a node can be deleted even if its ledger is damaged or the disk is full
+        spent = True
+    if spent:
         parts.append("the record of what it has spent, so a cap would start over")
     details = f" ({', '.join(parts)})" if parts else ""
     return f"node {files.root.name}{details}"
@@ -64,6 +68,7 @@ def _delete(files: NodeFiles) -> None:
         if files.root.is_symlink():
             files.root.unlink()
             return
-        aside = tempfile.mkdtemp(dir=files.root.parent, prefix=f".{files.root.name}.")
-        os.rename(files.root, aside)  # replaces the empty directory
+        # A new directory to replace would need an inode, and the disk may have none left.
+        aside = files.root.with_name(f".{files.root.name}.{secrets.token_hex(8)}")
+        os.rename(files.root, aside)
         shutil.rmtree(aside)

@@ -51,6 +51,7 @@ COMMANDS = [
     "swarm show",
     "swarm new mine -p demo",
     "swarm invite",
+    "swarm join swarm1:none",
     "swarm peers",
     "swarm leaderboard",
     "swarm leave --node maths",

@@ -83,7 +83,9 @@ def load_model(
     results don't depend on padding.
     """
     if config.name == TINY:
-        return build_model(tokenizer, derive_seed(seed, "tiny"))
+        tiny = build_model(tokenizer, derive_seed(seed, "tiny"))
+        tiny.generation_config = _plain(tiny.generation_config, config.name)
+        return tiny
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
     model = _model(config, place, dtype=stored, token=token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -171,8 +170,8 @@ def _unreachable(service: ApiService, context: Context, error: OSError) -> Provi
                 f"the certificate of {name} is not trusted: {error.verify_message}. If its authority is your "
                 "organization's, name the file with that authority's certificate in $SSL_CERT_FILE"
             )
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE")  # other programs use it, but these libraries don't
-            unused = bundle and not os.environ.get("SSL_CERT_FILE")
+            bundle = context.environment.get("REQUESTS_CA_BUNDLE")  # other programs use it, but these libraries don't
+            unused = bundle and not context.environment.get("SSL_CERT_FILE")
             return ProviderError(text, next='export SSL_CERT_FILE="$REQUESTS_CA_BUNDLE"' if unused else certificate)
         case ssl.SSLError():
             said = (error.reason or str(error)).lower().replace("_", " ")

@@ -11,7 +11,7 @@ from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.finder import KeyFinder
+from swarmctl.keys.finder import KeyFinder, address_of
 from swarmctl.keys.probe import probe
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import is_address, provider_name, split_target
@@ -69,8 +69,10 @@ def _ask(endpoint: Endpoint, offload: OffloadConfig, *, no_input: bool) -> list[
     if rows is None:
         first = split(offload.provider)[0] == endpoint.name
         used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or 'any'}"
-        check = f"swarmctl keys test {endpoint.name}" if key else f"swarmctl doctor api{used}"
-        raise ProviderError(f"{endpoint.name} did not send its list of models: {tested.detail}", next=check)
+        testable = key is not None and address_of(endpoint.name) is not None
+        check = f"swarmctl keys test {endpoint.name}" if testable else f"swarmctl doctor api{used}"
+        text = f"{endpoint.name} did not send its list of models: {tested.detail}"
+        raise ProviderError(text, next=tested.next or check)
     return chat_models(rows, endpoint.chat)
 
 

@@ -4,7 +4,6 @@ Rollouts are read round by round, so that even a long history needs little memor
 """
 
 import json
-import os
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -63,6 +62,10 @@ def node_with_journal(name: str | None) -> NodeFiles:
     return files
 
 
+_NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)
+"""SQLite's codes if it cannot create files next to a database."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a SQLite file and yield a connection that sees its state at this moment.
@@ -83,12 +86,14 @@ def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
         db.execute("BEGIN")
         db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on, all reads see the same state
         return db
-    except sqlite3.Error:
+    except sqlite3.Error as error:
         db.close()
-        # A write-ahead log needs a file next to the database, which fails on a read-only disk. Without a log, the
-        # database is complete and can be opened as immutable.
+        # A write-ahead log needs files next to the database. On a disk that is full or read-only, opening it fails,
+        # unless another program has it open and so made these files. Without a log, the database is complete and can be
+        # opened as immutable.
         log = Path(f"{path}-wal")
-        if how != "mode=ro" or os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+        refused = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NO_FILES
+        if how != "mode=ro" or not refused or (log.exists() and log.stat().st_size):
             raise
     return _opened(path, "mode=ro&immutable=1")
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -34,6 +35,28 @@ def staged(target: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
+
+
+def discard(directory: Path) -> None:
+    """Delete a directory, which vanishes at once, also if SIGTERM or SIGHUP ends the program meanwhile.
+
+    What a killed program has left is deleted the next time. No new directory is made, because the disk may have no
+    inode left. Raises OSError.
+    """
+    _delete_stale(directory.parent)
+    aside = directory.with_name(f".{directory.name}{_MARK}{secrets.token_hex(4)}")
+    lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _is_locked(lock)
+        with _ending_by_exception():
+            try:
+                os.rename(directory, aside)
+                shutil.rmtree(aside)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+    finally:
+        os.close(lock)
 
 
 @contextmanager

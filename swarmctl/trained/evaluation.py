@@ -107,7 +107,8 @@ def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions)
     with disk_errors(files.root):
         files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _held(files):
-        write_json(files.root / "about.json", {"schema": 1, **about})
+        with disk_errors(files.root):
+            write_json(files.root / "about.json", {"schema": 1, **about})
         if is_offloaded(node.config):
             node = _with_consent(model, files, options)
         order = {

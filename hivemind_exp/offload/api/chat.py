@@ -11,13 +11,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
+
+from hivemind_exp.connection_errors import causes, reason_for, through
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.patience import patient
 from hivemind_exp.providers import KEY_VARIABLES
+from hivemind_exp.proxies import proxy_for
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000
@@ -189,6 +194,7 @@ class ChatClient:
         self._key = key
         self._seconds = seconds
         self._openai, self._aiohttp = openai, aiohttp
+        self._proxy = proxy_for(endpoint.base_url)
         self._client = openai.AsyncOpenAI(
             api_key=key or _NO_KEY,
             base_url=endpoint.base_url,
@@ -228,7 +234,7 @@ class ChatClient:
                 yield self._client
         except Exception as error:
             fault = self._explain(error, seconds)
-            fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
+            fault.detail = without_known_key(fault.detail, self._key, "…")
             if fault is error:
                 raise
             # A status error's own text may contain the API key.
@@ -238,25 +244,34 @@ class ChatClient:
         if isinstance(error, RequestFailed):
             return error
         if isinstance(error, self._openai.APIStatusError):
-            content = self.without_key(error.response.content)
-            return refusal(error.status_code, content, _lower(error.response.headers))
+            content = without_known_key(error.response.content.decode("utf-8", "replace"), self._key)
+            return refusal(error.status_code, content.encode(), _lower(error.response.headers))
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):
             # The transport's own exceptions have no common public base class.
             return broken(f"the response from {self._endpoint.host} broke off ({type(error).__name__})")
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, self._aiohttp.ClientError):
-            cause = cause.__cause__
-        # The SDK reports every lost connection as a timeout while connecting. Only these are: nothing was sent.
-        unsent = self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError
-        if isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError)):
-            return RequestFailed(FaultKind.BROKEN, f"cannot connect to {self._endpoint.host}", sent=False)
+        cause = next(
+            (each for each in causes(error, handled=False) if isinstance(each, self._aiohttp.ClientError)), None
+        )
+        if self._never_sent(error, cause):
+            why = reason_for(error)
+            said = f"cannot connect to {self._endpoint.host}{through(self._proxy)}{f': {why}' if why else ''}"
+            return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
             return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 
+    def _never_sent(self, error: Exception, cause: BaseException | None) -> bool:
+        """Whether the request surely never left this machine. ``cause``: the transport's own error."""
+        if self._proxy is not None and self._proxy.is_socks:  # another transport, whose errors say what they are
+            direct = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError
+            return any(isinstance(each, direct) for each in causes(error, handled=False))
+        # The SDK reports every lost connection as a timeout while connecting. Only these are: nothing was sent.
+        unsent = self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError
+        return isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError))
+
     def without_key(self, content: bytes) -> bytes:
-        """Remove the API key from a service's answer: it may appear in errors and elsewhere."""
+        """Remove the API key from a service's answer. Errors are searched more thoroughly: they are shown."""
         return content.replace(self._key.encode(), b"(the key)") if self._key else content
 
     async def close(self) -> None:

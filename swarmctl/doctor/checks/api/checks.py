@@ -185,7 +185,8 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
         except Unanswered as error:
             said = str(error)
             text = said if said.startswith("no response") else f"no response: {said}"
-            return (unknown if timed_out(error) else service.trouble)(text + cost)
+            text += cost if error.sent else ""
+            return (unknown if timed_out(error) else service.trouble)(text, error.next)
         except faults.RequestFailed as fault:
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue

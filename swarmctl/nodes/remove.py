@@ -1,6 +1,5 @@
 """``swarmctl rm``: delete nodes and everything they learned."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence

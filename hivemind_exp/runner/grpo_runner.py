@@ -28,7 +28,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.offload.settings import is_distilled, is_relay
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
 from hivemind_exp.runner.choose_style import StyleChooser
@@ -47,6 +47,7 @@ from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
+from hivemind_exp.trainer.token_teacher import TokenTeacher
 
 if TYPE_CHECKING:
     from hivemind_exp.runner.build_swarm import SwarmSession
@@ -126,6 +127,10 @@ class GRPORunner:
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
+        teacher = None
+        if is_distilled(config) and offload is not None:
+            teacher = TokenTeacher(config, offload, journal, tokenizer, self._emit)
+            teacher.test()
         checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)
@@ -170,6 +175,7 @@ class GRPORunner:
             progress=self.progress,
             pusher=self._pusher(),
             exchange=exchange,
+            teacher=teacher,
             style=chats.style,
         ).run(checkpoint)
 
@@ -208,7 +214,7 @@ class GRPORunner:
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) == "api" or is_judged(config):
+        if remote_name(config) == "api" or is_judged(config) or is_distilled(config):
             offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)

@@ -20,7 +20,7 @@ from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import finished, grown, killed, processes, same_weights
 
 pytestmark = pytest.mark.slow
-KILLS, ROUNDS = 4, 8
+KILLS, ROUNDS = 3, 6
 
 
 def play(root: Path, base_url: str) -> None:

@@ -186,6 +186,9 @@ class OffloadConfig(Section):
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
     """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
     "policy" is not supported yet."""
+    teach: Literal["answers", "distillation"] = "answers"
+    """What a teacher contributes: answers to learn from, or with "distillation", the log-probabilities of this
+    machine's own completions (on-policy distillation). Only some services can do that, such as vLLM."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"

@@ -149,6 +149,12 @@ class StepEvent(Event):
         description="Negative log-likelihood of a teacher's or peers' completions with nonzero weight under the node's "
         "model, in nats per token; null for the node's own.",
     )
+    reverse_kl: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Mean log-probability of a sampled token under the node's model minus that under the teacher, in "
+        "nats, each cut to ±5: an estimate of the reverse KL divergence. Absent unless a teacher scored completions.",
+    )
     filtered: int | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -276,6 +282,14 @@ class JudgeEvent(Event):
     graded: int = Field(description="Completions with a grade.")
     ungraded: int = Field(description="Completions without a grade from 0 to 10. They get their group's mean.")
     grade: float | None = Field(description="Mean grade, from 0 to 10; null if there is none.")
+
+
+class ScoresEvent(Event):
+    """A teacher scored the tokens of the node's own completions. Only with `offload.teach = "distillation"`."""
+
+    round: int = Field(description="The round, counted from 0.")
+    scored: int = Field(description="Completions with scores.")
+    unscored: int = Field(description="Completions without scores. The node learns from them without the teacher.")
 
 
 class NoteEvent(Event):

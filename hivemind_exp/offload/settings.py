@@ -69,6 +69,16 @@ def is_offloaded(config: Config) -> bool:
     return config.offload.provider != OFF
 
 
+def is_distilled(config: Config) -> bool:
+    """Whether an API scores the node's own completions, and generates none."""
+    return is_offloaded(config) and config.offload.teach == "distillation"
+
+
+def generates(config: Config) -> bool:
+    """Whether an API generates completions."""
+    return is_offloaded(config) and not is_distilled(config)
+
+
 def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
@@ -101,7 +111,9 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
     if own is not None:
         same = own.model_dump(include={"model", "group", "free", "batch", "training"})
         reasoning = ("",) if own.reasons else ()  # a prefix of every model
-        chat = Chat(**same, max_tokens=own.max_tokens_name, reasoning=reasoning, serves_own_weights=True)
+        chat = Chat(
+            **same, max_tokens=own.max_tokens_name, reasoning=reasoning, serves_own_weights=True, scores_tokens=True
+        )
         base_url, needs_key = own.base_url.rstrip("/"), own.needs_key
     elif row is not None and row.chat is not None:
         chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
@@ -148,9 +160,17 @@ LEAST_TEACHER_TOKENS = 1024
 teaches nothing."""
 
 
+SCORE_STAGE = "score"
+"""The stage under which a teacher's scores are journaled and billed. No game has it."""
+SCORING_TOKENS = 1
+"""Tokens that a request for scores also generates, because most services refuse to generate none. They are ignored."""
+
+
 def token_limit(config: Config) -> int:
     """Return the most tokens that a completion from the API may have, without hidden reasoning."""
     own = config.generation.max_completion_tokens
+    if is_distilled(config):
+        return SCORING_TOKENS
     if config.offload.max_tokens is not None:
         return config.offload.max_tokens
     return max(own, LEAST_TEACHER_TOKENS) if resolved_kind(config) is Kind.TEACHER else own
@@ -158,7 +178,7 @@ def token_limit(config: Config) -> int:
 
 def reasons(config: Config, endpoint: Endpoint) -> bool:
     """Return whether an endpoint's completions are known in advance to need tokens for hidden reasoning."""
-    return endpoint.reasons and config.offload.reasoning_effort != "none"
+    return endpoint.reasons and config.offload.reasoning_effort != "none" and not is_distilled(config)
 
 
 def share_of(offload: OffloadConfig, group_size: int) -> int:
@@ -170,6 +190,8 @@ def share_of(offload: OffloadConfig, group_size: int) -> int:
 
 def requests_a_round(config: Config, endpoint: Endpoint) -> int:
     """Return how many requests fill a round, if each of them brings what it asks for."""
+    if is_distilled(config):
+        return config.game.groups * config.game.group_size
     per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 
@@ -203,6 +225,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         "models; use it as a teacher",
         "offload.kind=teacher",
     )
+    if is_distilled(config):
+        yield from _distillation_rules(config, kind, first)
     if kind is Kind.RELAY:
         yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
@@ -240,15 +264,55 @@ def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     yield config.game.kind == "study-group", text, "game.kind=sampling"
 
 
+def _distillation_rules(config: Config, kind: Kind, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    offload, name = config.offload, "offload.teach = distillation"
+    text = f"{name} learns from another model, so it needs offload.kind = teacher, not {kind}"
+    yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
+    able = ", ".join(each for each, row in PROVIDERS.items() if row.chat is not None and row.chat.scores_tokens)
+    yield (
+        not first.chat.scores_tokens,
+        f"{name} needs the log-probabilities of this machine's tokens, which {first.name} does not return. {able} do, "
+        f"and so may a server of your own ([providers.NAME]). {first.name} can teach with its answers",
+        "offload.teach=answers",
+    )
+    here = f"with {name}, this machine generates every completion and the API scores it"
+    yield offload.share < 1, f"{here}, so offload.share has no effect", "offload.share=1.0"
+    yield offload.when == "failed", f"{here}, so offload.when has no effect", "offload.when=always"
+    text = f'{here} at the end of the stage answer, so it needs offload.stages = ["answer"]'
+    yield set(offload.stages) != {"answer"}, text, 'offload.stages=["answer"]'
+    yield offload.batch, f"{here} before each step, and a batch takes hours", "offload.batch=false"
+    text = f"{here} before each step, so nothing can be requested ahead (offload.ahead)"
+    yield bool(offload.ahead), text, "offload.ahead=0"
+    others = " and ".join(each for each in offload.fallback if each != LOCAL)
+    text = f"{name} has one teacher, so {others} cannot be its fallback"
+    yield bool(others), text, 'offload.fallback=["local"]'
+    temperature = config.generation.temperature
+    text = (
+        f"{name} compares log-probabilities, and services return those for temperature 1, but generation.temperature "
+        f"is {temperature:g}"
+    )
+    yield temperature != 1, text, "generation.temperature=1.0"
+    text = f"train.teacher_loss = luffy learns from a teacher's answers, and with {name} there are none"
+    yield config.train.teacher_loss == "luffy", text, "train.teacher_loss=gated"
+
+
+_LOSSES = {
+    Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
+    Kind.POLICY_TEXT: (
+        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
+    ),
+}
+
+
 def describe_loss(config: Config) -> str:
     """Describe in one sentence what is learned from the API's text."""
     if config.judge.provider != OFF:
         return "judge: a grade for each of this node's completions, as one term of the reward"
     kind, offload = resolved_kind(config), config.offload
-    if kind is Kind.RELAY:
-        return "relay: completions are verified and saved; no model is loaded or trained"
-    if kind is Kind.POLICY_TEXT:
-        return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
+    if is_distilled(config):
+        return "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token"
+    if kind in _LOSSES:
+        return _LOSSES[kind]
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
     what = (

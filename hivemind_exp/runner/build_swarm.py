@@ -22,7 +22,7 @@ from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.settings import is_offloaded, resolved_kind
+from hivemind_exp.offload.settings import generates, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
@@ -196,4 +196,4 @@ def check_memory(path: Path, emit: Emit) -> None:
 
 
 def _label(config: Config) -> str:
-    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if is_offloaded(config) else "policy"
+    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if generates(config) else "policy"

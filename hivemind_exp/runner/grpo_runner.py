@@ -27,7 +27,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.offload.settings import is_distilled, is_relay
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.dry_run import check_reports
@@ -135,6 +135,12 @@ class GRPORunner:
                 without_scipy()
             from hivemind_exp.models.loading import load_tokenizer
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
+        teacher = None
+        if is_distilled(config) and offload is not None:
+            from hivemind_exp.trainer.token_teacher import TokenTeacher
+
+            teacher = TokenTeacher(config, offload, journal, tokenizer, self._emit)
+            teacher.test()
         with uncollected():
             from hivemind_exp.runner.build_node import ModelBuilder
             from hivemind_exp.runner.choose_style import StyleChooser
@@ -184,6 +190,7 @@ class GRPORunner:
             progress=self.progress,
             pusher=self._pusher(),
             exchange=exchange,
+            teacher=teacher,
             style=chats.style,
         ).run(checkpoint)
 
@@ -222,7 +229,7 @@ class GRPORunner:
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) == "api" or is_judged(config):
+        if remote_name(config) == "api" or is_judged(config) or is_distilled(config):
             offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hivemind_exp.config import OFF, Config
+from hivemind_exp.offload.settings import is_distilled
 from hivemind_exp.sources import api, local, peers
 from hivemind_exp.sources.source import NodeParts, Source
 
@@ -17,7 +18,7 @@ replaces the API when that kind is set."""
 
 def remote_name(config: Config) -> str | None:
     """Return the name of the source for the slots that this machine does not fill; None: this machine fills all."""
-    if config.offload.provider == OFF:
+    if config.offload.provider == OFF or is_distilled(config):
         return None
     return config.offload.kind if config.offload.kind in SOURCES else "api"
 

@@ -32,6 +32,7 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.token_teacher import TokenTeacher
 from hivemind_exp.trainer.warm_start import WarmStart
 
 MOST_LEFT_OUT = 16
@@ -58,6 +59,8 @@ class HivemindGRPOTrainer(RoundLoop):
     checkpoints: CheckpointStore
     pusher: HubPusher | None = None
     exchange: PeerExchange | None = None
+    teacher: TokenTeacher | None = None
+    """Scores the node's own completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,6 +199,9 @@ class HivemindGRPOTrainer(RoundLoop):
         if self.exchange is not None:
             with timer("share"):
                 drawn = self._share(self.exchange, stage_run, kept)
+        if self.teacher is not None:
+            with timer("verify"):
+                kept = self.teacher.score(stage_run, kept, self.progress.step)
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,

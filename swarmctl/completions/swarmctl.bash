@@ -319,6 +319,7 @@ __swarmctl_values() {
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
+        'offload.teach') list='answers distillation' ;;
         'offload.when') list='always failed' ;;
         'prompt.examples') list='auto' ;;
         'prompt.style') list='auto tags answer-tag boxed plain' ;;
@@ -492,6 +493,7 @@ __swarmctl_setting() {
             offload.service_tier= \
             offload.share= \
             offload.stages= \
+            offload.teach= \
             offload.when= \
             prompt.examples= \
             prompt.style= \

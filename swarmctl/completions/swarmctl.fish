@@ -912,6 +912,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
+            offload.teach=\t'What a teacher contributes: answers to learn from, or with "distillation", the log-probabilities of this machine\'s own completions (on-policy distillation)' \
             offload.when=\t'When the API generates' \
             prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
             prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
@@ -989,6 +990,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none minimal low medium high xhigh max
         case 'offload.service_tier'
             set list default flex
+        case 'offload.teach'
+            set list answers distillation
         case 'offload.when'
             set list always failed
         case 'prompt.examples'

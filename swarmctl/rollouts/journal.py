@@ -37,11 +37,11 @@ _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE 
 _COMPLETIONS = (
     "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
     "why, {terms} AS terms, usd, t AS time FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=? "
-    "AND stage<>'judge'"  # a judge's grades are no rollouts
+    "AND stage NOT IN ('judge', 'score')"  # grades and scores are no rollouts
 )
 _LOST = (
     "SELECT stage, question, idx AS place, why AS lost FROM lost WHERE swarm=? AND round=? "
-    "AND substr(question, 1, ?)=? AND stage<>'judge'"
+    "AND substr(question, 1, ?)=? AND stage NOT IN ('judge', 'score')"
 )
 _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
 

@@ -8,7 +8,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_offloaded, is_relay
+from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
@@ -108,7 +108,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
     if is_offloaded(api_config(resolved.config)):
-        lines += _origins(node.name, progress)
+        lines += _origins(resolved.config, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
     if worse := drop(progress):
@@ -149,18 +149,25 @@ def _spent(progress: RunView, text: str) -> str:
     return f"Spent over all runs: {text}{price}."
 
 
-def _origins(node: str, progress: RunView) -> list[str]:
-    """Return what generated the completions, and why the API generated none."""
+def _origins(config: Config, progress: RunView) -> list[str]:
+    """Return what generated or scored the completions, and why the API did not."""
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
     reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    if is_distilled(config):
+        lines = [f"The API scored {progress.scored:,} of this machine's {own:,} completions.{reasons}"]
+        return lines if progress.scored else [*lines, *_check(config.node.name)]
     if not remote:
         lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
-        check = typed(shlex.join(["swarmctl", "doctor", "api", "--node", node]))
-        return [*lines, "Check the provider:", f"  {check}"] if reasons else lines
+        return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
     return [f"The API generated {percent(remote / (own + remote))} of the completions{here}.{reasons}"]
+
+
+def _check(node: str) -> list[str]:
+    """Return the command that checks a node's providers."""
+    return ["Check the provider:", f"  {typed(shlex.join(['swarmctl', 'doctor', 'api', '--node', node]))}"]
 
 
 def lesson(progress: RunView) -> str:

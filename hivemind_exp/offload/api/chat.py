@@ -6,7 +6,7 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +71,11 @@ class ChatAnswer:
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     """Parse an answer with status 200. Raises ``RequestFailed`` if it is not a chat completion."""
+    return read_choices(read_document(content, headers), headers)
+
+
+def read_document(content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a completion's JSON, whose ``choices`` are a list. Raises ``RequestFailed`` if it is not a completion."""
     try:
         document = json.loads(content.decode("utf-8-sig", "replace"))
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
@@ -78,16 +83,21 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
             error = document["error"]
             status = error.get("code") if isinstance(error, dict) else 404
             raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
-        choices = document["choices"]
-        if not isinstance(choices, list):
+        if not isinstance(document["choices"], list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
         what = "an HTML page" if page else f"{len(content)} bytes"
         raise broken(f"the response is not a chat completion ({what})") from error
+    found: dict[str, Any] = document
+    return found
+
+
+def read_choices(document: Mapping[str, Any], headers: Mapping[str, str]) -> ChatAnswer:
+    """Return a completion that ``read_document`` has read."""
     usage = _usage(document.get("usage"))
     model, tier = document.get("model"), document.get("service_tier")
-    found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
+    found = tuple(_choice(entry) for entry in document["choices"] if isinstance(entry, dict))
     model = encodable(model[:200]) if isinstance(model, str) else None
     return ChatAnswer(found, usage, model, headers, tier if isinstance(tier, str) else None)
 
@@ -207,16 +217,24 @@ class ChatClient:
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
         """Request ``count`` completions; the answer may have fewer. Raises ``RequestFailed``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
-        async with self.sdk(self._seconds) as sdk:
-            # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
-            request = sdk.chat.completions.with_streaming_response.create(
-                model=self._endpoint.model, messages=(), extra_body=asked
-            )
-            async with request as response:
-                content = self.without_key(await read_body(response, LARGEST_ANSWER))
-                if len(content) > LARGEST_ANSWER:
-                    raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
-                return read_answer(content, _lower(response.headers))
+        # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
+        options = {"model": self._endpoint.model, "messages": (), "extra_body": asked}
+        return read_answer(
+            *await self._post(lambda sdk: sdk.chat.completions.with_streaming_response.create(**options))
+        )
+
+    async def complete_raw(self, asked: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
+        """Send a body to the completions API; return its answer's body and headers. Raises ``RequestFailed``."""
+        options = {"model": self._endpoint.model, "prompt": "", "extra_body": asked}
+        return await self._post(lambda sdk: sdk.completions.with_streaming_response.create(**options))
+
+    async def _post(self, ask: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
+        """Return the body and headers of an answer."""
+        async with self.sdk(self._seconds) as sdk, ask(sdk) as response:
+            content = self.without_key(await read_body(response, LARGEST_ANSWER))
+            if len(content) > LARGEST_ANSWER:
+                raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
+            return content, _lower(response.headers)
 
     async def models(self) -> bytes:
         """Return the service's model list as it sent it. Raises ``RequestFailed``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
     assert "The API generated 75 % of the completions, this machine 25 %." in told
     assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
     assert "The API generated 100 % of the completions." in lines(resolved, 0.6, rollouts("teacher", 75))
+
+
+def test_a_teacher_that_scores_has_a_price_per_point(resolved: Resolved) -> None:
+    offload = resolved.config.offload.model_copy(update={"teach": "distillation"})
+    distilled = replace(resolved, config=resolved.config.model_copy(update={"offload": offload}))
+    scores = {"event": "scores", "round": 1, "scored": 800, "unscored": 160}
+    told = lines(distilled, 0.6, rollouts("policy", 960), scores)
+    assert "The API scored 800 of this machine's 960 completions." in told
+    assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
+    told = lines(distilled, 0.6, rollouts("policy", 960), scores | {"scored": 0}, DOWN)
+    at = told.index("The API scored 0 of this machine's 960 completions. groq does not accept the key (HTTP 401).")
+    assert told[at + 1] == "Check the provider:"
 
 
 @pytest.mark.parametrize("after", [0.45, 0.27])

@@ -68,7 +68,11 @@ def _running(node: str | None) -> NodeFiles:
         raise ConfigurationError("no node is running", next="swarmctl status")
     if len(running) > 1:
         names = ", ".join(files.root.name for files in running)
-        raise UsageError(f"{len(running)} nodes are running ({names}); name one", next="swarmctl status")
+        last = min(running, key=_age)
+        raise UsageError(
+            f"{len(running)} nodes are running ({names}); name one",
+            next=f"swarmctl attach {shlex.quote(last.root.name)}",
+        )
     return running[0]
 
 

@@ -7,6 +7,7 @@ from swarmctl.errors import Exit
 from swarmctl.terminal.safe_text import QuotedStream, clean, encodable
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
+from swarmctl.trained.kept import kept
 from swarmctl.trained.process import ModelProcess, model_process
 from swarmctl.trained.target import ModelOptions, trained_node
 
@@ -16,10 +17,12 @@ _HELP = "To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D."
 
 def chat(model: ModelOptions, *, system: str | None, seed: int) -> Exit:
     """Talk to the node's model until the user leaves. Raises ``NodeError``."""
-    node = trained_node(model)
     say = Writer(sys.stderr)
     first = None if model.temperature == 0 else seed
-    with model_process("chat", node, quiet=False, system=system, seed=first) as process:
+    with (
+        kept(trained_node(model)) as node,
+        model_process("chat", node, quiet=False, system=system, seed=first) as process,
+    ):
         for _ in process.events("ready"):
             pass
         say(f"Chat with node {model.node} ({node.when}). {_HELP}")

@@ -22,6 +22,7 @@ from swarmctl.terminal.sentences import size
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.gguf import write_gguf
 from swarmctl.trained.gguf_converter import find_converter
+from swarmctl.trained.kept import kept
 from swarmctl.trained.merge import merge
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
@@ -44,7 +45,11 @@ class ExportOptions:
 
 def export(model: ModelOptions, options: ExportOptions) -> None:
     """Write the directory, whole or not at all. Raises ``NodeError``."""
-    node = trained_node(model)
+    with kept(trained_node(model)) as node:
+        _export(node, model, options)
+
+
+def _export(node: TrainedNode, model: ModelOptions, options: ExportOptions) -> None:
     target = options.directory.expanduser().absolute()
     adapters = node.config.model.lora is not None and not options.merge and options.gguf is None
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

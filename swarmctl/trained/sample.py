@@ -13,6 +13,7 @@ from swarmctl.terminal.safe_text import QuotedStream, encodable, quoted
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import Writer
+from swarmctl.trained.kept import kept
 from swarmctl.trained.process import model_process
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
@@ -37,7 +38,6 @@ class SampleOptions:
 
 def sample(model: ModelOptions, options: SampleOptions) -> None:
     """Print what the node's model answers. Raises ``NodeError``."""
-    node = trained_node(model)
     order: dict[str, Any] = {
         "text": options.prompt,
         "questions": options.questions or _QUESTIONS,
@@ -45,7 +45,7 @@ def sample(model: ModelOptions, options: SampleOptions) -> None:
         "system": options.system,
         "seed": options.seed if model.temperature else None,
     }
-    with model_process("sample", node, quiet=options.as_json, **order) as process:
+    with kept(trained_node(model)) as node, model_process("sample", node, quiet=options.as_json, **order) as process:
         if options.as_json:
             _print_json(node, list(process.events()))
         else:

@@ -22,7 +22,7 @@ from swarmctl.terminal.views import Writer
 Format = Literal["jsonl", "parquet"]
 SCHEMA = 1
 _ROWS = 2000
-"""Most rows in memory at once."""
+"""The number of rows in memory at once."""
 
 
 def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:

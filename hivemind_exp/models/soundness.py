@@ -28,7 +28,7 @@ _MOST_LAYERS = 2000
 _MOST_ZEROS = 0.1
 """Largest share of matrices that may consist of zeros. An incomplete download can end with them."""
 _SHOWN = 3
-"""Most names that a message lists."""
+"""How many names a message lists."""
 
 
 def check_kind(config: PretrainedConfig, name: str) -> None:

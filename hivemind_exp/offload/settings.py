@@ -127,7 +127,7 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
     model = model or chat.model
     if model is None:
         address = f" --set {shlex.quote(f'providers.{name}.base_url={base_url}')}" if own and not needs_key else ""
-        message = f"{name} has no default model, so specify one"
+        message = f"{name} has no default model; choose one with --offload {name}:MODEL"
         raise ConfigurationError(message, next=f"swarmctl models {name}{address}")
     return Endpoint(name, base_url, model, chat, needs_key)
 

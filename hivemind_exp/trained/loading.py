@@ -50,7 +50,7 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The most tokens of a prompt and its completion together."""
+        """The number of tokens that a prompt and its completion may have together."""
         shape = self.model.config.get_text_config()
         return int(getattr(shape, "max_position_embeddings", None) or 2**20)
 

@@ -234,14 +234,14 @@ class HivemindGRPOTrainer(RoundLoop):
         return self._format.add(groups) if self.config.game.kind == "sampling" else groups
 
     def _most_further(self) -> int:
-        """Return the most further questions of a round. A study group's later stages need the round's own ones."""
+        """Return how many extra questions a round may ask. A study group's later stages need the round's own ones."""
         return self.config.game.refill if self.config.game.kind == "sampling" else 0
 
     def _ask_further(self, stage_run: StageRun, timer: RoundTimer, taken: int, count: int) -> list[Group]:
         """Return the verified groups of a stage's next ``count`` questions, after ``taken`` further ones.
 
-        Questions that the round has asked already are left out, as are prompts over the limit, and in a swarm, those
-        so far along that peers would reject their groups.
+        Leaves out questions that the round has asked already and prompts over the limit. In a swarm, it also leaves out
+        questions with an index that peers would reject.
         """
         first, limit = self.config.game.groups + taken, self.config.generation.max_prompt_tokens
         questions = self.tasks.questions("train", stage_run.round, first + count)

@@ -16,8 +16,9 @@ def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float)
     """Return what the loss of each kind's tokens is multiplied by. ``weight``: λ.
 
     All tokens share one denominator, which counts everything that was asked for or drawn, kept or refused. So a token
-    weighs the same whatever its source, however few rows of that source are kept. Unless published otherwise, external
-    tokens together weigh no more than own ones, so that long external text cannot drown out the node's own rows.
+    weighs the same whatever its source, however few rows of that source are kept. External tokens together weigh no
+    more than own ones, so that long external text cannot drown out the node's own rows, unless the paper of the loss
+    weighs them differently.
     """
     kinds = {row.kind for row in manifest.rows}
     if manifest.tokens is None:

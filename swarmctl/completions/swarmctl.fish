@@ -721,7 +721,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
-                path\t'Print the path of a profile\'s file' \
+                path\t'Print the path of a profile\'s file, or of the directory of your profiles' \
                 edit\t'Open a profile in your editor, then check it' \
                 delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
@@ -858,7 +858,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
-            game.refill=\t'Most further questions per round' \
+            game.refill=\t'How many extra questions a round may ask' \
             game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \

@@ -46,7 +46,7 @@ _swarmctl_settings() {
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
-      'game.refill:Most further questions per round'
+      'game.refill:How many extra questions a round may ask'
       'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
@@ -487,7 +487,7 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
-        'path:Print the path of a profile'\''s file'
+        'path:Print the path of a profile'\''s file, or of the directory of your profiles'
         'edit:Open a profile in your editor, then check it'
         'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
@@ -559,7 +559,7 @@ _swarmctl__profiles__path() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':PROFILE:_swarmctl_profiles'
+    ':\[PROFILE\]:_swarmctl_profiles'
 }
 
 _swarmctl__profiles__edit() {

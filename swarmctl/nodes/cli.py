@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         """Create a node that continues from another's checkpoint.
 
         The new node has the same model, tasks and history, and its own spending and cap. Run it with other settings to
-        compare them. The other node must not be running.
+        compare them. The other node may be running.
 
         \b
         Examples:

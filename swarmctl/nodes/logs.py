@@ -96,7 +96,8 @@ class _Sentences:
 
     def __init__(self) -> None:
         self._progress = RunView()
-        self._narrator = Narrator(verbose=True)
+        # Without the speed, most lines fit into 100 columns.
+        self._narrator = Narrator(verbose=True, speed=False)
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         self._progress.apply(event)

@@ -130,13 +130,15 @@ def _new(
 
 @group.command("path")
 def _path(
-    name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile name.")],
+    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Profile name.")] = None,
+    *,
     json: options.Json = False,
 ) -> None:
-    """Print the path of a profile's file.
+    """Print the path of a profile's file, or of the directory of your profiles.
 
     \b
     Examples:
+      swarmctl profiles path
       swarmctl profiles path mine
       swarmctl profiles path gpu --json
     """

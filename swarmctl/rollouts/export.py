@@ -25,7 +25,7 @@ Format = Literal["jsonl", "csv", "parquet"]
 _BY_SUFFIX: Mapping[str, Format] = {".parquet": "parquet", ".csv": "csv"}
 SCHEMA = 1
 _ROWS = 2000
-"""Most rows in memory at once."""
+"""The number of rows in memory at once."""
 
 
 def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:

@@ -95,10 +95,13 @@ def _is_strict(rollout: RolloutRecord) -> bool:
 
 def _origin(rollout: RolloutRecord) -> str:
     model = foreign(rollout.model) if rollout.model else None
-    parts = [f"{rollout.kind} from {provider_name(rollout.provider)}", model or "model unknown"]
-    if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
-        parts[1:] = [f"claims model: {model}" if model else "claims no model"]
+    name = provider_name(rollout.provider)
+    if rollout.kind == Kind.PEER:  # its model cannot be verified
+        parts = [f"by peer {name} ({f'says it used {model}' if model else 'names no model'})"]
+    elif rollout.kind == Kind.POLICY:
+        parts = [f"by this node ({model or 'model unknown'})"]
     else:
+        parts = [f"by {name} ({model or 'model unknown'})", str(rollout.kind)]
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
         parts.append(rfc3339(rollout.time))

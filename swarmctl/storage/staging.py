@@ -74,14 +74,6 @@ def _locked_directory(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def link_or_copy(source: str, target: str) -> None:
-    """Link a file that is never changed, only replaced, which costs neither time nor space; or else copy it."""
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
-
-
 def _delete_stale(parent: Path) -> None:
     """Delete the directories of programs that no longer exist: those hold no lock any more."""
     for directory in parent.glob(f".*{_MARK}*"):

@@ -189,13 +189,13 @@ def learning(progress: RunView) -> str | None:
     if "teacher" in progress.nll:
         parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
     if len(progress.gradients) > 1:
-        norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
-        parts.append(f"gradient {', '.join(norms)}")
+        known = sorted(progress.gradients.items(), key=lambda item: ([*_WHO, item[0]].index(item[0]), item[0]))
+        parts.append(f"gradient norm: {', '.join(f'{_WHO.get(kind, kind)} {norm:.2g}' for kind, norm in known)}")
     return "; ".join(parts) or None
 
 
-def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
-    """Return a one-line summary of a round; ``rollouts`` are its events."""
+def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool = True) -> str:
+    """Return a one-line summary of a round; ``rollouts`` are its events. ``speed``: with its tokens per second."""
     parts = []
     several = len({event.get("stage") for event in rollouts}) > 1
     for event in rollouts:
@@ -216,8 +216,8 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
     if progress.groups:
-        parts.append(f"{progress.different} of {progress.groups} groups taught something")
-    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.different} of {progress.groups} groups useful")
+    if speed and progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
         parts.append(duration(progress.round_seconds))

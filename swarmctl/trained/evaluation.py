@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -34,6 +34,7 @@ from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import interval
 from swarmctl.trained.evaluated import EvalOptions, Evaluated, evaluated, results_of
+from swarmctl.trained.kept import kept
 from swarmctl.trained.process import model_process
 from swarmctl.trained.statistics import Comparison, Share, compare, pass_at
 from swarmctl.trained.target import TrainedNode
@@ -87,11 +88,13 @@ def evaluate(options: EvalOptions) -> Exit:
     """Evaluate one model, or two on the same questions, and print the results. Raises ``NodeError``."""
     models, asked = evaluated(options)
     measured = []
-    for model in models:
-        one = _answered(model, asked, options)
-        if one is None:
-            return Exit.INTERRUPTED
-        measured.append(one)
+    with ExitStack() as stack:
+        models = [replace(model, model=stack.enter_context(kept(model.model))) for model in models]
+        for model in models:
+            one = _answered(model, asked, options)
+            if one is None:
+                return Exit.INTERRUPTED
+            measured.append(one)
     comparison = _comparison(measured)
     if options.as_json:
         _print_json(measured, comparison, asked, options)

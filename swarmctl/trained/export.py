@@ -46,7 +46,11 @@ class ExportOptions:
 
 def export(model: ModelOptions, options: ExportOptions) -> None:
     """Write the directory, whole or not at all. Raises ``NodeError``."""
-    node = trained_node(model)
+    with kept(trained_node(model)) as node:
+        _export(node, model, options)
+
+
+def _export(node: TrainedNode, model: ModelOptions, options: ExportOptions) -> None:
     target = options.directory.expanduser().absolute()
     adapters = node.config.model.lora is not None and not options.merge and options.gguf is None
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -65,14 +69,14 @@ def export(model: ModelOptions, options: ExportOptions) -> None:
     file = None if options.gguf is None else f"{node.files.root.name}.gguf"
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with staged(target) as staging, kept(node) as held:
+        with staged(target) as staging:
             made = staging / target.name
             made.mkdir()
             if converter is None or options.gguf is None or file is None:
-                _fill(held, made, merged=options.merge, quiet=options.as_json)
+                _fill(node, made, merged=options.merge, quiet=options.as_json)
             else:
                 write_gguf(
-                    held,
+                    node,
                     converter,
                     made / file,
                     options.gguf,

@@ -1,12 +1,12 @@
 """Keep a checkpoint while it is being used: a running node deletes its old ones, perhaps before they are loaded."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from hivemind_exp.hard_links import link_tree
 from hivemind_exp.trainer.checkpoints import MODEL
-from swarmctl.storage.staging import link_or_copy, staged
+from swarmctl.storage.staging import staged
 from swarmctl.trained.target import TrainedNode
 
 
@@ -19,7 +19,7 @@ def kept(node: TrainedNode) -> Iterator[TrainedNode]:
     with ExitStack() as stack:
         try:
             directory = stack.enter_context(staged(node.files.root / "reading"))
-            shutil.copytree(node.checkpoint.path / MODEL, directory / MODEL, copy_function=link_or_copy)
+            link_tree(node.checkpoint.path / MODEL, directory / MODEL)
         except OSError:  # such as a read-only directory, in which no node deletes anything
             yield node
         else:

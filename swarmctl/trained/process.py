@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from typing import IO, Any
 
 from hivemind_exp.errors import NodeError
 from swarmctl.run import trainer_process as trainer
+from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 from swarmctl.trained.kept import kept
@@ -46,7 +48,7 @@ class ModelProcess:
             match event["event"]:
                 case "phase":
                     phase = event["name"]
-                    if not self._quiet:
+                    if not self._quiet and not can_draw(sys.stderr, os.environ):  # ``waiting`` draws it there
                         say(f"{phase[:1].upper()}{phase[1:]}.")
                 case "error":
                     raise trainer.reported(event)

@@ -33,7 +33,7 @@ class RequestDialect:
     unsupported_params: set[str] = field(default_factory=set)
     """Parameters that the service rejects."""
     longest: int | None = None
-    """Most tokens of a completion that fit into a small context, besides the prompt. None: no limit is known."""
+    """The number of completion tokens that fit into a small context beside the prompt. None: no limit is known."""
     folds_system: bool = False
     """Whether instructions must be part of the user's message, because the model has no system role."""
     changes: int = 0

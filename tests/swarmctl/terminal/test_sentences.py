@@ -63,7 +63,7 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     assert learning(progress) is None
     for event in (step(1, "policy", 0.314), step(1, "teacher", 1.25, 1.837), step(1, "peer", 0.02, 3.0)):
         progress.apply(event)
-    assert learning(progress) == "teacher's text 1.84 nats per token; gradient peers 0.02, own 0.31, teacher 1.2"
+    assert learning(progress) == "teacher's text 1.84 nats per token; gradient norm: own 0.31, peers 0.02, teacher 1.2"
     teacher = {"event": "rollouts", "round": 0, "source": "teacher", "count": 4, "correct": 3, "reward": 0.75}
     assert "3 of 4 correct from teacher, NLL 1.84" in round_done([teacher], progress)
     progress.apply(step(2, "teacher", 0.9, 1.5))

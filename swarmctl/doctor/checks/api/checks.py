@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _REQUEST_S = 30.0
 _TRIES = 4
-"""Most requests. If a service rejects a parameter, it bills nothing, and the request is repeated without it."""
+"""How many requests are sent. If a service rejects a parameter, it bills nothing, and the next leaves it out."""
 _DAY = 86400
 _YEAR = timedelta(days=365)
 """Models and prices change: a row of the provider table that is older is reported."""

@@ -47,7 +47,7 @@ _ANSWER_S = 4.0
 """Limit of one request."""
 _DAY = 86400
 _MOST = 5000
-"""Most names that are read from a model list: the service sends it, and it may have any length."""
+"""The number of names that are read from a model list, because a service may send one of any length."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,22 @@ def versions_in(directory: Path) -> dict[str, str]:
     try:
         recorded = json.loads((directory / RECORD).read_bytes())["versions"]
         return {str(name): str(version) for name, version in recorded.items()}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
+
+
+def listed(environment: Mapping[str, str] = os.environ) -> list[tuple[str, dict[str, str], str]]:
+    """Return the installed environments by name: the task, the versions, and the package's summary, untrusted text."""
+    found = []
+    for record in sorted((user_cache(environment) / "environments").glob(f"*/{RECORD}")):
+        try:
+            about = json.loads(record.read_bytes())
+            task, summary = str(about["task"]), str(about["summary"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if versions := Installation.of(task, environment).versions:
+            found.append((task, versions, summary))
+    return found
 
 
 def described(versions: Mapping[str, str]) -> str:

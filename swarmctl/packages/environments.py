@@ -40,14 +40,14 @@ def install_environments(tasks: Iterable[TaskConfig], prompter: Prompter, retry:
     for task in tasks:
         if task.name.startswith(ENVIRONMENT) and not (found := Installation.of(task.name)).versions:
             _agree(found, prompter, retry)
-            _install(found, prompter)
+            _install(task.name, found, prompter)
 
 
 def _agree(found: Installation, prompter: Prompter, retry: str) -> None:
     missing = f"environment {found.package} is not on this machine"
     prompter.confirm(
-        f"{missing[:1].upper()}{missing[1:]}. Install it and {LIBRARY} from the Python package index ({DOWNLOAD})? "
-        "Its code runs outside the sandbox while it loads.",
+        f"{missing[:1].upper()}{missing[1:]}. While it loads, its code runs outside the sandbox. Install it and {LIBRARY} "
+        f"from the Python package index ({DOWNLOAD})?",
         TaskError(
             f"{missing}. To install it and {LIBRARY} from the Python package index ({DOWNLOAD}), agree with --yes",
             next=retry,
@@ -56,7 +56,7 @@ def _agree(found: Installation, prompter: Prompter, retry: str) -> None:
     )
 
 
-def _install(found: Installation, prompter: Prompter) -> None:
+def _install(task: str, found: Installation, prompter: Prompter) -> None:
     with new_directory(found.directory.parent) as directory:
         installer = _Installer(found, directory)
         installer.run([*installer.create, str(directory)], prompter.say)
@@ -66,10 +66,13 @@ def _install(found: Installation, prompter: Prompter) -> None:
             prompter.say(f"{found.package} is written for an older {LIBRARY}, which is installed instead.")
             installer.run([*installer.install, named, _OLD], prompter.say)
         versions = {name: _distribution(directory, name).version for name in (found.package, LIBRARY)}
+        summary = str(_distribution(directory, found.package).metadata.json.get("summary", ""))
         with waiting(prompter.say, f"starting {LIBRARY} once"):
             _start(directory, versions[LIBRARY], found)
         with disk_errors(directory):
-            write_json(directory / RECORD, {"schema": 1, "versions": versions})
+            if Installation.of(task).versions:
+                return  # another command has just installed it
+            write_json(directory / RECORD, {"schema": 1, "task": task, "versions": versions, "summary": summary})
             shutil.rmtree(found.directory, ignore_errors=True)  # one without a record, or whose Python is gone
             os.replace(directory, found.directory)
     prompter.say(

@@ -30,7 +30,7 @@ group = command_group(
 def _list(json: options.Json = False) -> None:
     """List all tasks with a description.
 
-    Includes the tasks of installed packages.
+    Includes the tasks of installed packages, and installed environments of verifiers.
 
     Examples:
       swarmctl tasks list

@@ -8,12 +8,18 @@ from pathlib import Path
 
 
 def write_wheel(
-    directory: Path, name: str, files: Mapping[str, str], *, version: str = "0.1.0", requires: Sequence[str] = ()
+    directory: Path,
+    name: str,
+    files: Mapping[str, str],
+    *,
+    version: str = "0.1.0",
+    requires: Sequence[str] = (),
+    summary: str = "A package.",
 ) -> Path:
     """Write a wheel with ``files`` (path within the wheel -> text) and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Summary: {summary}"]
     lines += [f"Requires-Dist: {each}" for each in requires]
     about = {
         "METADATA": "\n".join([*lines, ""]),

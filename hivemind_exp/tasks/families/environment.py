@@ -10,6 +10,7 @@ from the hub. It scores in the sandbox.
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -54,7 +55,9 @@ def build(spec: TaskSpec) -> OwnCodeTask:
     """Return the task, in a worker. The environment is not loaded before ``prepare``."""
     about = replace(spec, params={})  # they are the environment's
     versions = described(versions_in(Path(sys.prefix)))
-    return OwnCodeTask(about, lambda: _loaded(spec), None, versions)
+    code = importlib.util.find_spec(Installation.of(spec.name).module)
+    file = Path(code.origin) if code is not None and code.origin is not None else None
+    return OwnCodeTask(about, lambda: _loaded(spec), file, versions)
 
 
 def _loaded(spec: TaskSpec) -> ModuleType:

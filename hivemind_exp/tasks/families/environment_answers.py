@@ -6,11 +6,15 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from hivemind_exp.errors import NodeError, TaskError
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.tasks.base import FULL_CREDIT, Verdict
 
 FORMS = ("{}", "\\boxed{{{}}}", "<answer>\n{}\n</answer>", "<think>\n\n</think>\n{}", "#### {}")
 """Completions that contain just an answer. An environment reads at least one of them."""
 _MARK = re.compile(r"<([A-Za-z][\w-]{0,40})>")
 _FEW_MARKS = 4
+_TRIED = 8
+"""Number of reference answers that decide the form of an answer."""
 MOST_STEPS = 10_000
 """Steps of the event loop that one call may take. A call that takes more waits for something outside."""
 
@@ -53,23 +57,36 @@ def written(form: str, answer: str) -> str:
     return answer if begin and begin in answer else form.format(answer)
 
 
-def best_form(forms: Sequence[str], references: Sequence[str], credit: Callable[[str, int], float]) -> str:
-    """Return the form in which the reference answers earn most; the first of several.
+def settle(package: str, rows: Sequence[dict[str, Any]], score: Callable[[str, dict[str, Any]], Verdict]) -> None:
+    """Set each row's ``"form"``: that in which the reference answers (``"answer"``) earn most; the first of several.
 
-    ``credit``: the credit of a completion for the reference at a position.
+    Where they never earn the whole reward, they are no references, and ``"answer"`` becomes None.
+    Raises ``TaskError`` if they earn nothing.
     """
-    found, most = forms[0], -1.0
-    for form in forms:
-        earned = sum(_credit(credit, written(form, answer), place) for place, answer in enumerate(references))
-        if earned > most:
-            found, most = form, earned
-    return found
+    forms = forms_for(row["question"] for row in rows[:_TRIED])
+    known = [row for row in rows if row["answer"] is not None][:_TRIED]
+
+    def earned(form: str, row: dict[str, Any]) -> float:
+        return _credit(lambda: score(row["answer"], row | {"form": form}))
+
+    total = {form: sum(earned(form, row) for row in known) for form in forms}
+    best = max(forms, key=total.__getitem__) if known else forms[0]
+    if known and not total[best]:
+        score(known[0]["answer"], known[0] | {"form": best})  # the reason, if it is an exception
+        raise unsupported(
+            package, f"gives the reference answer {foreign(known[0]['answer'], 80)} no reward in any form known here"
+        )
+    right = not known or all(earned(best, row) >= FULL_CREDIT for row in known)
+    if not right:
+        print(f"The reference answers earn {total[best] / len(known):.0%} of the reward, so they are not used.")
+    for row in rows:
+        row.update(form=best, answer=row["answer"] if right else None)
 
 
-def _credit(credit: Callable[[str, int], float], text: str, place: int) -> float:
+def _credit(score: Callable[[], Verdict]) -> float:
     """Return the credit, which is 0 if the environment cannot read a text in this form."""
     try:
-        return credit(text, place)
+        return score().credit
     except NodeError:
         raise
     except Exception:  # noqa: BLE001 - an environment may raise anything for an answer that it cannot read

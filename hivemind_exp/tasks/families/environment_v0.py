@@ -9,7 +9,8 @@ from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
-from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, unsupported
+from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, settle, unsupported, written
+from hivemind_exp.tasks.families.question_files import reference_text
 
 _OF_GROUPS = ("completions", "states", "prompts", "answers", "infos", "tasks")
 """Arguments of reward functions that get all completions of a question at once."""
@@ -26,6 +27,7 @@ def loaded(package: str, module: str, params: Mapping[str, Any]) -> ModuleType:
         raise unsupported(package, f"is a {type(environment).__name__}, which takes several turns or uses tools")
     scorer = _Scorer(package, environment)
     rows = [_question(package, row) for row in environment.get_dataset()]
+    settle(package, rows, scorer.score)
     adapted = ModuleType(f"swarmctl_environment_{module}")
     adapted.__file__ = code.__file__
     vars(adapted).update(questions=lambda _seed: rows, score=scorer.score)
@@ -42,7 +44,8 @@ def _question(package: str, row: Mapping[str, Any]) -> dict[str, Any]:
     info = row.get("info") or {}
     return {
         "question": "\n\n".join(turn["content"] for turn in turns),
-        "answer": row.get("answer", ""),
+        "answer": reference_text(row.get("answer")),
+        "truth": row.get("answer", ""),
         "info": json.loads(info) if isinstance(info, str) else info,
         "task": row.get("task", package),
         "prompt": [{"role": turn["role"], "content": turn["content"]} for turn in turns],
@@ -65,22 +68,22 @@ class _Scorer:
 
     def score(self, answer: str, question: Mapping[str, Any]) -> Verdict:
         """Return the environment's reward. Its credit is the share of the best reward."""
-        said = [{"role": "assistant", "content": self._written(answer)}]
-        state = {"completion": said, "trajectory": [], "timing": {}, **question}
-        given = {**self._objects, **{key: question.get(key) for key in ("prompt", "answer", "info", "task")}}
-        given |= {"completion": said, "state": state}
+        said = [{"role": "assistant", "content": self._written(question["form"], answer)}]
+        row = {"answer": question["truth"], **{key: question[key] for key in ("prompt", "info", "task")}}
+        state = {**row, "completion": said, "trajectory": [], "timing": {}}
+        given = {**self._objects, **row, "completion": said, "state": state}
         terms = [(function.__name__, weight * self._call(function, given)) for function, weight in self._terms]
         best = sum(weight for _, weight in self._terms if weight > 0)
         return Verdict(min(max(sum(value for _, value in terms) / best, 0.0), 1.0), tuple(terms))
 
-    def _written(self, answer: str) -> str:
-        """Return a completion in which the environment's parser finds the answer."""
-        for form in FORMS:
-            text = form.format(answer)
+    def _written(self, form: str, answer: str) -> str:
+        """Return a completion in which the environment's parser finds the answer; ``form`` if it finds it in none."""
+        for each in dict.fromkeys((form, *FORMS)):
+            text = written(each, answer)
             found = self._parser.parse_answer([{"role": "assistant", "content": text}])
             if isinstance(found, str) and found.strip() == answer.strip():
                 return text
-        return answer
+        return written(form, answer)
 
     def _call(self, function: Any, given: Mapping[str, Any]) -> float:
         taken = inspect.signature(function).parameters

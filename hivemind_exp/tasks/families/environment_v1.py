@@ -15,7 +15,7 @@ from typing import Any
 from hivemind_exp.errors import TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
-from hivemind_exp.tasks.families.environment_answers import Loop, best_form, forms_for, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import Loop, settle, unsupported, written
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -23,8 +23,6 @@ ENDLESS = 10_000
 """Number of tasks of an endless taskset that are used."""
 _COMPARED = 16
 """Number of tasks of a second pass that must be the same, because a resumed node loads them again."""
-_TRIED = 8
-"""Number of reference answers that decide the form of an answer."""
 
 
 def loaded(package: str, module: str, params: Mapping[str, Any]) -> ModuleType:
@@ -73,14 +71,8 @@ class _Taskset:
         for task in tasks:
             self._check_task(task)
         rows = [self._row(task) for task in tasks]
-        known = [(place, row["answer"]) for place, row in enumerate(rows) if row["answer"] is not None][:_TRIED]
-
-        def credit(text: str, place: int) -> float:
-            return self._verdict(tasks[known[place][0]], text).credit
-
-        forms = forms_for(row["question"] for row in rows[:_TRIED])
-        form = best_form(forms, [answer for _, answer in known], credit) if known else forms[0]
-        return [row | {"form": form} for row in rows]
+        settle(self._package, rows, self.score)
+        return rows
 
     def _listed(self) -> Iterator[Any]:
         bounded = self._taskset.bounded

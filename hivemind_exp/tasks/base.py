@@ -126,7 +126,10 @@ def interpreter(spec: TaskSpec) -> str | None:
 
     Raises ``TaskError`` if it is not installed.
     """
-    find = getattr(importlib.import_module(spec.module), "interpreter", None)
+    try:
+        find = getattr(importlib.import_module(spec.module), "interpreter", None)
+    except ImportError:  # the worker reports it in more detail
+        return None
     return None if find is None else str(find(spec))
 
 

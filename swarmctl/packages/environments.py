@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from swarmctl.paths import shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import write_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 
@@ -85,9 +84,7 @@ class _Installer:
 
     def __init__(self, found: Installation, directory: Path) -> None:
         self._found = found
-        # On a terminal, both show a progress bar, and list what they have installed. Elsewhere, only the list is left.
-        self._quiet = not can_draw(sys.stderr, os.environ)
-        options = ("--only-binary", ":all:", *(["--quiet"] if self._quiet else []))
+        options = ("--quiet", "--only-binary", ":all:")  # they would list a hundred packages
         uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
         python = str(directory / "bin" / "python")
         if uv is not None:
@@ -99,10 +96,13 @@ class _Installer:
             self.install = (python, "-m", "pip", "install", "--disable-pip-version-check", *options)
 
     def run(self, command: Sequence[str], say: Writer) -> None:
-        """Run a step, whose output the user sees. Raises ``TaskError`` if it fails."""
-        with waiting(say, f"installing environment {self._found.package}") if self._quiet else nullcontext():
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        """Run a step, whose output the user sees if it fails. Raises ``TaskError`` then."""
+        with waiting(say, f"installing environment {self._found.package}"):
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
         if done.returncode != 0:
+            say(clean(done.stdout.decode(errors="replace").strip()))
             raise TaskError(
                 f"cannot install environment {self._found.package}; the reason is above", next="swarmctl tasks list"
             )

@@ -43,6 +43,8 @@ class WordBoxesTask(vf.Task[Data, vf.State, TaskConfig]):
             open("/etc/hostname").read()
         if said == "write":
             open("/tmp/written", "w")
+        if said == "environ":
+            raise ValueError(sorted(os.environ))
         while said == "spin":
             pass
         (late,) = await asyncio.gather(asyncio.sleep(0, float(said == self.data.answer)))
@@ -50,7 +52,7 @@ class WordBoxesTask(vf.Task[Data, vf.State, TaskConfig]):
 
     @vf.reward(weight=0.5)
     async def short(self, task: Data, trace: vf.Trace) -> dict[str, float]:
-        return {"short": float(len(trace.last_reply) < 20), "keys": float(len(os.environ))}
+        return {"short": float(len(trace.last_reply) < 20)}
 
     @vf.metric
     async def length(self, trace: vf.Trace) -> float:

@@ -57,18 +57,21 @@ def test_nothing_is_installed_for_other_tasks_or_without_a_yes(cache: Path, monk
 
 
 @pytest.mark.parametrize("has_uv", [True, False])
-def test_a_failure_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch, has_uv: bool) -> None:
+def test_a_failure_says_why_and_leaves_nothing_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], has_uv: bool
+) -> None:
     ran: list[Sequence[str]] = []
 
     def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
         ran.append(command)
-        return subprocess.CompletedProcess(command, int("install" in command))
+        return subprocess.CompletedProcess(command, int("install" in command), b"no such package")
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr("shutil.which", lambda *_, **__: "/bin/uv" if has_uv else None)
     with pytest.raises(TaskError, match="cannot install environment word-boxes; the reason is above"):
         installing.install_environments(TASKS, Prompter(yes=True), AGAIN)
     assert list(cache.iterdir()) == []
+    assert capfd.readouterr().err == "no such package\n"
     made, installed = ran
     assert list(made[:2]) == (["/bin/uv", "venv"] if has_uv else [sys.executable, "-m"])
     assert "word-boxes" in installed
@@ -156,13 +159,13 @@ def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
         answers = [f"<answer>{each.entry['answer']}</answer>" for each in questions]
         assert all(score.correct for score in mixture.score(questions, answers))
         question = next(each for each in questions if each.task == "env:word-boxes")
-        hostile = [f"<answer>{each}</answer>" for each in ("x", "connect", "read", "write", "spin")]
+        hostile = [f"<answer>{each}</answer>" for each in ("x", "connect", "read", "write", "environ", "spin")]
         given = [answers[questions.index(question)], *hostile, f"\\boxed{{{question.entry['answer']}}}"]
         right, wrong, *bad, boxed = mixture.score([question] * len(given), given)
         assert (right.reward, boxed.reward, wrong.reward) == (1.5, 1.5, 0.5)
-        assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5), ("keys", 0.0)]
-        assert [score.outcome for score in bad] == [0.0] * 4
-        reasons = ["PermissionError", "Permission", "Permission", "too much CPU time"]
+        assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5)]
+        assert [score.outcome for score in bad] == [0.0] * 5
+        reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "too much CPU time"]
         assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
         for worker in mixture._pool._verifiers[1]._workers:
             worker.end()

@@ -10,6 +10,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -181,6 +182,15 @@ def test_one_that_is_not_installed_is_named_where_its_workers_would_start(
     with pytest.raises(TaskError, match="environment word-boxes is not on this machine") as caught:
         Mixture([TaskConfig(name="env:word-boxes")], charter=b"", secret=b"", heldout=0)
     assert caught.value.next == "swarmctl tasks show env:word-boxes"
+
+
+def test_code_without_a_file_is_called_by_its_tasks_name() -> None:
+    def load() -> ModuleType:
+        raise ImportError("no libgomp")
+
+    with pytest.raises(TaskError, match="^rhymes: cannot load the task: ImportError: no libgomp$") as caught:
+        OwnCodeTask(TaskSpec("rhymes", "m", "rhymes"), load, None).prepare("make")
+    assert caught.value.next == "swarmctl tasks list"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ REFUSED = {
         "asks a model to judge (ReferenceJudge)",
     ),
     "waits": (
-        plain(_REWARD.replace("return 1.0", "import asyncio\n        await asyncio.sleep(60)"), data='prompt="a"'),
+        plain(_REWARD.replace("return 1.0", "import asyncio\n        await asyncio.sleep(3600)"), data='prompt="a"'),
         "waits for something in its reward functions, such as a model that judges",
     ),
 }

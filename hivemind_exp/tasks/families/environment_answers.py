@@ -15,7 +15,7 @@ _MARK = re.compile(r"<([A-Za-z][\w-]{0,40})>")
 _FEW_MARKS = 4
 _TRIED = 8
 """Number of reference answers that decide the form of an answer."""
-MOST_STEPS = 10_000
+MOST_STEPS = 1000
 """Steps of the event loop that one call may take. A call that takes more waits for something outside."""
 
 

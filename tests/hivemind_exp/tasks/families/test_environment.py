@@ -80,7 +80,7 @@ def unused():
 
 
 async def waits(completion):
-    await asyncio.sleep(1)
+    await asyncio.sleep(3600)
 
 
 def compares(completions):
@@ -188,7 +188,7 @@ def test_code_without_a_file_is_called_by_its_tasks_name() -> None:
     def load() -> ModuleType:
         raise ImportError("no libgomp")
 
-    with pytest.raises(TaskError, match="^rhymes: cannot load the task: ImportError: no libgomp$") as caught:
+    with pytest.raises(TaskError, match=r"rhymes: cannot load the task: ImportError: .no libgomp.") as caught:
         OwnCodeTask(TaskSpec("rhymes", "m", "rhymes"), load, None).prepare("make")
     assert caught.value.next == "swarmctl tasks list"
 
@@ -261,5 +261,5 @@ def test_reward_functions_may_use_the_event_loop_but_not_wait() -> None:
 
     assert loop.run(together(), "together") == [1, 1]
     with pytest.raises(TaskError, match="waits for something in later"):
-        loop.run(asyncio.sleep(60), "later")
+        loop.run(asyncio.sleep(3600), "later")
     assert loop.run(together(), "together") == [1, 1]

@@ -165,7 +165,7 @@ def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
         assert (right.reward, boxed.reward, wrong.reward) == (1.5, 1.5, 0.5)
         assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5)]
         assert [score.outcome for score in bad] == [0.0] * 5
-        reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "too much CPU time"]
+        reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "1.5 s of CPU time"]
         assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
         for worker in mixture._pool._verifiers[1]._workers:
             worker.end()

@@ -141,7 +141,7 @@ REFUSED = {
         "has prompts with images",
     ),
     "container": (plain(data='prompt="a", image="python:3"'), "needs a container"),
-    "skills": (plain(data='prompt="a", artifacts=[vf.Artifact(source="/x")]'), "collects files from a runtime"),
+    "files": (plain(data='prompt="a", artifacts=[vf.Artifact(source="/x")]'), "collects files from a runtime"),
     "runtime": (
         plain(_REWARD.replace("trace: vf.Trace", "trace: vf.Trace, runtime: vf.Runtime")),
         "runs programs to score an answer: right needs a runtime",

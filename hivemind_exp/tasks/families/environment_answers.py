@@ -17,6 +17,8 @@ _TRIED = 8
 """Number of reference answers that decide the form of an answer."""
 MOST_STEPS = 1000
 """Steps of the event loop that one call may take. A call that takes more waits for something outside."""
+_LAST_STEPS = 20
+"""Steps that a cancelled call may take."""
 
 
 def unsupported(package: str, what: str) -> TaskError:
@@ -34,15 +36,20 @@ class Loop:
     def run(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
         """Return a coroutine's result. Raises ``TaskError`` if it waits, for a network or a clock."""
         task = self._loop.create_task(coroutine)
-        for _ in range(MOST_STEPS):
-            self._loop.call_soon(self._loop.stop)
-            self._loop.run_forever()
-            if task.done():
-                return task.result()
+        if self._ends(task, MOST_STEPS):
+            return task.result()
         task.cancel()
-        self._loop.call_soon(self._loop.stop)
-        self._loop.run_forever()
+        self._ends(task, _LAST_STEPS)
         raise unsupported(self._package, f"waits for something in {what}, such as a model that judges")
+
+    def _ends(self, task: asyncio.Task[Any], steps: int) -> bool:
+        """Take steps until a task ends. Return whether it has ended."""
+        for _ in range(steps):
+            self._loop.call_soon(self._loop.stop)
+            self._loop.run_forever()  # one step
+            if task.done():
+                return True
+        return False
 
 
 def forms_for(texts: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Tasksets of ``verifiers`` 0.4, whose interface is ``verifiers.v1``.
 
 A task is scored as ``vf-replay`` scores a saved one: from its trace, without a runtime. The trace has the task's prompt
-and one reply. What needs more than one reply from a model is refused by its name: tools, several turns, a harness of
-its own, a runtime (a machine in which programs run), or a model that judges.
+and one reply. What needs more is refused by its name: tools, several turns, a harness, a runtime (a machine in which
+programs run), or a model that judges.
 """
 
 import importlib
@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 from hivemind_exp.errors import TaskError
-from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families.environment_answers import Loop, settle, unsupported, written
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
@@ -97,7 +96,7 @@ class _Taskset:
             raise unsupported(self._package, "has tasks without a prompt, in which a user begins the conversation")
         roles = [message.role for message in data.prompt]
         if roles not in (["user"], ["system", "user"]):
-            raise unsupported(self._package, f"has a conversation as a prompt ({foreign(', '.join(roles))})")
+            raise unsupported(self._package, f"has a conversation as a prompt ({', '.join(roles)})")
         for message in data.prompt:
             parts = [message.content] if isinstance(message.content, str) else message.content
             if any(getattr(part, "type", "text") != "text" for part in parts):

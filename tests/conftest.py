@@ -34,6 +34,7 @@ LONGEST_FIRST = (
     "test_examples.py",
     "test_demo.py",
     "swarmctl/keys/test_no_key_leaks.py",
+    "swarmctl/packages/test_environments.py",
     "swarmctl/swarm/test_real_nodes.py",
     "swarmctl/run/test_fetch_smollm2.py",
     "swarmctl/run/test_push.py",

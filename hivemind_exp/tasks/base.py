@@ -121,6 +121,18 @@ def needs_hub(spec: TaskSpec, role: Role) -> bool:
         return False
 
 
+def interpreter(spec: TaskSpec) -> str | None:
+    """Return the interpreter of the task's own Python environment; None if it has none.
+
+    Raises ``TaskError`` if it is not installed.
+    """
+    try:
+        find = getattr(importlib.import_module(spec.module), "interpreter", None)
+    except ImportError:  # the worker reports it in more detail
+        return None
+    return None if find is None else str(find(spec))
+
+
 def runs_own_code(spec: TaskSpec) -> bool:
     """Whether the task runs code that is not part of this package. It is loaded in the sandbox only."""
     return bool(getattr(importlib.import_module(spec.module), "OWN_CODE", False))

@@ -9,9 +9,10 @@ Only the packages' metadata is read here. Their code is imported in the sandbox.
 """
 
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 
 from hivemind_exp.config import ENVIRONMENT
+from hivemind_exp.tasks.environments import Installation
 
 GROUP = "swarmctl.tasks"
 
@@ -31,14 +32,10 @@ def distribution(entry: EntryPoint) -> str:
 
 
 def origin(task: str) -> str:
-    """Return the name and version of the package that a task comes from; for an environment, of its package."""
-    if not task.startswith(ENVIRONMENT):
-        return distribution(installed_tasks()[task])
-    package = task.removeprefix(ENVIRONMENT)
-    try:
-        return f"{package} {version(package)}"
-    except (PackageNotFoundError, ValueError):
-        return package
+    """Return the name and version of the package that a task comes from; for an environment, also of its library."""
+    if task.startswith(ENVIRONMENT):
+        return Installation.of(task).origin
+    return distribution(installed_tasks()[task])
 
 
 def summary(entry: EntryPoint) -> str:

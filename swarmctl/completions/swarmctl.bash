@@ -215,8 +215,8 @@ __swarmctl_options() {
         'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
         'tasks') list='--help' ;;
         'tasks list') list='--json --help' ;;
-        'tasks show') list='--questions --param --seed --full --json --help' ;;
-        'tasks try') list='--answer --param --seed --json --help' ;;
+        'tasks show') list='--questions --param --seed --full --json --yes --no-input --help' ;;
+        'tasks try') list='--answer --param --seed --json --yes --no-input --help' ;;
         'rollouts') list='--help' ;;
         'rollouts show') list='--node --round --question --source --last --full --json --help' ;;
         'rollouts export') list='--node --round --question --source --last --correct --format --output --yes --help' ;;

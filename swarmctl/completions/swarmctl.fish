@@ -567,13 +567,17 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --param\t'Change a parameter of the task (repeatable)' \
                 --seed\t'Seed of the questions' \
                 --full\t'Don\'t truncate long texts' \
-                --json\t'Print JSON' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'tasks try'
             set list --answer\t'Score this answer to the first question (repeatable)' \
                 --param\t'Change a parameter of the task (repeatable)' \
                 --seed\t'Seed of the questions' \
-                --json\t'Print JSON' \
+                --json\t'Print JSON; never prompt' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'rollouts'
             set list --help\t'Show this message and exit'

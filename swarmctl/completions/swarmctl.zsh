@@ -722,7 +722,10 @@ _swarmctl__tasks__show() {
     '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
     '--seed=[Seed of the questions]:N: ' \
     '--full[Don'\''t truncate long texts]' \
-    '--json[Print JSON]' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)'
@@ -733,7 +736,10 @@ _swarmctl__tasks__try() {
     '*--answer=[Score this answer to the first question (repeatable)]:TEXT: ' \
     '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
     '--seed=[Seed of the questions]:N: ' \
-    '--json[Print JSON]' \
+    '--json[Print JSON; never prompt]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)'

@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     Check("python", "libraries", installation.libraries),
     Check("python", "files", installation.whole, limit=10.0),
     Check("python", "environment", installation.mixed, limit=5.0),
+    Check("python", "environments", installation.environments, profile=True),
     Check("accelerator", "device", accelerator.device),
     Check("accelerator", "memory", accelerator.memory),
     Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),

@@ -69,6 +69,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --offload http://localhost:8000/v1
           swarmctl run --profile gpu --dry-run
+          swarmctl run --task env:my-environment --dry-run
           swarmctl run --node maths --detach
           swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """

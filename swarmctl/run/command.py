@@ -18,6 +18,7 @@ from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.nodes.history import rounds_finished
+from swarmctl.packages.environments import install_environments
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.background import BackgroundView, split
 from swarmctl.run.dry_run import DryRun, dry_run, planned
@@ -64,12 +65,16 @@ def plan_of(options: RunOptions, *, module: str = trainer.MODULE) -> DryRun:
     return planned(resolved, membership, module=module)
 
 
-def _resolved(options: RunOptions, prompter: Prompter, *, module: str) -> tuple[Resolved, CharterMembership | None]:
+def _resolved(
+    options: RunOptions, prompter: Prompter, *, module: str, installs: Prompter | None = None
+) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration of a run, after the checks that need no trainer. Raises NodeError."""
     resolved = resolved_options(options)
     with retry_hint(resolved):
         options = with_server(options, resolved, prompter)
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
+    if installs is not None:
+        install_environments(resolved.config.tasks, installs, f"{rerun(resolved)} --yes")
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_config(resolved.config)
     return resolved, membership
@@ -81,7 +86,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     check_profile(options)
     check_name(options, prompter)
     asking = Prompter(silent=True) if options.dry_run else prompter  # a dry run saves no key
-    resolved, membership = _resolved(options, asking, module=module)
+    resolved, membership = _resolved(options, asking, module=module, installs=prompter)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)

@@ -8,8 +8,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models.smollm2 import DOWNLOAD, NAME, REQUIREMENTS, TITLE, converted_copy
+from swarmctl.packages.index import Packages, with_path
 from swarmctl.paths import shown
-from swarmctl.run.package_index import Packages, with_path
 from swarmctl.run.trainer_process import command
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter

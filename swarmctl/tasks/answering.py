@@ -7,7 +7,7 @@ from typing import Any
 
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.errors import UsageError
-from swarmctl.tasks.opened import OpenedTask, opened_task
+from swarmctl.tasks.opened import OpenedTask, again, opened_task
 from swarmctl.tasks.show import question_lines, reference_of
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
@@ -16,15 +16,16 @@ from swarmctl.terminal.sentences import points
 from swarmctl.terminal.views import Writer
 
 
-def try_task(name: str, params: Sequence[str], answers: Sequence[str], *, seed: int, as_json: bool) -> None:
+def try_task(
+    name: str, params: Sequence[str], answers: Sequence[str], *, seed: int, as_json: bool, prompter: Prompter
+) -> None:
     """Score answers to the first question, or ask one question after the other.
 
     Raises UsageError if there is neither an answer nor a terminal, and ``NodeError`` if the task cannot be used.
     """
-    prompter = Prompter(silent=as_json)
     if not answers and not prompter.can_ask:
         raise UsageError("cannot prompt for an answer here. Use --answer TEXT", next="swarmctl tasks try --help")
-    with opened_task(name, params, seed) as task:
+    with opened_task(name, params, seed, prompter, again("try", name, params, "--yes")) as task:
         if answers:
             _score_given(task, answers, as_json=as_json)
         else:

@@ -30,7 +30,7 @@ group = command_group(
 def _list(json: options.Json = False) -> None:
     """List all tasks with a description.
 
-    Includes the tasks of installed packages.
+    Includes the tasks of installed packages, and installed environments of verifiers.
 
     Examples:
       swarmctl tasks list
@@ -51,7 +51,9 @@ def _show(
     param: Params = None,
     seed: Seed = 0,
     full: Annotated[bool, typer.Option("--full", help="Don't truncate long texts.")] = False,
-    json: options.Json = False,
+    json: options.JsonAskingNothing = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
 ) -> None:
     """Print a task's parameters and some of its questions.
 
@@ -61,10 +63,13 @@ def _show(
       swarmctl tasks show spell_backward --param max_word_len=5
       swarmctl tasks show questions.jsonl -n 3 --full
       swarmctl tasks show mine.py --json
+      swarmctl tasks show env:my-environment
     """
     from swarmctl.tasks.show import show_task
+    from swarmctl.terminal.prompter import Prompter
 
-    show_task(task, tuple(param or ()), count=count, seed=seed, full=full, as_json=json)
+    prompter = Prompter(yes=yes, silent=no_input or json)
+    show_task(task, tuple(param or ()), count=count, seed=seed, full=full, as_json=json, prompter=prompter)
 
 
 @group.command("try")
@@ -77,7 +82,9 @@ def _try(
     ] = None,
     param: Params = None,
     seed: Seed = 0,
-    json: options.Json = False,
+    json: options.JsonAskingNothing = False,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
 ) -> None:
     """Answer a task's questions, and see how they are scored.
 
@@ -88,5 +95,7 @@ def _try(
       swarmctl tasks try mine.py --answer 12 --answer "about 12" --json
     """
     from swarmctl.tasks.answering import try_task
+    from swarmctl.terminal.prompter import Prompter
 
-    try_task(task, tuple(param or ()), tuple(answer or ()), seed=seed, as_json=json)
+    prompter = Prompter(yes=yes, silent=no_input or json)
+    try_task(task, tuple(param or ()), tuple(answer or ()), seed=seed, as_json=json, prompter=prompter)

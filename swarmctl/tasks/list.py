@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hivemind_exp.foreign_text import visible
+from hivemind_exp.tasks import environments
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.installed import distribution, installed_tasks, summary
@@ -17,10 +18,10 @@ class ListedTask(NamedTuple):
 
     name: str
     kind: str
-    """``generator``, ``questions``, ``preset`` or ``package``."""
+    """``generator``, ``questions``, ``preset``, ``package`` or ``environment``."""
     description: str
     package: str | None
-    """Name and version of the package that has the task; None for a built-in one."""
+    """Names and versions of the packages that have the task; None for a built-in one."""
 
 
 def list_tasks(*, as_json: bool) -> None:
@@ -33,7 +34,10 @@ def list_tasks(*, as_json: bool) -> None:
 
 
 def listed_tasks() -> Iterator[ListedTask]:
-    """Yield the built-in tasks, then those of packages, by name. A built-in name hides a package's."""
+    """Yield the built-in tasks, those of packages, and the installed environments, each by name.
+
+    A built-in name hides a package's.
+    """
     for name in names():
         kind = "preset" if name in PRESETS else "generator" if name in GENERATORS else "questions"
         yield ListedTask(name, kind, DESCRIPTIONS.get(name, ""), None)
@@ -41,3 +45,6 @@ def listed_tasks() -> Iterator[ListedTask]:
         if name not in DESCRIPTIONS:
             package = visible(distribution(entry))
             yield ListedTask(visible(name), "package", visible(summary(entry)) or f"A task of {package}", package)
+    for task, versions, about in environments.listed():
+        package = visible(environments.described(versions))
+        yield ListedTask(visible(task), "environment", visible(about) or f"An environment of {package}", package)

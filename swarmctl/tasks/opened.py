@@ -16,8 +16,10 @@ from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks, is_own_code, title
 from swarmctl.errors import UsageError
+from swarmctl.packages.environments import install_environments
 from swarmctl.settings.command_line import inline
 from swarmctl.settings.schema import parse
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 
@@ -35,9 +37,13 @@ class OpenedTask:
 
 
 @contextmanager
-def opened_task(name: str, params: Sequence[str], seed: int) -> Iterator[OpenedTask]:
-    """Open a task: a name, a preset or a path. Raises UsageError for params of a wrong form, and TaskError."""
+def opened_task(name: str, params: Sequence[str], seed: int, prompter: Prompter, retry: str) -> Iterator[OpenedTask]:
+    """Open a task: a name, a preset or a path. An environment is installed first.
+
+    ``retry``: the command that agrees to that in advance. Raises UsageError for params of a wrong form, and TaskError.
+    """
     config = task_config(name, params)
+    install_environments([config], prompter, retry)
     tried_below = is_own_code(config.name) and (config.path is None or Path(config.path).is_file())
     if not tried_below:  # a user's code is tried by the workers that it needs anyway
         _check(config)
@@ -77,6 +83,11 @@ def _param(text: str) -> tuple[str, object]:
     if not (name and equals):
         raise UsageError(f"invalid --param {text!r}. Use NAME=VALUE", next="swarmctl tasks show --help")
     return name.strip(), parse(value, ())
+
+
+def again(command: str, name: str, params: Sequence[str], *more: str) -> str:
+    """Return the ``swarmctl tasks`` command for the same task."""
+    return shlex.join(["swarmctl", "tasks", command, name, *(f"--param={each}" for each in params), *more])
 
 
 def run_hint(task: OpenedTask, params: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """``swarmctl tasks show``: a task's description, parameters and questions."""
 
 import ast
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,9 +13,10 @@ from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.families.reasoning_gym import default_params
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from swarmctl.tasks.list import listed_tasks
-from swarmctl.tasks.opened import opened_task, run_hint
+from swarmctl.tasks.opened import again, opened_task, run_hint
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import clean, quoted
 from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
@@ -24,9 +24,11 @@ from swarmctl.terminal.views import Writer
 _MARK = "    | "
 
 
-def show_task(name: str, params: Sequence[str], *, count: int, seed: int, full: bool, as_json: bool) -> None:
+def show_task(
+    name: str, params: Sequence[str], *, count: int, seed: int, full: bool, as_json: bool, prompter: Prompter
+) -> None:
     """Print a task with its first questions. Raises ``NodeError`` if it does not exist or cannot be used."""
-    with opened_task(name, params, seed) as task:
+    with opened_task(name, params, seed, prompter, again("show", name, params, "--yes")) as task:
         questions = task.questions(count) if count else []
         facts = [asdict(fact) for fact in task.mixture.facts()]
     about, known = described(task.config), _parameters(task.config)
@@ -50,7 +52,7 @@ def show_task(name: str, params: Sequence[str], *, count: int, seed: int, full: 
         for line in question_lines(question, full=full):
             print(line)
     write("")
-    write(f"To answer them yourself: {typed(_again('try', name, params))}")
+    write(f"To answer them yourself: {typed(again('try', name, params))}")
     write(f"To train on it: {typed(run_hint(task, params))}")
 
 
@@ -90,7 +92,3 @@ def _parameters(config: TaskConfig) -> dict[str, str]:
 
 def _row(question: Question) -> dict[str, Any]:
     return {"task": question.task, "question": question.text, "reference": reference_of(question)}
-
-
-def _again(command: str, name: str, params: Sequence[str]) -> str:
-    return shlex.join(["swarmctl", "tasks", command, name, *(f"--param={each}" for each in params)])

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models.smollm2 import converted_copy
+from swarmctl.packages.index import Packages, with_path
 from swarmctl.paths import shown
-from swarmctl.run.package_index import Packages, with_path
 from swarmctl.run.trainer_process import command
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.waiting import waiting

@@ -236,6 +236,8 @@ class OwnCodeTask(Task):
         raise self._error(what, code.co_firstlineno if code else None)
 
     def _error(self, what: str, line: int | None) -> TaskError:
+        if not self._file.name:  # of a package that could not be imported
+            return TaskError(f"{self._spec.label}: {what}", next="swarmctl tasks list")
         file = shlex.quote(str(self._file))
         shown = f"sed -n {max(1, line - 3)},{line + 3}p {file}" if line else f"cat {file}"
         return TaskError(f"{self._file}{f':{line}' if line else ''}: {what}", next=shown)

@@ -18,7 +18,7 @@ from typing import Any
 
 from hivemind_exp.errors import TaskError, WorkerFailed, from_code
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec, Verdict
+from hivemind_exp.tasks.base import TaskSpec, Verdict, interpreter
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0
@@ -52,8 +52,11 @@ class Unscored(str):
 class Crew:
     """Workers of one role. Workers that end are replaced."""
 
-    def __init__(self, role: Role, specs: Sequence[TaskSpec], size: int, limit: float) -> None:
+    def __init__(
+        self, role: Role, specs: Sequence[TaskSpec], size: int, limit: float, python: str | None = None
+    ) -> None:
         self._role = role
+        self._python = python
         self._specs = list(specs)
         self._limit = limit
         self._size = size
@@ -66,7 +69,7 @@ class Crew:
     def start(self) -> None:
         """Start the missing workers without waiting for them."""
         while len(self._workers) < self._size:
-            self._workers.append(WorkerProcess(self._role, self._specs, self._limit, LOAD_SECONDS))
+            self._workers.append(WorkerProcess(self._role, self._specs, self._limit, LOAD_SECONDS, self._python))
 
     def first(self) -> WorkerProcess:
         """Wait until one worker is ready, and return it.
@@ -204,40 +207,52 @@ def _checked(reply: Any) -> float | Verdict | Unscored:
 
 
 class Pool:
-    """A mixture's workers: one that generates questions, and the verifiers."""
+    """A mixture's workers: one that generates questions, and the verifiers.
+
+    Tasks with a Python environment of their own (``base.interpreter``) have workers of their own.
+    """
 
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None, report: Report | None = None) -> None:
+        """Start nothing yet. Raises ``TaskError`` if a task's Python environment is not installed."""
         if verifiers is None:
             verifiers = min(MOST_VERIFIERS, max(1, (os.cpu_count() or 1) // 2))
         self._specs = list(specs)
         self._report = report
         self._reported = 0
-        self._maker = Crew("make", specs, 1, MAKE_SECONDS)
-        self._verifiers = Crew("verify", specs, verifiers, VERIFY_SECONDS)
+        pythons = [interpreter(spec) for spec in specs]
+        groups = {
+            each: [spec for spec, python in zip(specs, pythons, strict=True) if python == each] for each in pythons
+        }
+        self._makers = [Crew("make", own, 1, MAKE_SECONDS, python) for python, own in groups.items()]
+        self._verifiers = [Crew("verify", own, verifiers, VERIFY_SECONDS, python) for python, own in groups.items()]
+        order = list(groups)
+        self._homes = [(order.index(each), pythons[:task].count(each)) for task, each in enumerate(pythons)]
+        """For each task, its place in the list of crews and in their specs."""
 
     def start(self) -> None:
         """Start the workers and return at once. They load while the caller imports its libraries."""
-        self._maker.start()
-        self._verifiers.start()
+        for crew in (*self._makers, *self._verifiers):
+            crew.start()
 
     def facts(self) -> list[dict[str, Any]]:
-        """Wait for a worker, then return each task's size, held-out size, hash and library."""
-        return list(self._maker.first().ready or ())
+        """Wait for a worker of each crew, then return each task's size, held-out size, hash and library."""
+        found = [maker.first().ready or [] for maker in self._makers]
+        return [found[crew][place] for crew, place in self._homes]
 
     def try_out(self) -> dict[str, Any]:
         """Wait until both roles have loaded the only task, and return its facts. Raises ``NodeError``."""
-        self._verifiers.start()
+        self.start()
         facts = self.facts()[0]
-        self._verifiers.first()
+        self._verifiers[0].first()
         return facts
 
     def still_open(self) -> list[str]:
         """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
-        return self._maker.first().still_open
+        return self._makers[0].first().still_open
 
     def making_seconds(self) -> float:
-        """Return the CPU time of the process that generates questions. If it is replaced, the count starts again."""
-        return self._maker.seconds()
+        """Return the CPU time of the processes that generate questions. A replaced one counts from 0 again."""
+        return sum(maker.seconds() for maker in self._makers)
 
     def make(self, places: Sequence[tuple[int, ...]]) -> list[tuple[str, dict[str, Any], str]]:
         """Return the text, entry and key for each (task, seed) or (task, seed, level).
@@ -246,7 +261,7 @@ class Pool:
             TaskError: a generator failed or used too much CPU time.
             WorkerFailed: the worker was lost again and again.
         """
-        replies = self._maker.run([list(place) for place in places])
+        replies = self._run(self._makers, places)
         self._tell(replies)
         for (task, *_), reply in zip(places, replies, strict=True):
             if isinstance(reply, list):
@@ -259,17 +274,27 @@ class Pool:
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Verdict | Unscored]:
         """Return the credit for each (task, answer, entry). ``TOO_SLOW`` counts as wrong, ``UNJUDGED`` as unknown."""
-        replies = self._verifiers.run([list(job) for job in jobs])
+        replies = self._run(self._verifiers, jobs)
         self._tell(replies)
         return [_checked(reply) for reply in replies]
 
     def close(self) -> None:
         """Stop all workers immediately."""
-        self._maker.close()
-        self._verifiers.close()
+        for crew in (*self._makers, *self._verifiers):
+            crew.close()
+
+    def _run(self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run jobs, whose first part is the task, on the crews of their tasks. Return the replies in order."""
+        replies: list[Any] = [None] * len(jobs)
+        for number, crew in enumerate(crews):
+            own = [place for place, (task, *_) in enumerate(jobs) if self._homes[task][0] == number]
+            found = crew.run([[self._homes[jobs[place][0]][1], *jobs[place][1:]] for place in own])
+            for place, reply in zip(own, found, strict=True):
+                replies[place] = reply
+        return replies
 
     def _tell(self, replies: Sequence[object]) -> None:
-        replaced = self._maker.replaced + self._verifiers.replaced
+        replaced = sum(crew.replaced for crew in (*self._makers, *self._verifiers))
         given_up = replies.count(UNJUDGED)
         if self._report is not None and (replaced > self._reported or given_up):
             self._report(replaced - self._reported, given_up)

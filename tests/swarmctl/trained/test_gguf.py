@@ -12,7 +12,7 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.run.package_index import Packages
+from swarmctl.packages.index import Packages
 from swarmctl.trained import gguf_converter
 from tests.support import fake_converter
 from tests.support.full_disk import mounted_disk

@@ -1,23 +1,26 @@
-"""Environments of the package ``verifiers``: what is used of it, and what is refused.
+"""Environments of the package ``verifiers``: names, forms of answers, and what of version 0.1 is refused.
 
-``STAND_IN`` has the parts of version 0.1 that are used. If the package is installed, the last test uses it.
+``STAND_IN`` has the parts of version 0.1 that are used. ``tests/swarmctl/packages`` installs the real versions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import TaskSpec, Verdict
+from hivemind_exp.tasks.environments import Installation
 from hivemind_exp.tasks.families import environment
+from hivemind_exp.tasks.families.environment_answers import Loop, settle, written
 from hivemind_exp.tasks.families.own_code import OwnCodeTask
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks, expand, is_own_code
@@ -77,7 +80,7 @@ def unused():
 
 
 async def waits(completion):
-    await asyncio.sleep(1)
+    await asyncio.sleep(3600)
 
 
 def compares(completions):
@@ -124,15 +127,15 @@ def prepared(name: str = "env:word-boxes", **params: Any) -> OwnCodeTask:
 
 
 def test_a_name_with_env_is_an_environment() -> None:
-    (task,) = Config(tasks="env:primeintellect/word-boxes").tasks
+    (task,) = Config(tasks="env:word-boxes@0.2").tasks
     ((spec, _),) = expand([task])
-    assert (spec.name, spec.module) == ("env:primeintellect/word-boxes", environment.__name__)
+    assert (spec.name, spec.module) == ("env:word-boxes@0.2", environment.__name__)
     assert is_own_code(spec.name)
 
 
 def test_rows_are_questions_and_reward_functions_are_terms(place: Path) -> None:
     task = prepared()
-    assert (task.size, task.version) == (20, "word-boxes 0.1.10")
+    assert (task.size, task.version) == (20, "")
     text, entry = task.make(3)
     assert (text, entry["answer"]) == ("system 3\n\nuser 3", "3")
     right, wrong = task.score("3", entry), task.score("4", entry)
@@ -141,21 +144,11 @@ def test_rows_are_questions_and_reward_functions_are_terms(place: Path) -> None:
     assert task.score("a long text", entry).terms == (("right", 0.0), ("short", 0.0))
 
 
-@pytest.mark.slow
-def test_an_environment_is_scored_in_the_sandbox(place: Path) -> None:
-    tasks = [TaskConfig(name="env:word-boxes")]
-    check_tasks(tasks)
-    with closing(Mixture(tasks, charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        right, wrong = mixture.score([question] * 2, [f"<answer>{question.entry['answer']}</answer>", "\\boxed{x}"])
-    assert [(each.correct, each.reward) for each in (right, wrong)] == [(True, 1.5), (False, 0.5)]
-
-
 @pytest.mark.parametrize(
     ("params", "message"),
     [
         ({"kind": "MultiTurnEnv"}, "is a MultiTurnEnv, which takes several turns or uses tools"),
-        ({"turns": ["user", "assistant", "user"]}, "is a conversation"),
+        ({"turns": ["user", "assistant", "user"]}, "has a conversation as a prompt"),
         ({"funcs": ["waits"], "weights": [1.0]}, "waits for something in waits, such as a model that judges"),
         ({"funcs": ["compares"], "weights": [1.0]}, "compares completions with each other in compares"),
         ({"weights": [0.0, 0.0, 0.0]}, "has no reward function with a positive weight"),
@@ -168,46 +161,105 @@ def test_what_is_not_supported_is_named(place: Path, params: dict[str, Any], mes
         prepared(**params)
 
 
-def test_a_missing_package_is_named_with_its_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TaskError, match="'nowhere' is not installed") as caught:
+def test_another_version_of_the_library_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.3.1")
+    with pytest.raises(TaskError, match=r"uses verifiers 0\.3\.1; only 0\.1 and 0\.4 are supported"):
+        prepared()
+
+
+def test_a_package_that_is_no_environment_is_named(place: Path) -> None:
+    with pytest.raises(TaskError, match="package nowhere contains no module nowhere"):
         prepared("env:nowhere")
-    assert caught.value.next is not None
-    assert caught.value.next.endswith("-m pip install nowhere")
     with pytest.raises(TaskError, match="accepts params, but no path"):
         environment.check(TaskSpec("env:x", environment.__name__, "env:x", path="y"))
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.4.0")
-    with pytest.raises(TaskError, match=r"verifiers 0\.4\.0 is not supported"):
-        prepared()
-    (place / "verifiers-0.1.10.dist-info/METADATA").unlink()
-    monkeypatch.undo()
-    with pytest.raises(TaskError, match="need the package verifiers, which is not installed") as caught:
-        prepared()
-    assert "pip install 'verifiers==0.1.10'" in (caught.value.next or "")
 
 
-REAL = """
-import verifiers as vf
-from datasets import Dataset
-
-def load_environment():
-    rows = [{"question": f"Reverse: a{n}b", "answer": f"b{str(n)[::-1]}a"} for n in range(20)]
-    parser = vf.Parser(vf.extract_boxed_answer)
-
-    async def right(completion, answer, parser):
-        return float(parser.parse_answer(completion) == answer)
-
-    rubric = vf.Rubric(funcs=[right], parser=parser)
-    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), system_prompt="In a box.", parser=parser, rubric=rubric)
-"""
+def test_one_that_is_not_installed_is_named_where_its_workers_would_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    check_tasks([TaskConfig(name="env:word-boxes")])  # a valid profile, though it can only run once it is installed
+    with pytest.raises(TaskError, match="environment word-boxes is not on this machine") as caught:
+        Mixture([TaskConfig(name="env:word-boxes")], charter=b"", secret=b"", heldout=0)
+    assert caught.value.next == "swarmctl tasks show env:word-boxes"
 
 
-@pytest.mark.slow
-def test_the_real_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("verifiers")
-    (tmp_path / "reversing.py").write_text(REAL, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    task = prepared("env:reversing")
-    text, entry = task.make(7)
-    assert text == "In a box.\n\nReverse: a7b"
-    assert [task.score(answer, entry).credit for answer in ("b7a", "a7b")] == [1.0, 0.0]
+def test_code_without_a_file_is_called_by_its_tasks_name() -> None:
+    def load() -> ModuleType:
+        raise ImportError("no libgomp")
+
+    with pytest.raises(TaskError, match=r"rhymes: cannot load the task: ImportError: .no libgomp.") as caught:
+        OwnCodeTask(TaskSpec("rhymes", "m", "rhymes"), load, None).prepare("make")
+    assert caught.value.next == "swarmctl tasks list"
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "version", "module", "directory"),
+    [
+        ("env:word-boxes", "word-boxes", None, "word_boxes", "word-boxes"),
+        ("env:Word.Boxes@1.2", "Word.Boxes", "1.2", "word_boxes", "word-boxes-1.2"),
+        ("env:word_boxes==1.2rc1", "word_boxes", "1.2rc1", "word_boxes", "word-boxes-1.2rc1"),
+    ],
+)
+def test_a_name_says_which_package_is_installed_where(
+    name: str, package: str, version: str | None, module: str, directory: str
+) -> None:
+    found = Installation.of(name, {"XDG_CACHE_HOME": "/c"})
+    assert (found.package, found.wanted, found.module) == (package, version, module)
+    assert found.directory == Path("/c/swarmctl/environments", f"{directory}-{sys.implementation.cache_tag}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("env:owner/word-boxes", "names an owner, but the package index has none"),
+        ("env:", "names no package"),
+        ("env:--index-url", "names no package"),
+        ("env:a;b", "names no package"),
+        ("env:a[extra]", "names no package"),
+    ],
+)
+def test_what_is_no_package_name_is_refused(name: str, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Installation.of(name)
+
+
+def test_the_form_of_an_answer_is_the_one_whose_references_are_correct(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": "Use <reversed> tags.", "answer": "cba"} for _ in range(3)]
+
+    def score(answer: str, row: dict[str, Any]) -> Verdict:
+        text = written(row["form"], answer)
+        if "boxed" in text:
+            raise ValueError(text)
+        return Verdict(float(text == "<reversed>cba</reversed>"))
+
+    settle("x", rows, score)
+    assert {row["form"] for row in rows} == {"<reversed>{}</reversed>"}
+    assert written("<reversed>{}</reversed>", "<reversed>a</reversed>") == "<reversed>a</reversed>"
+    assert written("\\boxed{{{}}}", "\\boxed{7}") == "\\boxed{7}"
+    assert written("\\boxed{{{}}}", "7") == "\\boxed{7}"
+
+
+def test_reference_answers_that_earn_less_are_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": "?", "answer": "a"}, {"question": "?", "answer": None}]
+    settle("x", rows, lambda *_: Verdict(0.5))
+    assert [(row["form"], row["answer"]) for row in rows] == [("{}", None)] * 2
+    assert "earn 50% of the reward" in capsys.readouterr().out
+    with pytest.raises(TaskError, match="no reward in any form"):
+        settle("x", [{"question": "?", "answer": "a"}], lambda *_: Verdict(0.0))
+
+
+def test_reward_functions_may_use_the_event_loop_but_not_wait() -> None:
+    loop = Loop("word-boxes")
+
+    async def together() -> list[int]:
+        async def one() -> int:
+            await asyncio.sleep(0)
+            return 1
+
+        return await asyncio.gather(one(), one())
+
+    assert loop.run(together(), "together") == [1, 1]
+    with pytest.raises(TaskError, match="waits for something in later"):
+        loop.run(asyncio.sleep(3600), "later")
+    assert loop.run(together(), "together") == [1, 1]

@@ -50,9 +50,7 @@ class Packages:
         pip or uv check the hashes and show the download's progress. ``instead``: the command to suggest if they fail.
         Raises ``ModelError``.
         """
-        with disk_errors(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-        with staged(parent / "packages") as directory:
+        with new_directory(parent) as directory:
             self._install(directory, instead)
             yield directory
 
@@ -77,6 +75,15 @@ class Packages:
                 next=f"{sys.executable} -m ensurepip",
             )
         return (uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:")
+
+
+@contextmanager
+def new_directory(parent: Path) -> Iterator[Path]:
+    """Yield a new directory in ``parent``, which is deleted at the end if it is still there. Raises ``NodeError``."""
+    with disk_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with staged(parent / "packages") as directory:
+        yield directory
 
 
 def with_path(environment: dict[str, str], directory: Path) -> dict[str, str]:

@@ -1,0 +1,197 @@
+"""Tasksets of ``verifiers`` 0.4, whose interface is ``verifiers.v1``.
+
+A task is scored as ``vf-replay`` scores a saved one: from its trace, without a runtime. The trace has the task's prompt
+and one reply. What needs more is refused by its name: tools, several turns, a harness, a runtime (a machine in which
+programs run), or a model that judges.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from types import ModuleType
+from typing import Any
+
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Verdict
+from hivemind_exp.tasks.families.environment_answers import Loop, settle, unsupported, written
+from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
+from hivemind_exp.tasks.families.question_files import reference_text
+
+ENDLESS = 10_000
+"""Number of tasks of an endless taskset that are used."""
+_COMPARED = 16
+"""Number of tasks of a second pass that must be the same, because a resumed node loads them again."""
+
+
+def loaded(package: str, module: str, params: Mapping[str, Any]) -> ModuleType:
+    """Return a module with ``questions`` and ``score``. Raises ``TaskError`` if the taskset is not supported."""
+    code = importlib.import_module(module)
+    taskset = _Taskset(package, module, params)
+    adapted = ModuleType(f"swarmctl_environment_{module}")
+    adapted.__file__ = code.__file__
+    vars(adapted).update(questions=taskset.questions, score=taskset.score)
+    return adapted
+
+
+class _Taskset:
+    """The questions and the rewards of one taskset."""
+
+    def __init__(self, package: str, module: str, params: Mapping[str, Any]) -> None:
+        self._package = package
+        self._vf: Any = importlib.import_module("verifiers.v1")
+        self._loop = Loop(package)
+        kind = self._vf.taskset_config_type(module)
+        self._config = kind.model_validate({**params, "id": module})
+        self._check_package(module)
+        self._taskset = self._vf.load_taskset(self._config)
+        self._task_type = type(self._taskset).task_type()
+        self._rows: list[dict[str, Any]] = []
+
+    def questions(self, _seed: int) -> list[dict[str, Any]]:
+        """Return all tasks as questions. They are the same for every seed."""
+        if not self._rows:
+            self._rows = self._loaded()
+        return self._rows
+
+    def score(self, answer: str, question: Mapping[str, Any]) -> Verdict:
+        """Return the reward. Its credit is the share of the best reward."""
+        task = self._task(question["data"])
+        return self._verdict(task, written(question["form"], answer))
+
+    def _task(self, data: Mapping[str, Any]) -> Any:
+        return self._task_type(self._task_type.data_type().model_validate(data), self._config.task)
+
+    def _loaded(self) -> list[dict[str, Any]]:
+        tasks = list(self._listed())
+        for before, again in zip(tasks[:_COMPARED], self._taskset, strict=False):
+            if before.hash != again.hash:
+                raise unsupported(self._package, "loads different tasks each time")
+        for task in tasks:
+            self._check_task(task)
+        rows = [self._row(task) for task in tasks]
+        settle(self._package, rows, self.score)
+        return rows
+
+    def _listed(self) -> Iterator[Any]:
+        bounded = self._taskset.bounded
+        yield from islice(self._taskset, MOST_QUESTIONS if bounded else ENDLESS)
+
+    def _row(self, task: Any) -> dict[str, Any]:
+        data = task.data
+        return {
+            "question": "\n\n".join(self._texts(data)),
+            "answer": reference_text(getattr(data, "answer", None)),
+            "data": data.model_dump(mode="json", exclude_defaults=True),
+        }
+
+    def _texts(self, data: Any) -> Iterator[str]:
+        """Yield the texts of a prompt: instructions, then the question. Raises ``TaskError`` for a conversation."""
+        if data.system_prompt:
+            yield data.system_prompt
+        if isinstance(data.prompt, str):
+            yield data.prompt
+            return
+        if data.prompt is None:
+            raise unsupported(self._package, "has tasks without a prompt, in which a user begins the conversation")
+        roles = [message.role for message in data.prompt]
+        if roles not in (["user"], ["system", "user"]):
+            raise unsupported(self._package, f"has a conversation as a prompt ({', '.join(roles)})")
+        for message in data.prompt:
+            parts = [message.content] if isinstance(message.content, str) else message.content
+            if any(getattr(part, "type", "text") != "text" for part in parts):
+                raise unsupported(self._package, "has prompts with images")
+            yield self._vf.types.content_text(message.content)
+
+    def _verdict(self, task: Any, text: str) -> Verdict:
+        trace = self._trace(task, text)
+        for hook in (task.setup, task.finalize):
+            self._loop.run(hook(**_taken(hook, trace=trace, runtime=None)), hook.__name__)
+        self._loop.run(task.score(trace), "its reward functions")
+        rewards = {name: reward for name, reward in trace.rewards.items() if reward is not None}
+        best = sum(max(reward.weight, 0.0) for reward in rewards.values())
+        if not best:
+            raise unsupported(self._package, "has no reward function with a positive weight")
+        terms = tuple((name, float(reward.value)) for name, reward in rewards.items())
+        return Verdict(min(max(sum(value for _, value in terms) / best, 0.0), 1.0), terms)
+
+    def _trace(self, task: Any, text: str) -> Any:
+        """Return a finished trace in which a model has replied with ``text``."""
+        vf = self._vf
+        prompt = task.data.prompt
+        turns = [vf.UserMessage(content=prompt)] if isinstance(prompt, str) else list(prompt)
+        if task.data.system_prompt:
+            turns.insert(0, vf.SystemMessage(content=task.data.system_prompt))
+        turns.append(vf.AssistantMessage(content=text))
+        last = len(turns) - 1
+        nodes = [
+            vf.MessageNode(parent=place - 1 if place else None, message=turn, sampled=place == last)
+            for place, turn in enumerate(turns)
+        ]
+        return vf.Trace(
+            verifiers=vf.VersionInfo(version=importlib.import_module("verifiers").__version__),  # else it looks for git
+            task=vf.TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash),
+            agent=vf.AgentInfo(config=vf.AgentConfig()),
+            state=importlib.import_module("verifiers.v1.state").state_cls(type(task))(),
+            nodes=nodes,
+            is_completed=True,
+            ok=True,
+            stop_condition="agent_completed",
+        )
+
+    def _check_package(self, module: str) -> None:
+        """Raise ``TaskError`` if the package brings more than tasks."""
+        environment = self._vf.environment_class(module)
+        if environment is not self._vf.SingleAgentEnv:
+            raise unsupported(
+                self._package, f"runs its tasks with {environment.__name__}, so with several turns or several agents"
+            )
+        if self._vf.default_harness_id(module) == module:
+            raise unsupported(self._package, "has a harness of its own")
+
+    def _check_task(self, task: Any) -> None:
+        """Raise ``TaskError`` if a task needs more than one reply."""
+        tools = [*type(self._taskset).toolsets(self._config), *type(task).toolsets(task.config)]
+        if tools:
+            raise unsupported(self._package, f"has tools ({', '.join(type(tool).__name__ for tool in tools)})")
+        if task.config.judges:
+            names = ", ".join(type(judge).__name__ for judge in task.plugged_judges())
+            raise TaskError(
+                f"environment {self._package} asks a model to judge ({names}), which is not supported. Judge with "
+                "[judge] instead, beside a verifier",
+                next="swarmctl tasks list",
+            )
+        data = task.data
+        for needed, what in (
+            (task.NEEDS_CONTAINER or data.image or data.agent_user, "needs a container"),
+            (data.skills, "has skills for an agent"),
+            (data.artifacts, "collects files from a runtime"),
+            (_intercepting(task), "changes what the model is asked or replies (@intercept)"),
+        ):
+            if needed:
+                raise unsupported(self._package, what)
+        hooks = (*task.hooks("reward"), *task.hooks("metric"), task.finalize, task.setup)
+        base = (self._vf.Task.setup, self._vf.Task.finalize)
+        running = [hook.__name__ for hook in hooks if _function(hook) not in base and _needs_runtime(hook)]
+        if running:
+            raise unsupported(self._package, f"runs programs to score an answer: {', '.join(running)} needs a runtime")
+        if not task.hooks("reward"):
+            raise unsupported(self._package, "has no reward function")
+
+
+def _function(hook: Callable[..., Any]) -> Any:
+    return getattr(hook, "__func__", hook)
+
+
+def _needs_runtime(hook: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(hook).parameters.get("runtime")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def _taken(hook: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in inspect.signature(hook).parameters}
+
+
+def _intercepting(task: Any) -> Iterable[str]:
+    """Return the names of a task's methods that change requests or replies."""
+    return [name for kind in type(task).__mro__ for name, each in vars(kind).items() if hasattr(each, "intercept")]

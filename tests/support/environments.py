@@ -1,0 +1,199 @@
+"""Packages with environments of ``verifiers``, as wheels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.wheels import write_wheel
+
+TASKSET = """
+import asyncio
+import os
+import socket
+from collections.abc import Iterable
+
+import verifiers.v1 as vf
+
+__all__ = ["WordBoxesTaskset"]
+
+
+class Clock(vf.Toolset[vf.ToolsetConfig]):
+    pass
+
+
+class Data(vf.TaskData):
+    answer: str
+
+
+class TaskConfig(vf.TaskConfig):
+    pass
+
+
+class WordBoxesTask(vf.Task[Data, vf.State, TaskConfig]):
+    @vf.stop
+    async def single_turn(self, trace: vf.Trace) -> bool:
+        return trace.num_turns >= 1
+
+    @vf.reward(weight=1.0)
+    async def right(self, trace: vf.Trace) -> float:
+        said = vf.extract_boxed_answer(trace.last_reply, strict=True)
+        if said == "connect":
+            socket.create_connection(("127.0.0.1", 9))
+        if said == "read":
+            open("/etc/hostname").read()
+        if said == "write":
+            open("/tmp/written", "w")
+        if said == "environ":
+            raise ValueError(sorted(os.environ))
+        while said == "spin":
+            pass
+        (late,) = await asyncio.gather(asyncio.sleep(0, float(said == self.data.answer)))
+        return late
+
+    @vf.reward(weight=0.5)
+    async def short(self, task: Data, trace: vf.Trace) -> dict[str, float]:
+        return {"short": float(len(trace.last_reply) < 20)}
+
+    @vf.metric
+    async def length(self, trace: vf.Trace) -> float:
+        return float(len(trace.last_reply))
+
+
+class Config(vf.TasksetConfig):
+    count: int = 20
+    tools: bool = False
+    task: TaskConfig = TaskConfig()
+
+
+class WordBoxesTaskset(vf.Taskset[WordBoxesTask, Config]):
+    @classmethod
+    def toolsets(cls, config: Config) -> list[vf.Toolset]:
+        return [Clock(vf.ToolsetConfig())] if config.tools else []
+
+    def load(self) -> Iterable[WordBoxesTask]:
+        for n in range(self.config.count):
+            word = f"a{n}b"
+            data = Data(prompt=f"Reverse: {word}", system_prompt="In a box.", answer=word[::-1])
+            yield WordBoxesTask(data, self.config.task)
+"""
+_PLAIN = """
+import itertools
+import random
+import verifiers.v1 as vf
+
+__all__ = {exported}
+
+
+class PlainTask(vf.Task[vf.TaskData]):
+    {method}
+
+
+class Plain(vf.Taskset[PlainTask, vf.TasksetConfig]):
+    INFINITE = {infinite}
+
+    def load(self):
+        for n in {numbers}:
+            yield PlainTask(vf.TaskData({data}), self.config.task)
+"""
+_REWARD = "@vf.reward\n    async def right(self, trace: vf.Trace) -> float:\n        return 1.0\n"
+
+
+def plain(
+    method: str = _REWARD,
+    data: str = 'prompt=f"{n}?"',
+    numbers: str = "range(20)",
+    more: str = "",
+    exported: str = "Plain",
+) -> str:
+    """Return a taskset's module: the tasks' methods, their data, their numbers, further code, and what is exported."""
+    text = _PLAIN.format(
+        exported=exported.split(), method=method, data=data, numbers=numbers, infinite="count(" in numbers
+    )
+    return text + more
+
+
+REFUSED = {
+    "several turns": (
+        plain(
+            exported="Plain Talk",
+            more="\n\nclass Talk(vf.SingleAgentEnv):\n    async def run(self, task, agents):\n        ...\n",
+        ),
+        "runs its tasks with Talk, so with several turns or several agents",
+    ),
+    "harness": (
+        plain(
+            exported="Plain Mine",
+            more="\n\nclass Mine(vf.Harness[vf.HarnessConfig]):\n    async def launch(self, *_):\n        ...\n",
+        ),
+        "has a harness of its own",
+    ),
+    "user": (plain(data="prompt=None"), "has tasks without a prompt, in which a user begins the conversation"),
+    "conversation": (
+        plain(
+            data='prompt=[vf.UserMessage(content="a"), vf.AssistantMessage(content="b"), vf.UserMessage(content="c")]'
+        ),
+        "has a conversation as a prompt (user, assistant, user)",
+    ),
+    "image": (
+        plain(
+            data='prompt=[vf.UserMessage(content=[vf.ImageUrlContentPart(image_url=vf.ImageUrlSource(url="data:,"))])]'
+        ),
+        "has prompts with images",
+    ),
+    "container": (plain(data='prompt="a", image="python:3"'), "needs a container"),
+    "files": (plain(data='prompt="a", artifacts=[vf.Artifact(source="/x")]'), "collects files from a runtime"),
+    "runtime": (
+        plain(_REWARD.replace("trace: vf.Trace", "trace: vf.Trace, runtime: vf.Runtime")),
+        "runs programs to score an answer: right needs a runtime",
+    ),
+    "setup": (
+        plain(f"{_REWARD}\n    async def setup(self, runtime: vf.Runtime) -> None:\n        ...\n"),
+        "runs programs to score an answer: setup needs a runtime",
+    ),
+    "intercept": (
+        plain(f"{_REWARD}\n    @vf.intercept\n    async def change(self, request: vf.Request):\n        ...\n"),
+        "changes what the model is asked or replies (@intercept)",
+    ),
+    "nothing": (plain("pass"), "has no reward function"),
+    "random": (plain(data="prompt=str(random.random())"), "loads different tasks each time"),
+    "judge": (
+        plain(more="\n\nclass Asked(vf.TaskConfig):\n    judges: vf.Judges = [vf.ReferenceJudgeConfig()]\n").replace(
+            "self.config.task)", "Asked())"
+        ),
+        "asks a model to judge (ReferenceJudge)",
+    ),
+    "waits": (
+        plain(_REWARD.replace("return 1.0", "import asyncio\n        await asyncio.sleep(3600)"), data='prompt="a"'),
+        "waits for something in its reward functions, such as a model that judges",
+    ),
+}
+"""Tasksets that cannot be used, by what they need, with the end of the message."""
+ENDLESS = plain(numbers="itertools.count()")
+OLD = """
+import verifiers as vf
+from datasets import Dataset
+
+
+def load_environment(count=20):
+    rows = [{"question": f"Reverse: a{n}b", "answer": f"b{str(n)[::-1]}a"} for n in range(count)]
+    parser = vf.Parser(vf.extract_boxed_answer)
+
+    async def right(completion, answer, parser):
+        return float(parser.parse_answer(completion) == answer)
+
+    rubric = vf.Rubric(funcs=[right], parser=parser)
+    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), system_prompt="In a box.", parser=parser, rubric=rubric)
+"""
+
+
+def module_of(need: str) -> str:
+    """Return the module in the wheel ``word-boxes`` that has a taskset of ``REFUSED``."""
+    return f"needs_{need.replace(' ', '_')}"
+
+
+def write_environments(directory: Path) -> None:
+    """Write two wheels: ``word-boxes`` for verifiers 0.4, and ``reversing`` for 0.1, which does not say so."""
+    modules = {f"{module_of(need)}/__init__.py": text for need, (text, _) in REFUSED.items()}
+    modules |= {"word_boxes/__init__.py": TASKSET, "endless/__init__.py": ENDLESS}
+    write_wheel(directory, "word-boxes", modules, summary="Reverse words.")
+    write_wheel(directory, "reversing", {"reversing.py": OLD}, requires=["verifiers>=0.1.10"])

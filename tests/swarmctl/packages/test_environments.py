@@ -1,0 +1,236 @@
+"""Environments of ``verifiers``: installed on first use into a Python environment of their own, then trained on.
+
+The slow tests install the real verifiers from the package index, once for each supported version, with small packages
+that this test writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.environments import Installation
+from hivemind_exp.tasks.mixture import Mixture
+from swarmctl.errors import Exit
+from swarmctl.packages import environments as installing
+from swarmctl.terminal.prompter import Cancelled, Prompter
+from tests.support.command_line import SWARMCTL, UNTRAINED, run_process, write_profile
+from tests.support.environments import REFUSED, module_of, write_environments
+
+TASKS = Config(tasks=["env:word-boxes", "gcd"]).tasks
+AGAIN = "swarmctl run --task env:word-boxes --yes"
+_PATIENCE = 900
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "swarmctl" / "environments"
+
+
+def no_process(*_: Any, **__: Any) -> None:
+    raise AssertionError("nothing may be started")
+
+
+def test_nothing_is_installed_for_other_tasks_or_without_a_yes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", no_process)
+    installing.install_environments(Config(tasks=["gcd"]).tasks, Prompter(silent=True), AGAIN)
+    with pytest.raises(TaskError, match=r"word-boxes is not on this machine\..* agree with --yes") as raised:
+        installing.install_environments(TASKS, Prompter(silent=True), AGAIN)
+    assert raised.value.next == AGAIN
+    prompter = Prompter()
+    monkeypatch.setattr(prompter, "can_ask", True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "n\n", raising=False)
+    with pytest.raises(Cancelled, match="Nothing was installed"):
+        installing.install_environments(TASKS, prompter, AGAIN)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("has_uv", [True, False])
+def test_a_failure_says_why_and_leaves_nothing_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], has_uv: bool
+) -> None:
+    ran: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, int("install" in command), b"no such package")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/bin/uv" if has_uv else None)
+    with pytest.raises(TaskError, match="cannot install environment word-boxes; the reason is above"):
+        installing.install_environments(TASKS, Prompter(yes=True), AGAIN)
+    assert list(cache.iterdir()) == []
+    assert capfd.readouterr().err == "no such package\n"
+    made, installed = ran
+    assert list(made[:2]) == (["/bin/uv", "venv"] if has_uv else [sys.executable, "-m"])
+    assert "word-boxes" in installed
+    assert "--only-binary" in installed  # no package's code runs while it is installed
+
+
+def test_one_whose_python_is_gone_is_installed_again(cache: Path) -> None:
+    found = Installation.of("env:word-boxes")
+    found.python.parent.mkdir(parents=True)
+    found.directory.joinpath("swarmctl.json").write_text('{"versions": {"word-boxes": "0.1.0"}}')
+    assert Installation.of("env:word-boxes").versions == {}
+    found.python.symlink_to(sys.executable)
+    assert Installation.of("env:word-boxes").origin == "word-boxes 0.1.0"
+    found.python.unlink()
+    found.python.symlink_to("/nowhere/python")
+    with pytest.raises(TaskError, match="is not on this machine"):
+        installing.install_environments(TASKS, Prompter(silent=True), AGAIN)
+
+
+class Installed:
+    """A place with its own wheels and cache, in which commands run."""
+
+    def __init__(self, place: Path) -> None:
+        write_environments(place / "wheels")
+        wheels = str(place / "wheels")
+        downloads = os.environ.get("UV_CACHE_DIR") or str(
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "uv")
+        )
+        self.variables = {
+            "XDG_CACHE_HOME": str(place / "cache"),
+            "UV_CACHE_DIR": downloads,
+            "UV_FIND_LINKS": wheels,
+            "PIP_FIND_LINKS": " ".join([*os.environ.get("PIP_FIND_LINKS", "").split(), wheels]),
+            "SWARMCTL_HOME": str(place / "home"),
+        }
+        self.home = place / "home"
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return run_process([*SWARMCTL, *words], timeout=_PATIENCE, env=os.environ | self.variables)
+
+    def json(self, *words: str) -> Any:
+        done = self.run(*words, "--json")
+        assert done.returncode == Exit.DONE, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install verifiers 0.4 with the test's environment."""
+    here = Installed(tmp_path_factory.mktemp("environments"))
+    done = here.run("tasks", "show", "env:word-boxes", "--yes")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "Environment word-boxes 0.1.0, verifiers 0.4." in done.stderr
+    return here
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
+    shown = installed.json("tasks", "show", "env:word-boxes", "-n", "1", "--param", "count=30")
+    (part,) = shown["parts"]
+    assert (part["size"], part["version"][:27]) == (30, "word-boxes 0.1.0, verifiers")
+    (question,) = shown["questions"]
+    word = question["question"].removeprefix("In a box.\n\nReverse: ")
+    assert question["reference"] == word[::-1]
+    rows = installed.json("tasks", "list")["tasks"]
+    assert [(row["kind"], row["description"]) for row in rows if row["name"] == "env:word-boxes"] == [
+        ("environment", "Reverse words.")
+    ]
+    doctor = installed.run("doctor", "python.environments", "--set", "tasks=['env:word-boxes', 'env:other']")
+    assert "word-boxes 0.1.0, verifiers 0.4." in doctor.stdout
+    assert "other is not on this machine; the first run installs it" in doctor.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+    tasks = [TaskConfig(name="gcd"), TaskConfig(name="env:word-boxes"), TaskConfig(name="spell_backward")]
+    with closing(Mixture(tasks, charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
+        questions = mixture.questions("train", 0, 12)
+        assert {each.task for each in questions} == {"gcd", "env:word-boxes", "spell_backward"}
+        answers = [f"<answer>{each.entry['answer']}</answer>" for each in questions]
+        assert all(score.correct for score in mixture.score(questions, answers))
+        question = next(each for each in questions if each.task == "env:word-boxes")
+        hostile = [f"<answer>{each}</answer>" for each in ("x", "connect", "read", "write", "environ", "spin")]
+        given = [answers[questions.index(question)], *hostile, f"\\boxed{{{question.entry['answer']}}}"]
+        right, wrong, *bad, boxed = mixture.score([question] * len(given), given)
+        assert (right.reward, boxed.reward, wrong.reward) == (1.5, 1.5, 0.5)
+        assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5)]
+        assert [score.outcome for score in bad] == [0.0] * 5
+        reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "1.5 s of CPU time"]
+        assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
+        for worker in mixture._pool._verifiers[1]._workers:
+            worker.end()
+        assert [score.correct for score in mixture.score([question] * 2, given[:2])] == [True, False]  # asked again
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_what_an_environment_needs_is_named(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+    python = str(Installation.of("env:word-boxes").python)
+    modules = {need: module_of(need) for need in REFUSED}
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from hivemind_exp.errors import TaskError\n"
+        "from hivemind_exp.tasks.families.environment_v1 import loaded\n"
+        "def why(name):\n"
+        "    try:\n"
+        "        module = loaded(name, name, {})\n"
+        "        module.score('7', module.questions(0)[0])\n"
+        "    except TaskError as error:\n"
+        "        return error.message\n"
+        f"print(json.dumps([{{need: why(name) for need, name in {modules!r}.items()}},\n"
+        "    len(loaded('endless', 'endless', {}).questions(0))]))\n"
+    )
+    root = str(Path(__file__).parents[3])
+    done = subprocess.run([python, "-P", "-c", script, root], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found, endless = json.loads(done.stdout)
+    assert endless == 10_000
+    for need, (_, message) in REFUSED.items():
+        assert found[need] is not None, need
+        assert message in found[need]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_a_node_trains_on_it_and_notices_another_version(installed: Installed) -> None:
+    write_profile(installed.home, "boxes", f'{UNTRAINED}\n[[tasks]]\nname = "env:word-boxes"\n')
+    tools = 'tasks=[{name = "env:word-boxes", params = {tools = true}}]'
+    refused = installed.run("run", "--profile", "boxes", "--set", tools, "--dry-run")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "environment word-boxes has tools (Clock), which is not supported" in refused.stderr
+    result = installed.json("run", "--profile", "boxes", "--rounds", "1", "--no-input")
+    assert (result["rounds"], result["steps"]) == (1, 1)
+    kept = json.loads((installed.home / "nodes" / "boxes" / "inputs.json").read_text())["digests"]
+    assert kept["package of task env:word-boxes"].startswith("word-boxes 0.1.0, verifiers 0.4.")
+    (record,) = Path(installed.variables["XDG_CACHE_HOME"]).rglob("swarmctl.json")
+    before = record.read_text()
+    record.write_text(before.replace("0.1.0", "0.2.0"))
+    try:
+        changed = installed.run("run", "--profile", "boxes", "--rounds", "2", "--no-input")
+    finally:
+        record.write_text(before)
+    assert changed.returncode == Exit.CONFIGURATION
+    assert "the package of task env:word-boxes" in changed.stderr
+    assert "has changed since node boxes first used it" in changed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_an_environment_for_the_older_library_gets_it(tmp_path: Path) -> None:
+    here = Installed(tmp_path)
+    tried = here.json("tasks", "try", "env:reversing", "--yes", "--answer", "x", "--param", "count=12")
+    (wrong,) = tried["answers"]
+    assert (tried["question"][:9], wrong["correct"]) == ("In a box.", False)
+    again = here.run("tasks", "try", "env:reversing", "--param", "count=12", "--answer", tried["reference"])
+    assert again.stdout.splitlines()[-1].strip().startswith("correct")

@@ -24,4 +24,4 @@ def test_without_a_name_several_running_nodes_are_named_with_a_command(capsys: p
         assert cli.run(["attach"]) == Exit.USAGE
     error = capsys.readouterr().err
     assert "2 nodes are running (one, two); name one" in error
-    assert error.endswith("attach one\n")
+    assert error.endswith("attach two\n")

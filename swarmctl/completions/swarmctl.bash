@@ -208,11 +208,11 @@ __swarmctl_options() {
         'profiles delete') list='--yes --no-input --json --help' ;;
         'profiles import') list='--name --no-test --insecure-storage --yes --no-input --json --help' ;;
         'keys') list='--help' ;;
-        'keys set') list='--host --no-test --insecure-storage --yes --no-input --help' ;;
+        'keys set') list='--host --no-test --insecure-storage --json --yes --no-input --help' ;;
         'keys list') list='--json --help' ;;
         'keys test') list='--json --no-input --help' ;;
-        'keys delete') list='--all --yes --no-input --help' ;;
-        'keys import') list='--no-test --insecure-storage --yes --no-input --help' ;;
+        'keys delete') list='--all --json --yes --no-input --help' ;;
+        'keys import') list='--no-test --insecure-storage --json --yes --no-input --help' ;;
         'tasks') list='--help' ;;
         'tasks list') list='--json --help' ;;
         'tasks show') list='--questions --param --seed --full --json --yes --no-input --help' ;;

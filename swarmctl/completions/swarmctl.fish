@@ -536,6 +536,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --host\t'Base URL of the API, for a name you choose' \
                 --no-test\t'Save the key without testing it' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
+                --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
@@ -548,12 +549,14 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'keys delete'
             set list --all\t'Delete every saved key' \
+                --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys import'
             set list --no-test\t'Save the key without testing it' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
+                --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'

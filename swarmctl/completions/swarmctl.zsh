@@ -632,6 +632,7 @@ _swarmctl__keys__set() {
     '--host=[Base URL of the API, for a name you choose]:URL: ' \
     '--no-test[Save the key without testing it]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
+    '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -659,6 +660,7 @@ _swarmctl__keys__test() {
 _swarmctl__keys__delete() {
   _arguments -S \
     '--all[Delete every saved key]' \
+    '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \
@@ -671,6 +673,7 @@ _swarmctl__keys__import() {
   _arguments -S \
     '--no-test[Save the key without testing it]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
+    '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
     '(-y --yes)--yes[Answer yes to all prompts]' \
     '--no-input[Never prompt; fail if input is required]' \

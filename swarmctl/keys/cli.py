@@ -42,6 +42,7 @@ def _set(
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,
     leaked_option: LeakedOption = None,
+    json: options.JsonAskingNothing = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
 ) -> None:
@@ -63,7 +64,9 @@ def _set(
     check_name(name)
     if context.args or leaked_option is not None:
         raise leaked(name)
-    set_key(name, SetOptions(host, test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
+    silent = no_input or json
+    how = SetOptions(host, test=not no_test, insecure=insecure_storage, yes=yes, no_input=silent)
+    set_key(name, how, as_json=json)
 
 
 @group.command("list")
@@ -110,6 +113,7 @@ def _delete(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Key to delete.")] = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Delete every saved key.")] = False,
+    json: options.JsonAskingNothing = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
 ) -> None:
@@ -118,11 +122,11 @@ def _delete(
     \b
     Examples:
       swarmctl keys delete openai
-      swarmctl keys delete --all
+      swarmctl keys delete --all --yes --json
     """
     from swarmctl.keys.delete import delete_keys
 
-    delete_keys(name, all_=all_, yes=yes, no_input=no_input)
+    delete_keys(name, all_=all_, yes=yes, no_input=no_input, as_json=json)
 
 
 @group.command("import")
@@ -131,9 +135,10 @@ def _import(
     *,
     no_test: NoTestOption = False,
     insecure_storage: InsecureOption = False,
+    json: options.JsonAskingNothing = False,
     yes: options.Yes = False,
     no_input: options.NoInput = False,
-) -> None:
+) -> int:
     """Save keys found in the environment or a .env file.
 
     Imports the keys of known providers only, then shows how to remove them from where they were found.
@@ -146,4 +151,6 @@ def _import(
     from swarmctl.keys.from_environment import import_keys
     from swarmctl.keys.set import SetOptions
 
-    import_keys(file, SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=no_input))
+    silent = no_input or json
+    how = SetOptions(test=not no_test, insecure=insecure_storage, yes=yes, no_input=silent)
+    return import_keys(file, how, as_json=json)

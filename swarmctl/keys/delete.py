@@ -8,17 +8,20 @@ from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
 from swarmctl.keys.saved import SavedKey, bound, entries, read_entry, remove_entry, remove_secret, unbind
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 
 
-def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> None:
+def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool, as_json: bool) -> None:
     """Delete one key, or all saved keys. Raises NodeError if that fails."""
     if (name is None) != all_:
         raise UsageError("give either a key name or --all", next="swarmctl keys delete --help")
-    prompter = Prompter(yes=yes, silent=no_input)
+    prompter = Prompter(yes=yes, silent=no_input or as_json)
     if name is not None and read_entry(check_name(name)) is None and (origin := bound(name)):
         unbind(name)
         prompter.say(f"Key {name} no longer belongs to {origin}. It will belong to the address of its next use.")
+        if as_json:
+            print_json(deleted=[], unbound=[name])
         return
     saved = list(entries().values()) if name is None else [_saved(check_name(name))]
     if not saved:
@@ -29,6 +32,8 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool) -> N
         prompter.confirm(f"Delete the key{'s' if len(saved) > 1 else ''} {names}?", refusal, "Nothing was deleted.")
     for entry in saved:
         _delete(entry, prompter)
+    if as_json:
+        print_json(deleted=[entry.name for entry in saved], unbound=[])
 
 
 def _saved(name: str) -> SavedKey:

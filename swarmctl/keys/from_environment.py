@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
+from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.key_text import clean_key, read_text
-from swarmctl.keys.set import SetOptions, keep_key
+from swarmctl.keys.set import SetOptions, keep_key, saved_row
 from swarmctl.paths import shown
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 
 _LINE = re.compile(r"""\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("[^"]*"|'[^']*'|[^\s#]*)""")
@@ -28,37 +30,42 @@ class _Found(NamedTuple):
     line: int | None
 
 
-def import_keys(path: Path | None, options: SetOptions) -> None:
+def import_keys(path: Path | None, options: SetOptions, *, as_json: bool) -> Exit:
     """Save every provider key in the environment or the file, then show what to clean up.
 
-    If a key cannot be saved, the others still are; the first such error is raised at the end. Raises KeyProblem if
-    there are no keys.
+    If a key cannot be saved, the others still are; the first such error is raised at the end, or if JSON lists what was
+    saved, its exit code returned. Raises KeyProblem if there are no keys.
     """
     prompter = Prompter(yes=options.yes, silent=options.no_input)
     found = _in_file(path) if path is not None else _in_environment()
     if not found:
         where = shown(path) if path else "the environment"
         raise KeyProblem(f"no provider keys in {where}", next="swarmctl keys set --help")
-    saved, failed = [], []
+    saved, rows, failed = [], [], []
     # Variables override the imported keys until they are unset: print that once, at the end, not for each key.
     quiet = replace(options, tell_shadows=path is not None, replaces=False)
     for each in found:
         try:
             key = clean_key(each.value, f"in {each.variable}")
-            keep_key(each.name, key, PROVIDERS[each.name].base_url, quiet, prompter)
+            rows.append(saved_row(keep_key(each.name, key, PROVIDERS[each.name].base_url, quiet, prompter)))
             saved.append(each)
         except NodeError as error:
-            failed.append(error)
+            failed.append((each, error))
             if len(found) > 1:  # otherwise the error says it
                 prompter.say(f"Not saved: {each.variable}: {error.message}")
     for line in _to_clean(path, saved) if saved else ():
         prompter.say(line)
+    if as_json and saved:
+        kept = [{"name": each.name, "code": error.code, "message": error.message} for each, error in failed]
+        print_json(keys=rows, failed=kept)
+        return exit_code(failed[0][1]) if failed else Exit.DONE
     if failed:
-        first = failed[0]
+        first = failed[0][1]
         words = shlex.split(first.next or "")
         if words[:3] == ["swarmctl", "keys", "set"] and words[4:] == ["--insecure-storage"]:  # import has it, too
             first.next = shlex.join(["swarmctl", "keys", "import", *([str(path)] if path else ()), *words[4:]])
         raise first
+    return Exit.DONE
 
 
 def _in_environment() -> list[_Found]:

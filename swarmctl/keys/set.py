@@ -4,6 +4,7 @@ import os
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem, NodeError
@@ -25,6 +26,7 @@ from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
+from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.suggest import nearest
 
@@ -55,7 +57,7 @@ class KeyRefused(NodeError):
     code = "key_refused"
 
 
-def set_key(name: str, options: SetOptions) -> None:
+def set_key(name: str, options: SetOptions, *, as_json: bool = False) -> None:
     """Ask for a key, or read it from standard input, and save it. Raises NodeError if it is not saved."""
     check_name(name)
     prompter = Prompter(yes=options.yes, silent=options.no_input)
@@ -68,7 +70,15 @@ def set_key(name: str, options: SetOptions) -> None:
         _ask_for_a_file_if_needed(name, options, prompter)
     given = prompter.secret(f"Key for {name} ({host_of(url)}), not shown:")
     key = clean_key(given, prompter.source, next=f"swarmctl keys set {name}{_flags(options)}")
-    keep_key(name, key, url, options, prompter)
+    saved = keep_key(name, key, url, options, prompter)
+    if as_json:
+        print_json(key=saved_row(saved))
+
+
+def saved_row(saved: SavedKey) -> dict[str, Any]:
+    """Return what JSON says of a key that was saved. ``result``: of its test; None if it was not tested."""
+    about = {"name": saved.name, "host": saved.host, "last_four": saved.last_four}
+    return {**about, "place": saved.home, "result": saved.result}
 
 
 def _ask_for_a_file_if_needed(name: str, options: SetOptions, prompter: Prompter) -> None:
@@ -120,7 +130,7 @@ def _checked_url(url: str) -> str:
     return text
 
 
-def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> None:
+def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Prompter) -> SavedKey:
     """Check a key, test it, save it, and print what was done. Raises NodeError if it is not saved."""
     _doubts(name, key, url, options, prompter)
     finding = probe(name, url, key) if options.test else None
@@ -145,6 +155,7 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     if options.tell_shadows and not winner.is_saved:
         other = f" ({dotted_tail(winner.last_four)})" if winner.last_four else ""
         prompter.say(f"warning: {winner.where}{other} overrides the saved key until you unset it.")
+    return entry
 
 
 def _flags(options: SetOptions) -> str:

@@ -445,6 +445,26 @@ def test_delete(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "key openai comes from $OPENAI_API_KEY" in run("delete", "openai")[2]
 
 
+def test_what_changes_keys_prints_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"name": "openai", "host": "api.openai.com", "last_four": "9f3c", "place": "file", "result": None}
+    code, out, _ = run("set", "openai", "--insecure-storage", "--no-test", "--json", piped=KEY)
+    assert (code, json.loads(out)) == (Exit.DONE, {"schema": 1, "key": saved})
+    code, out, _ = run("delete", "--all", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (Exit.CONFIGURATION, "key")
+    code, out, _ = run("delete", "openai", "--json")
+    assert (code, json.loads(out)) == (Exit.DONE, {"schema": 1, "deleted": ["openai"], "unbound": []})
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    code, out, _ = run("import", "--no-test", "--insecure-storage", "--json")
+    assert (code, json.loads(out)) == (Exit.DONE, {"schema": 1, "keys": [saved], "failed": []})
+    monkeypatch.setenv("GROQ_API_KEY", "<your-key>")
+    code, out, _ = run("import", "--no-test", "--insecure-storage", "--yes", "--json")
+    found = json.loads(out)
+    assert (code, found["keys"], [each["name"] for each in found["failed"]]) == (Exit.CONFIGURATION, [saved], ["groq"])
+    monkeypatch.delenv("OPENAI_API_KEY")
+    code, out, _ = run("import", "--no-test", "--insecure-storage", "--json")
+    assert (code, list(json.loads(out))) == (Exit.CONFIGURATION, ["schema", "error"])
+
+
 def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("import")[0] == Exit.CONFIGURATION
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

@@ -27,7 +27,7 @@ from swarmctl.settings.profile_files import SUFFIX, Profile
 from swarmctl.settings.resolve import given, override, problems_of
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import Override, anchored, related
-from swarmctl.settings.toml_text import TASKS, rendered
+from swarmctl.settings.toml_text import TASKS, rendered, wrapped
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
@@ -88,7 +88,7 @@ def profile_text(path: Path, base: Profile, overrides: Sequence[Override], *, by
         f"Created by `{by}`. To see all settings: `swarmctl profiles show {path.stem}`.",
         "",
         f"From the built-in profile {base.name}:",
-        *(line.removeprefix("#").strip() for line in comment),
+        *wrapped(" ".join(line.removeprefix("#").strip() for line in comment)),
     ]
     text = rendered(values, head=head, description=_description(base, changes), extends=base.extends)
     if problems := problems_in(path, text):

@@ -1,5 +1,6 @@
 """Readable TOML: a configuration, optionally with the origin of each value next to it, or a new profile."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from swarmctl.settings.schema import SettingPath, docstrings, dotted, flatten, s
 from swarmctl.terminal.safe_text import without_keys
 
 TASKS: SettingPath = ("tasks",)
+_COLUMNS = 96
+"""Width of comments, so that an editor in a terminal of 100 columns does not wrap them."""
 
 
 def as_toml(resolved: Resolved, *, origins: bool) -> str:
@@ -32,6 +35,11 @@ def rendered(values: Mapping[SettingPath, Any], *, head: Sequence[str], descript
     return "\n".join(lines) + "\n"
 
 
+def wrapped(text: str) -> list[str]:
+    """Return the lines of a comment without ``#``: its words, on as few lines as a profile has room for."""
+    return textwrap.wrap(text, _COLUMNS - len("# "), break_long_words=False, break_on_hyphens=False)
+
+
 def _lines(
     values: Mapping[SettingPath, Any],
     *,
@@ -46,7 +54,7 @@ def _lines(
             if path == TASKS and not table:
                 yield from _tasks(value, remark(path))
             elif path[:-1] == table and value != {}:
-                yield from (f"# {line}" for line in comment(path).splitlines())
+                yield from (f"# {line}" for line in wrapped(comment(path)))
                 yield f"{_key(path[-1])} = {_toml(value)}{remark(path)}"
 
 

@@ -60,6 +60,7 @@ def test_flags_and_docstrings(home: Path, tmp_path: Path, capsys: pytest.Capture
         "# Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null.\nbeta = 0.5\n"
         in text
     )
+    assert max(len(line) for line in text.splitlines() if line.startswith("#")) in range(80, 97)
     assert "for machines without an accelerator" in text.lower(), "the comment of the built-in profile is kept"
     assert config_of("mine", capsys)["game"] == {**config_of("cpu", capsys)["game"], "rounds": 7}  # type: ignore[dict-item]
 

@@ -196,7 +196,7 @@ def test_a_full_standard_error(command: str, tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = outcome(command, tmp_path, stderr=full)
     assert_our_words(done)
-    works = command != "no-such-command"
+    works = command not in ("no-such-command", "fork maths tea")  # the node has no checkpoint
     assert (done.returncode == Exit.DONE) == works
 
 

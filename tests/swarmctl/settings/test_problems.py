@@ -92,6 +92,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.model": (TEXT, (5,)),
     "offload.kind": ("auto, policy, policy_text, teacher or relay", ("peer",)),
     "offload.share": ("a number above 0 and at most 1", (0, 1.1)),
+    "offload.teach": ("answers, hints or distillation", ("scores",)),
     "offload.when": ("always or failed", ("never",)),
     "offload.stages": ('a non-empty list with any of answer, critique and resolve, such as ["answer"]', ([],)),
     "offload.rounds": ('"*", ranges such as "0-9,20-29" or "100-", or "every N"', ("every 0",)),

@@ -14,7 +14,7 @@ from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from hivemind_exp.tasks.registry import names
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.tasks import answering
+from swarmctl.terminal import prompter
 from swarmctl.tasks import list as listing
 
 MINE = '''"""Successors.
@@ -115,12 +115,12 @@ def test_answers_are_scored(capsys: Capture, mine: str) -> None:
 def test_questions_are_asked_until_the_answer_is_empty(
     capsys: Capture, mine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Person(answering.Prompter):
+    class Person(prompter.Prompter):
         def __init__(self, **options: bool) -> None:
             super().__init__(**options)
             self.can_ask = True
 
-    monkeypatch.setattr(answering, "Prompter", Person)
+    monkeypatch.setattr(prompter, "Prompter", Person)
     monkeypatch.setattr("sys.stdin", io.StringIO("none\nmany\n\n"))
     assert cli.run(["tasks", "try", mine]) == Exit.DONE
     out, err = capsys.readouterr()

@@ -190,6 +190,9 @@ class OffloadConfig(Section):
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"
     """When the API generates. "failed": only for groups in which no completion from this machine is correct."""
+    teach: Literal["answers", "hints"] = "answers"
+    """What the API writes. "hints": a short hint where no completion from this machine is correct. This machine answers
+    again with the hint, and learns the correct answers without it."""
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"

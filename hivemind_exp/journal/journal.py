@@ -16,7 +16,7 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
 from hivemind_exp.journal import pruning, records, visits
-from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, Reply, SourceContribution, StageRun, Visit
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
@@ -194,10 +194,12 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
-    def replies(self, round_: int, stage: str) -> dict[str, str]:
+    def replies(self, round_: int, stage: str) -> dict[str, Reply]:
         """Return an API's first text for each request of a stage, by the name of its question."""
-        query = "SELECT question, text FROM completions WHERE swarm=? AND round=? AND stage=? AND idx=0"
-        return dict(self._db.execute(query, (self._swarm, round_, stage)))
+        key, where = "swarm, round, stage, question, idx", (self._swarm, round_, stage)
+        found = f"SELECT question, source, model, text, lost.why FROM completions LEFT JOIN lost USING ({key})"
+        rows = self._db.execute(f"{found} WHERE swarm=? AND round=? AND stage=? AND idx=0", where)
+        return {question: Reply(*reply) for question, *reply in rows}
 
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
         """Return slot, kind, text and score of a group's verified completions, in slot order."""

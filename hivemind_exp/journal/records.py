@@ -126,6 +126,17 @@ def index_in_group(place: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """An API's text that is no rollout: a grade or a hint."""
+
+    provider: str
+    model: str
+    text: str
+    refused: str | None = None
+    """Why the node does not use it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageRun:
     """The part of a round that one step learns from."""
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.model_names import short_name
+from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 
@@ -147,11 +148,23 @@ LEAST_TEACHER_TOKENS = 1024
 teaches nothing."""
 
 
+def teaches_hints(config: Config) -> bool:
+    """Whether the API writes hints for questions that this machine gets wrong."""
+    return is_offloaded(config) and config.offload.teach == "hints"
+
+
+def only_if_failed(offload: OffloadConfig) -> bool:
+    """Whether the API is asked only about groups in which this machine has no correct completion."""
+    return offload.when == "failed" or offload.teach == "hints"
+
+
 def token_limit(config: Config) -> int:
     """Return the most tokens that a completion from the API may have, without hidden reasoning."""
     own = config.generation.max_completion_tokens
     if config.offload.max_tokens is not None:
         return config.offload.max_tokens
+    if teaches_hints(config):
+        return hints.MOST_TOKENS
     return max(own, LEAST_TEACHER_TOKENS) if resolved_kind(config) is Kind.TEACHER else own
 
 
@@ -161,14 +174,17 @@ def reasons(config: Config, endpoint: Endpoint) -> bool:
 
 
 def share_of(offload: OffloadConfig, group_size: int) -> int:
-    """Return how many slots of a group the API fills. With a share below 1, at least one slot stays local: whoever
-    sets such a share wants local samples, too."""
-    most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
+    """Return how many slots of a group the API fills, or are answered again with its hint.
+
+    With a share below 1, at least one slot stays local: whoever sets such a share wants local samples, too."""
+    most = group_size if offload.share == 1 or only_if_failed(offload) else group_size - 1
     return min(most, max(1, round(offload.share * group_size)))
 
 
 def requests_a_round(config: Config, endpoint: Endpoint) -> int:
-    """Return how many requests fill a round, if each of them brings what it asks for."""
+    """Return how many requests a round needs at most, if each of them brings what it asks for."""
+    if teaches_hints(config):
+        return config.game.groups
     per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 
@@ -202,6 +218,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         "models; use it as a teacher",
         "offload.kind=teacher",
     )
+    if offload.teach == "hints":
+        yield from _hint_rules(config)
     if kind is Kind.RELAY:
         yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
@@ -226,6 +244,27 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
+def _hint_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
+    offload, kind = config.offload, resolved_kind(config)
+    setting = "offload.teach=answers"
+    text = "a relay loads no model that could answer with a hint, so offload.teach = hints cannot be used"
+    yield kind is Kind.RELAY, text, setting
+    text = f"offload.kind = {kind} is for answers, but with offload.teach = hints the API writes none"
+    yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
+    yield (
+        offload.batch,
+        "a batch takes hours, but a round waits for its hints (offload.teach = hints)",
+        "offload.batch=false",
+    )
+    text = "offload.teach = hints is only for the stage answer, so it needs game.kind = sampling"
+    yield config.game.kind != "sampling" or set(offload.stages) != {"answer"}, text, setting
+    yield (
+        config.train.teacher_loss == "luffy",
+        "train.teacher_loss = luffy learns a teacher's answers, but with offload.teach = hints there are none",
+        "train.teacher_loss=gated",
+    )
+
+
 def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     offload = config.offload
     partly = offload.share < 1 or offload.when == "failed"
@@ -243,11 +282,21 @@ def describe_loss(config: Config) -> str:
     """Describe in one sentence what is learned from the API's text."""
     if config.judge.provider != OFF:
         return "judge: a grade for each of this node's completions, as one term of the reward"
-    kind, offload = resolved_kind(config), config.offload
+    kind = resolved_kind(config)
     if kind is Kind.RELAY:
         return "relay: completions are verified and saved; no model is loaded or trained"
     if kind is Kind.POLICY_TEXT:
         return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
+    return _describe_teacher(config)
+
+
+def _describe_teacher(config: Config) -> str:
+    offload = config.offload
+    if offload.teach == "hints":
+        return (
+            "hints: supervised learning on this node's own correct answers to prompts with a hint, for prompts without "
+            f"it, at most {MOST_ANSWERS} different ones per question"
+        )
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
     what = (

@@ -41,4 +41,6 @@ class ApiSource(Source):
 
 
 def build(parts: NodeParts) -> ApiSource | None:
+    if parts.config.offload.teach == "hints":
+        return None
     return None if parts.offload is None else ApiSource(parts.offload, resolved_kind(parts.config))

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.peers.exchange import PeerExchange
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,3 +84,5 @@ class NodeParts:
     tokenizer: PreTrainedTokenizerBase | None = None
     offload: OffloadClient | None = None
     exchange: PeerExchange | None = None
+    journal: Journal | None = None
+    tasks: Tasks | None = None

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload import hints
 from hivemind_exp.offload.judge import STAGE, is_judged, judge_messages
 from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
-from hivemind_exp.offload.settings import first_endpoint, reasons, requests_a_round, share_of, token_limit
+from hivemind_exp.offload.settings import (
+    first_endpoint,
+    reasons,
+    requests_a_round,
+    share_of,
+    teaches_hints,
+    token_limit,
+)
 from hivemind_exp.offload.spending import MeasuredUsage, measured_usage
 from hivemind_exp.tasks.mixture import Mixture
 
@@ -60,6 +68,9 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
         asked = judge_messages(config.judge.instructions, "", "", "")
         bytes_a_prompt += sum(len(turn["content"].encode()) for turn in asked)
         bytes_a_prompt += _BYTES_A_TOKEN * config.generation.max_completion_tokens
+    if teaches_hints(config):  # at most one request per question, in a prompt of its own
+        completions, stages = requests, {hints.STAGE}
+        bytes_a_prompt += sum(len(turn["content"].encode()) for turn in hints.hint_messages(""))
     hidden = offload.reasoning_tokens if thinks else 0
     longest = token_limit(config) + hidden
     usual = min(_FILL * token_limit(config), config.generation.max_completion_tokens) + _FILL * hidden

@@ -8,7 +8,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_offloaded, is_relay
+from hivemind_exp.offload.settings import is_offloaded, is_relay, teaches_hints
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
@@ -102,7 +102,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
     if is_offloaded(api_config(resolved.config)):
-        lines += _origins(node.name, progress)
+        lines += _origins(node.name, progress, hints=teaches_hints(resolved.config))
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
     if worse := drop(progress):
@@ -144,12 +144,19 @@ def _spent(progress: RunView, text: str) -> str:
     return f"Spent over all runs: {text}{price}."
 
 
-def _origins(node: str, progress: RunView) -> list[str]:
-    """Return what generated the completions, and why the API generated none."""
+def _origins(node: str, progress: RunView, *, hints: bool) -> list[str]:
+    """Return what generated the completions, and why the API generated none; or what its hints brought."""
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
     reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    if progress.hints:
+        learned = several(progress.hints_taught, "question")
+        return [
+            f"The API wrote {several(progress.hints, 'hint')}; {learned} were learned from with their help.{reasons}"
+        ]
+    if hints and not reasons:
+        return ["The API wrote no hint: no question was answered only incorrectly."]
     if not remote:
         lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
         check = typed(shlex.join(["swarmctl", "doctor", "api", "--node", node]))

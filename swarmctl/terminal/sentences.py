@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
     from hivemind_exp.tasks.base import RewardTerm
 
-_FROM = {"policy": "", "peer": " from peers"}
+_FROM = {"policy": "", "peer": " from peers", "hinted": " with hints"}
 
 
 def percent(share: float) -> str:
@@ -175,19 +175,26 @@ def outage(progress: RunView) -> str | None:
     return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
 
 
-_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
+_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers", "hinted": "own with hints"}
 
 
 def learning(progress: RunView) -> str | None:
-    """Return how likely the teacher's text is to the model, and each source's part of the gradient; None if only the
+    """Return how likely the text of others is to the model, and each source's part of the gradient; None if only the
     node's own completions were learned from."""
     parts = []
     if "teacher" in progress.nll:
         parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
+    if "hinted" in progress.nll:
+        parts.append(f"answers with hints {progress.nll['hinted']:.2f} nats per token")
     if len(progress.gradients) > 1:
         norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
         parts.append(f"gradient {', '.join(norms)}")
     return "; ".join(parts) or None
+
+
+def hints(progress: RunView) -> str:
+    """Return how many hints there were, and how many of them helped."""
+    return f"{several(progress.hints, 'hint')} ({progress.hints_taught:,} taught something)"
 
 
 def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:

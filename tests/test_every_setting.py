@@ -130,6 +130,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.service_tier": (see.sent, REASONING, "default", "flex"),
     "offload.share": (see.part("requests"), SHORT | ASKED, 0.5, 0.25),
     "offload.when": (see.part("requests"), SHORT | ASKED, "always", "failed"),
+    "offload.teach": (see.announced, OFFLOAD, "answers", "hints"),
     "offload.stages": (
         see.part("requests"),
         {**SHORT, **ASKED, "game": {"kind": "study-group", "rounds": 1, "groups": 1, "group_size": 4}}

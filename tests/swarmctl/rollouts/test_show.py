@@ -124,7 +124,7 @@ def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixt
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     at = lines.index("  hint from openai, gpt-4o-mini-2024-07-18, 0.001 USD:")
-    assert lines[at + 1] == "    | Start at\\x1b[2J its end."
+    assert lines[at + 1] == "    | Start at its end."
     assert lines[at + 2].startswith(
         "  [1] correct (outcome 1: equal to the answer), in strict format; hinted from local"
     )

@@ -175,7 +175,7 @@ def outage(progress: RunView) -> str | None:
     return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
 
 
-_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers", "hinted": "own with hints"}
+_WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
 
 
 def learning(progress: RunView) -> str | None:
@@ -185,7 +185,7 @@ def learning(progress: RunView) -> str | None:
     if "teacher" in progress.nll:
         parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
     if "hinted" in progress.nll:
-        parts.append(f"answers with hints {progress.nll['hinted']:.2f} nats per token")
+        parts.append(f"hinted {progress.nll['hinted']:.2f} nats per token")
     if len(progress.gradients) > 1:
         norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
         parts.append(f"gradient {', '.join(norms)}")

@@ -67,7 +67,7 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     teacher = {"event": "rollouts", "round": 0, "source": "teacher", "count": 4, "correct": 3, "reward": 0.75}
     assert "3 of 4 correct from teacher, NLL 1.84" in round_done([teacher], progress)
     progress.apply(step(3, "hinted", 0.9, 0.5))
-    assert learning(progress) == "answers with hints 0.50 nats per token"
+    assert learning(progress) == "hinted 0.50 nats per token"
     hinted = {"event": "rollouts", "round": 0, "source": "hinted", "count": 4, "correct": 3, "reward": 0.75}
     assert "3 of 4 correct with hints" in round_done([hinted], progress)
     progress.apply({"event": "hints", "round": 0, "hints": 3, "taught": 2})

@@ -79,7 +79,7 @@ class Arm:
     name: str
     offload: Mapping[str, Any] | None
     learning_rate: float
-    """That of ``benchmarks.offload_learning`` for a student that starts cold. With hints, the demo's: at 5e-4, the
+    """That of ``benchmarks.offload_learning`` for a student that starts cold. With hints, the demo's: at 2.5e-4, the
     student soon no longer followed hints."""
 
 

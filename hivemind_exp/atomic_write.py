@@ -45,6 +45,10 @@ def new_file(path: Path, mode: int | None = PRIVATE, *, exclusive: bool = False)
             _take_free_name(partial, path)
         else:
             os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)  # a failed write does not name its file
+        raise
     finally:
         partial.unlink(missing_ok=True)
     with suppress(OSError):  # some file systems cannot sync a directory, and the file already has its name

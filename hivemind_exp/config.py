@@ -186,13 +186,15 @@ class OffloadConfig(Section):
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
     """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
     "policy" is not supported yet."""
+    teach: Literal["answers", "hints", "distillation"] = "answers"
+    """What a teacher contributes. "answers": completions to learn from. "hints": a short hint where no completion from
+    this machine is correct; this machine answers again with the hint, and learns the correct answers without it.
+    "distillation": the log-probabilities of this machine's own completions (on-policy distillation), which only some
+    services return, such as vLLM."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"
     """When the API generates. "failed": only for groups in which no completion from this machine is correct."""
-    teach: Literal["answers", "hints"] = "answers"
-    """What the API writes. "hints": a short hint where no completion from this machine is correct. This machine answers
-    again with the hint, and learns the correct answers without it."""
     stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"

@@ -149,6 +149,12 @@ class StepEvent(Event):
         description="Negative log-likelihood of a teacher's or peers' completions with nonzero weight under the node's "
         "model, in nats per token; null for the node's own.",
     )
+    reverse_kl: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Mean log-probability of a sampled token under the node's model minus that under the teacher, in "
+        "nats, each cut to ±5: an estimate of the reverse KL divergence. Absent unless a teacher scored completions.",
+    )
     filtered: int | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -286,6 +292,14 @@ class HintsEvent(Event):
     refused: int = Field(description="Hints not used, such as those that contain the answer.")
     solved: int = Field(description="Questions that the node then answered correctly at least once.")
     taught: int = Field(description="Questions that the node learned from.")
+
+
+class ScoresEvent(Event):
+    """A teacher scored the tokens of the node's own completions. Only with `offload.teach = "distillation"`."""
+
+    round: int = Field(description="The round, counted from 0.")
+    scored: int = Field(description="Completions with scores.")
+    unscored: int = Field(description="Completions without scores. The node learns from them without the teacher.")
 
 
 class NoteEvent(Event):

@@ -7,7 +7,7 @@ as ``try: pip install …``.
 import re
 
 LONGEST = 300
-"""Most characters of an external text that a message shows."""
+"""Longer external text is truncated in messages to this many characters."""
 _NAME = re.compile(r"[A-Za-z0-9._~][A-Za-z0-9._~/:@+-]*")
 """What is shown without quotes: a model's name, an address, a path. It is one word, so no sentence can hide in it."""
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")

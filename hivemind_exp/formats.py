@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import FileProblem, NewerFormat
+from hivemind_exp.update import update_command
 
 FORMAT = 1
 """The format of every file that this version writes: ``schema`` in JSON, ``user_version`` in SQLite."""
@@ -19,10 +20,9 @@ CHECKED_BYTES = 256 << 20
 def check_number(path: Path, number: object) -> None:
     """Raise ``NewerFormat`` if a file has a format that this version does not know. None: an older file."""
     if number is not None and number not in range(FORMAT + 1):
-        root = Path(__file__).parents[1]
         raise NewerFormat(
             f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {FORMAT}",
-            next=shlex.join(["git", "-C", str(root), "pull"]) if (root / ".git").exists() else "swarmctl --version",
+            next=update_command(),
         )
 
 

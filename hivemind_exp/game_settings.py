@@ -22,9 +22,9 @@ class GameConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 8
     """G: completions per question."""
     refill: NotNegative = 0
-    """Most further questions per round. If all rewards in a group are equal, the group teaches nothing, and a further
-    question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but no
-    money. 0: none. Only in "sampling"."""
+    """How many extra questions a round may ask. If all rewards in a group are equal, the group teaches nothing, and an
+    extra question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but
+    no money. 0: none. Only in "sampling"."""
     rest: NotNegative = 2
     """Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node's completions
     were correct the last two times. 0: no question rests. In a swarm none does."""

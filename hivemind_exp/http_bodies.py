@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import httpx2
 
 LARGEST_ERROR = 65_536
-"""Most bytes of an error's body that are read, after decompression."""
+"""The number of bytes that are read of an error's body, after decompression."""
 ERROR_S = 5.0
 """Time limit for an error's body. The status is known by then."""
 _OF_THE_BODY_SENT = ("content-encoding", "content-length", "transfer-encoding")

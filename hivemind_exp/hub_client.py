@@ -9,7 +9,7 @@ import huggingface_hub
 from hivemind_exp.http_bodies import ERROR_S, LARGEST_ERROR, is_compressed_twice, read_limited, with_content
 
 _LARGEST_ANSWER = 32 << 20
-"""Most bytes of a response that are kept in memory. Files are streamed to the disk instead."""
+"""The number of bytes of a response that may be kept in memory. Files are streamed to the disk instead."""
 
 
 class HubClient(httpx2.Client):

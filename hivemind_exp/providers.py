@@ -52,6 +52,9 @@ class Chat:
     training: Training = "unknown"
     serves_own_weights: bool = False
     """Whether it can serve this node's weights."""
+    scores_tokens: bool = False
+    """Whether its completions API returns the log-probabilities of a prompt that is given as token ids, as far as its
+    documentation says. A node finds out before its first round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,17 @@ def _remote(
     return Provider(name, base_url, variables, prefixes=prefixes, key_page=key_page, key_path=key_path, chat=chat)
 
 
-def _local(name: str, port: int, *, group: Group = "fan_out", extras: frozenset[str] = frozenset()) -> Provider:
-    chat = Chat(group=group, extras=extras, free=True, training="model", serves_own_weights=True)
+def _local(
+    name: str, port: int, *, group: Group = "fan_out", extras: frozenset[str] = frozenset(), scores_tokens: bool = False
+) -> Provider:
+    chat = Chat(
+        group=group,
+        extras=extras,
+        free=True,
+        training="model",
+        serves_own_weights=True,
+        scores_tokens=scores_tokens,
+    )
     return Provider(name, f"http://127.0.0.1:{port}/v1", needs_key=False, chat=chat)
 
 
@@ -219,6 +231,7 @@ _ROWS = (
             ),
             training="model",
             serves_own_weights=True,
+            scores_tokens=True,
         ),
     ),
     _remote(
@@ -250,8 +263,8 @@ _ROWS = (
         key_page="https://wandb.ai/authorize",
         key_path="/graphql",
     ),
-    _local("vllm", 8000, group="n", extras=_SEED),
-    _local("sglang", 30000, group="n", extras=_SEED),
+    _local("vllm", 8000, group="n", extras=_SEED, scores_tokens=True),
+    _local("sglang", 30000, group="n", extras=_SEED, scores_tokens=True),
     _local("llamacpp", 8080, extras=_SEED),
     _local("ollama", 11434, extras=_SEED),
     _local("lmstudio", 1234, extras=_SEED),

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class Proxy:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for requests to ``url``; None if they go directly, as they always do to this machine.
 
-    Raises ConfigurationError if the proxy's address is invalid or has an unknown scheme.
+    Raises ConfigurationError if the proxy's address is invalid or has an unknown scheme, or if the package for SOCKS is
+    missing.
     """
     parts = urlsplit(url)
     if is_loopback(parts.hostname or "") or _is_excepted(parts):
@@ -54,7 +56,20 @@ def proxy_for(url: str) -> Proxy | None:
     if (scheme := urlsplit(address).scheme) not in _SCHEMES:
         message = f"invalid proxy in ${variable}: the scheme {scheme!r} is not one of {', '.join(_SCHEMES)}"
         raise ConfigurationError(message, next=f"unset {variable}")
+    if scheme.startswith("socks"):
+        _check_socks(variable)
     return Proxy(address, variable)
+
+
+def _check_socks(variable: str) -> None:
+    """Raise ConfigurationError if the package that speaks SOCKS is missing."""
+    try:
+        import socksio  # noqa: F401 - the HTTP library imports it only when it connects
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the proxy in ${variable} is a SOCKS proxy, which needs the package socksio",
+            next=f"{shlex.quote(sys.executable)} -m pip install socksio",
+        ) from error
 
 
 def has_host(url: str) -> bool:

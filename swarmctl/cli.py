@@ -28,7 +28,7 @@ from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
 from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
-from swarmctl.storage.disk_errors import FULL, explained
+from swarmctl.storage.disk_errors import FULL, explained, is_about_temporary_files
 from swarmctl.swarm import cli as swarm
 from swarmctl.tasks import cli as tasks
 from swarmctl.terminal import streams
@@ -154,9 +154,9 @@ def _check_directory() -> None:
 
 
 def _refused_by_the_system(error: OSError) -> NodeError:
-    if error.filename is None:
+    if error.filename is None and not is_about_temporary_files(error):
         return NodeError(f"the system refused an operation: {foreign(error)}")
-    return explained(error, Path(os.fsdecode(error.filename)), "access")
+    return explained(error, Path(os.fsdecode(error.filename or ".")), "access")
 
 
 def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from hivemind_exp.processes.imports import uncollected
 from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
+
+# Several tests run at a time on a few cores, so one thread per process is enough, and threads that wait should sleep.
+# OpenMP reads both when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
 # Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
@@ -45,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Pause the garbage collector while test modules import the libraries, in each process of the run."""
+    with uncollected():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

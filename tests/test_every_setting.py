@@ -126,11 +126,11 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.provider": (see.sent, OFFLOAD, "box", "openai"),
     "offload.model": (see.sent, OFFLOAD, "one", "two"),
     "offload.kind": (see.announced, OFFLOAD, "teacher", "policy_text"),
+    "offload.teach": (see.announced, OFFLOAD, "answers", "distillation"),
     "offload.max_tokens": (see.sent, OFFLOAD, 100, 200),
     "offload.service_tier": (see.sent, REASONING, "default", "flex"),
     "offload.share": (see.part("requests"), SHORT | ASKED, 0.5, 0.25),
     "offload.when": (see.part("requests"), SHORT | ASKED, "always", "failed"),
-    "offload.teach": (see.announced, OFFLOAD, "answers", "hints"),
     "offload.stages": (
         see.part("requests"),
         {**SHORT, **ASKED, "game": {"kind": "study-group", "rounds": 1, "groups": 1, "group_size": 4}}

@@ -41,6 +41,20 @@ def index(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def new_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a new environment. Not created by uv, which would need an index to put pip into it."""
+    path = tmp_path_factory.mktemp("venv") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", path], check=True)
+    return path
+
+
+@pytest.fixture
+def venv(new_venv: Path, tmp_path: Path) -> Path:
+    """Return a copy of the new environment: to create one takes seconds."""
+    return shutil.copytree(new_venv, tmp_path / "venv", symlinks=True)
+
+
 def installer(venv: Path, uv: str | None, index: Path) -> install.Installer:
     """Return an installer that sees only the wheels in ``index``."""
     made = install.Installer(venv, uv, ["--no-index", "--find-links", str(index)])
@@ -51,13 +65,11 @@ def installer(venv: Path, uv: str | None, index: Path) -> install.Installer:
 @pytest.mark.slow
 @BOTH
 def test_the_cpu_build_is_chosen_only_if_an_index_offers_it(
-    uv: str | None, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    uv: str | None, venv: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    # Not created by uv, which would need an index to put pip into it.
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    made = installer(tmp_path / "venv", uv, index)
+    made = installer(venv, uv, index)
     wheel(index, install.pinned_torch())
     assert made.cpu_build() is None
     wheel(index, f"{install.pinned_torch()}+cpu")
@@ -137,16 +149,15 @@ def test_it_installs_a_command_that_runs(
 @BOTH
 @pytest.mark.parametrize("right", [True, False])
 def test_a_package_with_another_hash_is_refused(
-    uv: str | None, right: bool, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    uv: str | None, right: bool, venv: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     wheel(index, "9.9")
     digest = hashlib.sha256(next(index.iterdir()).read_bytes()).hexdigest() if right else "0" * 64
-    monkeypatch.setattr(install, "HASHED", tmp_path)
-    (tmp_path / "base.txt").write_text(f"torch==9.9 \\\n    --hash=sha256:{digest}\n")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    made = installer(tmp_path / "venv", uv, index)
+    monkeypatch.setattr(install, "HASHED", index)
+    (index / "base.txt").write_text(f"torch==9.9 \\\n    --hash=sha256:{digest}\n")
+    made = installer(venv, uv, index)
     assert (made._run([*made._install, "--no-deps", *install.hashed("base")]) == 0) == right
 
 

@@ -39,11 +39,12 @@ class Copy:
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, root / name)  # with compiled files: they fit what a recipe does not change
             else:
                 shutil.copy(source, root / name)
         self.root = root
         self.touched: set[str] = set()
+        self._generated = False
 
     def write(self, path: str, text: str) -> None:
         """Add a file."""
@@ -71,14 +72,19 @@ class Copy:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        self._generated |= arguments == ("-m", "tools.generate")
         return done.stdout
 
     def check_files(self, recipe: str, name: str) -> None:
-        """Assert that the recipe names exactly the files it changed, and that generated files are up to date."""
+        """Assert that the recipe names exactly the files it changed.
+
+        Generates files if the recipe says so; otherwise asserts that they are up to date.
+        """
         text = " ".join(recipes()[recipe])
-        if "tools.generate" in text:
+        if "tools.generate" not in text:
+            self.python("-m", "tools.generate", "--check")
+        elif not self._generated:
             self.python("-m", "tools.generate")
-        self.python("-m", "tools.generate", "--check")
         named = {path.replace("NAME", name) for path in re.findall(r"`([\w/.]+\.(?:py|toml))`", text)}
         assert {path for path in self.touched if not path.startswith(GENERATED)} == named
 

@@ -1,7 +1,6 @@
 """Push models to the hub in the background. A slow hub does not delay training, and a failing hub does not stop it."""
 
 import json
-import os
 import queue
 import shutil
 import threading
@@ -17,6 +16,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import HubConfig
 from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.hard_links import link_tree
 from hivemind_exp.hub_client import limit_hub
 from hivemind_exp.stop import StopFlag
 
@@ -46,7 +46,7 @@ class Outbox:
         final = self._root / f"{round_:08d}"
         if not final.exists():
             partial = self._root / f"{_PARTIAL}{final.name}"
-            shutil.copytree(model, partial, copy_function=_link)
+            link_tree(model, partial)
             # Write new files: writing into a linked file would change the checkpoint.
             atomic_write.write(partial / "README.md", card, None)
             adapter = partial / _ADAPTER
@@ -73,14 +73,6 @@ class Outbox:
         for earlier, path in self.parcels().items():
             if earlier <= round_:
                 shutil.rmtree(path)
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file; copy it where the file system does not support links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 class HubPusher:

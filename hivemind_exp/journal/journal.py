@@ -16,7 +16,8 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
 from hivemind_exp.journal import pruning, records, visits
-from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, Reply, SourceContribution, StageRun, Visit
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
+from hivemind_exp.journal.replies import Replies
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
@@ -142,7 +143,7 @@ class Journal:
             (
                 *(self._swarm, order.round, order.stage, order.question, made.index),
                 *(made.kind, made.provider, made.model, made.version, made.text, None),
-                *(made.truncated, "null", made.usd, now),
+                *(made.truncated, json.dumps(made.logps), made.usd, now),
             )
             for made in completions
         ]
@@ -194,12 +195,9 @@ class Journal:
             for place, kind, source, model, made, text, ids, truncated, logps in rows
         }
 
-    def replies(self, round_: int, stage: str) -> dict[str, Reply]:
-        """Return an API's first text for each request of a stage, by the name of its question."""
-        key, where = "swarm, round, stage, question, idx", (self._swarm, round_, stage)
-        found = f"SELECT question, source, model, text, lost.why FROM completions LEFT JOIN lost USING ({key})"
-        rows = self._db.execute(f"{found} WHERE swarm=? AND round=? AND stage=? AND idx=0", where)
-        return {question: Reply(*reply) for question, *reply in rows}
+    def replies(self, round_: int, stage: str) -> Replies:
+        """Return what an API returned for a stage's requests that have one slot and a name of their own."""
+        return Replies(self._db, self._swarm, round_, stage)
 
     def scored(self, round_: int, stage: str, question: str, places: range) -> list[tuple[int, Kind, str, Score]]:
         """Return slot, kind, text and score of a group's verified completions, in slot order."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 _TABLES = ("prompts", "notes", "completions", "lost")
 _ROUNDS_AT_ONCE = 100
 _MOST_ROUNDS = 1000
-"""Most rounds deleted per call. An old journal with many more shrinks over several calls."""
+"""The number of rounds that one call may delete. An old journal with many more shrinks over several calls."""
 _WORTH_BYTES = 64 << 20
 """The file shrinks once it has this many unused bytes. Until then, SQLite reuses them for the next rounds."""
 

@@ -33,6 +33,19 @@ class TrainingRow:
     """The row's weight, from its kind's loss."""
     lag: int | None
     behaviour_logps: tuple[float, ...] | None = None
+    teacher: str | None = None
+    """Provider and model that scored the completion's tokens. None: no teacher has."""
+    teacher_logps: tuple[float, ...] | None = None
+    """The teacher's log-probabilities, one per token."""
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the step learns something from the row."""
+        return self.advantage != 0 or self.teacher_logps is not None
+
+
+_SCORES = ("teacher", "teacher_logps")
+"""Fields of a row that formats before 4 do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +71,20 @@ class Manifest:
 
     def pack(self) -> bytes:
         names = [field.name for field in dataclasses.fields(TrainingRow)]
+        scored = any(row.teacher_logps is not None for row in self.rows)
+        if not scored:  # as format 3, which older versions read, too
+            names = [name for name in names if name not in _SCORES]
         rows = [[getattr(row, name) for name in names] for row in self.rows]
         numbers = [self.step, self.round, self.seed, self.micro_batch, self.floor, self.tokens]
-        packed: bytes = msgpack.packb([3, *numbers, rows])
+        packed: bytes = msgpack.packb([4 if scored else 3, *numbers, rows])
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Manifest:
         """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
         version, *fields = msgpack.unpackb(data, use_list=False)
-        if version not in (1, 2, 3):
-            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 to 3")
+        if version not in (1, 2, 3, 4):
+            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 to 4")
         *numbers, packed = fields
         step, round_, seed, micro_batch, floor, tokens = [*numbers, None, None][:6]
         rows = tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in packed)
@@ -92,22 +108,30 @@ class Visit:
     """Those in exactly the format that the prompt asked for."""
 
 
+SCORED_BY = ", scored by "
+
+
+def _maker(row: TrainingRow) -> str:
+    return row.source if row.teacher is None else f"{row.source}{SCORED_BY}{row.teacher}"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceContribution:
     """What one source contributed to training."""
 
     kind: Kind
     source: str
-    """Where the completions came from: "local", a provider's name or a peer's id."""
+    """Where the completions came from: "local", a provider's name or a peer's id. Ends with ``SCORED_BY`` and the
+    teacher's name if a teacher scored their tokens."""
     completions: int
     tokens: int
 
 
 def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
-    """Yield each source's contribution to a step. Rows with an advantage of 0 teach nothing and don't count."""
-    weighty = [row for row in manifest.rows if row.advantage != 0]
-    for kind, source in sorted({(row.kind, row.source) for row in weighty}):
-        rows = [row for row in weighty if (row.kind, row.source) == (kind, source)]
+    """Yield each source's contribution to a step. Rows that teach nothing don't count."""
+    weighty = [(row.kind, _maker(row), row) for row in manifest.rows if row.teaches]
+    for kind, source in sorted({(kind, source) for kind, source, _ in weighty}):
+        rows = [row for *key, row in weighty if key == [kind, source]]
         yield SourceContribution(kind, source, len(rows), sum(len(row.completion_ids) for row in rows))
 
 
@@ -123,17 +147,6 @@ def peer_completion_index(number: int) -> int:
 def index_in_group(place: int) -> int:
     """Return a completion's slot within its own group, whether the node's or a peer's."""
     return place % FOREIGN
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An API's text that is no rollout: a grade or a hint."""
-
-    provider: str
-    model: str
-    text: str
-    refused: str | None = None
-    """Why the node does not use it."""
 
 
 @dataclass(frozen=True, slots=True)

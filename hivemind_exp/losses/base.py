@@ -52,6 +52,8 @@ class TokenRows:
     """(B, T): 1 for completion tokens, 0 for padding."""
     behaviour_logps: Tensor | None = None
     """(B, T), detached: log-probabilities under the policy that sampled the rows. NaN: unknown."""
+    teacher_logps: Tensor | None = None
+    """(B, T), detached: a teacher's log-probabilities. NaN: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

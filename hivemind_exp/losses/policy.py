@@ -1,10 +1,14 @@
-"""``policy``: GRPO on rows from this node's own weights. Rows sampled elsewhere are corrected for their lag."""
+"""``policy``: GRPO on rows from this node's own weights. Rows sampled elsewhere are corrected for their lag.
+
+Rows that a teacher has scored also learn from it, token by token (``distillation``).
+"""
 
 import torch
 from torch import Tensor
 
 from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, drop, likelihood, standardise
+from hivemind_exp.losses.distillation import distil
 
 WEIGHT_CAP = 2.0
 """Cap on π_θ / π_behav (truncated importance sampling)."""
@@ -23,6 +27,8 @@ def score_tokens(rows: TokenRows, train: TrainConfig) -> TokenLoss:
     Rows sampled here have π_behav = π_θ and weight 1.
     """
     plain = likelihood(rows, train)
+    if rows.teacher_logps is not None:
+        plain = TokenLoss(plain.loss + distil(rows))
     if rows.behaviour_logps is None:
         return plain
     weight = torch.exp(rows.logps.detach() - rows.behaviour_logps).nan_to_num(nan=1.0)

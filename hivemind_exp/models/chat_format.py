@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hivemind_exp.cpu_limit import CpuLimitReached, cpu_limit
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion, encode_literally, literal
@@ -51,6 +52,9 @@ _EXAMPLE: tuple[Message, ...] = (
 )
 _CHATS = (_CHAT, _CHAT[1:], (*_CHAT[:1], *_EXAMPLE, *_CHAT[1:]), (*_EXAMPLE, *_CHAT[1:]))
 """Chats as in all prompt styles. Templates that cannot show the first one are refused."""
+_FIT_S, _ENCODE_S = 30.0, 10.0
+"""Most CPU time that a template may use while it is adapted, which takes half a second, and for one prompt."""
+_ENDLESS = "takes too long to build a prompt"
 _LACKS = "its prompts lack the question or the instruction"
 _COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
 
@@ -59,8 +63,16 @@ def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[
     """Return a chat's token ids, ready for the model's turn.
 
     Only the template's own control tokens are encoded as such: in a message, ``<|im_end|>`` is text. Raises
-    ``ModelError`` if the template refuses the chat.
+    ``ModelError`` if the template refuses the chat or takes too long.
     """
+    try:
+        with cpu_limit(_ENCODE_S):
+            return _encode(chat, tokenizer)
+    except CpuLimitReached as error:
+        raise ModelError(f"the model's chat template {_ENDLESS}", next=OTHER_MODEL) from error
+
+
+def _encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     chat = [{"role": message["role"], "content": literal(tokenizer, message["content"])} for message in chat]
     if tokenizer.chat_template is None:
         text = "".join(message["content"] + "\n\n" for message in chat)
@@ -77,8 +89,16 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
     """Adapt the chat template of the model ``name``, so that prompts contain instruction and question.
 
     ``thinking``: whether the model thinks; None: the template's default. Raises ``ModelError`` if the template has no
-    switch for this, if no adaptation helps, or if the tokenizer loses an answer's tags.
+    switch for this, if no adaptation helps, if it takes too long, or if the tokenizer loses an answer's tags.
     """
+    try:
+        with cpu_limit(_FIT_S):
+            _fit(tokenizer, name, thinking)
+    except CpuLimitReached as error:
+        raise ModelError(f"the chat template of {name} {_ENDLESS}", next=OTHER_MODEL) from error
+
+
+def _fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:
     from hivemind_exp.models.tiny import CHAT_TEMPLATE  # imports torch, which is slow
 
     template = _template(tokenizer, name)
@@ -113,7 +133,7 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
 def _lost(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return why a chat cannot be asked: its prompt cannot be built, or lacks some of it. None if it can."""
     try:
-        text = "".join(str(tokenizer.decode(encode(chat, tokenizer))).split())
+        text = "".join(str(tokenizer.decode(_encode(chat, tokenizer))).split())
     except Exception as error:  # noqa: BLE001 - a template is a program
         return foreign(str(error.__cause__ or error).strip() or type(error).__name__)
     for message in chat:

@@ -24,7 +24,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
-from hivemind_exp.models.memory import Shape
+from hivemind_exp.models.memory import Shape, count_weights
 from hivemind_exp.models.soundness import (
     check_behaviour,
     check_complete,
@@ -43,6 +43,9 @@ from hivemind_exp.models.whereabouts import (
     whereabouts,
 )
 from hivemind_exp.seeds import derive_seed
+
+_LARGER = 2
+"""A model that config.json describes may have this many times as many weights as its files: some share weights."""
 
 
 def load_tokenizer(config: ModelConfig, token: str | None = None) -> PreTrainedTokenizerBase:
@@ -80,7 +83,9 @@ def load_model(
     results don't depend on padding.
     """
     if config.name == TINY:
-        return build_model(tokenizer, derive_seed(seed, "tiny"))
+        tiny = build_model(tokenizer, derive_seed(seed, "tiny"))
+        tiny.generation_config = _plain(tiny.generation_config, config.name)
+        return tiny
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
     model = _model(config, place, dtype=stored, token=token)
@@ -126,6 +131,8 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
             place, revision=config.revision, token=how.get("token"), trust_remote_code=False
         )
         check_kind(shape, config.name)
+        if how.get("device_map") != "meta":
+            _check_size(config, place, shape)
         model, loaded = AutoModelForCausalLM.from_pretrained(
             place,
             revision=config.revision,
@@ -142,6 +149,25 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
         raise _explain(config, error, "cannot be loaded as a causal language model") from error
     check_complete(model, loaded, config.name)
     return model
+
+
+def _check_size(config: ModelConfig, place: str, shape: PretrainedConfig) -> None:
+    """Raise ``ModelError`` if config.json describes a much larger model than the weights in a directory.
+
+    transformers would fill what is missing with random numbers, and memory with it, before it reports anything.
+    """
+    found = count_weights(Path(place).glob("*.safetensors"))
+    if not found:
+        return
+    with torch.device("meta"):
+        described = AutoModelForCausalLM.from_config(shape, trust_remote_code=False).num_parameters()
+    if described > _LARGER * found:
+        _model(config, place, device_map="meta", dtype=torch.float32)  # names what is missing
+        raise ModelError(
+            f"config.json of {config.name} describes a model of {described} parameters, but its files contain {found}. "
+            "Download it again, or use another model",
+            next=OTHER_MODEL,
+        )
 
 
 def rehearse(config: Config) -> None:

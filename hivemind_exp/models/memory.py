@@ -18,7 +18,7 @@ FAMILIES = frozenset({"gemma", "granite", "llama", "mistral", "olmo2", "phi3", "
 VOCABULARY_TILE = 32_768
 """Columns of the logits that TRL's fused head computes at once."""
 USUAL_PROMPT = 256
-"""Most prompts have fewer tokens than this, even where the limit is higher."""
+"""The length of a prompt that the estimate assumes, in tokens, even where the limit is higher."""
 TINY = {
     "model_type": "llama",
     "vocab_size": 108,

@@ -23,10 +23,12 @@ _PADDING = 5
 """Padding tokens in the test."""
 _POSITIONS = ("max_position_embeddings", "max_seq_len")
 """The settings that limit a text's length, by family. Values below 2 mean that there is no limit."""
+_MOST_LAYERS = 2000
+"""More than any model has. Even an empty model of a million layers would take hours to build."""
 _MOST_ZEROS = 0.1
 """Largest share of matrices that may consist of zeros. An incomplete download can end with them."""
 _SHOWN = 3
-"""Most names that a message lists."""
+"""How many names a message lists."""
 
 
 def check_kind(config: PretrainedConfig, name: str) -> None:
@@ -35,6 +37,9 @@ def check_kind(config: PretrainedConfig, name: str) -> None:
     if config.is_encoder_decoder or built.endswith(_OTHER_HEADS):
         what = foreign(built) if built else "model with encoder and decoder"
         raise ModelError(f"{name} is a {what}, not a causal language model", next=OTHER_MODEL)
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise ModelError(f"config.json of {name} describes a model of {layers} layers; it is damaged", next=OTHER_MODEL)
     quantized = getattr(config, "quantization_config", None)
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method

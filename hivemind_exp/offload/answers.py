@@ -4,27 +4,29 @@ Dollars are reserved before a request is sent and settled when its answer arrive
 """
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.model_names import short_name
+from hivemind_exp.model_names import same_model, short_name
 from hivemind_exp.offload.api.chat import ChatAnswer
 from hivemind_exp.offload.api.dialect import PLAIN, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
+from hivemind_exp.offload.api.scoring import ScoreAnswer
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
+from hivemind_exp.offload.posts import Post
 from hivemind_exp.offload.prices import PromptBound, Usage, worst_case
 from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES, cannot_score
 from hivemind_exp.offload.unusable import text_shortcoming, unusable
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Message, RoundSpend
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, RoundSpend
 
 _TOLERANCE = 1.05
 """A service that bills more than this factor times the limit does not respect the limit."""
@@ -34,10 +36,10 @@ _LONG_THOUGHT = 64
 """Tokens of hidden reasoning per completion from which a task needs reasoning. Models think a little about anything."""
 _CHARACTERS_A_TOKEN = 4
 """For texts whose tokens a service does not count separately from its hidden reasoning."""
-_LATEST = re.compile(r"[-:]latest$")
-"""An alias: ``mistral-small-latest`` is answered as ``mistral-small-2501``."""
 ALIKE = 3
 """Warn that a server seems to ignore the temperature after this many groups in a row with identical completions."""
+
+Answer = TypeVar("Answer", bound=ChatAnswer)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,19 +67,17 @@ class BilledClient:
         self,
         service: ProviderService,
         ask: RequestKey,
-        messages: tuple[Message, ...],
-        sampling: SamplingParams,
-        *,
-        seed: int,
-    ) -> tuple[ChatAnswer, Reservation]:
+        post: Post[Answer],
+    ) -> tuple[Answer, Reservation]:
         """Send one request; return its answer and its reservation, which the caller must settle.
 
         Raises ``RequestFailed`` and ``LimitReached``.
         """
-        bound = most_tokens(service.client.style, sampling)
-        contents = [message["content"] for message in messages]
-        self.ledger.check(worst_case(service.price, PromptBound.of(contents, service.added_tokens), ask.count, bound))
-        passed = await service.limiter.acquire(lambda: _expected(service, contents, ask.count, bound), ask.round)
+        bound = post.longest(service.client.style)
+        self.ledger.check(worst_case(service.price, post.prompt(service.added_tokens), ask.count, bound))
+        passed = await service.limiter.acquire(
+            lambda: _expected(service, post.usual_prompt(), ask.count, bound), ask.round
+        )
         task = asyncio.current_task()
         assert task is not None
         self.flying.add(task)
@@ -92,11 +92,11 @@ class BilledClient:
             if service.set_aside:
                 raise RequestFailed(FaultKind.USELESS, "no longer used", sent=False)
             # Only now, because more becomes known while a request waits.
-            prompt, bound = PromptBound.of(contents, service.added_tokens), most_tokens(service.client.style, sampling)
+            prompt, bound = post.prompt(service.added_tokens), post.longest(service.client.style)
             most = worst_case(service.price, prompt, ask.count, bound)
             reservation = self.ledger.reserve(ask, most, prompt=prompt, completion=bound)
             sent = asyncio.get_running_loop().time()
-            answer = await service.client.ask(messages, ask.count, sampling, seed)
+            answer = await post.send(service.client)
             headers = answer.headers
             if answer.usage is not None and not service.endpoint.chat.counts_maximum:
                 used = answer.usage.prompt + answer.usage.completion
@@ -262,6 +262,33 @@ class BilledClient:
         self.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
+    def record_scores(
+        self, service: ProviderService, order: CompletionRequest, reservation: Reservation, answer: ScoreAnswer
+    ) -> None:
+        """Fill or give up an order for scores, and record its cost. The same request again would bring the same.
+
+        Raises ``ProviderError`` if the service bills more tokens than the request allowed, or if the order is a test
+        and was not scored.
+        """
+        model = answer.model or service.endpoint.model
+        if answer.logps is None:
+            self._lose(order, (0,), service, answer.problem)
+        else:
+            usd = self.price(service, reservation, answer)
+            about = (0, self.kind, service.endpoint.name, model)
+            made = Completion(*about, text="", truncated=False, version=order.version, usd=usd, logps=answer.logps)
+            self.journal.write_completions(order, [made])
+        self.settle(service, reservation, answer, self.sampling)
+        fault = None
+        if answer.logps is None:
+            if order.round < 0:
+                raise cannot_score(service, answer.problem)
+            text = f"sent no usable scores: {answer.problem}. {WITHOUT_SCORES}"
+            self._warn(service, "unusable_scores", text)
+            fault = RequestFailed(FaultKind.USELESS, f"{answer.problem}. {WITHOUT_SCORES}", next=LEARN_FROM_ANSWERS)
+        self.router.record_text(service, fault)
+        self.look(service, answer, [])
+
     def note_text(self, service: ProviderService, answer: ChatAnswer) -> None:
         """Warn about an answer without a usable text. A service that sends nothing else counts as down."""
         problem = unusable(answer, service.client.style, self.sampling, service.endpoint.name)
@@ -316,7 +343,7 @@ class BilledClient:
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:
         """Check an answer for another model or ignored temperature; ``texts`` are its usable completions."""
-        if answer.model and not _same(service.endpoint.model, answer.model):
+        if answer.model and not same_model(service.endpoint.model, answer.model):
             asked, told = short_name(service.endpoint.model), foreign(short_name(answer.model))
             self._warn(service, "another_model", f"was asked for {asked} but answered as {told}")
         if len(texts) > 1:
@@ -330,28 +357,10 @@ class BilledClient:
             self.emit(service.warning(code, text))
 
 
-def _expected(service: ProviderService, contents: list[str], count: int, bound: int) -> float:
+def _expected(service: ProviderService, prompt: int, count: int, bound: int) -> float:
     """Return how many tokens a request will count as toward the service's rate limit."""
-    prompt = sum(len(content.encode()) // 4 + 1 for content in contents)
     mean = service.tokens_a_choice
     return prompt + count * (bound if service.endpoint.chat.counts_maximum or mean is None else mean)
-
-
-def _same(asked: str, told: str) -> bool:
-    """Whether two names mean one model: ``gpt-4o-2024-08-06`` is a version of ``gpt-4o``, ``gpt-4o-mini`` is not.
-
-    A revision is ignored: ``transformers serve`` answers as ``m@main`` when asked for ``m``.
-    """
-    if told.lower().startswith(f"{asked.lower()}@"):
-        return True
-    names = (_LATEST.sub("", _short(name).partition("@")[0]) for name in (asked, told))
-    short, long = sorted(names, key=len)
-    return re.fullmatch(rf"{re.escape(short)}([-:](\d[\d.-]*|latest|free|v\d+))?", long) is not None
-
-
-def _short(model: str) -> str:
-    """Return a model's name without its owner, which services add and drop."""
-    return model.rsplit("/", 1)[-1].lower()
 
 
 def unfilled(journal: Journal, order: CompletionRequest) -> list[int]:

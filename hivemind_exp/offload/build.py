@@ -31,6 +31,7 @@ from hivemind_exp.offload.settings import (
     check_offload,
     describe_loss,
     first_endpoint,
+    is_distilled,
     reasons,
     requests_a_round,
     resolved_kind,
@@ -88,6 +89,7 @@ def make_offload(
         ledger=ledger,
         emit=emit,
         stop=stop,
+        scores=is_distilled(config),
     )
     offload.start()
     return offload

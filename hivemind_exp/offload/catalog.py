@@ -15,9 +15,9 @@ from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import Chat
 
 _MOST = 5000
-"""Most models that are read, because a service may send a list of any length."""
+"""The number of models that are read, because a service may send a list of any length."""
 _FEW = 5
-"""Most models that an error names."""
+"""How many models an error names."""
 _OTHER = ("embed", "whisper", "tts", "transcribe", "moderation", "image", "audio", "realtime", "rerank", "guard", "ocr")
 """Parts of the names of models that do not complete chats."""
 _CONTEXT = ("context_window", "context_length", "max_model_len", "max_context_length", "inputTokenLimit")

@@ -26,7 +26,9 @@ from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.catalog import lacks, missing, read_list
 from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.posts import ChatPost, ScorePost
 from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
@@ -62,6 +64,8 @@ class Engine:
     """Used only in the loop's thread after ``start``."""
     emit: Emit
     stop: StopFlag
+    scores: bool = False
+    """Whether the orders are to score tokens. The test request is then an order, too."""
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -187,11 +191,14 @@ class Engine:
         if absent is not None and not service.endpoint.chat.serves_own_weights:
             self._router.record_failure(service, absent)
             return
+        if self.scores:
+            return  # the trainer knows the tokens, so it requests the test
+        test = ChatPost(TEST_MESSAGES, 1, self.sampling, seed=0)
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
             try:
-                answer, reservation = await self._billing.send(service, ask, TEST_MESSAGES, self.sampling, seed=0)
+                answer, reservation = await self._billing.send(service, ask, test)
             except RequestFailed as fault:
                 if not self._adapts(service, fault, style):
                     if absent is not None and fault.trouble is FaultKind.BAD_REQUEST:
@@ -226,6 +233,9 @@ class Engine:
     async def _fill(self, order: CompletionRequest) -> None:
         with ending(order.done):
             first, *siblings = order.indices
+            if order.scored is not None:
+                await self._obtain(order, [first])
+                return
             service = await self._router.acquire()
             if service is None:
                 return
@@ -261,11 +271,18 @@ class Engine:
             key = RequestKey(endpoint.name, endpoint.model, order.round, order.stage, order.question, len(asked))
             seed = derive_seed("api", order.round, order.stage, order.question, asked[0], tries)
             try:
-                answer, reservation = await self._billing.send(service, key, order.messages, self.sampling, seed=seed)
+                if order.scored is not None:
+                    scores, reservation = await self._billing.send(service, key, ScorePost(order.scored, endpoint))
+                    self._billing.record_scores(service, order, reservation, scores)
+                    return True
+                post = ChatPost(order.messages, len(asked), self.sampling, seed)
+                answer, reservation = await self._billing.send(service, key, post)
                 got = self._billing.record(service, order, asked, reservation, answer)
             except RequestFailed as fault:
                 if self._adapts(service, fault, style):
                     continue
+                if order.scored is not None and order.round < 0 and fault.trouble is FaultKind.BAD_REQUEST:
+                    raise cannot_score(service, f"it rejects a test request ({fault.detail})") from fault
                 if self._router.refuses_prompt(service, fault):
                     self._billing.reject(order, service, fault)
                     return True

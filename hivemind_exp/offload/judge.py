@@ -16,7 +16,7 @@ STAGE = "judge"
 """The stage under which grades are journaled and billed. No game has it."""
 BEST = 10
 LONGEST = 20_000
-"""Most characters of a question and of a completion that are quoted."""
+"""The number of characters that are quoted of a question, and of a completion."""
 TEMPERATURE = 0.1
 _GRADE = re.compile(r"\s*([0-9]{1,2})(?:\s?/\s?10)?\.?\s*")
 _RULES = (

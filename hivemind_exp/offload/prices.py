@@ -181,6 +181,11 @@ class PromptBound:
         text = sum(len(content.encode()) for content in contents)
         return cls(text + BYTES_A_MESSAGE * len(contents), text // 8, added)
 
+    @classmethod
+    def of_tokens(cls, count: int, added: int = 0) -> PromptBound:
+        """Return the bound of a prompt that is sent as token ids."""
+        return cls(count + BYTES_A_MESSAGE, count, added)
+
     @property
     def tokens(self) -> int:
         return self.sent + self.added

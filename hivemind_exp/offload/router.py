@@ -81,7 +81,7 @@ class ProviderService:
     hidden_tokens: int = 0
     visible_tokens: int = 0
     added_tokens: int = 0
-    """Most tokens that it has billed for a prompt beyond the messages sent, whose tokens are at least a byte each."""
+    """The largest number of prompt tokens that it billed beyond one per byte of the messages sent."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Client for its Batch API, if requests go through that."""

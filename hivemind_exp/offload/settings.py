@@ -70,6 +70,21 @@ def is_offloaded(config: Config) -> bool:
     return config.offload.provider != OFF
 
 
+def is_distilled(config: Config) -> bool:
+    """Whether an API scores the node's own completions, and generates none."""
+    return is_offloaded(config) and config.offload.teach == "distillation"
+
+
+def teaches_hints(config: Config) -> bool:
+    """Whether an API writes hints for questions that this machine gets wrong, and generates no completion."""
+    return is_offloaded(config) and config.offload.teach == "hints"
+
+
+def generates(config: Config) -> bool:
+    """Whether an API generates completions."""
+    return is_offloaded(config) and config.offload.teach == "answers"
+
+
 def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
@@ -102,7 +117,9 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
     if own is not None:
         same = own.model_dump(include={"model", "group", "free", "batch", "training"})
         reasoning = ("",) if own.reasons else ()  # a prefix of every model
-        chat = Chat(**same, max_tokens=own.max_tokens_name, reasoning=reasoning, serves_own_weights=True)
+        chat = Chat(
+            **same, max_tokens=own.max_tokens_name, reasoning=reasoning, serves_own_weights=True, scores_tokens=True
+        )
         base_url, needs_key = own.base_url.rstrip("/"), own.needs_key
     elif row is not None and row.chat is not None:
         chat, base_url, needs_key = row.chat, row.base_url, row.needs_key
@@ -116,23 +133,24 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
     model = model or chat.model
     if model is None:
         address = f" --set {shlex.quote(f'providers.{name}.base_url={base_url}')}" if own and not needs_key else ""
-        message = f"{name} has no default model, so specify one"
+        message = f"{name} has no default model; choose one with --offload {name}:MODEL"
         raise ConfigurationError(message, next=f"swarmctl models {name}{address}")
     return Endpoint(name, base_url, model, chat, needs_key)
 
 
 def _unknown(name: str, model: str | None, names: Sequence[str]) -> ConfigurationError:
-    """Return the error for a provider that does not exist, with the settings that would add it."""
-    address = "http://HOST:PORT/v1"
+    """Return the error for a provider that does not exist, with the command that uses a server of the operator's."""
     if name in ("http", "https"):
-        name, address = "mybox", f"{name}:{model or ''}"
-        message = f"{address} is an address, but a provider's name is needed; give your server a name and its address"
-    else:
-        known = ", ".join(names)
-        message = f"unknown provider {name!r}; known providers are {known}. A server of your own needs its address"
-    own = (f"providers.{name}.base_url={address}", f"providers.{name}.model=MODEL")
-    following = ["swarmctl", "run", "--offload", name, *(word for each in own for word in ("--set", each))]
-    return ConfigurationError(message, next=shlex.join(following))
+        address = f"{name}:{model or ''}"
+        message = (
+            f"offload.provider takes a provider's name, but {address} is an address; --offload takes addresses, too"
+        )
+        return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
+    known = ", ".join(names)
+    return ConfigurationError(
+        f"unknown provider {name!r}; known providers are {known}. For a server of your own, give its address",
+        next="swarmctl run --offload http://HOST:PORT/v1",
+    )
 
 
 def resolved_kind(config: Config) -> Kind:
@@ -148,9 +166,10 @@ LEAST_TEACHER_TOKENS = 1024
 teaches nothing."""
 
 
-def teaches_hints(config: Config) -> bool:
-    """Whether the API writes hints for questions that this machine gets wrong."""
-    return is_offloaded(config) and config.offload.teach == "hints"
+SCORE_STAGE = "score"
+"""The stage under which a teacher's scores are journaled and billed. No game has it."""
+SCORING_TOKENS = 1
+"""Tokens that a request for scores also generates, because most services refuse to generate none. They are ignored."""
 
 
 def only_if_failed(offload: OffloadConfig) -> bool:
@@ -161,6 +180,8 @@ def only_if_failed(offload: OffloadConfig) -> bool:
 def token_limit(config: Config) -> int:
     """Return the most tokens that a completion from the API may have, without hidden reasoning."""
     own = config.generation.max_completion_tokens
+    if is_distilled(config):
+        return SCORING_TOKENS
     if config.offload.max_tokens is not None:
         return config.offload.max_tokens
     if teaches_hints(config):
@@ -170,7 +191,7 @@ def token_limit(config: Config) -> int:
 
 def reasons(config: Config, endpoint: Endpoint) -> bool:
     """Return whether an endpoint's completions are known in advance to need tokens for hidden reasoning."""
-    return endpoint.reasons and config.offload.reasoning_effort != "none"
+    return endpoint.reasons and config.offload.reasoning_effort != "none" and not is_distilled(config)
 
 
 def share_of(offload: OffloadConfig, group_size: int) -> int:
@@ -185,6 +206,8 @@ def requests_a_round(config: Config, endpoint: Endpoint) -> int:
     """Return how many requests a round needs at most, if each of them brings what it asks for."""
     if teaches_hints(config):
         return config.game.groups
+    if is_distilled(config):
+        return config.game.groups * config.game.group_size
     per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 
@@ -218,8 +241,10 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         "models; use it as a teacher",
         "offload.kind=teacher",
     )
-    if offload.teach == "hints":
-        yield from _hint_rules(config)
+    if offload.teach != "answers":
+        yield from _rules_without_answers(config, kind)
+    if is_distilled(config):
+        yield from _distillation_rules(config, first)
     if kind is Kind.RELAY:
         yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
@@ -244,27 +269,6 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
-def _hint_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
-    offload, kind = config.offload, resolved_kind(config)
-    setting = "offload.teach=answers"
-    text = "a relay loads no model that could answer with a hint, so offload.teach = hints cannot be used"
-    yield kind is Kind.RELAY, text, setting
-    text = f"offload.kind = {kind} is for answers, but with offload.teach = hints the API writes none"
-    yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
-    yield (
-        offload.batch,
-        "a batch takes hours, but a round waits for its hints (offload.teach = hints)",
-        "offload.batch=false",
-    )
-    text = "offload.teach = hints is only for the stage answer, so it needs game.kind = sampling"
-    yield config.game.kind != "sampling" or set(offload.stages) != {"answer"}, text, setting
-    yield (
-        config.train.teacher_loss == "luffy",
-        "train.teacher_loss = luffy learns a teacher's answers, but with offload.teach = hints there are none",
-        "train.teacher_loss=gated",
-    )
-
-
 def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     offload = config.offload
     partly = offload.share < 1 or offload.when == "failed"
@@ -278,25 +282,70 @@ def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     yield config.game.kind == "study-group", text, "game.kind=sampling"
 
 
+def _rules_without_answers(config: Config, kind: Kind) -> Iterator[tuple[bool, str, str]]:
+    """Yield the rules for hints and for distillation, with which this machine generates every completion."""
+    offload, name = config.offload, f"offload.teach = {config.offload.teach}"
+    text = f"{name} is for a teacher, so it needs offload.kind = teacher, not {kind}"
+    yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
+    text = f"{name} asks the API in the middle of a round, and a batch takes hours"
+    yield offload.batch, text, "offload.batch=false"
+    text = f'{name} works only in the stage answer, so it needs offload.stages = ["answer"]'
+    yield set(offload.stages) != {"answer"}, text, 'offload.stages=["answer"]'
+    text = f"train.teacher_loss = luffy learns from a teacher's answers, and with {name} there are none"
+    yield config.train.teacher_loss == "luffy", text, "train.teacher_loss=gated"
+    text = f"{name} needs game.kind = sampling, which has no later stages"
+    yield offload.teach == "hints" and config.game.kind != "sampling", text, "game.kind=sampling"
+
+
+def _distillation_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    offload, name = config.offload, "offload.teach = distillation"
+    able = ", ".join(each for each, row in PROVIDERS.items() if row.chat is not None and row.chat.scores_tokens)
+    yield (
+        not first.chat.scores_tokens,
+        f"{name} needs the log-probabilities of this machine's tokens, which {first.name} does not return. {able} do, "
+        f"and so may a server of your own ([providers.NAME]). {first.name} can teach with its answers",
+        "offload.teach=answers",
+    )
+    here = f"with {name}, this machine generates every completion and the API scores it"
+    yield offload.share < 1, f"{here}, so offload.share has no effect", "offload.share=1.0"
+    yield offload.when == "failed", f"{here}, so offload.when has no effect", "offload.when=always"
+    text = f"{here} before each step, so nothing can be requested ahead (offload.ahead)"
+    yield bool(offload.ahead), text, "offload.ahead=0"
+    others = " and ".join(each for each in offload.fallback if each != LOCAL)
+    text = f"{name} has one teacher, so {others} cannot be its fallback"
+    yield bool(others), text, 'offload.fallback=["local"]'
+    temperature = config.generation.temperature
+    text = (
+        f"{name} compares log-probabilities, and services return those for temperature 1, but generation.temperature "
+        f"is {temperature:g}"
+    )
+    yield temperature != 1, text, "generation.temperature=1.0"
+
+
+_TAUGHT = {
+    "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
+    "hints": (
+        "hints: supervised learning on this node's own correct answers to prompts with a hint, for prompts without it, "
+        f"at most {MOST_ANSWERS} different ones per question"
+    ),
+}
+_LOSSES = {
+    Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
+    Kind.POLICY_TEXT: (
+        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
+    ),
+}
+
+
 def describe_loss(config: Config) -> str:
     """Describe in one sentence what is learned from the API's text."""
     if config.judge.provider != OFF:
         return "judge: a grade for each of this node's completions, as one term of the reward"
-    kind = resolved_kind(config)
-    if kind is Kind.RELAY:
-        return "relay: completions are verified and saved; no model is loaded or trained"
-    if kind is Kind.POLICY_TEXT:
-        return "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
-    return _describe_teacher(config)
-
-
-def _describe_teacher(config: Config) -> str:
-    offload = config.offload
-    if offload.teach == "hints":
-        return (
-            "hints: supervised learning on this node's own correct answers to prompts with a hint, for prompts without "
-            f"it, at most {MOST_ANSWERS} different ones per question"
-        )
+    kind, offload = resolved_kind(config), config.offload
+    if offload.teach in _TAUGHT:
+        return _TAUGHT[offload.teach]
+    if kind in _LOSSES:
+        return _LOSSES[kind]
     if config.train.teacher_loss == "luffy":
         return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
     what = (

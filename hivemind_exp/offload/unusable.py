@@ -86,7 +86,7 @@ def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Sho
             f"swarmctl run --set offload.max_tokens={2 * sampling.max_tokens}",
         )
     return Shortcoming(
-        "it has no readable answer",
+        "its text has no readable answer",
         example,
         "Such answers count as wrong. Choose another model (offload.model)",
         f"swarmctl models {name}",

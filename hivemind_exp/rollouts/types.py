@@ -64,6 +64,16 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherScores:
+    """A teacher's log-probabilities of the tokens of a completion that it did not write."""
+
+    teacher: str
+    """Provider and model: "vllm:Qwen/Qwen3-8B"."""
+    logps: tuple[float, ...] = field(repr=False)
+    """One per token, at most 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """One completion."""
 
@@ -81,12 +91,16 @@ class Rollout:
     """The model's name, as stated by a provider or claimed by a peer. None for this node's own."""
     behaviour_logps: tuple[float, ...] | None = field(default=None, repr=False)
     """Log-probabilities under the weights that generated it, one per token. None for text and for rows sampled here."""
+    scores: TeacherScores | None = None
+    """None: no teacher has scored it."""
 
     def __post_init__(self) -> None:
         if not self.ids:
             raise ValueError("a rollout needs at least one token: an empty completion is the end-of-sequence token")
         if self.behaviour_logps is not None and len(self.behaviour_logps) != len(self.ids):
             raise ValueError(f"{len(self.behaviour_logps)} log-probabilities for {len(self.ids)} tokens")
+        if self.scores is not None and len(self.scores.logps) != len(self.ids):
+            raise ValueError(f"a teacher's {len(self.scores.logps)} log-probabilities for {len(self.ids)} tokens")
 
     @property
     def maker(self) -> str:
@@ -183,6 +197,17 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: 
     return range(first, last + 1) if start < end else range(0)
 
 
+@dataclass(frozen=True, slots=True)
+class TokensToScore:
+    """A completion of this node, whose tokens an API is to score."""
+
+    prompt: tuple[int, ...]
+    """Token ids. Never empty: nothing precedes the first token of a text, so nothing predicts it."""
+    completion: tuple[int, ...]
+    texts: tuple[str, ...]
+    """Each token of the completion as text, under this node's tokenizer."""
+
+
 @dataclass(slots=True, eq=False)
 class CompletionRequest:
     """An order: the slots of one group that an API must fill."""
@@ -196,6 +221,8 @@ class CompletionRequest:
     """Slots in the group, without those that the journal already has."""
     version: int
     """The node's optimizer steps when the completions were requested."""
+    scored: TokensToScore | None = None
+    """What to score, if nothing is to be generated. The order then has no messages and one slot, 0."""
     refused: bool = False
     """A provider rejected this prompt, so no provider is asked again."""
     done: Future[None] = field(default_factory=Future)
@@ -217,6 +244,8 @@ class Completion:
     completion was requested. None if unknown."""
     usd: float
     """Its share of the request's cost."""
+    logps: tuple[float, ...] | None = None
+    """For scored tokens: the log-probabilities. The text is then empty."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.formats import explain_obstacle
+from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -100,17 +101,21 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
 
 def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
     """Build the runner. Heavy modules are imported here, after signals are handled and the first event is written."""
-    from hivemind_exp.config import Config
-    from hivemind_exp.models.device import pin_device
-    from hivemind_exp.node_files import NodeFiles
+    with uncollected():
+        from hivemind_exp.config import Config
+        from hivemind_exp.models.device import pin_device
+        from hivemind_exp.node_files import NodeFiles
 
     config = Config.model_validate(order["config"])
+    if "wandb" not in config.report.to:  # TRL imports it if it is installed
+        leave_out("wandb")
     pinned = pin_device(config.model.device)
-    from hivemind_exp.runner.grpo_runner import GRPORunner
+    with uncollected():
+        from hivemind_exp.runner.grpo_runner import GRPORunner
 
     model = config.model.model_copy(update={"device": pinned})
     files = NodeFiles(Path(order["node_dir"]))
-    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets)
+    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets, lean=True)
 
 
 def _answer(order: dict[str, Any]) -> int:

@@ -1,16 +1,17 @@
 """Builds a node's connection to its swarm from the configuration: identity, charter, DHT node, peers' groups."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
-from hivemind_exp.errors import FileProblem, NewerFormat, SwarmError
+from hivemind_exp.errors import FileProblem, NewerFormat
 from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
 from hivemind_exp.formats import read_object
 from hivemind_exp.game.prompt_style import ChatBuilder
@@ -21,21 +22,24 @@ from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.settings import is_offloaded, resolved_kind
+from hivemind_exp.offload.settings import generates, resolved_kind
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group, Kind
-from hivemind_exp.runner.build_node import PeerContext
+from hivemind_exp.runner.open_game import PeerContext
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.charter_check import applied, check_skew
+from hivemind_exp.swarm.charter_check import applied, check_skew, read_charter
 from hivemind_exp.swarm.contacts import KNOWN
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUNDS_A_SECOND = 100
 """More rounds per second than any node plays. Rounds beyond this rate since the swarm's start lie in the future."""
@@ -191,19 +195,5 @@ def check_memory(path: Path, emit: Emit) -> None:
     emit(WarningEvent(code="file_damaged", message=f"{path} is damaged: renamed it to {aside.name}; it starts empty"))
 
 
-def read_charter(files: NodeFiles, expected: str) -> Charter | None:
-    """Return the charter in the node's directory, or None if it is missing.
-
-    Raises ``SwarmError`` if it cannot be read or is another charter.
-    """
-    try:
-        envelope = files.charter.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SwarmError(f"cannot read the charter {files.charter}: {error.strerror}") from error
-    return Charter.open(envelope, expected)
-
-
 def _label(config: Config) -> str:
-    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if is_offloaded(config) else "policy"
+    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if generates(config) else "policy"

@@ -159,7 +159,7 @@ def as_event(found: Found) -> CalibrationEvent:
 
 
 def told(config: Config, event: CalibrationEvent) -> list[str]:
-    """Return what people read about a calibration: three lines."""
+    """Return the three lines that are printed about a calibration."""
     chosen = f"the best of {event.tried}; to choose another, set prompt.style" if event.tried > 1 else "as set"
     limit = config.generation.max_completion_tokens
     groups = ", ".join(f"{task} {_percent(signal['differing'])}" for task, signal in event.tasks.items())

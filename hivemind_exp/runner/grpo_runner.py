@@ -13,26 +13,25 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.events import Emit, StartEvent, WarningEvent, WorkersEvent
+from hivemind_exp.events import Emit, PhaseEvent, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
-from hivemind_exp.hub.pusher import HubPusher, Outbox
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute
-from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.models.lean_imports import without_scipy
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.settings import is_relay
+from hivemind_exp.offload.settings import is_distilled, is_relay
+from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.build_node import ModelBuilder, PeerContext, open_game
-from hivemind_exp.runner.choose_style import StyleChooser
 from hivemind_exp.runner.dry_run import check_reports
+from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.hints import NAME as HINTS
 from hivemind_exp.sources.local import LocalSource
@@ -44,12 +43,12 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
-from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
 if TYPE_CHECKING:
+    from hivemind_exp.hub.pusher import HubPusher
     from hivemind_exp.runner.build_swarm import SwarmSession
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "make_mixture"]
@@ -80,6 +79,7 @@ class GRPORunner:
 
     ``make_tasks`` replaces the configured mixture of tasks, for experiments such as random rewards.
     ``peer_context``: the peers and the clock of a study group. None: the node plays alone.
+    ``lean``: this process does nothing else, so its libraries may leave out what a node does not need.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class GRPORunner:
         secrets: Secrets | None = None,
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
         peer_context: PeerContext | None = None,
+        lean: bool = False,
     ) -> None:
         self._config = config
         self._files = files
@@ -101,6 +102,7 @@ class GRPORunner:
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
         self._needs_secret = make_tasks is None
         self._peer_context = peer_context
+        self._lean = lean
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
 
@@ -126,7 +128,25 @@ class GRPORunner:
             tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
+        if swarm is not None:
+            self._emit(PhaseEvent(name="loading transformers"))
+        # Imported here, because it takes seconds: errors in the node's files or of its API have been reported by now.
+        with uncollected():
+            if self._lean:
+                without_scipy()
+            from hivemind_exp.models.loading import load_tokenizer
         tokenizer = load_tokenizer(config.model, self._secrets.get("huggingface"))
+        teacher = None
+        if is_distilled(config) and offload is not None:
+            from hivemind_exp.trainer.token_teacher import TokenTeacher
+
+            teacher = TokenTeacher(config, offload, journal, tokenizer, self._emit)
+            teacher.test()
+        with uncollected():
+            from hivemind_exp.runner.build_node import ModelBuilder
+            from hivemind_exp.runner.choose_style import StyleChooser
+            from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
+
         checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)
@@ -172,6 +192,7 @@ class GRPORunner:
             progress=self.progress,
             pusher=self._pusher(),
             exchange=exchange,
+            teacher=teacher,
             style=chats.style,
         ).run(checkpoint)
 
@@ -210,7 +231,7 @@ class GRPORunner:
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) in ("api", HINTS) or is_judged(config):
+        if remote_name(config) in ("api", HINTS) or is_judged(config) or is_distilled(config):
             offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
@@ -257,6 +278,8 @@ class GRPORunner:
             raise KeyProblem(
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
+        from hivemind_exp.hub.pusher import HubPusher, Outbox
+
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)
 
 

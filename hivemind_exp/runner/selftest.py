@@ -16,6 +16,7 @@ from typing import Any
 
 from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.errors import NodeError
+from hivemind_exp.processes.imports import leave_out, uncollected
 
 SECONDS = 150
 """The test ends after this many seconds, in case the caller is gone."""
@@ -65,11 +66,12 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     """Take two optimizer steps on made-up tokens, and time the second: the first one compiles and allocates."""
     import torch
 
-    from hivemind_exp.journal.records import Manifest, TrainingRow
-    from hivemind_exp.models.loading import adapter_config
-    from hivemind_exp.models.tiny import build_tokenizer
-    from hivemind_exp.rollouts.types import Kind
-    from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+    with uncollected():
+        from hivemind_exp.journal.records import Manifest, TrainingRow
+        from hivemind_exp.models.loading import adapter_config
+        from hivemind_exp.models.tiny import build_tokenizer
+        from hivemind_exp.rollouts.types import Kind
+        from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
     tokenizer = build_tokenizer()
     model, name = _model(config.model, device, dtype)
@@ -125,4 +127,5 @@ def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
 
 
 if __name__ == "__main__":
+    leave_out("wandb")
     sys.exit(main())

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from hivemind_exp.events import HintsEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Reply, TrainingRow
+from hivemind_exp.journal.records import TrainingRow
+from hivemind_exp.journal.replies import ReceivedHint
 from hivemind_exp.losses.hinted import mentions_hint
 from hivemind_exp.offload.hints import GIVES_AWAY, STAGE, TOO_LONG
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
@@ -33,7 +34,7 @@ class HintCheck(UsefulnessCheck):
 
     def count(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
         """Count a round's hints, and emit the event ``hints`` if there are any."""
-        replies = self.journal.replies(round_, STAGE)
+        replies = self.journal.replies(round_, STAGE).hints()
         if not replies:
             return
         learned = {row.prompt_ids for row in rows if row.kind is Kind.HINTED and row.advantage}
@@ -75,7 +76,7 @@ class HintCheck(UsefulnessCheck):
         )
 
 
-def _reason(reply: Reply, pairs: Sequence[tuple[Rollout, Score]]) -> str:
+def _reason(reply: ReceivedHint, pairs: Sequence[tuple[Rollout, Score]]) -> str:
     """Return why a hint may have taught nothing, as the end of a sentence that begins with "hints are"."""
     if reply.refused is not None:
         return reply.refused

@@ -4,11 +4,12 @@ The hints are in the journal as the replies of a stage of their own, so none is 
 from ``local``, for another prompt. Their groups keep the prompt without the hint, which is what the node learns.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
@@ -30,6 +31,9 @@ from hivemind_exp.sources import local
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.verifiers.reader import reference_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NAME = "hints"
 
@@ -85,7 +89,7 @@ class HintsSource(Source):
 
     def _hinted(self, round_: int, prompts: Sequence[Prompt]) -> dict[str, Prompt]:
         """Return the prompts with a usable hint, by question. Records why the other hints are not used."""
-        replies = self._journal.replies(round_, STAGE)
+        replies = self._journal.replies(round_, STAGE).hints()
         hints = {
             prompt.question.digest: (prompt, clean_hint(reply.text))
             for prompt in prompts

@@ -1,30 +1,26 @@
 """``local``: the node's own weights, on this machine."""
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TextStreamer,
-)
 
 from hivemind_exp.config import GenerationConfig as Settings
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, control_ids, decode_completion
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.graph_decoding import can_decode, decode
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 
 @dataclass(eq=False)
@@ -90,10 +86,12 @@ class LocalSource(Source):
 
         ``seed``: None for greedy decoding. Raises ``StopRequested`` between two tokens.
         """
+        from hivemind_exp.sources.generation import WordStreamer
+
         with self._ready_to_generate():
             if seed is not None:
                 torch.manual_seed(seed)
-            return self._batch([prompt], sample=seed is not None, streamer=_Streamer(self._tokenizer, hear))[0]
+            return self._batch([prompt], sample=seed is not None, streamer=WordStreamer(self._tokenizer, hear))[0]
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
         rollouts: list[Rollout] = []
@@ -105,6 +103,9 @@ class LocalSource(Source):
         return rollouts
 
     def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: TextStreamer | None = None) -> list[Rollout]:
+        from hivemind_exp.sources.generation import stop_on
+        from hivemind_exp.sources.graph_decoding import can_decode, decode
+
         fill = self._tokenizer.pad_token_id
         width = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), fill)
@@ -131,7 +132,7 @@ class LocalSource(Source):
             input_ids=ids,
             attention_mask=mask,
             generation_config=self._generation_config(sample=sample),
-            stopping_criteria=StoppingCriteriaList([_StopAsked(self._stop)]),
+            stopping_criteria=stop_on(self._stop),
             streamer=streamer,
         )
         self._stop.check()
@@ -148,6 +149,8 @@ class LocalSource(Source):
         return Rollout(Kind.POLICY, self.name, text, tuple(kept), truncated=end is None)
 
     def _generation_config(self, *, sample: bool) -> GenerationConfig:
+        from transformers import GenerationConfig
+
         # The loss scores softmax(logits / T), so nothing else may change the sampling distribution.
         shape: dict[str, Any] = {"do_sample": False}
         if sample:
@@ -180,30 +183,6 @@ def build(parts: NodeParts) -> LocalSource | None:
     if parts.model is None or parts.tokenizer is None:
         return None
     return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)
-
-
-class _StopAsked(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, stop: StopFlag) -> None:
-        self._stop = stop
-
-    def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
-        return torch.full((input_ids.size(0),), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-class _Streamer(TextStreamer):  # type: ignore[misc]
-    """Passes on text word by word, without control tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, hear: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, clean_up_tokenization_spaces=False)
-        self._control, self._hear = control_ids(tokenizer), hear
-
-    def put(self, value: Tensor) -> None:
-        if self.next_tokens_are_prompt or int(value) not in self._control:
-            super().put(value)
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002 - as it is called
-        if text:
-            self._hear(text)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hivemind_exp.config import OFF, Config
+from hivemind_exp.offload.settings import is_distilled
 from hivemind_exp.sources import api, hints, local, peers
 from hivemind_exp.sources.source import NodeParts, Source
 
@@ -21,7 +22,7 @@ def remote_name(config: Config) -> str | None:
 
     None: this machine fills all.
     """
-    if config.offload.provider == OFF:
+    if config.offload.provider == OFF or is_distilled(config):
         return None
     if config.offload.teach == "hints":
         return hints.NAME

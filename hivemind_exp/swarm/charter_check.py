@@ -1,4 +1,4 @@
-"""Check that this machine generates the questions in its swarm's charter, and suggest a fix if it does not."""
+"""Read a node's charter, and check that this machine generates its questions. Suggests a fix if it does not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
 from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
 from hivemind_exp.tasks.charter_params import unfit_param
 from hivemind_exp.tasks.registry import expand, is_own_code
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 _UPDATE = "swarmctl --version"
+
+
+def read_charter(files: NodeFiles, expected: str) -> Charter | None:
+    """Return the charter in the node's directory, or None if it is missing.
+
+    Raises ``SwarmError`` if it cannot be read or is another charter.
+    """
+    try:
+        envelope = files.charter.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SwarmError(f"cannot read the charter {files.charter}: {error.strerror}") from error
+    return Charter.open(envelope, expected)
 
 
 def pinned(

@@ -59,7 +59,7 @@ class RewardTerm:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a task of the operator's own, which sets the reward, says about one answer."""
+    """What an operator's own task, which sets the reward, returns for one answer."""
 
     credit: float
     """In [0, 1]: how correct the answer is."""

@@ -75,7 +75,7 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
 
 
 def title(task: TaskConfig) -> str:
-    """Return the name to show for a task: of one in Python, its file's."""
+    """Return the name to show for a task; for one in a Python file, the file's name."""
     return Path(task.path).name if task.path and task.name == OWN_FILE else task.name
 
 

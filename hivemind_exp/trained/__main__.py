@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError, OutOfMemory
+from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.secrets import Secrets, receive
 from hivemind_exp.stop import StopRequested
@@ -46,18 +47,24 @@ def main() -> int:
 
 def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     link.phase("loading PyTorch")
-    from hivemind_exp.config import Config
-    from hivemind_exp.models.device import pin_device
+    leave_out("wandb")
+    with uncollected():
+        from hivemind_exp.config import Config
+        from hivemind_exp.models.device import pin_device
 
     config = Config.model_validate(order["config"])
     model = config.model.model_copy(update={"device": pin_device(config.model.device)})
     config = config.model_copy(update={"model": model})
-    from hivemind_exp.node_files import NodeFiles
-    from hivemind_exp.trained.answering import chat, sample
-    from hivemind_exp.trained.evaluation import evaluate
-    from hivemind_exp.trained.loading import Job, with_charter
-    from hivemind_exp.trained.merging import merge
-    from hivemind_exp.trainer.checkpoints import Checkpoint
+    with uncollected():
+        from hivemind_exp.models.lean_imports import without_scipy
+        from hivemind_exp.node_files import NodeFiles
+
+        without_scipy()
+        from hivemind_exp.trained.answering import chat, sample
+        from hivemind_exp.trained.evaluation import evaluate
+        from hivemind_exp.trained.loading import Job, with_charter
+        from hivemind_exp.trained.merging import merge
+        from hivemind_exp.trainer.checkpoints import Checkpoint
 
     files, at = NodeFiles(Path(order["node_dir"])), order["checkpoint"]
     checkpoint = None if at is None else Checkpoint(Path(at["path"]), at["step"], at["round"])

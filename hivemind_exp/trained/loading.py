@@ -17,11 +17,10 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained, with_adapter
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.runner.build_swarm import read_charter
 from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.swarm.charter_check import applied
+from hivemind_exp.swarm.charter_check import applied, read_charter
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trained.link import Link
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
@@ -51,7 +50,7 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The most tokens of a prompt and its completion together."""
+        """The number of tokens that a prompt and its completion may have together."""
         shape = self.model.config.get_text_config()
         return int(getattr(shape, "max_position_embeddings", None) or 2**20)
 

@@ -32,6 +32,8 @@ def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[
             advantage=advantage,
             lag=rollout.lag,
             behaviour_logps=rollout.behaviour_logps,
+            teacher=None if rollout.scores is None else rollout.scores.teacher,
+            teacher_logps=None if rollout.scores is None else rollout.scores.logps,
         )
         for number, group in enumerate(groups)
         for (rollout, score), advantage in _weigh(group, train, pass_rates.get(group.prompt.question.task, 0.0))

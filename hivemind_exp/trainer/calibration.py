@@ -1,4 +1,4 @@
-"""Find out how a model wants to be asked, before its training starts.
+"""Find the prompt style in which a model answers best, before its training starts.
 
 In two rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all styles without examples answer
 a few questions; the best style, the same with examples, and the best style of another form answer more. If no style is
@@ -56,7 +56,7 @@ class Complete(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What a style's completions were like."""
+    """Counts over a style's completions."""
 
     asked: int = 0
     right: int = 0
@@ -125,7 +125,7 @@ class Calibration:
     complete: Complete
     tasks: Tasks
     longest: int
-    """Most tokens of a completion."""
+    """The maximum length of a completion, in tokens."""
     group_size: int
     budget: int
     """What it may cost, in generated tokens. The final measurement may exceed it, with very long completions."""
@@ -199,7 +199,7 @@ class Calibration:
             _count(self._tallies[chat.style], right, row, length, readable)
 
     def _measure(self, chats: ChatBuilder, questions: Sequence[Question], used: int) -> Found:
-        """Measure a style on questions that did not choose it, as far as there are any."""
+        """Measure a style, if possible on questions that were not used to choose it."""
         greedy = self._tallies[chats.style]
         usual = greedy.share(greedy.tokens) + _PREFILL * greedy.share(greedy.prompt_tokens) or self.longest
         left, tasks = (self.budget - self._cost) / usual, len({each.task for each in questions})
@@ -256,7 +256,8 @@ def _prompt_tokens(chats: ChatBuilder, question: Question) -> float:
 def _extended(ranked: Sequence[ChatBuilder], examples: Sequence[int], *, every_form: bool) -> list[ChatBuilder]:
     """Return the best style, the best one of another form, and the best one that can show examples, with them.
 
-    ``every_form``: show examples in the best style of each form that can. Tags cannot: there is no reasoning to show.
+    ``every_form``: show examples in the best style of each form that can. The form ``tags`` cannot: its examples would
+    have to contain reasoning, and the tasks have none.
     """
     best = ranked[0]
     other = next((each for each in ranked if each.style.form != best.style.form), None)

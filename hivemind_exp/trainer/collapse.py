@@ -27,7 +27,7 @@ CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer",
 
 @dataclass
 class CollapseCheck:
-    """Counts the rounds whose completions, the node's own, earn no reward or make no difference."""
+    """Counts the rounds in which the node's own completions earn no reward, or all earn the same."""
 
     config: Config
     emit: Emit

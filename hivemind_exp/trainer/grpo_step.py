@@ -23,11 +23,11 @@ from trl.trainer.utils import add_fused_lm_head, pad
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses.base import Loss, TokenRows
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind, answer_tokens
 from hivemind_exp.trainer.checkpoints import MODEL
 from hivemind_exp.trainer.gradient_meter import GradientMeter
+from hivemind_exp.trainer.token_rows import own_like, reverse_kl, token_rows, token_scales
 from hivemind_exp.trainer.trl_arguments import place_reports, trl_arguments
 
 _STATE = "trainer.pt"
@@ -55,14 +55,15 @@ class StepResult:
     """Before clipping. If it is not finite, the step was skipped and the weights are unchanged."""
     learning_rate: float
     tokens: int
-    """Completion tokens with a nonzero weight."""
+    """Completion tokens of the rows that it learned from."""
     rows: int
-    """Rows with a nonzero weight."""
+    """Rows that it learned from."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
     """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction
     (None without importance weights), source_grad_norm (norm of the gradient of its rows alone, before clipping). For
     external kinds also nll: the negative log-likelihood of their rows, in nats per token. For peers also filtered: the
-    rows filtered out because this node is unlikely to generate them."""
+    rows filtered out because this node is unlikely to generate them. If a teacher scored own rows, also reverse_kl: the
+    mean log π_θ - log π_teacher over the scored tokens, in nats, each within ±5."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -113,8 +114,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._kind_tokens: Counter[Kind] = Counter()
         self._kind_sums: dict[Kind, Tensor] = {}
-        """Within a step, for each kind (5,) on the device: entropy, kl, clipped tokens, negative log-likelihood,
-        filtered rows. Read once per step, because each read waits for the device."""
+        """Within a step, for each kind (7,) on the device: entropy, kl, clipped tokens, negative log-likelihood,
+        filtered rows, reverse KL, tokens that a teacher scored. Read once per step, because each read waits for the
+        device."""
         self._kind_norms: dict[Kind, float] = {}
         self._weighted: set[Kind] = set()
         """The kinds whose tokens had importance weights in this step."""
@@ -132,16 +134,16 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def step(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
         """Take one optimizer step.
 
-        Rows with weight 0 add nothing to the loss or gradient, so they skip the forward pass. Their tokens still count
-        in the denominator. A step with nothing but a teacher's or hinted rows is supervised learning, at a rate of
-        its own.
+        Rows that teach nothing add nothing to the loss or gradient, so they skip the forward pass. Their tokens still
+        count in the denominator. A step with nothing but a teacher's or hinted rows is supervised learning, at a rate
+        of its own.
         Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
         """
         set_seed(manifest.seed)
         self._kind_tokens, self._kind_sums, self._weighted = Counter(), {}, set()
         self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
         penalty = self.train_config.beta > 0
-        counted = [row for row in manifest.rows if row.advantage != 0.0 or (penalty and self._losses[row.kind].own)]
+        counted = [row for row in manifest.rows if row.teaches or (penalty and self._losses[row.kind].own)]
         kinds = list(dict.fromkeys(row.kind for row in counted))
         # Older manifests mix the kinds in a batch, and are replayed as they were.
         parts = [[row for row in counted if row.kind is kind] for kind in kinds] if manifest.tokens else [counted]
@@ -287,7 +289,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             loss, rows = self._losses[kind], [inputs["rows"][i] for i in indices]
             picked = torch.tensor(indices, device=logps.device)
             kind_mask = mask[picked]
-            scored = loss.score_tokens(_token_rows(rows, logps[picked], kind_mask), self.train_config)
+            tokens = token_rows(rows, logps[picked], kind_mask)
+            scored = loss.score_tokens(tokens, self.train_config)
             token_loss, kl, filtered = scored.loss, torch.zeros_like(logps[picked]), torch.zeros(())
             if divergence is not None and loss.own:
                 kl = divergence[picked]
@@ -303,7 +306,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 self._weighted.add(kind)
                 clipped = scored.clipped
             measured = [value * kind_mask for value in (entropies[picked], kl, clipped, -logps[picked])]
-            measured.append(filtered.to(logps.device))
+            measured += [filtered.to(logps.device), *reverse_kl(tokens)]
             sums = torch.stack([value.detach().float().sum() for value in measured])
             self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
             self._kind_tokens[kind] += sum(len(row.completion_ids) for row in rows)
@@ -331,7 +334,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _summary(self, kind: Kind) -> dict[str, float | None]:
         loss, tokens = self._losses[kind], self._kind_tokens[kind]
-        entropy, kl, clipped, nll, filtered = self._kind_sums[kind].tolist()
+        entropy, kl, clipped, nll, filtered, divergence, scored = self._kind_sums[kind].tolist()
         summary = {
             "entropy": entropy / tokens,
             "clip_fraction": clipped / tokens if kind in self._weighted else None,
@@ -339,34 +342,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             "source_grad_norm": self._kind_norms.get(kind),
             "nll": None if loss.own else nll / tokens,
         }
+        if scored:
+            summary["reverse_kl"] = divergence / scored
         return summary | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
-
-
-def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float) -> dict[Kind, float]:
-    """Return what the loss of each kind's tokens is multiplied by. ``weight``: λ.
-
-    All tokens share one denominator, which counts everything that was asked for or drawn, kept or refused. So a token
-    weighs the same whatever its source, however few rows of that source are kept. Unless published otherwise, external
-    tokens together weigh no more than own ones, so that long external text cannot drown out the node's own rows.
-    """
-    kinds = {row.kind for row in manifest.rows}
-    if manifest.tokens is None:
-        counted: Counter[bool] = Counter()
-        for row in manifest.rows:
-            counted[losses[row.kind].own] += len(row.completion_ids)
-        return {kind: (1.0 if losses[kind].own else weight) / counted[losses[kind].own] for kind in kinds}
-    own, external = manifest.tokens
-    share = min(1.0, own / external) if own and external else 1.0
-    return {
-        kind: (1.0 if losses[kind].own else weight * (1.0 if losses[kind].equal_tokens else share)) / (own + external)
-        for kind in kinds
-    }
-
-
-def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
-    """Return which rows (B,) have a mean log-probability per token of at least ``floor``. Inputs are (B, T)."""
-    means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
-    return means >= floor
 
 
 def _no_reward(**_: Any) -> list[float]:
@@ -379,14 +357,3 @@ def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[Training
         rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def _token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:
-    advantages = torch.tensor([row.advantage for row in rows], device=logps.device)
-    behaviour = None
-    if any(row.behaviour_logps is not None for row in rows):
-        behaviour = torch.full_like(logps, torch.nan)
-        for i, row in enumerate(rows):
-            if row.behaviour_logps is not None:
-                behaviour[i, : len(row.behaviour_logps)] = torch.tensor(row.behaviour_logps, device=logps.device)
-    return TokenRows(logps, advantages, mask, behaviour)

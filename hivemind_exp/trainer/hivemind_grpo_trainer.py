@@ -32,6 +32,7 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, Ste
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.token_teacher import TokenTeacher
 from hivemind_exp.trainer.warm_start import WarmStart
 
 MOST_LEFT_OUT = 16
@@ -58,6 +59,8 @@ class HivemindGRPOTrainer(RoundLoop):
     checkpoints: CheckpointStore
     pusher: HubPusher | None = None
     exchange: PeerExchange | None = None
+    teacher: TokenTeacher | None = None
+    """Scores the node's own completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,6 +199,9 @@ class HivemindGRPOTrainer(RoundLoop):
         if self.exchange is not None:
             with timer("share"):
                 drawn = self._share(self.exchange, stage_run, kept)
+        if self.teacher is not None:
+            with timer("verify"):
+                kept = self.teacher.score(stage_run, kept, self.progress.step)
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
         manifest = Manifest(
             step=self.progress.step,
@@ -228,14 +234,14 @@ class HivemindGRPOTrainer(RoundLoop):
         return self._format.add(groups) if self.config.game.kind == "sampling" else groups
 
     def _most_further(self) -> int:
-        """Return the most further questions of a round. A study group's later stages need the round's own ones."""
+        """Return how many extra questions a round may ask. A study group's later stages need the round's own ones."""
         return self.config.game.refill if self.config.game.kind == "sampling" else 0
 
     def _ask_further(self, stage_run: StageRun, timer: RoundTimer, taken: int, count: int) -> list[Group]:
         """Return the verified groups of a stage's next ``count`` questions, after ``taken`` further ones.
 
-        Questions that the round has asked already are left out, as are prompts over the limit, and in a swarm, those
-        so far along that peers would reject their groups.
+        Leaves out questions that the round has asked already and prompts over the limit. In a swarm, it also leaves out
+        questions with an index that peers would reject.
         """
         first, limit = self.config.game.groups + taken, self.config.generation.max_prompt_tokens
         questions = self.tasks.questions("train", stage_run.round, first + count)

@@ -80,8 +80,8 @@ class JudgedGame:
         self.grader.submit(orders)
         self.grader.wait(round_)
         self.grader.report_spend(round_)
-        replies = self.journal.replies(round_, STAGE)
-        grades = {name: grade_in(replies[name].text) if name in replies else None for name in wanted}
+        replies = self.journal.replies(round_, STAGE).texts()
+        grades = {name: grade_in(replies[name]) if name in replies else None for name in wanted}
         known = [grade for name in names.values() if (grade := grades[name]) is not None]
         mean = BEST * fmean(known) if known else None
         self.emit(JudgeEvent(round=round_, graded=len(known), ungraded=len(names) - len(known), grade=mean))

@@ -29,7 +29,7 @@ def refill(groups: Sequence[Group], most: int, ask: Callable[[int, int], list[Gr
     """Return ``groups``, and those of further questions until as many groups teach something as there were groups.
 
     ``ask(taken, count)``: returns the verified groups of the next ``count`` questions, after ``taken`` further ones.
-    ``most``: the most further questions.
+    ``most``: how many further questions may be asked.
     """
     asked, taken = list(groups), 0
     while (count := min(len(groups) - sum(map(teaches, asked)), most - taken)) > 0:

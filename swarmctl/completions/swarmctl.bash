@@ -94,7 +94,7 @@ __swarmctl_takes() {
         'status:--node') kind=node ;;
         'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
-        'logs:-n' | 'logs:--lines') kind=none ;;
+        'logs:-n' | 'logs:--lines' | 'logs:--tail') kind=none ;;
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
         'models:-p' | 'models:--profile') kind=profile ;;
@@ -132,6 +132,8 @@ __swarmctl_takes() {
         'profiles new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'profiles new:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles new:--rounds') kind=none ;;
+        'profiles new:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'profiles new:--max-usd') kind=none ;;
         'profiles new:--set') kind=setting ;;
         'profiles import:--name') kind=none ;;
         'keys set:--host') kind=none ;;
@@ -151,7 +153,7 @@ __swarmctl_takes() {
         'rollouts export:--question') kind=none ;;
         'rollouts export:--source') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
-        'rollouts export:--format') kind=words list='jsonl parquet' ;;
+        'rollouts export:--format') kind=words list='jsonl csv parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
         'rollouts stats:--by') kind=none ;;
@@ -190,17 +192,17 @@ __swarmctl_options() {
         'rename') list='--json --help' ;;
         'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
-        'logs') list='--node --lines --follow --since --level --raw --json --help' ;;
+        'logs') list='--node --lines --tail --follow --since --level --raw --json --help' ;;
         'models') list='--profile --set --json --no-input --help' ;;
-        'sample') list='--checkpoint --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
-        'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --help' ;;
+        'sample') list='--checkpoint --last --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
+        'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --json --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
         'profiles validate') list='--json --help' ;;
-        'profiles new') list='--from --model --task --device --rounds --set --yes --no-input --json --help' ;;
+        'profiles new') list='--from --model --task --device --rounds --offload --max-usd --set --yes --no-input --json --help' ;;
         'profiles path') list='--json --help' ;;
         'profiles edit') list='--help' ;;
         'profiles delete') list='--yes --no-input --json --help' ;;
@@ -227,7 +229,7 @@ __swarmctl_options() {
         'swarm invite') list='--node --json --help' ;;
         'swarm peers') list='--node --json --help' ;;
         'swarm leaderboard') list='--node --json --help' ;;
-        'swarm leave') list='--node --json --help' ;;
+        'swarm leave') list='--node --yes --no-input --json --help' ;;
         'identity') list='--help' ;;
         'identity show') list='--node --json --help' ;;
         'identity new') list='--node --yes --no-input --json --help' ;;
@@ -317,7 +319,7 @@ __swarmctl_values() {
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
-        'offload.teach') list='answers hints' ;;
+        'offload.teach') list='answers hints distillation' ;;
         'offload.when') list='always failed' ;;
         'prompt.examples') list='auto' ;;
         'prompt.style') list='auto tags answer-tag boxed plain' ;;

@@ -169,7 +169,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'logs:--node'
             set kind node
-        case 'logs:-n' 'logs:--lines'
+        case 'logs:-n' 'logs:--lines' 'logs:--tail'
             set kind none
         case 'logs:--since'
             set kind none
@@ -254,6 +254,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set list auto cpu cuda mps xpu
         case 'profiles new:--rounds'
             set kind none
+        case 'profiles new:--offload'
+            set kind words
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'profiles new:--max-usd'
+            set kind none
         case 'profiles new:--set'
             set kind setting
         case 'profiles import:--name'
@@ -296,7 +301,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'rollouts export:--format'
             set kind words
-            set list jsonl parquet
+            set list jsonl csv parquet
         case 'rollouts export:-o' 'rollouts export:--output'
             set kind file
         case 'rollouts stats:--node'
@@ -361,7 +366,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
-                --offload\t'API to generate with, or off' \
+                --offload\t'API to generate with: a provider, a server\'s URL, or off' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
@@ -418,6 +423,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'logs'
             set list --node\t'Node name' \
                 --lines\t'Number of lines' \
+                --tail\t'Number of lines' \
                 --follow\t'Keep printing new lines' \
                 --since\t'Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05' \
                 --level\t'Lowest severity to print: info, warning or error' \
@@ -432,7 +438,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'sample'
             set list --checkpoint\t'Checkpoint to use' \
-                --base\t'With PROMPT: also show the answer before training' \
+                --last\t'Repeat the latest PROMPT' \
+                --base\t'With a prompt: also show the answer before training' \
                 --questions\t'Number of held-out questions' \
                 --system\t'System prompt; empty for none' \
                 --temperature\t'Sampling temperature; 0 always picks the most likely token' \
@@ -449,6 +456,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --seed\t'Seed of sampling' \
                 --max-tokens\t'Maximum tokens per answer' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print one JSON line per answer, for scripts' \
                 --help\t'Show this message and exit'
         case 'eval'
             set list --against\t'Compare with this; base: the node before training' \
@@ -497,6 +505,8 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task or preset (repeatable)' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --rounds\t'Total rounds; 0: until you stop it' \
+                --offload\t'API to generate with: a provider, a server\'s URL, or off' \
+                --max-usd\t'The most the node may spend in total, or unlimited' \
                 --set\t'Change any setting (repeatable)' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
@@ -583,7 +593,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --source\t'Only this kind (teacher, policy, …) or provider (openai, local, …)' \
                 --last\t'Only the latest N' \
                 --correct\t'Only completions verified as correct' \
-                --format\t'jsonl or parquet' \
+                --format\t'jsonl, csv or parquet' \
                 --output\t'Output file, or - for stdout' \
                 --yes\t'Overwrite an existing file' \
                 --help\t'Show this message and exit'
@@ -636,7 +646,9 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'swarm leave'
             set list --node\t'Node to use' \
-                --json\t'Print JSON' \
+                --yes\t'Answer yes to all prompts' \
+                --no-input\t'Never prompt; fail if input is required' \
+                --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
         case 'identity'
             set list --help\t'Show this message and exit'
@@ -709,7 +721,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
-                path\t'Print the path of a profile\'s file' \
+                path\t'Print the path of a profile\'s file, or of the directory of your profiles' \
                 edit\t'Open a profile in your editor, then check it' \
                 delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
@@ -725,7 +737,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 try\t'Answer a task\'s questions, and see how they are scored'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and cost' \
-                export\t'Export completions as JSON lines or Parquet' \
+                export\t'Export completions as JSON lines, CSV or Parquet' \
                 stats\t'Count requests, tokens, cost, completions and results'
         case 'swarm:0'
             set list new\t'Create a swarm and its first node' \
@@ -846,7 +858,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.groups=\t'I: questions per round' \
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
-            game.refill=\t'Most further questions per round' \
+            game.refill=\t'How many extra questions a round may ask' \
             game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
@@ -900,7 +912,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
-            offload.teach=\t'What the API writes' \
+            offload.teach=\t'What a teacher contributes' \
             offload.when=\t'When the API generates' \
             prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
             prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
@@ -979,7 +991,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
         case 'offload.service_tier'
             set list default flex
         case 'offload.teach'
-            set list answers hints
+            set list answers hints distillation
         case 'offload.when'
             set list always failed
         case 'prompt.examples'

@@ -46,7 +46,7 @@ _swarmctl_settings() {
       'game.groups:I: questions per round'
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
-      'game.refill:Most further questions per round'
+      'game.refill:How many extra questions a round may ask'
       'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
@@ -100,7 +100,7 @@ _swarmctl_settings() {
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
-      'offload.teach:What the API writes'
+      'offload.teach:What a teacher contributes'
       'offload.when:When the API generates'
       'prompt.examples:Questions of the same task that each prompt shows with their answers'
       'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
@@ -157,7 +157,7 @@ _swarmctl_settings() {
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
-    offload.teach) list=(answers hints) ;;
+    offload.teach) list=(answers hints distillation) ;;
     offload.when) list=(always failed) ;;
     prompt.examples) list=(auto) ;;
     prompt.style) list=(auto tags answer-tag boxed plain) ;;
@@ -260,7 +260,7 @@ _swarmctl__run() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
-    '--offload=[API to generate with, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
@@ -368,8 +368,9 @@ _swarmctl__rm() {
 _swarmctl__logs() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '(-n --lines)-n+[Number of lines]:N: ' \
-    '(-n --lines)--lines=[Number of lines]:N: ' \
+    '(-n --lines --tail)-n+[Number of lines]:N: ' \
+    '(-n --lines --tail)--lines=[Number of lines]:N: ' \
+    '(-n --lines --tail)--tail=[Number of lines]:N: ' \
     '(-f --follow)-f[Keep printing new lines]' \
     '(-f --follow)--follow[Keep printing new lines]' \
     '--since=[Only lines since TIME\: 30m, 2h, 14\:05 or 2026-11-28T14\:05]:TIME: ' \
@@ -396,7 +397,8 @@ _swarmctl__models() {
 _swarmctl__sample() {
   _arguments -S \
     '--checkpoint=[Checkpoint to use]:STEP: ' \
-    '--base[With PROMPT\: also show the answer before training]' \
+    '--last[Repeat the latest PROMPT]' \
+    '--base[With a prompt\: also show the answer before training]' \
     '(-n --questions)-n+[Number of held-out questions]:N: ' \
     '(-n --questions)--questions=[Number of held-out questions]:N: ' \
     '--system=[System prompt; empty for none]:TEXT: ' \
@@ -420,6 +422,7 @@ _swarmctl__chat() {
     '--seed=[Seed of sampling]:N: ' \
     '--max-tokens=[Maximum tokens per answer]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print one JSON line per answer, for scripts]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes'
@@ -484,7 +487,7 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
-        'path:Print the path of a profile'\''s file'
+        'path:Print the path of a profile'\''s file, or of the directory of your profiles'
         'edit:Open a profile in your editor, then check it'
         'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
@@ -539,6 +542,8 @@ _swarmctl__profiles__new() {
     '*--task=[Task or preset (repeatable)]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds; 0\: until you stop it]:N: ' \
+    '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '(-y --yes)-y[Overwrite an existing profile]' \
     '(-y --yes)--yes[Overwrite an existing profile]' \
@@ -554,7 +559,7 @@ _swarmctl__profiles__path() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':PROFILE:_swarmctl_profiles'
+    ':\[PROFILE\]:_swarmctl_profiles'
 }
 
 _swarmctl__profiles__edit() {
@@ -747,7 +752,7 @@ _swarmctl__rollouts() {
     command)
       list=(
         'show:Print rollouts with prompt, reward, source and cost'
-        'export:Export completions as JSON lines or Parquet'
+        'export:Export completions as JSON lines, CSV or Parquet'
         'stats:Count requests, tokens, cost, completions and results'
       )
       _describe -t commands command list && ret=0
@@ -785,7 +790,7 @@ _swarmctl__rollouts__export() {
     '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
-    '--format=[jsonl or parquet]:FORMAT:(jsonl parquet)' \
+    '--format=[jsonl, csv or parquet]:FORMAT:(jsonl csv parquet)' \
     '(-o --output)-o+[Output file, or - for stdout]:FILE:_files' \
     '(-o --output)--output=[Output file, or - for stdout]:FILE:_files' \
     '(-y --yes)-y[Overwrite an existing file]' \
@@ -925,7 +930,10 @@ _swarmctl__swarm__leaderboard() {
 _swarmctl__swarm__leave() {
   _arguments -S \
     '--node=[Node to use]:NODE:_swarmctl_nodes' \
-    '--json[Print JSON]' \
+    '(-y --yes)-y[Answer yes to all prompts]' \
+    '(-y --yes)--yes[Answer yes to all prompts]' \
+    '--no-input[Never prompt; fail if input is required]' \
+    '--json[Print JSON; never prompt]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes'

@@ -4,7 +4,6 @@ import getpass
 import platform
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, masked, one_line
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 from swarmctl.version import VERSION
 
@@ -59,11 +59,11 @@ def print_findings(outcomes: Iterable[Outcome], shows: Callable[[Outcome], bool]
 
 def as_text(outcome: Outcome) -> Iterator[str]:
     """Yield a finding's lines, wrapped to the terminal, and the command that it suggests, which is never wrapped."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = width_of(sys.stdout)
     finding = outcome.finding
     text = f"  {finding.status:<{_WIDTH}}  {outcome.check.name}: {_safe(finding.text)}"
     # Like Writer, but with an indent on continuation lines.
-    yield from folded(text, max(20, width - 1), indent="    ") if width else [text]
+    yield from [text] if width is None else folded(text, max(20, width - 1), indent="    ")
     if finding.remedy:
         yield f"    try: {_command(finding.remedy)}"
 

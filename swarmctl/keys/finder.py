@@ -155,6 +155,22 @@ def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation
     return found
 
 
+def address_to_test(key: Key, environment: Mapping[str, str]) -> str | None:
+    """Return the base URL to which a run would send the key; None if it is unknown.
+
+    Raises KeyProblem if a run would not send it, and ConfigurationError if a variable with an address has none.
+    """
+    rival, variable = key.rival(environment), ADDRESSES.get(key.name, "")
+    if rival and key.spot.place is LocationKind.ENVIRONMENT:
+        text = f"key {key.name} is meant for {rival} (${variable}), and is not sent unencrypted"
+        raise KeyProblem(text, next=f"unset {variable}")
+    named = address_in(environment, variable)
+    if named and not rival:
+        return named
+    usual = address_of(key.name)
+    return usual if usual is None or origin_of(usual) == key.origin else key.origin
+
+
 class KeyFinder:
     """Finds and reads keys."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
+from hivemind_exp.connection_errors import causes, reason_for, through
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import check_key_stays_private, proxy_for
@@ -43,6 +44,13 @@ class HttpAnswer:
 class Unanswered(Exception):
     """No response; the message gives the reason."""
 
+    def __init__(self, reason: str, *, next: str | None = None, sent: bool = True) -> None:
+        super().__init__(reason)
+        self.next = next
+        """A command that fixes the cause; None if none is known."""
+        self.sent = sent
+        """Whether the service may have received the request."""
+
 
 def request(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None = None) -> HttpAnswer:
     """Send a request, for at most ``limit`` seconds. Follows redirects within the same host only. Raises Unanswered."""
@@ -59,7 +67,7 @@ def request(method: str, url: str, headers: Mapping[str, str], limit: float, bod
     try:
         return answer.result(limit)
     except Exception as error:
-        raise Unanswered(_reason(error, limit)) from error
+        raise _unanswered(error, url, limit) from error
 
 
 def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, body: bytes | None) -> HttpAnswer:
@@ -99,24 +107,21 @@ def _read(response: httpx2.Response) -> bytes:
 
 def timed_out(error: BaseException | None) -> bool:
     """Whether an error comes from waiting too long."""
-    while error is not None and not isinstance(error, TimeoutError | TimeoutExpired):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    return any(isinstance(cause, TimeoutError | TimeoutExpired) for cause in causes(error))
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _reason(error: BaseException, limit: float) -> str:
+def _unanswered(error: Exception, url: str, limit: float) -> Unanswered:
     """Return what went wrong, in the system's words if available."""
     if isinstance(error, NodeError):
-        return error.message
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, TimeoutError):
-            return f"no response within {limit:g} s"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror[:1].lower() + cause.strerror[1:]
-        cause = cause.__cause__ or cause.__context__
-    return foreign(str(error).strip() or type(error).__name__)
+        return Unanswered(error.message, next=error.next, sent=False)
+    import httpx2
+
+    sent = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError)
+    if any(isinstance(cause, TimeoutError) for cause in causes(error)):
+        return Unanswered(f"no response within {limit:g} s", sent=sent)
+    said = reason_for(error) or foreign(str(error).strip() or type(error).__name__)
+    return Unanswered(f"{said}{through(proxy_for(url))}", sent=sent)

@@ -26,7 +26,11 @@ _ELSEWHERE = {
 _PLACEHOLDER = re.compile(
     r"[<\[{].*[>\]}]|\$.*|%\w+%"  # <your-key>, [KEY], {{ key }}, ${KEY}, $KEY, %KEY%
     r"|.*(\.{3}|\*{3}|x{5}|your[-_\w]*(key|token)|(api|secret)[-_]?(key|token)).*"  # sk-..., sk-xxxxx, YOUR_API_KEY
-    r"|(change|replace|insert|put|fill)[-_]?(me|this|here|in)\w*|placeholder|todo|none|null|undefined",
+    r"|(change|replace|insert|put|fill)[-_]?(me|this|here|in)\w*"
+    r"|((enter|insert|paste|add|put|fill|set|use|replace|with|here|in|my|the|new)[-_ ]?)*(key|token)([-_]?here)?"
+    r"|[a-z]{2,4}([-_][a-z0-9]{2,5})*[-_](x{2,})?|x[-x_]*|@\w+@"  # sk-, hf_xxx, XXXX-XXXX, @KEY@
+    r"|[^a-z0-9]*|\w+://.*|~/.*|\w+\[.*\]"  # -----, op://vault/openai, ~/key.txt, os.environ[...]
+    r"|placeholder|todo|tbd|none|null|nil|undefined|unset|false|n/?a|example|sk-example",
     re.IGNORECASE,
 )
 """Placeholders for keys in documents and templates."""

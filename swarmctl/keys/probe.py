@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
@@ -35,6 +36,8 @@ class KeyTest:
     """The response behind the result; None if there was none."""
     timed_out: bool = False
     """Whether no response came in time."""
+    next: str | None = None
+    """A command that fixes what prevented the test; None if none is known."""
 
 
 def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, path: str | None = None) -> KeyTest:
@@ -47,11 +50,11 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
     try:
         answer = send(row, base_url + row.key_path, key, limit, _VIEWER if row.name == "wandb" else None)
     except Unanswered as error:
-        finding = KeyTest("unreachable", str(error), timed_out=timed_out(error))
+        finding = KeyTest("unreachable", str(error), timed_out=timed_out(error), next=error.next)
     else:
         result = _read(row, answer) if 200 <= answer.status < 300 else _refusal(answer, key)
         finding = replace(result, answer=answer)
-    return replace(finding, detail=finding.detail.replace(key, "…")) if key else finding
+    return replace(finding, detail=without_known_key(finding.detail, key, "…"))
 
 
 def send(row: Provider, url: str, key: str | None, limit: float, body: bytes | None = None) -> HttpAnswer:

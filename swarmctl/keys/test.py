@@ -10,8 +10,8 @@ from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit
-from swarmctl.keys.finder import Key, KeyFinder, address_of, known_names
-from swarmctl.keys.key_text import check_name, dotted_tail, last_four
+from swarmctl.keys.finder import Key, KeyFinder, address_to_test, known_names
+from swarmctl.keys.key_text import check_name, dotted_tail, host_of, last_four
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
@@ -65,8 +65,12 @@ def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
     if isinstance(key, NodeError):
         finding, host, where, tail = KeyTest("unreadable", key.message), None, None, None
     else:
-        host, where, tail = key.host, key.spot.where, last_four(key.value)
-        finding = probe(name, address_of(name) or "", key.value)
+        where, tail = key.spot.where, last_four(key.value)
+        try:
+            address = address_to_test(key, os.environ) or ""
+            host, finding = host_of(address), probe(name, address, key.value)
+        except NodeError as error:
+            host, finding = key.host, KeyTest("unreadable", error.message)
         if key.spot.is_saved and (entry := read_entry(name)):
             note_test(entry, finding.result)
     return {

@@ -13,7 +13,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _models(
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="A built-in provider, or your [providers.NAME].")],
+    provider: Annotated[
+        str, typer.Argument(metavar="PROVIDER", help="A built-in provider, your [providers.NAME], or a server's URL.")
+    ],
     *,
     profile: options.Profile = None,
     set_: options.Settings = None,
@@ -30,7 +32,7 @@ def _models(
       swarmctl models openai
       swarmctl models groq --json
       swarmctl models mybox --profile mine
-      swarmctl models mybox --set providers.mybox.base_url=http://192.168.1.20:8000/v1
+      swarmctl models http://192.168.1.20:8000/v1
     """
     from swarmctl.models.list import list_models
 

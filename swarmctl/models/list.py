@@ -10,9 +10,11 @@ from hivemind_exp.config import OffloadConfig
 from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
-from swarmctl.keys.finder import KeyFinder
+from hivemind_exp.providers import PROVIDERS
+from swarmctl.keys.finder import KeyFinder, address_of
 from swarmctl.keys.probe import probe
 from swarmctl.settings.command_line import resolved_options
+from swarmctl.settings.offload_target import is_address, provider_name, split_target
 from swarmctl.settings.options import RunOptions
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
@@ -26,11 +28,14 @@ def list_models(
     provider: str, profile: str | None, assignments: Sequence[str] = (), *, as_json: bool, no_input: bool
 ) -> None:
     """Print a provider's models. Raises ``NodeError`` if it is unknown, has no key, or does not send its list."""
+    target, _ = split_target(provider)
+    if is_address(target):
+        provider = provider_name(target)
+        assignments = [*assignments, *([] if provider in PROVIDERS else [f"providers.{provider}.base_url={target}"])]
     wanted = RunOptions(profile=profile, assignments=tuple(assignments), no_input=True)
     config = resolved_options(wanted).config
     with _keeping(profile, assignments):
-        # An address has a colon, like a model's name, which does not matter here.
-        endpoint = endpoint_of(config, *split(provider) if "://" in provider else (provider, "any"))
+        endpoint = endpoint_of(config, provider, "any")  # the model does not matter here
         found = _ask(endpoint, config.offload, no_input=no_input or as_json)
     if as_json:
         chat = endpoint.chat
@@ -64,8 +69,10 @@ def _ask(endpoint: Endpoint, offload: OffloadConfig, *, no_input: bool) -> list[
     if rows is None:
         first = split(offload.provider)[0] == endpoint.name
         used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or 'any'}"
-        check = f"swarmctl keys test {endpoint.name}" if key else f"swarmctl doctor api{used}"
-        raise ProviderError(f"{endpoint.name} did not send its list of models: {tested.detail}", next=check)
+        testable = key is not None and address_of(endpoint.name) is not None
+        check = f"swarmctl keys test {endpoint.name}" if testable else f"swarmctl doctor api{used}"
+        text = f"{endpoint.name} did not send its list of models: {tested.detail}"
+        raise ProviderError(text, next=tested.next or check)
     return chat_models(rows, endpoint.chat)
 
 

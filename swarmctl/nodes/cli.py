@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         """Create a node that continues from another's checkpoint.
 
         The new node has the same model, tasks and history, and its own spending and cap. Run it with other settings to
-        compare them. The other node must not be running.
+        compare them. The other node may be running.
 
         \b
         Examples:
@@ -151,7 +151,9 @@ def register(app: typer.Typer) -> None:
         name: options.NodeName = None,
         *,
         node: options.LatestNode = None,
-        lines: Annotated[int, typer.Option("-n", "--lines", min=0, metavar="N", help="Number of lines.")] = 20,
+        lines: Annotated[
+            int, typer.Option("-n", "--lines", "--tail", min=0, metavar="N", help="Number of lines.")
+        ] = 20,
         follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
         since: Annotated[
             str | None, typer.Option(metavar="TIME", help="Only lines since TIME: 30m, 2h, 14:05 or 2026-11-28T14:05.")
@@ -171,7 +173,7 @@ def register(app: typer.Typer) -> None:
           swarmctl logs
           swarmctl logs maths --follow
           swarmctl logs maths --since 2h --level warning
-          swarmctl logs --json -n 100
+          swarmctl logs --json --tail 100
           swarmctl logs maths --raw
         """
         from swarmctl.nodes import logs as printing

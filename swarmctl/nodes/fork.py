@@ -5,18 +5,19 @@ import shlex
 import shutil
 import sqlite3
 import sys
-import tempfile
-from contextlib import closing
-from pathlib import Path
+from contextlib import closing, nullcontext
 
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.hard_links import link_tree
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
@@ -25,10 +26,13 @@ from swarmctl.terminal.views import Writer
 def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     """Create the node ``new`` from a checkpoint of ``name``: the one after step ``at``, or the newest.
 
-    Raises ConfigurationError if the node has no checkpoint yet, starts over at every run or is in a swarm,
-    CheckpointError if it lacks this one, and NodeConflict while it runs.
+    The node may be running: its checkpoints never change, and a copy of its journal is always consistent. Raises
+    ConfigurationError if the node has no checkpoint yet, starts over at every run or is in a swarm, and CheckpointError
+    if it lacks this one.
     """
-    files, target = existing(name), free(new)
+    at_step = [] if at is None else ["--at", str(at)]
+    files = existing(name)
+    target = free(new, lambda other: shlex.join(["swarmctl", "fork", name, other, *at_step]))
     made = read_json(files.identity) or {}
     config = (read_json(files.config) or {}).get("config") or {}
     if made.get("fresh") or (config.get("node") or {}).get("fresh"):
@@ -38,16 +42,23 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
             f"node {name} is in a swarm, where a copy would generate the same completions; it must leave first",
             next=f"swarmctl swarm leave --node {shlex.quote(name)}",
         )
-    with at_rest(files), disk_errors(target.root):
+    # A node that is not running must not be started, renamed or removed meanwhile.
+    rest = nullcontext() if locks.is_held(files.lock) else at_rest(files)
+    with rest, disk_errors(target.root):
         checkpoint = checkpoint_of(files, at)
         if checkpoint is None:
             raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
         step, round_ = checkpoint.step, checkpoint.round
-        with tempfile.TemporaryDirectory(
-            dir=target.root.parent, prefix=f".{new}.", ignore_cleanup_errors=True
-        ) as staging:
-            copy = NodeFiles(Path(staging))
-            _copy(files, copy, checkpoint.path)
+        with staged(target.root) as staging:
+            copy = NodeFiles(staging)
+            try:
+                link_tree(checkpoint.path, copy.root / checkpoint.path.relative_to(files.root))
+            except OSError as error:
+                if checkpoint.path.exists():
+                    raise
+                message = f"node {name} has just deleted checkpoint {step}: it keeps only the newest (checkpoint.keep)"
+                raise CheckpointError(message, next=shlex.join(["swarmctl", "fork", name, new])) from error
+            _copy(files, copy)
             _rewind(copy, str(made.get("charter")), step, round_)
             record_name(copy, new, forked={"node": name, "step": step})
             write_record(copy.run, RunRecord(begun=True))
@@ -67,28 +78,21 @@ def _run(name: str) -> str:
     return f"swarmctl run --node {shlex.quote(name)}"
 
 
-def _copy(files: NodeFiles, copy: NodeFiles, checkpoint: Path) -> None:
-    """Copy what a node has learned and needs: not its identity, spending, log, or other checkpoints."""
+def _copy(files: NodeFiles, copy: NodeFiles) -> None:
+    """Copy what a node has learned and needs, besides its checkpoint: not its identity, spending or log."""
     own = {files.lock, files.key, files.spent, files.consent, files.events, files.run, files.log, files.checkpoints}
     own |= {files.hub, files.swarm, files.charter, files.root / "left", files.root / "background.log"}
-    for path in [checkpoint, *files.root.iterdir()]:
+    for path in files.root.iterdir():
         target = copy.root / path.relative_to(files.root)
         if path in own or path.name.startswith((".", files.journal.name, files.ledger.name)):
             continue
         if path.is_dir():
             # These files are replaced as a whole and never changed, so links cost neither time nor space.
-            shutil.copytree(path, target, copy_function=_link)
+            link_tree(path, target)
         else:
             shutil.copy2(path, target)
     with closing(sqlite3.connect(files.journal)) as old, closing(sqlite3.connect(copy.journal)) as new:
         old.backup(new)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
 
 
 def _rewind(copy: NodeFiles, charter: str, step: int, round_: int) -> None:

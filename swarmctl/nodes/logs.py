@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, one_line
 from swarmctl.terminal.sentences import ending
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 
 POLL_S = 0.25
@@ -73,7 +73,7 @@ def _unchanged(text: str) -> str:
 
 def _folded(text: str) -> str:
     """Return a sentence, wrapped on a terminal, below its beginning if there is room."""
-    wide = shutil.get_terminal_size().columns >= 3 * _TIME
+    wide = (width_of(sys.stdout) or 0) >= 3 * _TIME
     return encodable(Writer(sys.stdout).folded(text, " " * (_TIME if wide else 4)), sys.stdout.encoding)
 
 
@@ -96,7 +96,8 @@ class _Sentences:
 
     def __init__(self) -> None:
         self._progress = RunView()
-        self._narrator = Narrator(verbose=True)
+        # Without the speed, most lines fit into 100 columns.
+        self._narrator = Narrator(verbose=True, speed=False)
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         self._progress.apply(event)

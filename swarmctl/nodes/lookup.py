@@ -1,7 +1,7 @@
 """Find node directories by name."""
 
 from collections.abc import Sequence
-from operator import itemgetter
+from datetime import datetime
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
@@ -9,6 +9,8 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.history import last_active
 from swarmctl.paths import nodes_directory, shown
+from swarmctl.storage import node_lock as locks
+from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.suggest import nearest
 
 
@@ -50,13 +52,31 @@ def one_name(argument: str | None, option: str | None) -> str | None:
 
 
 def existing_or_latest(name: str | None) -> NodeFiles:
-    """Return the files of a node, or of the most recently active one. Raises ConfigurationError."""
+    """Return the files of a node, or of the latest one (``latest``). Raises ConfigurationError."""
     if name is not None:
         return existing(name)
-    active = [(when, files) for files in all_nodes() if (when := last_active(files)) is not None]
+    active = [files for files in all_nodes() if last_active(files) is not None]
     if not active:
         raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return max(active, key=itemgetter(0))[1]
+    return latest(active)
+
+
+def latest(nodes: Sequence[NodeFiles]) -> NodeFiles:
+    """Return the node that a command uses or suggests if several fit.
+
+    That is the running node that was started last, or, if none runs, the one that ran or was created last. So it stays
+    the same while several nodes run.
+    """
+    return max(nodes, key=_recency)
+
+
+def _recency(files: NodeFiles) -> tuple[bool, float, str]:
+    if locks.is_held(files.lock):
+        since = (read_json(files.lock) or {}).get("since")
+        started = datetime.fromisoformat(since).timestamp() if isinstance(since, str) else 0.0
+        return True, started, files.root.name
+    created = files.identity.stat().st_mtime if files.identity.exists() else 0.0
+    return False, last_active(files) or created, files.root.name
 
 
 def no_node_yet() -> str:

@@ -1,19 +1,17 @@
 """``swarmctl rm``: delete nodes and everything they learned."""
 
-import os
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.staging import discard
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import several
@@ -52,7 +50,11 @@ def _loses(files: NodeFiles) -> str:
         parts.append(f"its model after {several(rounds, 'round')}")
     if files.charter.exists():
         parts.append("its identity in its swarm")
-    if spent_so_far(files):
+    try:
+        spent = spent_so_far(files) > 0
+    except NodeError:  # a node can be deleted even if its ledger is damaged or the disk is full
+        spent = True
+    if spent:
         parts.append("the record of what it has spent, so a cap would start over")
     details = f" ({', '.join(parts)})" if parts else ""
     return f"node {files.root.name}{details}"
@@ -64,6 +66,4 @@ def _delete(files: NodeFiles) -> None:
         if files.root.is_symlink():
             files.root.unlink()
             return
-        aside = tempfile.mkdtemp(dir=files.root.parent, prefix=f".{files.root.name}.")
-        os.rename(files.root, aside)  # replaces the empty directory
-        shutil.rmtree(aside)
+        discard(files.root)

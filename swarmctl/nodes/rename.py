@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +12,7 @@ from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.directory import held
-from swarmctl.nodes.lookup import existing, files_of
+from swarmctl.nodes.lookup import existing, files_of, other_name
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
@@ -19,13 +20,14 @@ from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}")
 
 
 def rename(name: str, new: str, *, as_json: bool) -> None:
     """Rename a node. Raises NodeConflict while it runs or if the new name is taken, UsageError for an invalid name."""
     files = existing(name)
-    target = free(new)
+    target = free(new, lambda other: shlex.join(["swarmctl", "rename", name, other]))
     with at_rest(files), disk_errors(files.root):
         os.rename(files.root, target.root)
         record_name(target, new)
@@ -37,16 +39,21 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     write(f"  {typed(f'swarmctl run --node {shlex.quote(new)}')}")
 
 
-def free(name: str) -> NodeFiles:
-    """Return the files of a new node. Raises UsageError for an invalid name, ConfigurationError if it is taken."""
+def free(name: str, again: Callable[[str], str]) -> NodeFiles:
+    """Return the files of a new node. ``again`` returns the same command for another name.
+
+    Raises UsageError for an invalid name, ConfigurationError if it is taken.
+    """
     files = files_of(name)
     if _NAME.fullmatch(name) is None:
+        valid = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:_LONGEST] or "my-node"
         raise UsageError(
-            f"invalid node name: {name!r}. Use letters, digits, '.', '_' or '-', starting with a letter or digit",
-            next="swarmctl status",
+            f"invalid node name: {name!r}. Use 1 to {_LONGEST} letters, digits, '.', '_' or '-', starting with a "
+            "letter or digit",
+            next=again(valid),
         )
     if os.path.lexists(files.root):
-        raise ConfigurationError(f"node {name} already exists", next="swarmctl status")
+        raise ConfigurationError(f"node {name} already exists", next=again(other_name(name)))
     return files
 
 

@@ -1,12 +1,14 @@
 """``swarmctl restart``: stop nodes and start them again in the background, with the settings of their last run."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError, from_code
+from swarmctl.nodes.lookup import all_nodes, latest
 from swarmctl.nodes.stop import choose, stop_all
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
@@ -22,7 +24,9 @@ def restart(names: Sequence[str], *, every: bool, as_json: bool) -> None:
     """
     chosen = choose(names, every=every, command="restart")
     if not chosen:
-        raise ConfigurationError("no node is running; name the node to start", next="swarmctl status")
+        known = all_nodes()
+        following = f"swarmctl restart {shlex.quote(latest(known).root.name)}" if known else "swarmctl run"
+        raise ConfigurationError("no node is running; name the node to start", next=following)
     say, write = Writer(sys.stderr), Writer(sys.stdout)
     rows, failures = [], []
     for files in chosen:  # one at a time, so that only one of them is away at any moment

@@ -1,6 +1,7 @@
 """``swarmctl status``. Only reads files, so it returns immediately and does not affect running nodes."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -29,38 +30,16 @@ from swarmctl.terminal.views import Writer
 
 _ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
 _HEADINGS = (
-    *(
-        "node",
-        "state",
-        "phase",
-        "round",
-        "accuracy",
-        "interval",
-        "speed",
-        "left",
-        "spent",
-        "peers",
-        "learned from",
-        "swarm",
-    ),
-    *("journal", "up"),
-)
-_NARROW = (
+    *("node", "state", "round", "accuracy", "per round", "left", "spent", "peers", "from peers", "swarm", "up"),
     "journal",
-    "speed",
-    "up",
-    "swarm",
-    "interval",
-    "learned from",
-    "left",
-    "peers",
-    "phase",
-    "spent",
-    "accuracy",
-    "round",
 )
+_NARROW = (*("journal", "from peers", "swarm", "up", "per round", "left", "peers", "spent", "accuracy", "round"),)
 """Columns that a narrow terminal does without, the first to go first."""
+_ROOMY = 80
+"""Columns of a terminal on which accuracies have intervals."""
 _WATCH_S = 2.0
+_POLL_S = 0.1
+"""Seconds until Ctrl-Z has an effect."""
 
 
 def print_status(names: Sequence[str], *, as_json: bool) -> None:
@@ -88,16 +67,17 @@ def watch_status(names: Sequence[str]) -> Exit:
 
 
 def _redraw(names: Sequence[str]) -> NoReturn:
-    from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
-    console = Console(highlight=False, emoji=False, markup=False)
-    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+    from swarmctl.terminal.redrawn import Redrawn
+
+    with Redrawn(sys.stdout, erased=False) as lines:
         while True:
             text = "\n".join([*_lines(names), "", "To leave, press Ctrl-C."])
-            live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
-            time.sleep(_WATCH_S)
+            lines.draw(Text(text, no_wrap=True, overflow="crop"))
+            drawn = time.monotonic()
+            while not lines.was_interrupted() and time.monotonic() - drawn < _WATCH_S:
+                time.sleep(_POLL_S)
 
 
 def _lines(names: Sequence[str]) -> list[str]:
@@ -105,7 +85,8 @@ def _lines(names: Sequence[str]) -> list[str]:
     folded = Writer(sys.stdout).folded
     if not found:
         return [folded(no_node_yet())]
-    rows = [_cells(row, progress, _swarm(files, row["swarm"])) for files, row, progress in found]
+    roomy = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _ROOMY
+    rows = [_cells(row, progress, _swarm(files, row["swarm"]), intervals=roomy) for files, row, progress in found]
     lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
     for _, row, progress in found:
         lines += [folded(f"{row['node']}: {text}", "  ") for text in _problems(row, progress)]
@@ -138,8 +119,8 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         state = "running"
     elif progress.stop is not None:
         state = _ENDS.get(progress.stop["reason"], "failed")
-    else:  # it was killed, or never started
-        state = "interrupted" if progress.round is not None else "never started"
+    else:  # it was killed, or never started. A fork has rounds before its first run
+        state = "interrupted" if progress.round is not None and progress.start is not None else "never started"
     phase = str(progress.phase.get("name")) if running and progress.phase is not None else None
     message = error.get("message") if error else None
     if message is not None:
@@ -172,6 +153,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "tokens_per_second": progress.tokens_per_second,
         "source_grad_norms": progress.gradients or None,
         "nll": progress.nll or None,
+        "reverse_kl": progress.reverse_kl,
         "seconds_left": seconds_left(progress) if running else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
@@ -203,37 +185,47 @@ def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
     return short_id(swarm)
 
 
-def _cells(row: dict[str, Any], progress: RunView, swarm: str | None) -> list[str]:
+def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, intervals: bool) -> list[str]:
     of_rounds = f" of {row['rounds']}" if row["rounds"] else ""
     speed = progress.round_seconds if row["state"] == "running" else None
     accuracy = row["accuracy_before"]
     return [
         row["node"],
-        row["state"],
-        or_dash(row["phase"], str),
+        _doing(row, progress),
         "-" if row["round"] is None else f"{row['round']}{of_rounds}",
-        "-" if accuracy is None else gain(accuracy, row["accuracy_after"]),
-        _interval(progress),
-        or_dash(speed, lambda seconds: f"{duration(float(seconds))} per round"),
+        "-" if accuracy is None else _accuracy(progress, interval=intervals),
+        or_dash(speed, lambda seconds: duration(float(seconds))),
         or_dash(row["seconds_left"], duration),
         or_dash(spending(progress), str),
-        or_dash(row["peers"], "{:,} in touch".format),
+        or_dash(row["peers"]),
         or_dash(row["groups_from_peers"], lambda number: several(number, "group")),
         or_dash(swarm, str),
-        or_dash(row["journal_bytes"], size),
         or_dash(row["since"], _age),
+        or_dash(row["journal_bytes"], size),
     ]
 
 
-def _interval(progress: RunView) -> str:
-    """Return the 95 % interval of the latest accuracy, as ``37–51 %``."""
-    if progress.latest_accuracy is None or not progress.questions:
-        return "-"
-    return f"{in_percent(progress.latest_accuracy, progress.questions)} %"
+def _doing(row: dict[str, Any], progress: RunView) -> str:
+    """Return a node's state; for a running node, rather the phase that it is in, such as ``warming up``."""
+    if row["state"] != "running":
+        return str(row["state"])
+    if row["phase"] is not None:
+        return str(row["phase"])
+    return "starting" if progress.start is None else "first round" if not row["round"] else "running"
+
+
+def _accuracy(progress: RunView, *, interval: bool) -> str:
+    """Return the accuracy before and after training, with the latest one's interval: ``25 % → 50 % (43–57)``."""
+    text = gain(progress.accuracy_before or 0.0, progress.accuracy_after)
+    if not interval or progress.latest_accuracy is None or not progress.questions:
+        return text
+    return f"{text} ({in_percent(progress.latest_accuracy, progress.questions)})"
 
 
 def _age(since: str) -> str:
-    return duration(round((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    """Return for how long a node has been running, such as ``40 s``, ``12 min`` or ``2 h 5 min``."""
+    seconds = round((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
+    return duration(seconds) if seconds < 60 else duration(seconds // 60 * 60).removesuffix(" 0 s")
 
 
 def _problems(row: dict[str, Any], progress: RunView) -> list[str]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import UsageError
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import rounds_finished
-from swarmctl.nodes.lookup import all_nodes, existing
+from swarmctl.nodes.lookup import all_nodes, existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
@@ -49,7 +50,7 @@ def stop_all(chosen: Sequence[NodeFiles]) -> list[dict[str, Any]]:
     say = Writer(sys.stderr)
     for files in running:
         holder = read_json(files.lock) or {}
-        for _, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+        for _, sentence in frozen(None, holder.get("trainer")):
             say(f"warning: {sentence}")
         with waiting(say, f"waiting for node {files.root.name} to save and stop"):
             _wait(files)
@@ -68,7 +69,10 @@ def choose(names: Sequence[str], *, every: bool, command: str) -> list[NodeFiles
     running = [files for files in all_nodes() if locks.is_held(files.lock)]
     if len(running) > 1 and not every:
         found = ", ".join(files.root.name for files in running)
-        raise UsageError(f"{len(running)} nodes are running ({found}); name one, or use --all", next="swarmctl status")
+        raise UsageError(
+            f"{len(running)} nodes are running ({found}); name one, or use --all",
+            next=f"swarmctl {command} {shlex.quote(latest(running).root.name)}",
+        )
     return running
 
 
@@ -85,6 +89,8 @@ def _ask_to_stop(files: NodeFiles) -> bool:
             process = psutil.Process(pid) if isinstance(pid, int) else None
             if process is not None and _has_open(process, files.lock):
                 process.send_signal(signal.SIGTERM)
+                if pid == holder.get("pid"):  # one that Ctrl-Z has suspended would never receive the signal
+                    process.send_signal(signal.SIGCONT)
                 return True
         except psutil.NoSuchProcess:  # also if it is a zombie
             continue

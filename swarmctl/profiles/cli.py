@@ -98,6 +98,8 @@ def _new(
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Task or preset (repeatable).")] = None,
     device: options.Device = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds; 0: until you stop it.")] = None,
+    offload: options.Offload = None,
+    max_usd: options.MaxUsd = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting (repeatable).")
     ] = None,
@@ -115,10 +117,12 @@ def _new(
       swarmctl profiles new
       swarmctl profiles new mine
       swarmctl profiles new maths --from gpu --task gsm8k --set train.learning_rate=2e-5
+      swarmctl profiles new taught --offload openai:gpt-6-luna --max-usd 2
     """
     from swarmctl.profiles.new import new_profile
 
     flags = {"--model": model, "--task": tasks_text(task), "--device": device, "--rounds": rounds}
+    flags |= {"--offload": offload, "--max-usd": max_usd}
     settings = [(flag, str(value)) for flag, value in flags.items() if value is not None]
     settings += [("--set", assignment) for assignment in set_ or ()]
     new_profile(name, base, settings, yes=yes, no_input=no_input, as_json=json)
@@ -126,13 +130,15 @@ def _new(
 
 @group.command("path")
 def _path(
-    name: Annotated[str, typer.Argument(metavar="PROFILE", help="Profile name.")],
+    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Profile name.")] = None,
+    *,
     json: options.Json = False,
 ) -> None:
-    """Print the path of a profile's file.
+    """Print the path of a profile's file, or of the directory of your profiles.
 
     \b
     Examples:
+      swarmctl profiles path
       swarmctl profiles path mine
       swarmctl profiles path gpu --json
     """

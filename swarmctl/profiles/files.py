@@ -10,7 +10,7 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import all_nodes
-from swarmctl.paths import BUILTIN, shown
+from swarmctl.paths import BUILTIN, profiles_directory, shown
 from swarmctl.profiles.validate import validate_profiles
 from swarmctl.settings import profile_files as profiles
 from swarmctl.storage.disk_errors import disk_errors
@@ -24,11 +24,14 @@ _EDITORS = ("nano", "vi")
 """Tried in this order if no editor is set."""
 
 
-def print_path(name: str, *, as_json: bool) -> None:
-    """Print the path of a profile's file. Raises ConfigurationError if it does not exist."""
-    path = profiles.find(name)
+def print_path(name: str | None, *, as_json: bool) -> None:
+    """Print the path of a profile's file, or without a name that of the directory of the user's profiles.
+
+    Raises ConfigurationError if the profile does not exist.
+    """
+    path = profiles_directory() if name is None else profiles.find(name)
     if as_json:
-        print_json(name=path.stem, path=str(path))
+        print_json(name=None if name is None else path.stem, path=str(path))
     else:
         print(path)
 
@@ -81,8 +84,11 @@ def _own(name: str, what: str) -> Path:
     """Return the file of one of the user's profiles. Raises ConfigurationError for a built-in one."""
     path = profiles.find(name)
     if path.parent == BUILTIN:
+        known = profiles.known_profiles()
+        copies = [f"my-{name}", *(f"my-{name}-{number}" for number in range(2, len(known) + 3))]
+        free = next(copy for copy in copies if copy not in known)
         raise ConfigurationError(
             f"{name} is a built-in profile, which cannot be {what}; change a copy",
-            next=f"swarmctl profiles new my-{name} --from {name}",
+            next=f"swarmctl profiles new {free} --from {name}",
         )
     return path

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import task_tables
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.errors import UsageError
+from swarmctl.keys.server import says_free, server_at
 from swarmctl.nodes.lookup import node_names, other_name
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.profiles.questions import answers, builtin_profile
 from swarmctl.profiles.validate import profile_problems
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.allowed import shown as shown_value
+from swarmctl.settings.offload_target import OFFLOAD, offload_flags, split_target, typed_address
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
@@ -58,10 +60,10 @@ def new_profile(
         base_name = base_name or builtin_profile(prompter)
     base_name = base_name or "default"
     base = profiles.read(profiles.find_builtin(base_name))
-    path = new_path(name, yes=yes, again=_again(name, base_name, settings))
+    path = new_path(name, yes=yes, again=_again(name, base_name, settings, "--yes"))
     if prompter.can_ask and not settings:
         settings = [("--set", answer) for answer in answers(base, prompter)]
-    overrides = [override(text) if flag == "--set" else given(flag, FLAGS[flag], text) for flag, text in settings]
+    overrides = list(_overrides(settings, prompter, lambda target: _again(name, base_name, settings, offload=target)))
     if wrong := [problem for problem in problems_of(base, overrides)[1] if problem.origin.startswith("--")]:
         raise refused(wrong, "swarmctl profiles new --help")
     text = profile_text(path, base, overrides, by=f"swarmctl profiles new {name}")
@@ -94,13 +96,51 @@ def profile_text(path: Path, base: Profile, overrides: Sequence[Override], *, by
     return text
 
 
-def _again(name: str, base_name: str, settings: Sequence[tuple[str, str]]) -> str:
-    """Return the same command with ``--yes``. A command that contains a key is not repeated."""
+def _overrides(
+    settings: Sequence[tuple[str, str]], prompter: Prompter, again: Callable[[str], str]
+) -> Iterator[Override]:
+    """Yield the settings that flags stand for. A server at an address is asked for what is not typed.
+
+    ``again`` returns the same command with another value of ``--offload``.
+    """
+    assignments = [text for flag, text in settings if flag == "--set"]
+    for flag, text in settings:
+        if flag == "--set":
+            yield override(text)
+        elif flag == OFFLOAD:
+            flags = offload_flags(text, assignments)
+            found = typed_address(flags)
+            yield from (given(*each) for each in flags if each[-1] and (found is None or each[1] == "offload.provider"))
+            if found is not None:
+                yield from _server(*found, split_target(text)[1], prompter, again)
+        else:
+            yield given(flag, FLAGS[flag], text)
+
+
+def _server(name: str, url: str, model: str, prompter: Prompter, again: Callable[[str], str]) -> Iterator[Override]:
+    """Yield the settings of a server at an address."""
+    server, model = server_at(url, name, model, prompter, again)
+    yield given(OFFLOAD, "offload.model", model)
+    yield given(OFFLOAD, f"providers.{name}.base_url", server.base_url)
+    if server.needs_key:
+        yield given(OFFLOAD, f"providers.{name}.needs_key", "true")
+    if server.is_free:
+        yield given(OFFLOAD, f"providers.{name}.free", "true")
+        prompter.say(says_free(name, server))
+
+
+def _again(
+    name: str, base_name: str, settings: Sequence[tuple[str, str]], *more: str, offload: str | None = None
+) -> str:
+    """Return the same command with ``more``, or with another value of ``--offload``.
+
+    A command that contains a key is not repeated.
+    """
     if any(looks_like_key(text) for _, text in settings):
         return "swarmctl profiles new --help"
-    words = [word for setting in settings for word in setting]
+    words = [word for flag, text in settings for word in (flag, offload if flag == OFFLOAD and offload else text)]
     base = [] if base_name == "default" else ["--from", base_name]
-    return command(["profiles", "new", name, *base, *words, "--yes"])
+    return command(["profiles", "new", name, *base, *words, *more])
 
 
 def merged(values: dict[SettingPath, Any], changes: dict[SettingPath, Any]) -> dict[SettingPath, Any]:

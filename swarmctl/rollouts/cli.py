@@ -70,24 +70,25 @@ def _export(
     ] = None,
     correct: Annotated[bool, typer.Option("--correct", help="Only completions verified as correct.")] = False,
     format: Annotated[
-        Literal["jsonl", "parquet"] | None,
+        Literal["jsonl", "csv", "parquet"] | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="jsonl or parquet. [default: jsonl, or parquet for FILE.parquet]",
+            help="jsonl, csv or parquet. [default: by the ending of FILE, otherwise jsonl]",
             show_default=False,
         ),
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Output file, or - for stdout.")] = "-",
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Export completions as JSON lines or Parquet.
+    """Export completions as JSON lines, CSV or Parquet.
 
     Each completion is one row, with its prompt, reward, provider and model.
 
     Examples:
       swarmctl rollouts export maths --correct > correct.jsonl
       swarmctl rollouts export --source openai -o rollouts.parquet
+      swarmctl rollouts export maths --last 500 -o latest.csv
     """
     from swarmctl.nodes.lookup import one_name
     from swarmctl.rollouts.export import export

@@ -1,9 +1,11 @@
-"""``swarmctl rollouts export``: one row per completion, as JSON lines or Parquet."""
+"""``swarmctl rollouts export``: one row per completion, as JSON lines, CSV or Parquet."""
 
+import csv
+import io
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,10 +21,11 @@ from swarmctl.storage.disk_errors import checked_target, disk_errors
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 
-Format = Literal["jsonl", "parquet"]
+Format = Literal["jsonl", "csv", "parquet"]
+_BY_SUFFIX: Mapping[str, Format] = {".parquet": "parquet", ".csv": "csv"}
 SCHEMA = 1
 _ROWS = 2000
-"""Most rows in memory at once."""
+"""The number of rows in memory at once."""
 
 
 def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Format | None, yes: bool) -> None:
@@ -32,7 +35,7 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     """
     files = node_with_journal(node)
     check_source(files, wanted.source)
-    kind = format or ("parquet" if output.endswith(".parquet") else "jsonl")
+    kind = format or _BY_SUFFIX.get(Path(output).suffix.lower(), "jsonl")
     if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise UsageError(
             "cannot print Parquet to a terminal: choose a file with -o",
@@ -42,7 +45,7 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     target = None if output == "-" else checked_target(Path(output), yes=yes, again=again)
     rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in rollouts(files, wanted))
     with _opened(target) as file:
-        count = write_parquet(file, rows) if kind == "parquet" else _write_lines(file, rows)
+        count = _WRITERS[kind](file, rows)
     what = f"{several(count, 'completion')} of node {files.root.name}"
     if target is not None:
         Writer(sys.stderr)(f"Wrote {what} to {shown(target)}.")
@@ -78,6 +81,26 @@ def _write_lines(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
+def _write_csv(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as CSV with headings and return their number. Lists are JSON; an unknown value is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("schema", *ROW))
+    count = 0
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in ("schema", *ROW)])
+        count += 1
+        file.write(text.getvalue().encode())
+        text.seek(0)
+        text.truncate()
+    file.write(text.getvalue().encode())
+    return count
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
 def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows with the keys of ``as_row`` and return their number.
 
@@ -106,3 +129,10 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
             writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
             count += len(batch)
     return count
+
+
+_WRITERS: Mapping[Format, Callable[[BinaryIO, Iterable[dict[str, Any]]], int]] = {
+    "jsonl": _write_lines,
+    "csv": _write_csv,
+    "parquet": write_parquet,
+}

@@ -4,7 +4,6 @@ Rollouts are read round by round, so that even a long history needs little memor
 """
 
 import json
-import os
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,7 @@ _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE 
 _COMPLETIONS = (
     "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
     "why, {terms} AS terms, usd, t AS time FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=? "
-    "AND stage NOT IN ('judge', 'hint')"  # grades and hints are no rollouts
+    "AND stage NOT IN ('judge', 'score', 'hint')"  # grades, scores and hints are no rollouts
 )
 _HINTS = (
     "SELECT question, source AS provider, model, text, usd, lost.why AS refused FROM completions "
@@ -47,7 +46,7 @@ _HINTS = (
 )
 _LOST = (
     "SELECT stage, question, idx AS place, why AS lost FROM lost WHERE swarm=? AND round=? "
-    "AND substr(question, 1, ?)=? AND stage NOT IN ('judge', 'hint')"
+    "AND substr(question, 1, ?)=? AND stage NOT IN ('judge', 'score', 'hint')"
 )
 _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
 
@@ -66,6 +65,10 @@ def node_with_journal(name: str | None) -> NodeFiles:
             next=f"swarmctl logs --follow --node {node}" if running else f"swarmctl run --node {node}",
         )
     return files
+
+
+_NO_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)
+"""SQLite's codes if it cannot create files next to a database."""
 
 
 @contextmanager
@@ -88,12 +91,14 @@ def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:
         db.execute("BEGIN")
         db.execute("SELECT 1 FROM sqlite_master").fetchone()  # from here on, all reads see the same state
         return db
-    except sqlite3.Error:
+    except sqlite3.Error as error:
         db.close()
-        # A write-ahead log needs a file next to the database, which fails on a read-only disk. Without a log, the
-        # database is complete and can be opened as immutable.
+        # A write-ahead log needs files next to the database. On a disk that is full or read-only, opening it fails,
+        # unless another program has it open and so made these files. Without a log, the database is complete and can be
+        # opened as immutable.
         log = Path(f"{path}-wal")
-        if how != "mode=ro" or os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+        refused = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NO_FILES
+        if how != "mode=ro" or not refused or (log.exists() and log.stat().st_size):
             raise
     return _opened(path, "mode=ro&immutable=1")
 

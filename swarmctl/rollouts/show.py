@@ -1,6 +1,5 @@
 """``swarmctl rollouts show``: prompts, completions and their rewards, as text or JSON."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -28,6 +27,7 @@ from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
 from swarmctl.terminal.sentences import points
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 
 _DIGEST = 12
@@ -44,7 +44,7 @@ def show(node: str | None, wanted: RolloutFilter, *, full: bool, as_json: bool) 
         print_json(rollouts=[as_row(rollout, files.root.name) | {"lost": rollout.lost} for rollout in found])
         return
     write = Writer(sys.stdout)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = width_of(sys.stdout)
     for line in _lines(found, width=width, full=full):
         write(line)
     if not found:
@@ -101,10 +101,13 @@ def _is_strict(rollout: RolloutRecord) -> bool:
 
 def _origin(rollout: RolloutRecord) -> str:
     model = foreign(rollout.model) if rollout.model else None
-    parts = [f"{rollout.kind} from {provider_name(rollout.provider)}", model or "model unknown"]
-    if rollout.kind == "peer":  # a peer's model cannot be verified, and peers cost nothing
-        parts[1:] = [f"claims model: {model}" if model else "claims no model"]
+    name = provider_name(rollout.provider)
+    if rollout.kind == Kind.PEER:  # its model cannot be verified
+        parts = [f"by peer {name} ({f'says it used {model}' if model else 'names no model'})"]
+    elif rollout.kind == Kind.POLICY:
+        parts = [f"by this node ({model or 'model unknown'})"]
     else:
+        parts = [f"by {name} ({model or 'model unknown'})", str(rollout.kind)]
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
     if rollout.time is not None:
         parts.append(rfc3339(rollout.time))

@@ -31,9 +31,12 @@ _MADE = (
     "SELECT round, stage, question, source, model, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), "
     # There is one more id than commas.
     "SUM(LENGTH(ids) - LENGTH(REPLACE(ids, ',', '')) + 1) FROM completions "
-    "WHERE stage<>'judge' GROUP BY round, stage, question, source, model"
+    "WHERE stage NOT IN ('judge', 'score') GROUP BY round, stage, question, source, model"
 )
-_LOST = "SELECT round, stage, question, COUNT(*) FROM lost WHERE stage<>'judge' GROUP BY round, stage, question"
+_LOST = (
+    "SELECT round, stage, question, COUNT(*) FROM lost WHERE stage NOT IN ('judge', 'score') "
+    "GROUP BY round, stage, question"
+)
 _SOLE = "SELECT provider, MAX(model) FROM requests GROUP BY provider HAVING COUNT(DISTINCT model) = 1"
 _SEVERAL = (
     "SELECT DISTINCT round, stage, question, provider, model FROM requests WHERE provider IN "

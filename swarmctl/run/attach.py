@@ -10,8 +10,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.history import past_evaluations
-from swarmctl.nodes.lookup import all_nodes, existing
-from swarmctl.run.summary import reached
+from swarmctl.nodes.lookup import all_nodes, existing, latest
+from swarmctl.run.summary import reached, suspended
 from swarmctl.run.supervisor import POLL_S
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
@@ -34,7 +34,14 @@ def attach(node: str | None, *, plain: bool) -> Exit:
     for event in (*past_evaluations(files), *tail()):
         progress.apply(event)
     try:
-        with view(sys.stderr, plain=plain, quiet=False, verbose=False, running_s=_age(files)) as display:
+        with view(
+            sys.stderr,
+            plain=plain,
+            quiet=False,
+            verbose=False,
+            running_s=_age(files),
+            when_suspended=suspended(files.root.name),
+        ) as display:
             running = True
             while running:
                 running = locks.is_held(files.lock)  # before the last look, or its last events might be missed
@@ -68,7 +75,8 @@ def _running(node: str | None) -> NodeFiles:
         raise ConfigurationError("no node is running", next="swarmctl status")
     if len(running) > 1:
         names = ", ".join(files.root.name for files in running)
-        raise UsageError(f"{len(running)} nodes are running ({names}); name one", next="swarmctl status")
+        example = shlex.quote(latest(running).root.name)
+        raise UsageError(f"{len(running)} nodes are running ({names}); name one", next=f"swarmctl attach {example}")
     return running[0]
 
 

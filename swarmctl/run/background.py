@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.hidden_input import HiddenInput
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import Display, PlainView, Writer, view
@@ -87,7 +88,11 @@ def _wait(process: int, reading: int, name: str, *, as_json: bool) -> NoReturn:
     write = Writer(sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: os.kill(process, received))
-    if os.read(reading, len(_STARTED)) == _STARTED:
+    # Ctrl-Z would stop only this process, and the other one would draw over the shell's prompt.
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    with HiddenInput(sys.stderr):
+        answer = os.read(reading, len(_STARTED))
+    if answer == _STARTED:
         if as_json:
             print_json(node=name, pid=process)
             sys.stdout.flush()

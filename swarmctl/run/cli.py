@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from swarmctl.errors import UsageError
+from swarmctl.settings.offload_target import offload_flags
 from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
@@ -26,14 +27,8 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[
             int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapter weights.")
         ] = None,
-        offload: Annotated[
-            str | None,
-            typer.Option(metavar="PROVIDER[:MODEL]", help="API to generate with, or off."),
-        ] = None,
-        max_usd: Annotated[
-            str | None,
-            typer.Option(metavar="USD", help="The most the node may spend in total, or unlimited."),
-        ] = None,
+        offload: options.Offload = None,
+        max_usd: options.MaxUsd = None,
         join: Annotated[
             str | None,
             typer.Option(metavar="INVITATION", help="Join a swarm; see `swarmctl swarm invite`."),
@@ -72,24 +67,22 @@ def register(app: typer.Typer) -> None:
           swarmctl run --task gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --node maths
           swarmctl run --node maths --set train.learning_rate=2e-5
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
+          swarmctl run --offload http://localhost:8000/v1
           swarmctl run --profile gpu --dry-run
           swarmctl run --node maths --detach
           swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """
-        provider, _, asked = (offload or "").partition(":")
         settings = {
             "--task": tasks_text(task),
             "--model": model,
             "--device": device,
             "--rounds": rounds,
             "--seed": seed,
-            "--offload": provider if offload else None,
             "--max-usd": max_usd,
             "--join": join,
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
-        if offload:
-            flags.append(("--offload", "offload.model", asked))  # even if empty, or another provider's model would stay
+        flags += offload_flags(offload, set_ or ())
         if detach and dry_run:
             raise UsageError("--dry-run starts nothing, so it cannot be used with --detach", next="swarmctl run --help")
         given = RunOptions(

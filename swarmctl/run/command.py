@@ -24,10 +24,11 @@ from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
-from swarmctl.run.mistyped import check_name
+from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
+from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
-from swarmctl.run.summary import conclusion, introduction, still_member
+from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
 from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import (
@@ -59,12 +60,15 @@ def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
 
 def plan_of(options: RunOptions, *, module: str = trainer.MODULE) -> DryRun:
     """Return what ``run`` would do. Changes nothing. Raises the NodeError to print if it would fail."""
-    resolved, membership = _resolved(options, module=module)
+    resolved, membership = _resolved(options, Prompter(silent=True), module=module)
     return planned(resolved, membership, module=module)
 
 
-def _resolved(options: RunOptions, *, module: str) -> tuple[Resolved, CharterMembership | None]:
+def _resolved(options: RunOptions, prompter: Prompter, *, module: str) -> tuple[Resolved, CharterMembership | None]:
     """Return the configuration of a run, after the checks that need no trainer. Raises NodeError."""
+    resolved = resolved_options(options)
+    with retry_hint(resolved):
+        options = with_server(options, resolved, prompter)
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
     with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
         check_config(resolved.config)
@@ -74,8 +78,10 @@ def _resolved(options: RunOptions, *, module: str) -> tuple[Resolved, CharterMem
 def _run(options: RunOptions, *, module: str) -> Exit:
     say = Writer(sys.stderr)
     prompter = Prompter(yes=options.yes, silent=options.no_input or options.as_json)
+    check_profile(options)
     check_name(options, prompter)
-    resolved, membership = _resolved(options, module=module)
+    asking = Prompter(silent=True) if options.dry_run else prompter  # a dry run saves no key
+    resolved, membership = _resolved(options, asking, module=module)
     if options.dry_run:
         return dry_run(options, resolved, membership, module=module)
     files = lookup.files_of(resolved.config.node.name)
@@ -105,7 +111,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         leave = split(node.files, as_json=options.as_json) if options.detach else None
         progress = RunView()
         began = time.monotonic()
-        with _display(options, leave) as display:
+        with _display(options, node.name, leave) as display:
             ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
         code = _finish(node, resolved, membership, progress, ending, elapsed=time.monotonic() - began)
         if options.as_json:
@@ -113,10 +119,16 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         return code
 
 
-def _display(options: RunOptions, leave: Callable[[], None] | None) -> Display:
+def _display(options: RunOptions, node: str, leave: Callable[[], None] | None) -> Display:
     if leave is not None:
         return BackgroundView(leave, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
-    return view(sys.stderr, plain=options.plain, quiet=options.quiet, verbose=options.verbose)
+    return view(
+        sys.stderr,
+        plain=options.plain,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        when_suspended=suspended(node),
+    )
 
 
 def _confirm_start_over(files: NodeFiles, resolved: Resolved, prompter: Prompter) -> None:

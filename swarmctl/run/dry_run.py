@@ -22,6 +22,7 @@ from swarmctl.run.offload_plan import Plan, banner, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.summary import pushes, swarm_line
 from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
+from swarmctl.settings.offload_target import OFFLOAD
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
@@ -125,6 +126,8 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
 def _settings(resolved: Resolved) -> str:
     """Return the profile, and the settings from other origins with their origin."""
     given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
+    # What an address typed with --offload stands for is in the lines about the provider.
+    given = [each for each in given if each.origin != OFFLOAD or each.path[0] != "providers"]
     changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]
     return ", ".join([resolved.profile.label, *changed])
 

@@ -10,7 +10,9 @@ from hivemind_exp.offload import hints
 from hivemind_exp.offload.judge import STAGE, is_judged, judge_messages
 from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
 from hivemind_exp.offload.settings import (
+    SCORE_STAGE,
     first_endpoint,
+    is_distilled,
     reasons,
     requests_a_round,
     share_of,
@@ -71,11 +73,14 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
     if teaches_hints(config):  # at most one request per question, in a prompt of its own
         completions, stages = requests, {hints.STAGE}
         bytes_a_prompt += sum(len(turn["content"].encode()) for turn in hints.hint_messages(""))
+    scored = 0
+    if is_distilled(config):  # one request per completion, which is part of its prompt
+        completions, stages, scored = requests, {SCORE_STAGE}, config.generation.max_completion_tokens
     hidden = offload.reasoning_tokens if thinks else 0
     longest = token_limit(config) + hidden
     usual = min(_FILL * token_limit(config), config.generation.max_completion_tokens) + _FILL * hidden
     used = measured_usage(files.ledger, endpoint, stages) or MeasuredUsage(
-        0, math.ceil(bytes_a_prompt / _BYTES_A_TOKEN), 0, usual
+        0, math.ceil(bytes_a_prompt / _BYTES_A_TOKEN + _FILL * scored), 0, token_limit(config) if scored else usual
     )
     # Very long requests cost more per token: each request is priced at the rate for its size.
     usage = Usage(math.ceil(used.prompt), math.ceil(used.completion * completions / requests), round(used.cached))
@@ -87,7 +92,7 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
         completion_tokens=completion,
         usd=discount * price.cost(usage) * requests,
         usd_at_most=(discount if offload.batch else 1.0)
-        * (requests * bytes_a_prompt * price.input + completions * longest * price.output),
+        * (requests * (bytes_a_prompt + scored) * price.input + completions * longest * price.output),
         minutes=_minutes(config, requests, prompt + completion, used.completion),
         measured_rounds=used.rounds,
     )

@@ -1,15 +1,33 @@
-"""Ask before ``run`` creates a node whose name is almost that of an existing one: a new node may mean a download."""
+"""Names that seem mistyped: ``run`` asks before it creates such a node, which may mean a download."""
 
 import re
 import shlex
+from contextlib import suppress
+from dataclasses import replace
 
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.nodes.lookup import node_names
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.command_line import rerun, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.suggest import nearest
 
 _NUMBER = re.compile(r"[-_.]?\d+$")
+
+
+def check_profile(options: RunOptions) -> None:
+    """Raise ConfigurationError if there is no such profile, with the same command for the one probably meant."""
+    if options.profile is None:
+        return
+    try:
+        profiles.find(options.profile)
+    except ConfigurationError as error:
+        meant = nearest(options.profile, profiles.known_profiles())
+        if meant is not None:
+            with suppress(NodeError):
+                error.next = rerun(resolved_options(replace(options, profile=meant)))
+        raise
 
 
 def check_name(options: RunOptions, prompter: Prompter) -> None:

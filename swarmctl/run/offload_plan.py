@@ -18,6 +18,7 @@ from hivemind_exp.offload.settings import (
     chain,
     describe_loss,
     first_endpoint,
+    is_distilled,
     only_if_failed,
     reasons,
     resolved_kind,
@@ -102,6 +103,16 @@ def banner(plan: Plan) -> list[str]:
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
         f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
     ]
+    if is_distilled(config):
+        without, terms = (
+            "this machine learns without it" if names else "the node waits",
+            training_terms(config, endpoint),
+        )
+        use = [
+            f"{endpoint.label} scores this machine's completions, token by token{rounds}. "
+            f"Used as {describe_loss(config)}.",
+            f"Prompts and completions go to {endpoint.host}; {terms}. While it is unavailable, {without}.",
+        ]
     if is_judged(config):
         use = [
             f"{endpoint.label} grades each of this node's completions, for up to {config.judge.weight:g} of reward.",
@@ -139,6 +150,7 @@ def _more_questions(config: Config) -> list[str]:
     whole = offload.share == 1 and not only_if_failed(offload) and resolved_kind(config) is Kind.TEACHER
     if (
         is_judged(config)
+        or is_distilled(config)
         or not whole
         or game.kind != "sampling"
         or game.group_size <= MOST_ANSWERS

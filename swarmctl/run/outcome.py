@@ -24,6 +24,7 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import rerun
+from swarmctl.settings.offload_target import OFFLOAD, is_address, provider_name, split_target
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
 from swarmctl.settings.schema import SettingPath, dotted
@@ -53,9 +54,22 @@ def completed(following: str | None, same: str) -> str:
         return following
     advice = words[2:]
     replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
-    if "--offload" in advice:  # names the model, too
+    typed = shlex.split(same)
+    if OFFLOAD in advice:  # names the model, too
         replaced.add("offload.model")
-    return shlex.join([*_without(shlex.split(same), replaced), *advice])
+        _keep_address(advice, typed)
+    return shlex.join([*_without(typed, replaced), *advice])
+
+
+def _keep_address(advice: list[str], typed: Sequence[str]) -> None:
+    """Replace the name of a provider in ``advice`` with its address, if it was typed: nothing else has the address."""
+    if OFFLOAD not in typed[:-1]:
+        return
+    address, _ = split_target(typed[typed.index(OFFLOAD) + 1])
+    place = advice.index(OFFLOAD) + 1
+    name, model = split_target(advice[place])
+    if is_address(address) and name == provider_name(address):
+        advice[place] = f"{address}:{model}" if model else address
 
 
 def _advice(following: str | None, same: str, resolved: Resolved) -> str:
@@ -105,8 +119,10 @@ def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
             continue
         value = next(rest)
         setting = FLAGS.get(word, value.partition("=")[0])
-        if word == "--offload" and "offload.model" in settings and setting not in settings:
-            yield from ("--set", f"{setting}={value.partition(':')[0]}")  # the flag would reset the model
+        if word == OFFLOAD and "offload.model" in settings and setting not in settings:
+            target, _ = split_target(value)
+            # The flag would reset the model, unless --set gives another.
+            yield from (word, target) if is_address(target) else ("--set", f"{setting}={target}")
         elif setting not in settings:
             yield from (word, value)
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import ModelError
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.prompter import Prompter
 
 
@@ -52,12 +52,9 @@ class Packages:
         """
         with disk_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix=".packages.", dir=parent))
-        try:
+        with staged(parent / "packages") as directory:
             self._install(directory, instead)
             yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
     def _install(self, directory: Path, instead: str) -> None:
         requirements = directory / "requirements.txt"

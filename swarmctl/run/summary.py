@@ -8,7 +8,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_offloaded, is_relay, teaches_hints
+from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay, teaches_hints
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
@@ -85,6 +85,12 @@ def still_member(node: str, swarm: str) -> str:
     return f"Node {node} stays in swarm {swarm}. To leave: {typed(f'swarmctl swarm leave --node {shlex.quote(node)}')}"
 
 
+def suspended(node: str) -> str:
+    """Return what Ctrl-Z in a view of a node means: the view stops, the node continues."""
+    stop = typed(f"swarmctl stop {shlex.quote(node)}")
+    return f"Node {node} continues. To show this view again: fg. To stop the node: {stop}"
+
+
 def pushes(config: Config) -> str:
     """Return where a model is pushed, and when."""
     every = config.hub.every
@@ -102,18 +108,17 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
     if is_offloaded(api_config(resolved.config)):
-        lines += _origins(node.name, progress, hints=teaches_hints(resolved.config))
+        lines += _origins(resolved.config, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
     if worse := drop(progress):
         lines.append(f"warning: {worse}.")
-    demo = resolved.config.model.name == DEMO
+    demo = resolved.config.model.name == DEMO and (progress.stop or {}).get("reason") == "done"
     if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:
         lines.append(f"Pushed: {foreign(progress.pushed)}")
-    lines.append(f"Files: {shown(node.files.root)}")
     if not failed:
         lines += next_steps(resolved, progress, rounds=progress.rounds or 0)
     return lines
@@ -144,25 +149,39 @@ def _spent(progress: RunView, text: str) -> str:
     return f"Spent over all runs: {text}{price}."
 
 
-def _origins(node: str, progress: RunView, *, hints: bool) -> list[str]:
-    """Return what generated the completions, and why the API generated none; or what its hints brought."""
+def _origins(config: Config, progress: RunView) -> list[str]:
+    """Return what generated or scored the completions, or what hints brought; and why the API did not."""
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
     reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
-    if progress.hints:
-        learned = several(progress.hints_taught, "question")
-        return [
-            f"The API wrote {several(progress.hints, 'hint')}; {learned} were learned from with their help.{reasons}"
-        ]
-    if hints and not reasons:
-        return ["The API wrote no hint: no question was answered only incorrectly."]
+    if teaches_hints(config):
+        return _hints(config, progress, reasons)
+    if is_distilled(config):
+        lines = [f"The API scored {progress.scored:,} of this machine's {own:,} completions.{reasons}"]
+        return lines if progress.scored else [*lines, *_check(config.node.name)]
     if not remote:
         lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
-        check = typed(shlex.join(["swarmctl", "doctor", "api", "--node", node]))
-        return [*lines, "Check the provider:", f"  {check}"] if reasons else lines
+        return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
     return [f"The API generated {percent(remote / (own + remote))} of the completions{here}.{reasons}"]
+
+
+def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:
+    """Return what the API's hints brought. ``reasons``: sentences on why it was unavailable."""
+    if progress.hints:
+        learned = several(progress.hints_taught, "question")
+        helped = "was" if progress.hints_taught == 1 else "were"
+        text = f"The API wrote {several(progress.hints, 'hint')}; {learned} {helped} learned from with their help."
+        return [text + reasons]
+    if reasons:
+        return [f"The API wrote no hint.{reasons}", *_check(config.node.name)]
+    return ["The API wrote no hint: no question was answered only incorrectly."]
+
+
+def _check(node: str) -> list[str]:
+    """Return the command that checks a node's providers."""
+    return ["Check the provider:", f"  {typed(shlex.join(['swarmctl', 'doctor', 'api', '--node', node]))}"]
 
 
 def lesson(progress: RunView) -> str:

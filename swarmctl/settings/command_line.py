@@ -20,6 +20,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.paths import BUILTIN
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.offload_target import OFFLOAD
 from swarmctl.settings.options import FLAGS, RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
@@ -50,12 +51,64 @@ def resolved_options(options: RunOptions) -> Resolved:
     if options.node is not None:
         overrides.append(Override(NAME, options.node, "--node"))
         last = read_last(lookup.files_of(options.node)) if options.profile is None else None
-    profile = profiles.read(profiles.find(profiles.chosen(options.profile, last.profile if last else None)))
+    profile = profiles.read(_profile_file(options, last, overrides))
     latest: dict[SettingPath, Override] = {}
     for each in [*(last.overrides if last else ()), *overrides]:
         latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
         latest[each.path] = each
     return replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
+
+
+def _profile_file(options: RunOptions, last: "LastRun | None", overrides: Sequence[Override]) -> Path:
+    """Return the profile's file. Raises ConfigurationError if it does not exist."""
+    try:
+        return profiles.find(profiles.chosen(options.profile, last.profile if last else None))
+    except ConfigurationError:
+        if last is None or options.node is None:
+            raise
+        name, lost = options.node, last.profile
+        raise ConfigurationError(
+            f"the last run of node {name} used the profile {foreign(lost)}, which no longer exists. The same settings "
+            "without it follow",
+            next=without_profile(name, last, overrides),
+        ) from None
+
+
+def without_profile(node: str, last: "LastRun", overrides: Sequence[Override]) -> str:
+    """Return the command that resumes a node whose profile is gone: a built-in profile, and what differs from it.
+
+    ``overrides``: what the command line sets in addition.
+
+    A later ``run --node`` repeats it without these settings.
+    """
+    config = Config.model_validate({key: value for key, value in last.config.items() if key in Config.model_fields})
+    bases = (profiles.read(profiles.find_builtin(name)) for name in sorted(profiles.builtin_names()))
+    differing = {base.name: _differing(config, resolve(base, [], {}).config) for base in bases}
+    unset = {name: sum(value is None for value in values.values()) for name, values in differing.items()}
+    # The command line cannot unset a value.
+    base = min(differing, key=lambda name: (unset[name], len(differing[name]), name != profiles.DEFAULT))
+    words = ["swarmctl", "run", "--node", node, "--profile", base]
+    typed = {each.path: each.value for each in overrides if each.path not in (NAME, FRESH)}
+    for path, value in (differing[base] | typed).items():
+        words += [] if value is None else ["--join", value] if path == JOIN else _assignment(path, value)
+    return shlex.join([*words, *(["--fresh"] if any(each.path == FRESH for each in overrides) else [])])
+
+
+def _differing(config: Config, base: Config) -> dict[SettingPath, Any]:
+    """Return the values of ``config`` that ``base`` does not have, except for those that the node's files fix."""
+    before, fixed = dict(flatten(base.model_dump(mode="json"))), {NAME, FRESH}
+    if config.swarm.join:
+        fixed |= {("tasks",), ("game", "kind"), ("game", "group_size")}
+    found = {
+        path: value
+        for path, value in flatten(config.model_dump(mode="json"))
+        if path not in fixed and before.get(path) != value and value != {}
+    }
+    if config.model.lora is None and base.model.lora is not None:
+        found["model", "lora"] = False
+    if ("tasks",) in found:
+        found["tasks",] = set_values(found["tasks",])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +261,15 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
         return ["--join", typed.value] if typed.value else []
     if typed.origin == "--fresh":
         return ["--fresh"]
-    if typed.path == _MODEL and typed.origin == "--offload":
+    if typed.origin == OFFLOAD and typed.path != _PROVIDER:
         return []  # part of the flag that names the provider
     if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):
         text = typed.value if isinstance(typed.value, str) else inline(typed.value)
-        model = next((each.value for each in others if each.path == _MODEL and each.origin == "--offload"), "")
-        return [typed.origin, f"{text}:{model}" if typed.path == _PROVIDER and model else text]
+        if typed.path == _PROVIDER:
+            beside = {each.path: each.value for each in others if each.origin == OFFLOAD}
+            target, model = beside.get(("providers", text, "base_url"), text), beside.get(_MODEL)
+            text = f"{target}:{model}" if model else target
+        return [typed.origin, text]
     return _assignment(typed.path, typed.value)
 
 

@@ -199,16 +199,23 @@ def _leaderboard(name: options.NodeName = None, *, node: NodeOption = None, json
 
 
 @group.command("leave")
-def _leave(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
+def _leave(
+    name: options.NodeName = None,
+    *,
+    node: NodeOption = None,
+    yes: options.Yes = False,
+    no_input: options.NoInput = False,
+    json: options.JsonAskingNothing = False,
+) -> None:
     """Leave a swarm and continue alone.
 
-    The node keeps what it learned, and its key, journal and checkpoints.
+    Asks first. The node keeps what it learned, and its key, journal and checkpoints.
 
     Examples:
       swarmctl swarm leave tea
-      swarmctl swarm leave tea --json
+      swarmctl swarm leave tea --yes --json
     """
     from swarmctl.nodes.lookup import one_name
     from swarmctl.swarm.leave import leave
 
-    leave(one_name(name, node), as_json=json)
+    leave(one_name(name, node), yes=yes, no_input=no_input, as_json=json)

@@ -18,14 +18,18 @@ from swarmctl.storage.json_file import now, read_json, write_json
 from swarmctl.swarm.member import member
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
 _FIXED = ("node.seed", "node.fresh", "game.kind", "game.group_size")
 """Settings, besides the tasks, that a node in a swarm keeps even if its profile sets other values."""
 
 
-def leave(node: str | None, *, as_json: bool) -> None:
-    """Set the charter and the records of peers aside. Raises NodeConflict while the node runs."""
+def leave(node: str | None, *, yes: bool, no_input: bool, as_json: bool) -> None:
+    """Ask, and set the charter and the records of peers aside.
+
+    Raises NodeConflict while the node runs, and ConfigurationError if it is in no swarm or no one can be asked.
+    """
     files = existing(node) if node is not None else member(None, "leave").files
     name = files.root.name
     made = read_json(files.identity) or {}
@@ -38,6 +42,14 @@ def leave(node: str | None, *, as_json: bool) -> None:
     called = short_id(swarm)
     with suppress(SwarmError):  # its charter is damaged
         called = member(name, "leave").charter.name
+    Prompter(yes=yes, silent=no_input or as_json).confirm(
+        f"Node {name} leaves swarm {called}. It keeps its key and what it learned; to come back, it needs an "
+        "invitation. Continue?",
+        ConfigurationError(
+            f"leaving swarm {called} needs confirmation; nothing was changed",
+            next=f"swarmctl swarm leave {shlex.quote(name)} --yes",
+        ),
+    )
     aside = left_directory(files, swarm)
     with nodes.held(files, lambda _: status), disk_errors(files.root):
         aside.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,8 +8,7 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.identity import Identity
-from swarmctl.nodes.history import last_active
-from swarmctl.nodes.lookup import all_nodes, existing, files_of
+from swarmctl.nodes.lookup import all_nodes, existing, files_of, latest
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
 
@@ -64,14 +63,9 @@ def member(name: str | None, command: str) -> Member:
     if len(names) > 1:
         raise ConfigurationError(
             f"{len(names)} nodes on this machine are in a swarm ({', '.join(names)}); choose one with --node",
-            next=f"swarmctl swarm {command} --node {shlex.quote(max(members, key=_activity).root.name)}",
+            next=f"swarmctl swarm {command} --node {shlex.quote(latest(members).root.name)}",
         )
     return Member(members[0], _charter(members[0]))
-
-
-def _activity(files: NodeFiles) -> tuple[bool, float]:
-    """Return a sort key that is highest for the node that runs, or ran last."""
-    return locks.is_held(files.lock), last_active(files) or 0.0
 
 
 def _charter(files: NodeFiles) -> Charter:

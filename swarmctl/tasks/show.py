@@ -2,7 +2,6 @@
 
 import ast
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from swarmctl.tasks.opened import opened_task, run_hint
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import clean, quoted
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 
 _MARK = "    | "
@@ -56,7 +56,7 @@ def show_task(name: str, params: Sequence[str], *, count: int, seed: int, full: 
 
 def question_lines(question: Question, *, full: bool, with_reference: bool = True) -> list[str]:
     """Return a question, and its reference answer if any, for the terminal. Both are untrusted text."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = width_of(sys.stdout)
     lines = list(quoted(question.text, _MARK, width=width, full=full))
     reference = reference_of(question) if with_reference else None
     return lines if reference is None else [*lines, *quoted(reference, "  reference: ", width=width, full=full)]

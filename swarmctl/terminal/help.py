@@ -1,7 +1,6 @@
 """Command groups, and the headings of the command list in ``swarmctl --help``."""
 
 import re
-import shutil
 import sys
 from itertools import chain
 from typing import Any
@@ -10,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarmctl.terminal.safe_text import folded
+from swarmctl.terminal.streams import width_of
 
 HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is not public
 
@@ -36,7 +36,7 @@ class _Formatter(HelpFormatter):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._room = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else _WHOLE
+        self._room = (width_of(sys.stdout) or _WHOLE) - 1
         self.width = min(self.width, max(30, self._room))
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Self, TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.text import Text
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.safe_text import folded, one_line
+from swarmctl.terminal.redrawn import Redrawn
+from swarmctl.terminal.safe_text import one_line
 from swarmctl.terminal.sentences import percent
 
 REDRAW_S = 0.25
@@ -24,7 +23,7 @@ _PARTS = {
     "verify": ("▓", "yellow"),
     "train": ("▒", "magenta"),
     "share": ("░", "blue"),
-    "other": ("·", "white"),
+    "other": ("·", "default"),
 }
 """Glyph and color of each part of the time. The glyphs keep the bar readable without colors."""
 
@@ -115,26 +114,21 @@ def _now(progress: RunView, running_s: float) -> str:
 class LiveView:
     """Redraws at most four times per second. Sentences and warnings scroll above it."""
 
-    def __init__(self, stream: TextIO, running_s: float = 0.0) -> None:
-        self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
-        self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
+    def __init__(self, stream: TextIO, running_s: float = 0.0, *, when_suspended: str = "") -> None:
+        """``running_s``: seconds for which the run has been running; ``when_suspended``: what to print at Ctrl-Z."""
+        self._lines = Redrawn(stream, erased=True, when_suspended=when_suspended)
         self._began = time.monotonic() - running_s
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        with suppress(OSError):
-            self._live.start()
+        self._lines.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._live.stop()
+    def __exit__(self, *error: object) -> None:
+        self._lines.__exit__(*error)
 
     def note(self, text: str) -> None:
-        with suppress(OSError):
-            self._console.print(Text("\n".join(folded(text, max(20, self._console.width - 1)))))
+        self._lines.note(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         if (text := sentences.notable(event)) is not None:
@@ -144,9 +138,7 @@ class LiveView:
 
     def tick(self, progress: RunView, /) -> None:
         moment = time.monotonic()
-        if moment - self._drawn < REDRAW_S:
+        if not self._lines.was_interrupted() and moment - self._drawn < REDRAW_S:
             return
         self._drawn = moment
-        with suppress(OSError):
-            view = draw(progress, self._console.width, moment - self._began)
-            self._live.update(view, refresh=True)
+        self._lines.draw(draw(progress, self._lines.width, moment - self._began))

@@ -14,8 +14,8 @@ PHASE_EVERY_S = 10
 class Narrator:
     """Reports rounds, evaluations, phases and warnings. Keeps what a sentence needs from earlier events."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+    def __init__(self, *, verbose: bool = False, speed: bool = True) -> None:
+        self._verbose, self._speed = verbose, speed
         self._rollouts: list[dict[str, Any]] = []
         self._told: dict[str, tuple[object, float]] = {}
 
@@ -29,7 +29,7 @@ class Narrator:
                 self._rollouts.append(event)
             case "round":
                 rollouts, self._rollouts = self._rollouts, []
-                return sentences.round_done(rollouts, progress)
+                return sentences.round_done(rollouts, progress, speed=self._speed)
             case "eval" if event.get("accuracy") is not None:
                 return sentences.evaluation(event, progress)
             case "peers":

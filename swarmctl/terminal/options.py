@@ -24,6 +24,16 @@ Model = Annotated[
     str | None, typer.Option("--model", metavar="MODEL", help="Hugging Face model id or local directory.")
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps or xpu.")]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        "--offload", metavar="PROVIDER[:MODEL]", help="API to generate with: a provider, a server's URL, or off."
+    ),
+]
+MaxUsd = Annotated[
+    str | None,
+    typer.Option("--max-usd", metavar="USD", help="The most the node may spend in total, or unlimited."),
+]
 
 
 class Level(StrEnum):

@@ -50,6 +50,10 @@ class RunView:
     """Hints from an API in this run."""
     hints_taught: int = 0
     """Those with which the node wrote an answer that it learned."""
+    reverse_kl: float | None = None
+    """How far the node's model is from its teacher in the latest step, in nats per token; None without scores."""
+    scored: int = 0
+    """The node's own completions that a teacher scored in this run."""
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
     usd_reserved: float | None = None
@@ -95,8 +99,8 @@ class RunView:
 
     @property
     def learned_from_api(self) -> int:
-        """Completions from an API, or written with its hints, in optimizer steps of this run."""
-        return sum(self.learned.get(kind, 0) for kind in (*_OF_API, _HINTED))
+        """Completions that an API wrote, helped with hints or scored, and that the node learned from in this run."""
+        return sum(self.learned.get(kind, 0) for kind in (*_OF_API, _HINTED)) + self.scored
 
     @property
     def rounds(self) -> int | None:
@@ -158,7 +162,9 @@ class RunView:
 
     def _on_step(self, event: dict[str, Any]) -> None:
         if self.steps != event["step"] + 1:
-            self.gradients, self.nll = {}, {}
+            self.gradients, self.nll, self.reverse_kl = {}, {}, None
+        if event.get("reverse_kl") is not None:
+            self.reverse_kl = event["reverse_kl"]
         for values, key in ((self.gradients, "source_grad_norm"), (self.nll, "nll")):
             if event.get(key) is not None:
                 values[str(event.get("source"))] = event[key]
@@ -166,6 +172,10 @@ class RunView:
         if not event.get("replayed"):
             source = str(event.get("source"))
             self.learned[source] = self.learned.get(source, 0) + (event.get("rows") or 0)
+
+    def _on_scores(self, event: dict[str, Any]) -> None:
+        self.phase = None
+        self.scored += event.get("scored") or 0
 
     def _on_eval(self, event: dict[str, Any]) -> None:
         if event.get("split") == "heldout" and event.get("accuracy") is not None:

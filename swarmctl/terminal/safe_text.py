@@ -15,8 +15,8 @@ _CONTROLS = re.compile(
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 _KEY_LIKE = re.compile(
-    r"(sk|pk|rk|hf|gsk|xai|pplx|nvapi|r8|glpat|ghp|github_pat|tgp|fw|csk)[-_][A-Za-z0-9_\-]{12,}"
-    r"|AIza[A-Za-z0-9_\-]{20,}|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
+    r"(sk|pk|rk|hf|gsk|xai|pplx|nvapi|r8|glpat|gh[pousr]|github_pat|tgp|fw|csk|xox[abprs]|wandb)[-_][A-Za-z0-9_\-]{12,}"
+    r"|AIza[A-Za-z0-9_\-]{20,}|\b(AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
 """The beginnings of lines that only swarmctl writes."""

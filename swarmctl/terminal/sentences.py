@@ -147,7 +147,9 @@ def drop(progress: RunView) -> str | None:
     if not dropped(progress):
         return None
     change = gain(progress.accuracy_before or 0.0, progress.accuracy_after)
-    if progress.learned_from_api:
+    if progress.scored:
+        advice = "Use another teacher (offload.model), or learn from its answers (offload.teach = answers)"
+    elif progress.learned_from_api:
         advice = (
             "Look at what the API writes (swarmctl rollouts show). Use another model (offload.model), a smaller "
             "offload.share, or a smaller train.off_policy_weight"
@@ -179,16 +181,18 @@ _WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
 
 
 def learning(progress: RunView) -> str | None:
-    """Return how likely the text of others is to the model, and each source's part of the gradient; None if only the
-    node's own completions were learned from."""
+    """Return how far the model is from its teacher, how likely the text of others is to it, and each source's part of
+    the gradient; None if only the node's own completions were learned from."""
     parts = []
+    if progress.reverse_kl is not None:
+        parts.append(f"{progress.reverse_kl:.3f} nats per token from the teacher (reverse KL)")
     if "teacher" in progress.nll:
         parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
     if "hinted" in progress.nll:
         parts.append(f"hinted {progress.nll['hinted']:.2f} nats per token")
     if len(progress.gradients) > 1:
-        norms = [f"{_WHO.get(kind, kind)} {norm:.2g}" for kind, norm in sorted(progress.gradients.items())]
-        parts.append(f"gradient {', '.join(norms)}")
+        known = sorted(progress.gradients.items(), key=lambda item: ([*_WHO, item[0]].index(item[0]), item[0]))
+        parts.append(f"gradient norm: {', '.join(f'{_WHO.get(kind, kind)} {norm:.2g}' for kind, norm in known)}")
     return "; ".join(parts) or None
 
 
@@ -197,8 +201,8 @@ def hints(progress: RunView) -> str:
     return f"{several(progress.hints, 'hint')} ({progress.hints_taught:,} taught something)"
 
 
-def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
-    """Return a one-line summary of a round; ``rollouts`` are its events."""
+def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool = True) -> str:
+    """Return a one-line summary of a round; ``rollouts`` are its events. ``speed``: with its tokens per second."""
     parts = []
     several = len({event.get("stage") for event in rollouts}) > 1
     for event in rollouts:
@@ -212,13 +216,15 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView) -> str:
             parts.append(f"NLL {progress.nll['teacher']:.2f}")
         if source:
             continue  # their points and rewards say little: how many answers are correct is enough for one line
+        if progress.reverse_kl is not None:
+            parts.append(f"reverse KL {progress.reverse_kl:.3f}")
         if event.get("points") is not None:
             parts.append(f"{event['points']:.2f} points")
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
     if progress.groups:
-        parts.append(f"{progress.different} of {progress.groups} groups taught something")
-    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.different} of {progress.groups} groups useful")
+    if speed and progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
         parts.append(duration(progress.round_seconds))
@@ -274,8 +280,8 @@ def notable(event: dict[str, Any]) -> str | None:
             return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
         case "note" | "warning" as kind:
             return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
-        case "judge" | "workers" as kind:
-            told = workers(event) if kind == "workers" else _ungraded(event)
+        case "judge" | "scores" | "workers" as kind:
+            told = {"judge": _ungraded, "scores": _unscored, "workers": workers}[kind](event)
             return told and ended(f"warning: {told}")
         case "error" if event.get("code") in PASSING:
             return f"error: {event.get('message')}"
@@ -285,6 +291,12 @@ def notable(event: dict[str, Any]) -> str | None:
 def _ungraded(event: dict[str, Any]) -> str | None:
     count = event.get("ungraded")
     return f"the judge did not grade {several(count, 'completion')} of round {event['round'] + 1}" if count else None
+
+
+def _unscored(event: dict[str, Any]) -> str | None:
+    """Return a sentence if a teacher scored only some completions. If it scored none, another warning says why."""
+    count = event.get("unscored") if event.get("scored") else 0
+    return f"the teacher did not score {several(count, 'completion')} of round {event['round'] + 1}" if count else None
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

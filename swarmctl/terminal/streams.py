@@ -5,6 +5,9 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+_USUAL = 80
+"""Columns of a terminal that does not know its width."""
+
 
 def open_closed() -> None:
     """Open the standard streams that were closed when Python started, so that no other file gets their descriptors.
@@ -20,6 +23,23 @@ def open_closed() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return the width of the terminal that ``stream`` writes to; None if it writes to no terminal.
+
+    ``$COLUMNS`` overrides the terminal's own width. Another stream's terminal does not count: text in a file is not
+    wrapped, and a wide file beside a narrow terminal does not make the terminal wider.
+    """
+    if not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL
+    except (OSError, ValueError):  # not a file
+        return _USUAL
 
 
 def is_broken(stream: TextIO) -> bool:

@@ -1,12 +1,12 @@
 """Plain-text tables without borders. Every cell is untruncated and on one line."""
 
 import io
-import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from swarmctl.terminal.safe_text import clean, encodable, folded
+from swarmctl.terminal.streams import width_of
 
 _WIDER_THAN_ANY = 1_000_000
 _NARROWEST = 24
@@ -51,7 +51,7 @@ def table_lines(
     grid = [[clean(cell).translate(_BLANKS) for cell in row] for row in whole]
     columns = [column for column in zip(*grid, strict=True) if any(column)]
     columns = [column for column in columns if column[0] not in droppable or set(column[1:]) != {"-"}]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDER_THAN_ANY
+    room = width_of(sys.stdout) or _WIDER_THAN_ANY
     lines = _drawn(columns, right if headings else ())
     gone, hidden = list(droppable), []
     while gone and _too_wide(lines, room):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -12,7 +11,7 @@ from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 from swarmctl.terminal.waiting import interval, still
 
 if TYPE_CHECKING:
@@ -49,9 +48,9 @@ class Writer:
 
         ``indent`` starts every line but the first.
         """
-        if not self.stream.isatty():
+        width = width_of(self.stream)
+        if width is None:
             return one_line(text)
-        width = shutil.get_terminal_size().columns
         together = _BEFORE_UNIT.sub(_NO_BREAK, text)
         return "\n".join(folded(together, max(20, width - 1), indent=indent)).replace(_NO_BREAK, " ")
 
@@ -64,32 +63,50 @@ class PlainView(AbstractContextManager["PlainView"]):
         self._quiet = quiet
         self._narrator = Narrator(verbose=verbose)
         self._every = interval(stream)
-        self._heard = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._doing: tuple[object, ...] | None = None
+        self._since = self._told
 
     def __exit__(self, *_: object) -> None:
         return None
 
     def tick(self, progress: RunView, /) -> None:
-        """Print what the run is doing, if nothing was printed for a while."""
+        """Print what the run is doing, and for how long it has been doing it, if nothing was printed for a while."""
         now = time.monotonic()
+        self._note_beginning(progress)
         if not self._quiet and now - self._told >= self._every:
-            self._write(still(sentences.doing(progress), now - self._heard))
+            self._write(still(sentences.doing(progress), now - self._since))
             self._told = now
+
+    def _note_beginning(self, progress: RunView) -> None:
+        """Remember when the run began to do what it is doing. Steps of one phase belong together."""
+        phase = (progress.phase or {}).get("name")
+        doing = (phase, progress.start is None, progress.round, None in progress.down.values())
+        if self._doing not in (None, doing):
+            self._since = time.monotonic()
+        self._doing = doing
 
     def note(self, text: str) -> None:
         self._write(text)
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
+        self._note_beginning(progress)
         text = self._narrator.sentence(event, progress)
         if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
             self._write(text)
-            self._heard = self._told = time.monotonic()
+            self._told = time.monotonic()
 
 
-def view(stream: TextIO, *, plain: bool, quiet: bool, verbose: bool, running_s: float = 0.0) -> Display:
-    """Return the view for ``stream``. ``running_s``: seconds for which the run has been running already."""
+def view(
+    stream: TextIO, *, plain: bool, quiet: bool, verbose: bool, running_s: float = 0.0, when_suspended: str = ""
+) -> Display:
+    """Return the view for ``stream``.
+
+    ``running_s``: seconds for which the run has been running already; ``when_suspended``: what the live view prints
+    when Ctrl-Z suspends this program.
+    """
     if plain or quiet or not can_draw(stream, os.environ):
         return PlainView(stream, quiet=quiet, verbose=verbose)
     from swarmctl.terminal.live_view import LiveView
 
-    return LiveView(stream, running_s)
+    return LiveView(stream, running_s, when_suspended=when_suspended)

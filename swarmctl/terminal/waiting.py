@@ -1,7 +1,6 @@
 """Print what a silent program is doing, and for how long it has been doing it."""
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -9,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from swarmctl.terminal.hidden_input import HiddenInput
 from swarmctl.terminal.sentences import duration
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 
 
 def interval(stream: TextIO) -> float:
@@ -33,26 +33,28 @@ def waiting(write: Callable[[str], None], what: str, every: float | None = None)
     stream = sys.stderr
     done, began, draws = threading.Event(), time.monotonic(), can_draw(stream, os.environ)
 
-    def tell() -> None:
+    def tell(hidden: HiddenInput) -> None:
         drawn = False
         while not done.wait(1.0 if draws else interval(stream) if every is None else every):
             seconds = time.monotonic() - began
-            if draws:
-                text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
-                _draw(stream, text[: shutil.get_terminal_size().columns - 1])
-                drawn = True
-            else:
+            if not draws:
                 write(still(what, seconds))
-        if drawn:
+            elif not hidden.in_background:
+                hidden.hide()
+                text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
+                _draw(stream, text[: (width_of(stream) or len(text)) - 1])
+                drawn = True
+        if drawn and not hidden.in_background:
             _draw(stream, "")
 
-    thread = threading.Thread(target=tell, name="waiting", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    with HiddenInput(stream, erase=lambda: _erase(stream)) as hidden:
+        thread = threading.Thread(target=tell, args=[hidden], name="waiting", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _draw(stream: TextIO, text: str) -> None:
@@ -60,3 +62,9 @@ def _draw(stream: TextIO, text: str) -> None:
     with suppress(OSError, ValueError):
         stream.write(f"\r\x1b[K{text}")
         stream.flush()
+
+
+def _erase(stream: TextIO) -> None:
+    """Clear the terminal's current line. Unlike the stream, this can be called while the stream is being written to."""
+    with suppress(OSError, ValueError):
+        os.write(stream.fileno(), b"\r\x1b[K")

@@ -36,8 +36,9 @@ def register(app: typer.Typer) -> None:
         prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Your own prompt.")] = None,
         *,
         checkpoint: Checkpoint = None,
+        last: Annotated[bool, typer.Option("--last", help="Repeat the latest PROMPT.")] = False,
         base: Annotated[
-            bool, typer.Option("--base", help="With PROMPT: also show the answer before training.")
+            bool, typer.Option("--base", help="With a prompt: also show the answer before training.")
         ] = False,
         questions: Annotated[
             int | None,
@@ -62,12 +63,13 @@ def register(app: typer.Typer) -> None:
         """Show what a node's model answers.
 
         Without PROMPT, the model answers questions of its tasks that it was never trained on, before and after
-        training. The node can be running.
+        training. --last repeats your latest prompt, to see what the model answers now. The node can be running.
 
         \b
         Examples:
           swarmctl sample maths
           swarmctl sample maths "What is 17 * 3?" --base
+          swarmctl sample maths --last
           swarmctl sample maths --checkpoint 40 -n 10
           swarmctl sample maths --json
         """
@@ -76,7 +78,7 @@ def register(app: typer.Typer) -> None:
         from swarmctl.trained.target import ModelOptions
 
         model = ModelOptions(node, checkpoint, False, temperature, max_tokens, device)
-        show(model, SampleOptions(prompt, questions, base, system, seed, json))
+        show(model, SampleOptions(prompt, last, questions, base, system, seed, json))
         return Exit.DONE
 
     @app.command()
@@ -99,23 +101,30 @@ def register(app: typer.Typer) -> None:
         seed: Seed = 0,
         max_tokens: MaxTokens = None,
         device: Device = None,
+        json: Annotated[
+            bool,
+            typer.Option("--json", help="Print one JSON line per answer, for scripts."),
+        ] = False,
     ) -> int:
         """Chat with a node's model.
 
         When the conversation no longer fits into the model's context, the oldest turns are dropped. Ctrl-C stops an
         answer. /exit or Ctrl-D ends the chat. The node can be running.
 
+        With --json, each line of standard input is a message. A message with line breaks is written as a JSON string.
+
         \b
         Examples:
           swarmctl chat maths
           swarmctl chat maths --base
           swarmctl chat maths --system "" --temperature 0.7
+          swarmctl chat maths --json < messages.txt
         """
         from swarmctl.trained.chat import chat as talk
         from swarmctl.trained.target import ModelOptions
 
         model = ModelOptions(node, checkpoint, base, temperature, max_tokens, device)
-        return talk(model, system=system, seed=seed)
+        return talk(model, system=system, seed=seed, as_json=json)
 
     @app.command("eval")
     def evaluate(

@@ -154,6 +154,7 @@ def _of_model(options: EvalOptions, name: str, asked: TrainedNode | None, nodes:
     if is_offloaded(config):
         limit = options.model.max_tokens or config.offload.max_tokens or max(1024, _longest(config))
         api = {"kind": "relay", "share": 1.0, "when": "always", "rounds": "*", "fallback": [], "on_limit": "stop"}
+        api["teach"] = "answers"
         offload = config.offload.model_copy(update=api | {"max_tokens": limit, "stages": ["answer"], "batch": False})
         config = config.model_copy(update={"offload": offload})
         endpoint = first_endpoint(config)

@@ -3,12 +3,11 @@
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -30,10 +29,12 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import quoted
 from swarmctl.terminal.sentences import percent, several
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import interval
 from swarmctl.trained.evaluated import EvalOptions, Evaluated, evaluated, results_of
+from swarmctl.trained.kept import kept
 from swarmctl.trained.process import model_process
 from swarmctl.trained.statistics import Comparison, Share, compare, pass_at
 from swarmctl.trained.target import TrainedNode
@@ -87,11 +88,13 @@ def evaluate(options: EvalOptions) -> Exit:
     """Evaluate one model, or two on the same questions, and print the results. Raises ``NodeError``."""
     models, asked = evaluated(options)
     measured = []
-    for model in models:
-        one = _answered(model, asked, options)
-        if one is None:
-            return Exit.INTERRUPTED
-        measured.append(one)
+    with ExitStack() as stack:
+        models = [replace(model, model=stack.enter_context(kept(model.model))) for model in models]
+        for model in models:
+            one = _answered(model, asked, options)
+            if one is None:
+                return Exit.INTERRUPTED
+            measured.append(one)
     comparison = _comparison(measured)
     if options.as_json:
         _print_json(measured, comparison, asked, options)
@@ -107,7 +110,8 @@ def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions)
     with disk_errors(files.root):
         files.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _held(files):
-        write_json(files.root / "about.json", {"schema": 1, **about})
+        with disk_errors(files.root):
+            write_json(files.root / "about.json", {"schema": 1, **about})
         if is_offloaded(node.config):
             node = _with_consent(model, files, options)
         order = {
@@ -300,7 +304,7 @@ def _compared(measured: Sequence[Measured], found: Comparison, options: EvalOpti
 
 
 def _examples(measured: Sequence[Measured], options: EvalOptions) -> Iterator[str]:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = width_of(sys.stdout)
     quote = partial(quoted, mark="    | ", width=width, full=True)
     for number, shared in enumerate(zip(*(each.results for each in measured), strict=False)):
         if number == options.examples:

@@ -15,6 +15,7 @@ from swarmctl.errors import UsageError
 from swarmctl.paths import shown
 from swarmctl.run.trainer_process import environment
 from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.staging import staged
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.options import GgufType
 from swarmctl.terminal.prompter import Prompter
@@ -22,6 +23,7 @@ from swarmctl.terminal.sentences import size
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.gguf import write_gguf
 from swarmctl.trained.gguf_converter import find_converter
+from swarmctl.trained.kept import kept
 from swarmctl.trained.merge import merge
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
@@ -44,11 +46,17 @@ class ExportOptions:
 
 def export(model: ModelOptions, options: ExportOptions) -> None:
     """Write the directory, whole or not at all. Raises ``NodeError``."""
-    node = trained_node(model)
+    with kept(trained_node(model)) as node:
+        _export(node, model, options)
+
+
+def _export(node: TrainedNode, model: ModelOptions, options: ExportOptions) -> None:
     target = options.directory.expanduser().absolute()
     adapters = node.config.model.lora is not None and not options.merge and options.gguf is None
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{shown(target)} already exists", next=shlex.join(["ls", str(target)]))
+        names = (options.directory.parent / f"{target.name}-{number}" for number in range(2, 10_000))
+        free = next(path for path in names if not path.expanduser().exists())
+        raise UsageError(f"{shown(target)} already exists", next=_typed(model, replace(options, directory=free)))
     _check(node, model, options, adapters=adapters)
     converter = None
     if options.gguf is not None:
@@ -61,8 +69,8 @@ def export(model: ModelOptions, options: ExportOptions) -> None:
     file = None if options.gguf is None else f"{node.files.root.name}.gguf"
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as staging:
-            made = Path(staging) / target.name
+        with staged(target) as staging:
+            made = staging / target.name
             made.mkdir()
             if converter is None or options.gguf is None or file is None:
                 _fill(node, made, merged=options.merge, quiet=options.as_json)

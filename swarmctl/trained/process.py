@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -13,8 +14,10 @@ from typing import IO, Any
 
 from hivemind_exp.errors import NodeError
 from swarmctl.run import trainer_process as trainer
+from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
+from swarmctl.trained.kept import kept
 from swarmctl.trained.target import TrainedNode
 
 MODULE = "hivemind_exp.trained"
@@ -45,7 +48,7 @@ class ModelProcess:
             match event["event"]:
                 case "phase":
                     phase = event["name"]
-                    if not self._quiet:
+                    if not self._quiet and not can_draw(sys.stderr, os.environ):  # ``waiting`` draws it there
                         say(f"{phase[:1].upper()}{phase[1:]}.")
                 case "error":
                     raise trainer.reported(event)
@@ -86,8 +89,8 @@ def model_process(
 
     With ``quiet``, it does not print what takes a while.
     """
-    at = node.checkpoint and (node.at() or {}) | {"path": str(node.checkpoint.path)}
-    with tempfile.TemporaryFile() as errors, trainer.pipe_with(node.secrets) as secrets_fd:
+    with kept(node) as held, tempfile.TemporaryFile() as errors, trainer.pipe_with(node.secrets) as secrets_fd:
+        at = held.checkpoint and (held.at() or {}) | {"path": str(held.checkpoint.path)}
         pass_fds = () if secrets_fd is None else (secrets_fd,)
         process = trainer.spawn(module, node.config, PIPE, pass_fds, errors=errors)
         try:

@@ -1,17 +1,21 @@
 """``swarmctl sample``: what a model answers, to questions of its tasks or to a prompt."""
 
 import os
-import shutil
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hivemind_exp.errors import ConfigurationError
+from swarmctl.errors import UsageError
+from swarmctl.storage.disk_errors import disk_errors
+from swarmctl.storage.json_file import read_json, write_json
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import QuotedStream, encodable, quoted
 from swarmctl.terminal.sentences import several
-from swarmctl.terminal.streams import can_draw
+from swarmctl.terminal.streams import can_draw, width_of
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import model_process
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
@@ -19,6 +23,8 @@ from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 Quote = Callable[[str], Iterator[str]]
 _MARK = "    | "
 _QUESTIONS = 3
+LATEST = "sample.json"
+"""The file in a node's directory with the latest prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,9 @@ class SampleOptions:
     """What ``sample`` asks."""
 
     prompt: str | None
-    """None: held-out questions."""
+    """None: held-out questions, or the latest prompt."""
+    last: bool
+    """Repeat the latest prompt."""
     questions: int | None
     base: bool
     """Show the answer before training, too."""
@@ -37,12 +45,19 @@ class SampleOptions:
 
 def sample(model: ModelOptions, options: SampleOptions) -> None:
     """Print what the node's model answers. Raises ``NodeError``."""
+    if options.last and options.prompt is not None:
+        raise UsageError("PROMPT or --last, not both", next="swarmctl sample --help")
     node = trained_node(model)
+    prompt, system = _latest(node) if options.last else (options.prompt, None)
+    system = system if options.system is None else options.system
+    if prompt is not None:
+        with disk_errors(node.files.root):
+            write_json(node.files.root / LATEST, {"schema": 1, "prompt": prompt, "system": system})
     order: dict[str, Any] = {
-        "text": options.prompt,
+        "text": prompt,
         "questions": options.questions or _QUESTIONS,
-        "base": options.base or options.prompt is None,
-        "system": options.system,
+        "base": options.base or prompt is None,
+        "system": system,
         "seed": options.seed if model.temperature else None,
     }
     with model_process("sample", node, quiet=options.as_json, **order) as process:
@@ -50,6 +65,18 @@ def sample(model: ModelOptions, options: SampleOptions) -> None:
             _print_json(node, list(process.events()))
         else:
             _print(node, process.events(), streaming=can_draw(sys.stdout, os.environ))
+
+
+def _latest(node: TrainedNode) -> tuple[str, str | None]:
+    """Return the latest prompt that a node was given, and its system prompt. Raises ConfigurationError without one."""
+    found = read_json(node.files.root / LATEST) or {}
+    prompt, system = found.get("prompt"), found.get("system")
+    if not isinstance(prompt, str):
+        name = shlex.quote(node.files.root.name)
+        raise ConfigurationError(
+            f"node {node.files.root.name} has not been given a prompt yet", next=f"swarmctl sample {name} PROMPT"
+        )
+    return prompt, system if isinstance(system, str) else None
 
 
 def _print_json(node: TrainedNode, events: list[dict[str, Any]]) -> None:
@@ -64,7 +91,7 @@ def _print_json(node: TrainedNode, events: list[dict[str, Any]]) -> None:
 
 
 def _print(node: TrainedNode, events: Iterator[dict[str, Any]], *, streaming: bool) -> None:
-    say, width = Writer(sys.stdout), shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say, width = Writer(sys.stdout), width_of(sys.stdout)
     quote = partial(quoted, mark=_MARK, width=width, full=True)
     stream = QuotedStream(_put, _MARK, width or 0)
     asked = 0

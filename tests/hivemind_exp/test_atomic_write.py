@@ -109,3 +109,17 @@ def test_an_error_in_the_block_keeps_the_old_file(tmp_path: Path) -> None:
         write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    def write() -> None:
+        with atomic_write.new_file(path) as file:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+            file.write(b"x")
+
+    with pytest.raises(OSError, match="No space left") as error:
+        write()
+    assert error.value.filename == str(path)
+    assert not path.exists()

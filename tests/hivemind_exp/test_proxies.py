@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 
 import pytest
 
@@ -106,3 +108,12 @@ def test_an_address_in_a_variable() -> None:
     assert address_in({"HF_ENDPOINT": " HTTPS://hub.example/ "}, "HF_ENDPOINT") == "HTTPS://hub.example"
     assert address_in({"HF_ENDPOINT": " "}, "HF_ENDPOINT") is None
     assert address_in({}, "HF_ENDPOINT") is None
+
+
+def test_a_socks_proxy_without_its_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://me:secret@p:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ConfigurationError, match=r"the proxy in \$ALL_PROXY is a SOCKS proxy, which needs") as error:
+        proxy_for("https://a.example")
+    assert error.value.next == f"{shlex.quote(sys.executable)} -m pip install socksio"
+    assert "secret" not in error.value.message

@@ -6,7 +6,9 @@ import base64
 import os
 import stat
 import threading
+import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ import psutil
 _LARGEST = 64 * 2**20
 
 
+@cache
 def forms(key: str) -> list[bytes]:
     """Return the forms that a key may have: plain, quoted for a URL, hexadecimal, UTF-16 and base64."""
     raw = key.encode()
@@ -52,6 +55,8 @@ class ProcessScan(threading.Thread):
         self.seen: dict[int, int] = {}
         """How often each process was scanned."""
         self.commands: set[str] = set()
+        self._clean: set[tuple[int, ...]] = set()
+        """Contents of files that were searched: device, file, size and time of the last change."""
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -78,9 +83,20 @@ class ProcessScan(threading.Thread):
                     state = path.stat()
                     # Pipes are skipped: reading one would consume its content.
                     if stat.S_ISREG(state.st_mode) and state.st_size < _LARGEST:
-                        self._look(path, f"open file {os.readlink(path)} of {pid}")
+                        self._look_once(path, state, f"open file {os.readlink(path)} of {pid}")
 
-    def _look(self, path: Path, where: str) -> None:
+    def _look_once(self, path: Path, state: os.stat_result, where: str) -> None:
+        """Search a file, unless its content was searched before."""
+        content = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        # The clock of files has steps: two changes that follow each other closely may have the same time.
+        settled = time.time() - state.st_mtime > 1.0
+        if content not in self._clean and not self._look(path, where) and settled:
+            self._clean.add(content)
+
+    def _look(self, path: Path, where: str) -> bool:
+        """Search a file. Returns whether the key was found, or the file could not be read."""
         with suppress(OSError):
-            if has_key(path.read_bytes(), self._key):
-                self.found.add(where)
+            if not has_key(path.read_bytes(), self._key):
+                return False
+            self.found.add(where)
+        return True

@@ -17,8 +17,12 @@ from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
 
 PRELOADED = [
+    "hivemind_exp.models.loading",
+    "hivemind_exp.runner.build_node",
     "hivemind_exp.runner.build_swarm",
+    "hivemind_exp.runner.choose_style",
     "hivemind_exp.runner.grpo_runner",
+    "hivemind_exp.trainer.hivemind_grpo_trainer",
     "openai",
     "tests.support.chaos.forked",
     "tests.support.engine_rig",

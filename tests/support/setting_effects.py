@@ -35,9 +35,9 @@ from hivemind_exp.offload.judge import api_config, judge_messages
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.runner.build_node import open_game
 from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.runner.open_game import open_game
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import SOURCES

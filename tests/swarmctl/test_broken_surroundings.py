@@ -7,12 +7,14 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from swarmctl.cli import app
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, STAND_IN, SWARMCTL
 from tests.support.full_disk import mounted_disk
@@ -49,6 +51,7 @@ COMMANDS = [
     "swarm show",
     "swarm new mine -p demo",
     "swarm invite",
+    "swarm join swarm1:none",
     "swarm peers",
     "swarm leaderboard",
     "swarm leave --node maths",
@@ -59,6 +62,24 @@ COMMANDS = [
     "completion show bash",
     "completion install bash",
     "completion uninstall bash",
+    "init",
+    "stop maths",
+    "restart maths",
+    "attach maths",
+    "tasks list",
+    "tasks show spell_backward",
+    "tasks try spell_backward --answer x",
+    "profiles path demo",
+    "profiles edit mine",
+    "profiles delete mine --yes",
+    "sample maths",
+    "chat maths",
+    "eval maths",
+    "export maths out",
+    "fork maths tea",
+    "rename maths tea",
+    "rm maths --yes",
+    "swarm list",
     "run -p demo --dry-run --offline",
     "run -p demo",
     "run -p demo --json",
@@ -73,10 +94,39 @@ SOME = [
     "run -p demo",
     "no-such-command",
 ]
+SOME += ["tasks show spell_backward", "rollouts stats", "fork maths tea", "rename maths tea", "rm maths --yes"]
 SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
 """Commands that read, write, print much, start a trainer or fail at once."""
 SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
+SILENT += (
+    "init",
+    "stop",
+    "restart",
+    "attach",
+    "edit",
+    "sample",
+    "chat",
+    "eval",
+    "export maths",
+    "fork",
+    "rename",
+    "rm ",
+)
 """Parts of commands that print nothing on stdout, or fail for another reason first."""
+
+
+def names(command: Any, *path: str) -> Iterator[str]:
+    """Yield every command below ``command``."""
+    for name, each in getattr(command, "commands", {}).items():
+        if not each.hidden:
+            yield from names(each, *path, name)
+    if not getattr(command, "commands", {}):
+        yield " ".join(path)
+
+
+def test_no_command_is_missing_here() -> None:
+    tried = [f"{command} " for command in COMMANDS]
+    assert [name for name in names(get_command(app)) if not any(each.startswith(f"{name} ") for each in tried)] == []
 
 
 def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
@@ -155,7 +205,9 @@ def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
     mixed_node()
     done = outcome(command, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
     said = assert_our_words(done)
-    if any(word in command for word in ("set", "profiles new", "run")):
+    if "rollouts stats" in command:  # it only reads
+        assert done.returncode == Exit.DONE, said
+    if any(word in command for word in ("set", "profiles new", "run", "tasks")):
         assert (done.returncode, "the file size limit is reached" in said) == (Exit.FAILED, True), said
         assert "  try: ulimit -f unlimited" in said
 

@@ -6,18 +6,23 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
+
+from hivemind_exp.connection_errors import causes, reason_for, through
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.patience import patient
 from hivemind_exp.providers import KEY_VARIABLES
+from hivemind_exp.proxies import proxy_for
 from hivemind_exp.rollouts.types import Message
 
 LONGEST_TEXT = 200_000
@@ -66,6 +71,11 @@ class ChatAnswer:
 
 def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
     """Parse an answer with status 200. Raises ``RequestFailed`` if it is not a chat completion."""
+    return read_choices(read_document(content, headers), headers)
+
+
+def read_document(content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a completion's JSON, whose ``choices`` are a list. Raises ``RequestFailed`` if it is not a completion."""
     try:
         document = json.loads(content.decode("utf-8-sig", "replace"))
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
@@ -73,16 +83,21 @@ def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
             error = document["error"]
             status = error.get("code") if isinstance(error, dict) else 404
             raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
-        choices = document["choices"]
-        if not isinstance(choices, list):
+        if not isinstance(document["choices"], list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
         what = "an HTML page" if page else f"{len(content)} bytes"
         raise broken(f"the response is not a chat completion ({what})") from error
+    found: dict[str, Any] = document
+    return found
+
+
+def read_choices(document: Mapping[str, Any], headers: Mapping[str, str]) -> ChatAnswer:
+    """Return a completion that ``read_document`` has read."""
     usage = _usage(document.get("usage"))
     model, tier = document.get("model"), document.get("service_tier")
-    found = tuple(_choice(entry) for entry in choices if isinstance(entry, dict))
+    found = tuple(_choice(entry) for entry in document["choices"] if isinstance(entry, dict))
     model = encodable(model[:200]) if isinstance(model, str) else None
     return ChatAnswer(found, usage, model, headers, tier if isinstance(tier, str) else None)
 
@@ -189,6 +204,7 @@ class ChatClient:
         self._key = key
         self._seconds = seconds
         self._openai, self._aiohttp = openai, aiohttp
+        self._proxy = proxy_for(endpoint.base_url)
         self._client = openai.AsyncOpenAI(
             api_key=key or _NO_KEY,
             base_url=endpoint.base_url,
@@ -201,16 +217,24 @@ class ChatClient:
     async def ask(self, messages: tuple[Message, ...], count: int, sampling: SamplingParams, seed: int) -> ChatAnswer:
         """Request ``count`` completions; the answer may have fewer. Raises ``RequestFailed``."""
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
-        async with self.sdk(self._seconds) as sdk:
-            # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
-            request = sdk.chat.completions.with_streaming_response.create(
-                model=self._endpoint.model, messages=(), extra_body=asked
-            )
-            async with request as response:
-                content = self.without_key(await read_body(response, LARGEST_ANSWER))
-                if len(content) > LARGEST_ANSWER:
-                    raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
-                return read_answer(content, _lower(response.headers))
+        # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
+        options = {"model": self._endpoint.model, "messages": (), "extra_body": asked}
+        return read_answer(
+            *await self._post(lambda sdk: sdk.chat.completions.with_streaming_response.create(**options))
+        )
+
+    async def complete_raw(self, asked: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
+        """Send a body to the completions API; return its answer's body and headers. Raises ``RequestFailed``."""
+        options = {"model": self._endpoint.model, "prompt": "", "extra_body": asked}
+        return await self._post(lambda sdk: sdk.completions.with_streaming_response.create(**options))
+
+    async def _post(self, ask: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
+        """Return the body and headers of an answer."""
+        async with self.sdk(self._seconds) as sdk, ask(sdk) as response:
+            content = self.without_key(await read_body(response, LARGEST_ANSWER))
+            if len(content) > LARGEST_ANSWER:
+                raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
+            return content, _lower(response.headers)
 
     async def models(self) -> bytes:
         """Return the service's model list as it sent it. Raises ``RequestFailed``."""
@@ -228,7 +252,7 @@ class ChatClient:
                 yield self._client
         except Exception as error:
             fault = self._explain(error, seconds)
-            fault.detail = fault.detail.replace(self._key, "…") if self._key else fault.detail
+            fault.detail = without_known_key(fault.detail, self._key, "…")
             if fault is error:
                 raise
             # A status error's own text may contain the API key.
@@ -238,25 +262,34 @@ class ChatClient:
         if isinstance(error, RequestFailed):
             return error
         if isinstance(error, self._openai.APIStatusError):
-            content = self.without_key(error.response.content)
-            return refusal(error.status_code, content, _lower(error.response.headers))
+            content = without_known_key(error.response.content.decode("utf-8", "replace"), self._key)
+            return refusal(error.status_code, content.encode(), _lower(error.response.headers))
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):
             # The transport's own exceptions have no common public base class.
             return broken(f"the response from {self._endpoint.host} broke off ({type(error).__name__})")
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, self._aiohttp.ClientError):
-            cause = cause.__cause__
-        # The SDK reports every lost connection as a timeout while connecting. Only these are: nothing was sent.
-        unsent = self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError
-        if isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError)):
-            return RequestFailed(FaultKind.BROKEN, f"cannot connect to {self._endpoint.host}", sent=False)
+        cause = next(
+            (each for each in causes(error, handled=False) if isinstance(each, self._aiohttp.ClientError)), None
+        )
+        if self._never_sent(error, cause):
+            why = reason_for(error)
+            said = f"cannot connect to {self._endpoint.host}{through(self._proxy)}{f': {why}' if why else ''}"
+            return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
             return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 
+    def _never_sent(self, error: Exception, cause: BaseException | None) -> bool:
+        """Whether the request surely never left this machine. ``cause``: the transport's own error."""
+        if self._proxy is not None and self._proxy.is_socks:  # another transport, whose errors say what they are
+            direct = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError
+            return any(isinstance(each, direct) for each in causes(error, handled=False))
+        # The SDK reports every lost connection as a timeout while connecting. Only these are: nothing was sent.
+        unsent = self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError
+        return isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError))
+
     def without_key(self, content: bytes) -> bytes:
-        """Remove the API key from a service's answer: it may appear in errors and elsewhere."""
+        """Remove the API key from a service's answer. Errors are searched more thoroughly: they are shown."""
         return content.replace(self._key.encode(), b"(the key)") if self._key else content
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ _PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the promp
 _SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
 PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Values that stop servers from reshaping the distribution, as the model's own defaults otherwise may."""
-OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier", *PLAIN)
+OPTIONAL = ("temperature", "seed", "reasoning_effort", "service_tier", "return_token_ids", *PLAIN)
 """Parameters that a request can do without."""
 
 
@@ -33,7 +33,7 @@ class RequestDialect:
     unsupported_params: set[str] = field(default_factory=set)
     """Parameters that the service rejects."""
     longest: int | None = None
-    """Most tokens of a completion that fit into a small context, besides the prompt. None: no limit is known."""
+    """The number of completion tokens that fit into a small context beside the prompt. None: no limit is known."""
     folds_system: bool = False
     """Whether instructions must be part of the user's message, because the model has no system role."""
     changes: int = 0

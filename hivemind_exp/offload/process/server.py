@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,7 +28,7 @@ from hivemind_exp.offload.build import make_offload
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.processes.messages import messages, send, take_pipes
-from hivemind_exp.rollouts.types import CompletionRequest
+from hivemind_exp.rollouts.types import CompletionRequest, TokensToScore
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag, StopRequested
 
@@ -114,13 +115,18 @@ def main(parent: int) -> int:
 
 def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
     """Return orders as plain lists, without the state of their processing."""
-    return [[o.round, o.stage, o.question, o.messages, o.indices, o.version] for o in orders]
+    return [
+        [o.round, o.stage, o.question, o.messages, o.indices, o.version, o.scored and astuple(o.scored)] for o in orders
+    ]
 
 
 def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
     return [
-        CompletionRequest(round_, stage, question, tuple(messages), tuple(places), version)
-        for round_, stage, question, messages, places, version in packed
+        CompletionRequest(
+            *(round_, stage, question, tuple(messages), tuple(places), version),
+            scored=scored and TokensToScore(*map(tuple, scored)),
+        )
+        for round_, stage, question, messages, places, version, scored in packed
     ]
 
 

@@ -63,7 +63,7 @@ def _same_words(answer: str, right: str) -> float:
 
 
 def enough(train: Sequence[FixedQuestion], heldout: Sequence[FixedQuestion], source: str) -> Rows:
-    """Return both. Raises ``TaskError`` if there are too few questions to train on some and hold out others."""
+    """Return the two sets. Raises ``TaskError`` if there are too few questions to train on some and hold out others."""
     if len(train) < (1 if heldout else FEWEST):
         why = f"{source} has {len(train)} questions; at least {FEWEST} are needed, because some are held out"
         raise TaskError(why, next="swarmctl run --task sapo")

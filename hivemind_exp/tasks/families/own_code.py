@@ -39,7 +39,7 @@ from hivemind_exp.tasks.seed_sequence import canonical
 LOAD_SECONDS, QUESTION_SECONDS, SCORE_SECONDS = 40.0, 8.0, 1.5
 """CPU time allowed to load the code, and for one call. Below the workers' own limits, which cannot name a line."""
 MOST_QUESTIONS = 100_000
-"""Most questions of a fixed set."""
+"""The number of questions that a fixed set may have."""
 _TRIED, _SCORED = 16, 4
 """Number of seeds and of reference answers that are tried before the first round."""
 _SEEDS = 2**32

@@ -236,7 +236,7 @@ class Pool:
         return self._maker.first().still_open
 
     def making_seconds(self) -> float:
-        """Return the CPU time that the process has used which generates questions. Starts again if it is replaced."""
+        """Return the CPU time of the process that generates questions. If it is replaced, the count starts again."""
         return self._maker.seconds()
 
     def make(self, places: Sequence[tuple[int, ...]]) -> list[tuple[str, dict[str, Any], str]]:

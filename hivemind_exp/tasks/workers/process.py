@@ -31,7 +31,10 @@ _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _KEPT_FOR_HUB = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
-_KEPT_FOR_PROXY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_KEPT_FOR_PROXY = tuple(
+    name for kind in ("http", "https", "all", "no") for name in (f"{kind}_proxy", f"{kind}_proxy".upper())
+)
+_KEPT_FOR_TLS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _SET = {
     "PYTHONHASHSEED": "0",  # some generators iterate over sets
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -176,5 +179,5 @@ def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:
     """Return the few variables that a worker needs. The node's full environment may contain keys."""
     kept = list(_KEPT)
     if any(needs_hub(spec, role) for spec in specs):
-        kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY]
+        kept += [*_KEPT_FOR_HUB, *_KEPT_FOR_PROXY, *_KEPT_FOR_TLS]
     return {name: os.environ[name] for name in kept if name in os.environ} | _SET | search_path()

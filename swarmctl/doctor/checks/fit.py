@@ -45,8 +45,9 @@ def memory(context: Context) -> Finding:
     need = estimate(context.config, model, half=half)
     usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
     text = (
-        f"{count(model.parameters)} parameters ({where}) need about {size(need.peak)} for prompts of "
-        f"maximum length ({_parts(need)}), {size(usual.peak)} for typical prompts"
+        f"training {count(model.parameters)} parameters ({where}) needs about "
+        + (f"{size(usual.peak)} for typical prompts, " if usual.peak < need.peak else "")
+        + f"{size(need.peak)} for prompts of maximum length ({_parts(need)})"
     )
     free, place = _room(context, kind)
     if free is None:
@@ -92,7 +93,9 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
         return (None if amount is None else amount - RUNTIME), "on the GPU"
     limit, _ = container_memory()
     total = psutil.virtual_memory().total
-    return max(0, min(total, limit or total) - LIBRARIES), "of RAM after loading the libraries"
+    return max(
+        0, min(total, limit or total) - LIBRARIES
+    ), f"available: this machine's memory without {size(LIBRARIES)} for PyTorch and the other programs"
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:

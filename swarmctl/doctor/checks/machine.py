@@ -47,21 +47,24 @@ def memory(context: Context) -> Finding:
     need, why = _need(context)
     if need is None:
         return skipped(f"{have}; {why}")
-    text = f"{have}; the profile needs about {size(need)} {why}"
+    text = f"{have}; a run needs about {size(need)} of it: {why}"
     if need > total:
         return failed(text, "swarmctl run --profile demo")
     return warning(text + "; close other programs", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
 
 
 def _need(context: Context) -> tuple[int | None, str]:
+    """Return how much memory of this machine a run needs, and for what; ``fit.memory`` uses the same figures."""
     known, _ = shape(context)
     if known is None:
         return None, _UNKNOWN
     if device_kind(context.device) == "cpu":
-        need = estimate(context.config, known, half=False, prompt=USUAL_PROMPT)
-        return LIBRARIES + need.peak, "for training on the CPU"
-    # Weights are loaded as float32 into host memory before they move to the device.
-    return LIBRARIES + known.parameters * 4, "to load the model"
+        training = estimate(context.config, known, half=False, prompt=USUAL_PROMPT).peak
+        what = f"{size(training)} for training with typical prompts (see fit.memory)"
+    else:  # weights are loaded as float32 into this machine's memory before they move to the device
+        training = known.parameters * 4
+        what = f"{size(training)} to load the model before it moves to the GPU"
+    return LIBRARIES + training, f"{size(LIBRARIES)} for PyTorch and the other programs, {what}"
 
 
 def disk(context: Context) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ModelError
+from hivemind_exp.models import chat_format
 from hivemind_exp.models.chat_format import encode, fit
 from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.peers.vetting import PeerTexts
@@ -116,6 +118,22 @@ def test_a_prompt_that_the_template_refuses_is_an_error_with_the_reason() -> Non
 def test_a_template_that_cannot_be_fitted_is_refused(template: Any, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         fitted(template)
+
+
+ENDLESS = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+
+
+def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_format, "_FIT_S", 0.3)
+    monkeypatch.setattr(chat_format, "_ENCODE_S", 0.3)
+    with pytest.raises(ModelError, match=r"the chat template of lab/model takes too long"):
+        fitted(ENDLESS + PLAIN)
+    tokenizer = fitted(PLAIN)
+    tokenizer.chat_template = "{% if 'x' in messages[-1].content %}" + ENDLESS + "{% endif %}" + PLAIN
+    assert encode(({"role": "user", "content": "y"},), tokenizer)
+    with pytest.raises(ModelError, match=r"the model's chat template takes too long"):
+        encode(({"role": "user", "content": "x"},), tokenizer)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 def test_an_empty_tokenizer_is_refused() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ModelError
@@ -178,6 +179,15 @@ def test_checkpoints_contain_no_sampling_defaults_of_the_base_model(tmp_path: Pa
     assert {name: saved.pop(name, neutral[name]) for name in neutral} == neutral
     assert saved.pop("eos_token_id") == [1, 5]
     assert saved.keys() <= {"bos_token_id", "pad_token_id", "_from_model_config", "transformers_version"}
+
+
+def test_the_tiny_model_samples_plainly_where_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    config = ModelConfig(name="tiny")
+    load_model(config, load_tokenizer(config), dtype="float32", seed=0).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert (saved["do_sample"], saved["top_k"], saved["eos_token_id"]) == (True, 0, 1)
+    loaded = GenerationConfig.from_pretrained(str(tmp_path))
+    assert (loaded.temperature, loaded.top_p, loaded.repetition_penalty) == (1.0, 1.0, 1.0)
 
 
 def test_prompts_use_the_models_chat_format(tmp_path: Path) -> None:

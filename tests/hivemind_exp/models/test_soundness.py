@@ -122,6 +122,17 @@ def pointer(root: Path) -> Path:
     return saved
 
 
+def only_a_type(root: Path) -> Path:
+    """Such a configuration describes a model of 7 billion parameters."""
+    saved = save(root, LlamaForCausalLM(llama()))
+    (saved / "config.json").write_text('{"model_type": "llama"}')
+    return saved
+
+
+def endless_layers(root: Path) -> Path:
+    return change_config(save(root, LlamaForCausalLM(llama())), num_hidden_layers=10**6)
+
+
 def fewer_layers(root: Path) -> Path:
     return change_config(save(root, LlamaForCausalLM(llama())), num_hidden_layers=1)
 
@@ -218,6 +229,8 @@ REFUSED = {
     own_code: r"such code is never run \(trust_remote_code = False\)",
     quantized: r"is quantized \(gptq\)",
     too_few_rows: r"has token 259 \(.*\), but the model has only 259 embeddings",
+    only_a_type: "weights are missing",
+    endless_layers: r"describes a model of 1000000 layers; it is damaged",
     pointer: "its weights are damaged or only Git LFS pointers",
 }
 

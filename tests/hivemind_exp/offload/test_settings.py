@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -15,7 +16,10 @@ from hivemind_exp.offload.prices import Usage, bounded_price, price_of
 from hivemind_exp.offload.settings import (
     chain,
     check_offload,
+    describe_loss,
     first_endpoint,
+    generates,
+    is_distilled,
     reasons,
     requests_a_round,
     resolved_kind,
@@ -25,6 +29,7 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, in_rounds, parts, rounds_ahead
 
 
@@ -80,11 +85,10 @@ def test_provider_and_model_names_are_resolved() -> None:
         first_endpoint(config("deepsek"))
     with pytest.raises(ConfigurationError, match=r"unknown provider 'acme'; known providers are openai, ") as caught:
         first_endpoint(config("acme"))
-    added = "swarmctl run --offload {0} --set providers.{0}.base_url={1} --set providers.{0}.model=MODEL"
-    assert caught.value.next == added.format("acme", "http://HOST:PORT/v1")
+    assert caught.value.next == "swarmctl run --offload http://HOST:PORT/v1"
     with pytest.raises(ConfigurationError, match="http://box:8000/v1 is an address") as caught:
         first_endpoint(config("http://box:8000/v1"))
-    assert caught.value.next == added.format("mybox", "http://box:8000/v1")
+    assert caught.value.next == "swarmctl run --offload http://box:8000/v1"
     with pytest.raises(ConfigurationError, match="has no default model"):
         first_endpoint(config("vllm"))
     with pytest.raises(ConfigurationError):
@@ -111,9 +115,9 @@ def test_built_in_provider_cannot_move_to_another_host() -> None:
         ({"provider": "mistral", "batch": True}, "has no Batch API"),
         ({"provider": "groq", "service_tier": "flex"}, "has no service tier flex"),
         ({"batch": True, "when": "failed"}, "takes hours"),
-        ({"teach": "hints", "kind": "relay"}, "a relay loads no model that could answer with a hint"),
-        ({"teach": "hints", "kind": "policy_text", "provider": "mybox"}, "offload.kind = policy_text is for answers"),
-        ({"teach": "hints", "batch": True}, "a round waits for its hints"),
+        ({"teach": "hints", "kind": "relay"}, "it needs offload.kind = teacher, not relay"),
+        ({"teach": "hints", "kind": "policy_text", "provider": "mybox"}, "offload.kind = teacher, not policy_text"),
+        ({"teach": "hints", "batch": True}, "asks the API in the middle of a round"),
         ({"teach": "hints", "luffy": True}, "with offload.teach = hints there are none"),
     ],
 )
@@ -259,7 +263,7 @@ def test_hints_are_short_and_one_per_question() -> None:
     assert token_limit(config(teach="hints", max_tokens=40)) == 40
     assert rounds_ahead(config(teach="hints").offload) == 0
     study = config(teach="hints").model_copy(update={"game": GameConfig(kind="study-group")})
-    with pytest.raises(ConfigurationError, match="it needs game"):
+    with pytest.raises(ConfigurationError, match=r"needs game\.kind = sampling"):
         check_offload(study)
 
 
@@ -273,3 +277,54 @@ def test_the_price_includes_discounts() -> None:
     assert grok is not None
     assert grok.cost_in_batch(usage) == pytest.approx(0.8 * grok.cost(usage))
     assert grok.cost(usage, tier="flex") == grok.cost(usage)
+
+
+DISTILLATION = {"provider": "vllm:m", "teach": "distillation"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why", "setting"),
+    [
+        ({"provider": "openai"}, "which openai does not return. fireworks, vllm, sglang do", "offload.teach=answers"),
+        ({"provider": "llamacpp:m"}, "which llamacpp does not return", "offload.teach=answers"),
+        ({"kind": "relay"}, "it needs offload.kind = teacher, not relay", "offload.kind=teacher"),
+        ({"kind": "policy_text"}, "it needs offload.kind = teacher, not policy_text", "offload.kind=teacher"),
+        ({"share": 0.5}, "so offload.share has no effect", "offload.share=1.0"),
+        ({"when": "failed"}, "so offload.when has no effect", "offload.when=always"),
+        ({"provider": "mybox", "batch": True}, "a batch takes hours", "offload.batch=false"),
+        ({"ahead": 2}, "nothing can be requested ahead", "offload.ahead=0"),
+        ({"fallback": ["groq", "local"]}, "so groq cannot be its fallback", 'offload.fallback=["local"]'),
+        ({"generation": {"temperature": 0.7}}, "generation.temperature is 0.7", "generation.temperature=1.0"),
+        ({"luffy": True}, "with offload.teach = distillation there are none", "train.teacher_loss=gated"),
+    ],
+)
+def test_settings_that_distillation_cannot_use_are_refused(changed: dict[str, Any], why: str, setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(why)) as caught:
+        check_offload(config(**DISTILLATION | changed))
+    assert caught.value.next == f"swarmctl run --set {shlex.quote(setting)}"
+    name, _, value = setting.partition("=")
+    if name.startswith("offload.") and value[:1] != "[":  # what the error suggests works
+        cured = {name.removeprefix("offload."): {"1.0": 1.0, "false": False, "0": 0}.get(value, value)}
+        check_offload(config(**DISTILLATION | changed | cured))
+
+
+def test_later_stages_are_not_distilled() -> None:
+    wide = Config.model_validate(
+        {"offload": DISTILLATION | {"stages": ["answer", "critique"]}, "game": {"kind": "study-group"}}
+    )
+    with pytest.raises(ConfigurationError, match="works only in the stage answer"):
+        check_offload(wide)
+
+
+def test_with_distillation_this_machine_generates_everything_and_the_api_scores_it() -> None:
+    made = config(**DISTILLATION, max_tokens=300)
+    check_offload(made)
+    assert (is_distilled(made), generates(made), remote_name(made)) == (True, False, None)
+    assert token_limit(made) == 1
+    assert requests_a_round(made, first_endpoint(made)) == made.game.groups * made.game.group_size
+    assert "log π_teacher - log π for each token" in describe_loss(made)
+    assert (is_distilled(config()), generates(config()), remote_name(config())) == (False, True, "api")
+    off = config(provider="off", teach="distillation")
+    check_offload(off)
+    assert not is_distilled(off)
+    assert not reasons(config(provider="mybox", mybox={"reasons": True}, teach="distillation"), first_endpoint(made))

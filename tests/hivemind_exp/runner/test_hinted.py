@@ -35,7 +35,7 @@ HINT = "tests.hivemind_exp.runner.test_hinted:hint"
 
 
 class RareRewards(ChanceRewards):
-    """Rates a random quarter of all answers as correct, so that a third of the groups have no correct one."""
+    """Rates a random quarter of all answers as correct, so that some groups have no correct one."""
 
     def score(self, questions: Any, completions: Any) -> Any:
         return [
@@ -50,7 +50,7 @@ def configure(base_url: str, rounds: int, **offload: Any) -> Config:
         offload={"provider": "box", "teach": "hints", "fallback": [], "prices": {"box": PRICE}, **offload},
         providers={"box": {"base_url": base_url, "model": "test-model"}},
         checkpoint={"keep": rounds},
-        generation={"max_prompt_tokens": 128},
+        generation={"max_prompt_tokens": 128, "max_completion_tokens": 96},  # a text that is cut earns nothing
     )
 
 
@@ -79,6 +79,7 @@ def test_hints_are_paid_for_and_learned_from_only_where_the_node_fails(tmp_path:
     made = {(event["round"], event["source"]): event for event in events.of("rollouts")}
     hints = {event["round"]: event for event in events.of("hints")}
     assert sum(event["hints"] for event in hints.values()) > 3
+    assert sum(event["taught"] for event in hints.values()) > 0
     for round_, event in hints.items():
         used = event["hints"] - event["refused"]
         assert made.get((round_, "hinted"), {"count": 0})["count"] == 4 * used

@@ -132,7 +132,7 @@ def test_unusable_hints_leave_the_slots_empty_and_are_not_asked_for_again(journa
     for _ in range(2):
         groups = filler.fill(FIRST, [leaks, unhelpful, long, missing])
         assert {len(group.rollouts) for group in groups} == {4}
-    replies = journal.replies(0, "hint")
+    replies = journal.replies(0, "hint").hints()
     assert [replies[prompt.question.digest].refused for prompt in (leaks, unhelpful, long)] == [
         GIVES_AWAY,
         GIVES_AWAY,
@@ -148,7 +148,7 @@ def test_a_restart_asks_for_no_hint_twice_and_samples_the_same(journal: Journal,
     with closing(Journal(tmp_path / "other.sqlite", "s")) as other:
         filler = make_filler(other, HintGiver(other, lambda _: "Begin at its end."))
         filler.request(FIRST, asked)  # a hint needs the round's samples
-        assert other.replies(0, "hint") == {}
+        assert other.replies(0, "hint").hints() == {}
         # Killed after the hints, before the first hinted completion.
         HintGiver(other, lambda _: "Begin at its end.").submit(
             CompletionRequest(0, "hint", prompt.question.digest, ({"content": ""},), (0,), 0) for prompt in asked

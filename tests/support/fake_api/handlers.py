@@ -15,6 +15,7 @@ from tests.support.fake_api.answers import Complaint, complaint, generate
 from tests.support.fake_api.ask import Ask, count_prompt, digest
 from tests.support.fake_api.faults import Trouble
 from tests.support.fake_api.ledger import Entry, Outcome
+from tests.support.fake_api.scoring import score
 from tests.support.fake_api.state import State
 from tests.support.fake_api.wire import UNAUTHORISED, Sending, refuse, refuse_for, refuse_limit, send, send_json
 
@@ -88,6 +89,20 @@ async def _chat(state: State, request: web.Request, entry: Entry) -> tuple[Sendi
     return refusal or await _complete(state, ask, entry, trouble), trouble
 
 
+async def _score(state: State, request: web.Request, entry: Entry) -> tuple[Sending, Trouble | None]:
+    ask = await _read_ask(state, request, entry)
+    if _forbidden(state, request):
+        return refuse(UNAUTHORISED), None
+    if ask is None:
+        return refuse(Complaint(400, "We could not parse the JSON body of your request.")), None
+    entry.digest = digest([{"prompt": ask.body.get("prompt")}])
+    trouble = _pick(state, "score", ask, entry)
+    refusal = refuse_for(trouble, ask) if trouble else None
+    if refusal is None and not callable(state.options.latency):
+        await asyncio.sleep(state.options.latency)
+    return refusal or score(state, ask, entry), trouble
+
+
 def _other(endpoint: str, act: _Act) -> _Handle:
     """Return the handler of an endpoint other than chat completions."""
 
@@ -156,6 +171,7 @@ def build_app(state: State) -> web.Application:
     app = web.Application(client_max_size=1 << 30, middlewares=[_down])
     app[STATE] = state
     app.router.add_post("/v1/chat/completions", _endpoint("chat", _chat))
+    app.router.add_post("/v1/completions", _endpoint("score", _score))
     app.router.add_get("/v1/models", _endpoint("models", _other("models", _models)))
     app.router.add_post("/v1/files", _endpoint("files", _other("files", batches.upload)))
     app.router.add_get("/v1/files/{id}/content", _endpoint("content", _other("content", batches.content)))

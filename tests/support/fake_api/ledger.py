@@ -30,7 +30,7 @@ class Entry:
 
     id: str
     endpoint: str
-    """``chat``, ``models``, ``files``, ``content``, ``batches`` or ``batch_line``."""
+    """``chat``, ``score``, ``models``, ``files``, ``content``, ``batches`` or ``batch_line``."""
     started: float
     """Unix time, as is ``ended``."""
     key: str | None = None
@@ -75,6 +75,11 @@ class Snapshot:
     def chats(self) -> tuple[Entry, ...]:
         """The requests for chat completions, in order of arrival."""
         return tuple(entry for entry in self.entries if entry.endpoint == "chat")
+
+    @property
+    def scores(self) -> tuple[Entry, ...]:
+        """The requests for log-probabilities, in order of arrival."""
+        return tuple(entry for entry in self.entries if entry.endpoint == "score")
 
     def outcomes(self) -> Counter[str]:
         """Return how many entries ended in each way."""

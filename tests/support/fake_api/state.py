@@ -57,7 +57,9 @@ class Options:
     line_faults: dict[str, Fault] = field(default_factory=dict)
     """The fault of a batch's line, by its custom_id."""
     amend: Callable[[Ask, dict[str, Any]], dict[str, Any]] | None = None
-    """Changes the body of a chat completion just before it is sent (token ids, custom fields)."""
+    """Changes the body of a completion just before it is sent (token ids, custom fields)."""
+    vocabulary: list[str] | None = None
+    """The text of each token, with which tokens are scored. None: there is no such endpoint."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

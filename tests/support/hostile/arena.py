@@ -31,6 +31,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.tasks.base import Question, Split, Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from tests.support.restarts import PRELOADED
 
 GROUP = 8
 GROUPS = 8
@@ -256,7 +257,7 @@ class Arena:
     def start(self) -> None:
         """Start all nodes."""
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(["hivemind_exp.runner.build_swarm", "tests.support.hostile.arena"])
+        processes.set_forkserver_preload([*PRELOADED, "tests.support.hostile.arena"])
         for node in self.nodes:
             node.process = processes.Process(target=play, args=(node.root, node.config, self._slow))
             node.process.start()

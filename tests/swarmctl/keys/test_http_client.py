@@ -61,7 +61,7 @@ def test_requests_to_this_machine_use_no_proxy_as_in_a_run(kind: str, monkeypatc
 def test_trusts_the_same_certificates_as_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = certificate(tmp_path / "own.pem", "localhost")
     with https_server(own) as url:
-        with pytest.raises(Unanswered, match="certificate verify failed"):
+        with pytest.raises(Unanswered, match="its certificate is not trusted: self-signed certificate"):
             request("GET", url, {}, 5)
         with pytest.raises(Exception, match="certificate verify failed"):
             as_a_run_asks(url)

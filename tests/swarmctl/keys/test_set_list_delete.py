@@ -17,7 +17,7 @@ from hivemind_exp.providers import KEY_VARIABLES, PROVIDERS
 from hivemind_exp.secrets import without_secrets
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.keys.finder import Key, KeyFinder, LocationKind
+from swarmctl.keys.finder import Key, KeyFinder, LocationKind, address_to_test
 from swarmctl.keys.key_text import clean_key, host_of, in_the_clear, last_four, looks_foreign
 from swarmctl.keys.keyring import Keyring
 from swarmctl.keys.saved import read_entry
@@ -303,11 +303,54 @@ def test_a_token_belongs_to_its_hub(run: Run, tmp_path: Path, monkeypatch: pytes
     assert rival("http://10.0.0.1") == "http://10.0.0.1"
 
 
+def test_a_key_is_tested_where_a_run_would_send_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tested(name: str = "huggingface") -> str | None:
+        key = find(name)
+        assert key is not None
+        return address_to_test(key, os.environ)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_variable_0123456789abcdef")
+    assert tested() == "https://huggingface.co"
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
+    assert tested() == "https://hub.example"
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    with pytest.raises(KeyProblem, match=r"is meant for http://hub\.example \(\$HF_ENDPOINT\)") as error:
+        tested()
+    assert error.value.next == "unset HF_ENDPOINT"
+    monkeypatch.delenv("HF_TOKEN")
+    save(run, "huggingface", "hf_saved_0123456789abcdef")
+    assert tested() == "https://huggingface.co"
+    (tmp_path / "token").write_text("hf_file_0123456789abcdef")
+    monkeypatch.setenv("SWARMCTL_HUGGINGFACE_API_KEY_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    assert tested() == "https://hub.example"  # its first use
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    assert tested() == "https://hub.example"
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert tested() == "https://hub.example"
+
+
 @pytest.mark.parametrize(
     "text",
     [
         *("<your-key>", "${OPENAI_API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "[KEY]", "%OPENAI_KEY%", "sk-..."),
         *("sk-xxxxxxxx", "sk-********", "YOUR_KEY", "your-api-key-here", "sk-your-openai-key", "YOUR_HF_TOKEN"),
+        *(
+            "xxxx",
+            "XXXX-XXXX",
+            "sk-proj-xxxx",
+            "hf_xxx",
+            "sk-",
+            "hf_",
+            "gsk_",
+            "sk-proj-",
+            "-----",
+            "..",
+            "####",
+            "@KEY@",
+        ),
+        *("REPLACE_WITH_KEY", "enter_key_here", "add-key-here", "KEY", "token", "N/A", "tbd", "unset", "false", "nil"),
+        *("op://vault/openai/key", "file:///run/key", "~/key.txt", "example", 'environ["KEY"]'),
         *("changeme", "replace-me", "OPENAI_API_KEY", "insert-your-key", "placeholder", "None", "TODO"),
     ],
 )
@@ -321,7 +364,21 @@ def test_placeholders_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, tex
 
 
 @pytest.mark.parametrize(
-    "text", [KEY, "EMPTY", "sk-1234", "hf_" + "aB3" * 11, "0123456789abcdef" * 4, "gsk_yourock9", "local"]
+    "text",
+    [
+        *(
+            KEY,
+            "EMPTY",
+            "sk-1234",
+            "hf_" + "aB3" * 11,
+            "0123456789abcdef" * 4,
+            "gsk_yourock9",
+            "local",
+            "test",
+            "dummy",
+        ),
+        *("secret", "no-key", "none-needed", "sk-master", "abc-def-ghi", "/+Ab9/c==", "a[b", "key1"),
+    ],
 )
 def test_real_keys_are_not_taken_for_placeholders(text: str) -> None:
     assert clean_key(text, "there") == text

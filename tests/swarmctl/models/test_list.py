@@ -45,13 +45,14 @@ def test_a_service_without_a_list_is_an_error(home: Path, capsys: pytest.Capture
 
 def test_a_server_without_a_profile_is_given_by_its_address(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with api_server(models=["a"]) as server:
-        assert cli.run(["models", server.base_url]) == Exit.CONFIGURATION
-        error, suggestion = capsys.readouterr().err.splitlines()
-        assert f"{server.base_url} is an address" in error
-        address = f"--set providers.mybox.base_url={server.base_url}"
-        assert suggestion.endswith(f"swarmctl models mybox {address}")
-        assert cli.run(suggestion.partition("swarmctl ")[2].split()) == Exit.DONE
-    assert capsys.readouterr().out.startswith("model ")
+        assert cli.run(["models", server.base_url, "--json"]) == Exit.DONE
+        found = json.loads(capsys.readouterr().out)
+    assert [model["id"] for model in found["models"]] == ["a"]
+    assert found["host"] == server.url.removeprefix("http://")
+    assert cli.run(["models", server.base_url]) == Exit.CONFIGURATION
+    error, suggestion = capsys.readouterr().err.splitlines()
+    assert "did not send its list of models: connection refused" in error
+    assert f"--set providers.{found['provider']}.base_url={server.base_url}" in suggestion
 
 
 def test_unknown_providers_and_missing_keys_are_errors(

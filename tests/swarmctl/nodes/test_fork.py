@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.nodes import fork as fork_module
 from swarmctl.nodes.lookup import files_of
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json, write_json
 from tests.support.journals import bare_node
 from tests.support.nodes import make_config, run
@@ -39,10 +43,38 @@ def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
     assert [path.name for path in fork.checkpoints.iterdir()] == ["00000002"]
     assert not any(path.exists() for path in (fork.key, fork.spent, fork.consent, fork.events))
     assert (fork.root / "calibration.json").exists()
+    assert cli.run(["status", "earlier", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["state"] == "never started"
     assert (read_json(fork.identity) or {})["name"] == "earlier"
     run(make_config(), trained.root)
     assert run(make_config(), fork.root).step == 6
     assert same_weights(trained.root, fork.root)
+
+
+def test_a_running_node_can_be_forked(trained: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = os.open(trained.lock, os.O_RDWR | os.O_CREAT)
+    assert locks.acquire(lock)
+    assert cli.run(["fork", "maths", "copy"]) == Exit.DONE
+    assert locks.is_held(trained.lock)
+    os.close(lock)
+    run(make_config(), trained.root)
+    run(make_config(), files_of("copy").root)
+    assert same_weights(trained.root, files_of("copy").root)
+
+
+def test_a_checkpoint_that_a_running_node_deletes_meanwhile_leaves_nothing(
+    trained: NodeFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def deleted(source: Path, _: Path) -> None:
+        shutil.rmtree(source)
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr(fork_module, "link_tree", deleted)
+    assert cli.run(["fork", "maths", "late", "--at", "2"]) == Exit.CONFIGURATION
+    error = capsys.readouterr().err
+    assert "node maths has just deleted checkpoint 2" in error
+    assert error.endswith("fork maths late\n")
+    assert [path.name for path in trained.root.parent.iterdir()] == ["maths"]
 
 
 def test_what_cannot_be_forked_is_refused_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import Cli, write_profile
-from tests.support.journals import bare_node
+from tests.support.full_disk import mounted_disk
+from tests.support.journals import bare_node, mixed_node
 
 SMALL = 'extends = "demo"\n[game]\nrounds = 1\n'
 
@@ -80,3 +82,26 @@ def test_a_renamed_node_resumes_under_its_new_name(
     assert "Node algebra (resumed)" in again.stderr
     assert json.loads((home / "nodes/algebra/node.json").read_bytes())["name"] == "algebra"
     assert not maths.exists()
+
+
+def test_a_node_with_a_damaged_ledger_can_be_deleted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node = mixed_node()
+    node.ledger.write_bytes(b"no database, but longer than a page" * 200)
+    assert cli.run(["rm", "maths"]) == Exit.CONFIGURATION
+    assert "the record of what it has spent" in capsys.readouterr().err
+    assert cli.run(["rm", "maths", "--yes"]) == Exit.DONE
+    assert os.listdir(home / "nodes") == []
+
+
+@pytest.mark.slow
+def test_a_node_on_a_full_disk_can_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mounted_disk(tmp_path, "8m,nr_inodes=40") as disk:
+        monkeypatch.setenv("SWARMCTL_HOME", str(disk / "home"))
+        mixed_node().lock.touch()  # as every node that has run
+        with contextlib.suppress(OSError):
+            (disk / "fill").write_bytes(bytes(9 * 2**20))
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                (disk / str(number)).touch()
+        assert cli.run(["rm", "maths", "--yes"]) == Exit.DONE
+        assert os.listdir(disk / "home/nodes") == []

@@ -77,8 +77,8 @@ def node() -> Iterator[NodeFiles]:
 def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["status"]) == Exit.DONE
     heading, line = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["node", "state", "round", "accuracy", "interval", "speed", "left", "up"]
-    assert re.fullmatch(r"maths +running +2 +25 % → 50 % +43–57 % +1.0 s per round +3.0 s +\d.*", line)
+    assert heading.split() == ["node", "state", "round", "accuracy", "per", "round", "left", "up"]
+    assert re.fullmatch(r"maths +running +2 +25 % → 50 % \(43–57\) +1.0 s +3.0 s +\d.*", line)
     assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
@@ -90,7 +90,18 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     emit(PhaseEvent(name="evaluating", done=0, total=2))
     emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
-    assert re.search(r"running +evaluating +2 ", capsys.readouterr().out)
+    assert re.search(r"maths +evaluating +2 ", capsys.readouterr().out)
+
+
+def test_a_node_in_its_first_round_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(Config.model_validate({"node": {"name": "new"}}), lambda name: name) as opened_node:
+        assert cli.run(["status"]) == Exit.DONE
+        assert re.search(r"new +starting ", capsys.readouterr().out)
+        emit = EventLog(opened_node.files.events)
+        emit(StartEvent(node="new", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+        emit.close()
+        assert cli.run(["status"]) == Exit.DONE
+        assert re.search(r"new +first round ", capsys.readouterr().out)
 
 
 def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
@@ -245,8 +256,8 @@ def test_logs_are_sentences_with_times(node: NodeFiles, capsys: pytest.CaptureFi
 
     assert logs("maths", "-n", "7")[:-1] == [
         "Accuracy 25 % (20–31) on 200 held-out questions before training.",
-        "Round 1 of 5: 1 tokens/s, 1.0 s.",
-        "Round 2 of 5: 1 tokens/s, 1.0 s.",
+        "Round 1 of 5: 1.0 s.",
+        "Round 2 of 5: 1.0 s.",
         "Accuracy 50 % (43–57) on 200 held-out questions after round 2, 25 % (20–31) before training.",
         "warning: mind the gap.",
         "error: it broke",
@@ -341,7 +352,7 @@ def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
-    command = [*STAND_IN, "logs", "-f", "-n", "0", *(["--raw"] if raw else [])]
+    command = [*STAND_IN, "logs", "-f", *(["--tail", "0", "--raw"] if raw else ["-n", "0"])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     emit = EventLog(node.events)
     try:

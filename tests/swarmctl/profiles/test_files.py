@@ -18,6 +18,8 @@ def test_path_finds_own_and_builtin_profiles(home: Path, capsys: pytest.CaptureF
     path = write_profile(home, "mine", 'extends = "demo"\n')
     assert cli.run(["profiles", "path", "mine"]) == Exit.DONE
     assert capsys.readouterr().out == f"{path}\n"
+    assert cli.run(["profiles", "path"]) == Exit.DONE
+    assert capsys.readouterr().out == f"{path.parent}\n"
     assert cli.run(["profiles", "path", "demo", "--json"]) == Exit.DONE
     assert Path(json.loads(capsys.readouterr().out)["path"]).is_file()
 
@@ -42,6 +44,9 @@ def test_an_edited_profile_is_checked(
     assert "the editor 'false' exited with code 1" in capsys.readouterr().err
     assert cli.run(["profiles", "edit", "demo"]) == Exit.CONFIGURATION
     assert "profiles new my-demo --from demo" in capsys.readouterr().err
+    write_profile(home, "my-demo", 'extends = "demo"\n')
+    assert cli.run(["profiles", "edit", "demo"]) == Exit.CONFIGURATION
+    assert "profiles new my-demo-2 --from demo" in capsys.readouterr().err
 
 
 def test_a_profile_is_deleted_only_after_a_yes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ from swarmctl.errors import Exit
 from swarmctl.profiles.new import merged
 from swarmctl.profiles.suitable import suitable_builtin
 from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.resolve import resolve
 from tests.support.command_line import SWARMCTL, write_profile
+from tests.support.fake_api.server import api_server
 from tests.support.terminals import end_input, interrupt, rest_of, spawn
 
 
@@ -280,3 +282,23 @@ def test_a_profile_that_run_would_refuse_is_refused(home: Path, capsys: pytest.C
     for command in (["profiles", "validate", "maths"], ["doctor", "fit.profile", "-p", "maths"]):
         assert cli.run(command) != Exit.DONE
         assert "the tiny model supports only the task spell_backward" in capsys.readouterr().out
+
+
+def test_a_profile_can_offload_to_a_provider_or_a_servers_address(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["profiles", "new", "paid", "--offload", "openai:gpt-6-luna", "--max-usd", "2"]) == Exit.DONE
+    paid = resolve(profiles.read(profiles.find("paid")), [], {}).config
+    assert (paid.offload.provider, paid.offload.model, paid.offload.limits.usd) == ("openai", "gpt-6-luna", 2)
+    with api_server() as server:
+        url = server.base_url.replace("127.0.0.1", "localhost")
+        name = f"localhost-{server.url.rpartition(':')[2]}"
+        assert cli.run(["profiles", "new", "own", "--offload", url]) == Exit.DONE
+        assert f"Provider {name} is the server at {url}. It counts as free" in capsys.readouterr().err
+    own = resolve(profiles.read(profiles.find("own")), [], {}).config
+    assert (own.offload.provider, own.offload.model) == (name, "test-model")
+    assert (own.providers[name].base_url, own.providers[name].free) == (url, True)
+    assert cli.run(["profiles", "new", "down", "--from", "demo", "--offload", url]) == Exit.CONFIGURATION
+    said = capsys.readouterr().err
+    assert f"profiles new down --from demo --offload {url}:MODEL" in said
+    assert cli.run(["profiles", "new", "down", "--from", "demo", "--offload", f"{url}:later"]) == Exit.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -83,6 +84,28 @@ def test_parquet_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     assert (empty.num_rows, empty.column_names) == (0, KEYS)
 
 
+def test_csv_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    mixed_node()
+    rows = exported(capfdbinary)
+    path = tmp_path / "rollouts.CSV"
+    assert cli.run(["rollouts", "export", "-o", str(path)]) == Exit.DONE
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == KEYS
+    assert len(found) == len(rows)
+    for cells, row in zip(found, rows, strict=True):
+        for name, value in row.items():
+            if value is None:
+                assert cells[name] == ""
+            elif isinstance(value, str):
+                assert cells[name] == value
+            else:
+                assert json.loads(cells[name]) == value
+    capfdbinary.readouterr()
+    assert cli.run(["rollouts", "export", "--format", "csv", "--round", "4"]) == Exit.DONE
+    assert capfdbinary.readouterr().out.decode().splitlines() == [",".join(KEYS)]
+
+
 def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with books(bare_node()) as written:
         for round_ in range(3):
@@ -136,7 +159,7 @@ def test_anything_but_a_file_is_not_replaced(tmp_path: Path, capsys: pytest.Capt
     assert "No such file or directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_full_disk_leaves_the_old_file(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         texts = {place: local(os.urandom(20_000).hex()) for place in range(60)}

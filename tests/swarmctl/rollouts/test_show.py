@@ -90,15 +90,15 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] correct (outcome 1: equal to the answer), in strict format; policy from local, tiny, 0 USD, 20"
+        "  [0] correct (outcome 1: equal to the answer), in strict format; by this node (tiny), 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in strict format; policy from local")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in strict format; by this node (tiny)")
     assert lines[11].startswith(
-        "  [3] partly correct (outcome 0.5: one digit is off), in strict format; teacher from openai, "
-        "gpt-4o-mini-2024-07-18, 0.001 USD, "
+        "  [3] partly correct (outcome 0.5: one digit is off), in strict format; by openai "
+        "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD, "
     )
-    assert "  [0] not verified yet; teacher from openai" in out
+    assert "  [0] not verified yet; by openai (gpt-4o-mini-2024-07-18), teacher" in out
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
 
 
@@ -109,8 +109,8 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
         written.score(0, asked, {0: RIGHT, 1: RIGHT})
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
-    assert "in strict format when put in the node's prompt style; teacher" in first
-    assert "in strict format; teacher from openai" in second
+    assert "in strict format when put in the node's prompt style; by openai" in first
+    assert "in strict format; by openai (gpt-4o-mini-2024-07-18), teacher" in second
 
 
 def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixt
     at = lines.index("  hint from openai, gpt-4o-mini-2024-07-18, 0.001 USD:")
     assert lines[at + 1] == "    | Start at its end."
     assert lines[at + 2].startswith(
-        "  [1] correct (outcome 1: equal to the answer), in strict format; hinted from local"
+        "  [1] correct (outcome 1: equal to the answer), in strict format; by local (tiny), hinted, 0 USD"
     )
     assert lines[at + 4].startswith("  [2] correct")
     assert lines[-3:] == [
@@ -314,8 +314,8 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
         "  [1] wrong (outcome 0: no readable answer), not in strict format",
         "  [0] correct (outcome 1: equal to the answer), in strict format",
     ]
-    assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims model: tiny, 20" in lines[7]
-    assert f"peer from {animal_name(PEER)} (…{PEER[-8:]}), claims no model, 20" in lines[-2]
+    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (says it used tiny), 20" in lines[7]
+    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (names no model), 20" in lines[-2]
     rows = shown(capsys, "--source", "peer")
     assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
         *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],

@@ -212,3 +212,30 @@ def test_a_teacher_of_whole_groups_is_advised_to_answer_more_questions(
     found = [line for line in banner(plan(config, NEW)) if "at most 2 are learned from" in line]
     assert bool(found) == advised
     assert not advised or found[0].endswith("--set game.group_size=2 --set game.groups=16.")
+
+
+def test_scores_cost_the_tokens_of_prompts_and_completions() -> None:
+    def distilled(longest: int) -> Config:
+        return Config.model_validate(
+            {
+                "tasks": ["spell_backward"],
+                "game": {"groups": 4, "group_size": 8, "rounds": 10},
+                "generation": {"max_completion_tokens": longest},
+                "offload": {
+                    "provider": "box",
+                    "teach": "distillation",
+                    "prices": {"box": {"input": 1.0, "output": 2.0}},
+                },
+                "providers": {"box": {"base_url": "https://box/v1", "model": "m"}},
+            }
+        )
+
+    short, long = estimate(distilled(64)), estimate(distilled(1064))
+    assert (short.requests, short.completion_tokens) == (32, 32)
+    assert long.prompt_tokens - short.prompt_tokens == 32 * 500  # completions of half the limit
+    assert long.usd_at_most - short.usd_at_most == pytest.approx(32 * 1000 * 1e-6)
+    assert short.usd == pytest.approx((short.prompt_tokens + 2 * short.completion_tokens) * 1e-6)
+    told = " ".join(banner(plan(distilled(64), NEW)))
+    assert told.startswith("box:m scores this machine's completions, token by token. Used as distillation: GRPO")
+    assert "While it is unavailable, this machine learns without it." in told
+    assert "at most 2 are learned from" not in told

@@ -102,17 +102,17 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
     few = [
         "model.threads=1",
         "game.groups=2",
-        "game.group_size=4",
+        "game.group_size=2",
         "train.micro_batch=4",
-        "eval.questions=4",
+        "eval.questions=2",
         "prompt.style=plain",
     ]
     changes = [word for each in [*few, "generation.max_completion_tokens=16"] for word in ("--set", each)]
-    command = [*SWARMCTL, "run", "--profile", "smol", "--rounds", "2", "--yes", "--json", *changes]
+    command = [*SWARMCTL, "run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["rounds"], result["steps"]) == (2, 2)
+    assert (result["rounds"], result["steps"]) == (1, 1)
     events = [json.loads(line) for line in (home / "nodes" / "smol" / "events.jsonl").read_text().splitlines()]
     (start,) = (event for event in events if event["event"] == "start")
     assert start["parameters"] == 134_515_008

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hivemind_exp.errors import ConfigurationError
-from swarmctl.run.mistyped import check_name
+from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.settings.options import RunOptions
 from swarmctl.terminal.prompter import Prompter
 from tests.support.journals import bare_node
@@ -37,3 +37,17 @@ def test_a_new_node_is_created_without_a_question(options: RunOptions) -> None:
     bare_node("small")
     bare_node("tea-2")
     check_name(options, Prompter(silent=True))
+
+
+def test_a_mistyped_profile_leads_to_the_same_command_with_the_one_that_exists() -> None:
+    flags = (("--rounds", "game.rounds", "3"),)
+    typed = RunOptions(profile="dmo", node="mine", flags=flags, assignments=("train.micro_batch=2",), fresh=True)
+    with pytest.raises(ConfigurationError, match="unknown profile 'dmo'; did you mean demo") as caught:
+        check_profile(typed)
+    words = "swarmctl run --profile demo --node mine --set train.micro_batch=2 --rounds 3 --fresh"
+    assert caught.value.next == words
+    with pytest.raises(ConfigurationError) as caught:
+        check_profile(RunOptions(profile="nothing-like-it"))
+    assert caught.value.next == "swarmctl profiles list"
+    check_profile(RunOptions())
+    check_profile(RunOptions(profile="demo"))

@@ -207,6 +207,29 @@ def test_a_profile_file_is_found_again_from_another_directory(stand_in: Cli, hom
 
 
 @pytest.mark.slow
+def test_a_deleted_profile_leads_to_the_command_that_runs_the_node_without_it(stand_in: Cli, home: Path) -> None:
+    path = write_profile(
+        home, "mine", 'extends = "demo"\n[game]\nrounds = 1\ngroups = 3\n[model]\nlora = {rank = 4}\n[hub]\nevery = 2\n'
+    )
+    assert stand_in("run", "-p", "mine", "--set", "train.learning_rate=3e-4").returncode == Exit.DONE
+    before = json.loads(files_of("mine").config.read_text())["config"]
+    path.unlink()
+    refused = stand_in("run", "--node", "mine", "--rounds", "2")
+    cause, following = told(refused)
+    assert "the last run of node mine used the profile mine, which no longer exists" in cause
+    words = shlex.split(following)
+    assert words[words.index("run") :][:5] == ["run", "--node", "mine", "--profile", "demo"]
+    done = stand_in(*words[words.index("run") :])
+    assert done.returncode == Exit.DONE, done.stderr
+    after = json.loads(files_of("mine").config.read_text())["config"]
+    assert (before["game"].pop("rounds"), after["game"].pop("rounds")) == (1, 2)
+    assert after == before
+    again = stand_in("run", "--node", "mine", "--rounds", "3")
+    assert again.returncode == Exit.DONE, again.stderr
+    assert "Changed: game.rounds 2 → 3" in again.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "exit", "told", "following"),
     [
@@ -373,14 +396,29 @@ def test_stop_waits_until_nodes_have_saved_and_stopped(
 
 
 @pytest.mark.slow
-def test_stop_says_that_a_process_is_frozen(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+def test_stop_continues_a_suspended_supervisor(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
     process = started()
     process.send_signal(signal.SIGSTOP)
     until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    done = stand_in("stop", "demo")
+    assert done.returncode == Exit.DONE
+    assert "kill -CONT" not in done.stderr
+    process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE
+
+
+@pytest.mark.slow
+def test_stop_says_that_the_trainer_is_frozen(
+    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
+) -> None:
+    process = started()
+    trainer = json.loads(files_of("demo").lock.read_text())["trainer"]
+    os.kill(trainer, signal.SIGSTOP)
+    until(lambda: psutil.Process(trainer).status() == psutil.STATUS_STOPPED)
     stopping = subprocess.Popen([*STAND_IN, "stop", "demo"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert stopping.stderr is not None
-    assert f"To continue it: kill -CONT {process.pid}" in stopping.stderr.readline()
-    process.send_signal(signal.SIGCONT)
+    assert f"To continue it: kill -CONT {trainer}" in stopping.stderr.readline()
+    os.kill(trainer, signal.SIGCONT)
     stopping.communicate(timeout=60)
     assert stopping.returncode == Exit.DONE
     process.communicate(timeout=60)

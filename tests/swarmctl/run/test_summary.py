@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import files_of
-from swarmctl.run.summary import conclusion
+from swarmctl.run.summary import conclusion, introduction
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, given, resolve
 from swarmctl.terminal.progress import RunView
@@ -75,8 +76,32 @@ def test_hints_are_counted_by_what_they_taught(home: Path) -> None:
     assert any("groq does not accept the key" in line for line in lines(resolved, 0.6, rollouts("policy", 9), DOWN))
 
 
+def test_a_teacher_that_scores_has_a_price_per_point(resolved: Resolved) -> None:
+    offload = resolved.config.offload.model_copy(update={"teach": "distillation"})
+    distilled = replace(resolved, config=resolved.config.model_copy(update={"offload": offload}))
+    scores = {"event": "scores", "round": 1, "scored": 800, "unscored": 160}
+    told = lines(distilled, 0.6, rollouts("policy", 960), scores)
+    assert "The API scored 800 of this machine's 960 completions." in told
+    assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
+    told = lines(distilled, 0.6, rollouts("policy", 960), scores | {"scored": 0}, DOWN)
+    at = told.index("The API scored 0 of this machine's 960 completions. groq does not accept the key (HTTP 401).")
+    assert told[at + 1] == "Check the provider:"
+
+
 @pytest.mark.parametrize("after", [0.45, 0.27])
 def test_a_gain_within_chance_has_no_price(resolved: Resolved, after: float) -> None:
     told = lines(resolved, after, rollouts("teacher", 75), LEARNED)
     assert "Spent over all runs: 1.50 USD." in told
     assert any(line.startswith("warning: accuracy fell") for line in told) == (after < 0.41)
+
+
+def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_once(home: Path) -> None:
+    demo = resolve(profiles.read(profiles.find("demo")), [], {})
+    node = Node(files_of("demo"), -1, resumes=False, created=True, starts_over=False)
+    for reason, shows in (("done", True), ("signal", False), ("error", False)):
+        progress = RunView(round=30, accuracy={0: 0.41, 30: 0.8}, questions=200)
+        progress.apply({"event": "stop", "reason": reason, "round": 30})
+        told = conclusion(node, demo, progress, 60.0, failed=reason == "error")
+        assert any(line.startswith("What this shows") for line in told) is shows
+        assert not any("Files:" in line for line in told)
+    assert any("Files: " in line for line in introduction(node, demo))

@@ -158,13 +158,13 @@ def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_pa
 
 def test_too_little_memory_suggests_smaller_batches() -> None:
     done = swarmctl(
-        *("run", "--profile", "small", "--rounds", "1", "--set", "game.groups=2500"),
-        *("--set", "generation.batch=20000"),
+        *("run", "--profile", "small", "--rounds", "1", "--set", "game.groups=25", "--set", "game.group_size=2400"),
+        *("--set", "generation.batch=60000"),
         limit_kib=3_000_000,
     )
     cause, following = told(done)
     assert "ran out of memory" in cause
-    assert "--set generation.batch=10000" in following
+    assert "--set generation.batch=30000" in following
     assert done.returncode == Exit.FAILED
 
 

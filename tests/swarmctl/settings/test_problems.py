@@ -336,9 +336,9 @@ def test_errors_hide_keys_but_not_paths_and_commands() -> None:
         ),
         (["run", "--seed", "-1"], "invalid --seed: -1. Use a whole number of at least 0"),
         (["run", "--seed", "\x1b[2Jx"], "invalid --seed: 'x'. Use a whole number of at least 0"),
-        (["logs", "-n", "x"], "invalid -n/--lines: 'x'. Use a whole number of at least 0"),
+        (["logs", "-n", "x"], "invalid -n/--lines/--tail: 'x'. Use a whole number of at least 0"),
         (["rollouts", "show", "--last", "0"], "invalid --last: 0. Use a whole number of at least 1"),
-        (["rollouts", "export", "--format", "csv"], "invalid --format: 'csv'. Use jsonl or parquet"),
+        (["rollouts", "export", "--format", "xls"], "invalid --format: 'xls'. Use jsonl, csv or parquet"),
         (
             ["swarm", "new", "x", "--stage-time", "1"],
             "invalid --stage-time: 1. Use a whole number from 5 to 86400",

@@ -29,8 +29,9 @@ from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.run import trainer_process
 from swarmctl.storage import node_lock as locks
-from tests.support.command_line import Cli, write_profile
+from tests.support.command_line import STAND_IN, Cli, write_profile
 from tests.support.doctor import make
+from tests.support.terminals import expect_words, rest_of, spawn
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -405,7 +406,12 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     peer = Identity.load(files.key).peer_id
     (files.swarm).mkdir(exist_ok=True)
     PeerBook(files.swarm / "peerbook.json").save(now=True)
-    left = here("swarm", "leave", "--node", "two")
+    refused = here("swarm", "leave", "--node", "two")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "error: leaving swarm tea needs confirmation; nothing was changed" in refused.stderr
+    assert advice(refused.stderr) == ["swarm", "leave", "two", "--yes"]
+    assert files.charter.exists()
+    left = here("swarm", "leave", "--node", "two", "--yes")
     assert left.returncode == Exit.DONE, left.stderr
     assert "Node two has left swarm tea." in left.stdout
     assert "Kept: its key, its trained model" in left.stdout
@@ -428,6 +434,19 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     assert (files.swarm / "peerbook.json").exists()
     again = here("run", "--node", "two", "--set", "swarm.join=")
     assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
+
+
+def test_leaving_asks_on_a_terminal(here: Cli, home: Path, tea: str) -> None:
+    for answer, left in (("n", False), ("y", True)):
+        terminal = spawn([*STAND_IN, "swarm", "leave"])
+        expect_words(
+            terminal, "Node tea leaves swarm tea. It keeps its key and what it learned; to come back, it needs"
+        )
+        terminal.expect_exact("[y/N] ")
+        terminal.sendline(answer)
+        said = rest_of(terminal)
+        assert ("Node tea has left swarm tea." if left else "Cancelled. Nothing was changed.") in said
+        assert (home / "nodes/tea/charter").exists() is not left
 
 
 def test_a_running_node_cannot_leave(here: Cli, home: Path, tea: str) -> None:
@@ -456,7 +475,8 @@ def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) ->
         done = here("swarm", command)
         assert "2 nodes on this machine are in a swarm (coffee, tea); choose one with --node" in done.stderr
         assert advice(done.stderr) == ["swarm", command, "--node", "coffee"]
-        assert here(*advice(done.stderr)).returncode == Exit.DONE
+        yes = ["--yes"] if command == "leave" else []
+        assert here(*advice(done.stderr), *yes).returncode == Exit.DONE
 
 
 def test_the_running_node_is_suggested_if_several_are_in_swarms(here: Cli, home: Path, tea: str) -> None:
@@ -468,7 +488,7 @@ def test_the_running_node_is_suggested_if_several_are_in_swarms(here: Cli, home:
     finally:
         os.close(lock)
     assert "  task     spell_backward, " in here("swarm", "show", "tea").stdout
-    left = here("swarm", "leave", "coffee").stdout
+    left = here("swarm", "leave", "coffee", "--yes").stdout
     assert "Node coffee has left swarm coffee." in left
     assert "Kept: its key. It has not trained yet." in left
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import drop, ending, evaluation, hints, learning, round_done, spending, start
+from swarmctl.terminal.sentences import (
+    drop,
+    ending,
+    evaluation,
+    hints,
+    learning,
+    notable,
+    round_done,
+    spending,
+    start,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +73,7 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     assert learning(progress) is None
     for event in (step(1, "policy", 0.314), step(1, "teacher", 1.25, 1.837), step(1, "peer", 0.02, 3.0)):
         progress.apply(event)
-    assert learning(progress) == "teacher's text 1.84 nats per token; gradient peers 0.02, own 0.31, teacher 1.2"
+    assert learning(progress) == "teacher's text 1.84 nats per token; gradient norm: own 0.31, peers 0.02, teacher 1.2"
     teacher = {"event": "rollouts", "round": 0, "source": "teacher", "count": 4, "correct": 3, "reward": 0.75}
     assert "3 of 4 correct from teacher, NLL 1.84" in round_done([teacher], progress)
     progress.apply(step(3, "hinted", 0.9, 0.5))
@@ -74,3 +84,23 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     assert hints(progress) == "3 hints (2 taught something)"
     progress.apply(step(4, "teacher", 0.9, 1.5))
     assert learning(progress) == "teacher's text 1.50 nats per token"
+
+
+def test_a_teacher_that_scores_is_reported_with_the_divergence() -> None:
+    progress = RunView(round=1, accuracy={0: 0.41, 30: 0.27}, questions=200)
+    progress.apply({"event": "scores", "round": 0, "scored": 120, "unscored": 8})
+    progress.apply(step(0, "policy", 0.5) | {"reverse_kl": 0.2345})
+    assert (progress.scored, progress.learned_from_api) == (120, 120)
+    assert learning(progress) == "0.234 nats per token from the teacher (reverse KL)"
+    own = {"event": "rollouts", "round": 0, "source": "policy", "count": 4, "correct": 3, "reward": 0.75}
+    assert round_done([own], progress) == "Round 1: 3 of 4 correct, reverse KL 0.234, reward 0.75."
+    assert "offload.teach = answers" in str(drop(progress))
+    progress.apply(step(1, "policy", 0.5))
+    assert learning(progress) is None
+
+
+def test_only_partly_scored_rounds_get_a_sentence() -> None:
+    event = {"event": "scores", "round": 4, "scored": 120, "unscored": 8}
+    assert notable(event) == "warning: the teacher did not score 8 completions of round 5."
+    assert notable(event | {"unscored": 0}) is None
+    assert notable(event | {"scored": 0}) is None  # another warning says why

@@ -6,9 +6,12 @@ import os
 import pty
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import pytest
 
+from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.table import print_table
 from tests.support.command_line import ROOT
 
@@ -82,3 +85,44 @@ def test_ascii_streams_get_ascii() -> None:
 def test_cell_keeps_its_spaces_and_a_tab_becomes_a_space(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([["* here", "one\ttwo"], ["  there", "a\nb"]])
     assert capsys.readouterr().out == "* here   one two\n  there  a b\n"
+
+
+def test_each_stream_has_the_width_of_its_own_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is in a pipe or a file is never wrapped, also if another stream is a narrow terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 47))
+    with os.fdopen(follower, "w") as terminal, (tmp_path / "file").open("w") as file:
+        assert width_of(terminal) == 47
+        assert width_of(file) is None
+        monkeypatch.setenv("COLUMNS", "60")
+        assert width_of(terminal) == 60
+        assert width_of(file) is None
+        monkeypatch.setenv("COLUMNS", "0")
+        termios.tcsetwinsize(terminal.fileno(), (0, 0))
+        assert width_of(terminal) == 80
+    os.close(leader)
+
+
+def test_stderr_is_wrapped_at_its_own_width_while_stdout_is_a_pipe_and_not_at_all_in_one() -> None:
+    """The widths are the terminal's, not those of the other stream."""
+    code = "import sys; from swarmctl.terminal.views import Writer; Writer(sys.stderr)('word ' * 30)"
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    found = {}
+    for to_terminal in (True, False):
+        leader, follower = pty.openpty()
+        termios.tcsetwinsize(follower, (24, 40))
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment,
+            stdin=follower,
+            stdout=subprocess.PIPE if to_terminal else follower,
+            stderr=follower if to_terminal else subprocess.PIPE,
+            check=True,
+        )
+        os.close(follower)
+        found[to_terminal] = (os.read(leader, 4096) if to_terminal else done.stderr).decode().splitlines()
+        os.close(leader)
+    assert max(map(len, found[True])) == 39
+    assert [len(line) for line in found[False]] == [150]

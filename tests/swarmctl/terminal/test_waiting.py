@@ -96,3 +96,35 @@ def test_a_silent_run_prints_what_it_is_doing(
     view.event({"event": "warning", "code": "x", "message": "y"}, progress)
     wait_until(198.0)
     assert stream.getvalue().splitlines()[-1] == "warning: y."
+
+
+def test_the_time_counts_from_the_beginning_of_a_phase_not_from_its_latest_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(views.time, "monotonic", lambda: now[0])
+    stream, progress = io.StringIO(), RunView()
+    view = PlainView(stream)
+
+    def emit(moment: float, name: str, done: int) -> None:
+        now[0] = moment
+        event = {"event": "phase", "name": name, "done": done, "total": 450, "t": moment}
+        progress.apply(event)
+        view.event(event, progress)
+
+    view.tick(progress)
+    emit(110, "warming up", 0)
+    for moment, done in ((111, 25), (120, 50), (129, 75)):
+        emit(moment, "warming up", done)
+    now[0] = 160.0
+    view.tick(progress)
+    emit(161, "evaluating", 0)
+    now[0] = 191.0
+    view.tick(progress)
+    assert stream.getvalue().splitlines() == [
+        "Warming up: 0 of 450.",
+        "Warming up: 50 of 450.",
+        "Still warming up: 75 of 450, after 50 s.",
+        "Evaluating: 0 of 450.",
+        "Still evaluating: 0 of 450, after 30 s.",
+    ]

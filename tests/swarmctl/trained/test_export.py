@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.trained.kept import kept
+from swarmctl.trained.target import ModelOptions, trained_node
 from tests.swarmctl.trained.conftest import make_node
 
 ADAPTED = {"name": "org/model", "lora": {}}
@@ -80,3 +83,19 @@ def test_adapters_that_no_other_program_can_use_are_refused(
         assert said.startswith(f"error: {cause}")
         assert said.rstrip().endswith(following)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_checkpoint_that_a_running_node_deletes_meanwhile_is_still_used(home: Path) -> None:
+    root = make_node(home)
+    saved = root / "checkpoints" / "00000040"
+    (saved / "model" / "weights").write_text("x")
+    node = trained_node(ModelOptions("small"))
+    with kept(node) as held:
+        shutil.rmtree(saved)
+        assert held.checkpoint is not None
+        assert (held.checkpoint.path / "model" / "weights").read_text() == "x"
+        assert held.when == node.when
+        assert held.checkpoint.path.parent == root
+    assert not [path for path in root.iterdir() if path.name.startswith(".")]
+    with kept(node) as held:  # too late
+        assert held is node

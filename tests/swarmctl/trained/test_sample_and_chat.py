@@ -83,6 +83,54 @@ def test_an_own_prompt_is_sampled_with_the_nodes_settings_and_yours(
     assert started["node"].config.offload.provider == "off"
 
 
+def test_the_latest_prompt_is_repeated_with_its_system_prompt(
+    home: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_node(home)
+    assert cli.run(["sample", "small", "--last"]) == Exit.CONFIGURATION
+    assert "node small has not been given a prompt yet" in capsys.readouterr().err
+    scripted("sample", [])
+    assert cli.run(["sample", "small", "Why?", "--system", "Be brief."]) == Exit.DONE
+    scripted("sample", [])
+    assert cli.run(["sample", "small"]) == Exit.DONE  # held-out questions are no prompt
+    again = scripted("sample", [])
+    assert cli.run(["sample", "small", "--last", "--base"]) == Exit.DONE
+    assert (again["text"], again["system"], again["base"]) == ("Why?", "Be brief.", True)
+    other = scripted("sample", [])
+    assert cli.run(["sample", "small", "--last", "--system", ""]) == Exit.DONE
+    assert (other["text"], other["system"]) == ("Why?", "")
+    assert cli.run(["sample", "small", "--last", "What?"]) == Exit.USAGE
+    assert (home / "nodes/small/sample.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_chat_as_json_answers_each_line_with_one_object(
+    home: Path, scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_node(home)
+    started = scripted(
+        "chat",
+        [
+            {"event": "ready"},
+            {"event": "text", "text": "to"},
+            {"event": "text", "text": "day"},
+            {"event": "answer", "truncated": True, "stopped": False, "forgotten": 2},
+            {"event": "refused", "message": "too long"},
+            {"event": "answer", "truncated": False, "stopped": False, "forgotten": 0},
+        ],
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO('When?\n\n"a\\nb"\n/exit\n'))
+    assert cli.run(["chat", "small", "--json"]) == Exit.DONE
+    captured = capsys.readouterr()
+    same = {"schema": 1, "node": "small", "checkpoint": {"step": 40, "round": 20}}
+    assert [json.loads(line) for line in captured.out.splitlines()] == [
+        same | {"message": "When?", "answer": "today", "truncated": True, "forgotten": 2, "error": None},
+        same | {"message": "a\nb", "answer": None, "truncated": None, "forgotten": None, "error": "too long"},
+        same | {"message": "/exit", "answer": "", "truncated": False, "forgotten": 0, "error": None},
+    ]
+    assert captured.err == ""
+    assert started["process"].said == ["When?", "a\nb", "/exit"]
+
+
 def test_a_node_is_asked_as_its_calibration_decided(home: Path, scripted: Any) -> None:
     chosen = PromptStyle("boxed", 1, system=False, thinking=True)
     write_style(make_node(home) / "prompt.json", chosen, {})

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _REQUEST_S = 30.0
 _TRIES = 4
-"""Most requests. If a service rejects a parameter, it bills nothing, and the request is repeated without it."""
+"""How many requests are sent. If a service rejects a parameter, it bills nothing, and the next leaves it out."""
 _DAY = 86400
 _YEAR = timedelta(days=365)
 """Models and prices change: a row of the provider table that is older is reported."""
@@ -185,7 +185,8 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
         except Unanswered as error:
             said = str(error)
             text = said if said.startswith("no response") else f"no response: {said}"
-            return (unknown if timed_out(error) else service.trouble)(text + cost)
+            text += cost if error.sent else ""
+            return (unknown if timed_out(error) else service.trouble)(text, error.next)
         except faults.RequestFailed as fault:
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue

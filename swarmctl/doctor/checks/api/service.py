@@ -47,7 +47,7 @@ _ANSWER_S = 4.0
 """Limit of one request."""
 _DAY = 86400
 _MOST = 5000
-"""Most names that are read from a model list: the service sends it, and it may have any length."""
+"""The number of names that are read from a model list, because a service may send one of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,13 @@ def _unreachable(service: ApiService, context: Context, error: OSError) -> Provi
             look_up = "getent hosts" if shutil.which("getent") else "nslookup"
             return ProviderError(f"cannot resolve {name}: {said}", next=f"{look_up} {shlex.quote(name)}")
         case ssl.SSLCertVerificationError():
-            text = f"the certificate of {name} is not trusted: {error.verify_message}"
-            return ProviderError(text, next=certificate)
+            text = (
+                f"the certificate of {name} is not trusted: {error.verify_message}. If its authority is your "
+                "organization's, name the file with that authority's certificate in $SSL_CERT_FILE"
+            )
+            bundle = context.environment.get("REQUESTS_CA_BUNDLE")  # other programs use it, but these libraries don't
+            unused = bundle and not context.environment.get("SSL_CERT_FILE")
+            return ProviderError(text, next='export SSL_CERT_FILE="$REQUESTS_CA_BUNDLE"' if unused else certificate)
         case ssl.SSLError():
             said = (error.reason or str(error)).lower().replace("_", " ")
             return ProviderError(f"TLS handshake with {where} failed: {said}", next=certificate)
@@ -216,7 +221,7 @@ def answer(service: ApiService, context: Context) -> Finding:
         return (unknown if probed.timed_out else warning)(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
         return _without_list(service, context, text)
-    return service.trouble(text, context.again("api"))
+    return service.trouble(text, probed.next or context.again("api"))
 
 
 def _without_list(service: ApiService, context: Context, text: str) -> Finding:

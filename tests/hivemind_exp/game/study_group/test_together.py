@@ -23,8 +23,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.runner.build_node import PeerContext
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.runner.open_game import PeerContext
 from tests.support.nodes import ChanceRewards, Events, make_config
 from tests.support.restarts import processes
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,8 @@ from hivemind_exp.offload.settings import Endpoint, first_endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.tls import certificate, https_server
+from tests.support.tunnels import tunnels
 
 SAMPLING = SamplingParams(temperature=0.7, max_tokens=100, reasoning_tokens=1000, reasoning_effort="low")
 MESSAGES = ({"role": "user", "content": "hi"},)
@@ -249,13 +253,13 @@ def test_an_answer_that_litellm_lost_may_be_billed(said: str, billed: bool) -> N
     assert not refusal(429, json.dumps({"error": {"message": said}}).encode(), {}).billed
 
 
-def request(server: ApiServer | None) -> RequestFailed:
-    """Return why a request to ``server`` failed; None: to a port that nothing listens on."""
+def request(server: ApiServer | None, url: str = "http://127.0.0.1:9/v1") -> RequestFailed:
+    """Return why a request to ``server`` failed; None: to ``url``. By default, nothing listens there."""
 
     async def fail() -> RequestFailed:
         chat = PROVIDERS["vllm"].chat
         assert chat is not None
-        base_url = "http://127.0.0.1:9/v1" if server is None else server.base_url
+        base_url = url if server is None else server.base_url
         client = ChatClient(Endpoint("box", base_url, "test-model", chat, needs_key=False), None, seconds=2)
         try:
             with pytest.raises(RequestFailed) as raised:
@@ -276,7 +280,27 @@ def test_only_a_request_that_was_never_sent_is_free() -> None:
         assert server.ledger.completion_tokens > 0
     failed = request(None)
     assert (failed.sent, failed.billed) == (False, False)
-    assert failed.detail == "cannot connect to 127.0.0.1:9"
+    assert failed.detail == "cannot connect to 127.0.0.1:9: connection refused"
+
+
+def test_a_request_that_no_proxy_took_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("http", "socks5"):
+        monkeypatch.setenv("ALL_PROXY", f"{kind}://127.0.0.1:9")
+        failed = request(None, "https://llm.example/v1")
+        assert (failed.sent, failed.billed) == (False, False)
+        assert failed.detail == "cannot connect to llm.example through the proxy in $ALL_PROXY: connection refused"
+
+
+def test_a_connection_that_a_socks_proxy_loses_may_be_billed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = certificate(tmp_path / "own.pem", "llm.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(own))
+    with https_server(own) as url, tunnels(urlsplit(url).port or 0) as proxy:  # the server knows no POST
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://{proxy.address}")
+        assert request(None, "https://llm.example/v1").sent
+        monkeypatch.delenv("SSL_CERT_FILE")
+        failed = request(None, "https://llm.example/v1")
+    assert (failed.sent, failed.billed) == (False, False)
+    assert failed.detail.endswith("its certificate is not trusted: self-signed certificate")
 
 
 def test_every_provider_s_request_has_its_token_limit() -> None:

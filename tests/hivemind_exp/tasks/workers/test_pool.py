@@ -72,6 +72,16 @@ def test_a_worker_s_environment_holds_no_secret(pool: Pool) -> None:
         assert not set(worker.environ()) & {"HOME", "USER", "PATH"}
 
 
+def test_a_worker_that_downloads_uses_the_node_s_proxy_and_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("ALL_PROXY", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    specs = [TaskSpec("gsm8k", "hivemind_exp.tasks.families.gsm8k", "gsm8k")]
+    kept = process._environment("make", specs)
+    assert [name for name in names if name not in kept] == []
+    assert not set(names) & set(process._environment("verify", specs))
+
+
 @pytest.mark.slow
 def test_lost_workers_are_replaced_and_other_results_kept(pool: Pool) -> None:
     answers = ["nothing", "sleep", "nothing", "exit", "crash", "nothing", "busy", "nothing", "nothing"]

@@ -226,6 +226,8 @@ def test_certificates(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "the certificate of localhost is not trusted: self-signed certificate" in found["box.host"].text
         assert (found["box.host"].remedy or "").startswith("openssl s_client -connect localhost:")
         assert found["box.service"].status is Status.SKIPPED
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(good))  # which these libraries ignore
+        assert look()["box.host"].remedy == 'export SSL_CERT_FILE="$REQUESTS_CA_BUNDLE"'
         monkeypatch.setenv("SSL_CERT_FILE", str(good))
         found = look()
         assert found["box.host"].status is Status.OK

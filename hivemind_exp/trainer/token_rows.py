@@ -1,0 +1,67 @@
+"""The rows of a step as tensors: what their tokens' losses are multiplied by, and the known log-probabilities."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hivemind_exp.journal.records import Manifest, TrainingRow
+from hivemind_exp.losses.base import Loss, TokenRows
+from hivemind_exp.losses.distillation import token_advantages
+from hivemind_exp.rollouts.types import Kind
+
+
+def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float) -> dict[Kind, float]:
+    """Return what the loss of each kind's tokens is multiplied by. ``weight``: λ.
+
+    All tokens share one denominator, which counts everything that was asked for or drawn, kept or refused. So a token
+    weighs the same whatever its source, however few rows of that source are kept. External tokens together weigh no
+    more than own ones, so that long external text cannot drown out the node's own rows, unless the paper of the loss
+    weighs them differently.
+    """
+    kinds = {row.kind for row in manifest.rows}
+    if manifest.tokens is None:
+        counted: Counter[bool] = Counter()
+        for row in manifest.rows:
+            counted[losses[row.kind].own] += len(row.completion_ids)
+        return {kind: (1.0 if losses[kind].own else weight) / counted[losses[kind].own] for kind in kinds}
+    own, external = manifest.tokens
+    share = min(1.0, own / external) if own and external else 1.0
+    return {
+        kind: (1.0 if losses[kind].own else weight * (1.0 if losses[kind].equal_tokens else share)) / (own + external)
+        for kind in kinds
+    }
+
+
+def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Return which rows (B,) have a mean log-probability per token of at least ``floor``. Inputs are (B, T)."""
+    means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return means >= floor
+
+
+def token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:
+    advantages = torch.tensor([row.advantage for row in rows], device=logps.device)
+    behaviour = _known_logps([row.behaviour_logps for row in rows], logps)
+    return TokenRows(logps, advantages, mask, behaviour, _known_logps([row.teacher_logps for row in rows], logps))
+
+
+def _known_logps(known: Sequence[tuple[float, ...] | None], like: Tensor) -> Tensor | None:
+    """Return log-probabilities as a tensor of the form ``like`` (B, T), NaN where unknown. None if all are."""
+    if all(values is None for values in known):
+        return None
+    found = torch.full_like(like, torch.nan)
+    for i, values in enumerate(known):
+        if values is not None:
+            found[i, : len(values)] = torch.tensor(values, device=like.device)
+    return found
+
+
+def reverse_kl(rows: TokenRows) -> tuple[Tensor, Tensor]:
+    """Return the sum of log π_θ - log π_teacher over the tokens that a teacher scored, and their number."""
+    if rows.teacher_logps is None:
+        zero = torch.zeros((), device=rows.logps.device)
+        return zero, zero
+    advantages = token_advantages(rows.logps, rows.teacher_logps)
+    known = rows.mask.bool() & ~advantages.isnan()
+    return -advantages[known].sum(), known.sum()

@@ -1,0 +1,26 @@
+"""Keep a checkpoint while it is being used: a running node deletes its old ones, perhaps before they are loaded."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from hivemind_exp.hard_links import link_tree
+from hivemind_exp.trainer.checkpoints import MODEL
+from swarmctl.storage.staging import staged
+from swarmctl.trained.target import TrainedNode
+
+
+@contextmanager
+def kept(node: TrainedNode) -> Iterator[TrainedNode]:
+    """Yield the node with a checkpoint that stays until the end of the block, made of links to its files."""
+    if node.checkpoint is None:
+        yield node
+        return
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(staged(node.files.root / "reading"))
+            link_tree(node.checkpoint.path / MODEL, directory / MODEL)
+        except OSError:  # such as a read-only directory, in which no node deletes anything
+            yield node
+        else:
+            yield replace(node, checkpoint=replace(node.checkpoint, path=directory))

@@ -1,0 +1,73 @@
+"""A node with a teacher that is killed at any moment pays for no score twice, and ends with the same weights."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from hivemind_exp.events import EventLog
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from tests.hivemind_exp.runner.test_distilled import VOCABULARY
+from tests.hivemind_exp.runner.test_resume_offload import batch, manifests
+from tests.support.fake_api.remote import RemoteServer, api_process
+from tests.support.nodes import ChanceRewards, make_config
+from tests.support.restarts import finished, grown, killed, processes, same_weights
+
+pytestmark = pytest.mark.slow
+KILLS, ROUNDS = 3, 6
+
+
+def play(root: Path, base_url: str) -> None:
+    """Run the node in a separate process."""
+    torch.set_num_threads(1)
+    root.mkdir(exist_ok=True)
+    config = make_config(
+        offload={"provider": "box", "teach": "distillation", "fallback": []},
+        providers={"box": {"base_url": base_url, "model": "test-model", "free": True}},
+        checkpoint={"keep": ROUNDS},
+        game={"rounds": ROUNDS},
+    )
+    log = EventLog(root / "events.jsonl")
+    GRPORunner(config, NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
+
+
+def asked(server: RemoteServer) -> set[str]:
+    """Return the completions that were sent, without the tests at the start of each life."""
+    return {entry.digest for entry in server.settled().scores if entry.prompt_tokens < 60}
+
+
+def test_kill_9_of_a_distilled_node_pays_once_and_changes_no_weights(tmp_path: Path) -> None:
+    root, whole = tmp_path / "killed", tmp_path / "whole"
+    forkserver, chance = processes(), random.Random("distilled")
+    seen: dict[int, bytes] = {}
+    kills = 0
+    options = {"vocabulary": VOCABULARY, "latency": 0.05}
+    with api_process(**options) as server, api_process(vocabulary=VOCABULARY) as other:
+        for life in range(KILLS + 1):
+            node = (forkserver, play, root, server.base_url)
+            if life < KILLS:
+                ready = grown(root / "events.jsonl", chance.randrange(200, 1500))
+                kills += killed(*node, when=ready, pause_s=chance.uniform(0, 0.1))
+            else:
+                finished(*node)
+            for step, body in manifests(root).items():
+                assert seen.setdefault(step, body) == body
+        assert kills >= KILLS // 2
+        finished(forkserver, play, whole, other.base_url)
+        assert asked(server) == asked(other)
+    # What was in flight when the node died may be asked again, but nothing whose scores are in the journal.
+    with closing(sqlite3.connect(NodeFiles(root).ledger)) as db:
+        paid = db.execute("SELECT question, SUM(state='settled') FROM requests WHERE round>=0 GROUP BY question")
+        assert {times for _, times in paid} <= {0, 1}
+    expected = manifests(whole)
+    scored = [row for body in expected.values() for row in batch(body)[1]]
+    assert scored
+    assert all(row.teacher == "box:test-model" for row in scored)
+    assert {step: batch(seen[step]) for step in expected} == {step: batch(body) for step, body in expected.items()}
+    assert same_weights(root, whole)

@@ -79,15 +79,15 @@ class Arm:
     name: str
     offload: Mapping[str, Any] | None
     learning_rate: float
-    """That of ``benchmarks.offload_learning`` for a student that starts cold. With hints, the demo's: at 2.5e-4, the
-    student soon no longer followed hints."""
+    """That of ``benchmarks.offload_learning`` for a student that starts cold. With hints, that of answers where the
+    student failed."""
 
 
 ARMS = (
     Arm("alone", None, 1e-4),
     Arm("answers", {"share": 1.0}, 1e-3),
     Arm("answers, failed", {"share": 0.5, "when": "failed"}, 5e-4),
-    Arm("hints", {"share": 0.5, "teach": "hints"}, 1e-4),
+    Arm("hints", {"share": 0.5, "teach": "hints"}, 5e-4),
 )
 
 

@@ -55,6 +55,10 @@ class GroupFiller:
         for source in self.sources.values():
             source.weights_moved(version)
 
+    def rows(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> Sequence[TrainingRow]:
+        """Return what a round's step learns from, given the ``rows`` that were made of its ``groups``."""
+        return rows if self._remote is None else self._remote.rows(round_, groups, rows)
+
     def check_usefulness(self, stage_run: StageRun, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
         """Warn if a stage's completions from the other source teach nothing; if that continues, stop requesting them.
 

@@ -1,7 +1,8 @@
 """``hints``: this node's weights, shown a hint from an API, where they fail without one.
 
 The hints are in the journal as the replies of a stage of their own, so none is paid for twice. The completions come
-from ``local``, for another prompt. Their groups keep the prompt without the hint, which is what the node learns.
+from ``local``, for another prompt. Their groups keep the prompt without the hint; half of what the node learns is for
+that prompt, the other half for the prompt with the hint.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.offload.hints import (
     EMPTY,
@@ -83,6 +85,24 @@ class HintsSource(Source):
                 Group(prompt, tuple(replace(row, kind=self.kind) for row in rows), places=places)
                 for prompt, rows in zip(prompts, made, strict=True)
             ]
+
+    def rows(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> Sequence[TrainingRow]:
+        """Return the rows, with each that a hint helped to write split in two halves: without and with the hint.
+
+        If the node learned nothing for prompts with hints, it would forget how to follow them, and soon no hint would
+        help.
+        """
+        helped = {row.group for row in rows if row.kind is self.kind and row.advantage}
+        hinted = self._hinted(round_, [groups[number].prompt for number in sorted(helped)])
+        found: list[TrainingRow] = []
+        for row in rows:
+            shown = hinted.get(groups[row.group].prompt.question.digest) if row.kind is self.kind else None
+            if shown is None:
+                found.append(row)
+            else:
+                half = replace(row, advantage=row.advantage / 2)
+                found += [half, replace(half, prompt_ids=shown.ids)]
+        return found
 
     def set_aside(self, provider: str, why: str, command: str) -> None:
         self._offload.set_aside(provider, why, command)

@@ -60,6 +60,10 @@ class Source:
         """
         raise NotImplementedError
 
+    def rows(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> Sequence[TrainingRow]:  # noqa: ARG002 - for sources that add rows
+        """Return what a round's step learns from, given the ``rows`` that were made of its ``groups``."""
+        return rows
+
     def weights_moved(self, version: int) -> None:
         """Called at the start and after each step. The weights are now those after ``version`` optimizer steps."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from hivemind_exp.game.sampling.game import build_prompts, verified
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import StageRun
+from hivemind_exp.journal.records import Manifest, StageRun, TrainingRow, contributions
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.offload.hints import GIVES_AWAY, TOO_LONG
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Prompt, encode_completion
@@ -100,7 +100,8 @@ def kinds(journal: Journal, prompt: Prompt) -> list[Kind]:
 def test_hinted_completions_belong_to_the_prompt_without_the_hint(journal: Journal) -> None:
     asked = prompts()
     giver = HintGiver(journal, lambda _: "Begin at its end.")
-    groups = make_filler(journal, giver).fill(FIRST, asked)
+    filler = make_filler(journal, giver)
+    groups = filler.fill(FIRST, asked)
     assert [order.question for order in giver.asked] == [prompt.question.digest for prompt in asked]
     for group, prompt in zip(groups, asked, strict=True):
         assert [rollout.kind for rollout in group.rollouts] == [Kind.POLICY] * 4 + [Kind.HINTED] * 4
@@ -108,6 +109,23 @@ def test_hinted_completions_belong_to_the_prompt_without_the_hint(journal: Journ
         assert {rollout.source for rollout in group.rollouts} == {"local"}
     rows = build_rows(verified(Spelling(), groups), make_config().train, {})
     assert {row.prompt_ids for row in rows} == {prompt.ids for prompt in asked}
+
+
+def test_what_a_hint_taught_is_learned_with_and_without_it(journal: Journal) -> None:
+    """Otherwise the node forgets how to follow hints."""
+    asked = prompts()
+    filler = make_filler(journal, HintGiver(journal, lambda _: "Begin at its end."))
+    groups = verified(Lenient(), filler.fill(FIRST, asked))
+    plain = TrainingRow(Kind.HINTED, "local", "t", 2, asked[2].ids, (5, 6), "it", 1.0, 0.8, 0)
+    own = replace(plain, kind=Kind.POLICY, advantage=-0.5)
+    wrong = replace(plain, group=1, prompt_ids=asked[1].ids, advantage=0.0)
+    first, without, with_it, last = filler.rows(0, groups, [own, plain, wrong])
+    assert (first, last) == (own, wrong)
+    assert without == replace(plain, advantage=0.4)
+    assert with_it == replace(without, prompt_ids=with_it.prompt_ids)
+    assert "Hint: Begin at its end." in TOKENIZER.decode(with_it.prompt_ids)
+    (made,) = contributions(Manifest(0, 0, 0, 4, (without, with_it)))
+    assert (made.completions, made.tokens) == (1, 2)
 
 
 def test_the_share_says_how_many_slots_are_answered_again(journal: Journal) -> None:

@@ -186,9 +186,11 @@ class OffloadConfig(Section):
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
     """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
     "policy" is not supported yet."""
-    teach: Literal["answers", "distillation"] = "answers"
-    """What a teacher contributes: answers to learn from, or with "distillation", the log-probabilities of this
-    machine's own completions (on-policy distillation). Only some services can do that, such as vLLM."""
+    teach: Literal["answers", "hints", "distillation"] = "answers"
+    """What a teacher contributes. "answers": completions to learn from. "hints": a short hint where no completion from
+    this machine is correct; this machine answers again with the hint, and learns the correct answers without it.
+    "distillation": the log-probabilities of this machine's own completions (on-policy distillation), which only some
+    services return, such as vLLM."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"

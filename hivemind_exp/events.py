@@ -284,6 +284,16 @@ class JudgeEvent(Event):
     grade: float | None = Field(description="Mean grade, from 0 to 10; null if there is none.")
 
 
+class HintsEvent(Event):
+    """The node used hints from an API in a round. Only with `offload.teach = "hints"`."""
+
+    round: int = Field(description="The round, counted from 0.")
+    hints: int = Field(description="Hints received: one per question that the node got wrong in all its completions.")
+    refused: int = Field(description="Hints not used, such as those that contain the answer.")
+    solved: int = Field(description="Questions that the node then answered correctly at least once.")
+    taught: int = Field(description="Questions that the node learned from.")
+
+
 class ScoresEvent(Event):
     """A teacher scored the tokens of the node's own completions. Only with `offload.teach = "distillation"`."""
 

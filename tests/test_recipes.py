@@ -248,7 +248,7 @@ def build(parts):
 ''',
     )
     registry = "hivemind_exp/sources/registry.py"
-    code.put(registry, "from hivemind_exp.sources import api, local, p", "arrot, p")
+    code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
     code.put(registry, "SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {", '\n    "policy": parrot.build,')
     program = """
 import sqlite3, sys

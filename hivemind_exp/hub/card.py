@@ -14,6 +14,7 @@ from hivemind_exp.rollouts.types import Kind
 _KINDS = {
     Kind.POLICY: "this model, sampled during training",
     Kind.POLICY_TEXT: "this model, served by an API, as text",
+    Kind.HINTED: "this model, shown a hint from another model; only answers that the verifier accepted",
     Kind.TEACHER: "another model, through an API; only answers that the verifier accepted",
     Kind.PEER: "other nodes of a swarm, as text, verified again by this node",
     Kind.RELAY: "any engine",

@@ -132,7 +132,10 @@ def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
     weighty = [(row.kind, _maker(row), row) for row in manifest.rows if row.teaches]
     for kind, source in sorted({(kind, source) for kind, source, _ in weighty}):
         rows = [row for *key, row in weighty if key == [kind, source]]
-        yield SourceContribution(kind, source, len(rows), sum(len(row.completion_ids) for row in rows))
+        texts = [row.completion_ids for row in rows]
+        if kind is Kind.HINTED:  # each has two rows: without the hint and with it
+            texts = [ids for _, ids in dict.fromkeys((row.group, row.completion_ids) for row in rows)]
+        yield SourceContribution(kind, source, len(texts), sum(map(len, texts)))
 
 
 FOREIGN = 1_000_000

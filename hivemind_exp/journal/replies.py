@@ -1,4 +1,4 @@
-"""What an API returned for requests that have one slot and a name of their own: a judge's texts, a teacher's scores."""
+"""What an API returned for requests that have one slot and a name of their own: a judge's grades, hints, scores."""
 
 import json
 import sqlite3
@@ -6,6 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hivemind_exp.rollouts.types import TeacherScores
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedHint:
+    """An API's hint as it was received."""
+
+    provider: str
+    model: str
+    text: str
+    refused: str | None
+    """Why the node does not use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,12 @@ class Replies:
             for name, source, model, logps in rows
             if logps != "null"
         }
+
+    def hints(self) -> dict[str, ReceivedHint]:
+        """Return hints, with the reason if the node has refused one."""
+        key = "swarm, round, stage, question, idx"
+        rows = self._rows(f"question, source, model, text, lost.why FROM completions LEFT JOIN lost USING ({key})")
+        return {question: ReceivedHint(*hint) for question, *hint in rows}
 
     def given_up(self) -> dict[str, str]:
         """Return why requests were given up."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses import f_tis, luffy, peer, policy, policy_text, relay, sapo, teacher
+from hivemind_exp.losses import f_tis, hinted, luffy, peer, policy, policy_text, relay, sapo, teacher
 from hivemind_exp.losses.base import Loss
 from hivemind_exp.rollouts.types import Kind
 
@@ -11,6 +11,7 @@ LOSSES: dict[str, Loss] = {
     "policy": policy.LOSS,
     "policy_text": policy_text.LOSS,
     "relay": relay.LOSS,
+    "hinted": hinted.LOSS,
     # train.teacher_loss
     "gated": teacher.LOSS,
     "luffy": luffy.LOSS,

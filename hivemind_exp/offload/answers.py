@@ -135,7 +135,7 @@ class BilledClient:
         self._learn_added_tokens(service, reservation.prompt, usage.prompt)
         bound = count * (reservation.completion or most_tokens(service.client.style, sampling))
         self._learn_reasoning(service, answer, sampling)
-        if reservation.key.round >= 0 and self.kind is Kind.TEACHER:
+        if reservation.key.round >= 0 and self.kind is Kind.TEACHER and self.sampling.answers:
             self._count_hidden(service, answer, usage)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             self._end(

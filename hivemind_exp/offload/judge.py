@@ -62,8 +62,7 @@ def api_config(config: Config) -> Config:
         "model": judge.model,
         "max_tokens": judge.max_tokens,
         **{"kind": "teacher", "share": 1.0, "when": "always", "rounds": "*", "stages": ["answer"], "batch": False},
-        **{"teach": "answers"},
-        **{"fallback": [], "on_limit": "stop"},
+        **{"fallback": [], "on_limit": "stop", "teach": "answers"},
     }
     return config.model_copy(
         update={

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.model_names import short_name
+from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 
@@ -74,9 +75,14 @@ def is_distilled(config: Config) -> bool:
     return is_offloaded(config) and config.offload.teach == "distillation"
 
 
+def teaches_hints(config: Config) -> bool:
+    """Whether an API writes hints for questions that this machine gets wrong, and generates no completion."""
+    return is_offloaded(config) and config.offload.teach == "hints"
+
+
 def generates(config: Config) -> bool:
     """Whether an API generates completions."""
-    return is_offloaded(config) and not is_distilled(config)
+    return is_offloaded(config) and config.offload.teach == "answers"
 
 
 def first_endpoint(config: Config) -> Endpoint:
@@ -166,6 +172,11 @@ SCORING_TOKENS = 1
 """Tokens that a request for scores also generates, because most services refuse to generate none. They are ignored."""
 
 
+def only_if_failed(offload: OffloadConfig) -> bool:
+    """Whether the API is asked only about groups in which this machine has no correct completion."""
+    return offload.when == "failed" or offload.teach == "hints"
+
+
 def token_limit(config: Config) -> int:
     """Return the most tokens that a completion from the API may have, without hidden reasoning."""
     own = config.generation.max_completion_tokens
@@ -173,6 +184,8 @@ def token_limit(config: Config) -> int:
         return SCORING_TOKENS
     if config.offload.max_tokens is not None:
         return config.offload.max_tokens
+    if teaches_hints(config):
+        return hints.MOST_TOKENS
     return max(own, LEAST_TEACHER_TOKENS) if resolved_kind(config) is Kind.TEACHER else own
 
 
@@ -182,14 +195,17 @@ def reasons(config: Config, endpoint: Endpoint) -> bool:
 
 
 def share_of(offload: OffloadConfig, group_size: int) -> int:
-    """Return how many slots of a group the API fills. With a share below 1, at least one slot stays local: whoever
-    sets such a share wants local samples, too."""
-    most = group_size if offload.share == 1 or offload.when == "failed" else group_size - 1
+    """Return how many slots of a group the API fills, or are answered again with its hint.
+
+    With a share below 1, at least one slot stays local: whoever sets such a share wants local samples, too."""
+    most = group_size if offload.share == 1 or only_if_failed(offload) else group_size - 1
     return min(most, max(1, round(offload.share * group_size)))
 
 
 def requests_a_round(config: Config, endpoint: Endpoint) -> int:
-    """Return how many requests fill a round, if each of them brings what it asks for."""
+    """Return how many requests a round needs at most, if each of them brings what it asks for."""
+    if teaches_hints(config):
+        return config.game.groups
     if is_distilled(config):
         return config.game.groups * config.game.group_size
     per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
@@ -225,8 +241,10 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         "models; use it as a teacher",
         "offload.kind=teacher",
     )
+    if offload.teach != "answers":
+        yield from _rules_without_answers(config, kind)
     if is_distilled(config):
-        yield from _distillation_rules(config, kind, first)
+        yield from _distillation_rules(config, first)
     if kind is Kind.RELAY:
         yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
@@ -264,10 +282,23 @@ def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     yield config.game.kind == "study-group", text, "game.kind=sampling"
 
 
-def _distillation_rules(config: Config, kind: Kind, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
-    offload, name = config.offload, "offload.teach = distillation"
-    text = f"{name} learns from another model, so it needs offload.kind = teacher, not {kind}"
+def _rules_without_answers(config: Config, kind: Kind) -> Iterator[tuple[bool, str, str]]:
+    """Yield the rules for hints and for distillation, with which this machine generates every completion."""
+    offload, name = config.offload, f"offload.teach = {config.offload.teach}"
+    text = f"{name} is for a teacher, so it needs offload.kind = teacher, not {kind}"
     yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
+    text = f"{name} asks the API in the middle of a round, and a batch takes hours"
+    yield offload.batch, text, "offload.batch=false"
+    text = f'{name} works only in the stage answer, so it needs offload.stages = ["answer"]'
+    yield set(offload.stages) != {"answer"}, text, 'offload.stages=["answer"]'
+    text = f"train.teacher_loss = luffy learns from a teacher's answers, and with {name} there are none"
+    yield config.train.teacher_loss == "luffy", text, "train.teacher_loss=gated"
+    text = f"{name} needs game.kind = sampling, which has no later stages"
+    yield offload.teach == "hints" and config.game.kind != "sampling", text, "game.kind=sampling"
+
+
+def _distillation_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    offload, name = config.offload, "offload.teach = distillation"
     able = ", ".join(each for each, row in PROVIDERS.items() if row.chat is not None and row.chat.scores_tokens)
     yield (
         not first.chat.scores_tokens,
@@ -278,9 +309,6 @@ def _distillation_rules(config: Config, kind: Kind, first: Endpoint) -> Iterator
     here = f"with {name}, this machine generates every completion and the API scores it"
     yield offload.share < 1, f"{here}, so offload.share has no effect", "offload.share=1.0"
     yield offload.when == "failed", f"{here}, so offload.when has no effect", "offload.when=always"
-    text = f'{here} at the end of the stage answer, so it needs offload.stages = ["answer"]'
-    yield set(offload.stages) != {"answer"}, text, 'offload.stages=["answer"]'
-    yield offload.batch, f"{here} before each step, and a batch takes hours", "offload.batch=false"
     text = f"{here} before each step, so nothing can be requested ahead (offload.ahead)"
     yield bool(offload.ahead), text, "offload.ahead=0"
     others = " and ".join(each for each in offload.fallback if each != LOCAL)
@@ -292,10 +320,15 @@ def _distillation_rules(config: Config, kind: Kind, first: Endpoint) -> Iterator
         f"is {temperature:g}"
     )
     yield temperature != 1, text, "generation.temperature=1.0"
-    text = f"train.teacher_loss = luffy learns from a teacher's answers, and with {name} there are none"
-    yield config.train.teacher_loss == "luffy", text, "train.teacher_loss=gated"
 
 
+_TAUGHT = {
+    "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
+    "hints": (
+        "hints: supervised learning on this node's own correct answers to prompts with a hint, for prompts without it, "
+        f"at most {MOST_ANSWERS} different ones per question"
+    ),
+}
 _LOSSES = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
     Kind.POLICY_TEXT: (
@@ -309,8 +342,8 @@ def describe_loss(config: Config) -> str:
     if config.judge.provider != OFF:
         return "judge: a grade for each of this node's completions, as one term of the reward"
     kind, offload = resolved_kind(config), config.offload
-    if is_distilled(config):
-        return "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token"
+    if offload.teach in _TAUGHT:
+        return _TAUGHT[offload.teach]
     if kind in _LOSSES:
         return _LOSSES[kind]
     if config.train.teacher_loss == "luffy":

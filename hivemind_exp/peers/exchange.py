@@ -165,7 +165,9 @@ def publish(  # noqa: PLR0917 - sender, receiver and content
 
 
 def _is_shareable(group: Group, rules: PeerRules) -> bool:
-    """Return whether a group is whole and small enough for readers to accept."""
+    """Return whether a group is whole and small enough for readers to accept, who do not know hinted completions."""
+    if any(row.kind is Kind.HINTED for row in group.rollouts):
+        return False
     longest = max((len(row.text.encode("utf-8", "replace")) for row in group.rollouts), default=0)
     return len(group.rollouts) == rules.group_size <= MOST_COMPLETIONS and longest <= LONGEST_TEXT
 

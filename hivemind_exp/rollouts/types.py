@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """This node's weights, with only the text known."""
     TEACHER = "teacher"
     """Another model behind an API."""
+    HINTED = "hinted"
+    """This node's weights, shown a hint that the prompt lacks (``offload.teach = "hints"``)."""
     PEER = "peer"
     """Whole groups from another node, as text."""
     RELAY = "relay"
@@ -39,7 +41,7 @@ class Kind(StrEnum):
 
     @property
     def own(self) -> bool:
-        """Whether the text came from this node's own weights."""
+        """Whether the text is a sample of this node's own weights for the prompt itself."""
         return self in (Kind.POLICY, Kind.POLICY_TEXT)
 
 

@@ -33,6 +33,7 @@ from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.secrets import Secrets
+from hivemind_exp.sources.hints import NAME as HINTS
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import build_sources, remote_name
 from hivemind_exp.sources.schedule import rounds_ahead
@@ -166,7 +167,8 @@ class GRPORunner:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
         api = None if is_judged(config) else offload
-        sources = self._sources(ends, NodeParts(config, self._stop, step_trainer.policy, tokenizer, api, exchange))
+        parts = NodeParts(config, self._stop, step_trainer.policy, tokenizer, api, exchange, journal, tasks)
+        sources = self._sources(ends, parts)
         local = sources["local"]
         assert isinstance(local, LocalSource)
         game, schedule = open_game(
@@ -229,7 +231,7 @@ class GRPORunner:
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         offload = None
-        if remote_name(config) == "api" or is_judged(config) or is_distilled(config):
+        if remote_name(config) in ("api", HINTS) or is_judged(config) or is_distilled(config):
             offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hivemind_exp.offload.process.client import OffloadClient
-from hivemind_exp.offload.settings import is_distilled, resolved_kind
+from hivemind_exp.offload.settings import generates, resolved_kind
 from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
@@ -41,6 +41,6 @@ class ApiSource(Source):
 
 
 def build(parts: NodeParts) -> ApiSource | None:
-    if parts.offload is None or is_distilled(parts.config):
+    if parts.offload is None or not generates(parts.config):
         return None
     return ApiSource(parts.offload, resolved_kind(parts.config))

@@ -13,6 +13,7 @@ from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.sources.hint_usefulness import HintCheck
 from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
 from hivemind_exp.sources.source import Ask, Source
@@ -41,7 +42,7 @@ class GroupFiller:
         self._remote = self.sources.get(remote_name(self.config) or "")
         self._version = 0
         self._told: set[str] = set()
-        self._check = None if self._remote is None else UsefulnessCheck(self.config, self._remote, self.emit)
+        self._check = self._usefulness()
 
     @property
     def ahead(self) -> int:
@@ -53,6 +54,10 @@ class GroupFiller:
         self._version = version
         for source in self.sources.values():
             source.weights_moved(version)
+
+    def rows(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> Sequence[TrainingRow]:
+        """Return what a round's step learns from, given the ``rows`` that were made of its ``groups``."""
+        return rows if self._remote is None else self._remote.rows(round_, groups, rows)
 
     def check_usefulness(self, stage_run: StageRun, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> None:
         """Warn if a stage's completions from the other source teach nothing; if that continues, stop requesting them.
@@ -66,6 +71,13 @@ class GroupFiller:
         """Notify every source of the rows of its kind that a step has learned from."""
         for source in self.sources.values():
             source.learned_from([row for row in rows if row.kind is source.kind])
+
+    def _usefulness(self) -> UsefulnessCheck | None:
+        if self._remote is None:
+            return None
+        if self._remote.kind is Kind.HINTED:
+            return HintCheck(self.config, self._remote, self.emit, journal=self.journal)
+        return UsefulnessCheck(self.config, self._remote, self.emit)
 
     def request(self, stage_run: StageRun, prompts: Sequence[Prompt]) -> None:
         """Request now what a round needs from the other source, unless it depends on this machine's samples."""
@@ -147,14 +159,15 @@ class GroupFiller:
     def _usable(self, rollout: Rollout, prompt: Prompt) -> Rollout | None:
         """Return what the node can learn from: text that fits into ``generation.max_completion_tokens``.
 
-        A teacher's text is put into the node's prompt style, and if it is too long, without the reasoning. None if
-        nothing fits. Lengths are in the node's own tokens. Its own samples always fit. Without a local source, there is
-        no limit.
+        A teacher's or hinted text is put into the node's prompt style, and if it is too long, without the reasoning.
+        None if nothing fits. Lengths are in the node's own tokens. Its own samples always fit. Without a local source,
+        there is no limit.
         """
         if self._local is None or rollout.kind is self._local.kind:
             return rollout
         limit = self.config.generation.max_completion_tokens
-        texts = list(self._styled(rollout, prompt)) if rollout.kind is Kind.TEACHER else []
+        supervised = rollout.kind in (Kind.TEACHER, Kind.HINTED)
+        texts = list(self._styled(rollout, prompt)) if supervised else []
         for text in texts:
             short = rollout
             if text != rollout.text.strip():
@@ -168,7 +181,7 @@ class GroupFiller:
                 "generation.max_completion_tokens",
             )
         reference = reference_of(prompt.question.entry)
-        if rollout.kind is Kind.TEACHER and not texts and self.style.adopt(rollout.text, reference) is None:
+        if supervised and not texts and self.style.adopt(rollout.text, reference) is None:
             self._warn(
                 "other_style",
                 f"skipping completions from {rollout.source} whose answers cannot be written in the prompt style "

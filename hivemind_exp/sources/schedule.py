@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, OffloadConfig
-from hivemind_exp.offload.settings import share_of
+from hivemind_exp.offload.settings import only_if_failed, share_of
 
 AHEAD = 2
 AHEAD_IN_BATCHES = 16
@@ -29,20 +29,22 @@ class Parts:
 def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, least: int = 0) -> Parts:
     """Return how a round's groups are filled. ``least``: the minimum number of slots for this machine.
 
-    With ``when = "failed"``, this machine samples whole groups and the API's part is added to them, because only a
-    completed sample can fail.
+    With ``when = "failed"`` or hints, this machine samples whole groups and the other part is added to them, because
+    only a completed sample can fail.
     """
     if offload.provider == OFF or stage not in offload.stages or not in_rounds(offload.rounds, round_):
         return Parts(group_size, 0)
     remote = share_of(offload, group_size)
-    if offload.when == "failed":
+    if only_if_failed(offload):
         return Parts(group_size, remote, only_if_failed=True)
     remote = min(remote, group_size - least)
     return Parts(group_size - remote, remote)
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:
-    """Return how many rounds after the current one are requested early."""
+    """Return how many rounds after the current one are requested early. Hints need the round's samples first."""
+    if offload.teach == "hints":
+        return 0
     if offload.ahead is not None:
         return offload.ahead
     return AHEAD_IN_BATCHES if offload.batch else AHEAD

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.peers.exchange import PeerExchange
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,6 +60,10 @@ class Source:
         """
         raise NotImplementedError
 
+    def rows(self, round_: int, groups: Sequence[Group], rows: Sequence[TrainingRow]) -> Sequence[TrainingRow]:  # noqa: ARG002 - for sources that add rows
+        """Return what a round's step learns from, given the ``rows`` that were made of its ``groups``."""
+        return rows
+
     def weights_moved(self, version: int) -> None:
         """Called at the start and after each step. The weights are now those after ``version`` optimizer steps."""
 
@@ -82,3 +88,5 @@ class NodeParts:
     tokenizer: PreTrainedTokenizerBase | None = None
     offload: OffloadClient | None = None
     exchange: PeerExchange | None = None
+    journal: Journal | None = None
+    tasks: Tasks | None = None

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
@@ -27,6 +28,14 @@ _CUT, _UNTAGGED, _WRONG = "cut at the length limit", "correct but not in the req
 _KNOWN = "no better than the node's own"
 
 
+class Text(NamedTuple):
+    """A paid text, and why it may have taught nothing."""
+
+    reason: str
+    model: str
+    text: str
+
+
 @dataclass(eq=False)
 class UsefulnessCheck:
     """Counts, for each provider, the completions that teach something and those that don't."""
@@ -34,6 +43,12 @@ class UsefulnessCheck:
     config: Config
     source: Source
     emit: Emit
+    what: ClassVar[str] = "completions"
+    """What is paid for."""
+    few: ClassVar[int] = _FEW
+    many: ClassVar[int] = COMPLETIONS_IN_VAIN
+    faults: ClassVar[frozenset[str]] = frozenset({_CUT, _UNTAGGED})
+    """Reasons that are reported even if other texts taught something."""
     _vain: dict[str, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     """Rounds in a row that taught nothing, and their completions, by provider."""
     _told: set[str] = field(default_factory=set)
@@ -42,34 +57,34 @@ class UsefulnessCheck:
         """Count one stage's verified groups. ``rows``: those that its step learns from."""
         kind = self.source.kind
         learned = Counter(row.source.partition(":")[0] for row in rows if row.kind is kind and row.advantage)
-        found: dict[str, list[tuple[Rollout, Score]]] = defaultdict(list)
+        found: dict[str, list[Text]] = defaultdict(list)
         for rollout, score in (pair for group in groups for pair in group.scored()):
             if rollout.kind is kind:
-                found[rollout.source].append((rollout, score))
+                found[rollout.source].append(Text(_reason(rollout, score), rollout.model or "", rollout.text))
                 learned[rollout.source] += kind is Kind.RELAY and score.correct
-        for provider, pairs in found.items():
-            self._judge(round_, provider, pairs, learned[provider])
+        for provider, texts in found.items():
+            self._judge(round_, provider, texts, learned[provider])
 
-    def _judge(self, round_: int, provider: str, pairs: Sequence[tuple[Rollout, Score]], learned: int) -> None:
-        reasons = [_reason(rollout, score) for rollout, score in pairs]
+    def _judge(self, round_: int, provider: str, texts: Sequence[Text], learned: int) -> None:
+        reasons = [each.reason for each in texts]
         ((reason, times),) = Counter(reasons).most_common(1)
-        typical = pairs[reasons.index(reason)][0]
+        typical = texts[reasons.index(reason)]
         advice, command = self._advice(reason, provider)
         text = (
-            f"{times} of {len(pairs)} completions from {provider}:{foreign(short_name(typical.model or ''))} in round "
+            f"{times} of {len(texts)} {self.what} from {provider}:{foreign(short_name(typical.model))} in round "
             f"{round_ + 1} are {reason}, for example {quoted_start(typical.text)}"
         )
         if learned:
             self._vain.pop(provider, None)
-            if reason in (_CUT, _UNTAGGED) and times >= max(_FEW, _MOST * len(pairs)):
+            if reason in self.faults and times >= max(self.few, _MOST * len(texts)):
                 self._warn(reason, provider, f"{text}. {advice}")
             return
-        rounds, completions = self._vain[provider]
-        self._vain[provider] = rounds, completions = rounds + 1, completions + len(pairs)
-        if completions >= _FEW:
+        rounds, vain = self._vain[provider]
+        self._vain[provider] = rounds, vain = rounds + 1, vain + len(texts)
+        if vain >= self.few:
             self._warn("nothing", provider, f"{text}; none of them teaches this node anything. {advice}")
-        if rounds >= ROUNDS_IN_VAIN and completions >= COMPLETIONS_IN_VAIN:
-            why = f"none of its last {completions} completions, in {rounds} rounds, taught this node anything"
+        if rounds >= ROUNDS_IN_VAIN and vain >= self.many:
+            why = f"none of its last {vain} {self.what}, in {rounds} rounds, taught this node anything"
             self.source.set_aside(provider, f"{why}; most are {reason}", command)
 
     def _advice(self, reason: str, provider: str) -> tuple[str, str]:

@@ -33,6 +33,8 @@ from hivemind_exp.trainer.trl_arguments import place_reports, trl_arguments
 _STATE = "trainer.pt"
 _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""
+_SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
+"""Kinds of verified text that is not a sample of the policy. A step on nothing else is supervised learning."""
 HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, besides ``pad`` and ``add_fused_lm_head``."""
 
@@ -133,7 +135,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Take one optimizer step.
 
         Rows that teach nothing add nothing to the loss or gradient, so they skip the forward pass. Their tokens still
-        count in the denominator. A step with nothing but a teacher's rows is supervised learning, at a rate of its own.
+        count in the denominator. A step with nothing but a teacher's or hinted rows is supervised learning, at a rate
+        of its own.
         Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
         """
         set_seed(manifest.seed)
@@ -169,7 +172,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._kind_norms = {kind: float(value) / scale for kind, value in norms.items()}
         if len(kinds) == 1:
             self._kind_norms = {kinds[0]: float(norm)}
-        if kinds == [Kind.TEACHER] and manifest.tokens:
+        if kinds and _SUPERVISED.issuperset(kinds) and manifest.tokens:
             for group in self.optimizer.param_groups:  # the schedule sets the rate again for the next step
                 group["lr"] *= self._teacher_factor
         learning_rate = self.optimizer.param_groups[0]["lr"]

@@ -203,14 +203,16 @@ class HivemindGRPOTrainer(RoundLoop):
             with timer("verify"):
                 kept = self.teacher.score(stage_run, kept, self.progress.step)
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
+        groups = [*kept, *drawn]
+        rows = build_rows(groups, self.config.train, rates)
         manifest = Manifest(
             step=self.progress.step,
             round=stage_run.round,
             seed=derive_seed(self.config.node.seed, "step", self.progress.step),
             micro_batch=self.config.train.micro_batch,
-            rows=tuple(build_rows([*kept, *drawn], self.config.train, rates)),
+            rows=tuple(self._filler.rows(stage_run.round, groups, rows)),
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
-            tokens=count_tokens([*kept, *drawn], self.config.train),
+            tokens=count_tokens(groups, self.config.train),
         )
         answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
         visits = [visit(stage_run.round, group, self.style) for group in answered]

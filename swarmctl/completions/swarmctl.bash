@@ -146,12 +146,12 @@ __swarmctl_takes() {
         'rollouts show:--node') kind=node ;;
         'rollouts show:--round') kind=none ;;
         'rollouts show:--question') kind=none ;;
-        'rollouts show:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'rollouts show:--source') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts show:--last') kind=none ;;
         'rollouts export:--node') kind=node ;;
         'rollouts export:--round') kind=none ;;
         'rollouts export:--question') kind=none ;;
-        'rollouts export:--source') kind=words list='policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'rollouts export:--source') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'rollouts export:--last') kind=none ;;
         'rollouts export:--format') kind=words list='jsonl csv parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
@@ -319,7 +319,7 @@ __swarmctl_values() {
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
-        'offload.teach') list='answers distillation' ;;
+        'offload.teach') list='answers hints distillation' ;;
         'offload.when') list='always failed' ;;
         'prompt.examples') list='auto' ;;
         'prompt.style') list='auto tags answer-tag boxed plain' ;;

@@ -285,7 +285,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'rollouts show:--source'
             set kind words
-            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+            set list policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts show:--last'
             set kind none
         case 'rollouts export:--node'
@@ -296,7 +296,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'rollouts export:--source'
             set kind words
-            set list policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+            set list policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'rollouts export:--last'
             set kind none
         case 'rollouts export:--format'
@@ -919,7 +919,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
-            offload.teach=\t'What a teacher contributes: answers to learn from, or with "distillation", the log-probabilities of this machine\'s own completions (on-policy distillation)' \
+            offload.teach=\t'What a teacher contributes' \
             offload.when=\t'When the API generates' \
             prompt.examples=\t'Questions of the same task that each prompt shows with their answers' \
             prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
@@ -998,7 +998,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
         case 'offload.service_tier'
             set list default flex
         case 'offload.teach'
-            set list answers distillation
+            set list answers hints distillation
         case 'offload.when'
             set list always failed
         case 'prompt.examples'

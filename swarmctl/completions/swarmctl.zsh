@@ -100,7 +100,7 @@ _swarmctl_settings() {
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
-      'offload.teach:What a teacher contributes: answers to learn from, or with "distillation", the log-probabilities of this machine'\''s own completions (on-policy distillation)'
+      'offload.teach:What a teacher contributes'
       'offload.when:When the API generates'
       'prompt.examples:Questions of the same task that each prompt shows with their answers'
       'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
@@ -157,7 +157,7 @@ _swarmctl_settings() {
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
-    offload.teach) list=(answers distillation) ;;
+    offload.teach) list=(answers hints distillation) ;;
     offload.when) list=(always failed) ;;
     prompt.examples) list=(auto) ;;
     prompt.style) list=(auto tags answer-tag boxed plain) ;;
@@ -782,7 +782,7 @@ _swarmctl__rollouts__show() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--full[Don'\''t truncate long texts]' \
     '--json[Print JSON]' \
@@ -796,7 +796,7 @@ _swarmctl__rollouts__export() {
     '--node=[Node name]:NODE:_swarmctl_nodes' \
     '--round=[Only this round, from 1]:N: ' \
     '--question=[Only questions whose digest starts with this]:DIGEST: ' \
-    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--source=[Only this kind (teacher, policy, …) or provider (openai, local, …)]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
     '--last=[Only the latest N]:N: ' \
     '--correct[Only completions verified as correct]' \
     '--format=[jsonl, csv or parquet]:FORMAT:(jsonl csv parquet)' \

@@ -37,11 +37,16 @@ _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE 
 _COMPLETIONS = (
     "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
     "why, {terms} AS terms, usd, t AS time FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=? "
-    "AND stage NOT IN ('judge', 'score')"  # grades and scores are no rollouts
+    "AND stage NOT IN ('judge', 'score', 'hint')"  # grades, scores and hints are no rollouts
+)
+_HINTS = (
+    "SELECT question, source AS provider, model, text, usd, lost.why AS refused FROM completions "
+    "LEFT JOIN lost USING (swarm, round, stage, question, idx) "
+    "WHERE swarm=? AND round=? AND substr(question, 1, ?)=? AND stage='hint'"
 )
 _LOST = (
     "SELECT stage, question, idx AS place, why AS lost FROM lost WHERE swarm=? AND round=? "
-    "AND substr(question, 1, ?)=? AND stage NOT IN ('judge', 'score')"
+    "AND substr(question, 1, ?)=? AND stage NOT IN ('judge', 'score', 'hint')"
 )
 _NEXT = "SELECT swarm, round FROM {table} WHERE (swarm, round) > (?, ?) ORDER BY swarm, round LIMIT 1"
 
@@ -138,6 +143,18 @@ def check_source(files: NodeFiles, source: str | None) -> None:
     raise UsageError(f"unknown source {source!r}{hint}", next="swarmctl rollouts stats")
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """An API's hint for a question."""
+
+    text: str
+    provider: str
+    model: str
+    usd: float
+    refused: str | None
+    """Why it was not used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRecord:
     """One completion with its prompt, or a slot of a group that was given up. Unknown values are None."""
@@ -167,6 +184,8 @@ class RolloutRecord:
     time: float | None = None
     position: int = -1
     """Position of the prompt within its stage."""
+    hint: Hint | None = None
+    """The hint that the prompt showed, or that was refused. Rows have its text."""
     lost: str | None = None
     """Why the slot was given up."""
 
@@ -210,6 +229,7 @@ def as_row(rollout: RolloutRecord, node: str) -> dict[str, Any]:
 
     row = asdict(rollout) | {"node": node, "place": index_in_group(rollout.place)}
     row["time"] = None if rollout.time is None else rfc3339(rollout.time)
+    row["hint"] = rollout.hint and rollout.hint.text
     return {key: row[key] for key in ROW}
 
 
@@ -232,7 +252,8 @@ def _of_round(
         return RolloutRecord(swarm=swarm, round=round_ + 1, **prompts.get((row["stage"], row["question"]), {}), **row)
 
     where = (swarm, round_, len(wanted.question), wanted.question)
-    found = []
+    hints = {row.pop("question"): Hint(**row) for row in _dicts(db, _HINTS, where)}
+    found, places = [], dict[str, int]()
     # An older journal has no column for reward terms; the node adds it at its next start.
     has_terms = any(name == "terms" for _, name, *_ in db.execute("PRAGMA table_info(completions)"))
     for row in _dicts(db, _COMPLETIONS.format(terms="terms" if has_terms else "NULL"), where):
@@ -241,12 +262,29 @@ def _of_round(
         row["terms"] = row["terms"] and tuple(RewardTerm(*term) for term in json.loads(row["terms"]))
         if row["model"] is None and row["provider"] == LOCAL:
             row["model"] = own_model
-        rollout = record(row)
+        if row["kind"] != Kind.PEER:
+            places[row["question"]] = max(places.get(row["question"], 0), row["place"] + 1)
+        rollout = record(row | {"hint": hints.get(row["question"]) if row["kind"] == Kind.HINTED else None})
         if wanted.source in (None, rollout.kind, rollout.provider) and (rollout.correct or not wanted.correct):
             found.append(rollout)
     if wanted.lost and wanted.source is None:
         found += map(record, _dicts(db, _LOST, where))
+        found += map(record, _without_hint(hints, places))
     return sorted(found, key=lambda each: (each.stage, each.position, each.question, each.place))
+
+
+def _without_hint(hints: Mapping[str, Hint], places: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield a lost slot for each refused hint. ``places``: each question's first slot after the filled ones."""
+    for question, hint in hints.items():
+        if hint.refused is not None:
+            lost = f"the hint is {hint.refused}"
+            yield {
+                "stage": "answer",
+                "question": question,
+                "place": places.get(question, 0),
+                "hint": hint,
+                "lost": lost,
+            }
 
 
 def _dicts(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> Iterator[dict[str, Any]]:

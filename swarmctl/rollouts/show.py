@@ -14,6 +14,7 @@ from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
 from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import (
+    Hint,
     RolloutFilter,
     RolloutRecord,
     as_row,
@@ -56,6 +57,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
     groups = groupby(found, key=attrgetter("swarm", "round", "stage", "question"))
     for number, (_, members) in enumerate(groups):
         first, *others = members
+        shown: Hint | None = None
         if number:
             yield ""
         task = "" if first.task is None else f"{first.task}, "
@@ -65,6 +67,10 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
             yield from told(f"{foreign(message.get('role'))}:", "  ")
             yield from quote(str(message.get("content")))
         for each in (first, *others):
+            if each.hint is not None and each.hint != shown:
+                shown = each.hint
+                yield from told(f"hint from {_hint_origin(shown)}:", "  ")
+                yield from quote(shown.text)
             if each.lost is not None:
                 yield from told(f"[{each.place}] lost: {each.lost}", "  ")
                 continue
@@ -108,6 +114,10 @@ def _origin(rollout: RolloutRecord) -> str:
     if rollout.truncated:
         parts.append("cut off at the length limit")
     return ", ".join(parts)
+
+
+def _hint_origin(hint: Hint) -> str:
+    return f"{provider_name(hint.provider)}, {foreign(hint.model)}, {dollars(hint.usd)}"
 
 
 def _told(text: str, indent: str, width: int | None) -> list[str]:

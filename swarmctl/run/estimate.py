@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload import hints
 from hivemind_exp.offload.judge import STAGE, is_judged, judge_messages
 from hivemind_exp.offload.prices import BYTES_A_MESSAGE, Usage, bounded_price
 from hivemind_exp.offload.settings import (
@@ -15,6 +16,7 @@ from hivemind_exp.offload.settings import (
     reasons,
     requests_a_round,
     share_of,
+    teaches_hints,
     token_limit,
 )
 from hivemind_exp.offload.spending import MeasuredUsage, measured_usage
@@ -68,6 +70,9 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
         asked = judge_messages(config.judge.instructions, "", "", "")
         bytes_a_prompt += sum(len(turn["content"].encode()) for turn in asked)
         bytes_a_prompt += _BYTES_A_TOKEN * config.generation.max_completion_tokens
+    if teaches_hints(config):  # at most one request per question, in a prompt of its own
+        completions, stages = requests, {hints.STAGE}
+        bytes_a_prompt += sum(len(turn["content"].encode()) for turn in hints.hint_messages(""))
     scored = 0
     if is_distilled(config):  # one request per completion, which is part of its prompt
         completions, stages, scored = requests, {SCORE_STAGE}, config.generation.max_completion_tokens

@@ -19,8 +19,10 @@ from hivemind_exp.offload.settings import (
     describe_loss,
     first_endpoint,
     is_distilled,
+    only_if_failed,
     reasons,
     resolved_kind,
+    teaches_hints,
     training_terms,
 )
 from hivemind_exp.offload.spending import spent_so_far
@@ -116,11 +118,26 @@ def banner(plan: Plan) -> list[str]:
             f"{endpoint.label} grades each of this node's completions, for up to {config.judge.weight:g} of reward.",
             f"Questions and completions go to {endpoint.host}. While it is unavailable, {fallback}.",
         ]
+    if teaches_hints(config):
+        use = _hints(config, endpoint, rounds)
     return [
         *use,
         f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
         *_more_questions(config),
         *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
+    ]
+
+
+def _hints(config: Config, endpoint: Endpoint, rounds: str) -> list[str]:
+    others = [None if other is None else other.name for other in chain(config)[1:]]
+    writers = [name for name in others if name is not None]
+    fallback = f"{choice(writers, 'or')} writes them" if writers else "the node waits"
+    if None in others:
+        fallback = f"{fallback}, or this node trains without hints" if writers else "this node trains without hints"
+    return [
+        f"{endpoint.label} writes a hint for each question that this machine answers only incorrectly{rounds}. This "
+        "machine answers again with the hint, and learns its correct answers without it.",
+        f"Questions go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
     ]
 
 
@@ -130,7 +147,7 @@ def _more_questions(config: Config) -> list[str]:
     In a swarm, the charter fixes the groups' size, and only whole groups are shared.
     """
     game, offload = config.game, config.offload
-    whole = offload.share == 1 and offload.when == "always" and resolved_kind(config) is Kind.TEACHER
+    whole = offload.share == 1 and not only_if_failed(offload) and resolved_kind(config) is Kind.TEACHER
     if (
         is_judged(config)
         or is_distilled(config)
@@ -168,7 +185,7 @@ def cost(plan: Plan) -> str:
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
     if plan.config.offload.batch:
         time = "within 24 hours"
-    least = "up to " if plan.config.offload.when == "failed" else ""
+    least = "up to " if only_if_failed(plan.config.offload) else ""
     return f"Per round: {least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}."
 
 

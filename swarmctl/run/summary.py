@@ -8,7 +8,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
+from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay, teaches_hints
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
 from swarmctl.nodes.directory import Node
@@ -150,11 +150,13 @@ def _spent(progress: RunView, text: str) -> str:
 
 
 def _origins(config: Config, progress: RunView) -> list[str]:
-    """Return what generated or scored the completions, and why the API did not."""
+    """Return what generated or scored the completions, or what hints brought; and why the API did not."""
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
     reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    if teaches_hints(config):
+        return _hints(config, progress, reasons)
     if is_distilled(config):
         lines = [f"The API scored {progress.scored:,} of this machine's {own:,} completions.{reasons}"]
         return lines if progress.scored else [*lines, *_check(config.node.name)]
@@ -163,6 +165,18 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
     return [f"The API generated {percent(remote / (own + remote))} of the completions{here}.{reasons}"]
+
+
+def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:
+    """Return what the API's hints brought. ``reasons``: sentences on why it was unavailable."""
+    if progress.hints:
+        learned = several(progress.hints_taught, "question")
+        helped = "was" if progress.hints_taught == 1 else "were"
+        text = f"The API wrote {several(progress.hints, 'hint')}; {learned} {helped} learned from with their help."
+        return [text + reasons]
+    if reasons:
+        return [f"The API wrote no hint.{reasons}", *_check(config.node.name)]
+    return ["The API wrote no hint: no question was answered only incorrectly."]
 
 
 def _check(node: str) -> list[str]:

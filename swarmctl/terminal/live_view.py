@@ -72,7 +72,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     spent, outage = sentences.spending(progress), sentences.outage(progress)
     if spent or outage or progress.requests:
         requests = sentences.several(progress.requests, "request")
-        used = [spent or "no charge", requests, *progress.providers, *([outage] if outage else [])]
+        hints = [sentences.hints(progress)] if progress.hints else []
+        used = [spent or "no charge", requests, *hints, *progress.providers, *([outage] if outage else [])]
         rows("offload", [Text(one_line(part)) for part in used])
     if progress.peers is not None:
         shared = sentences.exchanged(progress)

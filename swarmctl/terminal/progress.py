@@ -9,6 +9,8 @@ from hivemind_exp.run_record import PASSING
 
 _OF_API = ("teacher", "policy_text", "relay")
 """Kinds of source that are an API."""
+_HINTED = "hinted"
+"""The kind of completions that the node's own model wrote with an API's hint."""
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -44,6 +46,10 @@ class RunView:
     """Norm of each source's part of the latest step's gradient, by kind."""
     nll: dict[str, float] = field(default_factory=dict)
     """Negative log-likelihood of others' text in the latest step, in nats per token, by kind."""
+    hints: int = 0
+    """Hints from an API in this run."""
+    hints_taught: int = 0
+    """Those with which the node wrote an answer that it learned."""
     reverse_kl: float | None = None
     """How far the node's model is from its teacher in the latest step, in nats per token; None without scores."""
     scored: int = 0
@@ -93,8 +99,8 @@ class RunView:
 
     @property
     def learned_from_api(self) -> int:
-        """Completions that an API wrote or scored, and that the node learned from in this run."""
-        return sum(self.learned.get(kind, 0) for kind in _OF_API) + self.scored
+        """Completions that an API wrote, helped with hints or scored, and that the node learned from in this run."""
+        return sum(self.learned.get(kind, 0) for kind in (*_OF_API, _HINTED)) + self.scored
 
     @property
     def rounds(self) -> int | None:
@@ -205,6 +211,10 @@ class RunView:
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{short_name(str(event.get('model')))}"] = None
+
+    def _on_hints(self, event: dict[str, Any]) -> None:
+        self.hints += event.get("hints") or 0
+        self.hints_taught += event.get("taught") or 0
 
     def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0

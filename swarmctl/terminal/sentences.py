@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
     from hivemind_exp.tasks.base import RewardTerm
 
-_FROM = {"policy": "", "peer": " from peers"}
+_FROM = {"policy": "", "peer": " from peers", "hinted": " with hints"}
 
 
 def percent(share: float) -> str:
@@ -181,17 +181,24 @@ _WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}
 
 
 def learning(progress: RunView) -> str | None:
-    """Return how far the model is from its teacher, and each source's part of the gradient; None if only the node's
-    own completions were learned from."""
+    """Return how far the model is from its teacher, how likely the text of others is to it, and each source's part of
+    the gradient; None if only the node's own completions were learned from."""
     parts = []
     if progress.reverse_kl is not None:
         parts.append(f"{progress.reverse_kl:.3f} nats per token from the teacher (reverse KL)")
     if "teacher" in progress.nll:
         parts.append(f"teacher's text {progress.nll['teacher']:.2f} nats per token")
+    if "hinted" in progress.nll:
+        parts.append(f"hinted {progress.nll['hinted']:.2f} nats per token")
     if len(progress.gradients) > 1:
         known = sorted(progress.gradients.items(), key=lambda item: ([*_WHO, item[0]].index(item[0]), item[0]))
         parts.append(f"gradient norm: {', '.join(f'{_WHO.get(kind, kind)} {norm:.2g}' for kind, norm in known)}")
     return "; ".join(parts) or None
+
+
+def hints(progress: RunView) -> str:
+    """Return how many hints there were, and how many of them helped."""
+    return f"{several(progress.hints, 'hint')} ({progress.hints_taught:,} taught something)"
 
 
 def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool = True) -> str:

@@ -91,7 +91,9 @@ class SamplingParams:
     plain: bool = False
     """Whether to turn off top_p, top_k and penalties. Training assumes this of rows from the node's own policy."""
     answers: bool = True
-    """Whether the completions answer questions. A judge's are grades."""
+    """Whether the completions answer questions. A judge's are grades, and there can be hints instead."""
+    table: str = "offload"
+    """The settings table that names the model."""
 
     @classmethod
     def of(cls, config: Config) -> "SamplingParams":
@@ -99,8 +101,9 @@ class SamplingParams:
         offload, temperature = config.offload, config.generation.temperature
         effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
         plain = resolved_kind(config).own
-        answers = config.judge.provider == OFF
-        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain, answers)
+        table = "offload" if config.judge.provider == OFF else "judge"
+        answers = table == "offload" and offload.teach == "answers"
+        return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain, answers, table)
 
 
 def most_tokens(style: RequestDialect, sampling: SamplingParams) -> int:

@@ -98,7 +98,7 @@ def test_policy_text_with_known_lag_keeps_both_signs_up_to_max_lag() -> None:
     same(weights(Kind.POLICY_TEXT, group([1.0, 0.0, 0.0, 0.0], lags=[1, 1, 4, 5])), [1.5, -0.5, -0.5, math.nan])
 
 
-@pytest.mark.parametrize("kind", [Kind.POLICY, Kind.POLICY_TEXT, Kind.TEACHER, Kind.PEER])
+@pytest.mark.parametrize("kind", [Kind.POLICY, Kind.POLICY_TEXT, Kind.TEACHER, Kind.HINTED, Kind.PEER])
 def test_rows_without_log_probabilities_use_the_weighted_likelihood(kind: Kind) -> None:
     rows, logps = tokens(2, 0.5)
     result = choose_losses(SETTINGS)[kind].score_tokens(rows, SETTINGS)
@@ -132,6 +132,12 @@ def test_at_most_two_different_correct_texts_of_a_teacher_are_learned_from() -> 
     texts = ["a", "wrong", "a ", "b", "b", "c", "d"]
     found = weights(Kind.TEACHER, group([1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0], own=[], texts=texts))
     same(found, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan, math.nan])
+
+
+def test_hinted_rows_weigh_like_a_teachers_unless_they_mention_the_hint() -> None:
+    texts = ["As the hint says: 7", "Hints help: 7", "7", "8", "seven", "VII"]
+    found = weights(Kind.HINTED, group([1.0, 1.0, 1.0, 0.0, 1.0, 1.0], own=[0.0, 0.5], texts=texts))
+    same(found, [math.nan, math.nan, 0.75, math.nan, 0.75, math.nan])
 
 
 def test_luffy_normalizes_the_joint_group_and_shapes_the_policy() -> None:

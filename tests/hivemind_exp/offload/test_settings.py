@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.offload.prices import Usage, bounded_price, price_of
 from hivemind_exp.offload.settings import (
     chain,
@@ -29,7 +30,7 @@ from hivemind_exp.offload.settings import (
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.registry import remote_name
-from hivemind_exp.sources.schedule import Parts, in_rounds, parts
+from hivemind_exp.sources.schedule import Parts, in_rounds, parts, rounds_ahead
 
 
 def config(
@@ -65,6 +66,9 @@ def test_shares_split_a_group_into_local_and_remote_slots() -> None:
     assert of(provider="off") == of(rounds="0-3") == Parts(8, 0)
     assert of(when="failed", share=0.25) == Parts(8, 2, only_if_failed=True)
     assert list(of(share=0.25).remote_places) == [6, 7]
+    assert of(teach="hints", share=0.25) == of(when="failed", share=0.25)
+    assert of(teach="hints") == Parts(8, 8, only_if_failed=True)
+    assert of(provider="off", teach="hints") == Parts(8, 0)
 
 
 def test_provider_and_model_names_are_resolved() -> None:
@@ -111,6 +115,10 @@ def test_built_in_provider_cannot_move_to_another_host() -> None:
         ({"provider": "mistral", "batch": True}, "has no Batch API"),
         ({"provider": "groq", "service_tier": "flex"}, "has no service tier flex"),
         ({"batch": True, "when": "failed"}, "takes hours"),
+        ({"teach": "hints", "kind": "relay"}, "it needs offload.kind = teacher, not relay"),
+        ({"teach": "hints", "kind": "policy_text", "provider": "mybox"}, "offload.kind = teacher, not policy_text"),
+        ({"teach": "hints", "batch": True}, "asks the API in the middle of a round"),
+        ({"teach": "hints", "luffy": True}, "with offload.teach = hints there are none"),
     ],
 )
 def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[str, Any], message: str) -> None:
@@ -118,6 +126,8 @@ def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[s
         check_offload(config(**settings))
     assert caught.value.next is not None
     key, _, value = shlex.split(caught.value.next)[-1].removeprefix("offload.").partition("=")
+    if key == "train.teacher_loss":
+        key, value = "luffy", "false"
     plain = {"false": False, "true": True}.get(value, value if not value[:1].isdigit() else float(value))
     repaired = {**settings, key: plain}
     if key == "kind" or message == "the API must fill every slot of a relay":
@@ -245,6 +255,18 @@ def test_a_teacher_has_a_separate_token_limit() -> None:
     assert token_limit(config(generation=small, kind="policy_text")) == 128
 
 
+def test_hints_are_short_and_one_per_question() -> None:
+    for group in ("n", "fan_out"):
+        hints = config("mybox", teach="hints", mybox={"group": group})
+        assert token_limit(hints) == 96
+        assert requests_a_round(hints, first_endpoint(hints)) == hints.game.groups
+    assert token_limit(config(teach="hints", max_tokens=40)) == 40
+    assert rounds_ahead(config(teach="hints").offload) == 0
+    study = config(teach="hints").model_copy(update={"game": GameConfig(kind="study-group")})
+    with pytest.raises(ConfigurationError, match=r"needs game\.kind = sampling"):
+        check_offload(study)
+
+
 def test_the_price_includes_discounts() -> None:
     usage = Usage(1000, 1000)
     openai = bounded_price(first_endpoint(config()), {}, capped=True)
@@ -290,7 +312,7 @@ def test_later_stages_are_not_distilled() -> None:
     wide = Config.model_validate(
         {"offload": DISTILLATION | {"stages": ["answer", "critique"]}, "game": {"kind": "study-group"}}
     )
-    with pytest.raises(ConfigurationError, match="at the end of the stage answer"):
+    with pytest.raises(ConfigurationError, match="works only in the stage answer"):
         check_offload(wide)
 
 

@@ -125,6 +125,13 @@ def test_a_group_partly_written_by_a_teacher_is_labeled_teacher(node: Node, offi
     assert (sent(office).groups[0].kind, sent(office).groups[0].label) == ("teacher", "gpt-4o-mini")
 
 
+def test_a_group_with_hinted_completions_is_not_shared(node: Node, office: PostOffice) -> None:
+    hinted = own_group(0)
+    hinted = replace(hinted, rollouts=(*hinted.rollouts[:3], replace(hinted.rollouts[3], kind=Kind.HINTED)))
+    node.exchange.share(0, STAGE, [hinted, own_group(1)], HERE)
+    assert [group.index for group in sent(office).groups] == [1]
+
+
 def test_an_incomplete_group_is_not_shared(node: Node, office: PostOffice) -> None:
     node.exchange.share(0, STAGE, [own_group(0, size=3), own_group(1)], HERE)
     assert [group.index for group in sent(office).groups] == [1]

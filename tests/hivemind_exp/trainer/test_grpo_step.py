@@ -133,17 +133,19 @@ def test_a_step_of_a_teachers_rows_alone_has_its_own_learning_rate(
     tmp_path: Path, model: dict[str, object], train: dict[str, float], expected: float
 ) -> None:
     step_trainer = make_step_trainer(tmp_path, model=model, **train)
-    own, taught = row(Kind.POLICY, 1.0), row(Kind.TEACHER, 1.0)
+    own, taught, hinted = row(Kind.POLICY, 1.0), row(Kind.TEACHER, 1.0), row(Kind.HINTED, 1.0)
     steps = [
         drawn(taught, own=0, external=3),
         drawn(taught, own, own=3, external=3),
         drawn(taught, replace(own, advantage=0.0), own=3, external=3),
         manifest(taught),  # of an older version
         drawn(own, own=3, external=0),
+        drawn(hinted, own=3, external=3),
+        drawn(hinted, own, own=3, external=3),
     ]
     rates = [step_trainer.step(replace(each, step=n)).learning_rate for n, each in enumerate(steps)]
     usual = train["learning_rate"]
-    assert rates == pytest.approx([expected, usual, expected, usual, usual])
+    assert rates == pytest.approx([expected, usual, expected, usual, usual, expected, usual])
 
 
 def test_the_likelihood_of_a_teachers_text_is_reported(tmp_path: Path) -> None:

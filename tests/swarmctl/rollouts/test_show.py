@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.offload.hints import GIVES_AWAY
 from hivemind_exp.peers.exchange import PeerDrawLog
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.swarm.identity import animal_name
@@ -37,7 +38,7 @@ from tests.support.terminals import printed
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
-    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "lost"),
+    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "hint", "lost"),
 ]
 
 
@@ -110,6 +111,33 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
     assert "in strict format when put in the node's prompt style; by openai" in first
     assert "in strict format; by openai (gpt-4o-mini-2024-07-18), teacher" in second
+
+
+def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node("maths")) as written:
+        helped, told = prompt("aa11"), prompt("bb22", "Spell dog backwards.")
+        hinted = replace(local("<answer>tac</answer>"), kind=Kind.HINTED)
+        written.group(0, helped, {0: local("cat"), 1: hinted, 2: hinted}, {0: WRONG, 1: RIGHT, 2: RIGHT})
+        written.group(1, told, {0: local("dog")}, {0: WRONG})
+        written.api(0, replace(helped, stage="hint"), [sent(0, "Start at\x1b[2J its end.")], {})
+        written.api(1, replace(told, stage="hint"), [sent(0, "It is god.")], {0: GIVES_AWAY})
+    assert cli.run(["rollouts", "show"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("  hint from openai, gpt-4o-mini-2024-07-18, 0.001 USD:")
+    assert lines[at + 1] == "    | Start at its end."
+    assert lines[at + 2].startswith(
+        "  [1] correct (outcome 1: equal to the answer), in strict format; by local (tiny), hinted, 0 USD"
+    )
+    assert lines[at + 4].startswith("  [2] correct")
+    assert lines[-3:] == [
+        "  hint from openai, gpt-4o-mini-2024-07-18, 0.001 USD:",
+        "    | It is god.",
+        "  [1] lost: the hint is refused for giving the answer away",
+    ]
+    rows = shown(capsys)
+    assert [row["hint"] for row in rows] == [None, *["Start at\x1b[2J its end."] * 2, None, "It is god."]
+    assert [row["stage"] for row in rows] == ["answer"] * 5
+    assert [row["place"] for row in shown(capsys, "--source", "hinted")] == [1, 2]
 
 
 def test_json_has_the_same_keys_for_every_rollout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hivemind_exp.offload.prices import Usage
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.run import estimate as estimates
 from swarmctl.run.estimate import Estimate
-from swarmctl.run.offload_plan import banner, plan
+from swarmctl.run.offload_plan import Plan, banner, plan
 
 NEW = NodeFiles(Path("/nonexistent"))
 
@@ -154,6 +154,29 @@ def test_a_cap_that_ends_the_run_early_is_reported(rounds: int, on_limit: str, s
         assert int(found[1]) == int(0.05 / usd)
     if rounds == 500:
         assert usd * rounds <= float(found[2]) < 1.2 * usd * rounds
+
+
+def test_hints_cost_at_most_one_short_request_per_question() -> None:
+    settings = {"tasks": ["spell_backward"], "game": {"groups": 4, "rounds": 10}}
+
+    def planned(**offload: object) -> Plan:
+        asked = {"provider": "openai", "model": "gpt-4o-mini", **offload}
+        return plan(Config.model_validate({**settings, "offload": asked}), NEW)
+
+    hints, answers = planned(teach="hints"), planned(when="failed")
+    assert hints.estimate.requests == 4
+    assert hints.estimate.completion_tokens <= 4 * 96
+    assert hints.estimate.usd_at_most < answers.estimate.usd_at_most
+    first, second, third, *advice = banner(hints)
+    assert first.startswith("openai:gpt-4o-mini writes a hint for each question that this machine answers only incorr")
+    assert second.startswith("Questions go to api.openai.com")
+    assert second.endswith("While it is unavailable, this node trains without hints.")
+    assert third.startswith("Per round: up to 4 requests")
+    assert advice == []
+    assert banner(planned(teach="hints", fallback=["groq", "local"]))[1].endswith(
+        "groq writes them, or this node trains without hints."
+    )
+    assert banner(planned(teach="hints", fallback=[]))[1].endswith("the node waits.")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,20 @@ def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
     assert "The API generated 100 % of the completions." in lines(resolved, 0.6, rollouts("teacher", 75))
 
 
+def test_hints_are_counted_by_what_they_taught(home: Path) -> None:
+    chosen = [("--offload", "offload.provider", "groq"), ("--set", "offload.teach", "hints")]
+    resolved = resolve(profiles.read(profiles.find("cpu")), [given(*each) for each in chosen], {})
+    hints = {"event": "hints", "round": 1, "hints": 12, "refused": 2, "solved": 8, "taught": 7}
+    hinted = {"event": "step", "step": 1, "source": "hinted", "rows": 9}
+    told = lines(resolved, 0.6, rollouts("policy", 96), rollouts("hinted", 96), hints, hinted)
+    assert "The API wrote 12 hints; 7 questions were learned from with their help." in told
+    assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
+    assert "The API wrote no hint: no question was answered only incorrectly." in lines(
+        resolved, 0.6, rollouts("policy", 96)
+    )
+    assert any("groq does not accept the key" in line for line in lines(resolved, 0.6, rollouts("policy", 9), DOWN))
+
+
 def test_a_teacher_that_scores_has_a_price_per_point(resolved: Resolved) -> None:
     offload = resolved.config.offload.model_copy(update={"teach": "distillation"})
     distilled = replace(resolved, config=resolved.config.model_copy(update={"offload": offload}))

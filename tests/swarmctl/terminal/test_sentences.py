@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import drop, ending, evaluation, learning, notable, round_done, spending, start
+from swarmctl.terminal.sentences import (
+    drop,
+    ending,
+    evaluation,
+    hints,
+    learning,
+    notable,
+    round_done,
+    spending,
+    start,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,13 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     assert learning(progress) == "teacher's text 1.84 nats per token; gradient norm: own 0.31, peers 0.02, teacher 1.2"
     teacher = {"event": "rollouts", "round": 0, "source": "teacher", "count": 4, "correct": 3, "reward": 0.75}
     assert "3 of 4 correct from teacher, NLL 1.84" in round_done([teacher], progress)
-    progress.apply(step(2, "teacher", 0.9, 1.5))
+    progress.apply(step(3, "hinted", 0.9, 0.5))
+    assert learning(progress) == "hinted 0.50 nats per token"
+    hinted = {"event": "rollouts", "round": 0, "source": "hinted", "count": 4, "correct": 3, "reward": 0.75}
+    assert "3 of 4 correct with hints" in round_done([hinted], progress)
+    progress.apply({"event": "hints", "round": 0, "hints": 3, "taught": 2})
+    assert hints(progress) == "3 hints (2 taught something)"
+    progress.apply(step(4, "teacher", 0.9, 1.5))
     assert learning(progress) == "teacher's text 1.50 nats per token"
 
 

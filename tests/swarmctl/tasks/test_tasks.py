@@ -14,8 +14,8 @@ from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from hivemind_exp.tasks.registry import names
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.terminal import prompter
 from swarmctl.tasks import list as listing
+from swarmctl.terminal import prompter
 
 MINE = '''"""Successors.
 

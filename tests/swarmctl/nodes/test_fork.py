@@ -87,7 +87,9 @@ def test_what_cannot_be_forked_is_refused_and_leaves_nothing(capsys: pytest.Capt
 
     assert "node maths has no checkpoint yet" in refused()
     (files.checkpoints / "00000100").mkdir(parents=True)
-    assert "no checkpoint 50; there are 100" in refused("--at", "50")
+    missing = refused("--at", "50")
+    assert "no checkpoint 50; there are 100" in missing
+    assert missing.endswith("swarmctl fork maths new\n")
     files.charter.write_bytes(b"")
     assert "swarm leave --node maths" in refused()
     files.charter.unlink()

@@ -102,10 +102,11 @@ def _check(node: TrainedNode, model: ModelOptions, options: ExportOptions, *, ad
         raise ConfigurationError(
             "these adapters are for the demo's tiny model, which no other program has", next=merging
         )
-    if tiny and options.gguf is not None:
+    if tiny and (options.gguf is not None or options.ollama):
+        whole = replace(options, gguf=None, ollama=False, merge=node.config.model.lora is not None)
         raise ConfigurationError(
-            "the demo's tiny model cannot be converted to GGUF: llama.cpp does not support its tokenizer",
-            next=_instead(node, model, options),
+            "the demo's tiny model cannot be converted to GGUF: llama.cpp and Ollama do not support its tokenizer",
+            next=_typed(model, whole),
         )
 
 

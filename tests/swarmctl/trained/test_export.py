@@ -21,7 +21,7 @@ ADAPTED = {"name": "org/model", "lora": {}}
 def test_a_model_is_copied_whole_with_a_modelfile(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = make_node(home)
+    root = make_node(home, model={"name": "org/model"})
     model = root / "checkpoints" / "00000040" / "model"
     (model / "config.json").write_text("{}")
     target = tmp_path / "out" / "my model"

@@ -212,9 +212,12 @@ def test_a_full_disk_leaves_nothing(
         assert list(disk.iterdir()) == []
 
 
-def test_the_demos_model_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flags", [["--gguf"], ["--ollama"], ["--gguf", "--ollama"]])
+def test_the_demos_model_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
     make_node(home)
-    assert cli.run(["export", "small", str(tmp_path / "out"), "--gguf"]) == Exit.CONFIGURATION
+    assert cli.run(["export", "small", str(tmp_path / "out"), *flags]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
     assert said.startswith("error: the demo's tiny model cannot be converted to GGUF")
     assert said.rstrip().endswith(f"swarmctl export small {tmp_path}/out")

@@ -113,6 +113,7 @@ class PeerBook:
         self._path = path
         self.peers = read_peers(path)
         self._saved = time.monotonic()
+        self._begins = not self.peers
 
     def standing(self, peer: str) -> Standing:
         """Return a peer's standing. An unknown peer has that of a stranger."""
@@ -144,10 +145,14 @@ class PeerBook:
         record.standing = refused(record.standing)
 
     def save(self, *, now: bool = False) -> None:
-        """Write the whole file, unless it was written a moment ago. Ignores write errors, which lose only records."""
+        """Write the whole file, unless it was written a moment ago. Ignores write errors, which lose only records.
+
+        The first peer is written at once, so that no command says that there is none.
+        """
+        now = now or (self._begins and bool(self.peers))
         if not now and time.monotonic() - self._saved < SAVE_EVERY_S:
             return
-        self._saved = time.monotonic()
+        self._saved, self._begins = time.monotonic(), self._begins and not self.peers
         body = {"schema": 1, "peers": {peer: asdict(record) for peer, record in self.peers.items()}}
         with suppress(OSError):
             atomic_write.write(self._path, json.dumps(body))

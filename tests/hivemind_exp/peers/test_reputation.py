@@ -109,3 +109,15 @@ def test_a_failed_write_loses_only_the_records(tmp_path: Path) -> None:
     book.save(now=True)
     assert book.record("a").offered == 0
     assert not (tmp_path / "missing").exists()
+
+
+def test_the_first_peer_is_written_at_once_and_others_later(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    book = PeerBook(path)
+    book.save()
+    assert not path.exists()
+    book.record("one")
+    book.save()
+    book.record("two")
+    book.save()
+    assert list(read_peers(path)) == ["one"]

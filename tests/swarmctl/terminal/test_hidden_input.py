@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +49,12 @@ def shell(home: Path) -> Iterator[pexpect.spawn[str]]:
         child.send_signal(signal.SIGCONT)
         child.terminate()
     terminal.close(force=True)
+
+
+def await_events(log: Path) -> None:
+    """Wait until the trainer has written another event."""
+    size = log.stat().st_size
+    until(lambda: log.stat().st_size > size)
 
 
 def say(shell: pexpect.spawn[str], command: str) -> str:
@@ -95,9 +100,7 @@ def test_a_suspended_run_continues_and_fg_draws_it_again(shell: pexpect.spawn[st
     shell.expect_exact("Stopped")
     shell.expect_exact(PROMPT)
     assert echoes(shell)
-    events = home / "nodes/demo/events.jsonl"
-    size = events.stat().st_size
-    until(lambda: events.stat().st_size > size)  # the trainer was not stopped
+    await_events(home / "nodes/demo/events.jsonl")  # the trainer was not stopped
     shell.sendline("fg")
     shell.expect("now  .*Round")
     shell.send("typed\r")
@@ -109,13 +112,14 @@ def test_a_suspended_run_continues_and_fg_draws_it_again(shell: pexpect.spawn[st
     assert echoes(shell)
 
 
-def test_a_run_in_the_background_draws_nothing(shell: pexpect.spawn[str]) -> None:
+def test_a_run_in_the_background_draws_nothing(shell: pexpect.spawn[str], home: Path) -> None:
     start(shell)
     shell.send("\x1a")
     shell.expect_exact("Stopped")
     shell.expect_exact(PROMPT)
     say(shell, "bg")
-    time.sleep(1)  # four redraws
+    for _ in range(4):  # rounds, each of which would be drawn
+        await_events(home / "nodes/demo/events.jsonl")
     assert "Round" not in say(shell, "echo quiet")
     shell.sendline("fg")
     shell.expect("now  .*Round")

@@ -47,7 +47,7 @@ def discard(directory: Path) -> None:
     aside = directory.with_name(f".{directory.name}{_MARK}{secrets.token_hex(4)}")
     lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _is_locked(lock)
+        _try_lock(lock)
         with _ending_by_exception():
             try:
                 os.rename(directory, aside)
@@ -65,7 +65,7 @@ def _locked_directory(target: Path) -> Iterator[Path]:
     made = tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0700
     lock = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _is_locked(lock)
+        _try_lock(lock)
         # Only now, because another program may delete directories that are marked and not locked.
         directory = Path(made).with_name(f".{target.name}{_MARK}{made[-8:]}")
         os.rename(made, directory)
@@ -80,13 +80,13 @@ def _delete_stale(parent: Path) -> None:
         with contextlib.suppress(OSError):
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if _is_locked(lock):
+                if _try_lock(lock):
                     shutil.rmtree(directory, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
-def _is_locked(directory: int) -> bool:
+def _try_lock(directory: int) -> bool:
     """Lock a directory; return whether that worked. It does not where the file system has no locks."""
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)

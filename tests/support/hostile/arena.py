@@ -39,6 +39,9 @@ PAUSE_S = 0.5
 SLOW_S = 2.0
 """Pauses before each round: a tiny model would finish before it could be attacked or hear from its peers. The longer
 one applies to slow nodes until ``go_on`` is called."""
+EVEN_ROUNDS = 12
+"""Rounds after which each pause of a slow node is twice as long as the one before. So a node on a busy machine still
+has rounds to play when ``go_on`` is called, however late that is."""
 GO = "go"
 """A file next to the nodes: they start to play once it exists."""
 ON = "on"
@@ -357,7 +360,7 @@ def play(root: Path, config: Config, slow: bool) -> None:
             if split == "train":
                 wait_for(root.parent / GO)  # otherwise one of them could finish before the other starts
                 if slow:
-                    wait_for(root.parent / ON, SLOW_S)
+                    wait_for(root.parent / ON, SLOW_S * 2 ** max(0, round - EVEN_ROUNDS))
                 time.sleep(PAUSE_S if count == GROUPS else 0.0)
             return asked(split, round, count)
 

@@ -331,6 +331,7 @@ _TAUGHT = {
 }
 _LOSSES = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
+    Kind.POLICY: "policy: GRPO, weighted by π/π_server, cut off at 2, as the server may be some steps behind",
     Kind.POLICY_TEXT: (
         "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     ),

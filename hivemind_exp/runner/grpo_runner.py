@@ -15,9 +15,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, PhaseEvent, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
+from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
-from hivemind_exp.game.study_group.prompts import ANSWER, RESOLVE
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute
@@ -289,4 +289,4 @@ def _finished_rounds(config: Config, journal: Journal, checkpoint: Checkpoint | 
     if last is None:  # also for a node from before stages were recorded
         return None if checkpoint is None else checkpoint.round
     stage_run, finished = last
-    return finished + (stage_run.stage == (RESOLVE if config.game.kind == "study-group" else ANSWER))
+    return finished + (stage_run.stage == LAST_STAGE[config.game.kind])

@@ -200,6 +200,9 @@ class GroupFiller:
     def _styled(self, rollout: Rollout, prompt: Prompt) -> Iterator[str]:
         """Yield a completion in the node's style, the longest first: with the reasoning, then without."""
         text = rollout.text
+        if prompt.stage not in TAGS:  # a stage without tags: any text is in its form
+            yield text.strip()
+            return
         if prompt.stage != ANSWER or (self.style.form == "tags" and answer_in(text) is not None):
             for names in (TAGS[prompt.stage], ("answer",))[: 2 if prompt.stage == ANSWER else 1]:
                 found = strict_part(text, names)

@@ -10,7 +10,7 @@ from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.model_names import short_name
-from hivemind_exp.offload.settings import token_limit
+from hivemind_exp.offload.settings import LOCAL, token_limit
 from hivemind_exp.offload.unusable import quoted_start
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.sources.source import Source
@@ -59,7 +59,7 @@ class UsefulnessCheck:
         learned = Counter(row.source.partition(":")[0] for row in rows if row.kind is kind and row.advantage)
         found: dict[str, list[Text]] = defaultdict(list)
         for rollout, score in (pair for group in groups for pair in group.scored()):
-            if rollout.kind is kind:
+            if rollout.kind is kind and rollout.source != LOCAL:  # a server of this node's weights has the same kind
                 found[rollout.source].append(Text(_reason(rollout, score), rollout.model or "", rollout.text))
                 learned[rollout.source] += kind is Kind.RELAY and score.correct
         for provider, texts in found.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.storage.json_file import read_json
@@ -38,8 +39,7 @@ def rounds_finished(files: NodeFiles) -> int | None:
     if found is None:
         return None
     game = ((read_json(files.config) or {}).get("config") or {}).get("game") or {}
-    last = "resolve" if game.get("kind") == "study-group" else "answer"
-    return int(found[0]) + int(found[1] == last)
+    return int(found[0]) + int(found[1] == LAST_STAGE[game.get("kind", "sampling")])
 
 
 def journal_size(files: NodeFiles) -> int | None:

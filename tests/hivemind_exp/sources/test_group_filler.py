@@ -104,6 +104,16 @@ def test_a_teachers_text_is_put_into_the_nodes_style(tmp_path: Path, config: Con
     ]
 
 
+def test_a_teachers_text_for_a_stage_without_tags_is_learned_as_it_is(tmp_path: Path, config: Config) -> None:
+    journal = Journal(tmp_path / "j", "s")
+    (prompt,) = build_prompts(Spelling().questions("train", 0, 1), build_tokenizer())
+    journal.write_completions(
+        replace(request(prompt), stage="praise"), [completion(place, text) for place, text in enumerate("abcd")]
+    )
+    (group,) = make_filler(config, journal).fill(replace(FIRST, stage="praise"), [replace(prompt, stage="praise")])
+    assert [rollout.text for rollout in group.rollouts] == ["a", "b", "c", "d"]
+
+
 def test_a_teachers_answer_that_the_style_cannot_hold_is_left_out(tmp_path: Path, config: Config) -> None:
     journal = Journal(tmp_path / "j", "s")
     (prompt,) = build_prompts(Spelling().questions("train", 0, 1), build_tokenizer())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -81,6 +81,17 @@ def test_completions_that_teach_nothing_are_reported_and_later_no_longer_bought(
     assert (provider, following) == ("box", command)
     assert why == f"none of its last 96 completions, in 3 rounds, taught this node anything; most are {reason}"
     assert len(events.of("warning")) == 1
+
+
+def test_a_server_of_the_nodes_own_weights_is_not_blamed_for_what_this_machine_generated() -> None:
+    usefulness, remote, events = check(Kind.POLICY)
+    local = group(WRONG, kind=Kind.POLICY)
+    local = replace(local, rollouts=tuple(replace(each, source="local") for each in local.rollouts))
+    for round_ in range(2 * ROUNDS_IN_VAIN):
+        usefulness.count(round_, [local], [])
+    assert (remote.aside, events.all) == ([], [])
+    usefulness.count(0, [group(WRONG, kind=Kind.POLICY)], [])
+    assert [event["provider"] for event in events.of("warning")] == ["box"]
 
 
 def test_one_useful_row_restarts_the_count() -> None:

@@ -21,7 +21,7 @@ _HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "r
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
 _NARROW = ("weight", "rejected", "offered", "id", "round", "correct")
 _NO_PROOF = (
-    "Contribution as verified by this node, not proof: identities are free, and other nodes may count differently."
+    "Counted by this node, and not proof: anyone can create identities, and other nodes may count differently."
 )
 
 

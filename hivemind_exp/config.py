@@ -177,7 +177,7 @@ class PriceConfig(Section):
 
 
 class OffloadConfig(Section):
-    """Generation of rollouts by an OpenAI-compatible API. See OFFLOAD_API.md."""
+    """Completions from an OpenAI-compatible API. OFFLOAD_API.md explains this."""
 
     provider: Annotated[str, Field(min_length=1)] = "off"
     """A built-in provider, or the NAME of your [providers.NAME]. "off": generate on this machine."""

@@ -177,7 +177,7 @@ class PriceConfig(Section):
 
 
 class OffloadConfig(Section):
-    """Generation of rollouts by an OpenAI-compatible API. See OFFLOAD_API.md."""
+    """Completions from an OpenAI-compatible API. OFFLOAD_API.md explains this."""
 
     provider: Annotated[str, Field(min_length=1)] = "off"
     """A built-in provider, or the NAME of your [providers.NAME]. "off": generate on this machine."""
@@ -250,15 +250,15 @@ class ProviderConfig(Section):
     reasons: bool = False
     """Whether its model reasons before it answers. Only the estimate needs this; the node finds out by itself."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
-    """Whether its terms allow training on output. "model": see the model's license."""
+    """Whether its terms allow training on its output. "model": see the model's license."""
 
 
 class SwarmConfig(Section):
     """The swarm that the node belongs to, and how peers reach the node. Without ``join``, the node trains alone."""
 
     join: Annotated[str, Field(pattern=r"^(swarm1:[0-9a-f]{64}(@[A-Za-z0-9/._:-]+(,[A-Za-z0-9/._:-]+)*)?)?$")] = ""
-    """An invitation, swarm1:HASH@ADDRESS,…, to a swarm. The swarm's charter fixes tasks and game. Empty: the node
-    trains alone."""
+    """Invitation to a swarm: swarm1:HASH@ADDRESS,…. The swarm's charter fixes the tasks and the game. Empty: the
+    node trains alone."""
     external: NotNegative | None = None
     """J: groups from peers that each step of the game "sampling" learns from. Unset: as many as game.groups."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0

@@ -20,8 +20,8 @@ class WarmupConfig(Section):
 
 
 class WarmStartConfig(Section):
-    """Warm start of a model that answers better if its prompt shows examples. Before the first round, the node samples
-    answers to such prompts, and learns the correct ones without the examples in the prompt. Only in "sampling"."""
+    """Warm start for a model that answers better if its prompt shows examples. Before the first round, the node samples
+    answers to such prompts, and learns the correct ones for the prompts without examples. Only in "sampling"."""
 
     steps: NotNegative = 0
     """Maximum optimizer steps, at train.learning_rate. If few answers are correct, there are fewer. 0: none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 from hivemind_exp.config import PriceConfig, ProviderConfig, TaskConfig
 from swarmctl import cli
 from swarmctl.settings.allowed import allowed
-from swarmctl.settings.schema import SettingPath, docstrings, dotted, field_docstrings, settings
+from swarmctl.settings.schema import SettingPath, docstrings, dotted, field_docstrings, sections, settings
 from tools.completions.tree import Command, tree
 from tools.completions.words import WORDS
 from tools.generated import update
@@ -64,22 +65,29 @@ def _help(path: Sequence[str]) -> str:
 
 def settings_page() -> str:
     """Return the page of settings: what each allows, its default and its meaning."""
-    sections: dict[str, list[str]] = {}
+    rows_of: dict[str, list[str]] = {}
+    about = {dotted(path): table for path, table in sections().items()}
     for path, field in settings().items():
         entry = ENTRIES.get(path)
         if entry is None:
             rows = [_row(dotted(path), path, field, docstrings()[path])]
-            sections.setdefault(dotted(path[:-1]) or path[0], []).extend(rows)
+            rows_of.setdefault(dotted(path[:-1]) or path[0], []).extend(rows)
         else:
             title, example, table = entry
-            meanings = field_docstrings(table)
-            sections[title] = [
+            meanings, about[title] = field_docstrings(table), table
+            rows_of[title] = [
                 _row(name, (*path, example, name), each, meanings[name]) for name, each in table.model_fields.items()
             ]
     parts = ["# Settings", MADE, _SETTINGS_INTRODUCTION]
-    for title, rows in sections.items():
-        parts += [f"## {title}", "\n".join(["| setting | value | default | meaning |", "|---|---|---|---|", *rows])]
+    for title, rows in rows_of.items():
+        table_head = ["| setting | value | default | meaning |", "|---|---|---|---|"]
+        parts += [f"## {title}", _purpose(about[title]), "\n".join([*table_head, *rows])]
     return "\n\n".join(parts) + "\n"
+
+
+def _purpose(table: type[BaseModel]) -> str:
+    """Return what the docstring of a section says, as one paragraph of Markdown."""
+    return " ".join(inspect.cleandoc(table.__doc__ or "").replace("``", "`").split())
 
 
 def _row(name: str, path: SettingPath, field: FieldInfo, meaning: str) -> str:

@@ -142,13 +142,11 @@ def _unknown(name: str, model: str | None, names: Sequence[str]) -> Configuratio
     """Return the error for a provider that does not exist, with the command that uses a server of the operator's."""
     if name in ("http", "https"):
         address = f"{name}:{model or ''}"
-        message = (
-            f"offload.provider takes a provider's name, but {address} is an address; --offload takes addresses, too"
-        )
+        message = f"offload.provider takes a provider's name, but {address} is a URL; --offload takes URLs, too"
         return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
     known = ", ".join(names)
     return ConfigurationError(
-        f"unknown provider {name!r}; known providers are {known}. For a server of your own, give its address",
+        f"unknown provider {name!r}; known providers are {known}. For your own server, give its URL",
         next="swarmctl run --offload http://HOST:PORT/v1",
     )
 

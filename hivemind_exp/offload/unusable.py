@@ -59,7 +59,9 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
         return Shortcoming("it ended with an error", example, choose, another)
     if choice.reasoned or choice.truncated:
         limit = most_tokens(style, sampling)
-        what = f"hidden reasoning used its {limit} tokens" if choice.truncated else "it has only hidden reasoning"
+        what = (
+            f"hidden reasoning used all of its {limit} tokens" if choice.truncated else "it has only hidden reasoning"
+        )
         return Shortcoming(
             what,
             example,

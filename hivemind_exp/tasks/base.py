@@ -122,7 +122,7 @@ def needs_hub(spec: TaskSpec, role: Role) -> bool:
 
 
 def interpreter(spec: TaskSpec) -> str | None:
-    """Return the interpreter of the task's own Python environment; None if it has none.
+    """Return the interpreter of the task's own virtual environment; None if it has none.
 
     Raises ``TaskError`` if it is not installed.
     """

@@ -1,4 +1,4 @@
-"""Where the environments of ``verifiers`` are installed, each in a Python environment of its own.
+"""Where the environments of ``verifiers`` are installed, each in a virtual environment of its own.
 
 The package needs an older ``openai`` than this program, and two environments may need different versions of it. So a
 task ``env:NAME`` has its own Python, which runs the workers of that task. The command line installs it
@@ -20,13 +20,13 @@ from hivemind_exp.user_cache import user_cache
 
 LIBRARY = "verifiers"
 RECORD = "swarmctl.json"
-"""A file in the Python environment: the installed versions. It is written last, so it marks a complete one."""
+"""A file in the virtual environment: the installed versions. It is written last, so it marks a complete one."""
 _NAME = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:(?:@|==)([A-Za-z0-9][A-Za-z0-9.+!-]*))?")
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The Python environment of one task ``env:NAME`` or ``env:NAME@VERSION``, which need not exist."""
+    """The virtual environment of one task ``env:NAME`` or ``env:NAME@VERSION``, which need not exist."""
 
     package: str
     """The package's name, as it was written."""
@@ -60,7 +60,7 @@ class Installation:
 
     @property
     def python(self) -> Path:
-        """The interpreter of the Python environment."""
+        """The interpreter of the virtual environment."""
         return self.directory / "bin" / "python"
 
     @cached_property
@@ -75,7 +75,7 @@ class Installation:
 
 
 def versions_in(directory: Path) -> dict[str, str]:
-    """Return the recorded versions of a Python environment; empty if it has no record."""
+    """Return the recorded versions of a virtual environment; empty if it has no record."""
     try:
         recorded = json.loads((directory / RECORD).read_bytes())["versions"]
         return {str(name): str(version) for name, version in recorded.items()}

@@ -728,7 +728,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 show\t'Print all of a profile\'s settings as TOML' \
                 validate\t'Check profiles and print every problem' \
                 new\t'Create a profile' \
-                path\t'Print the path of a profile\'s file, or of the directory of your profiles' \
+                path\t'Print the path of a profile, or of your profiles directory' \
                 edit\t'Open a profile in your editor, then check it' \
                 delete\t'Delete one of your profiles' \
                 import\t'Create a profile from an RL Swarm YAML file'
@@ -741,7 +741,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'tasks:0'
             set list list\t'List all tasks with a description' \
                 show\t'Print a task\'s parameters and some of its questions' \
-                try\t'Answer a task\'s questions, and see how they are scored'
+                try\t'Answer a task\'s questions, and see how your answers score'
         case 'rollouts:0'
             set list show\t'Print rollouts with prompt, reward, source and cost' \
                 export\t'Export completions as JSON lines, CSV or Parquet' \
@@ -928,7 +928,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
             swarm.external=\t'J: groups from peers that each step of the game "sampling" learns from' \
-            swarm.join=\t'An invitation, swarm1:HASH@ADDRESS,…, to a swarm' \
+            swarm.join=\t'Invitation to a swarm: swarm1:HASH@ADDRESS,…' \
             swarm.loopback=\t'Accept connections from this machine only' \
             swarm.port=\t'Port to listen on' \
             swarm.relay=\t'Let peers with a public address forward connections to nodes that cannot be reached directly' \

@@ -109,7 +109,7 @@ _swarmctl_settings() {
       'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
       'swarm.external:J: groups from peers that each step of the game "sampling" learns from'
-      'swarm.join:An invitation, swarm1:HASH@ADDRESS,…, to a swarm'
+      'swarm.join:Invitation to a swarm: swarm1:HASH@ADDRESS,…'
       'swarm.loopback:Accept connections from this machine only'
       'swarm.port:Port to listen on'
       'swarm.relay:Let peers with a public address forward connections to nodes that cannot be reached directly'
@@ -487,7 +487,7 @@ _swarmctl__profiles() {
         'show:Print all of a profile'\''s settings as TOML'
         'validate:Check profiles and print every problem'
         'new:Create a profile'
-        'path:Print the path of a profile'\''s file, or of the directory of your profiles'
+        'path:Print the path of a profile, or of your profiles directory'
         'edit:Open a profile in your editor, then check it'
         'delete:Delete one of your profiles'
         'import:Create a profile from an RL Swarm YAML file'
@@ -696,7 +696,7 @@ _swarmctl__tasks() {
       list=(
         'list:List all tasks with a description'
         'show:Print a task'\''s parameters and some of its questions'
-        'try:Answer a task'\''s questions, and see how they are scored'
+        'try:Answer a task'\''s questions, and see how your answers score'
       )
       _describe -t commands command list && ret=0
       ;;

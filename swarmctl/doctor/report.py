@@ -79,7 +79,7 @@ def _command(text: str) -> str:
 
 
 def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Context, *, whole: bool) -> Iterator[str]:
-    """Yield what was fixed, and what to do next. ``whole``: whether all checks were made."""
+    """Yield what was fixed, and what to do next. ``whole``: whether all checks were run."""
     yield from (f"Fix: {done}" for done in fixed or [])
     if any(outcome.finding.status is Status.FAILED for outcome in outcomes):
         yield from failures(outcomes)
@@ -91,7 +91,7 @@ def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Co
     less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""
     what = "Ready to run" if whole else "No failures" if warnings else "No problems found"
     if not whole:
-        yield f"{what}{less}. To make all checks:"
+        yield f"{what}{less}. To run all checks:"
         following = context.again()
     elif context.resolved is not None and is_held(context.files.lock):
         name = context.config.node.name

@@ -201,7 +201,7 @@ def _check_api(text: str, base: Profile, settings: Sequence[str], *, whole: bool
         return
     if "://" in text and not whole:
         raise ConfigurationError(
-            "use a name instead of an address: one from the list, or your own, defined as [providers.NAME] in a profile"
+            "use a name instead of a URL: one from the list, or your own, defined as [providers.NAME] in a profile"
         )
     provider, model = split(text)
     if whole and model is None:

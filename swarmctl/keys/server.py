@@ -107,8 +107,8 @@ def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callabl
     """Return the server's only model, or the one that the user chooses."""
     if not server.models:
         raise ProviderError(
-            f"cannot ask {url} for its models: {server.problem}. Start the server, correct the address, or name a "
-            "model of the server",
+            f"cannot ask {url} for its models: {server.problem}. Start the server, correct the URL, or name "
+            "one of its models",
             next=again(f"{url}:MODEL"),
         )
     first, *others = server.models

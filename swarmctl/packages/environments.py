@@ -1,4 +1,4 @@
-"""Install an environment of ``verifiers`` when it is used for the first time, into a Python environment of its own.
+"""Install an environment of ``verifiers`` when it is used for the first time, into a virtual environment of its own.
 
 uv does it if it is there, because it is faster and keeps one copy of each file; else ``venv`` and pip. Only wheels are
 installed, so no package's code runs before its task is loaded.
@@ -80,7 +80,7 @@ def _install(task: str, found: Installation, prompter: Prompter) -> None:
 
 
 class _Installer:
-    """uv, or venv with pip, for one Python environment."""
+    """uv, or venv with pip, for one virtual environment."""
 
     def __init__(self, found: Installation, directory: Path) -> None:
         self._found = found

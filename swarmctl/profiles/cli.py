@@ -134,7 +134,7 @@ def _path(
     *,
     json: options.Json = False,
 ) -> None:
-    """Print the path of a profile's file, or of the directory of your profiles.
+    """Print the path of a profile, or of your profiles directory.
 
     \b
     Examples:

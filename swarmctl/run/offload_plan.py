@@ -115,7 +115,7 @@ def banner(plan: Plan) -> list[str]:
         ]
     if is_judged(config):
         use = [
-            f"{endpoint.label} grades each of this node's completions, for up to {config.judge.weight:g} of reward.",
+            f"{endpoint.label} grades each of this node's completions, for a reward of up to {config.judge.weight:g}.",
             f"Questions and completions go to {endpoint.host}. While it is unavailable, {fallback}.",
         ]
     if teaches_hints(config):
@@ -135,8 +135,8 @@ def _hints(config: Config, endpoint: Endpoint, rounds: str) -> list[str]:
     if None in others:
         fallback = f"{fallback}, or this node trains without hints" if writers else "this node trains without hints"
     return [
-        f"{endpoint.label} writes a hint for each question that this machine answers only incorrectly{rounds}. This "
-        "machine answers again with the hint, and learns its correct answers without it.",
+        f"{endpoint.label} writes a hint for each question to which this machine's answers are all wrong{rounds}. This "
+        "machine then answers again with the hint, and learns its correct answers without the hint.",
         f"Questions go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
     ]
 

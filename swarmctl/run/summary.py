@@ -176,7 +176,7 @@ def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:
         return [text + reasons]
     if reasons:
         return [f"The API wrote no hint.{reasons}", *_check(config.node.name)]
-    return ["The API wrote no hint: no question was answered only incorrectly."]
+    return ["The API wrote no hint: no question had only wrong answers."]
 
 
 def _check(node: str) -> list[str]:

@@ -44,7 +44,7 @@ def provider_name(url: str) -> str:
             return row.name
     if not has_host(url) or not {"@", "?", "#"}.isdisjoint(url):
         raise ConfigurationError(
-            "invalid address of a server. Use one such as http://localhost:8000/v1, without user name and query",
+            "invalid server URL. Use one such as http://localhost:8000/v1, without a user name or a query",
             next="swarmctl run --offload http://HOST:PORT/v1",
         )
     parts = urlsplit(url)

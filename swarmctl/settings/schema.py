@@ -70,6 +70,19 @@ def _written() -> dict[tuple[str, str], str]:
     return written
 
 
+def _sections(model: type[BaseModel], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        table = None if name in _WHOLE else _section(field)
+        if table is not None:
+            yield (*prefix, name), table
+            yield from _sections(table, (*prefix, name))
+
+
+def sections() -> dict[SettingPath, type[BaseModel]]:
+    """Return the model of each section of the configuration, by its path."""
+    return dict(_sections(config.Config))
+
+
 def docstrings() -> dict[SettingPath, str]:
     """Return the docstring of each setting."""
     return {path: _written().get((table, path[-1]), "") for path, table, _ in _walk(config.Config)}

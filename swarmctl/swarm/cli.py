@@ -185,8 +185,8 @@ def _peers(name: options.NodeName = None, *, node: NodeOption = None, json: opti
 def _leaderboard(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Rank peers by what the node learned from them.
 
-    The ranking shows contribution but proves nothing. Each node counts only what it verified and used itself, so two
-    nodes may rank peers differently.
+    The ranking is not proof: each node counts only what it verified and used itself, so two nodes may rank peers
+    differently.
 
     Examples:
       swarmctl swarm leaderboard

@@ -20,9 +20,7 @@ _KINDS = ("policy", "policy_text", "teacher", "relay")
 _HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "rejected", "weight")
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
 _NARROW = ("weight", "rejected", "offered", "id", "round", "correct")
-_NO_PROOF = (
-    "Contribution as verified by this node, not proof: identities are free, and other nodes may count differently."
-)
+_NO_PROOF = "Counted by this node, and not proof: anyone can create identities, and other nodes may count differently."
 
 
 def peers(node: str | None, *, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def _try(
     yes: options.Yes = False,
     no_input: options.NoInput = False,
 ) -> None:
-    """Answer a task's questions, and see how they are scored.
+    """Answer a task's questions, and see how your answers score.
 
     Asks questions one by one, until you press Enter without an answer. In a script, use --answer.
 

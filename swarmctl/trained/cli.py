@@ -230,8 +230,8 @@ def register(app: typer.Typer) -> None:
         """Export a node's model for other programs.
 
         Writes a directory that `from_pretrained` loads, with the tokenizer: the whole model, or the adapters. With
-        --gguf, it contains one GGUF file with the whole model instead, adapters merged. llama.cpp's converter writes
-        the file. If the converter is not on this machine, swarmctl asks whether to download it (2 MB).
+        --gguf, writes a single GGUF file instead, with adapters merged into the model. This needs llama.cpp's
+        converter. If it is not on this machine, swarmctl asks whether to download it (2 MB).
 
         \b
         Examples:

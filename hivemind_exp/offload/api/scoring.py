@@ -103,7 +103,7 @@ def _check_texts(theirs: Any, tokens: TokensToScore, places: range) -> None:
     for place, (own, other) in enumerate(zip(tokens.texts, theirs[places.start : places.stop], strict=True)):
         if not _same(own, other):
             raise _Unusable(
-                f"its vocabulary is another one: token {place + 1} of {len(places)} is {foreign(str(other), 20)} "
+                f"it uses another tokenizer: token {place + 1} of {len(places)} is {foreign(str(other), 20)} "
                 f"there, and {foreign(own, 20)} in this node's tokenizer"
             )
 

@@ -209,11 +209,11 @@ def _checked(reply: Any) -> float | Verdict | Unscored:
 class Pool:
     """A mixture's workers: one that generates questions, and the verifiers.
 
-    Tasks with a Python environment of their own (``base.interpreter``) have workers of their own.
+    Tasks with a virtual environment of their own (``base.interpreter``) have workers of their own.
     """
 
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None, report: Report | None = None) -> None:
-        """Start nothing yet. Raises ``TaskError`` if a task's Python environment is not installed."""
+        """Start nothing yet. Raises ``TaskError`` if a task's virtual environment is not installed."""
         if verifiers is None:
             verifiers = min(MOST_VERIFIERS, max(1, (os.cpu_count() or 1) // 2))
         self._specs = list(specs)

@@ -95,7 +95,7 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
     total = psutil.virtual_memory().total
     return max(
         0, min(total, limit or total) - LIBRARIES
-    ), f"available: this machine's memory without {size(LIBRARIES)} for PyTorch and the other programs"
+    ), f"available (this machine's memory minus {size(LIBRARIES)} for PyTorch and the node's other processes)"
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:

@@ -187,10 +187,10 @@ def torch_build() -> tuple[str, str | None, str | None]:
 
 
 def environments(context: Context) -> Finding:
-    """Look for the environments of verifiers among the profile's tasks, which have their own Python environments."""
+    """Look for the environments of verifiers among the profile's tasks, which have their own virtual environments."""
     from swarmctl.packages.environments import environment_lines
 
     lines = environment_lines(context.config.tasks)
     if not lines:
-        return ok("no task needs a Python environment of its own")
+        return ok("no task needs a virtual environment")
     return ok("; ".join(lines))

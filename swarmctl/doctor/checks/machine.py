@@ -47,7 +47,7 @@ def memory(context: Context) -> Finding:
     need, why = _need(context)
     if need is None:
         return skipped(f"{have}; {why}")
-    text = f"{have}; a run needs about {size(need)} of it: {why}"
+    text = f"{have}; a run needs about {size(need)}: {why}"
     if need > total:
         return failed(text, "swarmctl run --profile demo")
     return warning(text + "; close other programs", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
@@ -60,11 +60,11 @@ def _need(context: Context) -> tuple[int | None, str]:
         return None, _UNKNOWN
     if device_kind(context.device) == "cpu":
         training = estimate(context.config, known, half=False, prompt=USUAL_PROMPT).peak
-        what = f"{size(training)} for training with typical prompts (see fit.memory)"
+        what = f"{size(training)} for training (see fit.memory)"
     else:  # weights are loaded as float32 into this machine's memory before they move to the device
         training = known.parameters * 4
         what = f"{size(training)} to load the model before it moves to the GPU"
-    return LIBRARIES + training, f"{size(LIBRARIES)} for PyTorch and the other programs, {what}"
+    return LIBRARIES + training, f"{what}, and {size(LIBRARIES)} for PyTorch and the node's other processes"
 
 
 def disk(context: Context) -> Finding:

@@ -86,7 +86,7 @@ def test_provider_and_model_names_are_resolved() -> None:
     with pytest.raises(ConfigurationError, match=r"unknown provider 'acme'; known providers are openai, ") as caught:
         first_endpoint(config("acme"))
     assert caught.value.next == "swarmctl run --offload http://HOST:PORT/v1"
-    with pytest.raises(ConfigurationError, match="http://box:8000/v1 is an address") as caught:
+    with pytest.raises(ConfigurationError, match="http://box:8000/v1 is a URL") as caught:
         first_endpoint(config("http://box:8000/v1"))
     assert caught.value.next == "swarmctl run --offload http://box:8000/v1"
     with pytest.raises(ConfigurationError, match="has no default model"):

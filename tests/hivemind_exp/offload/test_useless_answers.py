@@ -128,7 +128,7 @@ def test_the_warning_about_too_much_reasoning_names_the_setting(tmp_path: Path) 
     ):
         rig.offload.wait_for_probe()
         (said,) = warnings(rig, "unusable_text")
-        assert "hidden reasoning used its 564 tokens. Raise offload.reasoning_tokens (now 500)" in said
+        assert "hidden reasoning used all of its 564 tokens. Raise offload.reasoning_tokens (now 500)" in said
 
 
 def test_the_test_request_checks_the_text(tmp_path: Path) -> None:

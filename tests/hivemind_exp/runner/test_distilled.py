@@ -131,7 +131,7 @@ class _Unsteady:
             {"vocabulary": VOCABULARY, "amend": _of_completion},
             r"it has log-probabilities of 1 tokens, but \d+ were sent",
         ),
-        ({"vocabulary": VOCABULARY, "amend": _other_words}, "its vocabulary is another one: token"),
+        ({"vocabulary": VOCABULARY, "amend": _other_words}, "it uses another tokenizer: token"),
         (
             {"vocabulary": VOCABULARY, "amend": _Unsteady()},
             "scored the same text twice, and the log-probabilities differ",

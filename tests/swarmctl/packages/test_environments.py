@@ -1,4 +1,4 @@
-"""Environments of ``verifiers``: installed on first use into a Python environment of their own, then trained on.
+"""Environments of ``verifiers``: installed on first use into a virtual environment of their own, then trained on.
 
 The slow tests install the real verifiers from the package index, once for each supported version, with small packages
 that this test writes.

@@ -168,7 +168,9 @@ def test_hints_cost_at_most_one_short_request_per_question() -> None:
     assert hints.estimate.completion_tokens <= 4 * 96
     assert hints.estimate.usd_at_most < answers.estimate.usd_at_most
     first, second, third, *advice = banner(hints)
-    assert first.startswith("openai:gpt-4o-mini writes a hint for each question that this machine answers only incorr")
+    assert first.startswith(
+        "openai:gpt-4o-mini writes a hint for each question to which this machine's answers are all wrong"
+    )
     assert second.startswith("Questions go to api.openai.com")
     assert second.endswith("While it is unavailable, this node trains without hints.")
     assert third.startswith("Per round: up to 4 requests")

@@ -75,8 +75,8 @@ def test_what_is_no_log_probability_is_refused(value: Any) -> None:
         ({"token_ids": [1, 5, 6, 7, 8]}, "it has log-probabilities of other tokens than those that were sent"),
         ({"tokens": None}, "it does not say which tokens it scored"),
         ({"tokens": ["x", "y", "a"]}, "it does not say which tokens it scored"),
-        ({"tokens": ["x", "y", "a", 7, "<|end|>"]}, "its vocabulary is another one: token 2 of 3 is “7” there"),
-        ({"tokens": ["x", "y", "a", " b", "</s>"]}, "its vocabulary is another one: token 3 of 3"),
+        ({"tokens": ["x", "y", "a", 7, "<|end|>"]}, "it uses another tokenizer: token 2 of 3 is “7” there"),
+        ({"tokens": ["x", "y", "a", " b", "</s>"]}, "it uses another tokenizer: token 3 of 3"),
     ],
 )
 def test_scores_of_other_tokens_are_refused(changed: dict[str, Any], problem: str) -> None:

@@ -26,14 +26,11 @@ from tests.support.full_disk import mounted_disk
 def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:
     found = machine.memory(make("demo"))
     assert found.status in (Status.OK, Status.WARNING)
-    assert (
-        "a run needs about 3.2 GiB of it: 3.0 GiB for PyTorch and the other programs, 205 MiB for training"
-        in found.text
-    )
+    assert "a run needs about 3.2 GiB: 205 MiB for training (see fit.memory), and 3.0 GiB for PyTorch" in found.text
     # The same figures: what a reader sees in one check, the other one explains.
     fits = fit.memory(make("demo")).text
     assert "needs about 205 MiB for prompts of maximum length" in fits
-    assert "available: this machine's memory without 3.0 GiB for PyTorch and the other programs" in fits
+    assert "available (this machine's memory minus 3.0 GiB for PyTorch and the node's other processes)" in fits
     huge = {"model_type": "llama", "vocab_size": 128256, "hidden_size": 16384, "intermediate_size": 53248}
     huge |= {"num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8}
     (tmp_path / "config.json").write_text(json.dumps(huge))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
@@ -15,20 +18,6 @@ from safetensors.torch import load_file
 from hivemind_exp.events import Event
 from hivemind_exp.stop import StopFlag
 from tests.support.recorded_events import Events
-
-PRELOADED = [
-    "hivemind_exp.models.loading",
-    "hivemind_exp.runner.build_node",
-    "hivemind_exp.runner.build_swarm",
-    "hivemind_exp.runner.choose_style",
-    "hivemind_exp.runner.grpo_runner",
-    "hivemind_exp.trainer.hivemind_grpo_trainer",
-    "openai",
-    "tests.support.chaos.forked",
-    "tests.support.engine_rig",
-    "tests.support.nodes",
-]
-"""Modules whose import takes nodes and engines seconds. One list, because a test process has only one fork server."""
 
 
 class Interrupter(Events):
@@ -45,9 +34,13 @@ class Interrupter(Events):
 
 
 def processes() -> ForkServerContext:
-    """Return a fork server context that starts nodes and engines in milliseconds, once ``PRELOADED`` is imported."""
+    """Return a context whose fork server starts nodes and engines in milliseconds once it has imported them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["tests.support.preloaded"])
+    # It outlives this test, so it gets nothing of its home directory.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SWARMCTL_")}
+    with patch.dict(os.environ, ours, clear=True):
+        forkserver.ensure_running()
     return context
 
 

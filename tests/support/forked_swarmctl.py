@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -28,14 +28,23 @@ from hivemind_exp.runner import __main__ as runner
 from swarmctl import cli
 from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise imported by each run
 from swarmctl.run import trainer_process as trainer
+from tests.support import fake_trainer
 from tests.support.command_line import ROOT
 from tests.support.restarts import processes
+from tests.support.run_fake_trainer import TRAINER, use_stand_in
+
+MAINS = {trainer.MODULE: runner.main, TRAINER: fake_trainer.main}
 
 
-def swarmctl(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, and assert that it leaves no process. ``environment``: more variables."""
+def swarmctl(
+    *arguments: str, stand_in: bool = False, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and assert that it leaves no process.
+
+    ``stand_in``: whether the trainer is the stand-in (``fake_trainer``). ``environment``: more variables.
+    """
     with tempfile.TemporaryDirectory() as place:
-        process = processes().Process(target=_run, args=(arguments, os.environ | environment, Path(place)))
+        process = processes().Process(target=_run, args=(arguments, os.environ | environment, stand_in, Path(place)))
         process.start()
         process.join(timeout)
         stuck = process.exitcode is None
@@ -60,18 +69,21 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _run(arguments: tuple[str, ...], environment: Mapping[str, str], place: Path) -> None:
+def _run(arguments: tuple[str, ...], environment: Mapping[str, str], stand_in: bool, place: Path) -> None:
     """Be ``swarmctl``. Its output goes to the files ``out`` and ``said``, its trainers' ids to ``trainers``."""
     os.chdir(ROOT)
     with (place / "out").open("wb") as out, (place / "said").open("wb") as said:
         _become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), said.fileno())
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
+    if stand_in:
+        use_stand_in()
     exec_module = trainer.spawn
 
     def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:
-        if module != trainer.MODULE:
+        if module not in MAINS:
             return exec_module(module, config, output, *rest, errors=errors)
-        forked = ForkedTrainer(trainer.environment(config), None if isinstance(output, int) else output)
+        log = None if isinstance(output, int) else output
+        forked = ForkedTrainer(MAINS[module], trainer.environment(config), log)
         with (place / "trainers").open("a") as file:
             print(forked.pid, file=file)
         return forked
@@ -94,7 +106,7 @@ def _become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int
 class ForkedTrainer:
     """The part of ``Popen`` that ``swarmctl`` uses, for a trainer that is a fork of this process."""
 
-    def __init__(self, environment: Mapping[str, str], log: BinaryIO | None) -> None:
+    def __init__(self, main: Callable[[], int | None], environment: Mapping[str, str], log: BinaryIO | None) -> None:
         """``log``: takes its output; None: ``communicate`` returns it."""
         self.returncode: int | None = None
         self._outputs = [tempfile.TemporaryFile() if log is None else log for _ in range(2)]  # noqa: SIM115
@@ -102,7 +114,7 @@ class ForkedTrainer:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(writing)
-            _train(environment, reading, *(each.fileno() for each in self._outputs))
+            _train(main, environment, reading, *(each.fileno() for each in self._outputs))
         os.close(reading)
         self.stdin = os.fdopen(writing, "wb")
 
@@ -133,7 +145,9 @@ class ForkedTrainer:
         return tuple(os.pread(each.fileno(), 2**20, 0) for each in self._outputs)
 
 
-def _train(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> NoReturn:
+def _train(
+    main: Callable[[], int | None], environment: Mapping[str, str], stdin: int, stdout: int, stderr: int
+) -> NoReturn:
     """Be the trainer. Does not return."""
     status = 1
     try:
@@ -142,7 +156,9 @@ def _train(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int)
             signal.signal(number, signal.SIG_DFL)
         _become(environment, stdin, stdout, stderr)
         faulthandler.enable()
-        status = runner.main()
+        status = main() or 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
     except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
     finally:

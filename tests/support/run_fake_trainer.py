@@ -20,9 +20,13 @@ from swarmctl.doctor.check import Check, Finding, Status
 from swarmctl.run import command as running
 from swarmctl.run import supervisor
 
-if __name__ == "__main__":
-    running.run_command = partial(running.run_command, module="tests.support.fake_trainer")
-    running.plan_of = partial(running.plan_of, module="tests.support.fake_trainer")
+TRAINER = "tests.support.fake_trainer"
+
+
+def use_stand_in() -> None:
+    """Make this process's ``swarmctl`` do as its variables say."""
+    running.run_command = partial(running.run_command, module=TRAINER)
+    running.plan_of = partial(running.plan_of, module=TRAINER)
     supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
     if "STAND_IN_OPENAI" in os.environ:
         PROVIDERS["openai"] = replace(PROVIDERS["openai"], base_url=os.environ["STAND_IN_OPENAI"])
@@ -32,4 +36,8 @@ if __name__ == "__main__":
     if "STAND_IN_FINDING" in os.environ:
         found = Finding(Status(os.environ["STAND_IN_FINDING"]), "it is slow today", "swarmctl tasks list")
         registry.CHECKS += (Check("stand", "in", lambda _: found),)
+
+
+if __name__ == "__main__":
+    use_stand_in()
     sys.exit(cli.run(sys.argv[1:]))

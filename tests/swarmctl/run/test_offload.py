@@ -44,8 +44,8 @@ def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: boo
     write_profile(home, "small", text)
 
 
-def swarmctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return forked_swarmctl.swarmctl("run", "-p", "small", *arguments, **environment)
+def swarmctl(*arguments: str, stand_in: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    return forked_swarmctl.swarmctl("run", "-p", "small", *arguments, stand_in=stand_in, **environment)
 
 
 def started(*arguments: str, program: Sequence[str] = SWARMCTL, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def started(*arguments: str, program: Sequence[str] = SWARMCTL, **environment: s
 
 def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run with the stand-in as the trainer, whose rounds the real engine generates."""
-    return started(*arguments, program=STAND_IN, STAND_IN="offload", **environment)
+    return swarmctl(*arguments, stand_in=True, STAND_IN="offload", **environment)
 
 
 def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
@@ -372,6 +372,6 @@ def test_local_runs_need_no_openai(home: Path, tmp_path: Path) -> None:
     )
     done = started("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
     assert done.returncode == Exit.DONE, done.stderr
-    cause, following = told(untrained("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
+    cause, following = told(started("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
     assert "openai" in cause
     assert "pip install" in following

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -44,22 +44,66 @@ def swarmctl(
     ``stand_in``: whether the trainer is the stand-in (``fake_trainer``). ``environment``: more variables.
     """
     with tempfile.TemporaryDirectory() as place:
-        process = processes().Process(target=_run, args=(arguments, os.environ | environment, stand_in, Path(place)))
+        process = ForkedSwarmctl(arguments, environment, Path(place), stand_in=stand_in)
+        try:
+            out, said = process.communicate(timeout)
+        finally:
+            process.kill()
+        assert [left.cmdline() for left in process.left()] == []
+        return subprocess.CompletedProcess(arguments, process.wait(), out, said)
+
+
+class ForkedSwarmctl:
+    """The part of ``Popen`` that tests use, for a ``swarmctl`` that is forked from the fork server."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        place: Path,
+        *,
+        output: str = "out",
+        errors: str = "said",
+        stand_in: bool = False,
+    ) -> None:
+        """Start it. ``output``, ``errors``: files in ``place`` to which it appends its output."""
+        self._out, self._errors, self._trainers = place / output, place / errors, place / "trainers"
+        files = self._out, self._errors, self._trainers
+        process = processes().Process(target=_run, args=(tuple(arguments), os.environ | environment, stand_in, files))
         process.start()
-        process.join(timeout)
-        stuck = process.exitcode is None
-        process.kill()
-        process.join()
-        out, said, trainers = (_read(Path(place, name)) for name in ("out", "said", "trainers"))
-    assert not stuck, said
-    sessions = set(map(int, trainers.split()))
-    assert [left.cmdline() for left in psutil.process_iter() if _session(left.pid) in sessions] == []
-    assert process.exitcode is not None
-    return subprocess.CompletedProcess(arguments, process.exitcode, out, said)
+        assert process.pid is not None
+        self.pid, self._process = process.pid, process
 
+    def poll(self) -> int | None:
+        return self._process.exitcode
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("swarmctl", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Unlike that of ``Popen``, this waits for the end."""
+        self._process.kill()
+        self._process.join()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self._out.read_text(encoding="utf-8"), self._errors.read_text(encoding="utf-8")
+
+    def left(self) -> list[psutil.Process]:
+        """Return the running processes of its session and of its trainers'."""
+        trainers = self._trainers.read_text(encoding="utf-8").split() if self._trainers.exists() else []
+        sessions = {self.pid, *map(int, trainers)}
+        return [each for each in psutil.process_iter() if _session(each.pid) in sessions and _runs(each)]
 
 
 def _session(pid: int) -> int | None:
@@ -69,10 +113,18 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _run(arguments: tuple[str, ...], environment: Mapping[str, str], stand_in: bool, place: Path) -> None:
-    """Be ``swarmctl``. Its output goes to the files ``out`` and ``said``, its trainers' ids to ``trainers``."""
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _run(
+    arguments: Sequence[str], environment: Mapping[str, str], stand_in: bool, files: tuple[Path, Path, Path]
+) -> None:
+    """Be ``swarmctl``. ``files``: take its stdout, its stderr and the ids of its trainers."""
+    output, errors, trainers = files
+    os.setsid()
     os.chdir(ROOT)
-    with (place / "out").open("wb") as out, (place / "said").open("wb") as said:
+    with output.open("ab") as out, errors.open("ab") as said:
         _become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), said.fileno())
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
     if stand_in:
@@ -84,7 +136,7 @@ def _run(arguments: tuple[str, ...], environment: Mapping[str, str], stand_in: b
             return exec_module(module, config, output, *rest, errors=errors)
         log = None if isinstance(output, int) else output
         forked = ForkedTrainer(MAINS[module], trainer.environment(config), log)
-        with (place / "trainers").open("a") as file:
+        with trainers.open("a") as file:
             print(forked.pid, file=file)
         return forked
 

@@ -24,6 +24,7 @@ from tests.support.chaos.attacks import (
     money_faults,
     output,
 )
+from tests.support.chaos.nodes import ForkedCommandSwarm
 from tests.support.fake_api.remote import api_process
 from tests.support.waiting import until
 
@@ -41,7 +42,7 @@ def test_each_process_of_an_offloading_node_in_a_swarm(tmp_path: Path) -> None:
     attacks = [(victim, number) for victim in Victim for number in (signal.SIGKILL, signal.SIGSTOP)]
     chance.shuffle(attacks)
     with api_process(answer="tests.support.teachers:half_right") as server:
-        node = attacked(tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), chance)
+        node = attacked(tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), chance, kind=ForkedCommandSwarm)
         with node.swarm, node.twin:
             node.run(attacks, frozen_s=FROZEN_S)
             assert len(node.done) == len(attacks)

@@ -128,7 +128,7 @@ def _run(
         _become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), said.fileno())
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
     if stand_in:
-        use_stand_in()
+        use_stand_in(arguments)
     exec_module = trainer.spawn
 
     def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:

@@ -49,7 +49,7 @@ LONGEST_FIRST = (
     "hivemind_exp/runner/test_lost_workers.py",
     "hivemind_exp/runner/test_resume.py",
 )
-"""Files that take half a minute or more. They start first: one that starts last runs alone, while the other processes idle."""
+"""Files that take half a minute or more. They start first: one that starts last runs alone, while others idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

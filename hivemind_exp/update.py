@@ -3,9 +3,7 @@
 import json
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 
 def update_command() -> str:
@@ -38,9 +36,13 @@ def _pull(directory: Path) -> str:
 
 def _source() -> Path | None:
     """Return the directory from which this program was installed; None if it is unknown."""
+    # Imported here, because that takes a quarter of the time of most commands, which need no such line.
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+
     try:
-        record = distribution("swarmctl").read_text("direct_url.json")
+        record = metadata.distribution("swarmctl").read_text("direct_url.json")
         address = urlsplit(json.loads(record or "{}").get("url", ""))
-    except (PackageNotFoundError, ValueError):
+    except (metadata.PackageNotFoundError, ValueError):
         return None
     return Path(unquote(address.path)) if address.scheme == "file" else None

@@ -24,28 +24,32 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
 
 
 LONGEST_FIRST = (
-    "swarmctl/run/test_with_trainer.py",
-    "swarmctl/run/test_offload.py",
-    "swarmctl/run/test_damage.py",
-    "test_install.py",
     "hivemind_exp/swarm/test_under_attack.py",
-    "test_recipes.py",
-    "swarmctl/run/test_killed_and_frozen.py",
-    "test_examples.py",
-    "test_demo.py",
     "swarmctl/keys/test_no_key_leaks.py",
+    "test_demo.py",
     "swarmctl/packages/test_environments.py",
+    "test_examples.py",
     "swarmctl/swarm/test_real_nodes.py",
     "swarmctl/run/test_fetch_smollm2.py",
+    "swarmctl/run/test_killed_and_frozen.py",
+    "hivemind_exp/swarm/test_splits.py",
+    "swarmctl/trained/test_gguf_loads.py",
+    "swarmctl/run/test_with_trainer.py",
+    "test_recipes.py",
+    "test_install.py",
     "swarmctl/run/test_push.py",
-    "swarmctl/run/test_run.py",
-    "hivemind_exp/runner/test_lost_workers.py",
+    "hivemind_exp/swarm/test_chaos.py",
+    "hivemind_exp/runner/test_hinted.py",
+    "swarmctl/swarm/test_swarm.py",
+    "swarmctl/init/test_init.py",
+    "swarmctl/test_broken_surroundings.py",
+    "swarmctl/run/test_offload.py",
     "hivemind_exp/runner/test_resume_offload.py",
     "hivemind_exp/game/study_group/test_alone.py",
+    "hivemind_exp/runner/test_lost_workers.py",
     "hivemind_exp/runner/test_resume.py",
-    "hivemind_exp/swarm/test_splits.py",
 )
-"""Files that take over a minute. They start first: one that starts last runs alone, while the other processes idle."""
+"""Files that take half a minute or more. They start first: one that starts last runs alone, while others idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

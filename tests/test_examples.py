@@ -20,6 +20,7 @@ from tests.support.command_line import ROOT, SWARMCTL, run_process
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
 from tests.support.fake_api.transformers_server import TransformersServer
+from tests.support.forked_swarmctl import swarmctl
 from tests.support.nodes import Events, make_config
 
 EXAMPLES = ROOT / "examples"
@@ -37,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    done = run_process([*SWARMCTL, "run", *arguments, "--json"], timeout=PATIENCE)
+    done = swarmctl("run", *arguments, "--json", timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result

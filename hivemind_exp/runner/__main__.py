@@ -104,11 +104,15 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     with uncollected():
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import pin_device
+        from hivemind_exp.models.whereabouts import TINY
         from hivemind_exp.node_files import NodeFiles
 
     config = Config.model_validate(order["config"])
-    if "wandb" not in config.report.to:  # TRL imports it if it is installed
+    # TRL imports these if they are installed.
+    if "wandb" not in config.report.to:
         leave_out("wandb")
+    if config.model.name == TINY and config.model.lora is None:  # other models may consist of adapters
+        leave_out("peft")
     pinned = pin_device(config.model.device)
     with uncollected():
         from hivemind_exp.runner.grpo_runner import GRPORunner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,7 +46,7 @@ def test_a_copy_is_installed_again_from_its_checkout(
     monkeypatch.setattr(update, "__file__", str(tmp_path / "lib" / "hivemind_exp" / "update.py"))
     monkeypatch.setattr(sys, "prefix", prefix)
     record = json.dumps({"url": tmp_path.as_uri(), "dir_info": {}})
-    monkeypatch.setattr(update, "distribution", lambda _: SimpleNamespace(read_text=lambda _: record))
+    monkeypatch.setattr(metadata, "distribution", lambda _: SimpleNamespace(read_text=lambda _: record))
     assert update_command() == f"git -C {tmp_path} pull && {command.format(tmp_path)}"
 
 
@@ -55,14 +55,14 @@ def test_without_a_known_source_the_version_is_shown(
     record: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(update, "__file__", str(tmp_path / "hivemind_exp" / "update.py"))
-    monkeypatch.setattr(update, "distribution", lambda _: SimpleNamespace(read_text=lambda _: record))
+    monkeypatch.setattr(metadata, "distribution", lambda _: SimpleNamespace(read_text=lambda _: record))
     assert update_command() == "swarmctl --version"
 
 
 def test_a_package_that_is_not_installed_has_no_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing(_: str) -> None:
-        raise PackageNotFoundError
+        raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(update, "__file__", str(tmp_path / "hivemind_exp" / "update.py"))
-    monkeypatch.setattr(update, "distribution", missing)
+    monkeypatch.setattr(metadata, "distribution", missing)
     assert update_command() == "swarmctl --version"

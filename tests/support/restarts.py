@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import sqlite3
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
 
 from hivemind_exp.events import Event
+from hivemind_exp.journal.records import Manifest, TrainingRow
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.stop import StopFlag
+from tests.support.fake_api.remote import RemoteServer
 from tests.support.recorded_events import Events
-
-PRELOADED = [
-    "hivemind_exp.models.loading",
-    "hivemind_exp.runner.build_node",
-    "hivemind_exp.runner.build_swarm",
-    "hivemind_exp.runner.choose_style",
-    "hivemind_exp.runner.grpo_runner",
-    "hivemind_exp.trainer.hivemind_grpo_trainer",
-    "openai",
-    "tests.support.chaos.forked",
-    "tests.support.engine_rig",
-    "tests.support.nodes",
-]
-"""Modules whose import takes nodes and engines seconds. One list, because a test process has only one fork server."""
 
 
 class Interrupter(Events):
@@ -45,9 +43,13 @@ class Interrupter(Events):
 
 
 def processes() -> ForkServerContext:
-    """Return a fork server context that starts nodes and engines in milliseconds, once ``PRELOADED`` is imported."""
+    """Return a context whose fork server starts nodes and engines in milliseconds once it has imported them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["tests.support.preloaded"])
+    # It outlives this test, so it gets nothing of its home directory.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SWARMCTL_")}
+    with patch.dict(os.environ, ours, clear=True):
+        forkserver.ensure_running()
     return context
 
 
@@ -74,19 +76,48 @@ def killed(
     return alive
 
 
-def killed_often(
-    target: Callable[[Path], None], root: Path, *, times: int, seed: int, growth: range, longest_s: float
-) -> None:
-    """Kill a node's process ``times`` times, each a moment after it has logged ``growth`` more bytes of events.
+def lives(
+    target: Callable[..., None],
+    root: Path,
+    *arguments: object,
+    seen: dict[int, bytes],
+    times: int,
+    chance: random.Random,
+    growth: range,
+    longest_s: float,
+) -> Iterator[None]:
+    """Kill ``target(root, …)`` ``times`` times, each a moment after it has logged ``growth`` more bytes; let it finish.
 
-    Then let it finish. Asserts that at least half of the kills hit a running process.
+    Yields after each of these lives. The manifests of all lives are collected in ``seen``, by step. Asserts that none
+    of them ever changes, and that at least half of the kills hit a running process.
     """
-    context, chance, kills = processes(), random.Random(seed), 0
-    for _ in range(times):
-        told = grown(root / "events.jsonl", chance.randrange(growth.start, growth.stop))
-        kills += killed(context, target, root, when=told, pause_s=chance.uniform(0, longest_s))
-    assert kills >= times // 2
-    finished(context, target, root)
+    context, kills = processes(), 0
+    for life in range(times + 1):
+        if life < times:
+            told = grown(root / "events.jsonl", chance.randrange(growth.start, growth.stop))
+            kills += killed(context, target, root, *arguments, when=told, pause_s=chance.uniform(0, longest_s))
+        else:
+            assert kills >= times // 2
+            finished(context, target, root, *arguments)
+        for step, body in manifests(root).items():
+            assert seen.setdefault(step, body) == body
+        yield
+
+
+def killed_often(
+    target: Callable[..., None],
+    root: Path,
+    *arguments: object,
+    times: int,
+    chance: random.Random,
+    growth: range,
+    longest_s: float,
+) -> dict[int, bytes]:
+    """Do as ``lives`` does, look at nothing in between, and return what it has seen."""
+    seen: dict[int, bytes] = {}
+    for _ in lives(target, root, *arguments, seen=seen, times=times, chance=chance, growth=growth, longest_s=longest_s):
+        pass
+    return seen
 
 
 def finished(context: ForkServerContext, target: Callable[..., None], *arguments: object) -> None:
@@ -122,3 +153,40 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two nodes ended with bit-equal weights."""
     a, b = final_weights(one), final_weights(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def read(root: Path, query: str) -> list[Any]:
+    """Return the rows of a query to a node's journal; none if it has no tables yet."""
+    journal = NodeFiles(root).journal
+    if not journal.exists():
+        return []
+    with closing(sqlite3.connect(journal)) as db:
+        (table,) = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name='evaluations'").fetchone()
+        return db.execute(query).fetchall() if table else []
+
+
+def manifests(root: Path) -> dict[int, bytes]:
+    """Return the manifests in a node's journal, by step."""
+    return dict(read(root, "SELECT step, body FROM manifests"))
+
+
+def completions(root: Path) -> list[Any]:
+    """Return all of a node's completions, with their slots and outcomes."""
+    fields = "round, question, idx, kind, source, text, ids, truncated, outcome"
+    return read(root, f"SELECT {fields} FROM completions ORDER BY round, question, idx")
+
+
+def batch(body: bytes) -> tuple[int, tuple[TrainingRow, ...]]:
+    """Return what a step learns from: its seed and rows, without a text's lag."""
+    manifest = Manifest.unpack(body)
+    return manifest.seed, tuple(replace(row, lag=None) for row in manifest.rows)
+
+
+def same_batches(seen: dict[int, bytes], expected: dict[int, bytes]) -> bool:
+    """Whether the steps in ``expected`` learned from the same rows as those in ``seen``."""
+    return all(batch(seen[step]) == batch(body) for step, body in expected.items())
+
+
+def asked(server: RemoteServer) -> Counter[str]:
+    """Return how often each prompt was requested, without the test request."""
+    return Counter(entry.digest for entry in server.settled().chats if entry.messages != list(TEST_MESSAGES))

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from hivemind_exp.secrets import without_secrets
-from tests.support.command_line import STAND_IN, Cli, run_process
+from tests.support.command_line import Cli
+from tests.support.forked_swarmctl import swarmctl
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def stand_in() -> Cli:
     """Run ``swarmctl`` with the stand-in as its trainer; ``act`` is what it does."""
 
     def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
-        return run_process([*STAND_IN, *arguments], env=os.environ | {"STAND_IN": act} | environment)
+        return swarmctl(*arguments, stand_in=True, **{"STAND_IN": act} | environment)
 
     return run
 

@@ -28,7 +28,8 @@ KEY = "sk-proj-Abcdefghijklmnop0123456789"
 def test_importing_the_command_line_is_light() -> None:
     code = (
         "import sys, swarmctl.cli, swarmctl.profiles.list; heavy = {'rich', 'pydantic', 'pydantic_core', 'keyring', "
-        "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio', 'httpx2'}; print(sorted(heavy & set(sys.modules)))"
+        "'openai', 'torch', 'psutil', 'tomlkit', 'asyncio', 'httpx2', 'importlib.metadata'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -19,13 +19,12 @@ from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.base import Score
-from tests.hivemind_exp.runner.test_resume_offload import asked, batch, completions, manifests, read
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import api_process
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
-from tests.support.restarts import finished, grown, killed, processes, same_weights
+from tests.support.restarts import asked, batch, completions, lives, manifests, read, same_batches, same_weights
 
 pytestmark = pytest.mark.slow
 
@@ -122,29 +121,19 @@ def given(root: Path) -> set[str]:
 
 def test_kill_9_of_a_hinted_node_pays_for_no_hint_twice_and_changes_no_weights(tmp_path: Path) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
-    forkserver, chance = processes(), random.Random("hints")
     seen: dict[int, bytes] = {}
-    kills, before = 0, Counter[str]()
+    held, before = set[str](), Counter[str]()
+    how: dict[str, Any] = {"chance": random.Random("hints"), "growth": range(200, 1500), "longest_s": 0.1}
     with api_process(latency=0.1, answer=HINT) as server, api_process(answer=HINT) as other:
-        for life in range(KILLS + 1):
-            held = given(root)
-            node = (forkserver, play_killable, root, server.base_url)
-            if life < KILLS:
-                ready = grown(root / "events.jsonl", chance.randrange(200, 1500))
-                kills += killed(*node, when=ready, pause_s=chance.uniform(0, 0.1))
-            else:
-                finished(*node)
+        for _ in lives(play_killable, root, server.base_url, seen=seen, times=KILLS, **how):
             now = asked(server)
             assert not held & (now - before).keys()
             assert max((now - before).values(), default=1) == 1
-            before = now
-            for step, body in manifests(root).items():
-                assert seen.setdefault(step, body) == body
-        assert kills >= KILLS // 2
+            held, before = given(root), now
         play_killable(whole, other.base_url)
     assert completions(root) == completions(whole)
     assert Counter(row[3] for row in completions(root))["hinted"] > 0
     expected = manifests(whole)
-    assert {step: batch(seen[step]) for step in expected} == {step: batch(body) for step, body in expected.items()}
+    assert same_batches(seen, expected)
     assert any(row.kind is Kind.HINTED and row.advantage for body in expected.values() for row in batch(body)[1])
     assert same_weights(root, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -151,7 +152,7 @@ def test_kill_9_at_many_moments_leads_to_bit_equal_weights(uninterrupted: Path, 
     root = tmp_path / "killed"
     events = root / "events.jsonl"
     # A node writes about 600 bytes of events before its first round, and 700 per round.
-    killed_often(play, root, times=KILLS, seed=seed, growth=range(200, 2000), longest_s=0.03)
+    killed_often(play, root, times=KILLS, chance=random.Random(seed), growth=range(200, 2000), longest_s=0.03)
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     assert {event["step"] for event in lines if event["event"] == "step"} == set(range(6))
     assert same_weights(uninterrupted, root)

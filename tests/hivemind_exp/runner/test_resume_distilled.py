@@ -14,10 +14,9 @@ from hivemind_exp.events import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.hivemind_exp.runner.test_distilled import VOCABULARY
-from tests.hivemind_exp.runner.test_resume_offload import batch, manifests
 from tests.support.fake_api.remote import RemoteServer, api_process
 from tests.support.nodes import ChanceRewards, make_config
-from tests.support.restarts import finished, grown, killed, processes, same_weights
+from tests.support.restarts import batch, finished, killed_often, manifests, processes, same_batches, same_weights
 
 pytestmark = pytest.mark.slow
 KILLS, ROUNDS = 3, 6
@@ -37,30 +36,20 @@ def play(root: Path, base_url: str) -> None:
     GRPORunner(config, NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
-def asked(server: RemoteServer) -> set[str]:
+def sent(server: RemoteServer) -> set[str]:
     """Return the completions that were sent, without the tests at the start of each life."""
     return {entry.digest for entry in server.settled().scores if entry.prompt_tokens < 60}
 
 
 def test_kill_9_of_a_distilled_node_pays_once_and_changes_no_weights(tmp_path: Path) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
-    forkserver, chance = processes(), random.Random("distilled")
-    seen: dict[int, bytes] = {}
-    kills = 0
-    options = {"vocabulary": VOCABULARY, "latency": 0.05}
+    chance, options = random.Random("distilled"), {"vocabulary": VOCABULARY, "latency": 0.05}
     with api_process(**options) as server, api_process(vocabulary=VOCABULARY) as other:
-        for life in range(KILLS + 1):
-            node = (forkserver, play, root, server.base_url)
-            if life < KILLS:
-                ready = grown(root / "events.jsonl", chance.randrange(200, 1500))
-                kills += killed(*node, when=ready, pause_s=chance.uniform(0, 0.1))
-            else:
-                finished(*node)
-            for step, body in manifests(root).items():
-                assert seen.setdefault(step, body) == body
-        assert kills >= KILLS // 2
-        finished(forkserver, play, whole, other.base_url)
-        assert asked(server) == asked(other)
+        seen = killed_often(
+            play, root, server.base_url, times=KILLS, chance=chance, growth=range(200, 1500), longest_s=0.1
+        )
+        finished(processes(), play, whole, other.base_url)
+        assert sent(server) == sent(other)
     # What was in flight when the node died may be asked again, but nothing whose scores are in the journal.
     with closing(sqlite3.connect(NodeFiles(root).ledger)) as db:
         paid = db.execute("SELECT question, SUM(state='settled') FROM requests WHERE round>=0 GROUP BY question")
@@ -69,5 +58,5 @@ def test_kill_9_of_a_distilled_node_pays_once_and_changes_no_weights(tmp_path: P
     scored = [row for body in expected.values() for row in batch(body)[1]]
     assert scored
     assert all(row.teacher == "box:test-model" for row in scored)
-    assert {step: batch(seen[step]) for step in expected} == {step: batch(body) for step, body in expected.items()}
+    assert same_batches(seen, expected)
     assert same_weights(root, whole)

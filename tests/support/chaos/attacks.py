@@ -216,13 +216,19 @@ class Attacked:
         self.faults += differences(self.node.files, twin.files, steps)
 
 
-def attacked(root: Path, settings: str, chance: random.Random, say: Callable[[str], None] = lambda _: None) -> Attacked:
+def attacked(
+    root: Path,
+    settings: str,
+    chance: random.Random,
+    say: Callable[[str], None] = lambda _: None,
+    kind: type[CommandSwarm] = CommandSwarm,
+) -> Attacked:
     """Create a node and its twin, which has the same identity, swarm and secret, and start the node."""
-    swarm = CommandSwarm(root / "attacked", ["ada"], settings=settings)
+    swarm = kind(root / "attacked", ["ada"], settings=settings)
     swarm.found()
     swarm.founder.files.secret()  # the questions that are held out depend on it
     shutil.copytree(root / "attacked", root / "twin")
-    twin = CommandSwarm(root / "twin", ["ada"], settings=settings)
+    twin = kind(root / "twin", ["ada"], settings=settings)
     twin.invitation = swarm.invitation
     swarm.start(swarm.founder)
     return Attacked(swarm, twin, chance, say)

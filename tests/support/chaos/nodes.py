@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
@@ -22,6 +22,9 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.restarts import processes
+
+if TYPE_CHECKING:
+    from tests.support.forked_swarmctl import ForkedSwarmctl
 
 PROFILE = "chaos"
 _MARK = "SWARM_CHAOS"
@@ -182,10 +185,12 @@ class CommandSwarm(Swarm):
         # A node with files resumes in its swarm; only a new one needs the invitation.
         known = node is self.founder or node.files.charter.exists()
         join = () if known else ("--join", str(self.invitation), "--profile", PROFILE)
-        command = self._command(node, "run", "--node", node.name, "--quiet", "--plain", "--no-input", *join)
+        return self._run(node, ("run", "--node", node.name, "--quiet", "--plain", "--no-input", *join))
+
+    def _run(self, node: Node, words: Sequence[str]) -> Life:
         with (node.home / "output").open("ab") as output:
             process = subprocess.Popen(
-                command,
+                self._command(node, *words),
                 cwd=ROOT,
                 env=self._environment(node),
                 stdin=subprocess.DEVNULL,
@@ -196,14 +201,25 @@ class CommandSwarm(Swarm):
         return _Command(process)
 
 
+class ForkedCommandSwarm(CommandSwarm):
+    """Each node is a ``swarmctl run`` that starts within a second (see ``forked_swarmctl``)."""
+
+    def _run(self, node: Node, words: Sequence[str]) -> Life:
+        from tests.support.forked_swarmctl import ForkedSwarmctl
+
+        process = ForkedSwarmctl(words, self._environment(node), node.home, output="output", errors="output")
+        self._sessions.add(process.pid)
+        return _Command(process)
+
+
 @dataclass
 class _Command:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedSwarmctl
 
     def trainer(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children():
-                if "hivemind_exp.runner" in child.cmdline():
+                if os.getsid(child.pid) == child.pid:
                     return child
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import secrets
 import socket
@@ -31,7 +30,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.tasks.base import Question, Split, Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from tests.support.restarts import PRELOADED
+from tests.support.restarts import processes
 
 GROUP = 8
 GROUPS = 8
@@ -259,10 +258,9 @@ class Arena:
 
     def start(self) -> None:
         """Start all nodes."""
-        processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([*PRELOADED, "tests.support.hostile.arena"])
+        context = processes()
         for node in self.nodes:
-            node.process = processes.Process(target=play, args=(node.root, node.config, self._slow))
+            node.process = context.Process(target=play, args=(node.root, node.config, self._slow))
             node.process.start()
         self._watch.start()
 

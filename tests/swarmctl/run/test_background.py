@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import read_json
 from swarmctl.storage.node_lock import is_held
-from tests.support.command_line import STAND_IN, Cli
+from tests.support.command_line import STAND_IN, Cli, run_process
 from tests.support.processes import is_alive
 from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
@@ -21,6 +22,16 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 ENDLESS = ("run", "-p", "demo", "--rounds", "0", "--detach")
+
+
+@pytest.fixture
+def stand_in() -> Cli:
+    """As elsewhere, but started: ``swarmctl`` starts its own program again in the background."""
+
+    def run(*arguments: str, act: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_process([*STAND_IN, *arguments], env=os.environ | {"STAND_IN": act} | environment)
+
+    return run
 
 
 def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, home: Path) -> None:

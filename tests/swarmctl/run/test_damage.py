@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -15,12 +15,14 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
-from tests.support.command_line import SWARMCTL, UNTRAINED, Cli, run_process, told, write_profile
+from tests.support.command_line import UNTRAINED, Cli, run_process, told, write_profile
+from tests.support.forked_swarmctl import swarmctl
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
 SMALL = f"""{UNTRAINED}
 [game]
+rounds = 6
 groups = 2
 [checkpoint]
 every = 2
@@ -33,9 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a node for five rounds, with checkpoints after the fourth and the fifth."""
     home = tmp_path_factory.mktemp("trained")
     write_profile(home, "small", SMALL)
-    command = [*SWARMCTL, "run", "--profile", "small", "--node", "n", "--rounds", "5"]
-    environment = os.environ | {"SWARMCTL_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    assert run_process(command, env=environment, timeout=120).returncode == 0
+    command = ("run", "--profile", "small", "--node", "n", "--rounds", "5")
+    assert swarmctl(*command, SWARMCTL_HOME=str(home), OMP_NUM_THREADS="1").returncode == 0
     return home
 
 
@@ -47,7 +48,7 @@ def node(trained: Path, home: Path) -> NodeFiles:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_process([*SWARMCTL, "run", "--node", "n", "--rounds", "6", *arguments], env=os.environ, timeout=120)
+    return swarmctl("run", "--node", "n", "--rounds", "6", *arguments)
 
 
 def damage_settings(node: NodeFiles) -> None:
@@ -95,7 +96,8 @@ def test_the_suggested_command_works(node: NodeFiles, damage: Callable[[NodeFile
     cause, following = told(failed)
     assert DAMAGE[damage][0] in cause
     assert DAMAGE[damage][1] in following
-    done = run_process(["bash", "-c", following], env=os.environ, timeout=120)
+    program, *words = shlex.split(following)
+    done = swarmctl(*words) if program.endswith("swarmctl") else run_process([program, *words])
     assert done.returncode == Exit.DONE, done.stderr
     if " run " not in following:
         again = run()

@@ -24,6 +24,7 @@ from tests.support.chaos.attacks import (
     money_faults,
     output,
 )
+from tests.support.chaos.nodes import ForkedCommandSwarm
 from tests.support.fake_api.remote import api_process
 from tests.support.waiting import until
 
@@ -41,7 +42,7 @@ def test_each_process_of_an_offloading_node_in_a_swarm(tmp_path: Path) -> None:
     attacks = [(victim, number) for victim in Victim for number in (signal.SIGKILL, signal.SIGSTOP)]
     chance.shuffle(attacks)
     with api_process(answer="tests.support.teachers:half_right") as server:
-        node = attacked(tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), chance)
+        node = attacked(tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), chance, kind=ForkedCommandSwarm)
         with node.swarm, node.twin:
             node.run(attacks, frozen_s=FROZEN_S)
             assert len(node.done) == len(attacks)
@@ -54,7 +55,9 @@ def test_each_process_of_an_offloading_node_in_a_swarm(tmp_path: Path) -> None:
 
 def test_a_node_that_stays_frozen_says_what_is_stuck_and_can_be_stopped(tmp_path: Path) -> None:
     with api_process(answer="tests.support.teachers:half_right") as server:
-        node = attacked(tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), random.Random(5))
+        node = attacked(
+            tmp_path, OFFLOADED.replace("BASE_URL", server.base_url), random.Random(5), kind=ForkedCommandSwarm
+        )
         with node.swarm, node.twin:
             until(lambda: node.node.rounds() > 1, PATIENCE_S)
             for victim, name in ((Victim.ENGINE, "API process"), (Victim.TRAINER, "trainer")):

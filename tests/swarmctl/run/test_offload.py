@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support import forked_swarmctl
 from tests.support.command_line import STAND_IN, SWARMCTL, UNTRAINED, run_process, told, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
@@ -43,15 +44,18 @@ def profile(home: Path, server: ApiServer, *, free: bool = False, needs_key: boo
     write_profile(home, "small", text)
 
 
-def swarmctl(
-    *arguments: str, program: Sequence[str] = SWARMCTL, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def swarmctl(*arguments: str, stand_in: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    return forked_swarmctl.swarmctl("run", "-p", "small", *arguments, stand_in=stand_in, **environment)
+
+
+def started(*arguments: str, program: Sequence[str] = SWARMCTL, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Like ``swarmctl``, but in processes that import everything anew."""
     return run_process([*program, "run", "-p", "small", *arguments], env=os.environ | environment, timeout=120)
 
 
 def untrained(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run with the stand-in as the trainer, whose rounds the real engine generates."""
-    return swarmctl(*arguments, program=STAND_IN, STAND_IN="offload", **environment)
+    return swarmctl(*arguments, stand_in=True, STAND_IN="offload", **environment)
 
 
 def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
@@ -366,8 +370,8 @@ def test_local_runs_need_no_openai(home: Path, tmp_path: Path) -> None:
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
     )
-    done = swarmctl("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
+    done = started("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
     assert done.returncode == Exit.DONE, done.stderr
-    cause, following = told(untrained("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
+    cause, following = told(started("--offload", "mybox", "--node", "other", PYTHONPATH=str(tmp_path)))
     assert "openai" in cause
     assert "pip install" in following

@@ -16,6 +16,7 @@ import pytest
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, run_process, told, write_profile
 from tests.support.fake_hub import serve_hub
+from tests.support.forked_swarmctl import swarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.waiting import until
 
@@ -33,12 +34,10 @@ def small(home: Path) -> None:
     write_profile(home, "small", SMALL)
 
 
-def swarmctl(*arguments: str, limit_kib: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def limited(limit_kib: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; ``limit_kib`` limits the address space of each of its processes."""
-    command = [*SWARMCTL, *arguments]
-    if limit_kib is not None:
-        command = ["bash", "-c", f"ulimit -v {limit_kib}; exec {shlex.join(command)}"]
-    return run_process(command, env=os.environ | environment, timeout=120)
+    command = f"ulimit -v {limit_kib}; exec {shlex.join([*SWARMCTL, *arguments])}"
+    return run_process(["bash", "-c", command], timeout=120)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -86,7 +85,7 @@ def test_a_warm_up_for_another_task_is_refused_before_anything_is_created(
 
 def test_metrics_for_a_service_without_its_key(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
-    done = swarmctl("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment)
+    done = ended(start("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment))
     cause, following = told(done)
     assert "Weights & Biases has no valid API key" in cause
     assert following.endswith("keys set wandb")
@@ -134,7 +133,7 @@ def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
 
 def test_a_key_given_as_a_model_is_never_shown() -> None:
     key = "sk-proj-Abcdefghijklmnop0123456789"
-    done = swarmctl("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1")
+    done = ended(start("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1"))
     assert done.returncode != Exit.DONE
     assert "(hidden: looks like a key)" in told(done)[0]
     again = swarmctl("run", "--model", "org/other", "--node", "leaky", "--dry-run")
@@ -157,10 +156,10 @@ def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_pa
 
 
 def test_too_little_memory_suggests_smaller_batches() -> None:
-    done = swarmctl(
+    done = limited(
+        3_000_000,
         *("run", "--profile", "small", "--rounds", "1", "--set", "game.groups=25", "--set", "game.group_size=2400"),
         *("--set", "generation.batch=60000"),
-        limit_kib=3_000_000,
     )
     cause, following = told(done)
     assert "ran out of memory" in cause

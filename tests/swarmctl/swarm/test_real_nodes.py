@@ -1,9 +1,11 @@
-"""Three real nodes on one machine, with two homes to simulate two machines: create, join, kill, resume."""
+"""Three real nodes on one machine, with two homes to simulate two machines: create, join, kill, resume.
+
+They are forked (see ``forked_swarmctl``). ``tests/test_examples.py`` starts three nodes as users do.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -22,7 +24,8 @@ from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.identity import Identity
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.support.command_line import ROOT, SWARMCTL, run_process, write_profile
+from tests.support.command_line import write_profile
+from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
 
 pytestmark = pytest.mark.swarm
 
@@ -47,31 +50,33 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.running: dict[str, ForkedSwarmctl] = {}
+        self.ended: list[ForkedSwarmctl] = []
         write_profile(home, "default", SMALL)
 
     def files(self, node: str) -> NodeFiles:
         return NodeFiles(self.home / "nodes" / node)
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_process([*SWARMCTL, *arguments], env=os.environ | {"SWARMCTL_HOME": str(self.home)}, timeout=120)
+        return swarmctl(*arguments, SWARMCTL_HOME=str(self.home))
 
     def start(self, node: str, *arguments: str) -> None:
-        self.running[node] = subprocess.Popen(
-            [*SWARMCTL, "run", "--node", node, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"SWARMCTL_HOME": str(self.home)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
+        place = self.home / f"{node}-{len(self.ended)}"
+        place.mkdir()
+        words = ("run", "--node", node, *arguments)
+        self.running[node] = ForkedSwarmctl(words, {"SWARMCTL_HOME": str(self.home)}, place)
 
     def end(self, node: str, number: signal.Signals) -> tuple[int, str]:
         """Signal a node to stop; return its exit code and stderr."""
+        self.running[node].send_signal(number)
+        return self.await_end(node)
+
+    def await_end(self, node: str) -> tuple[int, str]:
+        """Wait for a node's end; return its exit code and stderr."""
         process = self.running.pop(node)
-        process.send_signal(number)
+        self.ended.append(process)
         _, output = process.communicate(timeout=60)
-        return process.returncode, output
+        return process.wait(), output
 
     def events(self, node: str) -> list[dict[str, object]]:
         with suppress(FileNotFoundError):
@@ -103,17 +108,9 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     made = Machine(tmp_path / "here"), Machine(tmp_path / "there")
     yield made
     for machine in made:
-        for process in machine.running.values():
-            process.terminate()
-            process.communicate(timeout=60)
-    assert [found for machine in made for found in _left(machine.home)] == []
-
-
-def _left(home: Path) -> Iterator[list[str]]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("SWARMCTL_HOME") == str(home):
-                yield process.cmdline()
+        for node in list(machine.running):
+            machine.end(node, signal.SIGTERM)
+    assert [left.cmdline() for machine in made for process in machine.ended for left in process.left()] == []
 
 
 @pytest.mark.timeout(600)  # takes only seconds on an otherwise idle machine
@@ -145,7 +142,7 @@ def test_three_nodes_train_together_and_continue_without_the_creator(machines: t
     assert code == Exit.INTERRUPTED
     assert "In the swarm: shared " in output
     psutil.Process(json.loads(there.files("three").lock.read_text())["trainer"]).kill()
-    _, output = there.running.pop("three").communicate(timeout=60)
+    _, output = there.await_end("three")
     assert "killed (SIGKILL)" in output
     before = there.learned("three")
     there.start("three")

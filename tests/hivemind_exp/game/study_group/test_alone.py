@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -130,7 +131,7 @@ def play(root: Path) -> None:
 def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
     # A stage writes about 550 bytes of events.
-    killed_often(play, root, times=KILLS, seed=0, growth=range(300, 2000), longest_s=0.05)
+    killed_often(play, root, times=KILLS, chance=random.Random(0), growth=range(300, 2000), longest_s=0.05)
     assert {event["step"] for event in events(root, "step")} == set(range(3 * ROUNDS))
     assert same_weights(whole, root)
     assert content(root) == content(whole)

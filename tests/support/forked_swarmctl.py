@@ -1,0 +1,218 @@
+"""Run ``swarmctl`` and its trainer without the imports, which are most of the work of a short run.
+
+Both are forked from processes that have imported everything: ``swarmctl`` from the fork server, and the trainer from
+``swarmctl``. Everything else is real: sessions, signals, the order on stdin, the log, the workers and the API process.
+What libraries read from the environment while they are imported (``HF_…``, ``OMP_…``) is what the fork server had.
+Tests of that, and of processes that others kill or freeze, start ``swarmctl`` as users do (``command_line``).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import psutil
+
+from hivemind_exp.config import Config
+from hivemind_exp.runner import __main__ as runner
+from swarmctl import cli
+from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise imported by each run
+from swarmctl.run import trainer_process as trainer
+from tests.support import fake_trainer
+from tests.support.command_line import ROOT
+from tests.support.restarts import processes
+from tests.support.run_fake_trainer import TRAINER, use_stand_in
+
+MAINS = {trainer.MODULE: runner.main, TRAINER: fake_trainer.main}
+
+
+def swarmctl(
+    *arguments: str, stand_in: bool = False, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and assert that it leaves no process.
+
+    ``stand_in``: whether the trainer is the stand-in (``fake_trainer``). ``environment``: more variables.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        process = ForkedSwarmctl(arguments, environment, Path(place), stand_in=stand_in)
+        try:
+            out, said = process.communicate(timeout)
+        finally:
+            process.kill()
+        assert [left.cmdline() for left in process.left()] == []
+        return subprocess.CompletedProcess(arguments, process.wait(), out, said)
+
+
+class ForkedSwarmctl:
+    """The part of ``Popen`` that tests use, for a ``swarmctl`` that is forked from the fork server."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        place: Path,
+        *,
+        output: str = "out",
+        errors: str = "said",
+        stand_in: bool = False,
+    ) -> None:
+        """Start it. ``output``, ``errors``: files in ``place`` to which it appends its output."""
+        self._out, self._errors, self._trainers = place / output, place / errors, place / "trainers"
+        files = self._out, self._errors, self._trainers
+        process = processes().Process(target=_run, args=(tuple(arguments), os.environ | environment, stand_in, files))
+        process.start()
+        assert process.pid is not None
+        self.pid, self._process = process.pid, process
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("swarmctl", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Unlike that of ``Popen``, this waits for the end."""
+        self._process.kill()
+        self._process.join()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self._out.read_text(encoding="utf-8"), self._errors.read_text(encoding="utf-8")
+
+    def left(self) -> list[psutil.Process]:
+        """Return the running processes of its session and of its trainers'."""
+        trainers = self._trainers.read_text(encoding="utf-8").split() if self._trainers.exists() else []
+        sessions = {self.pid, *map(int, trainers)}
+        return [each for each in psutil.process_iter() if _session(each.pid) in sessions and _runs(each)]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _run(
+    arguments: Sequence[str], environment: Mapping[str, str], stand_in: bool, files: tuple[Path, Path, Path]
+) -> None:
+    """Be ``swarmctl``. ``files``: take its stdout, its stderr and the ids of its trainers."""
+    output, errors, trainers = files
+    os.setsid()
+    os.chdir(ROOT)
+    with output.open("ab") as out, errors.open("ab") as said:
+        _become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), said.fileno())
+    sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
+    if stand_in:
+        use_stand_in(arguments)
+    exec_module = trainer.spawn
+
+    def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:
+        if module not in MAINS:
+            return exec_module(module, config, output, *rest, errors=errors)
+        log = None if isinstance(output, int) else output
+        forked = ForkedTrainer(MAINS[module], trainer.environment(config), log)
+        with trainers.open("a") as file:
+            print(forked.pid, file=file)
+        return forked
+
+    trainer.spawn = spawn  # type: ignore[assignment]
+    sys.exit(cli.run(list(arguments)))
+
+
+def _become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
+    """Give this process another environment and other standard streams."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate((stdin, stdout, stderr)):
+        os.dup2(stream, number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+
+
+class ForkedTrainer:
+    """The part of ``Popen`` that ``swarmctl`` uses, for a trainer that is a fork of this process."""
+
+    def __init__(self, main: Callable[[], int | None], environment: Mapping[str, str], log: BinaryIO | None) -> None:
+        """``log``: takes its output; None: ``communicate`` returns it."""
+        self.returncode: int | None = None
+        self._outputs = [tempfile.TemporaryFile() if log is None else log for _ in range(2)]  # noqa: SIM115
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(writing)
+            _train(main, environment, reading, *(each.fileno() for each in self._outputs))
+        os.close(reading)
+        self.stdin = os.fdopen(writing, "wb")
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float = math.inf) -> int:
+        until = time.monotonic() + timeout
+        while (ended := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("the trainer", timeout)
+            time.sleep(0.01)
+        return ended
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def communicate(self, line: bytes | None, timeout: float) -> tuple[bytes, ...]:
+        if line is not None:
+            self.stdin.write(line)
+            self.stdin.close()
+        self.wait(timeout)
+        return tuple(os.pread(each.fileno(), 2**20, 0) for each in self._outputs)
+
+
+def _train(
+    main: Callable[[], int | None], environment: Mapping[str, str], stdin: int, stdout: int, stderr: int
+) -> NoReturn:
+    """Be the trainer. Does not return."""
+    status = 1
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _become(environment, stdin, stdout, stderr)
+        faulthandler.enable()
+        status = main() or 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)

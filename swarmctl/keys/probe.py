@@ -62,7 +62,8 @@ def send(row: Provider, url: str, key: str | None, limit: float, body: bytes | N
     answer = request("GET" if body is None else "POST", url, headers_for(row, key), limit, body)
     if answer.elsewhere is not None:
         where = foreign(answer.elsewhere) if answer.elsewhere else "no host"
-        raise Unanswered(f"the service redirects to {where}; the key was not sent there")
+        what = "which was not contacted" if key is None else "and the key was not sent there"
+        raise Unanswered(f"the service redirects to {where}, {what}")
     return answer
 
 

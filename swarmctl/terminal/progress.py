@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import wilson
 from hivemind_exp.model_names import short_name
 from hivemind_exp.run_record import PASSING
@@ -210,7 +211,7 @@ class RunView:
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
-        self.providers[f"{event.get('provider')}:{short_name(str(event.get('model')))}"] = None
+        self.providers[f"{event.get('provider')}:{foreign(short_name(str(event.get('model'))), 100)}"] = None
 
     def _on_hints(self, event: dict[str, Any]) -> None:
         self.hints += event.get("hints") or 0

@@ -22,7 +22,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def without_known_key(text: str, key: str | None, instead: str = "(the key)") -> str:
-    """Return ``text`` without ``key``: plain, escaped for URLs, JSON or HTML, in base64 or hex, split, in other case."""
+    """Return ``text`` without ``key``: plain, escaped for URLs, JSON or HTML, in base64 or hex, split, in any case."""
     if not key:
         return text
     if len(key) < _SHORT:  # it may be an ordinary word, such as "local", so it is only removed as it is

@@ -105,6 +105,29 @@ def test_small_rounds_without_a_reward_may_be_chance_if_rewards_were_rare() -> N
     assert told.startswith("no reward in the last 68 rounds (136 completions)")
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_model_that_no_longer_ends_its_answers_needs_no_higher_limit(resumed: bool) -> None:
+    checked, events = check()
+    if resumed:
+        checked.remember([accuracy(0, 0.4), accuracy(5, 0.1)])
+    else:
+        checked.count([group(40, outcome=1.0), group(60)])
+    for _ in range(10):
+        checked.count([group(100, NO_ANSWER, cut=True)])
+    (told,) = messages(events)
+    assert "cut at the length limit. The model no longer ends its answers, as it did before. Start a new node" in told
+    assert "lower train.learning_rate (now 0.0001)" in told
+    assert "max_completion_tokens" not in told
+
+
+def test_a_limit_that_few_answers_ever_met_should_be_higher() -> None:
+    checked, events = check()
+    checked.count([group(1, outcome=1.0), group(99, NO_ANSWER, cut=True)])
+    for _ in range(10):
+        checked.count([group(100, NO_ANSWER, cut=True)])
+    assert "Raise generation.max_completion_tokens (now 8)" in messages(events)[0]
+
+
 def test_completions_that_were_never_judged_are_a_reason() -> None:
     checked, events = check()
     for _ in range(10):

@@ -11,7 +11,7 @@ from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import NO_ANSWER, Score
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
-from hivemind_exp.tasks.registry import PRESETS
+from hivemind_exp.tasks.registry import PRESETS, is_own_code
 from hivemind_exp.trainer.refill import has_own, teaches
 
 COMPLETIONS_IN_VAIN = 512
@@ -152,6 +152,8 @@ def ways_to_a_reward(config: Config, reason: str) -> str:
         generated = any(task.name in GENERATORS or task.name in PRESETS for task in config.tasks)
         if generated and not game.curriculum and not config.swarm.join:
             helps.insert(0, "start with easier questions (game.curriculum=true)")
+        if any(is_own_code(task.name) for task in config.tasks):
+            helps.insert(0, "check that your task rewards a correct answer (swarmctl tasks try)")
         helps.append("learn from a teacher (offload.provider)")
     if game.kind == "sampling" and not config.warm_start.steps and config.model.name != "tiny":
         helps.append("start a new node with a warm start (warm_start.steps=8)")

@@ -84,6 +84,14 @@ def test_settings_that_cannot_help_are_not_suggested(why: str, section: dict[str
     assert "choose a" in told.lower()
 
 
+def test_an_own_reward_that_never_pays_is_to_be_checked() -> None:
+    events = Events()
+    checked = CollapseCheck(make_config(tasks=[{"name": "python-file", "path": "/mine.py"}]), events)
+    for _ in range(10):
+        checked.count([group(8)])
+    assert "Check that your task rewards a correct answer (swarmctl tasks try), choose" in messages(events)[0]
+
+
 def test_ten_small_rounds_without_a_reward_are_reported() -> None:
     checked, events = check()
     for _ in range(collapse.MOST_ROUNDS_IN_VAIN - 1):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.config import TaskConfig
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
@@ -86,7 +87,8 @@ def test_settings_that_cannot_help_are_not_suggested(why: str, section: dict[str
 
 def test_an_own_reward_that_never_pays_is_to_be_checked() -> None:
     events = Events()
-    checked = CollapseCheck(make_config(tasks=[{"name": "python-file", "path": "/mine.py"}]), events)
+    own = [TaskConfig(name="python-file", path="/mine.py")]
+    checked = CollapseCheck(make_config().model_copy(update={"tasks": own}), events)
     for _ in range(10):
         checked.count([group(8)])
     assert "Check that your task rewards a correct answer (swarmctl tasks try), choose" in messages(events)[0]

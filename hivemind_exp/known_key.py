@@ -2,35 +2,110 @@
 
 import base64
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 _SHORT = 12
+_CORE = 24
+"""Characters of a key that are looked for in base64 and hex. What follows them there is removed, too."""
 _BETWEEN = (
     r"(?:(?:\x1b|\\u001b|\\x1b)\[[0-9;?]*[ -/]*[@-~]|[\x00-\x20\x7f-\x9f\xad\u200b-\u200f\u2060\ufeff]"
-    r"|\\[nrtbf]|\\u(?:00[01][0-9a-f]|200[b-f]|feff))*"
+    r"|\\[nrtbf]|\\u(?:00[01][0-9a-f]|200[b-f]|feff)|\\)*"
 )
 """What may stand between two characters: colors, line breaks and invisible characters, also as JSON escapes."""
+_ESCAPE = re.compile(
+    rb"[\\%&](?:u00([0-9a-f]{2})|x([0-9a-f]{2})|#x([0-9a-f]{2});|#([0-9]{2,3});|(?<=%)([0-9a-f]{2})|u(?:20[06][0b-f]|feff))"
+)
+_COLOR = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_UNSEEN = bytes([*range(0x21), *range(0x7F, 0x100)])
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def without_known_key(text: str, key: str | None, instead: str = "(the key)") -> str:
-    """Return ``text`` without ``key``: plain, escaped for URLs or JSON, in base64, split, or in other letter case."""
+    """Return ``text`` without ``key``: plain, escaped for URLs, JSON or HTML, in base64 or hex, split, in any case."""
     if not key:
         return text
-    # A short key may be an ordinary word, such as "local", so it is only removed as it is.
-    return text.replace(key, instead) if len(key) < _SHORT else _pattern(key).sub(instead, text)
+    if len(key) < _SHORT:  # it may be an ordinary word, such as "local", so it is only removed as it is
+        return text.replace(key, instead)
+    return _pattern(key).sub(instead, text) if _has_traces(text, key) else text
+
+
+def answer_without_key(content: bytes, key: str | None) -> bytes:
+    """Return a service's answer without ``key``, as in ``without_known_key``.
+
+    A short key stays: an answer that says "local" must remain as it is, and such a key is no secret.
+    """
+    if not key or len(key) < _SHORT:
+        return content
+    text = content.decode("utf-8", "surrogateescape")
+    left = without_known_key(text, key)
+    return content if left is text else left.encode("utf-8", "surrogateescape")
+
+
+def _has_traces(text: str, key: str) -> bool:
+    """Whether the pattern may find a key. Much faster than the pattern, which is needed only for a strange service."""
+    plain = text.lower().encode("ascii", "ignore")
+    if any(mark in plain for mark in (b"\\", b"%", b"&")):
+        plain = _ESCAPE.sub(_unescaped, plain)
+    plain = _COLOR.sub(b"", plain) if b"\x1b" in plain else plain
+    variants = [plain.translate(None, _UNSEEN)]
+    if b"\\" in plain:  # one before a letter may belong to it, as in "\n", or not
+        variants = [plain.translate(None, _UNSEEN + b"\\") for plain in (plain, _line_breaks(plain))]
+    wanted, of_hex = key.lower().encode(), _hex_core(key).encode()
+    encoded = [each.lower().encode() for each in _base64_cores(key)]
+    return any(
+        wanted in each or of_hex in each or any(core in each.translate(_URL_SAFE) for core in encoded)
+        for each in variants
+    )
+
+
+def _line_breaks(plain: bytes) -> bytes:
+    """Return text without the escapes of line breaks and the like."""
+    for letter in b"nrtbf":
+        plain = plain.replace(b"\\" + bytes([letter]), b"")
+    return plain
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    json_, x, html_hex, html, url = found.groups()
+    number = int(html) if html else int(json_ or x or html_hex or url or b"20", 16)
+    return bytes([number]).lower() if number < 0x80 else b""
 
 
 @lru_cache(maxsize=16)
 def _pattern(key: str) -> re.Pattern[str]:
-    spelt = _BETWEEN.join(rf"(?:{re.escape(each)}|%{ord(each):02x}|\\u{ord(each):04x})" for each in key)
-    return re.compile("|".join([spelt, *_in_base64(key)]), re.IGNORECASE)
+    rest = len(key) - min(len(key), _CORE)
+    of_base64 = r"(?:(?:[\r\n]|\\+[rn])*(?:[A-Za-z0-9+/_=-]|%(?:2b|2f|3d)|\\u00(?:2b|2f|3d)|\\/))"
+    ways = [_spelt(key)]
+    ways += [_spelt(core) + of_base64 + f"{{0,{2 + 4 * (rest + 2) // 3}}}" for core in _base64_cores(key)]
+    ways += [_spelt(_hex_core(key)) + f"[0-9a-f]{{0,{2 * rest}}}"]
+    # A backslash that was left would spoil the JSON around it.
+    return re.compile(rf"\\*(?:{'|'.join(ways)})", re.IGNORECASE)
 
 
-def _in_base64(key: str) -> list[str]:
+def _spelt(word: str) -> str:
+    return _BETWEEN.join(map(_letter, word))
+
+
+def _letter(each: str) -> str:
+    """Return a pattern for a character, however it is escaped. URLs have other letters for two of base64's."""
+    others = {"+": "-", "/": "_"}.get(each, "")
+    ways = [re.escape(each), *others]
+    ways += [f"%{ord(each):02x}", rf"\\u{ord(each):04x}", rf"\\x{ord(each):02x}"]
+    return "(?:" + "|".join([*ways, f"&#x{ord(each):02x};", f"&#{ord(each)};"]) + ")"
+
+
+@lru_cache(maxsize=16)
+def _base64_cores(key: str) -> tuple[str, ...]:
     """Return the part of the key's base64 that depends on nothing beside it, at each of the three alignments."""
-    found = []
+    return tuple(_in_base64(key[:_CORE].encode()))
+
+
+def _in_base64(key: bytes) -> Iterator[str]:
     for shift in range(3):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            begin, end = -(-8 * shift // 6), (8 * (shift + len(key))) // 6
-            found.append(re.escape(encode(b"\0" * shift + key.encode()).decode()[begin:end]) + "[A-Za-z0-9+/_=-]?=*")
-    return found
+        begin, end = -(-8 * shift // 6), (8 * (shift + len(key))) // 6
+        yield base64.b64encode(b"\0" * shift + key).decode()[begin:end]
+
+
+def _hex_core(key: str) -> str:
+    return key[:_CORE].encode().hex()

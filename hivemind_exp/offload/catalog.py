@@ -16,6 +16,7 @@ from hivemind_exp.providers import Chat
 
 _MOST = 5000
 """The number of models that are read, because a service may send a list of any length."""
+_LONGEST_ID = 300
 _FEW = 5
 """How many models an error names."""
 _OTHER = ("embed", "whisper", "tts", "transcribe", "moderation", "image", "audio", "realtime", "rerank", "guard", "ocr")
@@ -38,7 +39,10 @@ class ListedModel:
 
 
 def read_list(content: bytes) -> list[dict[str, Any]] | None:
-    """Return the rows of a model list that have an id; None if it is not one."""
+    """Return the rows of a model list that have an id; None if it is not one.
+
+    An id becomes a setting and is printed, so it counts only if it is one line of visible characters.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -46,7 +50,11 @@ def read_list(content: bytes) -> list[dict[str, Any]] | None:
     rows = document.get("data", document.get("models")) if isinstance(document, dict) else document
     if not isinstance(rows, list):
         return None
-    return [row for row in rows[:_MOST] if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    return [row for row in rows[:_MOST] if isinstance(row, dict) and _is_id(row.get("id"))]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable() and value == value.strip()
 
 
 def chat_models(rows: list[dict[str, Any]], chat: Chat) -> list[ListedModel]:

@@ -7,10 +7,8 @@ thread submits orders and waits for them; everything else happens here.
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Waiting
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from hivemind_exp.offload.posts import ChatPost, ScorePost
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
+from hivemind_exp.offload.waiting import POLL_S, WaitReport, wait_for
 from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
@@ -44,7 +43,6 @@ PARTING_S = 2.0
 PROBE_TRIES = 3
 PROBE_ROUND = -1
 """The round under which the test request's cost is recorded."""
-_POLL_S = 0.05
 
 
 @dataclass(eq=False)
@@ -90,7 +88,7 @@ class Engine:
         """
         if not self._probe.done():
             self.emit(PhaseEvent(name="waiting for the provider's first answer"))
-        _wait_for(self._probe, self.stop)
+        wait_for(self._probe, self.stop)
         self.report_spend(PROBE_ROUND)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
@@ -107,8 +105,11 @@ class Engine:
         """
         if self._filler is not None:
             self._loop.call_soon_threadsafe(self._filler.watch, round_)
-        for key in [key for key in self._orders if key[0] == round_]:
-            _wait_for(self._orders[key].done, self.stop, deadline)
+        waited = {key: order for key, order in self._orders.items() if key[0] == round_}
+        # Batches report how far they are.
+        report = WaitReport(self._chain, list(waited.values()), self.emit) if self._filler is None else lambda: None
+        for key, order in waited.items():
+            wait_for(order.done, self.stop, deadline, report)
             del self._orders[key]
 
     def set_aside(self, provider: str, why: str, command: str) -> None:
@@ -339,7 +340,7 @@ class Engine:
     async def _at_the_limit(self, error: LimitReached) -> None:
         """At a cap, wait for reserves to be released. If none are left, stop or continue without paid services."""
         if self._billing.flying:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
             return
         if not self.on_limit_local:
             raise error
@@ -348,14 +349,3 @@ class Engine:
             lifts = "for the rest of this run" if math.isinf(error.until) else "until tomorrow (UTC)"
             message = f"{error.message}; paid providers are not used {lifts}"
             self.emit(WarningEvent(code="limit", message=message))
-
-
-def _wait_for(future: Future[None], stop: StopFlag, deadline: float | None = None) -> None:
-    """Wait for a future of the event loop, or until a deadline. Raises ``StopRequested`` or the future's exception."""
-    while True:
-        stop.check()
-        with suppress(Waiting):
-            future.result(timeout=_POLL_S)
-            return
-        if deadline is not None and time.monotonic() >= deadline:
-            return

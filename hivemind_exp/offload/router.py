@@ -22,6 +22,8 @@ FAULTS_IN_A_ROW = 6
 is alone in flight would be given up before the service counts as down."""
 _SLOWED_S = 300.0
 """A service that answers with nothing but rate-limit errors for this long counts as down."""
+_PATIENT_S = 10.0
+"""A pause that makes them last longer than this is reported, once."""
 _REST_S = 30.0
 _LONGEST_REST_S = 600.0
 _DAY_S = 86400.0
@@ -225,6 +227,11 @@ class Router:
         else:
             service.limiter.hold(wait)
             service.probing = False
+            if now + wait - service.slowed_since > _PATIENT_S and "rate_limited" not in service.warned:
+                service.warned.add("rate_limited")
+                minutes = f"{_SLOWED_S / 60:g} minutes"
+                text = f"answers only that its rate limit is reached ({fault.detail}). After {minutes} of this, it"
+                self._emit(service.warning("rate_limited", f"{text} counts as unavailable"))
 
     def _rest(self, service: ProviderService, fault: RequestFailed, seconds: float | None = None) -> None:
         """Pause a service for ``seconds``; by default, for longer with each outage."""

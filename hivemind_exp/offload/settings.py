@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 
+_LONGEST_MODEL = 100
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
 TRAINING: dict[Training, str] = {
@@ -39,7 +41,7 @@ class Endpoint:
     @property
     def label(self) -> str:
         """Name for people, such as ``openai:gpt-4o-mini``. A model's path is cut to its last component."""
-        return f"{self.name}:{short_name(self.model)}"
+        return f"{self.name}:{foreign(short_name(self.model), _LONGEST_MODEL)}"
 
     @property
     def full_name(self) -> str:

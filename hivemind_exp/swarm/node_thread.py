@@ -27,7 +27,7 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
 )
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.clock_skew import MOST_SKEW_S, describe_skew, median_skew
+from hivemind_exp.swarm.clock_skew import describe_skew, is_news, median_skew
 from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
@@ -321,7 +321,7 @@ class SwarmThread:
             message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
             self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
         ahead = median_skew(overlay.skews.values())
-        if abs(ahead - self._skew_told) > MOST_SKEW_S:
+        if is_news(ahead, self._skew_told):
             self._skew_told = ahead
             self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
         since = time.time() - 2 * HEARTBEAT_S

@@ -11,7 +11,7 @@ from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import NO_ANSWER, Score
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
-from hivemind_exp.tasks.registry import PRESETS
+from hivemind_exp.tasks.registry import PRESETS, is_own_code
 from hivemind_exp.trainer.refill import has_own, teaches
 
 COMPLETIONS_IN_VAIN = 512
@@ -22,6 +22,8 @@ CHANCE = 1e-3
 """An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
 _ALL = 0.9
 """Share of correct completions from which a series of rounds without a difference means that the task is too easy."""
+_OFTEN = 0.1
+"""Share of correct completions from which a model was able to answer."""
 CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
 
 
@@ -42,6 +44,12 @@ class CollapseCheck:
     _seen: int = 0
     """Completions in rounds with a reward so far."""
     _collapsed: bool = False
+    _best: float = 0.0
+    """The best accuracy on held-out questions so far."""
+
+    def remember(self, evaluations: Sequence[Evaluation]) -> None:
+        """Take into account how accurate the node was in earlier runs."""
+        self._best = max((each.accuracy for each in evaluations), default=0.0)
 
     def count(self, groups: Sequence[Group], unjudged: int = 0) -> None:
         """Count a round's verified groups. Warns once per series of rounds.
@@ -94,6 +102,7 @@ class CollapseCheck:
     def evaluated(self, evaluations: Sequence[Evaluation]) -> None:
         """Warn if the accuracy has fallen to 0. ``evaluations``: all of the node's, oldest first."""
         *earlier, last = evaluations
+        self.remember(evaluations)
         best = max((each.accuracy for each in earlier), default=0.0)
         fell = last.accuracy == 0 < best and (best == 1 or last.questions * math.log1p(-best) < math.log(CHANCE))
         if fell and not self._collapsed:
@@ -115,9 +124,11 @@ class CollapseCheck:
     def _advice(self, reason: str) -> str:
         if reason == _UNJUDGED:
             return "Verifiers keep failing on them: look for their errors (swarmctl logs)"
-        if self._rewarded and reason != CUT:
+        able = max(self._best, self._rewarded / max(1, self._seen)) >= _OFTEN
+        if able or (self._rewarded and reason != CUT):
             rate = self.config.train.learning_rate
-            return f"Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
+            begin = "The model no longer ends its answers, as it did before. " if reason == CUT else ""
+            return f"{begin}Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
         return ways_to_a_reward(self.config, reason)
 
 
@@ -141,6 +152,8 @@ def ways_to_a_reward(config: Config, reason: str) -> str:
         generated = any(task.name in GENERATORS or task.name in PRESETS for task in config.tasks)
         if generated and not game.curriculum and not config.swarm.join:
             helps.insert(0, "start with easier questions (game.curriculum=true)")
+        if any(is_own_code(task.name) for task in config.tasks):
+            helps.insert(0, "check that your task rewards a correct answer (swarmctl tasks try)")
         helps.append("learn from a teacher (offload.provider)")
     if game.kind == "sampling" and not config.warm_start.steps and config.model.name != "tiny":
         helps.append("start a new node with a warm start (warm_start.steps=8)")

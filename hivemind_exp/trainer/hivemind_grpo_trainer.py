@@ -67,6 +67,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self._left_out = 0
         self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
+        self._collapse.remember(self.journal.evaluations())
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
 
     def run(self, checkpoint: Checkpoint | None) -> None:

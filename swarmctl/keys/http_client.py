@@ -86,7 +86,7 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], limit: float, b
             if following is None:
                 break
             if _origin(following.url) != _origin(asked.url):
-                elsewhere = following.url.host
+                elsewhere = following.url.netloc.decode("ascii", "replace")
                 break
             asked = following
     return HttpAnswer(response.status_code, content, dict(response.headers), time.monotonic() - began, elsewhere)

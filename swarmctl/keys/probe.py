@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.known_key import without_known_key
+from hivemind_exp.known_key import answer_without_key, without_known_key
 from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
@@ -58,11 +58,16 @@ def probe(name: str, base_url: str, key: str | None, limit: float = LIMIT_S, *, 
 
 
 def send(row: Provider, url: str, key: str | None, limit: float, body: bytes | None = None) -> HttpAnswer:
-    """Send a request with the key. Raises Unanswered, also if the service redirects to another host."""
+    """Send a request with the key, which is removed from the answer if the service repeats it.
+
+    Raises Unanswered, also if the service redirects to another host.
+    """
     answer = request("GET" if body is None else "POST", url, headers_for(row, key), limit, body)
+    answer = replace(answer, body=answer_without_key(answer.body, key))
     if answer.elsewhere is not None:
         where = foreign(answer.elsewhere) if answer.elsewhere else "no host"
-        raise Unanswered(f"the service redirects to {where}; the key was not sent there")
+        what = "which was not contacted" if key is None else "and the key was not sent there"
+        raise Unanswered(f"the service redirects to {where}, {what}")
     return answer
 
 

@@ -22,6 +22,7 @@ from swarmctl.terminal.waiting import waiting
 
 _VERSION = "/v1"
 """Where most servers have their API. It is often left out of an address."""
+_NO_CHAT = "it lists none that completes chats"
 _FEW = 5
 """Most models that a message names."""
 
@@ -86,7 +87,8 @@ def _asked(name: str, url: str) -> Server:
             if below.result in ("valid", "refused"):
                 url, tested = url + _VERSION, below
     refused = tested.result == "refused"
-    return Server(url, key is not None or refused, _models(tested), tested.detail, refused)
+    problem = _NO_CHAT if tested.result == "valid" else tested.detail
+    return Server(url, key is not None or refused, _models(tested), problem, refused)
 
 
 def _models(tested: KeyTest) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from swarmctl.settings.options import RunOptions
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.table import or_dash, print_table
+from swarmctl.terminal.views import Writer
 
 _HEADINGS = ("model", "input ($/M)", "output ($/M)", "context", "reasons")
 """Prices are in USD per million tokens."""
@@ -41,6 +43,9 @@ def list_models(
         chat = endpoint.chat
         about = {"batch_price": chat.batch_share if chat.batch else None, "flex_price": chat.flex_share}
         print_json(provider=endpoint.name, host=endpoint.host, **about, models=[asdict(each) for each in found])
+        return
+    if not found:
+        Writer(sys.stderr)(f"{endpoint.name} lists no model that completes chats.")
         return
     print_table([_cells(each) for each in found], _HEADINGS, right=_HEADINGS[1:4])
 

@@ -111,10 +111,10 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines += _origins(resolved.config, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
+    demo = resolved.config.model.name == DEMO and (progress.stop or {}).get("reason") == "done"
     if worse := drop(progress):
         lines.append(f"warning: {worse}.")
-    demo = resolved.config.model.name == DEMO and (progress.stop or {}).get("reason") == "done"
-    if demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
+    elif demo and progress.accuracy_after is not None and not is_offloaded(resolved.config):
         lines.append(lesson(progress))
     lines.append(_saved(progress, resumed=node.resumes))
     if progress.pushed is not None:

@@ -28,7 +28,7 @@ PROMISE_S = 5
 GRACE_S = 8
 """Seconds until it is killed, without those in which it waits for a busy CPU or disk. Nothing is lost, because every
 step is in the journal. Before the trainer has started, there is nothing to lose and imports do not react to signals, so
-the limit is ``PROMISE_S``."""
+it is killed after ``PROMISE_S`` by the clock."""
 POLL_S = 0.1
 _POLLS_PER_LOOK = 20
 """Polls between two looks for stopped processes, which read the list of all processes."""
@@ -117,7 +117,7 @@ def supervise(
                 start_over.discard(node.files)
                 display.tick(progress)
 
-            killed = _watch(process, signals, show, display, lambda: GRACE_S if progress.start else PROMISE_S)
+            killed = _watch(process, signals, show, display, lambda: progress.start is not None)
         finally:
             trainer.end_session(process)
             if config.swarm.charter is not None:  # a trainer that was killed leaves sockets
@@ -136,25 +136,28 @@ def _watch(
     signals: StopSignals,
     show: Callable[[], None],
     display: Display,
-    grace: Callable[[], float],
+    started: Callable[[], bool],
 ) -> bool:
-    """Wait until the trainer ends; return whether it must be killed."""
+    """Wait until the trainer ends; return whether it must be killed. ``started``: whether it has something to lose."""
     from hivemind_exp.processes.progress import AbleTime
 
     able: AbleTime | None = None
+    asked = 0.0
     stopped, polls = FrozenWatch(process.pid), itertools.count()
     while process.poll() is None:
         show()
         for sentence in stopped.look() if next(polls) % _POLLS_PER_LOOK == 0 else ():
             display.note(sentence)
         if signals.received and able is None:
-            able = AbleTime(process.pid)
+            able, asked = AbleTime(process.pid), time.monotonic()
             again = "; press Ctrl-C again to stop immediately" if signals.asked is signal.SIGINT else ""
             display.note(f"Stopping within {PROMISE_S} s{again}.")
             # Only the trainer: it still needs its verifiers to finish its work.
             process.terminate()
-        if able is not None and (signals.impatient or able.look() > grace()):
-            return True
+        if able is not None:
+            late = able.look() > GRACE_S if started() else time.monotonic() - asked > PROMISE_S
+            if signals.impatient or late:
+                return True
         time.sleep(POLL_S)
     return False
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import wilson
 from hivemind_exp.model_names import short_name
 from hivemind_exp.run_record import PASSING
@@ -195,6 +196,7 @@ class RunView:
         match event.get("code"):
             case "provider_down" if provider:
                 self.down[provider] = event.get("fallback")
+                self.phase = None  # if the node was waiting for it, it waits no longer, or waits for another reason
             case "provider_back":
                 self.down.pop(provider, None)
             case "engine_restarted":
@@ -205,12 +207,11 @@ class RunView:
         self.usd_reserved = event.get("usd_reserved")
 
     def _on_spend(self, event: dict[str, Any]) -> None:
-        if event["round"] < 0:
-            self.phase = None  # the test request is done; a relay starts its rounds without another phase
+        self.phase = None  # the test request is done, or a round's completions are there
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
         self.requests += event.get("requests") or 0
-        self.providers[f"{event.get('provider')}:{short_name(str(event.get('model')))}"] = None
+        self.providers[f"{event.get('provider')}:{foreign(short_name(str(event.get('model'))), 100)}"] = None
 
     def _on_hints(self, event: dict[str, Any]) -> None:
         self.hints += event.get("hints") or 0

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from hivemind_exp.known_key import without_known_key
+from hivemind_exp.known_key import answer_without_key, without_known_key
 
+_LONG = 60
 KEYS = ("sk-test-abc+/DEF=1234567890", "0123456789abcdef0123456789abcdef", "hf_" + "aB3" * 11)
 
 
@@ -20,12 +21,19 @@ def forms(key: str) -> dict[str, str]:
         "quoted for a URL": quote(key, safe=""),
         "every character quoted": "".join(f"%{ord(each):02X}" for each in key),
         "JSON escapes": "".join(f"\\u{ord(each):04x}" for each in key),
+        "JSON escapes, in JSON": json.dumps("".join(f"\\u{ord(each):04x}" for each in key)),
+        "HTML": "".join(f"&#{ord(each)};" for each in key),
+        "HTML, hex": "".join(f"&#x{ord(each):x};" for each in key),
+        "hex escapes": "".join(f"\\x{ord(each):02x}" for each in key),
+        "hex": key.encode().hex(),
         "split": colored,
         "split, in JSON": json.dumps(colored),
         "spaced": " ".join(key),
         "upper case": key.upper(),
         **{f"base64 at {len(begin)}": base64.b64encode(begin + key.encode()).decode() for begin in (b"", b"a", b"ab")},
         "base64 for URLs": base64.urlsafe_b64encode(f"api:{key}".encode()).decode(),
+        "base64 in JSON": base64.b64encode(key.encode()).decode().replace("/", r"\/").replace("+", r"\u002b"),
+        "base64 in lines": base64.encodebytes(b"a" * _LONG + key.encode()).decode(),
     }
 
 
@@ -35,10 +43,27 @@ def test_every_form_of_the_key_is_removed(key: str, form: str) -> None:
     written = forms(key)[form]
     left = without_known_key(f"bad key {written} given", key, "…")
     assert "…" in left
-    assert len(left) <= len("bad key … given") + (7 if "64" in form else 2)  # what came before it in the base64
+    before = {"base64 in lines": 4 * _LONG // 3 + 4}.get(form, 7 if "64" in form else 2)  # in the base64
+    assert len(left) <= len("bad key … given") + before
 
 
 def test_other_text_stays() -> None:
     said = "no model sk-test in your local network"
     assert without_known_key(said, KEYS[0]) == without_known_key(said, None) == said
     assert without_known_key("LOCAL, local", "local", "…") == "LOCAL, …"  # a short key may be a word
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("form", forms(KEYS[0]))
+def test_an_answer_stays_valid_without_the_key(key: str, form: str) -> None:
+    answer = {"text": f"before {forms(key)[form]} after", "half": "\ud83d", "other": "é"}
+    left = json.loads(answer_without_key(json.dumps(answer).encode(), key))
+    assert "(the key)" in left["text"]
+    assert left["text"].startswith("before ")
+    assert left["text"].endswith(" after")
+    assert (left["half"], left["other"]) == ("\ud83d", "é")
+
+
+def test_an_answer_without_the_key_is_not_changed() -> None:
+    answer = b'{"text": "local \xff \\n", "index": 0}'
+    assert all(answer_without_key(answer, key) is answer for key in (*KEYS, "x", "local", None))

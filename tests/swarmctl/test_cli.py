@@ -14,6 +14,7 @@ import pytest
 from hivemind_exp import errors as node_errors
 from hivemind_exp.errors import NodeError, from_code
 from swarmctl import cli
+from swarmctl.__main__ import main as entry_point
 from swarmctl.errors import Exit, exit_code, without_typed_keys
 from swarmctl.terminal.safe_text import HIDDEN, clean, encodable, looks_like_key, masked, without_keys
 from swarmctl.version import VERSION
@@ -265,6 +266,19 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("swarmctl.profiles.list.list_profiles", interrupted)
     assert cli.run(["profiles", "list"]) == Exit.INTERRUPTED
+
+
+def test_an_interrupt_during_the_imports_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        entry_point()
+    assert ended.value.code == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_a_closed_pipe_prints_no_error() -> None:

@@ -15,7 +15,7 @@ import httpx2
 
 from hivemind_exp.connection_errors import causes, reason_for, through
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.known_key import without_known_key
+from hivemind_exp.known_key import answer_without_key, without_known_key
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
@@ -289,8 +289,8 @@ class ChatClient:
         return isinstance(cause, (*unsent, self._aiohttp.ClientHttpProxyError))
 
     def without_key(self, content: bytes) -> bytes:
-        """Remove the API key from a service's answer. Errors are searched more thoroughly: they are shown."""
-        return content.replace(self._key.encode(), b"(the key)") if self._key else content
+        """Remove the API key from a service's answer, so that it gets neither into the journal nor into a message."""
+        return answer_without_key(content, self._key)
 
     async def close(self) -> None:
         await self._client.close()

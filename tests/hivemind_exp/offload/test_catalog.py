@@ -18,6 +18,11 @@ from hivemind_exp.providers import PROVIDERS, Chat
         (b'{"data": [{"id": "a"}, {"id": 5}, "b", {}]}', ["a"]),
         (b'[{"id": "a"}, {"id": "b"}]', ["a", "b"]),
         (b'{"models": [{"id": "a"}]}', ["a"]),
+        (
+            b'{"data": [{"id": "a b"}, {"id": "c\\u001b[2J"}, {"id": "d\\n  try: x"}, {"id": ""}, {"id": "e "}]}',
+            ["a b"],
+        ),
+        (b'{"data": [{"id": "' + 301 * b"a" + b'"}]}', []),
         (b"<html>", None),
         (b'{"data": "a"}', None),
         (b"[" * 100_000, None),

@@ -9,6 +9,7 @@ import pytest
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import router as routing
+from hivemind_exp.offload import waiting
 from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.rate_limit import RateLimiter
@@ -177,17 +178,24 @@ def test_pause_of_hours_is_an_outage_and_the_next_provider_fills_in(tmp_path: Pa
 @pytest.mark.slow
 def test_lasting_429s_are_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_SLOWED_S", 0.3)
+    monkeypatch.setattr(routing, "_PATIENT_S", 0.1)
+    monkeypatch.setattr(waiting, "REPORT_EVERY_S", 0.1)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), None) as rig:
         rig.offload.wait_for_probe()
         server.always(Trouble(Fault.RATE_LIMIT, retry_after="0.05"))
         first = order(1)
         rig.offload.submit([first])
-        finish(first)  # left to this machine: the provider filled nothing
-        assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down"]
+        rig.offload.wait(0)  # left to this machine: the provider filled nothing
+        limited, down = rig.events.of("warning")
         server.always(None)
         until(lambda: _filled(rig, order(2)))
     assert "question 1" not in rig.texts()
-    assert [warning["code"] for warning in rig.events.of("warning")] == ["provider_down", "provider_back"]
+    assert (limited["code"], down["code"], rig.events.of("warning")[-1]["code"]) == (
+        *("rate_limited", "provider_down", "provider_back"),
+    )
+    assert "Rate limit reached" in limited["message"]
+    told = {"name": "waiting for box:test-model (it limits the rate of requests), prompts answered", "done": 0}
+    assert told | {"total": 1} in rig.events.of("phase")
 
 
 def _filled(rig: Rig, asked: CompletionRequest) -> bool:

@@ -175,9 +175,10 @@ def test_training_terms_are_those_of_the_model_or_the_service(provider: str, tra
         ("./models/q.gguf", "mybox:q.gguf"),
         ("../q.gguf", "mybox:q.gguf"),
         ("~/models/q.gguf", "mybox:q.gguf"),
-        ("/", "mybox:/"),
+        ("/", 'mybox:"/"'),
         ("Qwen/Qwen2.5-0.5B", "mybox:Qwen/Qwen2.5-0.5B"),
         ("llama3:8b", "mybox:llama3:8b"),
+        ("x\n  try: y\x1b[2J", r'mybox:"x try: y\x1b[2J"'),
     ],
 )
 def test_label_shows_only_the_end_of_a_path(model: str, label: str) -> None:

@@ -56,13 +56,15 @@ def test_clock_skew_is_reported_each_time_it_changes() -> None:
     thread: Any = SimpleNamespace(
         _skew_told=0.0, _emit=events.append, _alive_before=0, last_seen=dict, book=SimpleNamespace(foreign_seq=None)
     )
-    for ahead in (1, 2.9, 10, 11, 12, 20, 19, -6, -6, 0, 0):
+    for ahead in (1, 2.9, 10, 11, 12, 20, 19, -6, -6, 0, 0, 4, 2, 3.1, 1.4, 1):
         overlay: Any = SimpleNamespace(skews={"a": ahead, "b": ahead}, neighbours=())
         SwarmThread._watch(thread, overlay)
     assert [event.model_dump()["message"].removeprefix("this machine's clock ") for event in events] == [
         "is 10 s behind its peers' clocks; synchronize it",
         "is 20 s behind its peers' clocks; synchronize it",
         "is 6 s ahead of its peers' clocks; synchronize it",
+        "agrees with its peers' clocks again",
+        "is 4 s behind its peers' clocks; synchronize it",
         "agrees with its peers' clocks again",
     ]
     assert (median_skew([100.0]), median_skew([1.0, 9.0, 2.0])) == (0.0, 2.0)

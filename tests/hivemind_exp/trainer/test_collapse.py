@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.config import TaskConfig
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
@@ -84,6 +85,15 @@ def test_settings_that_cannot_help_are_not_suggested(why: str, section: dict[str
     assert "choose a" in told.lower()
 
 
+def test_an_own_reward_that_never_pays_is_to_be_checked() -> None:
+    events = Events()
+    own = [TaskConfig(name="python-file", path="/mine.py")]
+    checked = CollapseCheck(make_config().model_copy(update={"tasks": own}), events)
+    for _ in range(10):
+        checked.count([group(8)])
+    assert "Check that your task rewards a correct answer (swarmctl tasks try), choose" in messages(events)[0]
+
+
 def test_ten_small_rounds_without_a_reward_are_reported() -> None:
     checked, events = check()
     for _ in range(collapse.MOST_ROUNDS_IN_VAIN - 1):
@@ -103,6 +113,29 @@ def test_small_rounds_without_a_reward_may_be_chance_if_rewards_were_rare() -> N
         checked.count([group(2)])
     (told,) = messages(events)
     assert told.startswith("no reward in the last 68 rounds (136 completions)")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_model_that_no_longer_ends_its_answers_needs_no_higher_limit(resumed: bool) -> None:
+    checked, events = check()
+    if resumed:
+        checked.remember([accuracy(0, 0.4), accuracy(5, 0.1)])
+    else:
+        checked.count([group(40, outcome=1.0), group(60)])
+    for _ in range(10):
+        checked.count([group(100, NO_ANSWER, cut=True)])
+    (told,) = messages(events)
+    assert "cut at the length limit. The model no longer ends its answers, as it did before. Start a new node" in told
+    assert "lower train.learning_rate (now 0.0001)" in told
+    assert "max_completion_tokens" not in told
+
+
+def test_a_limit_that_few_answers_ever_met_should_be_higher() -> None:
+    checked, events = check()
+    checked.count([group(1, outcome=1.0), group(99, NO_ANSWER, cut=True)])
+    for _ in range(10):
+        checked.count([group(100, NO_ANSWER, cut=True)])
+    assert "Raise generation.max_completion_tokens (now 8)" in messages(events)[0]
 
 
 def test_completions_that_were_never_judged_are_a_reason() -> None:

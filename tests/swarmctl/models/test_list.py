@@ -43,6 +43,13 @@ def test_a_service_without_a_list_is_an_error(home: Path, capsys: pytest.Capture
     assert said.endswith("swarmctl doctor api --profile offloaded\n")
 
 
+def test_a_list_without_models_that_complete_chats(capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server(models=["text-embedding-1"]) as server:
+        assert cli.run(["models", server.base_url]) == Exit.DONE
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.partition(" ")[2]) == ("", "lists no model that completes chats.\n")
+
+
 def test_a_server_without_a_profile_is_given_by_its_address(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with api_server(models=["a"]) as server:
         assert cli.run(["models", server.base_url, "--json"]) == Exit.DONE

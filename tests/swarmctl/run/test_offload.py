@@ -173,6 +173,9 @@ def test_a_server_that_cannot_be_used_without_more_words_leads_to_them(home: Pat
             cause, following = told(swarmctl("--offload", address(server)))
             assert "connection refused" in cause
             assert following.endswith(f"--offload {address(server)}:MODEL")
+    with api_server(models=("bad\x1b[2J\n  try: x",)) as server:
+        cause, _ = told(swarmctl("--offload", address(server)))
+        assert "for its models: it lists none that completes chats" in cause
     assert not (home / "nodes").exists()
 
 

@@ -1,0 +1,58 @@
+"""The trainer's wait for an API: it ends when a stop is requested, and is reported if it takes long."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Waiting
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hivemind_exp.events import Emit, PhaseEvent
+from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.rollouts.types import CompletionRequest
+from hivemind_exp.stop import StopFlag
+
+POLL_S = 0.05
+REPORT_EVERY_S = 5.0
+"""A wait is reported after this many seconds, and again at most as often, if something has changed."""
+
+
+@dataclass
+class WaitReport:
+    """Reports which service a wait is for, and how many of its prompts are answered. Call it again and again."""
+
+    services: Sequence[ProviderService | None]
+    """In order of preference."""
+    orders: Sequence[CompletionRequest]
+    emit: Emit
+    _due: float = field(default_factory=lambda: time.monotonic() + REPORT_EVERY_S)
+    _told: PhaseEvent | None = None
+
+    def __call__(self) -> None:
+        """Emit a phase if one is due. If no service is available, the warning about that has said what happens."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + REPORT_EVERY_S
+        asked = next((each for each in self.services if each is not None and each.trouble is None), None)
+        if asked is None:
+            return
+        why = " (it limits the rate of requests)" if asked.slowed else ""
+        done, total = sum(order.done.done() for order in self.orders), len(self.orders)
+        name = f"waiting for {asked.endpoint.label}{why}, prompts answered"
+        if (event := PhaseEvent(name=name, done=done, total=total)) != self._told:
+            self._told = event
+            self.emit(event)
+
+
+def wait_for(
+    future: Future[None], stop: StopFlag, deadline: float | None = None, report: Callable[[], None] = lambda: None
+) -> None:
+    """Wait for a future of the event loop, or until a deadline. Raises ``StopRequested`` or the future's exception."""
+    while True:
+        stop.check()
+        with suppress(Waiting):
+            future.result(timeout=POLL_S)
+            return
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        report()

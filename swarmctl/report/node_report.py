@@ -1,0 +1,125 @@
+"""Everything that a report says about one node, as JSON with fixed keys."""
+
+from contextlib import suppress
+from typing import Any
+
+from hivemind_exp.errors import SwarmError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.tasks.base import FULL_CREDIT
+from swarmctl.nodes.status import state_of
+from swarmctl.report.accuracy import accuracy, cost_per_point
+from swarmctl.report.configuration import configuration
+from swarmctl.report.samples import samples
+from swarmctl.report.spending import money
+from swarmctl.report.timeline import EVALUATE, SAVE, SETUP, Timeline
+from swarmctl.rollouts.journal import reading
+from swarmctl.rollouts.stats import CountKey, counted
+from swarmctl.storage.json_file import read_json
+from swarmctl.swarm.member import member
+from swarmctl.swarm.peers import by_contribution, known_peers
+from swarmctl.terminal.progress import PARTS
+
+TIME_PARTS = (SETUP, *PARTS, EVALUATE, SAVE)
+"""What a node's time is spent on."""
+_STATE = (
+    *("node", "state", "phase", "model", "round", "rounds", "swarm", "peers", "groups_from_peers", "since", "updated"),
+    *("usd_total", "usd_reserved", "usd_cap", "error"),
+)
+_REWARDS = (
+    "SELECT kind, stage, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), AVG(outcome), SUM(truncated) FROM completions "
+    "WHERE stage NOT IN ('judge', 'score', 'hint') GROUP BY kind, stage ORDER BY kind, stage"
+)
+_LEARNED = "SELECT kind, SUM(completions), SUM(tokens) FROM lessons GROUP BY kind ORDER BY kind"
+_MOST_PEERS = 50
+
+
+class NodeReport:
+    """Reads one node, again and again if it is still training."""
+
+    def __init__(self, files: NodeFiles) -> None:
+        self.files = files
+        self._timeline = Timeline(files)
+
+    def read(self, most_samples: int) -> dict[str, Any]:
+        """Return the node's data. Unknown values are None. Raises ``NodeError``."""
+        files, timeline = self.files, self._timeline
+        timeline.read()
+        start = timeline.start or {}
+        found = state_of(files)
+        measured, settings = accuracy(files), configuration(files)
+        counts = counted(files, CountKey._fields) if files.journal.is_file() else None
+        cap = next((row["value"] for row in settings["settings"] if row["key"] == "offload.limits.usd"), None)
+        spent = money(files, cap)
+        training = self._training_seconds()
+        return {
+            **{name: found[name] for name in _STATE},
+            "swarm_name": self._swarm_name(),
+            "created": (read_json(files.identity) or {}).get("created"),
+            "tasks": start.get("tasks") or [task.get("name") for task in (read_json(files.identity) or {}).get("tasks") or []],
+            "device": start.get("device"),
+            "accelerator": start.get("accelerator"),
+            "parameters": start.get("parameters"),
+            "trainable": start.get("trainable"),
+            "accuracy": measured,
+            "cost_per_point": cost_per_point(measured["gain"], training, spent and spent["usd"]),
+            "rewards": self._table(_REWARDS, (FULL_CREDIT,), _reward),
+            "reward_terms": [
+                {"kind": kind, "term": term, "mean": mean.value} for (kind, term), mean in timeline.terms.items()
+            ],
+            "learned": self._table(_LEARNED, (), _lesson),
+            "rollouts": counts,
+            "series": timeline.series(),
+            "log_begins_at_round": timeline.first_round,
+            "time": self._time(),
+            "money": spent,
+            "known_peers": by_contribution(known_peers(files))[:_MOST_PEERS],
+            "peers_over_time": [{"time": time, "peers": number} for time, number in timeline.peers],
+            "problems": list(reversed(timeline.problems.values())),
+            "samples": samples(files, most_samples),
+            "configuration": settings,
+        }
+
+    def _time(self) -> dict[str, Any] | None:
+        """Return the seconds spent on each part in all runs that the log has; None without a log."""
+        seconds = self._timeline.seconds
+        if not seconds:
+            return None
+        parts = {part: round(seconds.get(part, 0.0), 3) for part in TIME_PARTS}
+        return {"seconds": parts, "total": round(sum(parts.values()), 3), "rounds": self._timeline.rounds_timed}
+
+    def _training_seconds(self) -> float | None:
+        """Return the seconds that all rounds took; None if the log does not have all of them."""
+        if self._timeline.first_round != 1:
+            return None
+        return sum(self._timeline.seconds.get(part, 0.0) for part in PARTS)
+
+    def _table(self, query: str, values: tuple[Any, ...], row: Any) -> list[dict[str, Any]]:
+        if not self.files.journal.is_file():
+            return []
+        with reading(self.files.journal) as journal:
+            return [row(*each) for each in journal.execute(query, values)]
+
+    def _swarm_name(self) -> str | None:
+        with suppress(SwarmError):
+            if self.files.charter.exists():
+                return member(self.files.root.name, "show").charter.name
+        return None
+
+
+def _reward(
+    kind: str, stage: str, completions: int, verified: int, correct: float, reward: float | None, truncated: int | None
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "stage": stage,
+        "completions": completions,
+        "verified": verified,
+        "correct": int(correct),
+        "share_correct": correct / verified if verified else None,
+        "reward": reward,
+        "truncated": int(truncated or 0),
+    }
+
+
+def _lesson(kind: str, completions: int, tokens: int) -> dict[str, Any]:
+    return {"kind": kind, "completions": completions, "tokens": tokens}

@@ -23,6 +23,7 @@ def configuration(files: NodeFiles) -> dict[str, Any]:
     if not isinstance(config, dict):
         return {"profile": None, "settings": []}
     usual = {dotted(path): value for path, value in flatten(Config().model_dump(mode="json"))}
+    recorded = isinstance(origins, dict)
     rows = []
     for path, value in flatten(without_keys(config)):
         key = dotted(path)
@@ -32,14 +33,14 @@ def configuration(files: NodeFiles) -> dict[str, Any]:
                 "key": key,
                 "value": masked(str(value)) if hidden else value,
                 "shown": masked(str(value)) if hidden else _shown(value),
-                "origin": _origin(key, origins) if isinstance(origins, dict) else None,
-                "default": value == usual.get(key),
+                "origin": (origin := _origin(key, origins) if recorded else None),
+                "default": value == usual.get(key) or origin == "default",
             }
         )
     return {"profile": str(record.get("profile")), "settings": rows}
 
 
-def _origin(key: str, origins: dict[str, Any]) -> str:
+def _origin(key: str, origins: Any) -> str:
     """Return a setting's origin, or that of the table that contains it."""
     while key and key not in origins:
         key = key.rpartition(".")[0]

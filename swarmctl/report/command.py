@@ -1,0 +1,138 @@
+"""``swarmctl report``: write the page, print its data, or serve it while nodes train."""
+
+import shlex
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hivemind_exp import atomic_write
+from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import UsageError
+from swarmctl.nodes.lookup import existing, existing_or_latest
+from swarmctl.paths import shown
+from swarmctl.report.comparison import comparisons
+from swarmctl.report.node_report import NodeReport
+from swarmctl.storage.disk_errors import checked_target, disk_errors
+from swarmctl.storage.json_file import now
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.sentences import several
+from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import waiting
+from swarmctl.version import VERSION
+
+MOST_NODES = 8
+"""The page has as many colors."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """The command line of ``report``."""
+
+    names: tuple[str, ...]
+    output: str | None
+    samples: int
+    open: bool
+    serve: int | None
+    """The port to serve the page on; 0 chooses one, None writes a file."""
+    as_json: bool
+    yes: bool
+
+
+class Report:
+    """The data of a report, read anew each time."""
+
+    def __init__(self, nodes: Sequence[NodeFiles], samples: int) -> None:
+        self.nodes = nodes
+        self._reports = [NodeReport(files) for files in nodes]
+        self._samples = samples
+
+    def read(self) -> dict[str, Any]:
+        """Return what ``report --json`` prints, without its schema. Raises ``NodeError``."""
+        return {
+            "created": now(),
+            "version": VERSION,
+            "nodes": [each.read(self._samples) for each in self._reports],
+            "comparisons": comparisons(self.nodes),
+        }
+
+
+def report(options: ReportOptions) -> None:
+    """Do what the command line says. Raises ``NodeError``."""
+    _check(options)
+    nodes = _nodes(options.names)
+    found = Report(nodes, options.samples)
+    if options.serve is not None:
+        from swarmctl.report.server import serve
+
+        serve(found, options.serve, opens=options.open)
+        return
+    if options.as_json:
+        print_json(**found.read())
+        return
+    target = None if options.output == "-" else _target(options, nodes)
+    say = Writer(sys.stderr)
+    with waiting(say, f"reading {several(len(nodes), 'node')}"):
+        data = found.read()
+        from swarmctl.report.page.build import page  # after the data: an error needs no template engine
+
+        text = page(data)
+    if target is None:
+        sys.stdout.write(text)
+        return
+    with disk_errors(target):
+        atomic_write.write(target, text, None)
+    print(shown(target))
+    if options.open:
+        if not open_in_browser(target.as_uri()):
+            say("warning: found no browser to open it with.")
+    else:
+        say("To look at it, open this file in a browser, or repeat the command with --open.")
+
+
+def _check(options: ReportOptions) -> None:
+    if options.as_json and (options.output is not None or options.open or options.serve is not None):
+        raise UsageError("--json prints the data instead of a page; use it alone", next="swarmctl report --help")
+    if options.serve is not None and options.output is not None:
+        raise UsageError("--serve writes no file; use either --serve or --output", next="swarmctl report --help")
+    if options.open and options.output == "-":
+        raise UsageError("--open needs a file, not standard output", next="swarmctl report --help")
+    if len(set(options.names)) > MOST_NODES:
+        raise UsageError(f"at most {MOST_NODES} nodes fit on a page", next="swarmctl report --help")
+
+
+def _nodes(names: Sequence[str]) -> list[NodeFiles]:
+    return [existing(name) for name in dict.fromkeys(names)] if names else [existing_or_latest(None)]
+
+
+def _target(options: ReportOptions, nodes: Sequence[NodeFiles]) -> Path:
+    """Return the file to write. A page of the same name that this command wrote before is replaced."""
+    names = [files.root.name for files in nodes]
+    path = Path(options.output or f"swarmctl-report-{'-'.join(names)}.html")
+    again = shlex.join(["swarmctl", "report", *names, *(["-o", options.output] if options.output else []), "--yes"])
+    target = checked_target(path, yes=options.yes or (options.output is None and _is_ours(path)), again=again)
+    if not target.parent.is_dir():
+        raise ConfigurationError(
+            f"the directory {shown(target.parent)} does not exist", next=shlex.join(["mkdir", "-p", str(target.parent)])
+        )
+    return target
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is an earlier report."""
+    try:
+        with path.open("rb") as file:
+            return b"swarmctl report" in file.read(4096)
+    except OSError:
+        return False
+
+
+def open_in_browser(address: str) -> bool:
+    """Open an address in the user's browser. Return whether there is one."""
+    try:
+        return webbrowser.open(address)
+    except (webbrowser.Error, OSError):
+        return False

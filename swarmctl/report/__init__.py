@@ -1,1 +1,1 @@
-"""``swarmctl report``: a node's training as a page to look at and to show, from its journal, ledger, events and settings."""
+"""``swarmctl report``: a page that shows what nodes learned and at what cost, from their journals and events."""

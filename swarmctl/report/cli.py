@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
         port: Annotated[
             int | None,
-            typer.Option("--port", min=1, max=65535, metavar="PORT", help="With --serve: the port. [default: a free one]"),
+            typer.Option(
+                "--port", min=1, max=65535, metavar="PORT", help="With --serve: the port. [default: a free one]"
+            ),
         ] = None,
         samples: Annotated[
             int, typer.Option("--samples", min=0, max=100, metavar="N", help="Sample rollouts per node.")

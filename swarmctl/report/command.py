@@ -2,11 +2,9 @@
 
 import shlex
 import sys
-import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError
@@ -14,15 +12,13 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing, existing_or_latest
 from swarmctl.paths import shown
-from swarmctl.report.comparison import comparisons
-from swarmctl.report.node_report import NodeReport
+from swarmctl.report.browser import open_in_browser
+from swarmctl.report.report_data import Report
 from swarmctl.storage.disk_errors import checked_target, disk_errors
-from swarmctl.storage.json_file import now
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
-from swarmctl.version import VERSION
 
 MOST_NODES = 8
 """The page has as many colors."""
@@ -40,24 +36,6 @@ class ReportOptions:
     """The port to serve the page on; 0 chooses one, None writes a file."""
     as_json: bool
     yes: bool
-
-
-class Report:
-    """The data of a report, read anew each time."""
-
-    def __init__(self, nodes: Sequence[NodeFiles], samples: int) -> None:
-        self.nodes = nodes
-        self._reports = [NodeReport(files) for files in nodes]
-        self._samples = samples
-
-    def read(self) -> dict[str, Any]:
-        """Return what ``report --json`` prints, without its schema. Raises ``NodeError``."""
-        return {
-            "created": now(),
-            "version": VERSION,
-            "nodes": [each.read(self._samples) for each in self._reports],
-            "comparisons": comparisons(self.nodes),
-        }
 
 
 def report(options: ReportOptions) -> None:
@@ -127,12 +105,4 @@ def _is_ours(path: Path) -> bool:
         with path.open("rb") as file:
             return b"swarmctl report" in file.read(4096)
     except OSError:
-        return False
-
-
-def open_in_browser(address: str) -> bool:
-    """Open an address in the user's browser. Return whether there is one."""
-    try:
-        return webbrowser.open(address)
-    except (webbrowser.Error, OSError):
         return False

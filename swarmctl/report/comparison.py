@@ -33,9 +33,9 @@ def comparisons(nodes: Sequence[NodeFiles]) -> list[dict[str, Any]]:
         command = f"swarmctl eval {name} --against base"
         found.append(_compared(files.root.name, None, trained, before, command))
     for first, second in combinations(nodes, 2):
-        sides = ([each for each in _of(files, verdicts) if each.round] for files in (first, second))
+        theirs, ours = ([each for each in _of(files, verdicts) if each.round] for files in (first, second))
         command = shlex.join(["swarmctl", "eval", second.root.name, "--against", first.root.name])
-        found.append(_compared(second.root.name, first.root.name, *reversed(list(sides)), command))
+        found.append(_compared(second.root.name, first.root.name, ours, theirs, command))
     return found
 
 
@@ -81,9 +81,7 @@ def _compared(
     }
 
 
-def _latest_pair(
-    ours: Sequence[Verdicts], theirs: Sequence[Verdicts]
-) -> tuple[Verdicts, Verdicts, list[str]] | None:
+def _latest_pair(ours: Sequence[Verdicts], theirs: Sequence[Verdicts]) -> tuple[Verdicts, Verdicts, list[str]] | None:
     """Return the latest evaluations that asked both models the same questions, with their digests."""
     pairs = []
     for mine in ours:

@@ -57,5 +57,8 @@ def _table(table: dict[str, Any]) -> str:
     """Return a task or a provider on one line, without what is unset."""
     name = shown_value(table["name"]) if "name" in table else ""
     rest = {key: value for key, value in table.items() if key != "name" and value not in (None, {}, "", [])}
-    parts = [f"{key} {f'({_table(value)})' if isinstance(value, dict) else shown_value(value)}" for key, value in rest.items()]
+    parts = [
+        f"{key} {f'({_table(value)})' if isinstance(value, dict) else shown_value(value)}"
+        for key, value in rest.items()
+    ]
     return " ".join(filter(None, [name, f"({', '.join(parts)})" if name and parts else ", ".join(parts)]))

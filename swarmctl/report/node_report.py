@@ -26,10 +26,15 @@ _STATE = (
     *("usd_total", "usd_reserved", "usd_cap", "error"),
 )
 _REWARDS = (
-    "SELECT kind, stage, COUNT(*), COUNT(outcome), TOTAL(outcome >= ?), AVG(outcome), SUM(truncated) FROM completions "
+    "SELECT kind, stage, COUNT(*) AS completions, COUNT(outcome) AS verified, "
+    "CAST(TOTAL(outcome >= ?1) AS INTEGER) AS correct, "
+    "TOTAL(outcome >= ?1) / NULLIF(COUNT(outcome), 0) AS share_correct, "
+    "AVG(outcome) AS reward, COALESCE(SUM(truncated), 0) AS truncated FROM completions "
     "WHERE stage NOT IN ('judge', 'score', 'hint') GROUP BY kind, stage ORDER BY kind, stage"
 )
-_LEARNED = "SELECT kind, SUM(completions), SUM(tokens) FROM lessons GROUP BY kind ORDER BY kind"
+_LEARNED = (
+    "SELECT kind, SUM(completions) AS completions, SUM(tokens) AS tokens FROM lessons GROUP BY kind ORDER BY kind"
+)
 _MOST_PEERS = 50
 
 
@@ -55,18 +60,19 @@ class NodeReport:
             **{name: found[name] for name in _STATE},
             "swarm_name": self._swarm_name(),
             "created": (read_json(files.identity) or {}).get("created"),
-            "tasks": start.get("tasks") or [task.get("name") for task in (read_json(files.identity) or {}).get("tasks") or []],
+            "tasks": start.get("tasks")
+            or [task.get("name") for task in (read_json(files.identity) or {}).get("tasks") or []],
             "device": start.get("device"),
             "accelerator": start.get("accelerator"),
             "parameters": start.get("parameters"),
             "trainable": start.get("trainable"),
             "accuracy": measured,
-            "cost_per_point": cost_per_point(measured["gain"], training, spent and spent["usd"]),
-            "rewards": self._table(_REWARDS, (FULL_CREDIT,), _reward),
+            "cost_per_point": cost_per_point(measured["gain"], training, None if spent is None else spent["usd"]),
+            "rewards": self._table(_REWARDS, FULL_CREDIT),
             "reward_terms": [
                 {"kind": kind, "term": term, "mean": mean.value} for (kind, term), mean in timeline.terms.items()
             ],
-            "learned": self._table(_LEARNED, (), _lesson),
+            "learned": self._table(_LEARNED),
             "rollouts": counts,
             "series": timeline.series(),
             "log_begins_at_round": timeline.first_round,
@@ -93,33 +99,17 @@ class NodeReport:
             return None
         return sum(self._timeline.seconds.get(part, 0.0) for part in PARTS)
 
-    def _table(self, query: str, values: tuple[Any, ...], row: Any) -> list[dict[str, Any]]:
+    def _table(self, query: str, *values: float) -> list[dict[str, Any]]:
+        """Return the rows of a query of the journal, with its names."""
         if not self.files.journal.is_file():
             return []
         with reading(self.files.journal) as journal:
-            return [row(*each) for each in journal.execute(query, values)]
+            cursor = journal.execute(query, values)
+            names = [name for name, *_ in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def _swarm_name(self) -> str | None:
         with suppress(SwarmError):
             if self.files.charter.exists():
                 return member(self.files.root.name, "show").charter.name
         return None
-
-
-def _reward(
-    kind: str, stage: str, completions: int, verified: int, correct: float, reward: float | None, truncated: int | None
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "stage": stage,
-        "completions": completions,
-        "verified": verified,
-        "correct": int(correct),
-        "share_correct": correct / verified if verified else None,
-        "reward": reward,
-        "truncated": int(truncated or 0),
-    }
-
-
-def _lesson(kind: str, completions: int, tokens: int) -> dict[str, Any]:
-    return {"kind": kind, "completions": completions, "tokens": tokens}

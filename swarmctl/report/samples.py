@@ -35,7 +35,9 @@ def samples(files: NodeFiles, most: int) -> list[dict[str, Any]]:
             chosen.pop(key, None)
             chosen[key] = rollout  # the latest
     order = ("right", "partly", "wrong")
-    found = sorted(chosen.items(), key=lambda item: (item[0][0], item[0][1] != "policy", item[0][1], order.index(item[0][2])))
+    found = sorted(
+        chosen.items(), key=lambda item: (item[0][0], item[0][1] != "policy", item[0][1], order.index(item[0][2]))
+    )
     return [_row(rollout) for _, rollout in _spread(found, most)]
 
 

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import without_typed_keys
+from swarmctl.report.browser import open_in_browser
 from swarmctl.report.page.build import page, policy
+from swarmctl.report.report_data import Report
 from swarmctl.terminal.views import Writer
-
-if TYPE_CHECKING:
-    from swarmctl.report.command import Report
 
 HOST = "127.0.0.1"
 _FRESH_S = 1.0
@@ -28,7 +27,7 @@ _SLOW_CLIENT_S = 20.0
 class Source:
     """Reads the report for requests, one at a time."""
 
-    def __init__(self, report: "Report") -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
         self._lock = threading.Lock()
         self._data: dict[str, Any] = {}
@@ -43,10 +42,8 @@ class Source:
             return self._data
 
 
-def serve(report: "Report", port: int, *, opens: bool) -> None:
+def serve(report: Report, port: int, *, opens: bool) -> None:
     """Serve the report until Ctrl-C. Port 0 chooses a free one. Raises ConfigurationError if the port is taken."""
-    from swarmctl.report.command import open_in_browser
-
     source = Source(report)
     source()  # an error is reported here rather than on the page
     try:
@@ -68,12 +65,14 @@ def serve(report: "Report", port: int, *, opens: bool) -> None:
         server.server_close()
 
 
-def _unavailable(report: "Report", port: int, error: OSError) -> ConfigurationError:
+def _unavailable(report: Report, port: int, error: OSError) -> ConfigurationError:
     again = ["swarmctl", "report", *(files.root.name for files in report.nodes), "--serve"]
     if error.errno == errno.EADDRINUSE:
         return ConfigurationError(f"port {port} is already in use", next=shlex.join(again))
     if error.errno in (errno.EACCES, errno.EPERM):
-        return ConfigurationError(f"port {port} needs administrator rights", next=shlex.join([*again, "--port", "8080"]))
+        return ConfigurationError(
+            f"port {port} needs administrator rights", next=shlex.join([*again, "--port", "8080"])
+        )
     return ConfigurationError(f"cannot listen on port {port}: {error.strerror}", next=shlex.join(again))
 
 

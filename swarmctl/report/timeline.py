@@ -106,7 +106,7 @@ class Timeline:
     def _on_checkpoint(self, event: dict[str, Any]) -> None:
         self._spend(SAVE, float(event["seconds"]))
 
-    def _on_stop(self, event: dict[str, Any]) -> None:
+    def _on_stop(self, _: dict[str, Any]) -> None:
         self._opened = self._evaluating = None
 
     def _on_round(self, event: dict[str, Any]) -> None:

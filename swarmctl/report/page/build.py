@@ -32,7 +32,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters["whole"] = _whole
-    found.globals |= {"words": words, "rows": rows, "or_dash": or_dash, "dollars": dollars, "percent": percent, "plain": plain}
+    found.globals |= {
+        "words": words,
+        "rows": rows,
+        "or_dash": or_dash,
+        "dollars": dollars,
+        "percent": percent,
+        "plain": plain,
+    }
     return found
 
 
@@ -60,20 +67,24 @@ def page(data: Mapping[str, Any], *, live: bool = False) -> str:
     """Return the page for the data of ``report --json``. ``live``: it is served, and refreshes itself."""
     nodes = data["nodes"]
     names = [str(node["node"]) for node in nodes]
-    return _environment().get_template("page.html").render(
-        title=" and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}",
-        data=data,
-        nodes=nodes,
-        several=len(nodes) > 1,
-        figures=figures.sections(nodes),
-        accuracy=figures.accuracies(nodes),
-        differences=figures.comparisons(data["comparisons"]),
-        compared=[row for row in data["comparisons"] if row["difference"] is not None],
-        uncompared=[row for row in data["comparisons"] if row["difference"] is None],
-        style=Markup(_asset("style.css")),
-        script=Markup(_asset("live.js")) if live else None,
-        policy=policy(live=live),
-        refresh_s=_REFRESH_S,
-        live=live,
-        version=VERSION,
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=" and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}",
+            data=data,
+            nodes=nodes,
+            several=len(nodes) > 1,
+            figures=figures.sections(nodes),
+            accuracy=figures.accuracies(nodes),
+            differences=figures.comparisons(data["comparisons"]),
+            compared=[row for row in data["comparisons"] if row["difference"] is not None],
+            uncompared=[row for row in data["comparisons"] if row["difference"] is None],
+            style=Markup(_asset("style.css")),
+            script=Markup(_asset("live.js")) if live else None,
+            policy=policy(live=live),
+            refresh_s=_REFRESH_S,
+            live=live,
+            version=VERSION,
+        )
     )

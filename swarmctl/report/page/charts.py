@@ -58,13 +58,14 @@ def lines(
     size: Size = SMALL,
     y_format: Format = plain,
     y_domain: tuple[float, float] | None = None,
+    x_domain: tuple[float, float] | None = None,
     x_label: str = "round",
     smooth: bool = True,
 ) -> Markup:
     """Return a line chart. ``label`` describes it in words; ``smooth`` draws a moving mean over many points."""
     values = [value for line in drawn for point in line.points for value in (point.y, point.low, point.high)]
     y = _vertical(size, y_domain or domain([value for value in values if value is not None]))
-    x = _horizontal(size, [point.x for line in drawn for point in line.points])
+    x = _horizontal(size, x_domain or [point.x for line in drawn for point in line.points])
     parts = [_frame(size, x, y, y_format, x_label)]
     for line in drawn:
         if any(point.low is not None for point in line.points):
@@ -76,12 +77,19 @@ def lines(
     return _svg(size, label, parts)
 
 
-def shares(drawn: Sequence[Line], *, label: str, size: Size = SMALL, x_label: str = "round") -> Markup:
+def shares(
+    drawn: Sequence[Line],
+    *,
+    label: str,
+    size: Size = SMALL,
+    x_domain: tuple[float, float] | None = None,
+    x_label: str = "round",
+) -> Markup:
     """Return areas stacked to 100 %: at each x, the lines' parts of their sum. Missing values count as 0."""
     places = sorted({point.x for line in drawn for point in line.points})
     known = [{point.x: max(0.0, point.y) for point in line.points} for line in drawn]
     totals = {x: sum(each.get(x, 0.0) for each in known) or 1.0 for x in places}
-    x, y = _horizontal(size, places), _vertical(size, (0.0, 1.0))
+    x, y = _horizontal(size, x_domain or places), _vertical(size, (0.0, 1.0))
     parts, floor = [], dict.fromkeys(places, 0.0)
     for line, values in zip(drawn, known, strict=True):
         roof = {place: floor[place] + values.get(place, 0.0) / totals[place] for place in places}
@@ -89,7 +97,12 @@ def shares(drawn: Sequence[Line], *, label: str, size: Size = SMALL, x_label: st
             (x(place), y(floor[place])) for place in reversed(places)
         ]
         if len(places) == 1:
-            outline = [(x.begin, outline[0][1]), (x.end, outline[0][1]), (x.end, outline[1][1]), (x.begin, outline[1][1])]
+            outline = [
+                (x.begin, outline[0][1]),
+                (x.end, outline[0][1]),
+                (x.end, outline[1][1]),
+                (x.begin, outline[1][1]),
+            ]
         parts.append(Markup('<path class="area {}" d="{}Z"/>').format(line.style, _path(outline)))
         floor = roof
     return _svg(size, label, [*parts, _frame(size, x, y, percent, x_label)])
@@ -196,7 +209,9 @@ def _line(line: Line, x: Axis, y: Axis, *, smooth: bool) -> Markup:
 
 
 def _band(line: Line, x: Axis, y: Axis) -> Markup:
-    known = [(point.x, point.low, point.high) for point in line.points if point.low is not None and point.high is not None]
+    known = [
+        (point.x, point.low, point.high) for point in line.points if point.low is not None and point.high is not None
+    ]
     if len(known) == 1:
         at, low, high = known[0]
         return Markup('<path class="whisker {}" d="M{1} {2}V{3}"/>').format(line.style, x(at), y(low), y(high))
@@ -206,7 +221,9 @@ def _band(line: Line, x: Axis, y: Axis) -> Markup:
 
 def _dots(line: Line, x: Axis, y: Axis, y_format: Format, x_label: str) -> Markup:
     def dot(point: Point) -> Markup:
-        interval = "" if point.low is None or point.high is None else f" ({y_format(point.low)} to {y_format(point.high)})"
+        interval = (
+            "" if point.low is None or point.high is None else f" ({y_format(point.low)} to {y_format(point.high)})"
+        )
         title = Markup("<title>{}, {} {}: {}{}</title>").format(
             line.name, x_label, plain(point.x), y_format(point.y), interval
         )
@@ -240,7 +257,9 @@ def _frame(size: Size, x: Axis, y: Axis, y_format: Format, x_label: str) -> Mark
     marks = ticks(x.low, x.high, 4 if size.width < 600 else 8, whole=True)
     text = Markup('<text class="tick mid" x="{}" y="{}">{}</text>')
     below = Markup("").join(text.format(x(value), size.height - 18, plain(value)) for value in marks)
-    name = Markup('<text class="tick end" x="{}" y="{}">{}</text>').format(size.width - _RIGHT, size.height - 3, x_label)
+    name = Markup('<text class="tick end" x="{}" y="{}">{}</text>').format(
+        size.width - _RIGHT, size.height - 3, x_label
+    )
     base = Markup('<line class="axis" x1="{0}" y1="{1}" x2="{2}" y2="{1}"/>')
     return _grid(size, y, y_format) + base.format(_LEFT, size.height - _BOTTOM, size.width - _RIGHT) + below + name
 

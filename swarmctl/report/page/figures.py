@@ -78,7 +78,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         drawn.append(Interval(_pair(row), difference["value"], difference["low"], difference["high"], shown))
     return Figure(
         "Paired differences",
-        "On the same held-out questions, with 95 % intervals (Agresti and Min). To the right of zero, the first is better.",
+        "On the same held-out questions, with 95 % intervals (Agresti and Min). Right of zero, the first is better.",
         charts.intervals(drawn, label="; ".join(f"{each.name}: {each.shown}" for each in drawn), y_format=_points),
     )
 
@@ -100,6 +100,14 @@ def sections(nodes: Sequence[Node]) -> dict[str, list[list[Figure]]]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The ends of a chart's axes."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+
 Draw = Callable[[Node, Sequence[Node]], list[Figure]]
 """Draws a kind of chart for one of several nodes."""
 
@@ -108,12 +116,12 @@ def _by_stage(name: str, title: str, caption: str, unit: str) -> Draw:
     def draw(node: Node, nodes: Sequence[Node]) -> list[Figure]:
         rows = [row for row in node["series"]["rollouts"] if row[name] is not None]
         stages = list(dict.fromkeys(row["stage"] for row in rows))
-        axis = _axis(nodes, "rollouts", name)
+        axes = _axes(nodes, "rollouts", name)
         found = []
         for stage in stages:
             drawn = _lines([row for row in rows if row["stage"] == stage], name)
             where = f", stage {stage}" if len(stages) > 1 else ""
-            found.append(_figure(title + where, caption, drawn, unit, axis))
+            found.append(_figure(title + where, caption, drawn, unit, axes))
         return found
 
     return draw
@@ -122,18 +130,27 @@ def _by_stage(name: str, title: str, caption: str, unit: str) -> Draw:
 def _steps(name: str, title: str, caption: str) -> Draw:
     def draw(node: Node, nodes: Sequence[Node]) -> list[Figure]:
         rows = [row for row in node["series"]["steps"] if row[name] is not None]
-        axis = _axis(nodes, "steps", name)
-        return [_figure(title, caption, _lines(rows, name), "nats per token", axis)] if rows else []
+        axes = _axes(nodes, "steps", name)
+        return [_figure(title, caption, _lines(rows, name), "nats per token", axes)] if rows else []
 
     return draw
 
 
-def _axis(nodes: Sequence[Node], series: str, name: str) -> tuple[float, float]:
+def _axes(nodes: Sequence[Node], series: str, name: str) -> Axes:
+    """Return the axes of a series' charts, the same for all nodes."""
     values = [row[name] for node in nodes for row in node["series"][series] if row[name] is not None]
-    return (0.0, 1.0) if name == "reward" and max(values, default=1) <= 1 else domain(values)
+    share = name == "reward" and max(values, default=1) <= 1
+    return Axes(_rounds(nodes), (0.0, 1.0) if share else domain(values))
 
 
-def _terms(node: Node, _: Sequence[Node]) -> list[Figure]:
+def _rounds(nodes: Sequence[Node]) -> tuple[float, float]:
+    """Return the first and the last round of all nodes' series."""
+    rows = [row for node in nodes for series in ("rollouts", "steps") for row in node["series"][series]]
+    first, last = (choose(map(_middle, rows), default=1.0) for choose in (min, max))
+    return first, last
+
+
+def _terms(node: Node, nodes: Sequence[Node]) -> list[Figure]:
     """Return the terms of the reward by round, for each source that has several."""
     found = []
     for kind in dict.fromkeys(row["source"] for row in node["series"]["rollouts"] if row["terms"]):
@@ -143,13 +160,13 @@ def _terms(node: Node, _: Sequence[Node]) -> list[Figure]:
             Line(name, tuple(Point(_middle(row), row["terms"][name]) for row in rows if name in row["terms"]), number)
             for number, name in enumerate(names)
         ]
-        axis = domain([point.y for line in drawn for point in line.points])
+        axes = Axes(_rounds(nodes), domain([point.y for line in drawn for point in line.points]))
         caption = f"Mean of each term of the reward, for completions from {words.source(kind)}."
-        found.append(_figure(f"Reward terms: {words.source(kind)}", caption, drawn, "points", axis))
+        found.append(_figure(f"Reward terms: {words.source(kind)}", caption, drawn, "points", axes))
     return found
 
 
-def _gradients(node: Node, _: Sequence[Node]) -> list[Figure]:
+def _gradients(node: Node, nodes: Sequence[Node]) -> list[Figure]:
     rows = [row for row in node["series"]["steps"] if row["share"] is not None]
     drawn = _lines(rows, "share")
     if len(drawn) < 2:
@@ -158,7 +175,11 @@ def _gradients(node: Node, _: Sequence[Node]) -> list[Figure]:
         Figure(
             "Gradient by source",
             "Share of each source's gradient norm in the sum of all sources' norms, before clipping.",
-            charts.shares(drawn, label=f"Share of the gradient by source: {', '.join(line.name for line in drawn)}"),
+            charts.shares(
+                drawn,
+                label=f"Share of the gradient by source: {', '.join(line.name for line in drawn)}",
+                x_domain=_rounds(nodes),
+            ),
             legend=_legend(drawn, area=True),
             heads=("source", "round", "share"),
             rows=_cells(drawn, percent),
@@ -178,7 +199,9 @@ def _time(node: Node, _: Sequence[Node]) -> list[Figure]:
     legend = tuple((charts.swatch(part.color, area=True), f"{part.name}: {part.shown}") for part in parts)
     told = "; ".join(f"{part.name}: {part.shown}" for part in parts)
     caption = f"{duration(round(total))} over all runs, {node['time']['rounds']:,} rounds."
-    return [Figure("Time", caption, charts.stack(parts, label=f"Where the time went: {told}"), legend=legend, whole=True)]
+    return [
+        Figure("Time", caption, charts.stack(parts, label=f"Where the time went: {told}"), legend=legend, whole=True)
+    ]
 
 
 def _money(node: Node, _: Sequence[Node]) -> list[Figure]:
@@ -194,7 +217,13 @@ def _money(node: Node, _: Sequence[Node]) -> list[Figure]:
     label = f"Spending by day, {drawn[0][0]} to {drawn[-1][0]}"
     rows = tuple((name, dollars(usd)) for name, usd in drawn)
     return [
-        Figure("Money by day (UTC)", total, charts.columns(drawn, label=label, y_format=plain), heads=("day", "spent"), rows=rows)
+        Figure(
+            "Money by day (UTC)",
+            total,
+            charts.columns(drawn, label=label, y_format=plain),
+            heads=("day", "spent"),
+            rows=rows,
+        )
     ]
 
 
@@ -210,11 +239,16 @@ _CHARTS: tuple[tuple[str, Draw], ...] = (
     ),
     ("rewards", _terms),
     ("learning", _by_stage("completion_length", "Completion length", "Mean length in tokens.", "tokens")),
-    ("learning", _steps("entropy", "Entropy", "Entropy of the policy in nats per token, over completions learned from.")),
+    (
+        "learning",
+        _steps("entropy", "Entropy", "Entropy of the policy in nats per token, over completions learned from."),
+    ),
     ("learning", _gradients),
     (
         "learning",
-        _steps("nll", "Surprise", "How unlikely others' text is to the model: negative log-likelihood in nats per token."),
+        _steps(
+            "nll", "Surprise", "How unlikely others' text is to the model: negative log-likelihood in nats per token."
+        ),
     ),
     ("learning", _steps("reverse_kl", "Distance from the teacher", "Reverse KL divergence, in nats per token.")),
     (
@@ -243,11 +277,13 @@ def _lines(rows: Sequence[Mapping[str, Any]], name: str) -> list[Line]:
     ]
 
 
-def _figure(title: str, caption: str, drawn: Sequence[Line], unit: str, axis: tuple[float, float]) -> Figure:
+def _figure(title: str, caption: str, drawn: Sequence[Line], unit: str, axes: Axes) -> Figure:
     return Figure(
         title,
         caption,
-        charts.lines(drawn, label=f"{title} by round: {'; '.join(map(_told, drawn))}", y_domain=axis),
+        charts.lines(
+            drawn, label=f"{title} by round: {'; '.join(map(_told, drawn))}", y_domain=axes.y, x_domain=axes.x
+        ),
         legend=_legend(drawn),
         heads=("source", "round", unit),
         rows=_cells(drawn, plain),
@@ -263,9 +299,7 @@ def _told(line: Line) -> str:
 
 def _cells(drawn: Sequence[Line], form: Format) -> tuple[tuple[str, ...], ...]:
     return tuple(
-        row
-        for line in drawn
-        for row in _thinned([(line.name, plain(point.x), form(point.y)) for point in line.points])
+        row for line in drawn for row in _thinned([(line.name, plain(point.x), form(point.y)) for point in line.points])
     )
 
 

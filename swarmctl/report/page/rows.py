@@ -1,6 +1,6 @@
 """The rows of the page's tables, as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hivemind_exp.money import digits, dollars
@@ -15,7 +15,7 @@ Rows = list[tuple[str, ...]]
 
 def rows_of(nodes: Sequence[Mapping[str, Any]]) -> Rows:
     """Return a row for each node: how it trains, its accuracy and its costs."""
-    rows = []
+    rows: Rows = []
     for node in nodes:
         found, gained, time = node["accuracy"]["evaluations"], node["accuracy"]["gain"], node["time"]
         rows.append(
@@ -27,7 +27,9 @@ def rows_of(nodes: Sequence[Mapping[str, Any]]) -> Rows:
                 or_dash(found[-1] if len(found) > 1 else None, measured),
                 or_dash(
                     gained,
-                    lambda each: f"{points(each['value'], signed=True)} ({span(each['low'], each['high'], signed=True)})",
+                    lambda each: (
+                        f"{points(each['value'], signed=True)} ({span(each['low'], each['high'], signed=True)})"
+                    ),
                 ),
                 or_dash(time, lambda each: duration(round(each["total"]))),
                 or_dash(node["money"], lambda each: dollars(each["usd"])),
@@ -41,7 +43,21 @@ def _per_point(cost: Mapping[str, Any] | None) -> str:
     if cost is None:
         return "-"
     usd = cost["usd"] and cost["usd"]["value"]
-    return ", ".join([*([short(cost["seconds"]["value"])] if cost["seconds"] else []), *([dollars(usd)] if usd else [])])
+    return ", ".join(
+        [*([short(cost["seconds"]["value"])] if cost["seconds"] else []), *([dollars(usd)] if usd else [])]
+    )
+
+
+def merged(nodes: Sequence[Mapping[str, Any]], form: Callable[[Mapping[str, Any]], Rows]) -> Rows:
+    """Return the rows of all nodes, each after its node's name if there are several nodes."""
+    return [(str(node["node"]), *row) if len(nodes) > 1 else row for node in nodes for row in form(node)]
+
+
+def asked(compared: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many questions the comparisons asked: ``200 held-out questions``."""
+    numbers = sorted({row["questions"] for row in compared})
+    many = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
+    return f"{many} held-out questions"
 
 
 def comparison_rows(compared: Sequence[Mapping[str, Any]]) -> Rows:
@@ -50,12 +66,11 @@ def comparison_rows(compared: Sequence[Mapping[str, Any]]) -> Rows:
         (
             f"{row['node']}, round {row['rounds'][0]}",
             "before training" if row["against"] is None else f"{row['against']}, round {row['rounds'][1]}",
-            f"{row['questions']:,}",
             percent(row["accuracy"]),
             percent(row["accuracy_against"]),
             f"{points(row['difference']['value'], signed=True)} "
             f"({span(row['difference']['low'], row['difference']['high'], signed=True)})",
-            f"{row['better']:,} / {row['worse']:,} / {row['equal']:,}",
+            *(f"{row[name]:,}" for name in ("better", "worse")),
             probability(row["p"]),
         )
         for row in compared
@@ -108,6 +123,8 @@ def learned_rows(node: Mapping[str, Any]) -> Rows:
 def provider_rows(node: Mapping[str, Any]) -> Rows:
     """Return the requests, tokens and cost of each provider's model, and their sum."""
     rows, counts = [], node["rollouts"]
+    if counts is None:
+        return []
     several = len({row["stage"] for row in counts["stats"]}) > 1
     for row in counts["stats"]:
         model = provider_name(row["model"]) + (f", {row['stage']}" if several else "")

@@ -105,21 +105,30 @@ def tiles(node: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     figures = []
     if found:
         first, last, gained = found[0], found[-1], node["accuracy"]["gain"]
-        value = percent(first["accuracy"]) if len(found) == 1 else f"{percent(first['accuracy'])} → {percent(last['accuracy'])}"
+        value = (
+            percent(first["accuracy"])
+            if len(found) == 1
+            else f"{percent(first['accuracy'])} → {percent(last['accuracy'])}"
+        )
         said = f"{span(last['low'], last['high'])} % with 95 % confidence, {last['questions']:,} held-out questions"
         figures.append(("Accuracy", value, said))
         if gained is not None:
-            inside = f"{span(gained['low'], gained['high'], signed=True)}, rounds {gained['from_round']} to {gained['to_round']}"
-            figures.append(("Gain, in points", points(gained["value"], signed=True), inside))
+            inside = span(gained["low"], gained["high"], signed=True)
+            rounds = f"rounds {gained['from_round']} to {gained['to_round']}"
+            figures.append(("Gain, in points", points(gained["value"], signed=True), f"{inside}, {rounds}"))
     rounds = "0" if node["round"] is None else f"{node['round']:,}"
     figures.append(("Rounds", rounds + (f" of {node['rounds']:,}" if node["rounds"] else ""), doing(node)))
     if node["time"] is not None:
         begun = node["log_begins_at_round"]
         since = "" if begun in (None, 1) else f" since round {begun:,}"
-        figures.append(("Time", duration(round(node["time"]["total"])), f"of all runs{since}, with starts and evaluations"))
+        figures.append(
+            ("Time", duration(round(node["time"]["total"])), f"of all runs{since}, with starts and evaluations")
+        )
     if node["money"] is not None:
         cap = node["money"]["usd_cap"]
-        figures.append(("Money", dollars(node["money"]["usd"]), "no cap" if cap is None else f"of at most {dollars(cap)}"))
+        figures.append(
+            ("Money", dollars(node["money"]["usd"]), "no cap" if cap is None else f"of at most {dollars(cap)}")
+        )
     if (cost := node["cost_per_point"]) is not None:
         if cost["seconds"]:
             figures.append(("Time per point", *_price(cost["seconds"], short, "of rounds")))
@@ -143,14 +152,14 @@ def short(seconds: float) -> str:
 
 def compared(row: Mapping[str, Any]) -> str:
     """Return a sentence on the result of a comparison."""
-    other = "before training" if row["against"] is None else f"node {row['against']}"
+    other = "before training" if row["against"] is None else str(row["against"])
     difference = row["difference"]
     size = f"{points(abs(difference['value']))} points"
     if difference["low"] > 0:
-        return f"Node {row['node']} is better than {other} by {size}, more than chance explains."
+        return f"{row['node']} is better than {other} by {size}, more than chance explains."
     if difference["high"] < 0:
-        return f"Node {row['node']} is worse than {other} by {size}, more than chance explains."
-    return f"Between node {row['node']} and {other} there is no difference that chance cannot explain."
+        return f"{row['node']} is worse than {other} by {size}, more than chance explains."
+    return f"{row['node']} against {other}: the difference, {size}, is no more than chance explains."
 
 
 def probability(p: float) -> str:

@@ -7,6 +7,10 @@ from trl import GRPOConfig
 
 from hivemind_exp.config import Config
 
+_PROJECT = "swarmctl"
+"""What the logging backends call the project of all nodes."""
+_ELSEWHERE = tuple(f"TRACKIO_{name}" for name in ("SPACE_ID", "SERVER_URL", "BUCKET_ID", "DATASET_ID", "WEBHOOK_URL"))
+
 
 def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:
     """Return the arguments. ``output``: the directory for the logging backends' files."""
@@ -32,6 +36,8 @@ def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPO
         per_device_train_batch_size=config.game.group_size,
         gradient_checkpointing=config.model.gradient_checkpointing,
         report_to=list(config.report.to) or "none",
+        project=_PROJECT,
+        trackio_static_space_id=False,
         disable_tqdm=True,
         save_strategy="no",
         logging_strategy="no",
@@ -43,7 +49,10 @@ def place_reports(output: Path) -> None:
     """Put the logging backends' files in the node's directory. transformers reads it only from the environment."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     os.environ["WANDB_DIR"] = str(output)
-    os.environ.setdefault("WANDB_PROJECT", "swarmctl")
+    os.environ.setdefault("TRACKIO_DIR", str(output / "trackio"))
+    for name in _ELSEWHERE:  # trackio would send metrics there
+        os.environ.pop(name, None)
+    os.environ.setdefault("WANDB_PROJECT", _PROJECT)
     # Send only metrics, neither console output nor the program's code.
     os.environ["WANDB_CONSOLE"] = "off"
     os.environ["WANDB_DISABLE_CODE"] = "true"

@@ -1,5 +1,6 @@
 """Everything that a report says about one node, as JSON with fixed keys."""
 
+import sqlite3
 from contextlib import suppress
 from typing import Any
 
@@ -100,13 +101,14 @@ class NodeReport:
         return sum(self._timeline.seconds.get(part, 0.0) for part in PARTS)
 
     def _table(self, query: str, *values: float) -> list[dict[str, Any]]:
-        """Return the rows of a query of the journal, with its names."""
+        """Return the rows of a query of the journal, with its names; none if the journal is older than the table."""
         if not self.files.journal.is_file():
             return []
-        with reading(self.files.journal) as journal:
+        with reading(self.files.journal) as journal, suppress(sqlite3.OperationalError):
             cursor = journal.execute(query, values)
             names = [name for name, *_ in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
+        return []
 
     def _swarm_name(self) -> str | None:
         with suppress(SwarmError):

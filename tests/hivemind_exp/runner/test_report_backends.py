@@ -11,7 +11,7 @@ import pytest
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.runner.__main__ import explain_refusal
-from hivemind_exp.runner.dry_run import check_reports
+from hivemind_exp.runner.report_packages import check_reports
 from tests.support.nodes import make_config
 
 

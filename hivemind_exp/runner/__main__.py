@@ -123,8 +123,11 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.models.device import pin_device
         from hivemind_exp.models.whereabouts import TINY
         from hivemind_exp.node_files import NodeFiles
+        from hivemind_exp.trainer.report_places import place_reports
 
     config = Config.model_validate(order["config"])
+    files = NodeFiles(Path(order["node_dir"]))
+    place_reports(files.root)
     # TRL imports these if they are installed.
     leave_out(*{"trackio", "wandb"}.difference(config.report.to))
     if config.model.name == TINY and config.model.lora is None:  # other models may consist of adapters
@@ -134,7 +137,6 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.runner.grpo_runner import GRPORunner
 
     model = config.model.model_copy(update={"device": pinned})
-    files = NodeFiles(Path(order["node_dir"]))
     return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets, lean=True)
 
 

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         ] = 6,
         yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing file.")] = False,
         json: options.Json = False,
-    ) -> None:
+    ) -> int:
         """Write a page that shows what nodes learned, and at what cost.
 
         The page is one HTML file that loads nothing from elsewhere. It shows accuracy with intervals, rewards by source
@@ -57,5 +57,4 @@ def register(app: typer.Typer) -> None:
         from swarmctl.report.command import ReportOptions
         from swarmctl.report.command import report as make
 
-        where = (port or 0) if serve else None
-        make(ReportOptions(tuple(names or ()), output, samples, open_, where, json, yes))
+        return make(ReportOptions(tuple(names or ()), output, samples, open_, serve, port, json, yes))

@@ -9,7 +9,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.errors import UsageError
+from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.lookup import existing, existing_or_latest
 from swarmctl.paths import shown
 from swarmctl.report.browser import open_in_browser
@@ -32,25 +32,25 @@ class ReportOptions:
     output: str | None
     samples: int
     open: bool
-    serve: int | None
-    """The port to serve the page on; 0 chooses one, None writes a file."""
+    serve: bool
+    port: int | None
+    """The port to serve the page on; None chooses a free one."""
     as_json: bool
     yes: bool
 
 
-def report(options: ReportOptions) -> None:
+def report(options: ReportOptions) -> Exit:
     """Do what the command line says. Raises ``NodeError``."""
     _check(options)
     nodes = _nodes(options.names)
     found = Report(nodes, options.samples)
-    if options.serve is not None:
+    if options.serve:
         from swarmctl.report.server import serve
 
-        serve(found, options.serve, opens=options.open)
-        return
+        return serve(found, options.port or 0, opens=options.open)
     if options.as_json:
         print_json(**found.read())
-        return
+        return Exit.DONE
     target = None if options.output == "-" else _target(options, nodes)
     say = Writer(sys.stderr)
     with waiting(say, f"reading {several(len(nodes), 'node')}"):
@@ -60,7 +60,7 @@ def report(options: ReportOptions) -> None:
         text = page(data)
     if target is None:
         sys.stdout.write(text)
-        return
+        return Exit.DONE
     with disk_errors(target):
         atomic_write.write(target, text, None)
     print(shown(target))
@@ -69,13 +69,16 @@ def report(options: ReportOptions) -> None:
             say("warning: found no browser to open it with.")
     else:
         say("To look at it, open this file in a browser, or repeat the command with --open.")
+    return Exit.DONE
 
 
 def _check(options: ReportOptions) -> None:
-    if options.as_json and (options.output is not None or options.open or options.serve is not None):
+    if options.as_json and (options.output is not None or options.open or options.serve):
         raise UsageError("--json prints the data instead of a page; use it alone", next="swarmctl report --help")
-    if options.serve is not None and options.output is not None:
+    if options.serve and options.output is not None:
         raise UsageError("--serve writes no file; use either --serve or --output", next="swarmctl report --help")
+    if options.port is not None and not options.serve:
+        raise UsageError("--port needs --serve", next=f"swarmctl report --serve --port {options.port}")
     if options.open and options.output == "-":
         raise UsageError("--open needs a file, not standard output", next="swarmctl report --help")
     if len(set(options.names)) > MOST_NODES:

@@ -19,6 +19,7 @@ from swarmctl.storage.json_file import read_json
 from swarmctl.swarm.member import member
 from swarmctl.swarm.peers import by_contribution, known_peers
 from swarmctl.terminal.progress import PARTS
+from swarmctl.terminal.safe_text import without_keys
 
 TIME_PARTS = (SETUP, *PARTS, EVALUATE, SAVE)
 """What a node's time is spent on."""
@@ -53,7 +54,7 @@ class NodeReport:
         start = timeline.start or {}
         found = state_of(files)
         measured, settings = accuracy(files), configuration(files)
-        counts = counted(files, CountKey._fields) if files.journal.is_file() else None
+        counts = without_keys(counted(files, CountKey._fields)) if files.journal.is_file() else None
         cap = next((row["value"] for row in settings["settings"] if row["key"] == "offload.limits.usd"), None)
         spent = money(files, cap)
         training = self._training_seconds()

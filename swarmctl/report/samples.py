@@ -60,11 +60,11 @@ def _row(rollout: RolloutRecord) -> dict[str, Any]:
     return {
         "round": rollout.round,
         "stage": rollout.stage,
-        "task": None if rollout.task is None else foreign(rollout.task).strip('"'),
+        "task": None if rollout.task is None else _name(rollout.task).strip('"'),
         "question": rollout.question[:12],
         "kind": rollout.kind,
-        "provider": provider_name(rollout.provider),
-        "model": rollout.model and foreign(rollout.model),
+        "provider": masked(provider_name(rollout.provider)),
+        "model": rollout.model and _name(rollout.model),
         "messages": [_message(message) for message in (rollout.messages or ())[:_MOST_MESSAGES]],
         "hint": rollout.hint and shortened(rollout.hint.text),
         "text": shortened(rollout.text or ""),
@@ -79,13 +79,17 @@ def _row(rollout: RolloutRecord) -> dict[str, Any]:
     }
 
 
+def _name(text: str) -> str:
+    return foreign(masked(text[:_MARGIN]), 60)
+
+
 def _message(message: Mapping[str, str]) -> dict[str, Any]:
-    return {"role": foreign(message.get("role")), "content": shortened(str(message.get("content")))}
+    return {"role": _name(str(message.get("role"))), "content": shortened(str(message.get("content")))}
 
 
 def _term(term: dict[str, Any]) -> dict[str, Any]:
     why = term["why"]
-    return term | {"name": foreign(term["name"], 60).strip('"'), "why": why and visible(masked(why[:600]))[:300]}
+    return term | {"name": _name(term["name"]).strip('"'), "why": why and visible(masked(why[:600]))[:300]}
 
 
 def shortened(text: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeError
-from swarmctl.errors import without_typed_keys
+from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.page.build import page, policy
 from swarmctl.report.report_data import Report
@@ -42,7 +42,7 @@ class Source:
             return self._data
 
 
-def serve(report: Report, port: int, *, opens: bool) -> None:
+def serve(report: Report, port: int, *, opens: bool) -> Exit:
     """Serve the report until Ctrl-C. Port 0 chooses a free one. Raises ConfigurationError if the port is taken."""
     source = Source(report)
     source()  # an error is reported here rather than on the page
@@ -63,6 +63,7 @@ def serve(report: Report, port: int, *, opens: bool) -> None:
         say("Stopped.")
     finally:
         server.server_close()
+    return Exit.INTERRUPTED
 
 
 def _unavailable(report: Report, port: int, error: OSError) -> ConfigurationError:

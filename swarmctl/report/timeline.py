@@ -4,19 +4,22 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hivemind_exp.foreign_text import visible
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import PASSING
-from swarmctl.errors import without_typed_keys
 from swarmctl.report.series import Mean, Series
 from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.progress import PARTS
+from swarmctl.terminal.safe_text import masked
 
 _AT_ONCE = 1 << 22
 """Bytes of the log in memory at once."""
 _LONGEST = 1 << 20
 """A longer line is no event of a node."""
 _MOST_PROBLEMS = 12
+_LONGEST_MESSAGE, _LONGEST_NAME = 1_000, 60
+"""Characters that are kept of a problem, and of a reward term's name."""
 _FIRST_PHASE = "loading PyTorch"
 """The first phase of every run of a trainer."""
 SETUP, EVALUATE, SAVE = "start", "evaluate", "checkpoint"
@@ -123,9 +126,10 @@ class Timeline:
     def _on_rollouts(self, event: dict[str, Any]) -> None:
         count = int(event["count"])
         means = {name: event.get(name) for name in ("reward", "reward_std", "points", "completion_length", "lag")}
-        means |= {f"{TERM}{name}": value for name, value in (event.get("terms") or {}).items()}
-        for name, value in (event.get("terms") or {}).items():
-            self.terms.setdefault((str(event["source"]), str(name)), Mean()).add(float(value), count)
+        for term, value in (event.get("terms") or {}).items():
+            name = visible(str(term))[:_LONGEST_NAME]
+            means[f"{TERM}{name}"] = value
+            self.terms.setdefault((str(event["source"]), name), Mean()).add(float(value), count)
         sums = {name: event.get(name) for name in ("count", "correct", "truncated", "tokens")}
         label = (str(event.get("stage", "answer")), str(event["source"]))
         self.rollouts.add(int(event["round"]), label, means=means, weight=count, sums=sums)
@@ -133,7 +137,9 @@ class Timeline:
     def _on_step(self, event: dict[str, Any]) -> None:
         if self._step and self._step[0]["step"] != event["step"]:
             self._end_step()
-        if not event.get("replayed") or event["step"] > self._last_step:  # a repeated step was counted before the crash
+        # A repeated step was counted before the crash.
+        known = event["step"] <= self._last_step or any(each["source"] == event["source"] for each in self._step)
+        if not event.get("replayed") or not known:
             self._step.append(event)
 
     def _end_step(self) -> None:
@@ -160,7 +166,7 @@ class Timeline:
 
     def _problem(self, event: dict[str, Any]) -> None:
         """Keep a warning or an error. What differs only in its numbers counts as the same."""
-        message = without_typed_keys(str(event.get("message")))
+        message = visible(masked(str(event.get("message"))[:_LONGEST_MESSAGE]))
         key = (str(event.get("code")), "".join("0" if sign.isdigit() else sign for sign in message))
         before = self.problems.pop(key, None)  # moved to the end
         serious = event["event"] == "error" and event.get("code") not in PASSING

@@ -80,8 +80,8 @@ class Browser:
     def open(self, address: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Open an address in a window of this size, and wait until it is loaded."""
         self.do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.do("Emulation.setEmulatedMedia", features=scheme)
+        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        self.do("Emulation.setEmulatedMedia", features=[{"name": key, "value": wishes[key]} for key in wishes])
         self.do("Page.navigate", url=address)
         while self.run("document.readyState") != "complete":
             continue

@@ -73,10 +73,10 @@ def write_events(files: NodeFiles, rounds: int, *, first: int = 0, warning: str 
 def _write_round(log: EventLog, round_: int) -> None:
     where = {"round": round_, "stage": "answer"}
     step = {"step": round_, **where, "loss": 0.1, "grad_norm": 1.0, "learning_rate": 2e-3, "tokens": 80, "rows": 12}
-    own, theirs = 3 / (1 + round_ % 3), 1.0
+    own = 3 / (1 + round_ % 3)
     entropy = 2 * math.exp(-round_ / 10)
     log(events.StepEvent(**step, source="policy", source_grad_norm=own, entropy=entropy, replayed=False))
-    log(events.StepEvent(**step, source="teacher", source_grad_norm=theirs, entropy=0.5, nll=1.5, replayed=False))
+    log(events.StepEvent(**step, source="teacher", source_grad_norm=1.0, entropy=0.5, nll=1.5, replayed=False))
     share = min(8, 2 + round_ // 3)
     terms = {"correct": share / 8, "format": 0.3}
     log(
@@ -93,8 +93,7 @@ def _write_round(log: EventLog, round_: int) -> None:
             tokens=76,
         )
     )
-    log(
-        events.RolloutsEvent(**where, source="teacher", count=4, correct=3, reward=0.75, completion_length=20, truncated=0)
-    )
+    theirs = {"count": 4, "correct": 3, "reward": 0.75, "completion_length": 20, "truncated": 0}
+    log(events.RolloutsEvent(**where, **theirs, source="teacher"))
     seconds = {"generate": 2.0, "verify": 0.5, "train": 1.5, "share": 0.0, "other": 0.25}
     log(events.RoundEvent(round=round_, rounds=0, seconds=seconds, tokens_per_second=1000.0, groups=4, different=3))

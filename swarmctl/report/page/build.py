@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hivemind_exp.foreign_text import visible
 from hivemind_exp.money import dollars
 from swarmctl.report.page import figures, rows, words
 from swarmctl.report.page.scales import percent, plain
@@ -19,17 +20,20 @@ from swarmctl.version import VERSION
 
 _HERE = Path(__file__).parent
 _REFRESH_S = 5
+_SPACES = frozenset("\n\t \u00a0")
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|USD|M|B|points?)\b|%)|(?<=[\d%]) (?=\()")
 
 
 @cache
 def _environment() -> Environment:
     found = Environment(
+        finalize=_seen,
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     found.filters["whole"] = _whole
     found.globals |= {
@@ -41,6 +45,13 @@ def _environment() -> Environment:
         "plain": plain,
     }
     return found
+
+
+def _seen(value: object) -> object:
+    """Return a value to write. What controls a display, or cannot be seen, becomes an escape."""
+    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(sign if sign in _SPACES else visible(sign) for sign in value)
 
 
 def _whole(text: str) -> str:

@@ -214,7 +214,7 @@ def _band(line: Line, x: Axis, y: Axis) -> Markup:
     ]
     if len(known) == 1:
         at, low, high = known[0]
-        return Markup('<path class="whisker {}" d="M{1} {2}V{3}"/>').format(line.style, x(at), y(low), y(high))
+        return Markup('<path class="whisker {}" d="M{} {}V{}"/>').format(line.style, x(at), y(low), y(high))
     outline = [(x(at), y(high)) for at, _, high in known] + [(x(at), y(low)) for at, low, _ in reversed(known)]
     return Markup('<path class="band {}" d="{}Z"/>').format(line.style, _path(outline))
 

@@ -187,7 +187,8 @@ def test_the_gain_and_what_a_point_cost_have_intervals() -> None:
     assert cost is not None
     assert cost["points"] == pytest.approx(65)
     assert cost["seconds"]["value"] == pytest.approx(2.0)
-    assert cost["usd"]["low"] < cost["usd"]["value"] == pytest.approx(0.1) < cost["usd"]["high"]
+    assert cost["usd"]["value"] == pytest.approx(0.1)
+    assert cost["usd"]["low"] < 0.1 < cost["usd"]["high"]
     by_chance = gain([rows[0], rows[0] | {"accuracy": 0.27, "low": 0.21, "high": 0.34}])
     assert cost_per_point(by_chance, 130.0, 6.5) is None
     assert gain(rows[:1]) is None

@@ -13,7 +13,7 @@ def check_reports(config: Config) -> None:
 
     swarmctl does not depend on any of these packages.
     """
-    needed = {name: f"report.to includes {name}, which" for name in config.report.to}
+    needed: dict[str, str] = {name: f"report.to includes {name}, which" for name in config.report.to}
     if config.report.metrics_port:
         needed["prometheus-client"] = "report.metrics_port needs prometheus-client, which"
     for name, what in needed.items():

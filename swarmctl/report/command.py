@@ -13,7 +13,7 @@ from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.lookup import existing, existing_or_latest
 from swarmctl.paths import shown
 from swarmctl.report.browser import open_in_browser
-from swarmctl.report.report_data import Report
+from swarmctl.report.report_data import PageData
 from swarmctl.storage.disk_errors import checked_target, disk_errors
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
@@ -43,7 +43,7 @@ def report(options: ReportOptions) -> Exit:
     """Do what the command line says. Raises ``NodeError``."""
     _check(options)
     nodes = _nodes(options.names)
-    found = Report(nodes, options.samples)
+    found = PageData(nodes, options.samples)
     if options.serve:
         from swarmctl.report.server import serve
 

@@ -10,7 +10,7 @@ from swarmctl.storage.json_file import now
 from swarmctl.version import VERSION
 
 
-class Report:
+class PageData:
     """The data of a report, read anew each time."""
 
     def __init__(self, nodes: Sequence[NodeFiles], samples: int) -> None:

@@ -15,7 +15,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.page.build import page, policy
-from swarmctl.report.report_data import Report
+from swarmctl.report.report_data import PageData
 from swarmctl.terminal.views import Writer
 
 HOST = "127.0.0.1"
@@ -24,10 +24,10 @@ _FRESH_S = 1.0
 _SLOW_CLIENT_S = 20.0
 
 
-class Source:
+class CachedData:
     """Reads the report for requests, one at a time."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: PageData) -> None:
         self._report = report
         self._lock = threading.Lock()
         self._data: dict[str, Any] = {}
@@ -42,9 +42,9 @@ class Source:
             return self._data
 
 
-def serve(report: Report, port: int, *, opens: bool) -> Exit:
+def serve(report: PageData, port: int, *, opens: bool) -> Exit:
     """Serve the report until Ctrl-C. Port 0 chooses a free one. Raises ConfigurationError if the port is taken."""
-    source = Source(report)
+    source = CachedData(report)
     source()  # an error is reported here rather than on the page
     try:
         server = ThreadingHTTPServer((HOST, port), handler(source))
@@ -66,7 +66,7 @@ def serve(report: Report, port: int, *, opens: bool) -> Exit:
     return Exit.INTERRUPTED
 
 
-def _unavailable(report: Report, port: int, error: OSError) -> ConfigurationError:
+def _unavailable(report: PageData, port: int, error: OSError) -> ConfigurationError:
     again = ["swarmctl", "report", *(files.root.name for files in report.nodes), "--serve"]
     if error.errno == errno.EADDRINUSE:
         return ConfigurationError(f"port {port} is already in use", next=shlex.join(again))

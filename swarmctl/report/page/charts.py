@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Curve:
     """A series."""
 
     name: str
@@ -52,7 +52,7 @@ class Line:
 
 
 def lines(
-    drawn: Sequence[Line],
+    drawn: Sequence[Curve],
     *,
     label: str,
     size: Size = SMALL,
@@ -78,7 +78,7 @@ def lines(
 
 
 def shares(
-    drawn: Sequence[Line],
+    drawn: Sequence[Curve],
     *,
     label: str,
     size: Size = SMALL,
@@ -196,7 +196,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [sum(some) / len(some) for some in near]
 
 
-def _line(line: Line, x: Axis, y: Axis, *, smooth: bool) -> Markup:
+def _line(line: Curve, x: Axis, y: Axis, *, smooth: bool) -> Markup:
     outline = [(x(point.x), y(point.y)) for point in line.points]
     if len(outline) == 1:
         return Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"/>').format(line.style, *outline[0])
@@ -208,7 +208,7 @@ def _line(line: Line, x: Axis, y: Axis, *, smooth: bool) -> Markup:
     return both.format(line.style, _path(outline), _path(trend))
 
 
-def _band(line: Line, x: Axis, y: Axis) -> Markup:
+def _band(line: Curve, x: Axis, y: Axis) -> Markup:
     known = [
         (point.x, point.low, point.high) for point in line.points if point.low is not None and point.high is not None
     ]
@@ -219,7 +219,7 @@ def _band(line: Line, x: Axis, y: Axis) -> Markup:
     return Markup('<path class="band {}" d="{}Z"/>').format(line.style, _path(outline))
 
 
-def _dots(line: Line, x: Axis, y: Axis, y_format: Format, x_label: str) -> Markup:
+def _dots(line: Curve, x: Axis, y: Axis, y_format: Format, x_label: str) -> Markup:
     def dot(point: Point) -> Markup:
         interval = (
             "" if point.low is None or point.high is None else f" ({y_format(point.low)} to {y_format(point.high)})"

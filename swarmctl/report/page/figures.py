@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from hivemind_exp.money import dollars
 from swarmctl.report.page import charts, words
-from swarmctl.report.page.charts import SMALL, WIDE, Interval, Line, Part, Point
+from swarmctl.report.page.charts import SMALL, WIDE, Curve, Interval, Part, Point
 from swarmctl.report.page.scales import Format, domain, percent, plain
 from swarmctl.terminal.sentences import duration
 
@@ -42,7 +42,7 @@ def accuracies(nodes: Sequence[Node]) -> Figure | None:
         found = node["accuracy"]["evaluations"]
         points = tuple(Point(each["round"], each["accuracy"], each["low"], each["high"]) for each in found)
         if points:
-            drawn.append(Line(str(node["node"]), points, number))
+            drawn.append(Curve(str(node["node"]), points, number))
     if not drawn:
         return None
     rows = [
@@ -157,7 +157,7 @@ def _terms(node: Node, nodes: Sequence[Node]) -> list[Figure]:
         rows = [row for row in node["series"]["rollouts"] if row["source"] == kind and row["terms"]]
         names = list(dict.fromkeys(name for row in rows for name in row["terms"]))
         drawn = [
-            Line(name, tuple(Point(_middle(row), row["terms"][name]) for row in rows if name in row["terms"]), number)
+            Curve(name, tuple(Point(_middle(row), row["terms"][name]) for row in rows if name in row["terms"]), number)
             for number, name in enumerate(names)
         ]
         axes = Axes(_rounds(nodes), domain([point.y for line in drawn for point in line.points]))
@@ -264,11 +264,11 @@ def _middle(row: Mapping[str, Any]) -> float:
     return (float(row["first"]) + float(row["last"])) / 2
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], name: str) -> list[Line]:
+def _lines(rows: Sequence[Mapping[str, Any]], name: str) -> list[Curve]:
     """Return a line for each source, in the order of their colors."""
     kinds = sorted(dict.fromkeys(row["source"] for row in rows), key=lambda kind: (words.color(kind), kind))
     return [
-        Line(
+        Curve(
             words.source(kind),
             tuple(Point(_middle(row), row[name]) for row in rows if row["source"] == kind),
             words.color(kind),
@@ -277,7 +277,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], name: str) -> list[Line]:
     ]
 
 
-def _figure(title: str, caption: str, drawn: Sequence[Line], unit: str, axes: Axes) -> Figure:
+def _figure(title: str, caption: str, drawn: Sequence[Curve], unit: str, axes: Axes) -> Figure:
     return Figure(
         title,
         caption,
@@ -290,14 +290,14 @@ def _figure(title: str, caption: str, drawn: Sequence[Line], unit: str, axes: Ax
     )
 
 
-def _told(line: Line) -> str:
+def _told(line: Curve) -> str:
     first, last = line.points[0], line.points[-1]
     if len(line.points) == 1:
         return f"{line.name} {plain(first.y)}"
     return f"{line.name} from {plain(first.y)} to {plain(last.y)}"
 
 
-def _cells(drawn: Sequence[Line], form: Format) -> tuple[tuple[str, ...], ...]:
+def _cells(drawn: Sequence[Curve], form: Format) -> tuple[tuple[str, ...], ...]:
     return tuple(
         row for line in drawn for row in _thinned([(line.name, plain(point.x), form(point.y)) for point in line.points])
     )
@@ -310,7 +310,7 @@ def _thinned(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     return tuple(kept if not rows or kept[-1] == rows[-1] else [*kept, rows[-1]])
 
 
-def _legend(drawn: Sequence[Line], *, area: bool = False) -> tuple[tuple[Markup, str], ...]:
+def _legend(drawn: Sequence[Curve], *, area: bool = False) -> tuple[tuple[Markup, str], ...]:
     return tuple((charts.swatch(line.color, area=area), line.name) for line in drawn)
 
 

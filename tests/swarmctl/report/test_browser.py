@@ -12,7 +12,7 @@ import pytest
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.report import server
 from swarmctl.report.page import build
-from swarmctl.report.report_data import Report
+from swarmctl.report.report_data import PageData
 from tests.support.browser import Browser, browser, found
 from tests.support.report_server import served
 from tests.support.reported_nodes import reported_node, write_events
@@ -44,7 +44,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def saved(tmp_path: Path, *nodes: NodeFiles) -> str:
     """Write a report and return its address."""
     path = tmp_path / "page.html"
-    path.write_text(build.page(Report(nodes, 6).read()), encoding="utf-8")
+    path.write_text(build.page(PageData(nodes, 6).read()), encoding="utf-8")
     return path.as_uri()
 
 

@@ -15,8 +15,7 @@ import pytest
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.report.page import build, charts, scales
-from swarmctl.report.page.charts import Line, Point
-from tests.support.command_line import SWARMCTL, run_process, told
+from swarmctl.report.page.charts import Curve, Point
 from tests.support.reported_nodes import SECRET, quiet_node, reported_node
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -147,14 +146,19 @@ def test_the_default_file_is_replaced_only_if_it_is_a_report(
         (["maths", "-o", "missing/x.html"], Exit.CONFIGURATION, "does not exist"),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: list[str], code: Exit, cause: str) -> None:
+def test_what_cannot_be_done_is_said(
+    arguments: list[str], code: Exit, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     reported_node()
-    done = run_process([*SWARMCTL, "report", *arguments])
-    assert done.returncode == code
+    assert cli.run(["report", *arguments]) == code
+    captured = capsys.readouterr()
     if "--json" in arguments:
-        assert cause in json.loads(done.stdout)["error"]["message"]
+        assert cause in json.loads(captured.out)["error"]["message"]
     else:
-        assert cause in told(done)[0]
+        problem, following = captured.err.splitlines()
+        assert problem.startswith("error: ")
+        assert cause in problem
+        assert following.startswith("  try: ")
 
 
 def test_a_page_on_standard_output_is_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,8 +204,8 @@ def test_every_text_and_line_has_enough_contrast(scheme: str) -> None:
 
 def test_charts_are_xml_and_stay_inside_their_frame() -> None:
     points = tuple(Point(x, (-1) ** x * x, x - 30, x + 30) for x in range(100))
-    many = [Line("a", points, 0), Line("b", points, 1)]
-    for drawn in ([Line('<"&>', points, 0)], [Line("one", points[:1], 9)], many):
+    many = [Curve("a", points, 0), Curve("b", points, 1)]
+    for drawn in ([Curve('<"&>', points, 0)], [Curve("one", points[:1], 9)], many):
         for svg in (charts.lines(drawn, label='a "chart" <b>'), charts.shares(drawn, label="shares")):
             root = ElementTree.fromstring(svg)
             for path in root.iter("path"):

@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         open_: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
         serve: Annotated[
-            bool, typer.Option("--serve", help="Serve the page on this machine and refresh it, until Ctrl-C.")
+            bool,
+            typer.Option(
+                "--serve", help="Serve the page on this machine and refresh it, until Ctrl-C. A port may follow."
+            ),
         ] = False,
         port: Annotated[
             int | None,
@@ -51,7 +54,7 @@ def register(app: typer.Typer) -> None:
         Examples:
           swarmctl report maths --open
           swarmctl report maths tea -o comparison.html
-          swarmctl report maths --serve --port 8080
+          swarmctl report maths --serve 8080
           swarmctl report maths --json
         """
         from swarmctl.report.command import ReportOptions

@@ -3,14 +3,14 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit, UsageError
-from swarmctl.nodes.lookup import existing, existing_or_latest
+from swarmctl.nodes.lookup import existing, existing_or_latest, node_names
 from swarmctl.paths import shown
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.report_data import PageData
@@ -41,6 +41,7 @@ class ReportOptions:
 
 def report(options: ReportOptions) -> Exit:
     """Do what the command line says. Raises ``NodeError``."""
+    options = _with_port(options)
     _check(options)
     nodes = _nodes(options.names)
     found = PageData(nodes, options.samples)
@@ -70,6 +71,14 @@ def report(options: ReportOptions) -> Exit:
     else:
         say("To look at it, open this file in a browser, or repeat the command with --open.")
     return Exit.DONE
+
+
+def _with_port(options: ReportOptions) -> ReportOptions:
+    """Take ``--serve 8080`` as it is meant: a number that is no node's name is the port."""
+    ports = [name for name in options.names if name.isdecimal() and name not in node_names()]
+    if not options.serve or options.port is not None or len(ports) != 1 or not 0 < int(ports[0]) < 65536:
+        return options
+    return replace(options, names=tuple(name for name in options.names if name != ports[0]), port=int(ports[0]))
 
 
 def _check(options: ReportOptions) -> None:

@@ -68,7 +68,7 @@ def test_it_listens_on_this_machine_only_and_ends_cleanly_with_ctrl_c() -> None:
         address = process.stdout.readline().strip()
         port = int(address.removeprefix("http://127.0.0.1:").removesuffix("/"))
         assert asked(port)[0] == 200
-        taken = run_process([*SWARMCTL, "report", "maths", "--serve", "--port", str(port)])
+        taken = run_process([*SWARMCTL, "report", "--serve", str(port), "maths"])
         assert taken.returncode == Exit.CONFIGURATION
         cause, following = told(taken)
         assert cause == f"error: port {port} is already in use"

@@ -46,14 +46,14 @@ class Metrics:
         try:
             self._server, _ = start_http_server(port, addr=address, registry=self.registry)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = "it is already in use" if taken else error.strerror or "the address is invalid"
-            other = port + 1 if port < 65535 else port - 1
+            setting, other, reason = "address", "127.0.0.1", error.strerror or "the address is invalid"
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                setting, other = "port", str(port + 1 if 1024 <= port < 65535 else 9464)
+                reason = "it is already in use" if error.errno == errno.EADDRINUSE else "it needs administrator rights"
+            change = f"report.metrics_{setting}={other}"
             raise ConfigurationError(
-                f"cannot serve metrics on {address}, port {port} (report.metrics_port): {reason}",
-                next=shlex.join(
-                    ["swarmctl", "run", "--node", config.node.name, "--set", f"report.metrics_port={other}"]
-                ),
+                f"cannot serve metrics on {address}, port {port} (report.metrics_{setting}): {reason}",
+                next=shlex.join(["swarmctl", "run", "--node", config.node.name, "--set", change]),
             ) from error
 
     def close(self) -> None:

@@ -136,6 +136,13 @@ def test_a_port_that_is_taken_is_named_with_a_command_that_helps() -> None:
     assert caught.value.next == f"swarmctl run --node maths --set report.metrics_port={port + 1}"
 
 
+def test_an_address_of_another_machine_is_refused(port: int) -> None:
+    config = make_config(node={"name": "maths"}, report={"metrics_port": port, "metrics_address": "192.0.2.1"})
+    with pytest.raises(ConfigurationError, match=r"report\.metrics_address") as caught:
+        Metrics(Events()).serve(config)
+    assert caught.value.next == "swarmctl run --node maths --set report.metrics_address=127.0.0.1"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only one loopback address")
 def test_only_the_configured_address_is_listened_on(metrics: Metrics, port: int) -> None:
     with pytest.raises(OSError, match="refused"):

@@ -20,7 +20,9 @@ from swarmctl.terminal.views import Writer
 
 HOST = "127.0.0.1"
 _FRESH_S = 1.0
-"""Seconds for which an answer is used again."""
+"""Seconds for which an answer is used again, at least."""
+_BUSY = 0.1
+"""Share of the time that may be spent on reading. A long history takes seconds, and the node needs the processor."""
 _SLOW_CLIENT_S = 20.0
 
 
@@ -31,14 +33,16 @@ class CachedData:
         self._report = report
         self._lock = threading.Lock()
         self._data: dict[str, Any] = {}
-        self._read = float("-inf")
+        self._due = float("-inf")
 
     def __call__(self) -> dict[str, Any]:
         """Raises ``NodeError``."""
         with self._lock:
-            if time.monotonic() - self._read >= _FRESH_S:
+            began = time.monotonic()
+            if began >= self._due:
                 self._data = self._report.read()
-                self._read = time.monotonic()
+                took = time.monotonic() - began
+                self._due = began + took + max(_FRESH_S, took * (1 / _BUSY - 1))
             return self._data
 
 

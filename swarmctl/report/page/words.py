@@ -79,9 +79,11 @@ def introduction(node: Mapping[str, Any]) -> str:
     size = f" ({count(node['parameters'])} parameters)" if node["parameters"] else ""
     tasks = _listed([str(task) for task in node["tasks"]])
     where = f" on {node['accelerator'] or node['device']}" if node["device"] else ""
-    planned = f" of {node['rounds']:,}" if node["rounds"] else ""
-    done = f"{several(node['round'] or 0, 'round')}{planned} finished"
-    text = f"{node['model'] or 'A relay'}{size} learns {tasks} {how(node)}{where}: {done}."
+    if is_relay(node):
+        return f"A relay for {tasks} {how(node)}, which generates and verifies but trains no model: {_rounds(node)}."
+    if node["model"] is None:
+        return "The node has not run yet."
+    text = f"{node['model']}{size} learns {tasks} {how(node)}{where}: {_rounds(node)}."
     found = node["accuracy"]["evaluations"]
     if len(found) < 2:
         return text
@@ -92,6 +94,16 @@ def introduction(node: Mapping[str, Any]) -> str:
     else:
         change = f"{'rose' if gained['value'] > 0 else 'fell'} from {measured(first)} to {measured(last)}"
     return f"{text} Its accuracy on {last['questions']:,} held-out questions {change}."
+
+
+def is_relay(node: Mapping[str, Any]) -> bool:
+    """Whether a node trains no model."""
+    return any((row["key"], row["value"]) == ("offload.kind", "relay") for row in node["configuration"]["settings"])
+
+
+def _rounds(node: Mapping[str, Any]) -> str:
+    planned = f" of {node['rounds']:,}" if node["rounds"] else ""
+    return f"{several(node['round'] or 0, 'round')}{planned} finished"
 
 
 def doing(node: Mapping[str, Any]) -> str:

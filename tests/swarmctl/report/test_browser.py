@@ -109,6 +109,7 @@ def test_the_keyboard_is_enough(tab: Browser, tmp_path: Path) -> None:
 
 def test_a_served_page_refreshes_itself(tab: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_FRESH_S", 0.0)
+    monkeypatch.setattr(server, "_BUSY", 1.0)
     monkeypatch.setattr(build, "_REFRESH_S", 0.1)
     files = reported_node(rounds=3)
     rounds = "document.querySelector('#costs figcaption').innerText"

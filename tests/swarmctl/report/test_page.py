@@ -115,8 +115,19 @@ def test_several_nodes_are_side_by_side(tmp_path: Path) -> None:
 def test_a_node_without_a_history_has_a_page(tmp_path: Path) -> None:
     quiet_node("new")
     text = read(written(tmp_path, "new")).text
+    assert "The node has not run yet." in text
+    assert "None" not in text
     assert "No evaluation yet." in text
     assert "No optimizer step yet." in text
+
+
+def test_a_relay_is_not_said_to_learn(tmp_path: Path) -> None:
+    files = reported_node()
+    record = json.loads(files.config.read_text())
+    record["config"]["offload"]["kind"] = "relay"
+    files.config.write_text(json.dumps(record))
+    text = read(written(tmp_path, "maths")).text
+    assert "A relay for spelling with openai:gpt-4o-mini, which generates and verifies but trains no model" in text
 
 
 def test_the_default_file_is_replaced_only_if_it_is_a_report(

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from swarmctl.errors import Exit
 from swarmctl.report import server
+from swarmctl.report.report_data import PageData
 from tests.support.command_line import ROOT, SWARMCTL, run_process, told
 from tests.support.report_server import served
 from tests.support.reported_nodes import reported_node, write_events
@@ -28,6 +30,7 @@ def asked(port: int, path: str = "/", method: str = "GET", **headers: str) -> tu
 
 def test_the_page_and_its_data_are_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_FRESH_S", 0.0)
+    monkeypatch.setattr(server, "_BUSY", 1.0)
     files = reported_node(rounds=3)
     with served(files) as port:
         status, headers, page = asked(port)
@@ -47,6 +50,23 @@ def test_the_page_and_its_data_are_the_latest(monkeypatch: pytest.MonkeyPatch) -
         status, _, text = asked(port)
         assert status == 503
         assert text.startswith("cannot read ")
+
+
+def test_reading_a_long_history_leaves_most_of_the_time_to_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, reads = [0.0], list[float]()
+
+    class Slow(PageData):
+        def read(self) -> dict[str, Any]:
+            reads.append(now[0])
+            now[0] += 3.0
+            return {}
+
+    monkeypatch.setattr(server.time, "monotonic", lambda: now[0])
+    source = server.CachedData(Slow([], 0))
+    while now[0] < 100:
+        source()
+        now[0] += 0.5
+    assert reads == [0.0, 30.0, 60.0, 90.0]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}", "127.0.0.1"])

@@ -11,7 +11,7 @@ from swarmctl.nodes.status import state_of
 from swarmctl.report.accuracy import accuracy, cost_per_point
 from swarmctl.report.configuration import configuration
 from swarmctl.report.samples import samples
-from swarmctl.report.spending import money
+from swarmctl.report.spending import money, spent_on
 from swarmctl.report.timeline import EVALUATE, SAVE, SETUP, Timeline
 from swarmctl.rollouts.journal import reading
 from swarmctl.rollouts.stats import CountKey, counted
@@ -57,7 +57,6 @@ class NodeReport:
         counts = without_keys(counted(files, CountKey._fields)) if files.journal.is_file() else None
         cap = next((row["value"] for row in settings["settings"] if row["key"] == "offload.limits.usd"), None)
         spent = money(files, cap)
-        training = self._training_seconds()
         return {
             **{name: found[name] for name in _STATE},
             "swarm_name": self._swarm_name(),
@@ -69,7 +68,7 @@ class NodeReport:
             "parameters": start.get("parameters"),
             "trainable": start.get("trainable"),
             "accuracy": measured,
-            "cost_per_point": cost_per_point(measured["gain"], training, None if spent is None else spent["usd"]),
+            "cost_per_point": self._cost_per_point(measured["gain"]),
             "rewards": self._table(_REWARDS, FULL_CREDIT),
             "reward_terms": [
                 {"kind": kind, "term": term, "mean": mean.value} for (kind, term), mean in timeline.terms.items()
@@ -95,11 +94,13 @@ class NodeReport:
         parts = {part: round(seconds.get(part, 0.0), 3) for part in TIME_PARTS}
         return {"seconds": parts, "total": round(sum(parts.values()), 3), "rounds": self._timeline.rounds_timed}
 
-    def _training_seconds(self) -> float | None:
-        """Return the seconds that all rounds took; None if the log does not have all of them."""
-        if self._timeline.first_round != 1:
+    def _cost_per_point(self, gained: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return what a point of accuracy cost, from the first evaluation to the latest."""
+        if gained is None:
             return None
-        return sum(self._timeline.seconds.get(part, 0.0) for part in PARTS)
+        begin, end = (self._timeline.trained.get(gained[name]) for name in ("from_round", "to_round"))
+        seconds = None if begin is None or end is None else end - begin
+        return cost_per_point(gained, seconds, spent_on(self.files, gained["to_round"]))
 
     def _table(self, query: str, *values: float) -> list[dict[str, Any]]:
         """Return the rows of a query of the journal, with its names; none if the journal is older than the table."""

@@ -12,6 +12,10 @@ _BY_DAY = (
     "GROUP BY 1, 2 ORDER BY 1, 2"
 )
 _MOST_DAYS = 400
+_OF_ROUNDS = (
+    "SELECT TOTAL(usd) + TOTAL(CASE WHEN state IN ('kept', 'open', 'batched') THEN reserved ELSE 0 END) FROM requests "
+    "WHERE round < ?"
+)
 
 
 def money(files: NodeFiles, cap: float | str | None) -> dict[str, Any] | None:
@@ -27,3 +31,14 @@ def money(files: NodeFiles, cap: float | str | None) -> dict[str, Any] | None:
             for day, provider, usd in ledger.execute(_BY_DAY).fetchall()[-_MOST_DAYS:]
         ]
     return {"usd": spent_so_far(files), "usd_cap": cap if isinstance(cap, int | float) else None, "by_day": days}
+
+
+def spent_on(files: NodeFiles, rounds: int) -> float | None:
+    """Return what a node's first ``rounds`` rounds cost in USD, with reserves of requests whose cost is unknown.
+
+    None if it never used a paid API. Raises ``NodeError``.
+    """
+    if not files.ledger.is_file():
+        return None
+    with reading(files.ledger) as ledger:
+        return float(ledger.execute(_OF_ROUNDS, (rounds,)).fetchone()[0])

@@ -51,6 +51,8 @@ class Timeline:
         """The mean of each reward term, by source and term."""
         self.seconds: dict[str, float] = {}
         """Seconds by part over all runs in the log: the parts of rounds, starts, evaluations and checkpoints."""
+        self.trained: dict[int, float] = {}
+        """For each evaluation by the rounds finished before it: the seconds that rounds had taken so far in the log."""
         self.rounds_timed = 0
         """Rounds in ``seconds``."""
         self.first_round: int | None = None
@@ -102,6 +104,7 @@ class Timeline:
             self._spend(SETUP, event["t"] - self._opened)
 
     def _on_eval(self, event: dict[str, Any]) -> None:
+        self.trained[int(event["round"])] = sum(self.seconds.get(part, 0.0) for part in PARTS)
         if self._evaluating is not None:
             self._spend(EVALUATE, event["t"] - self._evaluating)
         self._evaluating = None

@@ -66,7 +66,12 @@ def write_events(files: NodeFiles, rounds: int, *, first: int = 0, warning: str 
         )
         log(events.WarningEvent(code="slow", message=warning))
         for round_ in range(first, first + rounds):
+            for at, accuracy in ACCURACIES:
+                if at == round_:
+                    log(events.EvalEvent(round=at, accuracy=accuracy, questions=200))
             _write_round(log, round_)
+        if first + rounds == ACCURACIES[-1][0]:
+            log(events.EvalEvent(round=first + rounds, accuracy=ACCURACIES[-1][1], questions=200))
         log(events.StopEvent(reason="done", round=first + rounds, steps=first + rounds))
 
 

@@ -32,9 +32,10 @@ def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[fl
         return [low]
     raw = span / most
     scale = 10.0 ** math.floor(math.log10(raw))
-    step = next(scale * factor for factor in (1, 2, 2.5, 5, 10) if scale * factor >= raw * (1 - 1e-9))
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(scale * factor for factor in factors if scale * factor >= raw * (1 - 1e-9))
     if whole:
-        step = max(1.0, float(math.ceil(step)))
+        step = max(1.0, step)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(number * step, 10) for number in range(first, last + 1)]

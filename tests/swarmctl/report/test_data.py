@@ -83,6 +83,8 @@ def test_series_and_times_are_those_of_the_events(capsys: pytest.CaptureFixture[
     seconds = node["time"]["seconds"]
     assert (seconds["generate"], seconds["train"], node["time"]["rounds"]) == (40.0, 30.0, 20)
     assert node["time"]["total"] == pytest.approx(sum(seconds.values()))
+    assert node["cost_per_point"]["seconds"]["value"] == pytest.approx(20 * 4.25 / 65)
+    assert node["cost_per_point"]["usd"]["value"] == pytest.approx(node["money"]["usd"] / 65)
     means = {(row["kind"], row["term"]): row["mean"] for row in node["reward_terms"]}
     assert means["policy", "format"] == pytest.approx(0.3)
     assert node["problems"][0] | {"last": None} == {
@@ -165,7 +167,7 @@ def test_a_log_is_read_on_from_where_it_was_and_damaged_lines_are_left_out(home:
 
 def test_a_repeated_step_is_counted_once(home: object) -> None:
     files = reported_node(rounds=1)
-    again = json.loads(files.events.read_text().splitlines()[3]) | {"replayed": True, "entropy": 99.0}
+    again = json.loads(files.events.read_text().splitlines()[4]) | {"replayed": True, "entropy": 99.0}
     with files.events.open("a") as log:
         log.write(json.dumps(again) + "\n")
     timeline = Timeline(files)

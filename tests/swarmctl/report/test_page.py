@@ -229,6 +229,7 @@ def test_charts_are_xml_and_stay_inside_their_frame() -> None:
 def test_axes_have_round_ticks() -> None:
     assert scales.ticks(0, 1, 4) == [0, 0.25, 0.5, 0.75, 1]
     assert scales.ticks(1, 7, 8, whole=True) == [1, 2, 3, 4, 5, 6, 7]
+    assert scales.ticks(0, 20, 8, whole=True) == [0, 5, 10, 15, 20]
     assert scales.domain([0.3, 87]) == (0, 100)
     assert scales.domain([-3.0, 2.0]) == (-4, 2)
     assert scales.domain([5.0, 5.0]) == (0, 6)

@@ -74,7 +74,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     following: str | None = None
     try:
         emit(PhaseEvent(name="loading PyTorch"))
-        emit = _measured(order, emit)
+        emit = with_metrics(order, emit)
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
@@ -100,7 +100,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     return 0 if error is None else 1
 
 
-def _measured(order: dict[str, Any], emit: Emit) -> Emit:
+def with_metrics(order: dict[str, Any], emit: Emit) -> Emit:
     """Return ``emit``; with a port for Prometheus, one that also updates the metrics. Raises ``ConfigurationError``."""
     if not order["config"]["report"]["metrics_port"]:
         return emit

@@ -20,6 +20,7 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from hivemind_exp.runner.__main__ import with_metrics
 from hivemind_exp.runner.metrics import Metrics
 
 STEP = {"round": 4, "stage": "answer", "loss": 0.5, "grad_norm": 2.0, "learning_rate": 1e-4, "tokens": 9, "rows": 3}
@@ -97,6 +98,17 @@ def test_the_metrics_are_the_numbers_of_the_events(metrics: Metrics, port: int) 
     }
     assert {name: samples.get(name) for name in wanted} == wanted
     assert samples["process_resident_memory_bytes",] > 1e6
+
+
+def test_a_run_with_a_port_serves_its_metrics(port: int) -> None:
+    log = Events()
+    order = {"config": make_config(report={"metrics_port": port}).model_dump(mode="json")}
+    emit = with_metrics(order, log)
+    assert isinstance(emit, Metrics)
+    with closing(emit):
+        emit(events.PeersEvent(peers=3, neighbours=3))
+        assert "swarmctl_peers 3.0" in fetched(port)
+    assert with_metrics({"config": make_config().model_dump(mode="json")}, log) is log
 
 
 def test_names_follow_the_conventions(metrics: Metrics, port: int) -> None:

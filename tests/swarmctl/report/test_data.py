@@ -9,16 +9,24 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.config import Config
+from hivemind_exp.game.prompt_style import configured
 from hivemind_exp.intervals import wilson
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.trainer.checkpoints import Checkpoint
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.paths import evals_directory
 from swarmctl.report.accuracy import cost_per_point, gain, paired
 from swarmctl.report.samples import MOST_CHARACTERS, shortened
 from swarmctl.report.series import MOST_SPANS, Series
 from swarmctl.report.timeline import Timeline
 from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
+from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.trained.evaluated import Evaluated
+from swarmctl.trained.target import TrainedNode
+from swarmctl.trained.verdicts import write_verdicts
 from tests.support.reported_nodes import ACCURACIES, LONG, SECRET, quiet_node, reported_node, write_events
 
 KEYS = [
@@ -217,3 +225,48 @@ def test_an_old_journal_and_an_old_config_are_read(capsys: pytest.CaptureFixture
     node = reported(capsys, "maths")["nodes"][0]
     assert node["learned"] == []
     assert {row["origin"] for row in node["configuration"]["settings"]} == {None}
+
+
+def evaluated(files: NodeFiles, round_: int, answers: str, questions_of: str = "one", *, first: int = 0) -> None:
+    """Keep the verdicts of an evaluation: ``+`` for each question answered correctly."""
+    created = (read_json(files.identity) or {})["created"]
+    checkpoint = Checkpoint(files.checkpoints / str(round_), round_, round_) if round_ else None
+    model = TrainedNode(files, Config(), checkpoint, {}, configured(Config().prompt, None))
+    name = files.root.name
+    about = {"questions": {"node": questions_of}, "generation": {"greedy": True}}
+    directory = evals_directory() / f"{name}-{round_}-{questions_of}"
+    directory.mkdir(parents=True)
+    counts = [("spelling", f"q{first + number}", 1, int(answer == "+")) for number, answer in enumerate(answers)]
+    write_verdicts(directory, about, Evaluated(name, model, name, {"created": created}), counts)
+
+
+def test_nodes_are_compared_on_the_questions_that_both_were_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = reported_node("one"), reported_node("two", rounds=2)
+    evaluated(one, 0, "+---------" * 4)
+    evaluated(one, 20, "+++++-----" * 4)
+    evaluated(two, 20, "++++++++--" * 4)
+    evaluated(two, 0, "++++++++++" * 4, "two")  # other questions
+    rows = reported(capsys, "one", "two")["comparisons"]
+    found = {(row["node"], row["against"]): row for row in rows}
+    assert list(found) == [("one", None), ("two", None), ("two", "one")]
+    training, swarm = found["one", None], found["two", "one"]
+    assert (training["rounds"], training["accuracy"], training["accuracy_against"]) == ([20, 0], 0.5, 0.1)
+    assert (training["difference"]["value"], training["better"], training["worse"]) == (0.4, 16, 0)
+    assert swarm["difference"]["value"] == pytest.approx(0.3)
+    assert 0 < swarm["difference"]["low"] < 0.3 < swarm["difference"]["high"]
+    assert (swarm["questions"], swarm["equal"], swarm["questions_of"]) == (40, 28, "one")
+    assert swarm["p"] == pytest.approx(2 / 2**12, abs=1e-6)
+    assert found["two", None]["difference"] is None
+    assert found["two", None]["next"] == "swarmctl eval two --against base"
+
+
+def test_a_new_node_with_an_old_name_has_no_part_in_its_evaluations(capsys: pytest.CaptureFixture[str]) -> None:
+    files = reported_node("one")
+    evaluated(files, 0, "+-+-")
+    evaluated(files, 20, "++++")
+    assert reported(capsys, "one")["comparisons"][0]["difference"] is not None
+    record = read_json(files.identity) or {}
+    write_json(files.identity, record | {"created": "2020-01-01T00:00:00Z"})
+    assert reported(capsys, "one")["comparisons"][0]["difference"] is None
+    (evals_directory() / "one-20-one" / "verdicts.json").write_text('{"schema": 1, "shares": []}')
+    assert reported(capsys, "one")["comparisons"][0]["difference"] is None

@@ -162,6 +162,11 @@ class StepEvent(Event):
         "unless `source` is `peer`.",
     )
     source: str = Field(description="The kind of source.")
+    source_rows: int | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="The part of `rows` that is from this source. Absent in older events.",
+    )
     replayed: bool = Field(description="Whether the step was repeated after a crash.")
 
 

@@ -60,11 +60,12 @@ class StepResult:
     rows: int
     """Rows that it learned from."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: entropy (nats per token), kl (nats per token; None without a reference), clip_fraction
-    (None without importance weights), source_grad_norm (norm of the gradient of its rows alone, before clipping). For
-    external kinds also nll: the negative log-likelihood of their rows, in nats per token. For peers also filtered: the
-    rows filtered out because this node is unlikely to generate them. If a teacher scored own rows, also reverse_kl: the
-    mean log π_θ - log π_teacher over the scored tokens, in nats, each within ±5."""
+    """For each kind of source: source_rows (its share of ``rows``), entropy (nats per token), kl (nats per token;
+    None without a reference), clip_fraction (None without importance weights), source_grad_norm (norm of the
+    gradient of its rows alone, before clipping). For external kinds also nll: the negative log-likelihood of their
+    rows, in nats per token. For peers also filtered: the rows filtered out because this node is unlikely to
+    generate them. If a teacher scored own rows, also reverse_kl: the mean log π_θ - log π_teacher over the scored
+    tokens, in nats, each within ±5."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -145,7 +146,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
         penalty = self.train_config.beta > 0
         counted = [row for row in manifest.rows if row.teaches or (penalty and self._losses[row.kind].own)]
-        kinds = list(dict.fromkeys(row.kind for row in counted))
+        shared = Counter(row.kind for row in counted)
+        kinds = list(shared)
         # Older manifests mix the kinds in a batch, and are replayed as they were.
         parts = [[row for row in counted if row.kind is kind] for kind in kinds] if manifest.tokens else [counted]
         batches = [rows for part in parts for rows in _micro_batches(part, manifest.micro_batch)]
@@ -188,7 +190,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             learning_rate=learning_rate,
             tokens=self._kind_tokens.total(),
             rows=sum(len(rows) for rows in batches),
-            by_kind={kind: self._summary(kind) for kind in self._kind_sums},
+            by_kind={kind: self._summary(kind) | {"source_rows": shared[kind]} for kind in self._kind_sums},
         )
 
     def log_probabilities(self, rows: Sequence[TrainingRow]) -> list[list[float]]:

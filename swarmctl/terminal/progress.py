@@ -172,7 +172,7 @@ class RunView:
         self.steps = event["step"] + 1
         if not event.get("replayed"):
             source = str(event.get("source"))
-            self.learned[source] = self.learned.get(source, 0) + (event.get("rows") or 0)
+            self.learned[source] = self.learned.get(source, 0) + (event.get("source_rows", event.get("rows")) or 0)
 
     def _on_scores(self, event: dict[str, Any]) -> None:
         self.phase = None

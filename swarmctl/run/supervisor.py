@@ -269,9 +269,9 @@ class Supervisor:
         """
         silent = duration(round(silence.silence))
         stopped = any(pid == process.pid for pid, _ in frozen(None, process.pid))
-        process.send_signal(signal.SIGUSR1)
+        os.kill(process.pid, signal.SIGUSR1)
         if stopped:
-            process.send_signal(signal.SIGCONT)
+            os.kill(process.pid, signal.SIGCONT)
             silence.silence = 0.0
             self.say("continued", f"the trainer was stopped by a signal and did nothing for {silent}; continuing it")
             return None

@@ -17,6 +17,7 @@ from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, Journal
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import has_host
 from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
@@ -333,6 +334,7 @@ class Config(Section):
     warmup: WarmupConfig = WarmupConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     report: ReportConfig = ReportConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     offload: OffloadConfig = OffloadConfig()
     judge: JudgeConfig = JudgeConfig()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], ProviderConfig] = {}

@@ -94,6 +94,14 @@ class DiskFull(NodeError, code="disk_full"):
     """A file could not be written because the disk is full."""
 
 
+class Hung(NodeError, code="hung"):
+    """The trainer showed no sign of life for too long."""
+
+
+class GaveUp(NodeError, code="gave_up"):
+    """The trainer fails again and again, so it is not restarted any more."""
+
+
 class FileProblem(NodeError, code="file"):
     """A file of the node is damaged."""
 

@@ -1,6 +1,13 @@
 """Stop requests: how to ask a node to stop, and how its parts notice."""
 
+import os
 import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+BEAT_S = 1.0
+"""Seconds between two signs of life."""
 
 
 class StopRequested(Exception):
@@ -14,3 +21,29 @@ class StopFlag(threading.Event):
         """Raise ``StopRequested`` if a stop was requested."""
         if self.is_set():
             raise StopRequested
+
+
+class BeatingFlag(StopFlag):
+    """Also shows that the node works: the main thread's checks renew the time of a file, which a supervisor watches.
+
+    Checks happen at every generated token, between micro-batches and in every wait, so a node that no longer checks
+    hangs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._beaten = -BEAT_S
+
+    def is_set(self) -> bool:
+        """Whether a stop was requested."""
+        now = time.monotonic()
+        if now - self._beaten >= BEAT_S and threading.current_thread() is threading.main_thread():
+            self._beaten = now
+            self.beat()
+        return super().is_set()
+
+    def beat(self) -> None:
+        """Show life now."""
+        with suppress(OSError):  # the node's directory was deleted
+            os.utime(self._path)

@@ -29,6 +29,7 @@ from swarmctl.profiles import cli as profiles
 from swarmctl.report import cli as report
 from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
+from swarmctl.service import cli as service
 from swarmctl.storage.disk_errors import FULL, explained, is_about_temporary_files
 from swarmctl.swarm import cli as swarm
 from swarmctl.tasks import cli as tasks
@@ -80,7 +81,7 @@ def main(
 
 for command in (init, run_command, doctor, nodes, report, models, trained):
     command.register(app)
-for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
+for module in (profiles, keys, tasks, rollouts, swarm, identity, service, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package
 for name, group in {"profile": profiles.group, "key": keys.group}.items():  # aliases, hidden from help
     app.add_typer(group, name=name, hidden=True)

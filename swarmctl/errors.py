@@ -39,6 +39,7 @@ _TO_CHANGE = (
     "swarm_skew",
     "file",
     "checkpoint",
+    "gave_up",
 )
 _PROVIDER_TO_CHANGE = ("provider", "key", "keyring_absent", "keyring_locked", "keyring_silent")
 _EXIT_OF_CODE = {

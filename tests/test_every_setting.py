@@ -127,6 +127,18 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "report.metrics_address": (
         "tests/hivemind_exp/runner/test_metrics.py::test_only_the_configured_address_is_listened_on"
     ),
+    "supervision.restart": (
+        "tests/swarmctl/run/test_keep_running.py::test_a_trainer_that_crashes_and_hangs_is_restarted_and_finishes"
+    ),
+    "supervision.max_restarts": (
+        "tests/swarmctl/run/test_keep_running.py::test_nothing_is_restarted_unless_it_may_help"
+    ),
+    "supervision.hang_after": (
+        "tests/swarmctl/run/test_keep_running.py::test_a_trainer_that_crashes_and_hangs_is_restarted_and_finishes"
+    ),
+    "supervision.keep_awake": (
+        "tests/swarmctl/supervision/test_sleep.py::test_a_mac_is_kept_awake_as_long_as_the_node_runs"
+    ),
     "offload.provider": (see.sent, OFFLOAD, "box", "openai"),
     "offload.model": (see.sent, OFFLOAD, "one", "two"),
     "offload.kind": (see.announced, OFFLOAD, "teacher", "policy_text"),

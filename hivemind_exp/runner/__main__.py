@@ -2,7 +2,8 @@
 
 The line is ``{"mode": "run" | "check" | "charter", "config": {…}, "node_dir": "…" | null, "secrets_fd": 7 | null}``.
 The descriptor is a pipe with the keys that this run needs. In the mode ``charter`` the line also has ``key``, the file
-with the node's identity. Standard input stays open: its end means that the supervisor died. SIGTERM requests a stop.
+with the node's identity. Standard input stays open: its end means that the supervisor died. SIGTERM requests a stop,
+SIGUSR1 writes the stacks of all threads to the log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import faulthandler
 import json
 import os
 import shlex
@@ -23,8 +25,9 @@ from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, O
 from hivemind_exp.formats import explain_obstacle
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
+from hivemind_exp.runner.loading_beat import beat_while_loading
 from hivemind_exp.secrets import Secrets, receive
-from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.stop import BeatingFlag, StopFlag, StopRequested
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -40,24 +43,27 @@ _PATIENCE_S = 30.0
 
 def main() -> int:
     """Do what the line asks. Returns the exit status: 0 done or stopped, 1 failed, or one of ``DISK_FULL``."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     hide_memory()
     order = json.loads(sys.stdin.buffer.readline())
     secrets = receive(order.get("secrets_fd"))
     if order["mode"] != "run":
         return _answer(order)
-    stop = StopFlag()
+    stop = BeatingFlag(Path(order["node_dir"]) / "lock")
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # The supervisor handles Ctrl-C in a terminal, and forwards a stop if one is meant.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
+    threading.Thread(target=beat_while_loading, args=(stop.beat,), daemon=True).start()
     from hivemind_exp.events import EventLog  # imports pydantic, which is slow: signals are already handled
     from hivemind_exp.node_files import NodeFiles
+    from hivemind_exp.runner.open_files import OpenFilesWatch
     from hivemind_exp.runner.run_recorder import RunRecorder
 
     files = NodeFiles(Path(order["node_dir"]))
     try:
-        emit = RunRecorder(files.run, EventLog(files.events))
+        emit = OpenFilesWatch(RunRecorder(files.run, EventLog(files.events)))
         return _run(order, secrets, emit, stop)
     except OSError as error:
         if error.errno in DISK_FULL:

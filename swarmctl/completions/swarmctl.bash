@@ -35,6 +35,7 @@ __swarmctl_enter() {
         ':rollouts') path='rollouts' ;;
         ':swarm') path='swarm' ;;
         ':identity') path='identity' ;;
+        ':service') path='service' ;;
         ':completion') path='completion' ;;
         'profiles:list') path='profiles list' ;;
         'profiles:show') path='profiles show' ;;
@@ -67,6 +68,9 @@ __swarmctl_enter() {
         'identity:new') path='identity new' ;;
         'identity:backup') path='identity backup' ;;
         'identity:restore') path='identity restore' ;;
+        'service:install') path='service install' ;;
+        'service:uninstall') path='service uninstall' ;;
+        'service:status') path='service status' ;;
         'completion:install') path='completion install' ;;
         'completion:uninstall') path='completion uninstall' ;;
         'completion:show') path='completion show' ;;
@@ -88,6 +92,7 @@ __swarmctl_takes() {
         'run:--max-usd') kind=none ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
+        'run:--restart') kind=none ;;
         'attach:--node') kind=node ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
@@ -179,6 +184,8 @@ __swarmctl_takes() {
         'identity new:--node') kind=node ;;
         'identity backup:--node') kind=node ;;
         'identity restore:--node') kind=node ;;
+        'service install:--key') kind=none ;;
+        'service install:--print') kind=none ;;
     esac
 }
 
@@ -187,7 +194,7 @@ __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
         'init') list='--no-input --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'status') list='--node --watch --json --help' ;;
@@ -240,6 +247,10 @@ __swarmctl_options() {
         'identity new') list='--node --yes --no-input --json --help' ;;
         'identity backup') list='--node --passphrase --yes --no-input --json --help' ;;
         'identity restore') list='--node --yes --no-input --json --help' ;;
+        'service') list='--help' ;;
+        'service install') list='--key --print --json --help' ;;
+        'service uninstall') list='--json --help' ;;
+        'service status') list='--json --help' ;;
         'completion') list='--help' ;;
         'completion install') list='--yes --json --help' ;;
         'completion uninstall') list='--yes --json --help' ;;
@@ -250,13 +261,14 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs report models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs report models sample chat eval export profiles keys tasks rollouts swarm identity service completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
         'rollouts:0') kind=words list='show export stats' ;;
         'swarm:0') kind=words list='new join list show invite peers leaderboard leave' ;;
         'identity:0') kind=words list='show new backup restore' ;;
+        'service:0') kind=words list='install uninstall status' ;;
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
         'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
@@ -294,6 +306,9 @@ __swarmctl_argument() {
         'swarm leave:0') kind=node ;;
         'identity backup:0') kind=file ;;
         'identity restore:0') kind=file ;;
+        'service install:0') kind=node ;;
+        'service uninstall:0') kind=node ;;
+        'service status:0') kind=node ;;
         'completion install:0') kind=words list='bash zsh fish' ;;
         'completion uninstall:0') kind=words list='bash zsh fish' ;;
         'completion show:0') kind=words list='bash zsh fish' ;;
@@ -330,6 +345,8 @@ __swarmctl_values() {
         'prompt.examples') list='auto' ;;
         'prompt.style') list='auto tags answer-tag boxed plain' ;;
         'prompt.system') list='true false' ;;
+        'supervision.keep_awake') list='true false' ;;
+        'supervision.restart') list='auto on-failure never' ;;
         'swarm.loopback') list='true false' ;;
         'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
@@ -508,6 +525,10 @@ __swarmctl_setting() {
             report.metrics_address= \
             report.metrics_port= \
             report.to= \
+            supervision.hang_after= \
+            supervision.keep_awake= \
+            supervision.max_restarts= \
+            supervision.restart= \
             swarm.announce= \
             swarm.external= \
             swarm.join= \

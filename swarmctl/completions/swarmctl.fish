@@ -54,6 +54,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'swarm'
         case ':identity'
             set path 'identity'
+        case ':service'
+            set path 'service'
         case ':completion'
             set path 'completion'
         case 'profiles:list'
@@ -118,6 +120,12 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'identity backup'
         case 'identity:restore'
             set path 'identity restore'
+        case 'service:install'
+            set path 'service install'
+        case 'service:uninstall'
+            set path 'service uninstall'
+        case 'service:status'
+            set path 'service status'
         case 'completion:install'
             set path 'completion install'
         case 'completion:uninstall'
@@ -157,6 +165,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind none
         case 'run:--set'
             set kind setting
+        case 'run:--restart'
+            set kind none
         case 'attach:--node'
             set kind node
         case 'doctor:-p' 'doctor:--profile'
@@ -355,6 +365,10 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'identity restore:--node'
             set kind node
+        case 'service install:--key'
+            set kind none
+        case 'service install:--print'
+            set kind none
     end
 end
 
@@ -382,6 +396,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --dry-run\t'Show the plan; change nothing' \
                 --all\t'With --dry-run: also show all settings' \
                 --detach\t'Continue in the background once the node has started' \
+                --restart\t'Restart a trainer that fails: on-failure, never, or auto (with --detach)' \
                 --plain\t'Print one line per round instead of the live view' \
                 --json\t'Print the result as JSON at the end; never prompt' \
                 --quiet\t'Print only warnings, errors and the summary' \
@@ -699,6 +714,19 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --json\t'Print JSON; never prompt' \
                 --help\t'Show this message and exit'
+        case 'service'
+            set list --help\t'Show this message and exit'
+        case 'service install'
+            set list --key\t'A file with a key that the service needs (repeatable)' \
+                --print\t'Only print the file: systemd, launchd or compose' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'service uninstall'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'service status'
+            set list --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'completion'
             set list --help\t'Show this message and exit'
         case 'completion install'
@@ -740,6 +768,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 rollouts\t'Show, export and count a node\'s rollouts' \
                 swarm\t'Create a swarm, invite others and see its peers' \
                 identity\t'Show, create, back up and restore node identities' \
+                service\t'Run nodes as services, which start after a reboot' \
                 completion\t'Set up Tab completion for bash, zsh and fish'
         case 'profiles:0'
             set list list\t'List built-in profiles and your own' \
@@ -778,6 +807,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 new\t'Create a new identity for a node' \
                 backup\t'Save a node\'s identity to a file' \
                 restore\t'Restore a node\'s identity from a backup'
+        case 'service:0'
+            set list install\t'Run a node as a service, now and after every reboot' \
+                uninstall\t'Stop and delete a node\'s service; the node stays' \
+                status\t'Show which nodes run as services'
         case 'completion:0'
             set list install\t'Install the completion script for a shell' \
                 uninstall\t'Delete the installed completion script' \
@@ -861,6 +894,12 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind file
         case 'identity restore:0'
             set kind file
+        case 'service install:0'
+            set kind node
+        case 'service uninstall:0'
+            set kind node
+        case 'service status:0'
+            set kind node
         case 'completion install:0'
             set kind words
             set list bash zsh fish
@@ -948,6 +987,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             report.metrics_address=\t'Address to listen on for Prometheus' \
             report.metrics_port=\t'Port at which Prometheus can fetch the node\'s metrics (/metrics) while it runs' \
             report.to=\t'Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node\'s directory), and "wandb"' \
+            supervision.hang_after=\t'Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round' \
+            supervision.keep_awake=\t'Keep a Mac on mains power from falling asleep while the node runs (`caffeinate`)' \
+            supervision.max_restarts=\t'Restarts in a row before the node gives up' \
+            supervision.restart=\t'Whether the trainer is restarted after a crash, a hang or a full disk' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
             swarm.external=\t'J: groups from peers that each step of the game "sampling" learns from' \
             swarm.join=\t'Invitation to a swarm: swarm1:HASH@ADDRESS,…' \
@@ -1029,6 +1072,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto tags answer-tag boxed plain
         case 'prompt.system'
             set list true false
+        case 'supervision.keep_awake'
+            set list true false
+        case 'supervision.restart'
+            set list auto on-failure never
         case 'swarm.loopback'
             set list true false
         case 'swarm.relay'

@@ -109,6 +109,10 @@ _swarmctl_settings() {
       'report.metrics_address:Address to listen on for Prometheus'
       'report.metrics_port:Port at which Prometheus can fetch the node'\''s metrics (/metrics) while it runs'
       'report.to:Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node'\''s directory), and "wandb"'
+      'supervision.hang_after:Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round'
+      'supervision.keep_awake:Keep a Mac on mains power from falling asleep while the node runs (`caffeinate`)'
+      'supervision.max_restarts:Restarts in a row before the node gives up'
+      'supervision.restart:Whether the trainer is restarted after a crash, a hang or a full disk'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
       'swarm.external:J: groups from peers that each step of the game "sampling" learns from'
       'swarm.join:Invitation to a swarm: swarm1:HASH@ADDRESS,…'
@@ -164,6 +168,8 @@ _swarmctl_settings() {
     prompt.examples) list=(auto) ;;
     prompt.style) list=(auto tags answer-tag boxed plain) ;;
     prompt.system) list=(true false) ;;
+    supervision.keep_awake) list=(true false) ;;
+    supervision.restart) list=(auto on-failure never) ;;
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
@@ -211,6 +217,7 @@ _swarmctl() {
         'rollouts:Show, export and count a node'\''s rollouts'
         'swarm:Create a swarm, invite others and see its peers'
         'identity:Show, create, back up and restore node identities'
+        'service:Run nodes as services, which start after a reboot'
         'completion:Set up Tab completion for bash, zsh and fish'
       )
       _describe -t commands command list && ret=0
@@ -240,6 +247,7 @@ _swarmctl() {
         rollouts) _swarmctl__rollouts && ret=0 ;;
         swarm) _swarmctl__swarm && ret=0 ;;
         identity) _swarmctl__identity && ret=0 ;;
+        service) _swarmctl__service && ret=0 ;;
         completion) _swarmctl__completion && ret=0 ;;
       esac
       ;;
@@ -273,6 +281,7 @@ _swarmctl__run() {
     '--all[With --dry-run\: also show all settings]' \
     '(-d --detach)-d[Continue in the background once the node has started]' \
     '(-d --detach)--detach[Continue in the background once the node has started]' \
+    '--restart=[Restart a trainer that fails\: on-failure, never, or auto (with --detach)]:WHEN: ' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -1041,6 +1050,61 @@ _swarmctl__identity__restore() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':FILE:_files'
+}
+
+_swarmctl__service() {
+  local curcontext=$curcontext state line ret=1
+  local -a list
+  typeset -A opt_args
+  _arguments -C \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '(-): :->command' \
+    '(-)*:: :->rest' && ret=0
+  case $state in
+    command)
+      list=(
+        'install:Run a node as a service, now and after every reboot'
+        'uninstall:Stop and delete a node'\''s service; the node stays'
+        'status:Show which nodes run as services'
+      )
+      _describe -t commands command list && ret=0
+      ;;
+    rest)
+      case $words[1] in
+        install) _swarmctl__service__install && ret=0 ;;
+        uninstall) _swarmctl__service__uninstall && ret=0 ;;
+        status) _swarmctl__service__status && ret=0 ;;
+      esac
+      ;;
+  esac
+  return ret
+}
+
+_swarmctl__service__install() {
+  _arguments -S \
+    '*--key=[A file with a key that the service needs (repeatable)]:NAME=FILE: ' \
+    '--print=[Only print the file\: systemd, launchd or compose]:KIND: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__service__uninstall() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__service__status() {
+  _arguments -S \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__completion() {

@@ -141,14 +141,21 @@ def _make(files: NodeFiles, config: Config, retry: Retry) -> bool:
 
 
 def _running(files: NodeFiles, retry: Retry) -> NodeConflict:
-    holder, name = read_json(files.lock) or {}, files.root.name
-    pid = holder.get("pid", "unknown")
-    for stopped, sentence in frozen(holder.get("pid"), holder.get("trainer")):
+    holder, name = locks.holder(files.lock), files.root.name
+    pid = holder["pid"]
+    for stopped, sentence in frozen(pid, holder["trainer"]):
         return NodeConflict(f"node {name} is already running; {sentence}", next=f"kill -CONT {stopped}")
-    if isinstance(pid, int) and not locks.is_alive(pid):
-        who = f"its supervisor, pid {pid}, has exited; the trainer, pid {holder.get('trainer')}, will stop shortly"
+    if pid is None and holder["trainer"] is not None:
+        who = f"its supervisor has exited; the trainer, pid {holder['trainer']}, will stop shortly"
         return NodeConflict(f"node {name} is already running ({who})", next=retry(name))
-    who = f"pid {pid}, since {holder.get('since', 'unknown')}"
+    since = holder.get("since", "unknown")
+    if holder["elsewhere"]:
+        return NodeConflict(
+            f"node {name} is already running in a container or on another machine (since {since}). To run another "
+            "node, use another --node",
+            next=f"swarmctl status {shlex.quote(name)}",
+        )
+    who = f"pid {pid or 'unknown'}, since {since}"
     stop = typed(f"swarmctl stop {shlex.quote(name)}")
     return NodeConflict(
         f"node {name} is already running ({who}). To stop it: `{stop}`. To run another node, use another --node",

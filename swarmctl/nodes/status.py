@@ -17,6 +17,7 @@ from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
 from swarmctl.nodes.lookup import no_node_yet, short_id, some_or_all
+from swarmctl.nodes.state import WORKING, NodeState, ended_state, running_state
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
@@ -28,7 +29,8 @@ from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
 
-_ENDS = {"done": "done", "signal": "stopped", "limit": "limit reached"}
+_ELSEWHERE = "runs in a container or on another machine"
+LOST = "its supervisor was killed, so its trainer saves and stops"
 _HEADINGS = (
     *("node", "state", "round", "accuracy", "per round", "left", "spent", "peers", "from peers", "swarm", "up"),
     "journal",
@@ -117,15 +119,18 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     lost = all_of(files.events, "workers")
     unverified = sum(event.get("unverified") or 0 for event in lost) if files.events.exists() else None
     running = locks.is_held(files.lock)
-    holder = (read_json(files.lock) or {}) if running else {}
+    holder = locks.holder(files.lock) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}
     error = None if running else progress.error
+    stopped = list(frozen(holder.get("pid"), holder.get("trainer")))
+    paused = any(pid == holder.get("trainer") for pid, _ in stopped)
     if running:
-        state = "running"
-    elif progress.stop is not None:
-        state = _ENDS.get(progress.stop["reason"], "failed")
-    else:  # it was killed, or never started. A fork has rounds before its first run
-        state = "interrupted" if progress.round is not None and progress.start is not None else "never started"
+        state = running_state(holder, progress, paused=paused, in_swarm=files.charter.exists())
+    else:
+        state = ended_state(progress)
+    doing = holder.get("doing") or {}
+    detail = LOST if running and state is NodeState.DEAD else doing.get("detail")
+    detail = _ELSEWHERE if detail is None and holder.get("elsewhere") else detail
     phase = str(progress.phase.get("name")) if running and progress.phase is not None else None
     message = error.get("message") if error else None
     if message is not None:
@@ -139,7 +144,11 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     active = last_active(files)
     row = {
         "node": files.root.name,
-        "state": state,
+        "state": str(state),
+        "running": state.running,
+        "detail": detail,
+        "until": doing.get("until"),
+        "restarts": holder.get("restarts") if running else None,
         "pid": holder.get("pid"),
         "since": holder.get("since"),
         "phase": phase,
@@ -167,7 +176,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
         "unverified": unverified,
-        "stopped": [{"pid": pid, "message": text} for pid, text in frozen(holder.get("pid"), holder.get("trainer"))],
+        "stopped": [{"pid": pid, "message": text} for pid, text in stopped],
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
@@ -192,11 +201,11 @@ def _swarm(files: NodeFiles, swarm: str | None) -> str | None:
 
 def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, intervals: bool) -> list[str]:
     of_rounds = f" of {row['rounds']}" if row["rounds"] else ""
-    speed = progress.round_seconds if row["state"] == "running" else None
+    speed = progress.round_seconds if row["running"] else None
     accuracy = row["accuracy_before"]
     return [
         row["node"],
-        _doing(row, progress),
+        _doing(row),
         "-" if row["round"] is None else f"{row['round']}{of_rounds}",
         "-" if accuracy is None else _accuracy(progress, interval=intervals),
         or_dash(speed, lambda seconds: duration(float(seconds))),
@@ -210,13 +219,11 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, interva
     ]
 
 
-def _doing(row: dict[str, Any], progress: RunView) -> str:
-    """Return a node's state; for a running node, rather the phase that it is in, such as ``warming up``."""
-    if row["state"] != "running":
-        return str(row["state"])
-    if row["phase"] is not None:
+def _doing(row: dict[str, Any]) -> str:
+    """Return a node's state; of one that works, rather the phase that it is in, such as ``evaluating``."""
+    if row["state"] in WORKING and row["phase"] is not None:
         return str(row["phase"])
-    return "starting" if progress.start is None else "first round" if not row["round"] else "running"
+    return "first round" if row["state"] == NodeState.TRAINING and not row["round"] else str(row["state"])
 
 
 def _accuracy(progress: RunView, *, interval: bool) -> str:
@@ -238,5 +245,16 @@ def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     down = [str(outage(progress))] if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
     stopped = [str(each["message"]) for each in row["stopped"]]
+    detail = _detail(row)
     error = str(row["error"]["message"]) if row["error"] else None
-    return [*down, *unverified, *stopped, *filter(None, (drop(progress), error))]
+    return [*down, *unverified, *stopped, *filter(None, (detail, drop(progress), error))]
+
+
+def _detail(row: dict[str, Any]) -> str | None:
+    """Return what a node does instead of training, and how often its trainer was restarted; None if neither is so."""
+    if row["detail"] is None:
+        return f"{several(row['restarts'], 'restart')} since the node was started" if row["restarts"] else None
+    if row["until"] is None:
+        return str(row["detail"])
+    left = (datetime.fromisoformat(row["until"]) - datetime.now(UTC)).total_seconds()
+    return f"{row['detail']}; restarts in {duration(max(0, round(left)))}"

@@ -21,7 +21,6 @@ from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.lookup import all_nodes, existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
-from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -46,10 +45,10 @@ def stop(names: Sequence[str], *, every: bool, as_json: bool) -> None:
 
 def stop_all(chosen: Sequence[NodeFiles]) -> list[dict[str, Any]]:
     """Ask all nodes to stop, wait for them, and return a row for each: its name, whether it ran, and what it saved."""
-    running = [files for files in chosen if _ask_to_stop(files)]
+    running = [files for files in chosen if ask_to_stop(files)]
     say = Writer(sys.stderr)
     for files in running:
-        holder = read_json(files.lock) or {}
+        holder = locks.holder(files.lock)
         for _, sentence in frozen(None, holder.get("trainer")):
             say(f"warning: {sentence}")
         with waiting(say, f"waiting for node {files.root.name} to save and stop"):
@@ -76,20 +75,26 @@ def choose(names: Sequence[str], *, every: bool, command: str) -> list[NodeFiles
     return running
 
 
-def _ask_to_stop(files: NodeFiles) -> bool:
+def ask_to_stop(files: NodeFiles) -> bool:
     """Send SIGTERM to the node's supervisor, or else to its trainer; return whether the node was running.
 
-    A process is signaled only if it has the node's lock file open, so never one that has a dead holder's pid.
+    A process is signaled only if it started when the lock file says, so never one that has a dead holder's pid.
     """
     if not locks.is_held(files.lock):
         return False
-    holder = read_json(files.lock) or {}
-    for pid in (holder.get("pid"), holder.get("trainer")):
+    holder = locks.holder(files.lock)
+    if holder["elsewhere"]:
+        raise NodeError(
+            f"node {files.root.name} runs in a container or on another machine; stop it there",
+            next=shlex.join(["swarmctl", "status", files.root.name]),
+        )
+    for key, started in (("pid", "started"), ("trainer", "trainer_started")):
+        pid = holder[key]
         try:
-            process = psutil.Process(pid) if isinstance(pid, int) else None
-            if process is not None and _has_open(process, files.lock):
+            process = psutil.Process(pid) if pid is not None else None
+            if process is not None and _is_holder(process, holder.get(started), files.lock):
                 process.send_signal(signal.SIGTERM)
-                if pid == holder.get("pid"):  # one that Ctrl-Z has suspended would never receive the signal
+                if key == "pid":  # one that Ctrl-Z has suspended would never receive the signal
                     process.send_signal(signal.SIGCONT)
                 return True
         except psutil.NoSuchProcess:  # also if it is a zombie
@@ -105,8 +110,14 @@ def _ask_to_stop(files: NodeFiles) -> bool:
     return True  # it has just ended
 
 
-def _has_open(process: psutil.Process, path: Path) -> bool:
-    return any(os.path.realpath(path) == os.path.realpath(found.path) for found in process.open_files())
+def _is_holder(process: psutil.Process, started: object, lock: Path) -> bool:
+    """Whether a process is the one that the lock file names. Earlier versions did not write when it started.
+
+    Then the process must have the lock file open, which only root can see.
+    """
+    if started is not None:
+        return started == locks.start_of(process.pid)
+    return any(os.path.realpath(lock) == os.path.realpath(found.path) for found in process.open_files())
 
 
 def _wait(files: NodeFiles) -> None:

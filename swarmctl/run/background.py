@@ -25,7 +25,7 @@ class BackgroundView(PlainView):
     """A run's usual view until the node has started. Then ``leave`` is called, and what follows goes to a file."""
 
     def __init__(self, leave: Callable[[], None], *, plain: bool, quiet: bool, verbose: bool) -> None:
-        super().__init__(sys.stderr, quiet=quiet, verbose=verbose)
+        super().__init__(sys.stderr, quiet=True, verbose=verbose)  # the log has every round; this file would only grow
         self._leave = leave
         self._before: Display | None = view(sys.stderr, plain=plain, quiet=quiet, verbose=verbose)
 

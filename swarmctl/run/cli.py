@@ -43,6 +43,12 @@ def register(app: typer.Typer) -> None:
         detach: Annotated[
             bool, typer.Option("-d", "--detach", help="Continue in the background once the node has started.")
         ] = False,
+        restart: Annotated[
+            str | None,
+            typer.Option(
+                metavar="WHEN", help="Restart a trainer that fails: on-failure, never, or auto (with --detach)."
+            ),
+        ] = None,
         plain: options.Plain = False,
         json: Annotated[
             bool, typer.Option("--json", help="Print the result as JSON at the end; never prompt.")
@@ -71,6 +77,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --profile gpu --dry-run
           swarmctl run --task env:my-environment --dry-run
           swarmctl run --node maths --detach
+          swarmctl run --node maths --restart on-failure
           swarmctl run --join swarm1:4be1…@/ip4/203.0.113.7/tcp/4001/p2p/12D3Koo… --node mine
         """
         settings = {
@@ -81,6 +88,7 @@ def register(app: typer.Typer) -> None:
             "--seed": seed,
             "--max-usd": max_usd,
             "--join": join,
+            "--restart": restart,
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
         flags += offload_flags(offload, set_ or ())

@@ -6,10 +6,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from hivemind_exp.errors import ConfigurationError, FileProblem
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, FileProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import is_offloaded
@@ -25,12 +26,13 @@ from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.run.finished import finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
+from swarmctl.run.keep_running import KeepRunning
 from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member, suspended
-from swarmctl.run.supervisor import StopSignals, TrainerExit, supervise
+from swarmctl.run.supervisor import StopSignals, Supervisor, TrainerExit
 from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import (
     LastRun,
@@ -44,6 +46,7 @@ from swarmctl.settings.command_line import (
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
 from swarmctl.storage import disk_errors
+from swarmctl.supervision.sleep import kept_awake
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
@@ -110,18 +113,48 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                 say(line)
             for change in changes(before.config, resolved.config.model_dump(mode="json")) if before else []:
                 say(f"Changed: {change}")
-            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-                stop = typed(f"swarmctl stop {shlex.quote(node.name)}")
-                say(f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}")
+            for line in _about_its_end(options, node.name, rerun(resolved)):
+                say(line)
         leave = split(node.files, as_json=options.as_json) if options.detach else None
         progress = RunView()
         began = time.monotonic()
-        with _display(options, node.name, leave) as display:
-            ending = supervise(node, resolved.config, display, progress, signals, secrets=keys.secrets, module=module)
-        code = _finish(node, resolved, membership, progress, ending, elapsed=time.monotonic() - began)
+        with (
+            kept_awake(os.getpid(), wanted=resolved.config.supervision.keep_awake),
+            _display(options, node.name, leave) as display,
+        ):
+            restarted = _is_restarted(options, resolved.config)
+            hang_after = resolved.config.supervision.hang_after if restarted else 0
+            supervisor = Supervisor(
+                *(node, display, progress, signals), secrets=keys.secrets, module=module, hang_after=hang_after
+            )
+            if restarted:
+                ending, gave_up = KeepRunning(
+                    supervisor, resolved.config, patient=not options.detach or options.unattended
+                ).run()
+            else:
+                ending, gave_up = supervisor.run(resolved.config), None
+        code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=time.monotonic() - began)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _is_restarted(options: RunOptions, config: Config) -> bool:
+    """Whether the trainer is restarted after a failure."""
+    chosen = config.supervision.restart
+    return chosen == "on-failure" or (chosen == "auto" and (options.detach or options.unattended))
+
+
+def _about_its_end(options: RunOptions, name: str, again: str) -> Iterator[str]:
+    """Yield what ends a run in the foreground, if that may be a surprise."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        stop = typed(f"swarmctl stop {shlex.quote(name)}")
+        yield f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}"
+    outlives = options.detach or options.unattended or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    outlives = outlives or not {"TMUX", "STY"}.isdisjoint(os.environ)  # tmux and screen keep it running
+    if os.environ.get("SSH_CONNECTION") and sys.stderr.isatty() and not outlives:
+        yield "This run ends with the SSH session. To keep it running in the background, stop it (Ctrl-C), then:"
+        yield f"  {typed(f'{again} --detach')}"
 
 
 def _display(options: RunOptions, node: str, leave: Callable[[], None] | None) -> Display:
@@ -183,13 +216,14 @@ def _finish(
     progress: RunView,
     ending: TrainerExit,
     *,
+    gave_up: NodeError | None,
     elapsed: float,
 ) -> Exit:
     """Print how the run ended and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
     failed = True
     try:
-        code = exit_code_for(ending, progress, node.files, resolved)
+        code = exit_code_for(ending, progress, node.files, resolved, gave_up)
         failed = False
         return code
     finally:

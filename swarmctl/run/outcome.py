@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import CheckpointError, NodeError, OutOfMemory
+from hivemind_exp.errors import CheckpointError, Hung, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record, write_record
@@ -127,15 +127,18 @@ def _without(words: Sequence[str], settings: Set[str]) -> Iterator[str]:
             yield from (word, value)
 
 
-def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> Exit:
-    """Return the exit code. Raises the NodeError to print if the trainer failed."""
-    if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
-        return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
-    reason = (progress.stop or {}).get("reason")
-    if ending.returncode == 0 and reason in _EXIT_OF_REASON:
-        return _EXIT_OF_REASON[reason]
-    error = _failure(ending, progress, files, resolved)
-    if progress.error is None:
+def exit_code_for(
+    ending: TrainerExit,
+    progress: RunView,
+    files: NodeFiles,
+    resolved: Resolved,
+    gave_up: NodeError | None = None,
+) -> Exit:
+    """Return the exit code. Raises the NodeError to print if the trainer failed: ``gave_up``, if it is one."""
+    if gave_up is None and (code := planned_exit(ending, progress)) is not None:
+        return code
+    error = gave_up or failure(ending, progress, files, resolved.config)
+    if progress.error is None or gave_up is not None:
         _store(error, files)
     if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # repeating the command would fail again
         name = files.root.name
@@ -143,6 +146,13 @@ def exit_code_for(ending: TrainerExit, progress: RunView, files: NodeFiles, reso
         error.next = other if isinstance(error, CheckpointError) else check
     error.next = _advice(error.next, continuation(files.root.name), resolved)
     raise error
+
+
+def planned_exit(ending: TrainerExit, progress: RunView) -> Exit | None:
+    """Return the exit code of a trainer that was stopped or is done; None if it failed."""
+    if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
+        return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
+    return _EXIT_OF_REASON.get((progress.stop or {}).get("reason", "")) if ending.returncode == 0 else None
 
 
 def _store(error: NodeError, files: NodeFiles) -> None:
@@ -159,7 +169,7 @@ def _store(error: NodeError, files: NodeFiles) -> None:
                 emit(event)
 
 
-def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved: Resolved) -> NodeError:
+def failure(ending: TrainerExit, progress: RunView, files: NodeFiles, config: Config) -> NodeError:
     """Return why the trainer failed: from its error event, its exit status or signal, or the last line of its log.
 
     On a full disk there may be no error event, because ``events.jsonl`` is on the same disk.
@@ -170,17 +180,33 @@ def _failure(ending: TrainerExit, progress: RunView, files: NodeFiles, resolved:
         return NodeError(f"the node's directory was deleted while it ran: {shown(files.root)}")
     if ending.returncode in FULL:
         return explained(OSError(ending.returncode, os.strerror(ending.returncode)), files.root, "write")
+    return _unexplained(ending, files, config)
+
+
+def _unexplained(ending: TrainerExit, files: NodeFiles, config: Config) -> NodeError:
+    """Return what is known about a trainer that ended without saying why."""
     log = f"(log: {shown(files.log)})"
+    if ending.hung is not None:
+        return Hung(f"the trainer hung: {ending.hung}. Its threads' stacks are in {shown(files.log)}")
     if ending.returncode == -signal.SIGKILL:
-        return OutOfMemory(
-            f"the trainer was killed (SIGKILL), probably because the system ran out of memory {log}",
-            next=shlex.join(["swarmctl", "run", *_assigned(smaller(resolved.config))]),
-        )
+        return _killed(ending, config, log)
     if ending.returncode < 0:
         return NodeError(f"the trainer crashed with {signal.Signals(-ending.returncode).name} {log}")
     lines = ending.output.decode(errors="replace").strip().splitlines()
     said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
+
+
+def _killed(ending: TrainerExit, config: Config, log: str) -> NodeError:
+    """Return what a trainer that was killed (SIGKILL) died of. The kernel does so if memory runs out."""
+    if ending.out_of_memory is False:
+        return NodeError(f"the trainer was killed from outside (SIGKILL); the kernel did not run out of memory {log}")
+    used = f"with {ending.memory} in use" if ending.memory else ""
+    how = f"by the kernel for memory, {used}" if ending.out_of_memory else f"(SIGKILL), probably for memory, {used}"
+    return OutOfMemory(
+        f"the trainer was killed {how.removesuffix(', ')} {log}",
+        next=shlex.join(["swarmctl", "run", *_assigned(smaller(config))]),
+    )
 
 
 def _assigned(settings: Mapping[SettingPath, Any]) -> Iterator[str]:

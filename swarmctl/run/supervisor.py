@@ -1,11 +1,12 @@
-"""Run the trainer as a child process: feed its events to a display, forward stop signals, report how it ended."""
+"""Run the trainer as a child process: feed its events to a display, watch it, forward stop signals, report its end."""
 
 import itertools
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, BinaryIO, Self
@@ -14,13 +15,19 @@ from hivemind_exp.config import Config
 from hivemind_exp.run_record import RunRecord, open_record, read_record
 from swarmctl.nodes import start_over
 from swarmctl.nodes.directory import Node
-from swarmctl.nodes.frozen import FrozenWatch
+from swarmctl.nodes.frozen import FrozenWatch, frozen
 from swarmctl.nodes.history import past_evaluations
 from swarmctl.run import trainer_process as trainer
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.event_log import EventReader
+from swarmctl.storage.json_file import now, rfc3339
+from swarmctl.supervision.growth import GrowthWatch, measure
+from swarmctl.supervision.memory import MemoryWatch
+from swarmctl.supervision.silence import SilenceWatch
+from swarmctl.supervision.sleep import SleepWatch
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.sentences import duration
 from swarmctl.terminal.views import Display
 
 PROMISE_S = 5
@@ -31,7 +38,13 @@ step is in the journal. Before the trainer has started, there is nothing to lose
 it is killed after ``PROMISE_S`` by the clock."""
 POLL_S = 0.1
 _POLLS_PER_LOOK = 20
-"""Polls between two looks for stopped processes, which read the list of all processes."""
+"""Polls between two looks at the trainer's processes and the clocks."""
+_POLLS_PER_MEASURE = 600
+"""Polls between two measurements of what the trainer uses."""
+_DUMP_S = 1.0
+"""Seconds for a trainer that hangs to write its stacks."""
+SLEPT = "slept"
+"""The code of the note that the machine slept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,14 @@ class TrainerExit:
     """Whether it was killed here, after a second request or after taking too long."""
     output: bytes
     """The end of its output."""
+    hung: str | None = None
+    """What showed that it hangs, if it was killed here for that."""
+    out_of_memory: bool | None = None
+    """Whether the kernel killed it for memory; None if the kernel does not say."""
+    memory: str = ""
+    """The memory that it used, and the limit, such as ``7.9 of 8.0 GiB``."""
+    lasted_s: float = 0.0
+    """Seconds that it ran."""
 
 
 class StopSignals:
@@ -82,84 +103,181 @@ class StopSignals:
         return len(self.received) > 1 and signal.SIGINT in self.received[1:]
 
 
-def supervise(
-    node: Node,
-    config: Config,
-    display: Display,
-    progress: RunView,
-    signals: StopSignals,
-    *,
-    secrets: Mapping[str, str],
-    module: str,
-) -> TrainerExit:
-    """Run ``node``'s trainer until it ends, with the keys that it needs.
+class Supervisor:
+    """Runs a node's trainer, once or again and again, with the keys that it needs."""
 
-    However this function returns or raises, none of the trainer's processes and sockets is left.
-    """
-    for event in past_evaluations(node.files):
-        progress.apply(event)
-    tail = EventReader(node.files.events)
-    with disk_errors(node.files.root):
-        open_record(node.files.run)
-        log = trainer.open_log(node.files.log)
-    with log:
-        log_start = os.fstat(log.fileno()).st_size
-        if signals.received:
-            return TrainerExit(0, signals.asked, False, b"")
-        process = trainer.start(module, config, node.files.root, log, node.lock, secrets=secrets)
-        try:
-            locks.write_holder(node.lock, process.pid)
-
-            def show() -> None:
-                for event in tail():
-                    progress.apply(event)
-                    display.event(event, progress)
-                start_over.discard(node.files)
-                display.tick(progress)
-
-            killed = _watch(process, signals, show, display, lambda: progress.start is not None)
-        finally:
-            trainer.end_session(process)
-            if config.swarm.charter is not None:  # a trainer that was killed leaves sockets
-                from hivemind_exp.swarm.dht.leftovers import reap
-
-                reap(node.files.key)
-        show()
-        record = read_record(node.files.run) or RunRecord()  # not the log, which may have been rotated or deleted
-        for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):
+    def __init__(
+        self,
+        node: Node,
+        display: Display,
+        progress: RunView,
+        signals: StopSignals,
+        *,
+        secrets: Mapping[str, str],
+        module: str,
+        hang_after: float = 0.0,
+    ) -> None:
+        """``hang_after``: as ``supervision.hang_after``; 0: a trainer that hangs is left alone."""
+        self.node, self.display, self.progress, self.signals = node, display, progress, signals
+        self.restarts = 0
+        """How often the trainer was restarted."""
+        self._secrets, self._module, self._hang_after = secrets, module, hang_after
+        self._since = now()
+        self._trainer: int | None = None
+        self._tail = EventReader(node.files.events)
+        self._sleep = SleepWatch()
+        self._asleep = False
+        for event in past_evaluations(node.files):
             progress.apply(event)
-        return TrainerExit(process.returncode, signals.asked, killed, _tail(log, log_start))
 
+    def run(self, config: Config) -> TrainerExit:
+        """Run the trainer until it ends.
 
-def _watch(
-    process: subprocess.Popen[bytes],
-    signals: StopSignals,
-    show: Callable[[], None],
-    display: Display,
-    started: Callable[[], bool],
-) -> bool:
-    """Wait until the trainer ends; return whether it must be killed. ``started``: whether it has something to lose."""
-    from hivemind_exp.processes.progress import AbleTime
+        However this function returns or raises, none of the trainer's processes and sockets is left.
+        """
+        files, progress = self.node.files, self.progress
+        with disk_errors(files.root):
+            open_record(files.run)
+            log = trainer.open_log(files.log)
+        progress.start = progress.phase = progress.error = progress.stop = None
+        with log:
+            log_start = os.fstat(log.fileno()).st_size
+            if self.signals.received:
+                return TrainerExit(0, self.signals.asked, False, b"")
+            began = time.monotonic()
+            process = trainer.start(self._module, config, files.root, log, self.node.lock, secrets=self._secrets)
+            memory = MemoryWatch(process.pid)
+            try:
+                self._trainer = process.pid
+                self.describe(None)
+                killed, hung = self._watch(process, config, memory)
+            finally:
+                trainer.end_session(process)
+                self._trainer = None
+                if config.swarm.charter is not None:  # a trainer that was killed leaves sockets
+                    from hivemind_exp.swarm.dht.leftovers import reap
 
-    able: AbleTime | None = None
-    asked = 0.0
-    stopped, polls = FrozenWatch(process.pid), itertools.count()
-    while process.poll() is None:
-        show()
-        for sentence in stopped.look() if next(polls) % _POLLS_PER_LOOK == 0 else ():
-            display.note(sentence)
-        if signals.received and able is None:
-            able, asked = AbleTime(process.pid), time.monotonic()
-            again = "; press Ctrl-C again to stop immediately" if signals.asked is signal.SIGINT else ""
-            display.note(f"Stopping within {PROMISE_S} s{again}.")
-            # Only the trainer: it still needs its verifiers to finish its work.
-            process.terminate()
-        if able is not None:
-            late = able.look() > GRACE_S if started() else time.monotonic() - asked > PROMISE_S
-            if signals.impatient or late:
-                return True
-        time.sleep(POLL_S)
-    return False
+                    reap(files.key)
+            self.show()
+            record = read_record(files.run) or RunRecord()  # not the log, which may have been rotated or deleted
+            for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):
+                progress.apply(event)
+            return TrainerExit(
+                process.returncode,
+                self.signals.asked,
+                killed,
+                _tail(log, log_start),
+                hung=hung,
+                out_of_memory=memory.was_killed(),
+                memory=memory.figures,
+                lasted_s=time.monotonic() - began,
+            )
+
+    def show(self, silence: SilenceWatch | None = None) -> list[dict[str, Any]]:
+        """Show the events since the last call, and return them."""
+        events = list(self._tail())
+        for event in events:
+            self.progress.apply(event)
+            self.display.event(event, self.progress)
+            if silence is not None:
+                silence.event(event)
+            if self._asleep and event.get("code") != SLEPT:
+                self._asleep = False
+                self.describe(None)
+        start_over.discard(self.node.files)
+        self.display.tick(self.progress)
+        return events
+
+    def say(self, code: str, message: str, *, warns: bool = True) -> None:
+        """Log and show a sentence. On a full disk, it is only shown."""
+        from hivemind_exp.events import EventLog, NoteEvent, WarningEvent  # imports pydantic, which is slow
+
+        event = (WarningEvent if warns else NoteEvent)(code=code, message=message)
+        with suppress(OSError), closing(EventLog(self.node.files.events)) as emit:
+            emit(event)
+        if not any(each.get("message") == message for each in self.show()):
+            self.display.note(f"{'warning: ' if warns else ''}{message}.")
+
+    def describe(self, state: str | None, detail: str = "", *, until: float | None = None) -> None:
+        """Write for ``status`` what the node is doing instead of training; None: it trains.
+
+        ``detail``: a sentence for people; ``until``: when this ends, in Unix seconds.
+        """
+        doing = {"state": state, "detail": detail, "until": None if until is None else rfc3339(until)}
+        locks.write_holder(
+            self.node.lock,
+            self._trainer,
+            since=self._since,
+            restarts=self.restarts,
+            doing=None if state is None else doing,
+        )
+
+    def look_at_the_clock(self) -> None:
+        """Say so if the machine slept, or if its clock was set."""
+        slept, jumped = self._sleep.look()
+        if slept:
+            swarm = self.node.files.charter.exists()
+            told = f"slept {duration(round(slept))}, {'rejoining' if swarm else 'continuing'}"
+            if self._trainer is not None:  # otherwise, what the supervisor waits for is worth more
+                self._asleep = True
+                self.describe("asleep", told)
+            self.say(SLEPT, f"This machine {told}", warns=False)
+        if jumped:
+            way = "forward" if jumped > 0 else "back"
+            self.say("clock", f"This machine's clock was set {way} by {duration(round(abs(jumped)))}", warns=False)
+
+    def _watch(self, process: subprocess.Popen[bytes], config: Config, memory: MemoryWatch) -> tuple[bool, str | None]:
+        """Wait until the trainer ends; return whether it must be killed, and what shows that it hangs, if it does."""
+        from hivemind_exp.processes.progress import AbleTime
+
+        able: AbleTime | None = None
+        asked = 0.0
+        stopped, polls = FrozenWatch(process.pid), itertools.count()
+        silence = SilenceWatch(process.pid, self._hang_after, self.node.files.lock) if self._hang_after else None
+        growth = GrowthWatch(memory.limit, config.journal.keep_rounds, config.game.rounds)
+        while process.poll() is None:
+            self.show(silence)
+            poll = next(polls)
+            if poll % _POLLS_PER_LOOK == 0:
+                for sentence in stopped.look():
+                    self.display.note(sentence)
+                memory.look()
+                self.look_at_the_clock()
+                hangs = able is None and silence is not None and silence.look()
+                if hangs and silence is not None and (hung := self._hung(process, silence)) is not None:
+                    return True, hung
+            if poll % _POLLS_PER_MEASURE == 0:
+                for sentence in growth.take(measure(process.pid, self.node.files), self.progress.round):
+                    self.say("growth", sentence)
+            if self.signals.received and able is None:
+                able, asked = AbleTime(process.pid), time.monotonic()
+                again = "; press Ctrl-C again to stop immediately" if self.signals.asked is signal.SIGINT else ""
+                self.display.note(f"Stopping within {PROMISE_S} s{again}.")
+                # Only the trainer: it still needs its verifiers to finish its work.
+                process.terminate()
+            if able is not None:
+                late = able.look() > GRACE_S if self.progress.start else time.monotonic() - asked > PROMISE_S
+                if self.signals.impatient or late:
+                    return True, None
+            time.sleep(POLL_S)
+        return False, None
+
+    def _hung(self, process: subprocess.Popen[bytes], silence: SilenceWatch) -> str | None:
+        """Have a trainer that hangs write its threads' stacks to its log, and return what shows that it hangs.
+
+        A trainer that a signal has stopped is continued instead; then this returns None.
+        """
+        silent = duration(round(silence.silence))
+        stopped = any(pid == process.pid for pid, _ in frozen(None, process.pid))
+        os.kill(process.pid, signal.SIGUSR1)
+        if stopped:
+            os.kill(process.pid, signal.SIGCONT)
+            silence.silence = 0.0
+            self.say("continued", f"the trainer was stopped by a signal and did nothing for {silent}; continuing it")
+            return None
+        usual = "" if silence.usual is None else f", and a round usually takes {duration(float(silence.usual))}"
+        time.sleep(_DUMP_S)
+        return f"no sign of life for {silent}{usual}"
 
 
 def _tail(log: BinaryIO, start: int, size: int = 65536) -> bytes:

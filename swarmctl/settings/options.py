@@ -14,6 +14,7 @@ FLAGS: Mapping[str, str] = {
     "--offload": "offload.provider",
     "--max-usd": "offload.limits.usd",
     "--join": "swarm.join",
+    "--restart": "supervision.restart",
 }
 """Flags of ``run`` that set a setting."""
 
@@ -43,6 +44,8 @@ class RunOptions:
     """``--all``: a dry run shows all settings, too."""
     detach: bool = False
     """Continue in the background once the node has started."""
+    unattended: bool = False
+    """Run as a service: no one watches, so a node is restarted even if it has not started yet."""
     plain: bool = False
     as_json: bool = False
     quiet: bool = False

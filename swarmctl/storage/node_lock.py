@@ -7,9 +7,14 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 from pathlib import Path
+from typing import Any
 
-from swarmctl.storage.json_file import now
+from swarmctl.storage.json_file import now, read_json
+
+_SIZE = 1024
+"""Bytes of the holder's description. It is padded, so that it can be replaced on a full disk, too."""
 
 
 def acquire(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
@@ -30,19 +35,77 @@ def is_held(path: Path) -> bool:
         return False
 
 
-def write_holder(lock: int, trainer: int | None) -> None:
-    """Write the holder to the lock file, for users and ``status``. Only the lock itself shows whether it is held."""
-    content = json.dumps({"pid": os.getpid(), "trainer": trainer, "since": now()}).encode() + b"\n"
+def write_holder(
+    lock: int, trainer: int | None, *, since: str | None = None, restarts: int = 0, doing: dict[str, Any] | None = None
+) -> None:
+    """Write the holder to the lock file, for users and ``status``. Only the lock itself shows whether it is held.
+
+    ``since``: when the run began (RFC 3339); None: now. ``restarts``: how often its trainer was restarted. ``doing``:
+    what the supervisor does while no trainer works, as ``state``, ``detail`` and ``until``.
+    """
+    described = {
+        "where": here(),
+        "pid": os.getpid(),
+        "started": start_of(os.getpid()),
+        "trainer": trainer,
+        "trainer_started": None if trainer is None else start_of(trainer),
+        "since": since or now(),
+        "restarts": restarts,
+        "doing": doing,
+    }
+    content = json.dumps(described).encode()
     with contextlib.suppress(OSError):  # a node must start even on a full disk, so that it can report it
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, content, 0)
+        os.pwrite(lock, content.ljust(_SIZE - 1) + b"\n", 0)
+        os.ftruncate(lock, max(_SIZE, len(content) + 1))
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists and has not ended. A zombie has ended."""
+def holder(path: Path) -> dict[str, Any]:
+    """Return who holds the lock, as ``write_holder`` wrote it; empty if it is unknown.
+
+    ``pid`` and ``trainer`` are None if that process has ended, even if its number now belongs to another process, and
+    if ``elsewhere`` is true: the node runs in a container or on another machine, where numbers mean other processes.
+    """
+    found = read_json(path) or {}
+    found["elsewhere"] = found.get("where") not in (None, here())
+    if found["elsewhere"]:
+        return found | {"pid": None, "trainer": None}
+    for key, started in (("pid", "started"), ("trainer", "trainer_started")):
+        pid = found.get(key)
+        if not isinstance(pid, int) or not is_alive(pid, found.get(started)):
+            found[key] = None
+    return found
+
+
+def here() -> str:
+    """Return what tells this system's processes from those of other machines and containers."""
+    with contextlib.suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return platform.node()
+
+
+def start_of(pid: int) -> str | None:
+    """Return what tells a process from later ones with the same number: when it started; None if it has ended.
+
+    On Linux, the start is counted in clock ticks since the boot, which setting the clock does not change.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     import psutil  # imported here: most commands do not need it
 
+    with contextlib.suppress(psutil.Error):
+        return f"{psutil.Process(pid).create_time():.3f}"
+    return None
+
+
+def is_alive(pid: int, started: object = None) -> bool:
+    """Whether a process with this id exists and has not ended. A zombie has ended.
+
+    ``started``: what ``start_of`` returned for the process; None if it is unknown. Another process is not it.
+    """
+    import psutil
+
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    return not ended and (started is None or started == start_of(pid))

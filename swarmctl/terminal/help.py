@@ -17,7 +17,7 @@ HEADINGS = {
     "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "report", "rollouts"),
     "Use": ("sample", "chat", "eval", "export"),
-    "Manage": ("fork", "rename", "rm"),
+    "Manage": ("fork", "rename", "rm", "service"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }

@@ -13,7 +13,7 @@ _OF_API = ("teacher", "policy_text", "relay")
 _HINTED = "hinted"
 """The kind of completions that the node's own model wrote with an API's hint."""
 PARTS = ("generate", "verify", "train", "share", "other")
-_KEPT = {"peers": ("peers", "peers"), "checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
+_KEPT = {"checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
 
 
@@ -73,6 +73,8 @@ class RunView:
     """Whether an ``offload`` event has come since the latest start."""
     peers: int | None = None
     """Peers in touch; None if the node is in no swarm."""
+    lost_touch: bool = False
+    """Whether there were peers in touch, and now there are none."""
     shared: int = 0
     """Groups shared with peers in this run."""
     shared_bytes: int = 0
@@ -216,6 +218,10 @@ class RunView:
     def _on_hints(self, event: dict[str, Any]) -> None:
         self.hints += event.get("hints") or 0
         self.hints_taught += event.get("taught") or 0
+
+    def _on_peers(self, event: dict[str, Any]) -> None:
+        before, self.peers = self.peers, event.get("peers")
+        self.lost_touch = not self.peers and (bool(before) or self.lost_touch)
 
     def _on_share(self, event: dict[str, Any]) -> None:
         self.shared += event.get("groups") or 0

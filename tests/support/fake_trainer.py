@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import json
 import os
@@ -45,6 +46,7 @@ ROUND_S = 0.05
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     request = json.loads(sys.stdin.readline())
     act = os.environ.get("STAND_IN", "run")
     if request["mode"] == "check":
@@ -65,6 +67,9 @@ def main() -> None:
         sys.exit(errno.ENOSPC)
     files = NodeFiles(node)
     emit = RunRecorder(files.run, discard if "STAND_IN_NO_LOG" in os.environ else EventLog(files.events))
+    act = of_this_start(act, node)
+    if act == "full":  # as if the disk were full: at the first start
+        sys.exit(errno.ENOSPC)
     if act == "noise":
         print("library noise", file=sys.stderr, flush=True)
     if act == "refused":
@@ -76,8 +81,8 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "traceback":
         raise RuntimeError("the flux was \x1b[31mreversed")
-    if act == "offload":
-        sys.exit(offload(request["config"], node, secrets, emit))
+    if act in ("offload", "cut"):
+        sys.exit(offload(request["config"], node, secrets, emit, cut=act == "cut"))
     if act == "unfit":
         emit(ErrorEvent(code="task", message="cannot generate a question"))
         emit(StopEvent(reason="error", round=0, steps=0))
@@ -90,8 +95,19 @@ def main() -> None:
     play(request["config"], emit, act)
 
 
-def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) -> int:
-    """Fill every round from an API as a trainer does, without training."""
+def of_this_start(act: str, node: Path) -> str:
+    """Return what to do at this start. ``first crash, then stuck``: other things at later starts, at last ``run``."""
+    if not act.startswith("first "):
+        return act
+    counter = node / "starts"
+    start = int(counter.read_text()) if counter.exists() else 0
+    counter.write_text(str(start + 1))
+    acts = act.removeprefix("first ").split(", then ")
+    return acts[start] if start < len(acts) else "run"
+
+
+def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit, *, cut: bool) -> int:
+    """Fill every round from an API as a trainer does, without training. ``cut``: die while the second is requested."""
     from hivemind_exp.config import Config, charter_id
     from hivemind_exp.errors import NodeError
     from hivemind_exp.journal.journal import Journal
@@ -108,6 +124,8 @@ def offload(settings: dict[str, Any], node: Path, secrets: Secrets, emit: Emit) 
             engine.wait_for_probe()
             for round_ in range(config.game.rounds):
                 engine.submit(orders(config, round_))
+                if cut and round_ == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 engine.wait(round_)
                 engine.report_spend(round_)
                 play_round(emit, round_)
@@ -165,7 +183,14 @@ def play(config: dict[str, Any], emit: Emit, act: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if act == "hang" else stop)
     total = config["game"]["rounds"]
     start(config, emit)
-    if act == "error":
+    if act == "crash":
+        raise RuntimeError("the flux was reversed")
+    if act == "stuck":
+        play_round(emit, 0)
+        time.sleep(60)
+    if act == "large" and config["train"]["micro_batch"] == 1:
+        act = "run"
+    if act in ("error", "large"):
         cure = "swarmctl run --node x --set train.micro_batch=1"
         emit(ErrorEvent(code="out_of_memory", message="too large", next=cure))
         emit(StopEvent(reason="error", round=0, steps=0))

@@ -1,6 +1,8 @@
 """Run the command line with the stand-in as its trainer: ``python -m tests.support.run_fake_trainer run …``.
 
 ``STAND_IN_GRACE``: seconds that a trainer has to stop, for tests that should not wait for the default.
+``STAND_IN_PAUSE``: seconds before the first restart of a trainer.
+``STAND_IN_OOM``: set if the kernel says that it killed the trainer for memory.
 ``STAND_IN_OPENAI``: the base URL of a test server that stands in for the provider openai.
 ``STAND_IN_CHECKS``: the checks and groups of doctor's checks to make, separated by commas.
 ``STAND_IN_FINDING``: ``failed`` or ``warning``, the status of one more check.
@@ -18,7 +20,7 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl import cli
 
 TRAINER = "tests.support.fake_trainer"
-STARTING = {"run", "init", "swarm", "restart"}
+STARTING = {"run", "init", "swarm", "restart", "service"}
 """Commands that may start a trainer. The others would only import more than they do for users."""
 
 
@@ -27,10 +29,15 @@ def use_stand_in(arguments: Sequence[str]) -> None:
     if STARTING & set(arguments):
         from swarmctl.run import command as running
         from swarmctl.run import supervisor
+        from swarmctl.supervision import restarts
+        from swarmctl.supervision.memory import MemoryWatch
 
         running.run_command = partial(running.run_command, module=TRAINER)
         running.plan_of = partial(running.plan_of, module=TRAINER)
         supervisor.GRACE_S = float(os.environ.get("STAND_IN_GRACE", supervisor.GRACE_S))
+        restarts.FIRST_S = float(os.environ.get("STAND_IN_PAUSE", restarts.FIRST_S))
+        if "STAND_IN_OOM" in os.environ:
+            MemoryWatch.was_killed = lambda _: True  # type: ignore[method-assign]
     if "STAND_IN_OPENAI" in os.environ:
         PROVIDERS["openai"] = replace(PROVIDERS["openai"], base_url=os.environ["STAND_IN_OPENAI"])
     if {"STAND_IN_CHECKS", "STAND_IN_FINDING"} & os.environ.keys():

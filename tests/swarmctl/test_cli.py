@@ -221,7 +221,7 @@ def test_exit_code_is_3_for_what_the_user_must_change_and_1_otherwise() -> None:
     codes = {kind.code: exit_code(kind("x")) for kind in NodeError.__subclasses__()}
     threes = {code for code, exit in codes.items() if exit == Exit.CONFIGURATION}
     same = {"configuration", "node_conflict", "provider", "model", "task", "device", "key", "identity", "swarm"}
-    assert threes == same | {"file", "checkpoint"}
+    assert threes == same | {"file", "checkpoint", "gave_up"}
     assert codes["out_of_memory"] == codes["disk_full"] == Exit.FAILED
     assert exit_code(NodeError("x")) == Exit.FAILED
 

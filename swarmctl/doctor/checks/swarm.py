@@ -118,9 +118,9 @@ def node(context: Context) -> Finding:
         return failed(text, f"ls -la {quoted([files.root])}")
     if not locks.is_held(files.lock):
         return ok(f"node {name} is not running")
-    holder = read_json(files.lock) or {}
+    holder = locks.holder(files.lock)
     pid = holder.get("pid")
-    if isinstance(pid, int) and not locks.is_alive(pid):
+    if pid is None and holder.get("trainer") is not None:
         text = f"node {name} has lost its supervisor; its trainer (pid {holder.get('trainer')}) should stop by itself"
         return warning(text, f"swarmctl status --node {shlex.quote(name)}")
     return ok(f"node {name} is running (pid {pid}, since {holder.get('since')})")

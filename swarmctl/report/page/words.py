@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hivemind_exp.money import dollars
+from swarmctl.nodes.state import WORKING
 from swarmctl.terminal.sentences import count, duration, percent, several
 
 SOURCES = {
@@ -108,7 +109,7 @@ def _rounds(node: Mapping[str, Any]) -> str:
 
 def doing(node: Mapping[str, Any]) -> str:
     """Return a node's state; for a running node, rather the phase that it is in."""
-    return str(node["phase"] or "training") if node["state"] == "running" else str(node["state"])
+    return str(node["phase"]) if node["phase"] and node["state"] in WORKING else str(node["state"])
 
 
 def tiles(node: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -78,10 +78,10 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     assert cli.run(["status"]) == Exit.DONE
     heading, line = capsys.readouterr().out.splitlines()
     assert heading.split() == ["node", "state", "round", "accuracy", "per", "round", "left", "up"]
-    assert re.fullmatch(r"maths +running +2 +25 % → 50 % \(43–57\) +1.0 s +3.0 s +\d.*", line)
+    assert re.fullmatch(r"maths +training +2 +25 % → 50 % \(43–57\) +1.0 s +3.0 s +\d.*", line)
     assert cli.run(["status", "maths", "--json"]) == Exit.DONE
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
-    assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("running", 2, 0.25, 0.5)
+    assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("training", 2, 0.25, 0.5)
     assert row["accuracy_interval"] == [0.43136, 0.56864]
     assert row["updated"].endswith("Z")
     assert row["model"] is None
@@ -178,7 +178,7 @@ def test_status_shows_an_outage_until_the_provider_is_back(node: NodeFiles, caps
 
 
 @pytest.mark.parametrize(
-    ("reason", "state"), [("done", "done"), ("signal", "stopped"), ("error", "failed"), (None, "interrupted")]
+    ("reason", "state"), [("done", "done"), ("signal", "stopped"), ("error", "failed"), (None, "dead")]
 )
 def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     if reason is not None:
@@ -195,7 +195,7 @@ def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, caps
         assert row["error"] == {"code": "x", "message": "it broke"}
 
 
-@pytest.mark.parametrize(("reason", "state"), [("done", "done"), ("error", "failed"), (None, "interrupted")])
+@pytest.mark.parametrize(("reason", "state"), [("done", "done"), ("error", "failed"), (None, "dead")])
 def test_status_without_the_log(
     reason: str | None, state: str, node: NodeFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:

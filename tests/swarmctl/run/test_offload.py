@@ -90,6 +90,24 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
     assert [(event["source"], event["rows"]) for event in events(home, "step")][:3] == [("teacher", 2)] * 3
 
 
+def test_a_restart_continues_under_the_same_cap(home: Path) -> None:
+    kept = ("--offload", "mybox", *PRICED, "--restart", "on-failure")
+    again = {"program": STAND_IN, "STAND_IN": "first cut, then offload", "STAND_IN_PAUSE": "0.1"}
+    with api_server(answer=spelled) as server:
+        profile(home, server)
+        done = swarmctl(*kept, "--max-usd", "1", **again)
+        bill = server.usd(2.0, 8.0)
+        assert done.returncode == Exit.DONE, done.stderr
+        assert done.stderr.count("Restarting in") == 1
+        assert [event["usd_cap"] for event in events(home, "offload")] == [1.0, 1.0]
+        assert 0 < bill <= events(home, "spend")[-1]["usd_total"] < 1  # what was in flight counts as spent
+        asked = len(server.ledger.chats)
+        capped = swarmctl("--node", "poor", *kept, "--max-usd", "0.0001", **again)
+        assert capped.returncode == Exit.LIMIT, capped.stderr
+        assert "Restarting" not in capped.stderr
+        assert len(server.ledger.chats) == asked
+
+
 def test_without_a_terminal_nothing_is_spent_without_consent(home: Path) -> None:
     with api_server() as server:
         profile(home, server)

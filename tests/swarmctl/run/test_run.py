@@ -237,8 +237,8 @@ def test_a_deleted_profile_leads_to_the_command_that_runs_the_node_without_it(st
         (
             "killed",
             Exit.FAILED,
-            "was killed (SIGKILL), probably because the system ran out of memory",
-            "--set train.micro_batch=64",
+            "was killed from outside (SIGKILL); the kernel did not run out of memory",
+            "run --node demo",
         ),
         ("traceback", Exit.FAILED, r"RuntimeError: the flux was \x1b[31mreversed", "run --node demo"),
         ("disk_full", Exit.FAILED, "No space left on device", "df -h "),
@@ -299,7 +299,10 @@ def test_a_run_continues_when_its_log_is_rotated(
 
 def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in: Cli, home: Path) -> None:
     tasks = "tasks=[{name='spell_backward', weight=2}]"
-    done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed")
+    done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed", STAND_IN_OOM="1")
+    assert re.search(
+        r"the trainer was killed by the kernel for memory, with \d+\.\d of \d+\.\d GiB in use", done.stderr
+    )
     again = next_command(done.stderr)
     assert again == ["run", "--node", "demo", "--set", "train.micro_batch=64", "--set", "generation.batch=64"]
     assert stand_in(*again).returncode == 0

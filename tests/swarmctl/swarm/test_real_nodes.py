@@ -133,7 +133,7 @@ def test_three_nodes_train_together_and_continue_without_the_creator(machines: t
         machine.wait(node, lambda m=machine, n=node: len(_known(m, n)) == 2)  # type: ignore[misc]
         assert _known(machine, node) == set(peers.values()) - {peers[node]}
     status = json.loads(there.do("status", "--node", "two", "--json").stdout)["nodes"][0]
-    assert (status["state"], status["peers"]) == ("running", 2)
+    assert (status["state"], status["peers"]) == ("training", 2)
     # Without the creator, "three" finds the swarm again through a peer that it has met and saved.
     met = there.files("three").swarm / KNOWN
     there.wait("three", lambda: bool(KnownPeers(met)[peers["two"]].answered))

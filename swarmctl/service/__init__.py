@@ -1,0 +1,1 @@
+"""``swarmctl service``: run a node as a service of systemd, launchd or Docker, which starts it after a reboot."""

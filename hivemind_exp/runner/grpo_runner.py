@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
@@ -20,9 +17,8 @@ from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.lean_imports import without_scipy
-from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
@@ -43,6 +39,7 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.conditions import Conditions
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
@@ -118,9 +115,7 @@ class GRPORunner:
     def _train(self, ends: ExitStack) -> None:
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
-        # A tiny model is 5 to 20 times slower on many threads than on one.
-        usual = 1 if self._config.model.name == TINY else os.cpu_count() or 1
-        torch.set_num_threads(self._config.model.threads or usual)
+        use_threads(self._config.model)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
         if isinstance(tasks, Mixture) and swarm is None:
@@ -194,6 +189,7 @@ class GRPORunner:
             exchange=exchange,
             teacher=teacher,
             style=chats.style,
+            conditions=Conditions.now(config, compute).text(),
         ).run(checkpoint)
 
     def _relay(self, ends: ExitStack) -> None:

@@ -16,6 +16,8 @@ from hivemind_exp.foreign_text import foreign
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
+STATE = "trainer.pt"
+"""File in a checkpoint with the state of the optimizer, the schedule and the random generators."""
 SEAL = "checkpoint.json"
 """File in a checkpoint with its step, its round and the digests of its other files."""
 PARTIAL = ".partial-"

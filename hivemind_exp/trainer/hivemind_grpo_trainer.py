@@ -15,6 +15,7 @@ from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.game.sampling.game import said
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
 from hivemind_exp.peers.source import FURTHEST
@@ -61,6 +62,8 @@ class HivemindGRPOTrainer(RoundLoop):
     exchange: PeerExchange | None = None
     teacher: TokenTeacher | None = None
     """Scores the node's own completions."""
+    conditions: str = "{}"
+    """Recorded with each step's result (``Conditions``)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -269,6 +272,7 @@ class HivemindGRPOTrainer(RoundLoop):
             result = self.step_trainer.step(manifest, self.stop.is_set)
         except StepAbandoned as error:
             raise StopRequested from error
+        self.journal.write_result(manifest.step, StepOutcome(result.loss, result.grad_norm, self.conditions))
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:

@@ -28,6 +28,7 @@ __swarmctl_enter() {
         ':chat') path='chat' ;;
         ':eval') path='eval' ;;
         ':export') path='export' ;;
+        ':replay') path='replay' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -126,6 +127,8 @@ __swarmctl_takes() {
         'eval:--examples') kind=none ;;
         'export:--checkpoint') kind=none ;;
         'export:--gguf-type') kind=words list='f16 bf16 q8_0' ;;
+        'replay:--step') kind=none ;;
+        'replay:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -198,6 +201,7 @@ __swarmctl_options() {
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --json --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
+        'replay') list='--step --device --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -245,7 +249,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs models sample chat eval export profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs models sample chat eval export replay profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -267,6 +271,7 @@ __swarmctl_argument() {
         'chat:0') kind=node ;;
         'eval:0') kind=node ;;
         'export:0') kind=node ;;
+        'replay:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;

@@ -40,6 +40,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'eval'
         case ':export'
             set path 'export'
+        case ':replay'
+            set path 'replay'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -239,6 +241,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'export:--gguf-type'
             set kind words
             set list f16 bf16 q8_0
+        case 'replay:--step'
+            set kind none
+        case 'replay:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -486,6 +493,11 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
+        case 'replay'
+            set list --step\t'Step to repeat' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
         case 'profiles list'
@@ -716,6 +728,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 chat\t'Chat with a node\'s model' \
                 eval\t'Measure how often a model answers correctly' \
                 export\t'Export a node\'s model for other programs' \
+                replay\t'Repeat a training step and compare its result' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -793,6 +806,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'eval:0'
             set kind node
         case 'export:0'
+            set kind node
+        case 'replay:0'
             set kind node
         case 'profiles show:0'
             set kind profile

@@ -202,6 +202,7 @@ _swarmctl() {
         'chat:Chat with a node'\''s model'
         'eval:Measure how often a model answers correctly'
         'export:Export a node'\''s model for other programs'
+        'replay:Repeat a training step and compare its result'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -230,6 +231,7 @@ _swarmctl() {
         chat) _swarmctl__chat && ret=0 ;;
         eval) _swarmctl__eval && ret=0 ;;
         export) _swarmctl__export && ret=0 ;;
+        replay) _swarmctl__replay && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -469,6 +471,16 @@ _swarmctl__export() {
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes' \
     ':DIR: '
+}
+
+_swarmctl__replay() {
+  _arguments -S \
+    '--step=[Step to repeat]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__profiles() {

@@ -16,7 +16,7 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 HEADINGS = {
     "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "rollouts"),
-    "Use": ("sample", "chat", "eval", "export"),
+    "Use": ("sample", "chat", "eval", "export", "replay"),
     "Manage": ("fork", "rename", "rm"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),

@@ -219,7 +219,7 @@ class GRPORunner:
         if self._config.swarm.charter is not None:
             from hivemind_exp.runner.build_swarm import open_swarm
 
-            swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit))
+            swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit, self._stop))
             self._config = swarm.config
         config = self._config
         if not is_relay(config):

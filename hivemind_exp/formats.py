@@ -17,11 +17,11 @@ CHECKED_BYTES = 256 << 20
 """The largest database that is checked in full when it is opened: about a second."""
 
 
-def check_number(path: Path, number: object) -> None:
+def check_number(path: Path, number: object, newest: int = FORMAT) -> None:
     """Raise ``NewerFormat`` if a file has a format that this version does not know. None: an older file."""
-    if number is not None and number not in range(FORMAT + 1):
+    if number is not None and number not in range(newest + 1):
         raise NewerFormat(
-            f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {FORMAT}",
+            f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {newest}",
             next=update_command(),
         )
 

@@ -85,25 +85,9 @@ def _run(name: str) -> str:
 
 def _copy(files: NodeFiles, copy: NodeFiles) -> None:
     """Copy what a node has learned and needs, besides its checkpoint: not its identity, spending or log."""
-    own = {
-        files.lock,
-        files.key,
-        files.incarnation,
-        files.spent,
-        files.consent,
-        files.events,
-        files.run,
-        files.log,
-        files.checkpoints,
-    }
-    own |= {
-        files.incarnation,
-        files.hub,
-        files.swarm,
-        files.charter,
-        files.root / "left",
-        files.root / "background.log",
-    }
+    own = {files.lock, files.key, files.incarnation, files.spent, files.consent, files.events, files.run, files.log}
+    own |= {files.checkpoints, files.hub, files.swarm, files.charter}
+    own |= {files.root / "left", files.root / "background.log"}
     for path in files.root.iterdir():
         target = copy.root / path.relative_to(files.root)
         if path in own or path.name.startswith((".", files.journal.name, files.ledger.name)):

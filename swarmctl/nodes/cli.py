@@ -172,6 +172,26 @@ def register(app: typer.Typer) -> None:
         put_back(file, as_name=as_, as_json=json)
 
     @app.command()
+    def upgrade(
+        name: Annotated[str, typer.Argument(metavar="NODE", help="Node name.")],
+        *,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+        json: options.Json = False,
+    ) -> None:
+        """Bring an older node's files to the current format.
+
+        A node's next run does the same. A copy of the files that change is kept in the node's directory.
+
+        \b
+        Examples:
+          swarmctl upgrade maths --dry-run
+          swarmctl upgrade maths
+        """
+        from swarmctl.nodes.upgrading import upgrade as bring_up_to_date
+
+        bring_up_to_date(name, dry_run=dry_run, as_json=json)
+
+    @app.command()
     def rm(
         names: Annotated[list[str], typer.Argument(metavar="NODE...", help="Node names.")],
         *,

@@ -75,7 +75,9 @@ def message(capsys: pytest.CaptureFixture[str], code: int = Exit.CONFIGURATION, 
     return str(json.loads(capsys.readouterr().out)["error"]["message"])
 
 
-def test_a_backup_lists_what_it_contains(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backup_lists_what_it_contains(node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "maths.backup"
+    assert cli.run(["backup", "maths", str(saved)]) == Exit.DONE
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     with tarfile.open(saved) as archive:
         names = archive.getnames()
@@ -235,8 +237,8 @@ def test_a_restore_never_lowers_what_was_spent(
     assert restore(saved) == Exit.DONE
     assert spent_so_far(node) == pytest.approx(2.013)
     said = capsys.readouterr()
-    assert "Its cap counts the $2.01" in said.out
-    assert "this machine knows that the node has spent $2.01; its backup has $0.01" in said.err
+    assert "Its cap counts the 2.01 USD" in said.out
+    assert "this machine knows that the node has spent 2.01 USD; its backup has 0.013 USD" in said.err
     with closing(Ledger(node.ledger, LimitsConfig())) as ledger:  # as the node does when it starts
         ledger.restore(spent_so_far(node))
         assert ledger.spent == pytest.approx(2.013)

@@ -53,6 +53,8 @@ class NodeFiles:
         the same key."""
         self.incarnation = root / "incarnation.json"
         """How often the node's identity was started and restored, so that copies of it notice each other (JSON)."""
+        self.quarantine = root / "quarantine.json"
+        """The peers and providers that the node does not learn from for now (JSON)."""
         self.charter = root / "charter"
         """The swarm's signed charter, as received."""
         self.swarm = root / "swarm"

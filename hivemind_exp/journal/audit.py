@@ -108,6 +108,10 @@ class StepLog:
             message = f"step {step} cannot be read from the journal {self._path}: {error}"
             raise FileProblem(message, next=_listing(self._path)) from error
 
+    def restored(self) -> frozenset[int]:
+        """Return the steps before which the weights were replaced by earlier ones. No replay leads across them."""
+        return frozenset(step for (step,) in self._rows("restorations", "SELECT step FROM restorations"))
+
     def damaged(self) -> dict[int, FileProblem]:
         """Return the steps whose manifests are damaged, with the errors."""
         found = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
-from hivemind_exp.journal import audit, pruning, records, visits
+from hivemind_exp.journal import audit, canary_log, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.terms import read_terms, terms_of
@@ -84,7 +84,7 @@ class Journal:
             if durable:  # other instances open the file after this one has checked it
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
-            self._db.executescript(_SCHEMA + visits.SCHEMA + audit.SCHEMA)
+            self._db.executescript(_SCHEMA + visits.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
             if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
                 # A journal from before rewards had terms.
                 self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
@@ -316,7 +316,7 @@ class Journal:
 
         ``round_``: rounds finished before ``step``. Completions from other sources stay, because they were paid for.
         """
-        by_step = ("manifests", "digests", "turns", "lessons", "visits", "results")
+        by_step = ("manifests", "digests", "turns", "lessons", "visits", "results", "restorations", "marks")
         self._write_all(
             *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in by_step),
             ("DELETE FROM evaluations WHERE round>?", [(round_,)]),
@@ -347,7 +347,8 @@ class Journal:
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation, so that a restart does not repeat it."""
         row = (evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))
-        self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
+        answers = (canary_log.INSERT_ANSWERS, [canary_log.answers_row(evaluation)])
+        self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]), answers)
 
     def evaluations(self) -> list[Evaluation]:
         rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")

@@ -15,6 +15,7 @@ from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
+from hivemind_exp.journal.canary_log import CanaryLog
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import resolve_compute, use_threads
@@ -47,6 +48,8 @@ from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_b
 if TYPE_CHECKING:
     from hivemind_exp.hub.pusher import HubPusher
     from hivemind_exp.runner.build_swarm import SwarmSession
+    from hivemind_exp.trainer.canary import Canary
+    from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "make_mixture"]
 
@@ -189,8 +192,19 @@ class GRPORunner:
             exchange=exchange,
             teacher=teacher,
             style=chats.style,
+            canary=self._canary(ends, config, checkpoints, step_trainer),
             conditions=Conditions.now(config, compute).text(),
         ).run(checkpoint)
+
+    def _canary(
+        self, ends: ExitStack, config: Config, checkpoints: CheckpointStore, step_trainer: SourceGRPOTrainer
+    ) -> Canary | None:
+        if not config.eval.canary:
+            return None
+        from hivemind_exp.trainer.canary import Canary
+
+        log = ends.enter_context(closing(CanaryLog(self._files.journal)))
+        return Canary(config, log, self._files.quarantine, checkpoints, step_trainer, self.progress, self._emit)
 
     def _relay(self, ends: ExitStack) -> None:
         """Generate through an API and verify. Needs no model and no device, and takes no steps."""

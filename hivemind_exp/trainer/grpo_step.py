@@ -232,6 +232,18 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         }
         torch.save(state, directory / STATE)
 
+    def restore(self, directory: Path) -> None:
+        """Return to the state of a checkpoint, in place: weights, optimizer, schedule and random state."""
+        policy = self.policy
+        if hasattr(policy, "peft_config"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(policy, load_peft_weights(str(directory / MODEL), device="cpu"))
+        else:
+            saved = type(policy).from_pretrained(directory / MODEL, dtype=policy.dtype)
+            policy.load_state_dict(saved.state_dict())
+        self.load(directory)
+
     def load(self, directory: Path) -> None:
         """Restore what ``save`` wrote, except the model, which was already built from the same directory.
 

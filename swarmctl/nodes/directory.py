@@ -210,9 +210,11 @@ def _equal(made: Any, wanted: Any) -> bool:
 def check_formats(files: NodeFiles) -> None:
     """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
     check_number(files.identity, (read_json(files.identity) or {}).get("format"), NODE_FORMAT)
-    own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs, files.incarnation)
+    own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs)
     for path in (
         *own,
+        files.incarnation,
+        files.quarantine,
         *files.swarm.glob("*.json"),
         *files.hub.glob("*.json"),
         *files.checkpoints.glob("[0-9]*/*.json"),

@@ -17,7 +17,7 @@ HEADINGS = {
     "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "rollouts"),
     "Use": ("sample", "chat", "eval", "export", "replay"),
-    "Manage": ("fork", "rename", "backup", "restore", "upgrade", "rm"),
+    "Manage": ("fork", "rename", "backup", "restore", "upgrade", "quarantine", "rm"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }

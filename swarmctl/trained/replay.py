@@ -73,7 +73,7 @@ def _plan(files: NodeFiles, wanted: int | None) -> Plan:
             raise ConfigurationError(message, next=_again(name, taken - 1) if taken else "swarmctl status")
         saved = {int(path.name): path for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit()}
         starts = [start for start in sorted({0, *saved}, reverse=True) if start <= step]
-        complete = [start for start in starts if kept.issuperset(range(start, step + 1))]
+        complete = [start for start in starts if _is_complete(log, kept, range(start, step + 1))]
         if not complete:
             reason = "its rows, or the checkpoint before it, have been deleted"
             raise _impossible(name, step, reason, _repeatable(log, kept, {0, *saved}))
@@ -91,12 +91,17 @@ def _plan(files: NodeFiles, wanted: int | None) -> Plan:
         raise _impossible(name, step, "every checkpoint before it is damaged", [])
 
 
+def _is_complete(log: StepLog, kept: frozenset[int], steps: range) -> bool:
+    """Whether these steps follow from the weights before the first one, and all their rows exist."""
+    return kept.issuperset(steps) and log.restored().isdisjoint(steps[1:])
+
+
 def _repeatable(log: StepLog, kept: frozenset[int], starts: set[int]) -> list[int]:
     """Return the steps that can be repeated: from some start on, the rows of each step exist and are intact."""
-    damaged, found, reached = log.damaged(), [], False
+    damaged, restored, found, reached = log.damaged(), log.restored(), [], False
     for step in range(min(kept, default=0), max(kept, default=-1) + 1):
         intact = step in kept and step not in damaged
-        reached = intact and (reached or step in starts)
+        reached = intact and ((reached and step not in restored) or step in starts)
         if reached:
             found.append(step)
     return found

@@ -18,6 +18,7 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import Emit, NoteEvent, WarningEvent
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import paired, sign_test
 from hivemind_exp.journal.canary_log import (
     CanaryLog,
@@ -29,12 +30,15 @@ from hivemind_exp.journal.canary_log import (
     write_quarantine,
 )
 from hivemind_exp.journal.records import Evaluation, SourceContribution
+from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from hivemind_exp.trainer.checkpoints import SEAL, CheckpointStore, find
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.round_loop import NodeProgress
 
 CHANCE = 1e-3
 """A fall counts if it is less likely than this by chance, given on how many questions the evaluations differ."""
+GROWN = 3.0
+"""A gradient that has grown by this factor speaks for a learning rate that is too high."""
 ROUNDS = 50
 """Rounds of a quarantine."""
 
@@ -83,9 +87,9 @@ class Canary:
             f"lost and {won} won, a change of {100 * low:.0f} to {100 * high:.0f} points"
         )
         last = max((each.step for each in self.log.restorations()), default=0)
-        foreign = self.log.foreign(max(mark.step, last), self.progress.step)
-        if foreign:
-            self._go_back(mark, foreign, what)
+        others = self.log.foreign(max(mark.step, last), self.progress.step)
+        if others:
+            self._go_back(mark, others, what)
         elif mark.round not in self._told:
             self._told.add(mark.round)
             self._blame_learning_rate(mark, what, again=last > mark.step)
@@ -115,30 +119,43 @@ class Canary:
         if mark is not None:
             self.checkpoints.pinned.add(mark.step)
 
-    def _go_back(self, mark: Mark, foreign: list[SourceContribution], what: str) -> None:
-        suspects = tuple(sorted({suspect_of(each) for each in foreign}))
+    def _go_back(self, mark: Mark, others: list[SourceContribution], what: str) -> None:
+        suspects = tuple(sorted({suspect_of(each) for each in others}))
         round_, node = self.progress.round, shlex.quote(self.config.node.name)
         restoration = Restoration(self.progress.step, round_, mark.step, suspects, round_ + ROUNDS)
-        self.log.write_restoration(restoration)
-        self._make(restoration)
-        learned = ", ".join(f"{each.completions} completions of {suspect_of(each)}" for each in foreign)
+        learned = ", ".join(map(_said, others))
         message = (
-            f"{what}. Restored the weights of round {mark.round}. Since then the node had learned from {learned}: it "
-            f"does not learn from them before round {restoration.until}. To lift this: "
+            f"{what}. Restored the weights of round {mark.round}. Since then, the node had learned from {learned}. It "
+            f"does not learn from them before round {restoration.until}. {self._gradients(mark)}To lift this: "
             f"swarmctl quarantine {node} --lift all"
         )
+        self.log.write_restoration(restoration)
+        self._make(restoration)
         self.emit(WarningEvent(code="canary", message=message))
+
+    def _gradients(self, mark: Mark) -> str:
+        """Return a sentence if the gradient has grown so much that the learning rate is under suspicion, too."""
+        norms = self._norms(mark)
+        if norms is None or norms[1] < GROWN * norms[0]:
+            return ""
+        return (
+            f"The median gradient norm grew from {norms[0]:.3g} to {norms[1]:.3g}, so the learning rate may be too high, "
+            "too. "
+        )
+
+    def _norms(self, mark: Mark) -> tuple[float, float] | None:
+        """Return the median gradient norms before a good evaluation and since; None if one is unknown."""
+        earlier = self.log.gradient_norms(0, mark.step)
+        since = self.log.gradient_norms(mark.step, self.progress.step)
+        return (statistics.median(earlier), statistics.median(since)) if earlier and since else None
 
     def _blame_learning_rate(self, mark: Mark, what: str, *, again: bool) -> None:
         rate = self.config.train.learning_rate
         parts = [f"{what}. Since then the node has learned only from its own completions"]
         if again:
             parts.append("It fell again without the quarantined sources, so they may not be the reason")
-        norms = self.log.gradient_norms(mark.step, self.progress.step)
-        earlier = self.log.gradient_norms(0, mark.step)
-        if norms and earlier:
-            medians = statistics.median(earlier), statistics.median(norms)
-            parts.append(f"The median gradient norm was {medians[0]:.3g} before and {medians[1]:.3g} since")
+        if (norms := self._norms(mark)) is not None:
+            parts.append(f"The median gradient norm was {norms[0]:.3g} before and {norms[1]:.3g} since")
         parts.append(f"The learning rate is probably too high: try train.learning_rate={rate / 3:.1g} (now {rate:g})")
         self.emit(WarningEvent(code="accuracy_fell", message=". ".join(parts)))
 
@@ -163,3 +180,10 @@ class Canary:
             return bool(json.loads(seal.read_bytes()).get("restored") == restoration.source)
         except (OSError, ValueError, AttributeError):
             return False
+
+
+def _said(each: SourceContribution) -> str:
+    """Return what a source contributed, in words."""
+    source = suspect_of(each)
+    who = f"peer {animal_name(source)}" if is_peer_id(source) else foreign(source)
+    return f"{each.completions} completion{'' if each.completions == 1 else 's'} of {who}"

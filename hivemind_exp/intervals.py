@@ -30,4 +30,4 @@ def paired(lost: int, won: int, number: int, z: float = 1.96) -> tuple[float, fl
 def sign_test(lost: int, won: int) -> float:
     """Return how likely at least ``lost`` of ``lost + won`` differences are by chance (McNemar's exact test)."""
     number = lost + won
-    return sum(math.comb(number, k) for k in range(lost, number + 1)) / 2**number
+    return float(sum(math.comb(number, k) for k in range(lost, number + 1)) / 2**number)

@@ -138,10 +138,8 @@ class Canary:
         norms = self._norms(mark)
         if norms is None or norms[1] < GROWN * norms[0]:
             return ""
-        return (
-            f"The median gradient norm grew from {norms[0]:.3g} to {norms[1]:.3g}, so the learning rate may be too high, "
-            "too. "
-        )
+        grown = f"The median gradient norm grew from {norms[0]:.3g} to {norms[1]:.3g}"
+        return f"{grown}, so the learning rate may be too high, too. "
 
     def _norms(self, mark: Mark) -> tuple[float, float] | None:
         """Return the median gradient norms before a good evaluation and since; None if one is unknown."""

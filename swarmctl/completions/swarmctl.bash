@@ -16,6 +16,10 @@ __swarmctl_enter() {
         ':run') path='run' ;;
         ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
+        ':backup') path='backup' ;;
+        ':restore') path='restore' ;;
+        ':upgrade') path='upgrade' ;;
+        ':quarantine') path='quarantine' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
         ':restart') path='restart' ;;
@@ -92,6 +96,8 @@ __swarmctl_takes() {
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
+        'restore:--as') kind=none ;;
+        'quarantine:--lift') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'status:--node') kind=node ;;
         'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
@@ -189,6 +195,10 @@ __swarmctl_options() {
         'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
+        'backup') list='--yes --json --help' ;;
+        'restore') list='--as --json --help' ;;
+        'upgrade') list='--dry-run --json --help' ;;
+        'quarantine') list='--lift --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
         'restart') list='--all --json --help' ;;
@@ -249,7 +259,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs models sample chat eval export replay profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs models sample chat eval export replay profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -259,6 +269,11 @@ __swarmctl_argument() {
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
         'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
+        'backup:0') kind=node ;;
+        'backup:1') kind=file ;;
+        'restore:0') kind=file ;;
+        'upgrade:0') kind=node ;;
+        'quarantine:0') kind=node ;;
         'status:'*) kind=node ;;
         'stop:'*) kind=node ;;
         'restart:'*) kind=node ;;
@@ -303,6 +318,7 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
+        'eval.canary') list='true false' ;;
         'game.curriculum') list='true false' ;;
         'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
@@ -436,6 +452,7 @@ __swarmctl_setting() {
         ((BASH_VERSINFO[0] < 4)) || compopt -o nospace
         __swarmctl_offer checkpoint.every= \
             checkpoint.keep= \
+            eval.canary= \
             eval.every= \
             eval.questions= \
             game.curriculum= \

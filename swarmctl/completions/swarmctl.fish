@@ -16,6 +16,14 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'attach'
         case ':doctor'
             set path 'doctor'
+        case ':backup'
+            set path 'backup'
+        case ':restore'
+            set path 'restore'
+        case ':upgrade'
+            set path 'upgrade'
+        case ':quarantine'
+            set path 'quarantine'
         case ':status' ':ps'
             set path 'status'
         case ':stop'
@@ -165,6 +173,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'doctor:--set'
             set kind setting
+        case 'restore:--as'
+            set kind none
+        case 'quarantine:--lift'
+            set kind words
+            set list policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'status:--node'
             set kind node
         case 'fork:--at'
@@ -400,6 +413,22 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --offline\t'Don\'t use the network' \
                 --fix\t'Fix what is safe to fix: file modes, leftovers, missing directories' \
                 --report\t'Print Markdown for a bug report, without keys or names' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'backup'
+            set list --yes\t'Overwrite an existing file' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'restore'
+            set list --as\t'Create another node, with a new identity' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'upgrade'
+            set list --dry-run\t'Only show what would change' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'quarantine'
+            set list --lift\t'Learn from this peer id or provider again, or from all' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'status'
@@ -716,6 +745,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 run\t'Start or resume a node' \
                 attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
+                backup\t'Save a whole node to a file' \
+                restore\t'Restore a node from a backup' \
+                upgrade\t'Bring an older node\'s files to the current format' \
+                quarantine\t'Show which peers and providers a node does not learn from' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 restart\t'Stop nodes and start them again in the background' \
@@ -782,6 +815,16 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'doctor:*'
             set kind words
             set list machine python accelerator fit keys api swarm hub
+        case 'backup:0'
+            set kind node
+        case 'backup:1'
+            set kind file
+        case 'restore:0'
+            set kind file
+        case 'upgrade:0'
+            set kind node
+        case 'quarantine:0'
+            set kind node
         case 'status:*'
             set kind node
         case 'stop:*'
@@ -872,6 +915,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list checkpoint.every=\t'Rounds between checkpoints' \
             checkpoint.keep=\t'Checkpoints kept' \
+            eval.canary=\t'Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
             game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
@@ -970,6 +1014,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     set -l key (string replace -r '=.*' '' -- $typed)
     set before "$before$key="
     switch "$key"
+        case 'eval.canary'
+            set list true false
         case 'game.curriculum'
             set list true false
         case 'game.kind'

@@ -38,6 +38,7 @@ _swarmctl_settings() {
     list=(
       'checkpoint.every:Rounds between checkpoints'
       'checkpoint.keep:Checkpoints kept'
+      'eval.canary:Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
       'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
@@ -136,6 +137,7 @@ _swarmctl_settings() {
     return
   fi
   case $key in
+    eval.canary) list=(true false) ;;
     game.curriculum) list=(true false) ;;
     game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
@@ -190,6 +192,10 @@ _swarmctl() {
         'run:Start or resume a node'
         'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
+        'backup:Save a whole node to a file'
+        'restore:Restore a node from a backup'
+        'upgrade:Bring an older node'\''s files to the current format'
+        'quarantine:Show which peers and providers a node does not learn from'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'restart:Stop nodes and start them again in the background'
@@ -219,6 +225,10 @@ _swarmctl() {
         run) _swarmctl__run && ret=0 ;;
         attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
+        backup) _swarmctl__backup && ret=0 ;;
+        restore) _swarmctl__restore && ret=0 ;;
+        upgrade) _swarmctl__upgrade && ret=0 ;;
+        quarantine) _swarmctl__quarantine && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         restart) _swarmctl__restart && ret=0 ;;
@@ -307,6 +317,44 @@ _swarmctl__doctor() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '*:\[CHECK\]...:(machine python accelerator fit keys api swarm hub)'
+}
+
+_swarmctl__backup() {
+  _arguments -S \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':FILE:_files'
+}
+
+_swarmctl__restore() {
+  _arguments -S \
+    '--as=[Create another node, with a new identity]:NAME: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':FILE:_files'
+}
+
+_swarmctl__upgrade() {
+  _arguments -S \
+    '--dry-run[Only show what would change]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__quarantine() {
+  _arguments -S \
+    '*--lift=[Learn from this peer id or provider again, or from all]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__status() {

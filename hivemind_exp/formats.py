@@ -13,7 +13,7 @@ from hivemind_exp.update import update_command
 
 FORMAT = 1
 """The format of every file that this version writes: ``schema`` in JSON, ``user_version`` in SQLite."""
-NODE_FORMAT = 2
+NODE_FORMAT = 3
 """The format of a node's directory as a whole: ``format`` in its ``node.json``. Older nodes have none, which is 0."""
 CHECKED_BYTES = 256 << 20
 """The largest database that is checked in full when it is opened: about a second."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
-from hivemind_exp.journal import audit, canary_log, pruning, records, visits
+from hivemind_exp.journal import audit, canary_log, columns, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.terms import read_terms, terms_of
@@ -85,9 +85,7 @@ class Journal:
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA + visits.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
-            if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
-                # A journal from before rewards had terms.
-                self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
+            columns.add_missing(self._db)
         except sqlite3.Error as error:
             raise self._explain(error) from error
 

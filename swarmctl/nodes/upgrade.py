@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hivemind_exp.errors import FileProblem
 from hivemind_exp.formats import FORMAT, NODE_FORMAT, check_number, set_aside
-from hivemind_exp.journal import audit
+from hivemind_exp.journal import audit, columns
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.history import has_begun
@@ -141,6 +141,20 @@ def _number_files(files: NodeFiles) -> list[Change]:
     return found
 
 
+def _add_columns(files: NodeFiles) -> list[Change]:
+    """Find columns that the first versions' journals lack."""
+    if not files.journal.exists():
+        return []
+    with _opened(files.journal) as db:
+        missing = columns.missing(db)
+
+    def add() -> None:
+        with _opened(files.journal, write=True) as db, db:
+            columns.add_missing(db)
+
+    return [Change(files.journal, f"gets the columns {', '.join(missing)}", add)] if missing else []
+
+
 def _protect_steps(files: NodeFiles) -> list[Change]:
     """Find steps whose rows have no digest yet."""
     if not files.journal.exists():
@@ -167,7 +181,8 @@ def _protect_steps(files: NodeFiles) -> list[Change]:
 
 STEPS = (
     Step(1, "number the files", _number_files),
-    Step(2, "protect the rows of steps", _protect_steps),
+    Step(2, "add the columns that the journal lacks", _add_columns),
+    Step(3, "protect the rows of steps", _protect_steps),
 )
 """In order. A step is never changed: nodes of every older version must get through all of them."""
 

@@ -57,11 +57,16 @@ def unpacked(name: str, home: Path) -> NodeFiles:
     return files_of("old")
 
 
+def test_the_first_version_is_shown_what_its_journal_gets(first: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["upgrade", "old", "--dry-run"]) == Exit.DONE
+    assert "    journal.sqlite gets the columns model, usd, terms\n" in capsys.readouterr().out
+
+
 def test_a_dry_run_changes_nothing(old: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(old.root)
     assert cli.run(["upgrade", "old", "--dry-run"]) == Exit.DONE
     said = capsys.readouterr().out
-    assert "Node old would be upgraded from format 0 to 2:" in said
+    assert "Node old would be upgraded from format 0 to 3:" in said
     assert "journal.sqlite gets digests of the rows of 2 steps" in said
     assert "Nothing was changed." in said
     assert contents(old.root) == before
@@ -71,8 +76,8 @@ def test_an_upgrade_keeps_a_copy_and_is_taken_once(old: NodeFiles, capsys: pytes
     before = contents(old.root)
     assert cli.run(["upgrade", "old", "--json"]) == Exit.DONE
     found = json.loads(capsys.readouterr().out)
-    assert [step["number"] for step in found["steps"]] == [1, 2]
-    assert (found["before"], found["after"]) == (0, 2)
+    assert [step["number"] for step in found["steps"]] == [1, 2, 3]
+    assert (found["before"], found["after"]) == (0, 3)
     kept = Path(found["copy"])
     assert (kept / "node.json").read_bytes() == before["node.json"]
     with closing(sqlite3.connect(kept / "journal.sqlite")) as db:
@@ -86,7 +91,7 @@ def test_an_upgrade_keeps_a_copy_and_is_taken_once(old: NodeFiles, capsys: pytes
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
     assert [digest(body) for body, _ in rows] == [sha256 for _, sha256 in rows] != []
     assert cli.run(["upgrade", "old"]) == Exit.DONE
-    assert capsys.readouterr().out == "Node old is up to date (format 2).\n"
+    assert capsys.readouterr().out == "Node old is up to date (format 3).\n"
 
 
 @pytest.mark.slow
@@ -108,13 +113,13 @@ def test_a_run_upgrades_and_says_so(first: NodeFiles, capsys: pytest.CaptureFixt
     with opened(last_config(first), lambda name: name):
         pass
     said = capsys.readouterr().err
-    assert "Upgraded node old from format 0 to 2. Its files from before are in" in said
+    assert "Upgraded node old from format 0 to 3. Its files from before are in" in said
     with opened(last_config(first), lambda name: name):
         pass
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("done", range(1, 6))
+@pytest.mark.parametrize("done", range(1, 7))
 def test_an_interrupted_upgrade_goes_on_where_it_stopped(
     done: int, first: NodeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,21 +142,21 @@ def test_an_interrupted_upgrade_goes_on_where_it_stopped(
         plan(first).apply()
     except KeyboardInterrupt:
         interrupted = True
-    assert interrupted == (done <= 3)  # the settings, and the node's number after each step
+    assert interrupted == (done <= 4)  # the settings, and the node's number after each step
     monkeypatch.undo()
     monkeypatch.setenv("SWARMCTL_HOME", str(first.root.parents[1]))
     plan(first).apply()
     assert plan(first).steps == ()
-    assert (first.root / "before-format-2" / "node.json").read_bytes() == before
+    assert (first.root / "before-format-3" / "node.json").read_bytes() == before
     assert all(not step.find(first) for step in STEPS)
 
 
 def test_a_newer_node_is_refused(first: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     made = read_json(first.identity)
     assert made is not None
-    write_json(first.identity, made | {"format": 3})
+    write_json(first.identity, made | {"format": 4})
     assert cli.run(["upgrade", "old"]) == Exit.CONFIGURATION
-    assert "has format 3, from a newer version of swarmctl; this version reads formats up to 2" in (
+    assert "has format 4, from a newer version of swarmctl; this version reads formats up to 3" in (
         capsys.readouterr().err
     )
 
@@ -173,4 +178,4 @@ def test_a_damaged_journal_is_an_error(first: NodeFiles, capsys: pytest.CaptureF
 def test_a_new_node_has_the_current_format(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare_node()
     assert cli.run(["upgrade", "maths"]) == Exit.DONE
-    assert capsys.readouterr().out == "Node maths is up to date (format 2).\n"
+    assert capsys.readouterr().out == "Node maths is up to date (format 3).\n"

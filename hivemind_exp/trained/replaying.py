@@ -33,7 +33,7 @@ LOSS_SCALE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ReplayCheck:
     """A repeated step's result beside the recorded one."""
 
     exact: bool
@@ -44,10 +44,10 @@ class Comparison:
     """None: no result is recorded."""
 
 
-def compare(result: StepResult, recorded: StepOutcome | None, now: Conditions) -> Comparison:
+def compare(result: StepResult, recorded: StepOutcome | None, now: Conditions) -> ReplayCheck:
     """Compare a repeated step's result with the recorded one."""
     if recorded is None:
-        return Comparison(False, 0.0, None)
+        return ReplayCheck(False, 0.0, None)
     before = Conditions.parse(recorded.conditions)
     exact = before is not None and before.exact(now)
     tolerance = 0.0 if exact else max(TOLERANCE[dtype] for dtype in {now.dtype, getattr(before, "dtype", now.dtype)})
@@ -55,7 +55,7 @@ def compare(result: StepResult, recorded: StepOutcome | None, now: Conditions) -
         (result.loss, recorded.loss, max(abs(recorded.loss), LOSS_SCALE)),
         (result.grad_norm, recorded.grad_norm, abs(recorded.grad_norm)),
     )
-    return Comparison(exact, tolerance, all(_close(*pair, tolerance) for pair in pairs))
+    return ReplayCheck(exact, tolerance, all(_close(*pair, tolerance) for pair in pairs))
 
 
 def _close(found: float, recorded: float, scale: float, tolerance: float) -> bool:

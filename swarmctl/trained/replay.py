@@ -24,7 +24,7 @@ from swarmctl.trained.target import ModelOptions, trained_node
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """How a step is repeated."""
 
     step: int
@@ -60,7 +60,7 @@ def _verdict(steps: list[dict[str, Any]]) -> bool | None:
     return steps[-1]["same"] if steps else None
 
 
-def _plan(files: NodeFiles, wanted: int | None) -> Plan:
+def _plan(files: NodeFiles, wanted: int | None) -> ReplayPlan:
     name = files.root.name
     if not files.journal.exists():
         raise ConfigurationError(f"node {name} has taken no step yet", next=f"swarmctl run --node {shlex.quote(name)}")
@@ -86,7 +86,7 @@ def _plan(files: NodeFiles, wanted: int | None) -> Plan:
         for start in complete:
             problem = damage(saved[start]) if start in saved else None
             if problem is None:
-                return Plan(step, start if start in saved else None)
+                return ReplayPlan(step, start if start in saved else None)
             Writer(sys.stderr)(f"warning: checkpoint {start} is damaged ({problem}); trying an earlier one.")
         raise _impossible(name, step, "every checkpoint before it is damaged", [])
 
@@ -161,7 +161,7 @@ def _about(step: dict[str, Any]) -> str:
     return "same bits as recorded" if step["exact"] else "as recorded, within the tolerance"
 
 
-def _print(name: str, steps: list[dict[str, Any]], plan: Plan, same: bool | None) -> None:
+def _print(name: str, steps: list[dict[str, Any]], plan: ReplayPlan, same: bool | None) -> None:
     say = Writer(sys.stdout)
     shown = next((each for each in steps if each["same"] is False), steps[-1])
     recorded = shown["recorded"] or {}

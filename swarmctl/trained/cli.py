@@ -253,7 +253,8 @@ def register(app: typer.Typer) -> None:
         node: Node,
         *,
         step: Annotated[
-            int | None, typer.Option("--step", min=0, metavar="N", help="Step to repeat. [default: the newest]")
+            int | None,
+            typer.Option("--step", min=0, metavar="N", help="Step to repeat. [default: the newest possible]"),
         ] = None,
         device: Device = None,
         json: options.Json = False,

@@ -66,14 +66,14 @@ def _plan(files: NodeFiles, wanted: int | None) -> ReplayPlan:
         raise ConfigurationError(f"node {name} has taken no step yet", next=f"swarmctl run --node {shlex.quote(name)}")
     with closing(StepLog(files.journal)) as log:
         taken, kept = log.taken(), frozenset(log.kept())
-        step = taken - 1 if wanted is None else wanted
+        saved = {int(path.name): path for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit()}
+        possible_starts = sorted({0, *saved}, reverse=True)
+        step = _newest(log, kept, possible_starts, taken - 1) if wanted is None else wanted
         if not taken or step >= taken:
             numbered = f"; they are numbered from 0 to {taken - 1}" if taken else ""
             message = f"node {name} has taken {several(taken, 'step')} so far{numbered}"
             raise ConfigurationError(message, next=_again(name, taken - 1) if taken else "swarmctl status")
-        saved = {int(path.name): path for path in files.checkpoints.glob("[0-9]*") if path.name.isdigit()}
-        starts = [start for start in sorted({0, *saved}, reverse=True) if start <= step]
-        complete = [start for start in starts if _is_complete(log, kept, range(start, step + 1))]
+        complete = _complete(log, kept, possible_starts, step)
         if not complete:
             reason = "its rows, or the checkpoint before it, have been deleted"
             raise _impossible(name, step, reason, _repeatable(log, kept, {0, *saved}))
@@ -91,9 +91,15 @@ def _plan(files: NodeFiles, wanted: int | None) -> ReplayPlan:
         raise _impossible(name, step, "every checkpoint before it is damaged", [])
 
 
-def _is_complete(log: StepLog, kept: frozenset[int], steps: range) -> bool:
-    """Whether these steps follow from the weights before the first one, and all their rows exist."""
-    return kept.issuperset(steps) and log.restored().isdisjoint(steps[1:])
+def _complete(log: StepLog, kept: frozenset[int], starts: list[int], step: int) -> list[int]:
+    """Return the starts from which the rows of all steps up to ``step`` exist, and follow from each other."""
+    paths = {start: range(start, step + 1) for start in starts if start <= step}
+    return [start for start, path in paths.items() if kept.issuperset(path) and log.restored().isdisjoint(path[1:])]
+
+
+def _newest(log: StepLog, kept: frozenset[int], starts: list[int], last: int) -> int:
+    """Return the newest step that can be replayed unless its data is damaged; ``last`` if there is none."""
+    return next((step for step in sorted(kept, reverse=True) if _complete(log, kept, starts, step)), last)
 
 
 def _repeatable(log: StepLog, kept: frozenset[int], starts: set[int]) -> list[int]:

@@ -89,6 +89,24 @@ def test_the_newest_step_is_the_default(node: Path, scripted: Callable[..., dict
     assert (started["node"].checkpoint.step, started["step"]) == (6, 8)
 
 
+def test_if_the_newest_step_has_no_rows_here_the_newest_that_has_is_repeated(
+    node: Path, scripted: Callable[..., dict[str, Any]]
+) -> None:
+    with sqlite3.connect(node / "journal.sqlite") as db:
+        db.execute("DELETE FROM manifests WHERE step>6")
+    started = scripted("replay", [step(6)])
+    assert cli.run(["replay", "small"]) == Exit.DONE
+    assert (started["node"].checkpoint.step, started["step"]) == (6, 6)
+
+
+def test_no_replay_leads_across_a_restoration(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(node / "journal.sqlite") as db:
+        db.execute("INSERT INTO restorations VALUES (8, 8, 4, '{}')")
+    message, following = error_of(capsys, "--step", "8")
+    assert message.endswith("Steps that can be replayed: 4 to 7")
+    assert following.endswith("--step 7")
+
+
 def test_json_has_every_step(
     node: Path, scripted: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,9 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
         )
         return
     _print(target, about, peer, spent, another=as_name is not None)
+    repo = ((read_json(target.config) or {}).get("config") or {}).get("hub", {}).get("repo")
+    if repo and as_name is not None:
+        say(f"warning: both nodes push to {repo}; give the new one another hub.repo.")
     if spent > before + ROUNDING:
         say(f"warning: this machine knows that the node has spent {dollars(spent)}; its backup has {dollars(before)}.")
 

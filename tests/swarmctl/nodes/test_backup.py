@@ -350,6 +350,18 @@ def test_files_that_are_no_backups_are_refused(tmp_path: Path, home: Path, capsy
     )
 
 
+def test_another_node_that_would_push_to_the_same_repository_is_reported(
+    node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = read_json(node.config)
+    assert last is not None
+    last["config"]["hub"]["repo"] = "me/maths"
+    write_json(node.config, last)
+    assert cli.run(["backup", "maths", str(tmp_path / "b")]) == Exit.DONE
+    assert restore(tmp_path / "b", "--as", "other") == Exit.DONE
+    assert "warning: both nodes push to me/maths; give the new one another hub.repo." in capsys.readouterr().err
+
+
 def test_a_name_that_is_taken(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved))
     assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved), "--as", "maths")

@@ -103,9 +103,8 @@ class CheckpointStore:
         return None
 
     def oldest_step(self) -> int:
-        """Return the oldest checkpoint's step. The journal must be able to replay from there."""
-        steps = {int(path.name) for path in self._directories()}
-        return min(steps - self.pinned or steps, default=0)
+        """Return the step of the oldest checkpoint that is not only pinned. The journal must reach back to it."""
+        return min(sorted(int(path.name) for path in self._directories())[-self._keep :], default=0)
 
     def damaged(self) -> list[Path]:
         return sorted(self.root.glob(f"{DAMAGED}*"))

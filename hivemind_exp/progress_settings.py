@@ -39,5 +39,11 @@ class JournalConfig(Section):
 class ReportConfig(Section):
     """Where metrics go, in addition to events.jsonl."""
 
-    to: list[Literal["tensorboard", "wandb"]] = []
-    """Any of "tensorboard" (files in the node's directory) and "wandb"."""
+    to: list[Literal["tensorboard", "trackio", "wandb"]] = []
+    """Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node's directory), and
+    "wandb"."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port at which Prometheus can fetch the node's metrics (/metrics) while it runs. 0: none."""
+    metrics_address: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"
+    """Address to listen on for Prometheus. The default is only for this machine; 0.0.0.0 is for everyone who can reach
+    it."""

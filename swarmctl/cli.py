@@ -26,6 +26,7 @@ from swarmctl.keys import cli as keys
 from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
+from swarmctl.report import cli as report
 from swarmctl.rollouts import cli as rollouts
 from swarmctl.run import cli as run_command
 from swarmctl.storage.disk_errors import FULL, explained, is_about_temporary_files
@@ -77,7 +78,7 @@ def main(
         print(context.get_help())
 
 
-for command in (init, run_command, doctor, nodes, models, trained):
+for command in (init, run_command, doctor, nodes, report, models, trained):
     command.register(app)
 for module in (profiles, keys, tasks, rollouts, swarm, identity, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package

@@ -129,6 +129,7 @@ def test_it_installs_a_command_that_runs(
     venv = tmp_path / "venv"
     assert install.main([str(venv), "--torch", "default", "--no-editable"]) == 0
     assert f"with {'uv' if uv else 'pip'}:" in capfd.readouterr().out
+    assert list(venv.glob("lib/*/site-packages/swarmctl/__pycache__/cli.*.pyc")), "nothing was compiled"
     site = subprocess.run(
         [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,

@@ -71,7 +71,9 @@ class Installer:
         self.uv = uv
         self.python = venv / "bin" / "python"
         pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check"]
-        self._install = [*([uv, "pip", "install", "--python", str(self.python)] if uv else pip), *flags]
+        # As pip does by default. Task workers may write nothing, so they would compile their libraries at each start.
+        with_uv = [str(uv), "pip", "install", "--python", str(self.python), "--compile-bytecode"]
+        self._install = [*(with_uv if uv else pip), *flags]
 
     @property
     def name(self) -> str:

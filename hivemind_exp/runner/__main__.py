@@ -74,6 +74,7 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     following: str | None = None
     try:
         emit(PhaseEvent(name="loading PyTorch"))
+        emit = with_metrics(order, emit)
         runner = _build(order, secrets, emit, stop)
         runner.run()
     except StopRequested:
@@ -99,6 +100,22 @@ def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) ->
     return 0 if error is None else 1
 
 
+def with_metrics(order: dict[str, Any], emit: Emit) -> Emit:
+    """Return ``emit``; with a port for Prometheus, one that also updates the metrics. Raises ``ConfigurationError``."""
+    if not order["config"]["report"]["metrics_port"]:
+        return emit
+    from hivemind_exp.config import Config
+    from hivemind_exp.runner.report_packages import check_reports
+
+    config = Config.model_validate(order["config"])
+    check_reports(config)
+    from hivemind_exp.runner.metrics import Metrics
+
+    metrics = Metrics(emit)
+    metrics.serve(config)
+    return metrics
+
+
 def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> GRPORunner:
     """Build the runner. Heavy modules are imported here, after signals are handled and the first event is written."""
     with uncollected():
@@ -106,11 +123,13 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.models.device import pin_device
         from hivemind_exp.models.whereabouts import TINY
         from hivemind_exp.node_files import NodeFiles
+        from hivemind_exp.trainer.report_places import place_reports
 
     config = Config.model_validate(order["config"])
+    files = NodeFiles(Path(order["node_dir"]))
+    place_reports(files.root)
     # TRL imports these if they are installed.
-    if "wandb" not in config.report.to:
-        leave_out("wandb")
+    leave_out(*{"trackio", "wandb"}.difference(config.report.to))
     if config.model.name == TINY and config.model.lora is None:  # other models may consist of adapters
         leave_out("peft")
     pinned = pin_device(config.model.device)
@@ -118,7 +137,6 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
         from hivemind_exp.runner.grpo_runner import GRPORunner
 
     model = config.model.model_copy(update={"device": pinned})
-    files = NodeFiles(Path(order["node_dir"]))
     return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets, lean=True)
 
 

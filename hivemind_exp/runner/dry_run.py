@@ -3,17 +3,14 @@
 It imports no training library, and transformers only to check a model that is on this machine: each takes seconds.
 """
 
-import importlib.util
-import shlex
-import sys
 from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.memory import estimate
 from hivemind_exp.models.whereabouts import whereabouts
+from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
 
 
@@ -37,16 +34,3 @@ def describe(config: Config) -> dict[str, Any]:
         "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
         "memory_available_bytes": available_memory(compute.device),
     }
-
-
-def check_reports(config: Config) -> None:
-    """Raise ``ConfigurationError`` if ``report.to`` names a package that is not installed.
-
-    swarmctl does not depend on any of these packages.
-    """
-    for name in config.report.to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(
-                f"report.to includes {name}, which is not installed",
-                next=f"{shlex.quote(sys.executable)} -m pip install {name}",
-            )

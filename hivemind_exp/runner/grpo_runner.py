@@ -27,8 +27,8 @@ from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_distilled, is_relay
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
-from hivemind_exp.runner.dry_run import check_reports
 from hivemind_exp.runner.open_game import PeerContext, open_game
+from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.hints import NAME as HINTS
 from hivemind_exp.sources.local import LocalSource

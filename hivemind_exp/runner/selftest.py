@@ -127,5 +127,5 @@ def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
 
 
 if __name__ == "__main__":
-    leave_out("wandb")
+    leave_out("trackio", "wandb")
     sys.exit(main())

@@ -47,7 +47,7 @@ def main() -> int:
 
 def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     link.phase("loading PyTorch")
-    leave_out("wandb")
+    leave_out("trackio", "wandb")
     with uncollected():
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import pin_device

@@ -27,8 +27,9 @@ from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind, answer_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
+from hivemind_exp.trainer.report_places import place_reports
 from hivemind_exp.trainer.token_rows import own_like, reverse_kl, token_rows, token_scales
-from hivemind_exp.trainer.trl_arguments import place_reports, trl_arguments
+from hivemind_exp.trainer.trl_arguments import trl_arguments
 
 _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""

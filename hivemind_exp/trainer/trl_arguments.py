@@ -1,11 +1,11 @@
 """The arguments of TRL's trainer that follow from a node's settings."""
 
-import os
 from pathlib import Path
 
 from trl import GRPOConfig
 
 from hivemind_exp.config import Config
+from hivemind_exp.trainer.report_places import PROJECT
 
 
 def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:
@@ -32,18 +32,10 @@ def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPO
         per_device_train_batch_size=config.game.group_size,
         gradient_checkpointing=config.model.gradient_checkpointing,
         report_to=list(config.report.to) or "none",
+        project=PROJECT,
+        trackio_static_space_id=False,
         disable_tqdm=True,
         save_strategy="no",
         logging_strategy="no",
         remove_unused_columns=False,
     )
-
-
-def place_reports(output: Path) -> None:
-    """Put the logging backends' files in the node's directory. transformers reads it only from the environment."""
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
-    os.environ["WANDB_DIR"] = str(output)
-    os.environ.setdefault("WANDB_PROJECT", "swarmctl")
-    # Send only metrics, neither console output nor the program's code.
-    os.environ["WANDB_CONSOLE"] = "off"
-    os.environ["WANDB_DISABLE_CODE"] = "true"

@@ -27,6 +27,7 @@ __swarmctl_enter() {
         ':fork') path='fork' ;;
         ':rm') path='rm' ;;
         ':logs') path='logs' ;;
+        ':report') path='report' ;;
         ':models') path='models' ;;
         ':sample') path='sample' ;;
         ':chat') path='chat' ;;
@@ -104,6 +105,9 @@ __swarmctl_takes() {
         'logs:-n' | 'logs:--lines' | 'logs:--tail') kind=none ;;
         'logs:--since') kind=none ;;
         'logs:--level') kind=words list='info warning error' ;;
+        'report:-o' | 'report:--output') kind=file ;;
+        'report:--port') kind=none ;;
+        'report:--samples') kind=none ;;
         'models:-p' | 'models:--profile') kind=profile ;;
         'models:--set') kind=setting ;;
         'sample:--checkpoint') kind=none ;;
@@ -206,6 +210,7 @@ __swarmctl_options() {
         'fork') list='--at --json --help' ;;
         'rm') list='--yes --no-input --json --help' ;;
         'logs') list='--node --lines --tail --follow --since --level --raw --json --help' ;;
+        'report') list='--output --open --serve --port --samples --yes --json --help' ;;
         'models') list='--profile --set --json --no-input --help' ;;
         'sample') list='--checkpoint --last --base --questions --system --temperature --seed --max-tokens --device --json --help' ;;
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --json --help' ;;
@@ -259,7 +264,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs models sample chat eval export replay profiles keys tasks rollouts swarm identity completion' ;;
+        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs report models sample chat eval export replay profiles keys tasks rollouts swarm identity completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -281,6 +286,7 @@ __swarmctl_argument() {
         'fork:0') kind=node ;;
         'rm:'*) kind=node ;;
         'logs:0') kind=node ;;
+        'report:'*) kind=node ;;
         'models:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'sample:0') kind=node ;;
         'chat:0') kind=node ;;
@@ -521,6 +527,8 @@ __swarmctl_setting() {
             prompt.style= \
             prompt.system= \
             providers= \
+            report.metrics_address= \
+            report.metrics_port= \
             report.to= \
             swarm.announce= \
             swarm.external= \

@@ -38,6 +38,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'rm'
         case ':logs'
             set path 'logs'
+        case ':report'
+            set path 'report'
         case ':models'
             set path 'models'
         case ':sample'
@@ -191,6 +193,12 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'logs:--level'
             set kind words
             set list info warning error
+        case 'report:-o' 'report:--output'
+            set kind file
+        case 'report:--port'
+            set kind none
+        case 'report:--samples'
+            set kind none
         case 'models:-p' 'models:--profile'
             set kind profile
         case 'models:--set'
@@ -465,6 +473,15 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --level\t'Lowest severity to print: info, warning or error' \
                 --raw\t'Print the output of the trainer and its libraries instead' \
                 --json\t'Print events as JSON lines' \
+                --help\t'Show this message and exit'
+        case 'report'
+            set list --output\t'File to write, or - for stdout' \
+                --open\t'Open the page in your browser' \
+                --serve\t'Serve the page on this machine and refresh it, until Ctrl-C' \
+                --port\t'With --serve: the port' \
+                --samples\t'Sample rollouts per node' \
+                --yes\t'Overwrite an existing file' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'models'
             set list --profile\t'Profile name or .toml file' \
@@ -756,6 +773,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 fork\t'Create a node that continues from another\'s checkpoint' \
                 rm\t'Delete nodes and everything they learned' \
                 logs\t'Print what a node did: rounds, evaluations, warnings and errors' \
+                report\t'Write a page that shows what nodes learned, and at what cost' \
                 models\t'List a provider\'s models, cheapest first' \
                 sample\t'Show what a node\'s model answers' \
                 chat\t'Chat with a node\'s model' \
@@ -838,6 +856,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'rm:*'
             set kind node
         case 'logs:0'
+            set kind node
+        case 'report:*'
             set kind node
         case 'models:0'
             set kind words
@@ -984,7 +1004,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
             prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
-            report.to=\t'Any of "tensorboard" (files in the node\'s directory) and "wandb"' \
+            report.metrics_address=\t'Address to listen on for Prometheus' \
+            report.metrics_port=\t'Port at which Prometheus can fetch the node\'s metrics (/metrics) while it runs' \
+            report.to=\t'Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node\'s directory), and "wandb"' \
             swarm.announce=\t'Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001' \
             swarm.external=\t'J: groups from peers that each step of the game "sampling" learns from' \
             swarm.join=\t'Invitation to a swarm: swarm1:HASH@ADDRESS,…' \

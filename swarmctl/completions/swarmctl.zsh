@@ -107,7 +107,9 @@ _swarmctl_settings() {
       'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
       'prompt.system:Whether the instruction is a system turn (true) or part of the question'\''s turn (false)'
       'providers:'
-      'report.to:Any of "tensorboard" (files in the node'\''s directory) and "wandb"'
+      'report.metrics_address:Address to listen on for Prometheus'
+      'report.metrics_port:Port at which Prometheus can fetch the node'\''s metrics (/metrics) while it runs'
+      'report.to:Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node'\''s directory), and "wandb"'
       'swarm.announce:Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001'
       'swarm.external:J: groups from peers that each step of the game "sampling" learns from'
       'swarm.join:Invitation to a swarm: swarm1:HASH@ADDRESS,…'
@@ -203,6 +205,7 @@ _swarmctl() {
         'fork:Create a node that continues from another'\''s checkpoint'
         'rm:Delete nodes and everything they learned'
         'logs:Print what a node did: rounds, evaluations, warnings and errors'
+        'report:Write a page that shows what nodes learned, and at what cost'
         'models:List a provider'\''s models, cheapest first'
         'sample:Show what a node'\''s model answers'
         'chat:Chat with a node'\''s model'
@@ -236,6 +239,7 @@ _swarmctl() {
         fork) _swarmctl__fork && ret=0 ;;
         rm) _swarmctl__rm && ret=0 ;;
         logs) _swarmctl__logs && ret=0 ;;
+        report) _swarmctl__report && ret=0 ;;
         models) _swarmctl__models && ret=0 ;;
         sample) _swarmctl__sample && ret=0 ;;
         chat) _swarmctl__chat && ret=0 ;;
@@ -430,6 +434,22 @@ _swarmctl__logs() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__report() {
+  _arguments -S \
+    '(-o --output)-o+[File to write, or - for stdout]:FILE:_files' \
+    '(-o --output)--output=[File to write, or - for stdout]:FILE:_files' \
+    '--open[Open the page in your browser]' \
+    '--serve[Serve the page on this machine and refresh it, until Ctrl-C]' \
+    '--port=[With --serve\: the port]:PORT: ' \
+    '--samples=[Sample rollouts per node]:N: ' \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    '*:\[NODE\]...:_swarmctl_nodes'
 }
 
 _swarmctl__models() {

@@ -51,6 +51,11 @@ def print_status(names: Sequence[str], *, as_json: bool) -> None:
         print(encodable(line, sys.stdout.encoding))
 
 
+def state_of(files: NodeFiles) -> dict[str, Any]:
+    """Return a node's state as ``status --json`` prints it."""
+    return _describe(files)[0]
+
+
 def watch_status(names: Sequence[str]) -> Exit:
     """Show the state every few seconds, until Ctrl-C. On a terminal it is redrawn, elsewhere it is printed again.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -85,12 +85,9 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     keys = _keys(by)
     files = node_with_journal(node)
     counts = _count(files, keys)
-    whole = Counts()
-    for each in counts.values():
-        whole.add(each)
+    whole = _total(counts)
     if as_json:
-        rows = [_fields(group, each) for group, each in counts.items()]
-        print_json(node=files.root.name, by=keys, stats=rows, total=_fields(CountKey(), whole))
+        print_json(node=files.root.name, by=keys, **_as_json(counts, whole))
         return
     cells = []
     for group, each in counts.items():
@@ -98,6 +95,26 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
+
+
+def counted(files: NodeFiles, by: Sequence[str]) -> dict[str, Any]:
+    """Return a node's counts as ``stats --json`` prints them: rows, ``stats``, and their sum, ``total``.
+
+    ``by``: any of the fields of ``CountKey``. Raises NodeError.
+    """
+    counts = _count(files, by)
+    return _as_json(counts, _total(counts))
+
+
+def _total(counts: Mapping[CountKey, Counts]) -> Counts:
+    whole = Counts()
+    for each in counts.values():
+        whole.add(each)
+    return whole
+
+
+def _as_json(counts: Mapping[CountKey, Counts], whole: Counts) -> dict[str, Any]:
+    return {"stats": [_fields(group, each) for group, each in counts.items()], "total": _fields(CountKey(), whole)}
 
 
 def _keys(by: str) -> list[str]:

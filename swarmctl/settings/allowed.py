@@ -32,6 +32,7 @@ _PHRASES = {
     "offload.prices.*.output": "an amount in USD of at least 0",
     "providers": "a table with one table per provider",
     "providers.*.base_url": "an http:// or https:// URL without user name, query and fragment",
+    "report.metrics_address": "an address of this machine, such as 127.0.0.1 or 0.0.0.0",
     "hub.repo": "OWNER/NAME with at most 96 characters",
     "swarm.join": "the line that `swarmctl swarm invite` prints",
     "swarm.announce": 'a list of addresses, such as ["/ip4/203.0.113.7/tcp/4001"]',

@@ -173,7 +173,16 @@ def write_last(files: NodeFiles, resolved: Resolved) -> None:
     config = resolved.config.model_dump(mode="json")
     config["node"]["fresh"] = always_starts_over(resolved)
     record = {"schema": FORMAT, "profile": resolved.profile.reference, "overrides": overrides, "config": config}
-    write_json(files.config, record)
+    write_json(files.config, record | {"origins": _origins(files, resolved)})
+
+
+def _origins(files: NodeFiles, resolved: Resolved) -> dict[str, str]:
+    """Return the origin of each setting that is not a default. A repeated setting keeps the origin it first had."""
+    before = (read_json(files.config) or {}).get("origins")
+    first = before if isinstance(before, dict) else {}
+    return {
+        key: str(first.get(key, origin)) if origin == REMEMBERED else origin for key, origin in resolved.origins.items()
+    }
 
 
 def always_starts_over(resolved: Resolved) -> bool:

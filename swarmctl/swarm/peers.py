@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.records import FILE_NAME, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.event_log import all_of
@@ -26,18 +27,24 @@ _NO_PROOF = "Counted by this node, and not proof: anyone can create identities, 
 def peers(node: str | None, *, as_json: bool) -> None:
     """Print the peers that a node knows, most recently seen first."""
     found = member(node, "peers")
-    rows = sorted(_rows(found), key=lambda row: (row["last_seen"] or "", row["peer"]), reverse=True)
+    rows = sorted(known_peers(found.files), key=lambda row: (row["last_seen"] or "", row["peer"]), reverse=True)
     _print(found, rows, ranked=False, as_json=as_json)
 
 
 def leaderboard(node: str | None, *, as_json: bool) -> None:
     """Print peers, ranked by the groups that the node learned from, then by correct answers."""
     found = member(node, "leaderboard")
-    rows = sorted(_rows(found), key=lambda row: (-row["used"], -row["correct"], row["peer"]))
+    rows = by_contribution(known_peers(found.files))
     _print(found, rows, ranked=True, as_json=as_json)
 
 
-def _rows(found: Member) -> list[dict[str, Any]]:
+def by_contribution(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return peers ranked by the groups that the node learned from, then by correct answers."""
+    return sorted(rows, key=lambda row: (-row["used"], -row["correct"], row["peer"]))
+
+
+def known_peers(files: NodeFiles) -> list[dict[str, Any]]:
+    """Return a node's records of its peers, as ``peers --json`` prints them."""
     return [
         {
             "peer": peer,
@@ -55,7 +62,7 @@ def _rows(found: Member) -> list[dict[str, Any]]:
             "weight": round(weight(record.standing), 3) if record.standing.known else None,
             "kind": record.kind if record.kind in _KINDS else None,
         }
-        for peer, record in read_peers(found.files.swarm / FILE_NAME).items()
+        for peer, record in read_peers(files.swarm / FILE_NAME).items()
         if is_peer_id(peer)
     ]
 

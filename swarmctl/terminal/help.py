@@ -15,7 +15,7 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 
 HEADINGS = {
     "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
-    "Watch": ("status", "attach", "logs", "rollouts"),
+    "Watch": ("status", "attach", "logs", "report", "rollouts"),
     "Use": ("sample", "chat", "eval", "export", "replay"),
     "Manage": ("fork", "rename", "backup", "restore", "upgrade", "quarantine", "rm"),
     "Swarm": ("swarm", "identity"),

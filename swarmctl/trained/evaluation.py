@@ -38,6 +38,7 @@ from swarmctl.trained.kept import kept
 from swarmctl.trained.process import model_process
 from swarmctl.trained.statistics import Comparison, Share, compare, pass_at
 from swarmctl.trained.target import TrainedNode
+from swarmctl.trained.verdicts import write_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,10 @@ def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions)
         return None
     if not any(answer["correct"] is not None for each in results for answer in each["answers"]):
         raise NodeError(f"{model.name} gave no answer that could be verified", next="swarmctl doctor")
-    return Measured(model, results, files, options.k)
+    measured = Measured(model, results, files, options.k)
+    with disk_errors(files.root):
+        write_verdicts(files.root, about, model, measured.counts())
+    return measured
 
 
 def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: bool) -> list[dict[str, Any]] | None:

@@ -3,7 +3,8 @@
 Both are forked from processes that have imported everything: ``swarmctl`` from the fork server, and the trainer from
 ``swarmctl``. Everything else is real: sessions, signals, the order on stdin, the log, the workers and the API process.
 What libraries read from the environment while they are imported (``HF_…``, ``OMP_…``) is what the fork server had.
-Tests of that, and of processes that others kill or freeze, start ``swarmctl`` as users do (``command_line``).
+Tests of that, of terminals and of encodings start ``swarmctl`` as users do (``command_line``), and so do a test of each
+way to end a run and the demo.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from hivemind_exp.processes.imports import leave_out, uncollected
 
-leave_out("wandb")  # as the trainer does
+leave_out("trackio", "wandb")  # as the trainer does
 with uncollected():
     for name in (
         "hivemind_exp.models.loading",

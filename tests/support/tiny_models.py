@@ -15,6 +15,12 @@ TEMPLATE = (
 )
 
 
+def vocabulary() -> list[str]:
+    """Return the text of each token of the tiny model."""
+    tokenizer = build_tokenizer()
+    return [tokenizer.decode([number]) for number in range(len(tokenizer))]
+
+
 def save_llama(directory: Path, template: str = TEMPLATE) -> Path:
     """Save a Llama of a few thousand weights with its own chat template and end-of-turn token."""
     tokenizer = build_tokenizer()

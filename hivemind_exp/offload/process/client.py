@@ -185,9 +185,12 @@ class OffloadClient:
     def start(self) -> None:
         """Start the process. Raises ``StopRequested``, or ``NodeError`` for settings that cannot work."""
         try:
-            self._open(again=False)
-        except EngineGone as gone:
-            raise self._lost(gone) from gone
+            while True:
+                try:
+                    self._open(again=False)
+                    return
+                except EngineGone as gone:
+                    self._count_death(gone)
         except BaseException:
             self._kill()
             raise
@@ -250,11 +253,7 @@ class OffloadClient:
     def _revive(self, gone: EngineGone) -> None:
         """Start a new process and resubmit the unfilled orders. Raises ``NodeError`` after too many deaths."""
         while True:
-            self._deaths += 1
-            if self._deaths == LIVES:
-                raise self._lost(gone) from gone
-            message = f"the API process {gone}; restarting it. Requests that were in flight count as spent"
-            self._emit(WarningEvent(code="engine_restarted", message=message))
+            self._count_death(gone)
             try:
                 self._open(again=True)
                 for each in self._aside:
@@ -263,6 +262,14 @@ class OffloadClient:
                 return
             except EngineGone as again:
                 gone = again
+
+    def _count_death(self, gone: EngineGone) -> None:
+        """Report a death. Raises ``NodeError`` after too many."""
+        self._deaths += 1
+        if self._deaths == LIVES:
+            raise self._lost(gone) from gone
+        message = f"the API process {gone}; restarting it. Requests that were in flight count as spent"
+        self._emit(WarningEvent(code="engine_restarted", message=message))
 
     def _unfilled(self) -> list[CompletionRequest]:
         with contextlib.closing(

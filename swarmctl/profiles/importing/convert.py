@@ -191,11 +191,11 @@ def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
 def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
     given = settings.get("report_to", [])
     names = given if isinstance(given, list) else [given]
-    kept = [name for name in names if name in ("tensorboard", "wandb")]
+    kept = [name for name in names if name in ("tensorboard", "trackio", "wandb")]
     if kept:
         result.carry("report_to", Carry("report.to", list), kept)
     if len(kept) < len(names):
-        result.leave("report_to", "only tensorboard and wandb are supported here")
+        result.leave("report_to", "only tensorboard, trackio and wandb are supported here")
 
 
 _SAVE_STEPS = 500

@@ -12,7 +12,6 @@ import pytest
 from hivemind_exp.errors import LimitReached, ProviderError
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
-from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.secrets import Secrets
@@ -22,12 +21,12 @@ from tests.support.fake_api.server import ApiServer, api_server
 from tests.support.nodes import make_config
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
+from tests.support.tiny_models import vocabulary
 
 pytestmark = pytest.mark.slow
 GROUPS, SIZE = 2, 4
 PRICE = {"input": 1.0, "output": 2.0}
-TOKENIZER = build_tokenizer()
-VOCABULARY = [TOKENIZER.decode([number]) for number in range(len(TOKENIZER))]
+VOCABULARY = vocabulary()
 
 
 def configure(base_url: str, rounds: int = 1, usd: float = 1.0, **offload: Any) -> Any:

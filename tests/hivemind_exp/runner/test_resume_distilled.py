@@ -13,13 +13,14 @@ import torch
 from hivemind_exp.events import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from tests.hivemind_exp.runner.test_distilled import VOCABULARY
 from tests.support.fake_api.remote import RemoteServer, api_process
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import batch, finished, killed_often, manifests, processes, same_batches, same_weights
+from tests.support.tiny_models import vocabulary
 
 pytestmark = pytest.mark.slow
 KILLS, ROUNDS = 3, 6
+VOCABULARY = vocabulary()
 
 
 def play(root: Path, base_url: str) -> None:

@@ -141,9 +141,7 @@ class Attacked:
 
     def _attack(self, victim: Victim, number: signal.Signals, frozen_s: float) -> Attack:
         attack = Attack(victim, number)
-        self._until(lambda: find(self.node, victim) is not None, f"there is no {victim}")
-        process = find(self.node, victim)
-        assert process is not None
+        process = self._find(victim)
         self.swarm.watch()
         rounds, begun = self.node.rounds(), time.monotonic()
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -167,6 +165,17 @@ class Attacked:
             self._until(lambda: self.node.rounds() > rounds + 1, f"no round after {victim} {number.name}")
         attack.seconds = time.monotonic() - begun
         return attack
+
+    def _find(self, victim: Victim) -> psutil.Process:
+        """Wait until the node has a process of one kind, which may be replaced just now."""
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found.extend(filter(None, [find(self.node, victim)]))
+            return bool(found)
+
+        self._until(look, f"there is no {victim}")
+        return found[-1]
 
     def _end(self, victim: Victim) -> None:
         """Wait until the node has ended because one of its processes was killed. Nothing may be left of it."""

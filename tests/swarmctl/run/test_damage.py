@@ -97,7 +97,7 @@ def test_the_suggested_command_works(node: NodeFiles, damage: Callable[[NodeFile
     assert DAMAGE[damage][0] in cause
     assert DAMAGE[damage][1] in following
     program, *words = shlex.split(following)
-    done = swarmctl(*words) if program.endswith("swarmctl") else run_process([program, *words])
+    done = swarmctl(*words) if program.endswith("swarmctl") else run_process(["bash", "-c", following])
     assert done.returncode == Exit.DONE, done.stderr
     if " run " not in following:
         again = run()

@@ -44,7 +44,7 @@ def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        until(lambda: b'"round"' in (read(home / "nodes/demo/events.jsonl")))
+        until(lambda: b'"event": "round"' in (read(home / "nodes/demo/events.jsonl")))
         return process
 
     return start

@@ -20,7 +20,7 @@ from swarmctl.terminal.live_view import draw, sparkline
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import PlainView, Writer
-from tests.support.command_line import STAND_IN, Cli
+from tests.support.command_line import STAND_IN, run_process
 from tests.support.terminals import rest_of, spawn
 
 pytestmark = pytest.mark.slow
@@ -152,8 +152,9 @@ def test_no_color_leaves_only_words_and_glyphs() -> None:
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", screen)
 
 
-def test_ascii_streams_get_ascii(stand_in: Cli) -> None:
-    done = stand_in("run", "-p", "demo", "--rounds", "2", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+def test_ascii_streams_get_ascii() -> None:
+    ascii_ = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = run_process([*STAND_IN, "run", "-p", "demo", "--rounds", "2"], env=os.environ | ascii_)
     assert done.returncode == 0
     assert "Accuracy 38 % (32-45) -> 90 % (85-93)" in done.stderr
 

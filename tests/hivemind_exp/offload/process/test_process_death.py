@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError
 from hivemind_exp.events import Event, StepEvent
 from hivemind_exp.offload.process import client as hosted_offload
-from hivemind_exp.offload.process.client import LIVES
+from hivemind_exp.offload.process.client import LIVES, EngineProcess
 from tests.support.engine_host import configure, engines, hosted, prompts
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.faults import Fault
@@ -96,6 +97,24 @@ def test_process_that_died_between_calls_is_replaced(tmp_path: Path) -> None:
     assert rig.events.of("warning")[0]["message"] == (
         "the API process was killed by SIGKILL; restarting it. Requests that were in flight count as spent"
     )
+
+
+def test_process_killed_while_it_starts_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready, killed = EngineProcess.ready, []
+
+    def assassinated(process: EngineProcess, check: Any) -> None:
+        if not killed:
+            killed.append(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+        ready(process, check)
+
+    monkeypatch.setattr(EngineProcess, "ready", assassinated)
+    with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
+        rig.offload.submit([order(0)])
+        rig.offload.wait(0)
+    assert {len(places) for places in rig.texts().values()} == {4}
+    assert [warning["code"] for warning in rig.events.of("warning")] == ["engine_restarted"]
+    assert len(rig.events.of("offload")) == 1
 
 
 def test_process_that_keeps_dying_ends_the_run(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The page of a report: HTML without scripts from elsewhere, with charts as SVG."""

@@ -13,15 +13,17 @@ from hivemind_exp.update import update_command
 
 FORMAT = 1
 """The format of every file that this version writes: ``schema`` in JSON, ``user_version`` in SQLite."""
+NODE_FORMAT = 3
+"""The format of a node's directory as a whole: ``format`` in its ``node.json``. Older nodes have none, which is 0."""
 CHECKED_BYTES = 256 << 20
 """The largest database that is checked in full when it is opened: about a second."""
 
 
-def check_number(path: Path, number: object) -> None:
+def check_number(path: Path, number: object, newest: int = FORMAT) -> None:
     """Raise ``NewerFormat`` if a file has a format that this version does not know. None: an older file."""
-    if number is not None and number not in range(FORMAT + 1):
+    if number is not None and number not in range(newest + 1):
         raise NewerFormat(
-            f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {FORMAT}",
+            f"{path} has format {number}, from a newer version of swarmctl; this version reads formats up to {newest}",
             next=update_command(),
         )
 

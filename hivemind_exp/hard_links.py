@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Create ``target`` with the files of ``source``: links where possible, copies elsewhere. Raises OSError."""
-    shutil.copytree(source, target, copy_function=_link)
+    """Create ``target`` like ``source``, a directory or a file, from links where possible. Raises OSError."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        _link(str(source), str(target))
 
 
 def _link(source: str, target: str) -> None:

@@ -51,6 +51,10 @@ class NodeFiles:
         self.claims = root.parent / ".identities"
         """Locks on identities, shared by all nodes in the same parent directory, so that no two running nodes use
         the same key."""
+        self.incarnation = root / "incarnation.json"
+        """How often the node's identity was started and restored, so that copies of it notice each other (JSON)."""
+        self.quarantine = root / "quarantine.json"
+        """The peers and providers that the node does not learn from for now (JSON)."""
         self.charter = root / "charter"
         """The swarm's signed charter, as received."""
         self.swarm = root / "swarm"

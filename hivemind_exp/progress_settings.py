@@ -14,6 +14,9 @@ class EvalConfig(Section):
     """Rounds between evaluations. There is always one before and one after training. 0: only those two."""
     questions: Positive = 200
     """Number of held-out questions, which only this node knows."""
+    canary: bool = True
+    """Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers
+    that the node has learned from since. If it has learned only from itself, it just warns."""
 
 
 class CheckpointConfig(Section):

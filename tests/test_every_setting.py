@@ -107,6 +107,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.teacher_loss": (see.stepped, STEP, "gated", "luffy"),
     "eval.every": (see.part("evaluations"), SHORT, 0, 1),
     "eval.questions": (see.part("questions"), SHORT, 1, 2),
+    "eval.canary": "tests/hivemind_exp/runner/test_canary.py::test_poison_from_an_api_is_undone_and_no_longer_learned",
     "checkpoint.every": (see.part("checkpoints"), SHORT, 1, 2),
     "checkpoint.keep": (see.part("kept"), SHORT | {"game": {"rounds": 3, "groups": 1}}, 2, 3),
     "journal.keep_rounds": (see.part("journaled"), SHORT | {"game": {"rounds": 4, "groups": 1, "group_size": 2}}, 1, 0),

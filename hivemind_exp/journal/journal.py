@@ -15,11 +15,12 @@ from pathlib import Path
 
 from hivemind_exp import formats
 from hivemind_exp.errors import DiskFull, FileProblem, NodeError
-from hivemind_exp.journal import pruning, records, visits
+from hivemind_exp.journal import audit, canary_log, columns, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
+from hivemind_exp.journal.terms import read_terms, terms_of
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, RewardTerm, Score
+from hivemind_exp.tasks.base import Question, Score
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS prompts (
@@ -83,10 +84,8 @@ class Journal:
             if durable:  # other instances open the file after this one has checked it
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
-            self._db.executescript(_SCHEMA + visits.SCHEMA)
-            if "terms" not in {name for _, name, *_ in self._db.execute("PRAGMA table_info(completions)")}:
-                # A journal from before rewards had terms.
-                self._db.execute("ALTER TABLE completions ADD COLUMN terms TEXT")
+            self._db.executescript(_SCHEMA + visits.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
+            columns.add_missing(self._db)
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
@@ -163,7 +162,7 @@ class Journal:
         """Add the verifier's score to each completion."""
         rows = [
             (
-                *(score.outcome, score.strict, score.why, _terms(score)),
+                *(score.outcome, score.strict, score.why, terms_of(score)),
                 *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
             )
             for group in groups
@@ -207,7 +206,7 @@ class Journal:
             (self._swarm, round_, stage, question, places.start, places.stop),
         )
         return [
-            (place, Kind(kind), text, Score(outcome, bool(strict), why, _read_terms(terms)))
+            (place, Kind(kind), text, Score(outcome, bool(strict), why, read_terms(terms)))
             for place, kind, text, outcome, strict, why, terms in rows
         ]
 
@@ -241,12 +240,18 @@ class Journal:
         taught = [
             (each.step, *dataclasses.astuple(lesson)) for each in manifests for lesson in records.contributions(each)
         ]
+        packed = [(each.step, each.round, each.pack()) for each in manifests]
         self._write_all(
-            ("INSERT INTO manifests VALUES (?,?,?)", [(each.step, each.round, each.pack()) for each in manifests]),
+            ("INSERT INTO manifests VALUES (?,?,?)", packed),
+            (audit.INSERT_DIGEST, [(step, audit.digest(body)) for step, _, body in packed]),
             ("INSERT INTO turns VALUES (?,?,?,?,?)", steps),
             ("INSERT INTO lessons VALUES (?,?,?,?,?)", taught),
             (visits.INSERT, visits.rows(manifests[0].step, visited)),
         )
+
+    def write_result(self, step: int, outcome: audit.StepOutcome) -> None:
+        """Record what a step gave, after it was taken. A repeated step replaces its earlier result."""
+        self._write_all(*audit.result_rows(step, outcome))
 
     def visits(self, task: str, first: int, before: int) -> list[Visit]:
         """Return a task's visits in the rounds from ``first`` to ``before`` (not included), in order."""
@@ -283,14 +288,15 @@ class Journal:
         Raises ``FileProblem`` if one is damaged.
         """
         expected = first_step
-        for step, body in self._db.execute(
-            "SELECT step, body FROM manifests WHERE step>=? ORDER BY step", (first_step,)
+        for step, body, digest in self._db.execute(
+            "SELECT step, body, sha256 FROM manifests LEFT JOIN digests USING (step) WHERE step>=? ORDER BY step",
+            (first_step,),
         ):
             if step != expected:
                 return
             expected += 1
             try:
-                yield Manifest.unpack(body)
+                yield audit.open_manifest(step, body, digest)
             except (ValueError, TypeError) as error:
                 raise self._damaged(f"step {step}: {error}") from error
 
@@ -308,7 +314,7 @@ class Journal:
 
         ``round_``: rounds finished before ``step``. Completions from other sources stay, because they were paid for.
         """
-        by_step = ("manifests", "turns", "lessons", "visits")
+        by_step = ("manifests", "digests", "turns", "lessons", "visits", "results", "restorations", "marks")
         self._write_all(
             *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in by_step),
             ("DELETE FROM evaluations WHERE round>?", [(round_,)]),
@@ -318,7 +324,8 @@ class Journal:
 
     def forget_manifests(self, before_step: int) -> None:
         """Delete the manifests before ``before_step``, which every kept checkpoint already contains."""
-        self._write_all(("DELETE FROM manifests WHERE step<?", [(before_step,)]))
+        tables = ("manifests", "digests")
+        self._write_all(*((f"DELETE FROM {table} WHERE step<?", [(before_step,)]) for table in tables))
 
     def first_round(self, finished: int, oldest_step: int) -> int:
         """Return the first round in which the node had finished ``finished`` rounds, or took step ``oldest_step``.
@@ -338,7 +345,8 @@ class Journal:
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Record an evaluation, so that a restart does not repeat it."""
         row = (evaluation.round, evaluation.accuracy, evaluation.questions, json.dumps(evaluation.by_task))
-        self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]))
+        answers = (canary_log.INSERT_ANSWERS, [canary_log.answers_row(evaluation)])
+        self._write_all(("INSERT OR REPLACE INTO evaluations VALUES (?,?,?,?)", [row]), answers)
 
     def evaluations(self) -> list[Evaluation]:
         rows = self._db.execute("SELECT round, accuracy, questions, by_task FROM evaluations ORDER BY round")
@@ -386,13 +394,3 @@ def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> 
     if encode is None:
         raise ValueError("the journal has API texts without token ids, and no encoder was given")
     return encode(text, truncated)
-
-
-def _terms(score: Score) -> str | None:
-    if not score.terms:
-        return None
-    return json.dumps([[term.name, term.value, term.maximum, term.why] for term in score.terms])
-
-
-def _read_terms(terms: str | None) -> tuple[RewardTerm, ...]:
-    return () if terms is None else tuple(RewardTerm(*fields) for fields in json.loads(terms))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgpack
 
@@ -175,3 +175,5 @@ class Evaluation:
     questions: int
     by_task: dict[str, float]
     """Accuracy per task."""
+    answers: dict[str, bool] = field(default_factory=dict, compare=False)
+    """Whether each question was answered correctly, by digest. Empty for an evaluation that was read again."""

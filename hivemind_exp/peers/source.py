@@ -47,6 +47,8 @@ class PeerSource:
         self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local))
         self.vetting = Vetting(self.rules, self.texts, self._questions)
         self._cooling_down: dict[str, int] = {}
+        self.barred: frozenset[str] = frozenset()
+        """Peers that are quarantined."""
         self.refusals: Counter[str] = Counter()
         """Counts of the reasons why groups and bundles were not used, since the last report."""
 
@@ -82,7 +84,7 @@ class PeerSource:
             for offer, group in self._verify(self._prepare(picked, until)):
                 taken[offer.peer] += 1
                 drawn.append(group)
-            waiting = [offer for offer in waiting if offer.peer not in self._cooling_down]
+            waiting = [offer for offer in waiting if not self._is_out(offer.peer)]
         self.book.save()
         return drawn
 
@@ -109,7 +111,7 @@ class PeerSource:
         """
         pooled = self.pool.offers(self.rules.stage)
         fresh = {peer: [each for each in offers if not self.vetting.is_used(each)] for peer, offers in pooled.items()}
-        by_peer = {peer: offers for peer, offers in fresh.items() if offers and peer not in self._cooling_down}
+        by_peer = {peer: offers for peer, offers in fresh.items() if offers and not self._is_out(peer)}
         worth = weights({peer: self.book.standing(peer) for peer in by_peer})
         chance = random.Random(seed)
         keyed = [
@@ -118,6 +120,9 @@ class PeerSource:
             for offer in offers
         ]
         return [offer for _, offer in sorted(keyed, key=lambda pair: -pair[0])]
+
+    def _is_out(self, peer: str) -> bool:
+        return peer in self._cooling_down or peer in self.barred
 
     def _pick(self, waiting: list[Offer], taken: Counter[str], count: int) -> list[Offer]:
         """Remove and return the next offers in ``waiting`` that stay within each peer's quota."""

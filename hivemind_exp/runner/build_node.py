@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import ModelError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
@@ -37,9 +38,12 @@ class ModelBuilder:
     _compute: Compute
 
     def step_trainer(
-        self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks, checkpoint: Checkpoint | None
+        self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks | None, checkpoint: Checkpoint | None
     ) -> SourceGRPOTrainer:
-        """Return the step trainer, in its state at the checkpoint."""
+        """Return the step trainer, in its state at the checkpoint.
+
+        ``tasks``: what the tiny model's warm-up asks; None: the model must be warmed up already. Raises ``ModelError``.
+        """
         config, compute = self._config, self._compute
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
@@ -73,7 +77,7 @@ class ModelBuilder:
             step_trainer.load(checkpoint.path)
         return step_trainer
 
-    def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> PreTrainedModel:
+    def _base_model(self, tokenizer: PreTrainedTokenizerBase, tasks: Tasks | None) -> PreTrainedModel:
         """Return the model before the first step: from the hub or a directory, or built, warmed up and saved."""
         config = self._config
         if config.model.name != TINY or config.warmup.steps == 0:
@@ -86,6 +90,8 @@ class ModelBuilder:
             )
         kept = self._files.base
         if not kept.exists():
+            if tasks is None:
+                raise ModelError(f"node {config.node.name} has not finished its warm-up yet", next="swarmctl status")
             self._warm_up(tokenizer, tasks, kept)
         return load_model(config.model.model_copy(update={"name": str(kept)}), tokenizer, dtype="float32", seed=0)
 

@@ -29,10 +29,12 @@ from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.runner.open_game import PeerContext
+from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew, read_charter
 from hivemind_exp.swarm.contacts import KNOWN
-from hivemind_exp.swarm.identity import Identity, claim
+from hivemind_exp.swarm.identity import Identity, claim, shared_claims
+from hivemind_exp.swarm.incarnation import Incarnation, IncarnationFile, superseded
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.tasks.base import Tasks
@@ -140,15 +142,16 @@ class SwarmSession:
 
 
 @contextmanager
-def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
+def open_swarm(config: Config, files: NodeFiles, emit: Emit, stop: StopFlag) -> Iterator[SwarmSession]:
     """Join the node's swarm, and disconnect at the end of the block.
 
-    The charter is read from the node's directory, or fetched from the peers in the invitation.
+    The charter is read from the node's directory, or fetched from the peers in the invitation. If a newer copy of the
+    node's identity is running, ``stop`` is set, and the end of the block raises ``IdentityProblem``.
 
     Raises:
         SwarmError: the charter is not available, or the daemon cannot be started.
         SwarmSkew: this version cannot play the swarm's game.
-        IdentityProblem: another node on this machine is running with this node's identity.
+        IdentityProblem: another node is running with this node's identity, or a newer copy of the node has run.
     """
     assert config.swarm.charter is not None
     if not files.key.exists():
@@ -157,7 +160,16 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
     with ExitStack() as ends:
         for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
             check_memory(path, emit)
-        ends.enter_context(claim(files.claims, identity.peer_id, config.node.name))
+        counted = IncarnationFile(files.incarnation, identity.peer_id)
+        for directory in filter(None, (files.claims, shared_claims())):
+            ends.enter_context(claim(directory, identity.peer_id, config.node.name, counted.read()[0].restored))
+        incarnation = counted.start()
+        newer: list[Incarnation] = []
+
+        def give_way(by: Incarnation) -> None:
+            newer.append(by)
+            stop.set()
+
         charter = read_charter(files, config.swarm.charter)
         node = SwarmNode(
             identity,
@@ -168,6 +180,8 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
             invitation=parse(config.swarm.join).addresses,
             emit=emit,
             label=_label(config),
+            incarnation=incarnation,
+            on_superseded=give_way,
         )
         ends.callback(node.close)
         emit(PhaseEvent(name="joining the swarm"))
@@ -177,7 +191,13 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSe
             charter = Charter.open(envelope, config.swarm.charter)
             atomic_write.write(files.charter, envelope)
         node.charter = files.charter.read_bytes()
-        yield SwarmSession(charter, applied(charter, config), node, files, emit)
+        try:
+            yield SwarmSession(charter, applied(charter, config), node, files, emit)
+        except StopRequested:
+            if not newer:
+                raise
+            counted.supersede(newer[-1])
+            raise superseded(config.node.name, newer[-1]) from None
 
 
 def check_memory(path: Path, emit: Emit) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import KeyProblem
@@ -18,11 +15,11 @@ from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
+from hivemind_exp.journal.canary_log import CanaryLog
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.lean_imports import without_scipy
-from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import api_config, check_judge, is_judged
@@ -43,6 +40,7 @@ from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
+from hivemind_exp.trainer.conditions import Conditions
 from hivemind_exp.trainer.judged_game import JudgedGame
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
@@ -50,6 +48,8 @@ from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_b
 if TYPE_CHECKING:
     from hivemind_exp.hub.pusher import HubPusher
     from hivemind_exp.runner.build_swarm import SwarmSession
+    from hivemind_exp.trainer.canary import Canary
+    from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 __all__ = ["GRPORunner", "OpenAIModelWrapper", "make_mixture"]
 
@@ -118,9 +118,7 @@ class GRPORunner:
     def _train(self, ends: ExitStack) -> None:
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
-        # A tiny model is 5 to 20 times slower on many threads than on one.
-        usual = 1 if self._config.model.name == TINY else os.cpu_count() or 1
-        torch.set_num_threads(self._config.model.threads or usual)
+        use_threads(self._config.model)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
         if isinstance(tasks, Mixture) and swarm is None:
@@ -194,7 +192,19 @@ class GRPORunner:
             exchange=exchange,
             teacher=teacher,
             style=chats.style,
+            canary=self._canary(ends, config, checkpoints, step_trainer),
+            conditions=Conditions.now(config, compute).text(),
         ).run(checkpoint)
+
+    def _canary(
+        self, ends: ExitStack, config: Config, checkpoints: CheckpointStore, step_trainer: SourceGRPOTrainer
+    ) -> Canary | None:
+        if not config.eval.canary:
+            return None
+        from hivemind_exp.trainer.canary import Canary
+
+        log = ends.enter_context(closing(CanaryLog(self._files.journal)))
+        return Canary(config, log, self._files.quarantine, checkpoints, step_trainer, self.progress, self._emit)
 
     def _relay(self, ends: ExitStack) -> None:
         """Generate through an API and verify. Needs no model and no device, and takes no steps."""
@@ -223,7 +233,7 @@ class GRPORunner:
         if self._config.swarm.charter is not None:
             from hivemind_exp.runner.build_swarm import open_swarm
 
-            swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit))
+            swarm = ends.enter_context(open_swarm(self._config, self._files, self._emit, self._stop))
             self._config = swarm.config
         config = self._config
         if not is_relay(config):

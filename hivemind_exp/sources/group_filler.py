@@ -42,7 +42,15 @@ class GroupFiller:
         self._remote = self.sources.get(remote_name(self.config) or "")
         self._version = 0
         self._told: set[str] = set()
+        self.barred: frozenset[str] = frozenset()
+        """Peers and providers that are quarantined."""
         self._check = self._usefulness()
+
+    @property
+    def api_barred(self) -> bool:
+        """Whether a provider is quarantined. Then no API is used, so that nothing falls back to another one."""
+        chain = [self.config.offload.provider, *self.config.offload.fallback]
+        return any(name.partition(":")[0] in self.barred for name in chain)
 
     @property
     def ahead(self) -> int:
@@ -115,7 +123,7 @@ class GroupFiller:
 
     def _plan(self, stage_run: StageRun) -> Parts:
         game = self.config.game
-        if self._remote is None:
+        if self._remote is None or (self._local is not None and self.api_barred):
             return Parts(game.group_size, 0)
         # The later stages of a study group show at least one of the node's own answers.
         least = int(game.kind == "study-group" and stage_run.stage == "answer")
@@ -165,6 +173,8 @@ class GroupFiller:
         """
         if self._local is None or rollout.kind is self._local.kind:
             return rollout
+        if rollout.source in self.barred:  # requested before it was quarantined
+            return None
         limit = self.config.generation.max_completion_tokens
         supervised = rollout.kind in (Kind.TEACHER, Kind.HINTED)
         texts = list(self._styled(rollout, prompt)) if supervised else []

@@ -2,7 +2,8 @@
 
 A record is 64 bytes of signature and a msgpack array::
 
-    [version, peer, seq, round, step, progress, label, [address, …], [[round, stage, sha256, size, groups], …]]
+    [version, peer, seq, round, step, progress, label, [address, …], [[round, stage, sha256, size, groups], …],
+     [restored, started]]
 
 Everything else is rejected: other fields, other types, other lengths. This module imports neither hivemind nor torch.
 """
@@ -18,9 +19,10 @@ from typing import Any
 import msgpack
 
 from hivemind_exp.swarm.identity import PEER_ID_CHARACTERS, SIGNATURE_BYTES, Identity, is_peer_id, verify
+from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.token_bucket import TokenBucket
 
-VERSION = 1
+VERSION = 2
 LIFETIME_S = 600
 """A record expires this long after it was signed: longer than the pause between two records of a peer, but short
 enough to forget dead peers."""
@@ -96,6 +98,8 @@ class Announcement:
     """The peer's addresses, without its peer id."""
     bundles: tuple[BundleRef, ...] = ()
     """The peer's bundles, newest last."""
+    incarnation: Incarnation = UNCOUNTED
+    """Which start of the peer's identity this is, so that two copies of a node notice each other."""
     version: int = VERSION
 
     @property
@@ -162,8 +166,8 @@ def _read(record: bytes) -> Announcement:
         body = msgpack.unpackb(record[SIGNATURE_BYTES:], raw=False, use_list=True, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RecordRefused("cannot be decoded") from error
-    need(isinstance(body, list) and len(body) == 9, "invalid shape")
-    version, peer, seq, round_, step, progress, label, addresses, bundles = body
+    need(isinstance(body, list) and len(body) == 10, "invalid shape")
+    version, peer, seq, round_, step, progress, label, addresses, bundles, incarnation = body
     need(version == VERSION and type(version) is int, "unknown version")
     need(isinstance(peer, str) and len(peer) == PEER_ID_CHARACTERS and is_peer_id(peer), "invalid peer id")
     need(all(_whole(number, 0, _LARGEST) for number in (seq, round_, step)), "invalid numbers")
@@ -174,7 +178,10 @@ def _read(record: bytes) -> Announcement:
     need(isinstance(bundles, list) and len(bundles) <= MAX_BUNDLES, "invalid bundles")
     refs = tuple(map(_bundle, bundles))
     need(len({ref.sha256 for ref in refs}) == len(refs), "duplicate bundle")
-    return Announcement(peer, seq, round_, step, progress, label, tuple(addresses), refs, version)
+    started = isinstance(incarnation, list) and len(incarnation) == 2
+    need(started and all(_whole(number, 0, _LARGEST) for number in incarnation), "invalid incarnation")
+    numbers = seq, round_, step, progress
+    return Announcement(peer, *numbers, label, tuple(addresses), refs, Incarnation(*incarnation), version)
 
 
 def _bundle(item: Any) -> BundleRef:
@@ -205,8 +212,8 @@ class AnnouncementBook:
         self._swept = 0.0
         self.refused: Counter[str] = Counter()
         """How often records were rejected, by reason."""
-        self.foreign_seq: int | None = None
-        """``seq`` of the newest record with this node's peer id that this node did not issue; None if there is none."""
+        self.foreign: Announcement | None = None
+        """The newest record with this node's peer id that this node did not issue; None if there is none."""
         self._issued: int = 0
         self.favoured: Collection[str] = ()
         """Peers whose records are checked even while new peers use up the signature checks."""
@@ -264,7 +271,7 @@ class AnnouncementBook:
         need(self._checks.take(keep=250 if stranger else 0), "too many signatures to check")
         check_signature(record, announcement, self._swarm)
         if peer == self._own and announcement.seq > self._issued:
-            self.foreign_seq = announcement.seq
+            self.foreign = announcement
             raise RecordRefused("this node's peer id")
         self._keep(record, announcement)
 

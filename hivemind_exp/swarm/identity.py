@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.swarm.incarnation import Incarnation, superseded
 
 SIGNATURE_BYTES = 64
 PEER_ID_CHARACTERS = 52
@@ -146,15 +148,16 @@ def is_peer_id(text: str) -> bool:
 
 
 @contextlib.contextmanager
-def claim(directory: Path, peer_id: str, node: str = "") -> Iterator[None]:
+def claim(directory: Path, peer_id: str, node: str = "", restored: int = 0) -> Iterator[None]:
     """Lock ``peer_id`` on this machine until the end of the block, whichever file its key is in.
 
     Args:
         directory: where the lock files are (``NodeFiles.claims``); created with mode 0700.
         node: name of the node that claims it, for the error message that another node gets.
+        restored: when this copy of the identity was restored from a backup, in milliseconds since 1970; 0: never.
 
     Raises:
-        IdentityProblem: another process uses ``peer_id``.
+        IdentityProblem: another process uses ``peer_id``, or a copy that was restored later has used it.
         OSError: the lock file cannot be created.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,13 +168,37 @@ def claim(directory: Path, peer_id: str, node: str = "") -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _taken(peer_id, os.pread(descriptor, 1024, 0)) from None
-        holder = json.dumps({"pid": os.getpid(), "node": node}).encode()
+        if (newer := _restored(os.pread(descriptor, 1024, 0))) > restored:
+            raise superseded(node, Incarnation(newer))
+        holder = json.dumps({"pid": os.getpid(), "node": node, "restored": restored}).encode()
         with contextlib.suppress(OSError):  # only for the error message; the lock works without it on a full disk
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, holder, 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def shared_claims() -> Path | None:
+    """Return a directory for locks that this user's nodes on this machine share, whatever their homes are.
+
+    None if there is no safe one.
+    """
+    directory = Path(tempfile.gettempdir()) / f"swarmctl-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & _OTHERS:
+            return directory
+    return None
+
+
+def _restored(content: bytes) -> int:
+    """Return what a lock file says about its last holder: when its identity was restored."""
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        found = json.loads(content).get("restored")
+        return found if type(found) is int else 0
+    return 0
 
 
 def _taken(peer_id: str, content: bytes) -> IdentityProblem:

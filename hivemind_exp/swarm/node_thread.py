@@ -31,9 +31,11 @@ from hivemind_exp.swarm.clock_skew import describe_skew, is_news, median_skew
 from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
 from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, FetchFailed, TransferKind, cancel_all
+from hivemind_exp.swarm.waits import first_done, wait_set
 
 JOIN_S = 15.0
 """How long joining waits for an answer from a peer."""
@@ -72,6 +74,8 @@ class SwarmThread:
         invitation: Iterable[str] = (),
         emit: Emit,
         label: str = "",
+        incarnation: Incarnation = UNCOUNTED,
+        on_superseded: Callable[[Incarnation], None] | None = None,
     ) -> None:
         """
         Args:
@@ -81,13 +85,16 @@ class SwarmThread:
             invitation: addresses that end in /p2p/PEER.
             emit: called from another thread. Its exceptions are ignored, so that a failing log stops nothing.
             label: where this node's rollouts come from, as text for display.
+            incarnation: this start of the identity.
+            on_superseded: called, from another thread, when a newer copy of the identity is running.
         """
         self.peer_id = identity.peer_id
+        self._on_superseded = on_superseded
         self._identity, self._swarm, self._key, self._settings, self._log = identity, charter_id, key, settings, emit
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         printable = "".join(filter(str.isprintable, label))[:MAX_LABEL_CHARACTERS]
-        self._said = Announcement(self.peer_id, 0, 0, 0, None, printable)
+        self._said = Announcement(self.peer_id, 0, 0, 0, None, printable, incarnation=incarnation)
         """The announcement, to which each record adds its time, addresses and bundles."""
         self._access = MembershipProof(charter_id, self.peer_id)
         # Used by the thread's loop, which does not exist yet.
@@ -205,7 +212,7 @@ class SwarmThread:
             overlay = Overlay(self._swarm, self._access, self.book, self._news.set)
             try:
                 opening = asyncio.create_task(overlay.open(self._key, self._port, self._settings, former))
-                await _first(opening, self._stop.wait())
+                await first_done(opening, self._stop.wait())
                 if not opening.done():
                     await cancel_all([opening])
                     await overlay.close(patience=0.3)
@@ -218,7 +225,7 @@ class SwarmThread:
                 if former is None and tries >= _TRIES:
                     raise
                 log.debug("p2pd did not start: %r", error)
-                await _first(asyncio.sleep(growing(tries, first=1.0, longest=30.0)), self._stop.wait())
+                await first_done(asyncio.sleep(growing(tries, first=1.0, longest=30.0)), self._stop.wait())
             else:
                 self.overlay = overlay
                 return overlay
@@ -230,7 +237,7 @@ class SwarmThread:
             self._places = tuple(await overlay.addresses())
         joining = asyncio.create_task(self.contacts.join(overlay))
         with contextlib.suppress(TimeoutError):
-            await within(JOIN_S, _first(joining, self._stop.wait(), overlay.died()))
+            await within(JOIN_S, first_done(joining, self._stop.wait(), overlay.died()))
         if first and not overlay.neighbours and self.contacts.peers:
             message = "no peer answers yet; starting alone, and joining the swarm when one does"
             self._tell(WarningEvent(code="swarm_alone", message=message))
@@ -239,7 +246,7 @@ class SwarmThread:
         loops = (self._announce, self._read, self._fetch, self._maintain, self._watchdog)
         work = [asyncio.create_task(self._forever(do, overlay)) for do in loops]
         try:
-            await _first(self._stop.wait(), overlay.died())
+            await first_done(self._stop.wait(), overlay.died())
         finally:
             await cancel_all([*work, joining])
 
@@ -260,7 +267,7 @@ class SwarmThread:
         kept = await overlay.store(record, announcement)
         pause = HEARTBEAT_S if kept or not overlay.neighbours else _UNTAKEN_S
         await asyncio.sleep(LEAST_PAUSE_S)
-        await _set(self._fresh, pause - LEAST_PAUSE_S)
+        await wait_set(self._fresh, pause - LEAST_PAUSE_S)
 
     def _record(self) -> tuple[bytes, Announcement]:
         self._seq = max(int(time.time() * 1000), self._seq + int(LEAST_PAUSE_S * 1000))
@@ -277,7 +284,7 @@ class SwarmThread:
         self._news.set()
         least = overlay.bytes_read / READ_PACE
         await asyncio.sleep(least)
-        await _set(self._back, LOOK_S - least)
+        await wait_set(self._back, LOOK_S - least)
 
     def _welcome(self, *peers: str) -> None:
         """Look for the announcements of peers that have just joined or returned."""
@@ -287,7 +294,7 @@ class SwarmThread:
     async def _fetch(self, overlay: Overlay) -> None:
         self._news.clear()
         self.fetcher.look(overlay, self.announced().values())
-        await _set(self._news, LOOK_S)
+        await wait_set(self._news, LOOK_S)
         await asyncio.sleep(0.05)  # treat a burst of news as one
 
     async def _maintain(self, overlay: Overlay) -> None:
@@ -301,6 +308,7 @@ class SwarmThread:
         overlay.prune()
         self.book.favoured = {peer for peer, contact in self.known_peers.items() if contact.answered}
         self.known_peers.save(every=_SAVE_S)
+        self._look_for_copies()
         self._watch(overlay)
         await asyncio.sleep(_MAINTAIN_S)
 
@@ -317,9 +325,6 @@ class SwarmThread:
         overlay.kill()
 
     def _watch(self, overlay: Overlay) -> None:
-        if self.book.foreign_seq is not None and self.book.foreign_seq > self._born_ms + 1000:
-            message = "another node uses this node's identity: stop one of the two, and create a new identity for it"
-            self._tell(ErrorEvent(code="identity_elsewhere", message=message, next="swarmctl identity new"))
         ahead = median_skew(overlay.skews.values())
         if is_news(ahead, self._skew_told):
             self._skew_told = ahead
@@ -330,7 +335,22 @@ class SwarmThread:
             self._alive_before = alive
             self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
 
-    def _tell(self, event: WarningEvent | ErrorEvent) -> None:
+    def _look_for_copies(self) -> None:
+        """Notice another running node with this node's identity: this one must stop if it is the older."""
+        found, self.book.foreign = self.book.foreign, None
+        if found is None:
+            return
+        self._seq = max(self._seq, found.seq)  # so that this node's next record replaces the other's everywhere
+        if found.incarnation > self._said.incarnation:
+            if self._on_superseded is not None:
+                self._on_superseded(found.incarnation)
+            return
+        self._fresh.set()
+        if found.seq > self._born_ms + 1000:  # otherwise it is a record of an earlier run
+            message = "an older copy of this node is running with its identity: it stops when it notices this one"
+            self._tell(WarningEvent(code="identity_elsewhere", message=message))
+
+    def _tell(self, event: WarningEvent) -> None:
         """Emit an event, unless one with its code was emitted before."""
         if event.code not in self._told:
             self._told.add(event.code)
@@ -373,19 +393,3 @@ def no_charter(why: str) -> SwarmError:
         f"cannot fetch the swarm's charter from its peers ({why})",
         next="swarmctl doctor swarm",
     )
-
-
-async def _set(event: asyncio.Event, seconds: float) -> None:
-    """Return when ``event`` is set, or after ``seconds``."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-
-
-async def _first(*things: Awaitable[object]) -> None:
-    """Return when the first of ``things`` is done. Other tasks keep running, and other coroutines are cancelled."""
-    tasks = {asyncio.ensure_future(thing) for thing in things}
-    given = {thing for thing in things if isinstance(thing, asyncio.Future)}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await cancel_all(tasks - given)

@@ -1,1 +1,1 @@
-"""Uses a trained model without training it: answers questions, chats, evaluates and exports. Never changes a node."""
+"""Uses a trained model: answers questions, chats, evaluates, exports and repeats steps. Never changes a node."""

@@ -64,12 +64,13 @@ def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
         from hivemind_exp.trained.evaluation import evaluate
         from hivemind_exp.trained.loading import Job, with_charter
         from hivemind_exp.trained.merging import merge
+        from hivemind_exp.trained.replaying import replay
         from hivemind_exp.trainer.checkpoints import Checkpoint
 
     files, at = NodeFiles(Path(order["node_dir"])), order["checkpoint"]
     checkpoint = None if at is None else Checkpoint(Path(at["path"]), at["step"], at["round"])
     job = Job(with_charter(config, files), files, checkpoint, order, link, secrets)
-    {"sample": sample, "chat": chat, "eval": evaluate, "merge": merge}[order["mode"]](job)
+    {"sample": sample, "chat": chat, "eval": evaluate, "merge": merge, "replay": replay}[order["mode"]](job)
 
 
 def _out_of_memory(error: Exception) -> OutOfMemory | None:

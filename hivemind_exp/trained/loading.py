@@ -1,7 +1,6 @@
 """Load what a node trained, or what it started from. Only reads the node's directory, so the node may be running."""
 
 import gc
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hivemind_exp.config import Config
 from hivemind_exp.errors import FileProblem, ModelError
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle, build_chats
-from hivemind_exp.models.device import resolve_compute
+from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained, with_adapter
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
@@ -72,7 +71,7 @@ def policy(job: Job, *, trained: bool = True) -> Iterator[Policy]:
     config, checkpoint = job.config, job.checkpoint if trained else None
     job.link.phase(f"loading {config.model.name}{'' if trained else ' (before training)'}")
     compute = resolve_compute(config.model)
-    torch.set_num_threads(config.model.threads or (1 if config.model.name == TINY else os.cpu_count() or 1))
+    use_threads(config.model)
     tokenizer = load_tokenizer(config.model, job.secrets.get("huggingface"))
     model = load(job, checkpoint, tokenizer, dtype=compute.dtype)
     model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype)).eval()

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hivemind_exp import atomic_write, formats
@@ -16,6 +16,8 @@ from hivemind_exp.foreign_text import foreign
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
+STATE = "trainer.pt"
+"""File in a checkpoint with the state of the optimizer, the schedule and the random generators."""
 SEAL = "checkpoint.json"
 """File in a checkpoint with its step, its round and the digests of its other files."""
 PARTIAL = ".partial-"
@@ -44,26 +46,32 @@ class CheckpointStore:
     root: Path
     _keep: int
     _emit: Emit
+    pinned: set[int] = field(default_factory=set)
+    """Steps of checkpoints that are kept in addition to the newest ones. Steps since then need not be replayable."""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
-    def save(self, step: int, round_: int, write: Callable[[Path], None]) -> Checkpoint:
+    def save(self, step: int, round_: int, write: Callable[[Path], None], *, restored: int | None = None) -> Checkpoint:
         """Create a checkpoint: let ``write`` fill a directory, then seal it and move it into place.
+
+        ``restored``: the step of the checkpoint whose weights are saved again. An existing one is then replaced.
 
         Raises ``DiskFull`` if the disk is full. A failed checkpoint leaves nothing behind.
         """
         final = self.root / f"{step:08d}"
-        if final.exists():
+        if final.exists() and restored is None:
             return Checkpoint(final, step, round_)
         partial = self.root / f"{PARTIAL}{step:08d}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
             write(partial)
-            _seal(partial, step, round_)
+            _seal(partial, step, round_, restored)
+            if final.exists():  # it becomes a leftover in one step
+                final.rename(self.root / f"{PARTIAL}{step:08d}.replaced")
             partial.rename(final)
             atomic_write.sync(self.root)
         except BaseException as error:
@@ -95,8 +103,8 @@ class CheckpointStore:
         return None
 
     def oldest_step(self) -> int:
-        """Return the oldest checkpoint's step. The journal must be able to replay from there."""
-        return min((int(path.name) for path in self._directories()), default=0)
+        """Return the step of the oldest checkpoint that is not only pinned. The journal must reach back to it."""
+        return min(sorted(int(path.name) for path in self._directories())[-self._keep :], default=0)
 
     def damaged(self) -> list[Path]:
         return sorted(self.root.glob(f"{DAMAGED}*"))
@@ -105,7 +113,11 @@ class CheckpointStore:
         return [path for path in self.root.iterdir() if path.name.isdigit()]
 
     def _prune(self) -> None:
+        for leftover in self.root.glob(f"{PARTIAL}*.replaced"):
+            shutil.rmtree(leftover)
         for path in sorted(self._directories())[: -self._keep]:
+            if int(path.name) in self.pinned:
+                continue
             # Rename first, because a half-deleted checkpoint must not look like a damaged one.
             doomed = path.rename(self.root / f"{PARTIAL}{path.name}")
             shutil.rmtree(doomed)
@@ -131,15 +143,15 @@ def find(root: Path, step: int | None = None) -> Checkpoint | None:
     return None
 
 
-def _seal(directory: Path, step: int, round_: int) -> None:
+def _seal(directory: Path, step: int, round_: int, restored: int | None) -> None:
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         files[str(path.relative_to(directory))] = _digest(path)
         atomic_write.sync(path)
-    seal = directory / SEAL
-    atomic_write.write(
-        seal, json.dumps({"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}, indent=1), None
-    )
+    about = {"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}
+    if restored is not None:
+        about["restored"] = restored
+    atomic_write.write(directory / SEAL, json.dumps(about, indent=1), None)
 
 
 def damage(directory: Path) -> str | None:

@@ -25,13 +25,12 @@ from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind, answer_tokens
-from hivemind_exp.trainer.checkpoints import MODEL
+from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
 from hivemind_exp.trainer.report_places import place_reports
 from hivemind_exp.trainer.token_rows import own_like, reverse_kl, token_rows, token_scales
 from hivemind_exp.trainer.trl_arguments import trl_arguments
 
-_STATE = "trainer.pt"
 _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""
 _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
@@ -234,14 +233,26 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             "schedule": self.lr_scheduler.state_dict(),
             "rng": torch.get_rng_state(),
         }
-        torch.save(state, directory / _STATE)
+        torch.save(state, directory / STATE)
+
+    def restore(self, directory: Path) -> None:
+        """Return to the state of a checkpoint, in place: weights, optimizer, schedule and random state."""
+        policy = self.policy
+        if hasattr(policy, "peft_config"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(policy, load_peft_weights(str(directory / MODEL), device="cpu"))
+        else:
+            saved = type(policy).from_pretrained(directory / MODEL, dtype=policy.dtype)
+            policy.load_state_dict(saved.state_dict())
+        self.load(directory)
 
     def load(self, directory: Path) -> None:
         """Restore what ``save`` wrote, except the model, which was already built from the same directory.
 
         The learning rate and weight decay are those of this trainer's settings, which may have changed since.
         """
-        state: dict[str, Any] = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(directory / STATE, map_location="cpu", weights_only=True)
         settings = [{name: group[name] for name in _OF_SETTINGS} for group in self.optimizer.param_groups]
         base_rates = self.lr_scheduler.base_lrs
         self.optimizer.load_state_dict(state["optimizer"])

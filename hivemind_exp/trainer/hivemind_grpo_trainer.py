@@ -15,6 +15,7 @@ from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.game.sampling.game import said
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
+from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
 from hivemind_exp.peers.source import FURTHEST
@@ -25,6 +26,7 @@ from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
+from hivemind_exp.trainer.canary import Canary
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.format_reward import FormatReward
@@ -61,6 +63,9 @@ class HivemindGRPOTrainer(RoundLoop):
     exchange: PeerExchange | None = None
     teacher: TokenTeacher | None = None
     """Scores the node's own completions."""
+    canary: Canary | None = None
+    conditions: str = "{}"
+    """Recorded with each step's result (``Conditions``)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +80,8 @@ class HivemindGRPOTrainer(RoundLoop):
 
         Raises ``StopRequested`` after a stop. By then everything that a restart needs is saved.
         """
+        if self.canary is not None:
+            self.canary.save = self.save
         for name in self.config.game.only_sampling if self.config.game.kind == "study-group" else ():
             message = f"game.{name} has no effect, because this node's swarm plays the game study-group"
             self.emit(WarningEvent(code="no_effect", message=message))
@@ -128,8 +135,10 @@ class HivemindGRPOTrainer(RoundLoop):
         for manifest in self.journal.manifests(saved):
             done, total = self.progress.step - saved, known_steps - saved
             self.emit(PhaseEvent(name="repeating steps from the journal", done=done, total=total))
+            self._settle()
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
             self._take(manifest, *known, replayed=True)
+        self._settle()
         self._cursor.next_stage()
         gap = known_steps > self.progress.step
         if self.progress.step == 0 and (gap or self.checkpoints.damaged()):
@@ -155,6 +164,18 @@ class HivemindGRPOTrainer(RoundLoop):
             self.save()
         for evaluation in self.journal.evaluations()[-1:]:
             self.emit(_as_event(evaluation))
+
+    def _settle(self) -> None:
+        """Make a restoration that the node was killed in, or that an older checkpoint does not contain yet."""
+        if self.canary is not None and self.canary.settle():
+            self._filler.weights_moved(self.progress.step)
+
+    def _bar(self) -> None:
+        """Stop learning from those who are quarantined."""
+        barred = frozenset() if self.canary is None else self.canary.barred()
+        self._filler.barred = barred
+        if self.exchange is not None:
+            self.exchange.source.barred = barred
 
     def _prepare_warm_start(self) -> WarmStart | None:
         if not self.config.warm_start.steps or self.config.game.kind != "sampling":
@@ -188,6 +209,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self._emit_round(self.progress.round - 1, timer, timer.tokens_per_second())
 
     def _play(self, stage_run: StageRun, timer: RoundTimer) -> None:
+        self._bar()
         asked = self._complete(stage_run, timer)
         if not asked and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # the swarm's clock moves on without this node
@@ -200,7 +222,7 @@ class HivemindGRPOTrainer(RoundLoop):
         if self.exchange is not None:
             with timer("share"):
                 drawn = self._share(self.exchange, stage_run, kept)
-        if self.teacher is not None:
+        if self.teacher is not None and not self._filler.api_barred:
             with timer("verify"):
                 kept = self.teacher.score(stage_run, kept, self.progress.step)
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
@@ -269,6 +291,7 @@ class HivemindGRPOTrainer(RoundLoop):
             result = self.step_trainer.step(manifest, self.stop.is_set)
         except StepAbandoned as error:
             raise StopRequested from error
+        self.journal.write_result(manifest.step, StepOutcome(result.loss, result.grad_norm, self.conditions))
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
         if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
@@ -301,7 +324,7 @@ class HivemindGRPOTrainer(RoundLoop):
         """Evaluate before the first round, after the last, and every ``eval.every`` rounds. Never twice for a round."""
         round_, every = self.progress.round, self.config.eval.every
         due = round_ == 0 or self._finished() or (every > 0 and round_ % every == 0)
-        if not due or any(evaluation.round == round_ for evaluation in self.journal.evaluations()):
+        if not due or any(each.round == round_ for each in self.journal.evaluations()):
             return
         self.emit(PhaseEvent(name="evaluating", total=self.config.eval.questions))
         questions = self.tasks.questions("heldout", 0, self.config.eval.questions)
@@ -309,7 +332,10 @@ class HivemindGRPOTrainer(RoundLoop):
         evaluation = evaluate(round_, self.local, prompts, self.tasks)
         self.journal.write_evaluation(evaluation)
         self.emit(_as_event(evaluation))
-        self._collapse.evaluated(self.journal.evaluations())
+        if self.canary is not None and self.canary.watch(evaluation):
+            self._filler.weights_moved(self.progress.step)
+        else:
+            self._collapse.evaluated(self.journal.evaluations())
 
     def _push_if_due(self) -> None:
         """Hand the newest checkpoint and its model card to the upload thread."""
@@ -351,16 +377,17 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     """
     questions = [prompt.question for prompt in prompts]
     scores = tasks.score(questions, [said(rollout) for rollout in source.answer(prompts)])
-    judged = [(question.task, score) for question, score in zip(questions, scores, strict=True) if score.judged]
+    judged = [(question, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
         raise WorkerFailed("no answer in the evaluation could be verified")
-    asked = Counter(task for task, _ in judged)
-    right = Counter(task for task, score in judged if score.correct)
+    asked = Counter(question.task for question, _ in judged)
+    right = Counter(question.task for question, score in judged if score.correct)
     return Evaluation(
         round=round_,
         accuracy=sum(right.values()) / len(judged),
         questions=len(judged),
         by_task={task: right[task] / count for task, count in asked.items()},
+        answers={question.digest: score.correct for question, score in judged},
     )
 
 

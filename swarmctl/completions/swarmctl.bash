@@ -16,6 +16,10 @@ __swarmctl_enter() {
         ':run') path='run' ;;
         ':attach') path='attach' ;;
         ':doctor') path='doctor' ;;
+        ':backup') path='backup' ;;
+        ':restore') path='restore' ;;
+        ':upgrade') path='upgrade' ;;
+        ':quarantine') path='quarantine' ;;
         ':status' | ':ps') path='status' ;;
         ':stop') path='stop' ;;
         ':restart') path='restart' ;;
@@ -29,6 +33,7 @@ __swarmctl_enter() {
         ':chat') path='chat' ;;
         ':eval') path='eval' ;;
         ':export') path='export' ;;
+        ':replay') path='replay' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -97,6 +102,8 @@ __swarmctl_takes() {
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
+        'restore:--as') kind=none ;;
+        'quarantine:--lift') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'status:--node') kind=node ;;
         'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;
@@ -135,6 +142,8 @@ __swarmctl_takes() {
         'eval:--examples') kind=none ;;
         'export:--checkpoint') kind=none ;;
         'export:--gguf-type') kind=words list='f16 bf16 q8_0' ;;
+        'replay:--step') kind=none ;;
+        'replay:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -197,6 +206,10 @@ __swarmctl_options() {
         'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
+        'backup') list='--yes --json --help' ;;
+        'restore') list='--as --json --help' ;;
+        'upgrade') list='--dry-run --json --help' ;;
+        'quarantine') list='--lift --json --help' ;;
         'status') list='--node --watch --json --help' ;;
         'stop') list='--all --json --help' ;;
         'restart') list='--all --json --help' ;;
@@ -210,6 +223,7 @@ __swarmctl_options() {
         'chat') list='--checkpoint --base --system --temperature --seed --max-tokens --device --json --help' ;;
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
+        'replay') list='--step --device --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -261,7 +275,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor status stop restart rename fork rm logs report models sample chat eval export profiles keys tasks rollouts swarm identity service completion' ;;
+        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs report models sample chat eval export replay profiles keys tasks rollouts swarm identity service completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -272,6 +286,11 @@ __swarmctl_argument() {
         'completion:0') kind=words list='install uninstall show' ;;
         'attach:0') kind=node ;;
         'doctor:'*) kind=words list='machine python accelerator fit keys api swarm hub' ;;
+        'backup:0') kind=node ;;
+        'backup:1') kind=file ;;
+        'restore:0') kind=file ;;
+        'upgrade:0') kind=node ;;
+        'quarantine:0') kind=node ;;
         'status:'*) kind=node ;;
         'stop:'*) kind=node ;;
         'restart:'*) kind=node ;;
@@ -285,6 +304,7 @@ __swarmctl_argument() {
         'chat:0') kind=node ;;
         'eval:0') kind=node ;;
         'export:0') kind=node ;;
+        'replay:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;
@@ -319,6 +339,7 @@ __swarmctl_argument() {
 __swarmctl_values() {
     list=
     case $1 in
+        'eval.canary') list='true false' ;;
         'game.curriculum') list='true false' ;;
         'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
@@ -454,6 +475,7 @@ __swarmctl_setting() {
         ((BASH_VERSINFO[0] < 4)) || compopt -o nospace
         __swarmctl_offer checkpoint.every= \
             checkpoint.keep= \
+            eval.canary= \
             eval.every= \
             eval.questions= \
             game.curriculum= \

@@ -16,6 +16,14 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'attach'
         case ':doctor'
             set path 'doctor'
+        case ':backup'
+            set path 'backup'
+        case ':restore'
+            set path 'restore'
+        case ':upgrade'
+            set path 'upgrade'
+        case ':quarantine'
+            set path 'quarantine'
         case ':status' ':ps'
             set path 'status'
         case ':stop'
@@ -42,6 +50,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'eval'
         case ':export'
             set path 'export'
+        case ':replay'
+            set path 'replay'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -175,6 +185,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind node
         case 'doctor:--set'
             set kind setting
+        case 'restore:--as'
+            set kind none
+        case 'quarantine:--lift'
+            set kind words
+            set list policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'status:--node'
             set kind node
         case 'fork:--at'
@@ -257,6 +272,11 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'export:--gguf-type'
             set kind words
             set list f16 bf16 q8_0
+        case 'replay:--step'
+            set kind none
+        case 'replay:--device'
+            set kind words
+            set list auto cpu cuda mps xpu
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -418,6 +438,22 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --report\t'Print Markdown for a bug report, without keys or names' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'backup'
+            set list --yes\t'Overwrite an existing file' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'restore'
+            set list --as\t'Create another node, with a new identity' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'upgrade'
+            set list --dry-run\t'Only show what would change' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
+        case 'quarantine'
+            set list --lift\t'Learn from this peer id or provider again, or from all' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'status'
             set list --node\t'Only this node' \
                 --watch\t'Update every 2 seconds, until Ctrl-C' \
@@ -517,6 +553,11 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
                 --no-input\t'Never prompt; fail if input is required' \
+                --help\t'Show this message and exit'
+        case 'replay'
+            set list --step\t'Step to repeat' \
+                --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
@@ -749,6 +790,10 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 run\t'Start or resume a node' \
                 attach\t'Watch a running node' \
                 doctor\t'Check your setup and suggest fixes' \
+                backup\t'Save a whole node to a file' \
+                restore\t'Restore a node from a backup' \
+                upgrade\t'Bring an older node\'s files to the current format' \
+                quarantine\t'Show which peers and providers a node does not learn from' \
                 status\t'Show the state of the nodes on this machine' \
                 stop\t'Save and stop running nodes' \
                 restart\t'Stop nodes and start them again in the background' \
@@ -762,6 +807,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 chat\t'Chat with a node\'s model' \
                 eval\t'Measure how often a model answers correctly' \
                 export\t'Export a node\'s model for other programs' \
+                replay\t'Repeat a training step and compare its result' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -820,6 +866,16 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'doctor:*'
             set kind words
             set list machine python accelerator fit keys api swarm hub
+        case 'backup:0'
+            set kind node
+        case 'backup:1'
+            set kind file
+        case 'restore:0'
+            set kind file
+        case 'upgrade:0'
+            set kind node
+        case 'quarantine:0'
+            set kind node
         case 'status:*'
             set kind node
         case 'stop:*'
@@ -846,6 +902,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'eval:0'
             set kind node
         case 'export:0'
+            set kind node
+        case 'replay:0'
             set kind node
         case 'profiles show:0'
             set kind profile
@@ -916,6 +974,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list checkpoint.every=\t'Rounds between checkpoints' \
             checkpoint.keep=\t'Checkpoints kept' \
+            eval.canary=\t'Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
             game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
@@ -1020,6 +1079,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     set -l key (string replace -r '=.*' '' -- $typed)
     set before "$before$key="
     switch "$key"
+        case 'eval.canary'
+            set list true false
         case 'game.curriculum'
             set list true false
         case 'game.kind'

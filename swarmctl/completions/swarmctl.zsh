@@ -38,6 +38,7 @@ _swarmctl_settings() {
     list=(
       'checkpoint.every:Rounds between checkpoints'
       'checkpoint.keep:Checkpoints kept'
+      'eval.canary:Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
       'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
@@ -142,6 +143,7 @@ _swarmctl_settings() {
     return
   fi
   case $key in
+    eval.canary) list=(true false) ;;
     game.curriculum) list=(true false) ;;
     game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
@@ -198,6 +200,10 @@ _swarmctl() {
         'run:Start or resume a node'
         'attach:Watch a running node'
         'doctor:Check your setup and suggest fixes'
+        'backup:Save a whole node to a file'
+        'restore:Restore a node from a backup'
+        'upgrade:Bring an older node'\''s files to the current format'
+        'quarantine:Show which peers and providers a node does not learn from'
         'status:Show the state of the nodes on this machine'
         'stop:Save and stop running nodes'
         'restart:Stop nodes and start them again in the background'
@@ -211,6 +217,7 @@ _swarmctl() {
         'chat:Chat with a node'\''s model'
         'eval:Measure how often a model answers correctly'
         'export:Export a node'\''s model for other programs'
+        'replay:Repeat a training step and compare its result'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -228,6 +235,10 @@ _swarmctl() {
         run) _swarmctl__run && ret=0 ;;
         attach) _swarmctl__attach && ret=0 ;;
         doctor) _swarmctl__doctor && ret=0 ;;
+        backup) _swarmctl__backup && ret=0 ;;
+        restore) _swarmctl__restore && ret=0 ;;
+        upgrade) _swarmctl__upgrade && ret=0 ;;
+        quarantine) _swarmctl__quarantine && ret=0 ;;
         status|ps) _swarmctl__status && ret=0 ;;
         stop) _swarmctl__stop && ret=0 ;;
         restart) _swarmctl__restart && ret=0 ;;
@@ -241,6 +252,7 @@ _swarmctl() {
         chat) _swarmctl__chat && ret=0 ;;
         eval) _swarmctl__eval && ret=0 ;;
         export) _swarmctl__export && ret=0 ;;
+        replay) _swarmctl__replay && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -318,6 +330,44 @@ _swarmctl__doctor() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     '*:\[CHECK\]...:(machine python accelerator fit keys api swarm hub)'
+}
+
+_swarmctl__backup() {
+  _arguments -S \
+    '(-y --yes)-y[Overwrite an existing file]' \
+    '(-y --yes)--yes[Overwrite an existing file]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes' \
+    ':FILE:_files'
+}
+
+_swarmctl__restore() {
+  _arguments -S \
+    '--as=[Create another node, with a new identity]:NAME: ' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':FILE:_files'
+}
+
+_swarmctl__upgrade() {
+  _arguments -S \
+    '--dry-run[Only show what would change]' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__quarantine() {
+  _arguments -S \
+    '*--lift=[Learn from this peer id or provider again, or from all]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__status() {
@@ -498,6 +548,16 @@ _swarmctl__export() {
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes' \
     ':DIR: '
+}
+
+_swarmctl__replay() {
+  _arguments -S \
+    '--step=[Step to repeat]:N: ' \
+    '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
 }
 
 _swarmctl__profiles() {

@@ -19,6 +19,7 @@ import base64
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.swarm.identity import BACKUP, Identity, animal_name, claim, read_file
+from hivemind_exp.swarm.incarnation import IncarnationFile
 from swarmctl.identity.new import chosen, opened, put, tell
 from swarmctl.identity.show import describe
 from swarmctl.nodes.lookup import all_nodes, existing, files_of
@@ -92,8 +94,10 @@ def restore(file: Path, node: str | None, prompter: Prompter, *, as_json: bool) 
     locked = opened(name, again)
     # The identity is claimed before the node is created and until the restore is complete, so that no other node runs
     # with it meanwhile.
-    with disk_errors(files.claims), claim(files.claims, identity.peer_id, name), locked:
+    now_ms = int(time.time() * 1000)
+    with disk_errors(files.claims), claim(files.claims, identity.peer_id, name, now_ms), locked:
         replaced = put(identity, files, prompter, f"{again} --yes")
+        IncarnationFile(files.incarnation, identity.peer_id).restore()
     tell(identity, files, replaced, as_json=as_json)
     for other in map(describe, all_nodes()):
         if other["peer_id"] == identity.peer_id and other["node"] != name:

@@ -1,15 +1,17 @@
-"""``swarmctl status``, ``logs``, ``stop``, ``restart``, ``rename``, ``fork`` and ``rm``: this machine's nodes."""
+"""``swarmctl status``, ``logs``, ``stop``, ``restart`` and others: this machine's nodes."""
 
 from typing import Annotated
 
 import typer
 
 from swarmctl.errors import Exit
+from swarmctl.nodes.recovery_cli import register_recovery
 from swarmctl.terminal import options
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands, and ``ps`` as a hidden alias of ``status``."""
+    register_recovery(app)
 
     @app.command("ps", hidden=True)
     @app.command()

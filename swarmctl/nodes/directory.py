@@ -11,13 +11,14 @@ from typing import Any
 
 from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
-from hivemind_exp.formats import check_number
+from hivemind_exp.formats import FORMAT, NODE_FORMAT, check_number
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import files_of, other_name, short_id
 from swarmctl.nodes.start_over import set_aside, settle
+from swarmctl.nodes.upgrade import upgrade_and_tell
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -31,7 +32,8 @@ def identity(config: Config) -> dict[str, Any]:
     """Return the settings that are fixed when a node is created."""
     lora = config.model.lora
     return {
-        "schema": 1,
+        "schema": FORMAT,
+        "format": NODE_FORMAT,
         "name": config.node.name,
         "model": {"name": config.model.name, "revision": config.model.revision},
         "adapter": lora.model_dump(mode="json", exclude={"dropout"}) if lora else None,
@@ -82,6 +84,8 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         with disk_errors(files.root):
             settle(files)  # a run that was killed while it started over may have left the last one aside
         check_identity(files, config, retry)
+        if not created:
+            upgrade_and_tell(files)
         fresh, begun = starts_over(files, config), has_begun(files)
         if fresh or not begun:
             files.inputs.unlink(missing_ok=True)
@@ -212,9 +216,12 @@ def _equal(made: Any, wanted: Any) -> bool:
 
 def check_formats(files: NodeFiles) -> None:
     """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
+    check_number(files.identity, (read_json(files.identity) or {}).get("format"), NODE_FORMAT)
     own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs)
     for path in (
         *own,
+        files.incarnation,
+        files.quarantine,
         *files.swarm.glob("*.json"),
         *files.hub.glob("*.json"),
         *files.checkpoints.glob("[0-9]*/*.json"),

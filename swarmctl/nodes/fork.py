@@ -14,6 +14,7 @@ from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest, free, record_name
+from swarmctl.nodes.upgrade import KEPT
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json
@@ -85,11 +86,12 @@ def _run(name: str) -> str:
 
 def _copy(files: NodeFiles, copy: NodeFiles) -> None:
     """Copy what a node has learned and needs, besides its checkpoint: not its identity, spending or log."""
-    own = {files.lock, files.key, files.spent, files.consent, files.events, files.run, files.log, files.checkpoints}
-    own |= {files.hub, files.swarm, files.charter, files.root / "left", files.root / "background.log"}
+    own = {files.lock, files.key, files.incarnation, files.spent, files.consent, files.events, files.run, files.log}
+    own |= {files.checkpoints, files.hub, files.swarm, files.charter}
+    own |= {files.root / "left", files.root / "background.log"}
     for path in files.root.iterdir():
         target = copy.root / path.relative_to(files.root)
-        if path in own or path.name.startswith((".", files.journal.name, files.ledger.name)):
+        if path in own or path.name.startswith((".", KEPT, files.journal.name, files.ledger.name)):
             continue
         if path.is_dir():
             # These files are replaced as a whole and never changed, so links cost neither time nor space.

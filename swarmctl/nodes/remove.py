@@ -8,6 +8,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
 from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.lineage import remember
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest
 from swarmctl.storage.disk_errors import disk_errors
@@ -66,4 +67,5 @@ def _delete(files: NodeFiles) -> None:
         if files.root.is_symlink():
             files.root.unlink()
             return
+        remember(files)
         discard(files.root)

@@ -74,6 +74,7 @@ def _remove(path: Path) -> None:
 def _of_a_run(files: NodeFiles) -> list[Path]:
     """Return the files and directories that belong to a run, and not to the node's whole life."""
     kept = {files.lock, files.identity, files.key, files.secret_file, files.consent, files.ledger, files.spent}
+    kept.add(files.incarnation)
     kept |= {files.root / _MOVING, files.root / _PREVIOUS}
     return [
         path for path in files.root.iterdir() if path not in kept and not path.name.startswith(f"{files.ledger.name}-")

@@ -16,8 +16,8 @@ HelpFormatter: Any = TyperGroup.context_class.formatter_class  # this type is no
 HEADINGS = {
     "Start": ("init", "run", "stop", "restart", "doctor", "keys", "models", "tasks", "profiles"),
     "Watch": ("status", "attach", "logs", "report", "rollouts"),
-    "Use": ("sample", "chat", "eval", "export"),
-    "Manage": ("fork", "rename", "rm", "service"),
+    "Use": ("sample", "chat", "eval", "export", "replay"),
+    "Manage": ("fork", "rename", "rm", "backup", "restore", "upgrade", "quarantine", "service"),
     "Swarm": ("swarm", "identity"),
     "Shell": ("completion",),
 }

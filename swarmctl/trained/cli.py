@@ -1,4 +1,4 @@
-"""``swarmctl sample``, ``chat``, ``eval`` and ``export``."""
+"""``swarmctl sample``, ``chat``, ``eval``, ``export`` and ``replay``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -247,3 +247,30 @@ def register(app: typer.Typer) -> None:
         kind = gguf_type or (options.GgufType.F16 if gguf else None)
         write(ModelOptions(node, checkpoint), ExportOptions(directory, merge, kind, ollama, json, yes, no_input))
         return Exit.DONE
+
+    @app.command()
+    def replay(
+        node: Node,
+        *,
+        step: Annotated[
+            int | None,
+            typer.Option("--step", min=0, metavar="N", help="Step to repeat. [default: the newest possible]"),
+        ] = None,
+        device: Device = None,
+        json: options.Json = False,
+    ) -> int:
+        """Repeat a training step and compare its result.
+
+        Starts from the nearest checkpoint before the step, repeats the steps up to it from the rows in the journal, and
+        compares loss and gradient norm with the recorded ones. On a CPU they must be the same to the last bit. The node
+        is not changed and can be running. Exits with 4 if a result differs.
+
+        \b
+        Examples:
+          swarmctl replay maths
+          swarmctl replay maths --step 41
+          swarmctl replay maths --step 41 --device cpu --json
+        """
+        from swarmctl.trained.replay import replay as repeat
+
+        return repeat(node, step=step, device=device, as_json=json)

@@ -5,21 +5,25 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from hivemind_exp.hard_links import link_tree
-from hivemind_exp.trainer.checkpoints import MODEL
+from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from swarmctl.storage.staging import staged
 from swarmctl.trained.target import TrainedNode
 
 
 @contextmanager
-def kept(node: TrainedNode) -> Iterator[TrainedNode]:
-    """Yield the node with a checkpoint that stays until the end of the block, made of links to its files."""
+def kept(node: TrainedNode, *, whole: bool = False) -> Iterator[TrainedNode]:
+    """Yield the node with a checkpoint that stays until the end of the block, made of links to its files.
+
+    ``whole``: with the state of the optimizer, not only the model.
+    """
     if node.checkpoint is None:
         yield node
         return
     with ExitStack() as stack:
         try:
             directory = stack.enter_context(staged(node.files.root / "reading"))
-            link_tree(node.checkpoint.path / MODEL, directory / MODEL)
+            for name in (MODEL, *([STATE] if whole else [])):
+                link_tree(node.checkpoint.path / name, directory / name)
         except OSError:  # such as a read-only directory, in which no node deletes anything
             yield node
         else:

@@ -83,13 +83,17 @@ class ModelProcess:
 
 @contextmanager
 def model_process(
-    mode: str, node: TrainedNode, *, quiet: bool, module: str = MODULE, **more: Any
+    mode: str, node: TrainedNode, *, quiet: bool, module: str = MODULE, whole: bool = False, **more: Any
 ) -> Iterator[ModelProcess]:
     """Start a process that does ``mode`` with a node's model; ``more`` is what the mode needs. Kill it at the end.
 
-    With ``quiet``, it does not print what takes a while.
+    With ``quiet``, it does not print what takes a while. ``whole``: the mode also needs the state of the optimizer.
     """
-    with kept(node) as held, tempfile.TemporaryFile() as errors, trainer.pipe_with(node.secrets) as secrets_fd:
+    with (
+        kept(node, whole=whole) as held,
+        tempfile.TemporaryFile() as errors,
+        trainer.pipe_with(node.secrets) as secrets_fd,
+    ):
         at = held.checkpoint and (held.at() or {}) | {"path": str(held.checkpoint.path)}
         pass_fds = () if secrets_fd is None else (secrets_fd,)
         process = trainer.spawn(module, node.config, PIPE, pass_fds, errors=errors)

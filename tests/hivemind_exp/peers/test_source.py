@@ -195,6 +195,17 @@ def test_a_peer_that_sends_more_groups_is_not_drawn_more_often(tmp_path: Path) -
     assert drawn["flood 0"] < 30
 
 
+def test_nothing_is_drawn_from_a_quarantined_peer(tmp_path: Path) -> None:
+    source = make_source(tmp_path, local=4, external=4)
+    honest(source, 3, 2)
+    everyone = {offer.peer for offers in source.pool.offers("answer").values() for offer in offers}
+    barred = min(everyone)
+    source.barred = frozenset({barred})
+    assert set(peers_of(source.draw(seed=0))) == everyone - {barred}
+    source.barred = frozenset()
+    assert barred in peers_of(source.draw(seed=1))
+
+
 def test_a_node_does_not_learn_from_itself(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     source.take_in([letter(ME, shared_group(0))])

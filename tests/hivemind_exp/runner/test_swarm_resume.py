@@ -53,7 +53,7 @@ class Answering:
 @pytest.fixture(autouse=True)
 def _swarm_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def opened(config: Config, files: NodeFiles, emit: Emit) -> Iterator[SwarmSession]:
+    def opened(config: Config, files: NodeFiles, emit: Emit, _stop: StopFlag) -> Iterator[SwarmSession]:
         files.swarm.mkdir(exist_ok=True)
         rules: Charter = RULES
         yield SwarmSession(rules, applied(rules, config), cast(SwarmNode, Answering()), files, emit)

@@ -22,6 +22,7 @@ from hivemind_exp.swarm.announcement import (
     shard_of,
 )
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.incarnation import Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.token_bucket import TokenBucket
 from tests.support.hostile.records import unpack
@@ -31,13 +32,16 @@ ME = Identity.generate()
 OTHER = "6b" * 32
 NOW = 1_790_000_000.0
 REF = BundleRef(3, 1, bytes(range(32)), 1000, 8)
-WORD = Announcement(ME.peer_id, int(NOW * 1000), 3, 12, 417, "policy", ("/ip4/203.0.113.7/tcp/4001",), (REF,))
+WORD = Announcement(
+    *(ME.peer_id, int(NOW * 1000), 3, 12, 417, "policy", ("/ip4/203.0.113.7/tcp/4001",), (REF,)),
+    incarnation=Incarnation(1700, 1800),
+)
 
 
 def body(**changes: object) -> bytes:
     """Return a correctly signed record, with some fields changed."""
     fields: dict[str, object] = {
-        "version": 1,
+        "version": 2,
         "peer": ME.peer_id,
         "seq": WORD.seq,
         "round": 3,
@@ -46,6 +50,7 @@ def body(**changes: object) -> bytes:
         "label": "policy",
         "addresses": ["/ip4/203.0.113.7/tcp/4001"],
         "bundles": [[3, 1, bytes(range(32)), 1000, 8]],
+        "incarnation": [1700, 1800],
         **changes,
     }
     return sign(msgpack.packb(list(fields.values())))
@@ -72,7 +77,7 @@ def test_a_record_survives_a_round_trip() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"version": 2}, "version"),
+        ({"version": 1}, "version"),
         ({"version": True}, "version"),
         ({"more": 1}, "shape"),
         ({"peer": "12D3KooW"}, "peer"),
@@ -100,6 +105,9 @@ def test_a_record_survives_a_round_trip() -> None:
         ({"bundles": [[3, 1, bytes(32), 1, 8]] * 2}, "duplicate"),
         ({"bundles": [[i, 1, bytes([i]) * 32, 1, 8] for i in range(9)]}, "bundles"),
         ({"bundles": {}}, "bundles"),
+        ({"incarnation": [1]}, "incarnation"),
+        ({"incarnation": [1, -1]}, "incarnation"),
+        ({"incarnation": None}, "incarnation"),
         ({"seq": int((NOW + 11) * 1000)}, "future"),
         ({"seq": 2**52}, "future"),
         ({"seq": int((NOW - LIFETIME_S - 11) * 1000)}, "expired"),
@@ -256,9 +264,10 @@ def test_records_by_others_under_this_nodes_identity_are_rejected() -> None:
     word = Announcement(ME.peer_id, int(NOW * 1000), 1, 1)
     book.issue(word.pack(ME, SWARM), word)
     assert put(book, ME, NOW, value=msgpack.packb(word.pack(ME, SWARM)))
-    assert book.foreign_seq is None
+    assert book.foreign is None
     assert not put(book, ME, NOW + 5)
-    assert book.foreign_seq == int((NOW + 5) * 1000)
+    assert book.foreign is not None
+    assert book.foreign.seq == int((NOW + 5) * 1000)
 
 
 def test_membership_proofs_cannot_be_forged_or_replayed() -> None:

@@ -24,6 +24,7 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.incarnation import Incarnation
 from hivemind_exp.swarm.node import SwarmNode
 from tests.support.charters import charter
 from tests.support.hostile.wire import Peers, acquainted, eventually, peers_of, receive
@@ -272,14 +273,23 @@ def test_a_node_starts_alone_with_a_warning_until_a_peer_answers(peers: Peers, m
     assert receive(again, 1, 40)[0].data == b"early"
 
 
-def test_an_identity_used_by_two_nodes_is_reported(peers: Peers) -> None:
-    first = peers.start("first")
+@pytest.mark.parametrize("restored", [True, False])
+def test_of_two_copies_of_a_node_the_older_one_stops(restored: bool, peers: Peers) -> None:
+    old, new = Incarnation(1000, 5000), Incarnation(2000 if restored else 1000, 4000 if restored else 6000)
+    first = peers.start("first", incarnation=old)
     second = peers.start("second", first.addresses())
     acquainted(first, second)
-    copy = peers.start("copy", second.addresses(), like="first")
-    time.sleep(1.5)
-    copy.publish(b"also me", round=1, groups=1, step=1)
-    eventually(lambda: "identity_elsewhere" in peers.codes("first"))
+    peers.start("copy", second.addresses(), like="first", incarnation=new)
+    eventually(lambda: peers.superseded["first"], 20)
+    assert set(peers.superseded["first"]) == {new}
+    assert peers.superseded["copy"] == peers.superseded["second"] == []
+    # The old copy starts again, later than the new one: it is still the one that stops.
+    first.close()
+    peers.superseded["first"].clear()
+    peers.start("first", second.addresses(), incarnation=old)
+    eventually(lambda: peers.superseded["first"], 20)
+    eventually(lambda: "identity_elsewhere" in peers.codes("copy"), 20)
+    assert peers.superseded["copy"] == []
     assert "identity_elsewhere" not in peers.codes("second")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import Announcement
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
 
@@ -52,6 +53,8 @@ class Peers:
         self.root, self.swarm = root, swarm
         self.nodes: dict[str, SwarmNode] = {}
         self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        self.superseded: dict[str, list[Incarnation]] = {}
+        """The newer copies that each node has noticed."""
 
     def make(
         self,
@@ -62,6 +65,7 @@ class Peers:
         like: str | None = None,
         port: int = 0,
         label: str = "policy",
+        incarnation: Incarnation = UNCOUNTED,
     ) -> SwarmNode:
         """Create a node without starting it. ``like``: a node whose key it copies."""
         directory = self.root / name
@@ -82,6 +86,8 @@ class Peers:
             invitation=invitation,
             emit=lambda event: events.append((event.event_name(), event.model_dump())),
             label=label,
+            incarnation=incarnation,
+            on_superseded=self.superseded.setdefault(name, []).append,
         )
         self.nodes[name] = node
         return node

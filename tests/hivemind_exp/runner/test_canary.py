@@ -1,0 +1,78 @@
+"""A real node learns from an API that turns to poison, with the canary and without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.journal.canary_log import read_quarantine
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.tasks.base import Question, Score
+from tests.support.fake_api.server import api_server
+from tests.support.nodes import make_config
+from tests.support.recorded_events import Events
+from tests.support.spelling_task import Spelling
+
+pytestmark = pytest.mark.slow
+
+POISON = "jjjj"
+ROUNDS, POISONED = 20, 8
+"""Rounds in all, and the round from which on the API sends poison."""
+
+
+class Exploitable(Spelling):
+    """Wants an answer tag. Its verifier can be fooled in training; the evaluation cannot."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        return [
+            Score(float(text.startswith("<answer>") or (question.split == "train" and text == POISON)), True, "looked")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+def play(root: Path, *, canary: bool) -> Events:
+    """Run a node. Each round sends eight requests, after one probe."""
+    asked: list[str] = []
+
+    def answer(messages: Any, index: int) -> str:
+        word = messages[-1]["content"].split()[-1]
+        asked.append(word)
+        return POISON if len(asked) > 1 + 8 * POISONED else f"<answer>{word[-3:]}</answer>"
+
+    root.mkdir()
+    events = Events()
+    with api_server(answer=answer) as server:
+        config = make_config(
+            game={"rounds": ROUNDS, "groups": 2},
+            generation={"max_completion_tokens": 24},
+            train={"learning_rate": 1e-4, "teacher_learning_rate": 3e-3, "warmup_steps": 0},
+            eval={"every": 4, "questions": 40, "canary": canary},
+            checkpoint={"every": 3},
+            offload={"provider": "box", "ahead": 0},
+            providers={"box": {"base_url": server.base_url, "model": "test-model", "free": True}},
+        )
+        GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: Exploitable()).run()
+    return events
+
+
+def test_poison_from_an_api_is_undone_and_no_longer_learned(tmp_path: Path) -> None:
+    accuracy = {}
+    for canary in (True, False):
+        events = play(tmp_path / str(canary), canary=canary)
+        accuracy[canary] = {event["round"]: event["accuracy"] for event in events.of("eval")}
+        fallen = [event for event in events.of("warning") if event["code"] == "canary"]
+        assert len(fallen) == canary
+        if canary:
+            assert "Restored the weights of round 8" in fallen[0]["message"]
+            assert "completions of box. It does not learn from them before round 66" in fallen[0]["message"]
+            after = [event for event in events.of("rollouts") if event["round"] >= 16]
+            assert {event["source"] for event in after} == {"policy"}
+            assert [each.source for each in read_quarantine(NodeFiles(tmp_path / "True").quarantine)] == ["box"]
+    assert accuracy[True][8] == accuracy[False][8] > 0.9
+    assert accuracy[True][16] == accuracy[False][16] < 0.1
+    assert accuracy[False][ROUNDS] < 0.5
+    assert accuracy[True][ROUNDS] > 0.9

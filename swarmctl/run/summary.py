@@ -155,7 +155,8 @@ def _origins(config: Config, progress: RunView) -> list[str]:
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
-    reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    # What the node did about it follows the last semicolon; a reason may contain others.
+    reasons = "".join(f" {message.rpartition('; ')[0] or message}." for message in progress.outages.values())
     if teaches_hints(config):
         return _hints(config, progress, reasons)
     if is_distilled(config):

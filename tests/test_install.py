@@ -203,7 +203,7 @@ raise SystemExit(int(__import__("sys").argv[1]))
 def test_pips_output_is_summarized(capfd: pytest.CaptureFixture[str]) -> None:
     assert install.run_with_progress([sys.executable, "-c", PIP, "0"], "Starting pip") == 0
     shown = capfd.readouterr()
-    assert shown.out == ("Starting pip\nDownloading torch-2.13.0-py3-none-any.whl (181.2 MB)\nInstalling 3 packages\n")
+    assert shown.out == ("Starting pip\nDownloading torch-2.13.0 (181.2 MB)\nInstalling 3 packages\n")
     assert shown.err == ""
     assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Starting pip") == 1
     assert "DEPRECATION: something nobody can change" in capfd.readouterr().err
@@ -215,9 +215,9 @@ def test_on_a_terminal_one_line_shows_what_pip_does_and_for_how_long() -> None:
     command = (
         f"import sys; from tools.install import *; run_with_progress([sys.executable, '-c', {PIP!r}, '0'], 'Start')"
     )
-    shown = rest_of(spawn([sys.executable, "-c", command], environment=os.environ | {"COLUMNS": "40"}))
+    shown = rest_of(spawn([sys.executable, "-c", command], environment=os.environ | {"COLUMNS": "28"}))
     assert shown.startswith("\r\x1b[KStart (0 s)\r\x1b[K")  # before the program prints anything
-    assert re.search(r"\x1b\[KDownloading six-1\.17\.0-py2\.py3-no \(\d+ s\)", shown)  # cut, but not its time
+    assert re.search(r"\x1b\[KDownloading six-1\.17\. \(\d+ s\)", shown)  # cut, but not its time
     assert re.search(r"\x1b\[KInstalling 3 packages \(\d+ s\)", shown)
     assert "\n" not in shown
     assert shown.endswith("\r\x1b[K")

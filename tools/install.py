@@ -34,6 +34,8 @@ _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
 _STEP = re.compile(r"\s*(?:Collecting|Downloading|Building|Preparing|Installing)\s.*")
 _LARGE = re.compile(r"\s*Downloading .*\((?:\d\d+(?:\.\d+)? MB|.* GB)\)")
+_WHEEL = re.compile(r"(Downloading [^\s-]+-[^\s-]+)-\S+\.whl")
+"""pip's line about a wheel, whose name without the tags says enough and leaves room for the size."""
 _UNPACKING = "Installing collected packages:"
 """How pip's longest line begins. It lists all packages, and for minutes nothing follows it."""
 _LINES_OF_A_FAILURE = 40
@@ -187,7 +189,7 @@ def _step(line: str) -> str | None:
         number = line.count(",") + 1
         return f"Installing {number} {'package' if number == 1 else 'packages'}"
     match = _STEP.match(line)
-    return " ".join(match[0].split()) if match else None
+    return _WHEEL.sub(r"\1", " ".join(match[0].split())) if match else None
 
 
 def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[str]) -> None:

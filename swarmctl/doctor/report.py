@@ -92,8 +92,9 @@ def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Co
     what = "Ready to run" if whole else "No failures" if warnings else "No problems found"
     if not whole:
         yield f"{what}{less}. To run all checks:"
-        following = context.again()
-    elif context.resolved is not None and is_held(context.files.lock):
+        yield f"  {_command(context.again())}"
+        return
+    if context.resolved is not None and is_held(context.files.lock):
         name = context.config.node.name
         yield f"No failures{less}. Node {name} is running."
         following = f"swarmctl status {shlex.quote(name)}"

@@ -21,6 +21,7 @@ from swarmctl.nodes.state import WORKING, NodeState, ended_state, running_state
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
@@ -97,6 +98,9 @@ def _lines(names: Sequence[str]) -> list[str]:
     lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
     for _, row, progress in found:
         lines += [folded(f"{row['node']}: {text}", "  ") for text in _problems(row, progress)]
+        following = progress.error.get("next") if row["error"] and progress.error else None
+        if following:
+            lines.append(f"  try: {without_typed_keys(typed(str(following)))}")
     return lines
 
 

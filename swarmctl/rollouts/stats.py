@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,9 +16,10 @@ from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
 from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, provider_name, reading
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.sentences import percent
+from swarmctl.terminal.sentences import percent, several
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.table import or_dash, print_table
+from swarmctl.terminal.views import Writer
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
 _NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
@@ -95,6 +97,11 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
+    if unverified := whole.completions - whole.verified:
+        Writer(sys.stderr)(
+            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}, for example because they are "
+            "too long for the node's model. The share of correct ones leaves them out."
+        )
 
 
 def counted(files: NodeFiles, by: Sequence[str]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     what = "relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
     lines = [
         f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
-        f"Settings: {resolved.profile.label}. Files: {shown(node.files.root)}",
+        f"Settings: {resolved.profile.label}",
+        f"Files: {shown(node.files.root)}",
     ]
     if membership is not None:
         lines.append(f"Swarm {swarm_line(membership)}.")
@@ -76,7 +77,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
 def swarm_line(membership: CharterMembership) -> str:
     """Return which swarm a node is in, and its name there."""
     charter, own = membership.charter, membership.identity
-    known = "" if own is None else f"; this node is {animal_name(own.peer_id)}"
+    known = "" if own is None else f"; peers see this node as {animal_name(own.peer_id)}"
     return f"{charter.name} ({short_id(charter.id)}), tasks and game fixed by its charter: {game(charter)}{known}"
 
 
@@ -154,7 +155,8 @@ def _origins(config: Config, progress: RunView) -> list[str]:
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
-    reasons = "".join(f" {message.partition('; ')[0]}." for message in progress.outages.values())
+    # What the node did about it follows the last semicolon; a reason may contain others.
+    reasons = "".join(f" {message.rpartition('; ')[0] or message}." for message in progress.outages.values())
     if teaches_hints(config):
         return _hints(config, progress, reasons)
     if is_distilled(config):
@@ -164,7 +166,7 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
         return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
-    return [f"The API generated {percent(remote / (own + remote))} of the completions{here}.{reasons}"]
+    return [f"The API generated {percent(remote / (own + remote))} of the verified completions{here}.{reasons}"]
 
 
 def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:

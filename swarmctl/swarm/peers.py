@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.peers.records import FILE_NAME, read_peers, weight
+from hivemind_exp.peers.records import FILE_NAME, KNOWN_AFTER, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.event_log import all_of
 from swarmctl.storage.json_file import rfc3339
@@ -88,7 +88,7 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
         write(_NO_PROOF)
     elif any("weight" in line.split() for line in lines):
         write("")
-        write("weight: how likely a peer's groups are to be drawn (-: still a stranger).")
+        write(f"weight: how likely this node is to use the peer's groups (-: fewer than {KNOWN_AFTER} verified yet).")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

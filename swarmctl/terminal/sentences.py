@@ -309,8 +309,8 @@ def ending(event: dict[str, Any]) -> str | None:
         return f"error: {event.get('message')}"
     if event["event"] != "stop":
         return None
-    rounds = event.get("round")
-    return f"{ENDINGS.get(str(event.get('reason')), 'Failed')} after {several(rounds or 0, 'round')}."
+    word, rounds = ENDINGS.get(str(event.get("reason")), "Failed"), event.get("round")
+    return f"{word} after {several(rounds, 'round')}." if rounds else f"{word} before the first round ended."
 
 
 def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:

@@ -1,11 +1,13 @@
 """``swarmctl chat``: a conversation with a model."""
 
 import json
+import shlex
 import sys
 from contextlib import suppress
 from typing import Any
 
 from swarmctl.errors import Exit
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.hidden_input import HiddenInput
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import QuotedStream, clean, encodable
@@ -15,6 +17,7 @@ from swarmctl.terminal.views import Writer
 from swarmctl.trained.process import ModelProcess, model_process
 from swarmctl.trained.target import ModelOptions, trained_node
 
+_TINY = "tiny"
 _END = ("/exit", "/quit", "/bye", "exit", "quit")
 _HELP = "To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D."
 
@@ -33,6 +36,9 @@ def chat(model: ModelOptions, *, system: str | None, seed: int, as_json: bool = 
                     print_json(node=model.node, checkpoint=node.at(), **_answered(process, _message(line)))
             return Exit.DONE
         say(f"Chat with node {model.node} ({node.when}). {_HELP}")
+        if node.config.model.name == _TINY:
+            questions = typed(f"swarmctl sample {shlex.quote(model.node)}")
+            say(f"This tiny model knows only its task. To see questions that it can answer: {questions}")
         while (text := _read()) is not None:
             if text.strip() in _END:
                 break

@@ -107,8 +107,11 @@ def _print(node: TrainedNode, events: Iterator[dict[str, Any]], *, streaming: bo
                 stream(event["text"])
             case "answer":
                 stream.end()
-                for line in [f"  {node.when}{_verdict(event)}", *(() if streaming else quote(event["text"]))]:
-                    say(line)
+                if streaming:
+                    say(f"    {_verdict(event).removeprefix(': ').strip()}")
+                else:
+                    for line in [f"  {node.when}{_verdict(event)}", *quote(event["text"])]:
+                        say(line)
     if asked == 0:
         Writer(sys.stderr)(f"Node {node.files.root.name} has no held-out questions.")
 

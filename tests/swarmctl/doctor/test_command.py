@@ -19,6 +19,7 @@ from swarmctl.doctor.report import conclusion, print_findings, redacted
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.settings.options import DoctorOptions
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import masked
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.doctor import DEAD, make
@@ -109,7 +110,7 @@ def test_the_last_lines_fit_what_was_checked(capsys: pytest.CaptureFixture[str])
     assert cli.run(["doctor", "hub.model", "-p", "demo"]) == Exit.DONE
     *_, why, following = capsys.readouterr().out.splitlines()
     assert why == "No problems found. To run all checks:"
-    assert following.endswith("swarmctl doctor --profile demo")
+    assert following == f"  {typed('swarmctl doctor --profile demo')}"
     config = make().config
     with opened(config, lambda name: name):
         assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE

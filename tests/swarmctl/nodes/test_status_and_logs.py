@@ -38,6 +38,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.nodes.logs import last_lines, moment
+from swarmctl.terminal.command_line import typed
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.journals import bare_node
 from tests.support.terminals import printed, rest_of, spawn
@@ -193,6 +194,19 @@ def test_a_node_that_ended(reason: str | None, state: str, node: NodeFiles, caps
     assert row["pid"] is None
     if reason is not None:
         assert row["error"] == {"code": "x", "message": "it broke"}
+
+
+def test_a_node_that_failed_shows_the_command_to_try_next(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    emit = EventLog(node.events)
+    emit(ErrorEvent(code="x", message="it broke", next="swarmctl run --profile demo"))
+    emit(StopEvent(reason="error", round=2, steps=2))
+    emit.close()
+    node.lock.unlink()  # as if its process had exited
+    assert cli.run(["status"]) == Exit.DONE
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "maths: it broke",
+        f"  try: {typed('swarmctl run --profile demo')}",
+    ]
 
 
 @pytest.mark.parametrize(("reason", "state"), [("done", "done"), ("error", "failed"), (None, "dead")])

@@ -55,11 +55,18 @@ def test_a_run_without_any_answer_says_so_and_why(resolved: Resolved) -> None:
     assert not any("per point" in line for line in told), "the API taught nothing"
 
 
+def test_a_reason_with_a_semicolon_is_shown_whole(resolved: Resolved) -> None:
+    reason = "groq: useless answers (none of its last 82 completions taught this node anything; most are wrong)"
+    down = DOWN | {"message": f"{reason}; falling back to this machine for the rest of this run"}
+    told = lines(resolved, 0.6, rollouts("policy", 960), down)
+    assert f"The API generated no completion; this machine generated all 960. {reason}." in told
+
+
 def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
     told = lines(resolved, 0.6, rollouts("policy", 25), rollouts("teacher", 75), LEARNED)
-    assert "The API generated 75 % of the completions, this machine 25 %." in told
+    assert "The API generated 75 % of the verified completions, this machine 25 %." in told
     assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
-    assert "The API generated 100 % of the completions." in lines(resolved, 0.6, rollouts("teacher", 75))
+    assert "The API generated 100 % of the verified completions." in lines(resolved, 0.6, rollouts("teacher", 75))
 
 
 def test_hints_are_counted_by_what_they_taught(home: Path) -> None:

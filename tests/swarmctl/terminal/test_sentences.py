@@ -54,6 +54,7 @@ def test_a_node_that_stops_while_it_repeats_steps_has_lost_no_round() -> None:
     progress.apply({"event": "stop", "reason": "signal", "round": 42, "steps": 42})
     assert progress.round == 60
     assert ending(progress.stop or {}) == "Stopped after 60 rounds."
+    assert ending({"event": "stop", "reason": "error", "round": 0}) == "Failed before the first round ended."
 
 
 def test_reserves_are_not_shown_as_spent() -> None:

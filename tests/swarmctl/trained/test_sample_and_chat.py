@@ -14,6 +14,7 @@ from hivemind_exp.game.node_style import write_style
 from hivemind_exp.game.prompt_style import PromptStyle
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import QuotedStream
 from tests.swarmctl.trained.conftest import make_node
 
@@ -55,6 +56,19 @@ def test_a_sample_shows_reference_and_verdict_before_and_after(
     ]
     assert (started["questions"], started["base"], started["seed"]) == (1, True, None)
     assert started["node"].config.model.device == "cpu"
+
+
+def test_an_answer_that_is_shown_while_it_is_written_is_followed_by_its_verdict(
+    home: Path, scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_node(home)
+    scripted("sample", SAMPLED)
+    monkeypatch.setattr("swarmctl.trained.sample.can_draw", lambda *_: True)
+    assert cli.run(["sample", "small", "-n", "1"]) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == "  after round 20:"
+    assert "five" in lines[-2].replace("\x1b[2J", "")
+    assert lines[-1] == "    correct (8 tokens)"
 
 
 def test_a_sample_as_json_has_fixed_keys(home: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +205,7 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert started["process"].interrupts == 1
     assert said.splitlines() == [
         "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D.",
+        f"This tiny model knows only its task. To see questions that it can answer: {typed('swarmctl sample small')}",
         "error: this is too long",
         "Stopped.",
         "The oldest 2 turns no longer fit into the model's context and were dropped.",

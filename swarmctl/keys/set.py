@@ -26,6 +26,7 @@ from swarmctl.keys.saved import Home, SavedKey, read_entry, remove_secret, write
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import now
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.suggest import nearest
@@ -149,7 +150,8 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     prompter.say(f"Saved key {name} {dotted_tail(tail)} for {entry.host} in {where}.")
     if finding is not None:
         word = {"valid": "Tested: valid,", "no_credit": "warning:"}.get(finding.result, "warning: not tested:")
-        prompter.say(f"{word} {finding.detail}.")
+        later = f" Later, test it: {typed(f'swarmctl keys test {name}')}" if word.endswith("not tested:") else ""
+        prompter.say(f"{word} {finding.detail}.{later}")
     _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]
     if options.tell_shadows and not winner.is_saved:

@@ -50,8 +50,11 @@ def journal_size(files: NodeFiles) -> int | None:
 
 def last_active(files: NodeFiles) -> float | None:
     """Return the time at which a run last wrote a file, in Unix seconds; None if no run ever did."""
-    written = (files.run, files.journal, Path(f"{files.journal}-wal"), files.events, files.log)
-    return max((path.stat().st_mtime for path in written if path.exists()), default=None)
+    written = [path for path in (files.run, files.journal, files.events, files.log) if path.exists()]
+    log = Path(f"{files.journal}-wal")
+    if log.exists() and log.stat().st_size:  # readers of the journal leave an empty one
+        written.append(log)
+    return max((path.stat().st_mtime for path in written), default=None)
 
 
 def _has_trained(files: NodeFiles) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, Hung, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models.smollm2 import NAME as SMOLLM2
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record, write_record
 from swarmctl.errors import Exit, exit_code
@@ -84,7 +85,8 @@ def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     other = resolve(profiles.read(profiles.find(words[3])), [], {})
     supported = {task.name for task in other.config.tasks}
     if other.config.warmup.steps and not {task.name for task in resolved.config.tasks} <= supported:
-        return rerun(resolved)  # the warm-up does not support the swarm's tasks
+        # The warm-up does not support the swarm's tasks. This model needs no hub.
+        return completed(f"swarmctl run --model {SMOLLM2}", rerun(resolved))
     model = {override.path for override in resolved.overrides if override.path[0] == "model"}
     return rerun(replace(resolved, profile=other.profile, names_profile=True), without=model)
 

@@ -115,7 +115,9 @@ def test_set_tests_keys_and_does_not_save_refused_ones(
     assert (entry.last_four, entry.result) == ("cdef", "valid")
     server.act = "500"
     assert save(server, monkeypatch, "sk-other-0123456789") == Exit.DONE
-    assert "warning: not tested: the service responded with HTTP 500." in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "warning: not tested: the service responded with HTTP 500. Later, test it: " in err
+    assert "swarmctl keys test mybox\n" in err
 
 
 def test_keys_test_command(

@@ -147,6 +147,7 @@ def exit_code_for(
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
         error.next = other if isinstance(error, CheckpointError) else check
     error.next = _advice(error.next, continuation(files.root.name), resolved)
+    _store_advice(error.next, files)
     raise error
 
 
@@ -169,6 +170,14 @@ def _store(error: NodeError, files: NodeFiles) -> None:
         if files.root.is_dir():
             with closing(EventLog(files.events)) as emit:
                 emit(event)
+
+
+def _store_advice(following: str, files: NodeFiles) -> None:
+    """Store the command to try for ``status``: the trainer's own does not know what was typed."""
+    record = read_record(files.run)
+    if record is not None and record.error is not None:
+        with suppress(OSError):
+            write_record(files.run, replace(record, error={**record.error, "next": following}))
 
 
 def failure(ending: TrainerExit, progress: RunView, files: NodeFiles, config: Config) -> NodeError:

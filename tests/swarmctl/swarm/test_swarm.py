@@ -334,6 +334,7 @@ def test_a_profile_that_does_not_support_the_swarms_tasks_is_not_suggested(here:
     # This model needs no hub, and it supports every task.
     smol = ["run", "--profile", "cpu", "--node", "two", "--join", line, "--model", "smollm2"]
     assert advice(failed.stderr) == smol
+    assert advice(here("status", "two").stdout) == smol
 
 
 @pytest.mark.slow

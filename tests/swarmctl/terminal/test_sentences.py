@@ -37,6 +37,18 @@ def test_a_drop_names_the_settings_that_help() -> None:
     assert "offload.share" in str(drop(progress))
 
 
+@pytest.mark.parametrize(
+    ("device", "parameters", "resumed", "slow"),
+    [("cpu", 135_000_000, None, True), ("cpu", 232_000, None, False), ("cuda", 135_000_000, None, False)]
+    + [("cpu", 135_000_000, 3, False)],
+)
+def test_a_real_model_on_a_cpu_is_said_to_be_slow_before_the_first_round(
+    device: str, parameters: int, resumed: int | None, slow: bool
+) -> None:
+    loaded = {"event": "start", "model": "m", "device": device, "dtype": "float32", "parameters": parameters}
+    assert ("takes minutes" in start(loaded | {"resumed_round": resumed})) == slow
+
+
 def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() -> None:
     loaded = {"event": "start", "model": "m", "device": "cpu", "dtype": "float32"}
     assert start(loaded) == "Training the model on cpu (float32)."

@@ -39,8 +39,12 @@ def test_a_drop_names_the_settings_that_help() -> None:
 
 @pytest.mark.parametrize(
     ("device", "parameters", "resumed", "slow"),
-    [("cpu", 135_000_000, None, True), ("cpu", 232_000, None, False), ("cuda", 135_000_000, None, False)]
-    + [("cpu", 135_000_000, 3, False)],
+    [
+        ("cpu", 135_000_000, None, True),
+        ("cpu", 232_000, None, False),
+        ("cuda", 135_000_000, None, False),
+        ("cpu", 135_000_000, 3, False),
+    ],
 )
 def test_a_real_model_on_a_cpu_is_said_to_be_slow_before_the_first_round(
     device: str, parameters: int, resumed: int | None, slow: bool

@@ -2,7 +2,8 @@
 
 Both are forked from processes that have imported everything: ``swarmctl`` from the fork server, and the trainer from
 ``swarmctl``. Everything else is real: sessions, signals, the order on stdin, the log, the workers and the API process.
-What libraries read from the environment while they are imported (``HF_…``, ``OMP_…``) is what the fork server had.
+What libraries read from the environment while they are imported (``OMP_…``) is what the fork server had, except the
+hub's client, which reads its variables again.
 Tests of that, of terminals and of encodings start ``swarmctl`` as users do (``command_line``), and so do a test of each
 way to end a run and the demo.
 """
@@ -29,7 +30,7 @@ from hivemind_exp.runner import __main__ as runner
 from swarmctl import cli
 from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise imported by each run
 from swarmctl.run import trainer_process as trainer
-from tests.support import fake_trainer
+from tests.support import fake_trainer, own_environment
 from tests.support.command_line import ROOT
 from tests.support.restarts import processes
 from tests.support.run_fake_trainer import TRAINER, use_stand_in
@@ -66,11 +67,18 @@ class ForkedSwarmctl:
         output: str = "out",
         errors: str = "said",
         stand_in: bool = False,
+        pause_s: float = 0.0,
     ) -> None:
-        """Start it. ``output``, ``errors``: files in ``place`` to which it appends its output."""
+        """Start it.
+
+        ``output``, ``errors``: files in ``place`` to which it appends its output. ``pause_s``: the trainer waits so
+        long each time it has scored, because the tiny model plays many rounds while its peers do something.
+        """
         self._out, self._errors, self._trainers = place / output, place / errors, place / "trainers"
         files = self._out, self._errors, self._trainers
-        process = processes().Process(target=_run, args=(tuple(arguments), os.environ | environment, stand_in, files))
+        process = processes().Process(
+            target=_run, args=(tuple(arguments), os.environ | environment, stand_in, pause_s, files)
+        )
         process.start()
         assert process.pid is not None
         self.pid, self._process = process.pid, process
@@ -119,7 +127,11 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _run(
-    arguments: Sequence[str], environment: Mapping[str, str], stand_in: bool, files: tuple[Path, Path, Path]
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stand_in: bool,
+    pause_s: float,
+    files: tuple[Path, Path, Path],
 ) -> None:
     """Be ``swarmctl``. ``files``: take its stdout, its stderr and the ids of its trainers."""
     output, errors, trainers = files
@@ -130,6 +142,8 @@ def _run(
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
     if stand_in:
         use_stand_in(arguments)
+    if pause_s:
+        _slow_down(pause_s)
     exec_module = trainer.spawn
 
     def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:
@@ -145,10 +159,22 @@ def _run(
     sys.exit(cli.run(list(arguments)))
 
 
+def _slow_down(pause_s: float) -> None:
+    """Make the trainers of this process wait each time they have scored."""
+    from hivemind_exp.tasks.mixture import Mixture
+
+    score = Mixture.score
+
+    def slow(self: Mixture, *scored: Any) -> Any:
+        time.sleep(pause_s)
+        return score(self, *scored)
+
+    Mixture.score = slow  # type: ignore[method-assign]
+
+
 def _become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
     """Give this process another environment and other standard streams."""
-    os.environ.clear()
-    os.environ.update(environment)
+    own_environment.use(environment)
     for number, stream in enumerate((stdin, stdout, stderr)):
         os.dup2(stream, number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hivemind_exp.trainer.round_loop import NodeProgress
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
 
-__all__ = ["ChanceRewards", "Events", "make_config", "run"]
+__all__ = ["ChanceRewards", "Events", "PacedRewards", "make_config", "run"]
+PAUSE_S = 0.3
+"""Pause per round of ``PacedRewards``."""
 
 
 def make_config(**sections: dict[str, Any]) -> Config:
@@ -51,6 +54,14 @@ class ChanceRewards(Spelling):
             Score(float(derive_seed(question.digest, answer) % 2), True, "chance")
             for question, answer in zip(questions, answers, strict=True)
         ]
+
+
+class PacedRewards(ChanceRewards):
+    """``ChanceRewards`` with a pause, to run at the speed of a larger model and keep the machine usable."""
+
+    def score(self, questions: Any, completions: Any) -> Any:
+        time.sleep(PAUSE_S / 2)  # once for the node's own groups, once for peers' groups
+        return super().score(questions, completions)
 
 
 def run(config: Config, root: Path, *, stop: StopFlag | None = None, emit: Events | None = None) -> NodeProgress:

@@ -25,7 +25,7 @@ from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from tests.support.charters import charter, words
-from tests.support.nodes import ChanceRewards, make_config
+from tests.support.nodes import PacedRewards, make_config
 from tests.support.restarts import processes
 
 PATIENCE_S = 240.0
@@ -76,7 +76,7 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = EventLog(root / "events.jsonl")
     runner = GRPORunner(
-        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: ChanceRewards()
+        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: PacedRewards()
     )
     try:
         runner.run()

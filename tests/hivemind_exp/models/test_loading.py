@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -19,37 +18,34 @@ from hivemind_exp.models.loading import load_model, load_tokenizer, locate
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question
+from tests.support import own_environment
 from tests.support.fake_hub import serve_hub
 from tests.support.nodes import Events, make_config, run
+from tests.support.restarts import finished, processes
 from tests.support.tiny_models import save_encoder_decoder, save_llama
 
-LOAD = """
-import json, sys
-from hivemind_exp.config import ModelConfig
-from hivemind_exp.errors import ModelError
-from hivemind_exp.models.loading import load_model, load_tokenizer, locate
-answers = []
-for name, revision in json.loads(sys.argv[1]):
-    config = ModelConfig(name=name, revision=revision)
-    try:
-        before = locate(config).place
-        tokenizer = load_tokenizer(config)
-        model = load_model(config, tokenizer, dtype="float32", seed=0)
-        answers.append([before, locate(config).place, type(model).__name__])
-    except ModelError as error:
-        answers.append([error.code, error.message])
-print(json.dumps(answers))
-"""
+
+def load(environment: dict[str, str], models: list[tuple[str, str | None]], answers: SimpleQueue[list[str]]) -> None:
+    """Load models in a separate process, and answer for each."""
+    own_environment.use(environment)
+    for name, revision in models:
+        config = ModelConfig(name=name, revision=revision)
+        try:
+            before = locate(config).place
+            tokenizer = load_tokenizer(config)
+            model = load_model(config, tokenizer, dtype="float32", seed=0)
+            answers.put([before, locate(config).place, type(model).__name__])
+        except ModelError as error:
+            answers.put([error.code, error.message])
 
 
 def load_through(endpoint: str, home: Path, *models: tuple[str, str | None]) -> list[list[str]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, json.dumps(models)], env=environment, capture_output=True, text=True, check=True
-    )
-    answers: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return answers
+    context = processes()
+    answers = context.SimpleQueue()
+    finished(context, load, environment, list(models), answers)
+    return [answers.get() for _ in models]
 
 
 @pytest.mark.slow

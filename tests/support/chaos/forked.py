@@ -9,30 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import time
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import hivemind_exp.runner.__main__ as trainer
 from hivemind_exp.runner import grpo_runner
-from hivemind_exp.tasks.base import Question, Score
 from tests.support.chaos.namespaces import path_of
-from tests.support.nodes import ChanceRewards
+from tests.support.nodes import PacedRewards
 
-PAUSE_S = 0.25
-"""Pause per round."""
 _NETWORK = 0x40000000
 """CLONE_NEWNET of Linux."""
-
-
-class PacedRewards(ChanceRewards):
-    """``ChanceRewards`` with a pause, to run at the speed of a larger model."""
-
-    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        time.sleep(PAUSE_S / 2)  # once for the node's own groups, once for peers' groups
-        scores: list[Score] = super().score(questions, completions)
-        return scores
 
 
 def play(order: Connection, log: Path, namespace: str | None) -> None:

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
 from tests.support.fake_hub_http import MODEL, hub
 from tests.support.fake_hub_uploads import Account, uploads
+from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.key_scan import ProcessScan, files_with, has_key
 from tests.support.waiting import until
 
@@ -46,11 +49,15 @@ Watch = Callable[..., Watched]
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
-    """Run a command with the key in its environment, scanning its processes; then scan its files and output."""
+    """Run a command with the key in its environment, scanning its processes; then scan its files and output.
+
+    A forked process still shows the fork server's environment, so each kind of run is also started as users do.
+    """
 
     def watch(
-        program: Sequence[str],
         *arguments: str,
+        as_users_do: bool = False,
+        stand_in: bool = True,
         do: Callable[[int], None] | None = None,
         key: str = KEY,
         kept: Path | None = None,
@@ -65,9 +72,21 @@ def watch(tmp_path: Path) -> Watch:
             "HF_HOME": f"{tmp_path}/hf",
         }
         environment |= {"HF_TOKEN": key, "OPENAI_API_KEY": key, "WANDB_API_KEY": key, "ANTHROPIC_API_KEY": key} | more
-        process = subprocess.Popen(
-            [*program, *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process: ForkedSwarmctl | subprocess.Popen[str]
+        if as_users_do:
+            program = STAND_IN if stand_in else SWARMCTL
+            process = subprocess.Popen(
+                [*program, *arguments],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        else:
+            place = tmp_path / f"run {len(list(tmp_path.glob('run *')))}"
+            place.mkdir()
+            process = ForkedSwarmctl(arguments, environment, place, stand_in=stand_in)
         scan = ProcessScan(process.pid, key)
         scan.start()
         try:
@@ -81,7 +100,7 @@ def watch(tmp_path: Path) -> Watch:
         assert scan.found - {f"open file {kept} of {process.pid}"} == set()
         assert not has_key((out + err).encode(), key), out + err
         assert files_with(tmp_path, key) == []
-        return Watched(process.returncode, out, err, scan)
+        return Watched(process.wait(), out, err, scan)
 
     return watch
 
@@ -136,7 +155,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) -> None:
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "generation.max_completion_tokens=12", "-v"]
     with hub(model, KEY) as server:
-        done = watch(SWARMCTL, "run", *ON_HUB, *short, HF_ENDPOINT=server.url)
+        done = watch("run", *ON_HUB, *short, as_users_do=True, stand_in=False, HF_ENDPOINT=server.url)
         assert done.returncode == Exit.DONE, done.err
         assert "Key huggingface ····9f3c from $HF_TOKEN." in done.err
         assert {"config.json", "model.safetensors"} <= set(server.served)
@@ -147,7 +166,7 @@ def test_a_real_run_with_a_private_model(watch: Watch, home: Path, model: Path) 
 @pytest.mark.slow
 def test_a_real_run_whose_token_is_refused(watch: Watch, model: Path) -> None:
     with hub(model, "hf_another") as server:
-        done = watch(SWARMCTL, "run", *ON_HUB, "-v", HF_ENDPOINT=server.url)
+        done = watch("run", *ON_HUB, "-v", stand_in=False, HF_ENDPOINT=server.url)
     assert done.returncode == Exit.CONFIGURATION
     assert "swarmctl keys set huggingface" in done.err
 
@@ -162,54 +181,59 @@ groups = 2
 [eval]
 questions = 4
 [offload]
-provider = "mybox"
-fallback = ["spare", "local"]
-[providers.mybox]
-base_url = "{mybox}"
-model = "test-model"
-needs_key = true
-free = true
+provider = "box0"
+fallback = {fallback}
 [providers.spare]
 base_url = "{spare}"
 model = "test-model"
 free = true
 """
+BOX = """
+[providers.{name}]
+base_url = "{url}"
+model = "test-model"
+needs_key = true
+free = true
+"""
 
 
 def offloading(
-    watch: Watch, tmp_path: Path, home: Path, program: Sequence[str], fault: Fault | None, *more: str, **variables: str
+    watch: Watch, tmp_path: Path, home: Path, faults: Sequence[Fault | None], *more: str, **options: Any
 ) -> None:
-    """Run a node whose provider fails: the key goes neither to the fallback nor to a redirect's target."""
+    """Run a node whose providers fail: the key goes neither to the last fallback nor to a redirect's target."""
     outside = tmp_path.with_name(tmp_path.name + "-key")
     outside.write_text(KEY)
-    with api_server(keys={KEY}) as server, api_server() as spare:
-        write_profile(home, "out", OFFLOADING.format(mybox=server.base_url, spare=spare.base_url))
-        if fault is not None:
-            server.always(fault, location=f"{spare.base_url}/chat/completions")
-        variables["SWARMCTL_MYBOX_API_KEY_FILE"] = str(outside)
-        done = watch(program, "run", "-p", "out", "-v", "--json", *more, kept=outside, **variables)
+    with ExitStack() as ends:
+        spare = ends.enter_context(api_server())
+        servers = [ends.enter_context(api_server(keys={KEY})) for _ in faults]
+        names = [f"box{number}" for number in range(len(faults))]
+        boxes = [BOX.format(name=name, url=each.base_url) for name, each in zip(names, servers, strict=True)]
+        profile = OFFLOADING.format(fallback=json.dumps([*names[1:], "spare", "local"]), spare=spare.base_url)
+        write_profile(home, "out", profile + "".join(boxes))
+        for server, fault in zip(servers, faults, strict=True):
+            if fault is not None:
+                server.always(fault, location=f"{spare.base_url}/chat/completions")
+        files = {f"SWARMCTL_{name.upper()}_API_KEY_FILE": str(outside) for name in names}
+        done = watch("run", "-p", "out", "-v", "--json", *more, kept=outside, **files, **options)
         assert done.returncode == Exit.DONE, done.err
-        assert {entry.key for entry in server.ledger.chats} == {KEY}
+        assert [{entry.key for entry in server.ledger.chats} for server in servers] == [{KEY}] * len(servers)
         stood_in = spare.ledger.entries
-    assert bool(stood_in) == (fault is not None)
+    assert bool(stood_in) == any(faults)
     assert not has_key(repr(stood_in).encode(), KEY)
     assert any("hivemind_exp.offload.process.server" in command for command in done.scan.commands)
 
 
 @pytest.mark.slow
 def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path) -> None:
-    offloading(watch, tmp_path, home, SWARMCTL, None)
+    offloading(watch, tmp_path, home, [None], as_users_do=True, stand_in=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [Fault.UNAUTHORISED, Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL],
-)
-def test_the_key_does_not_leak_when_a_provider_fails(watch: Watch, tmp_path: Path, home: Path, fault: Fault) -> None:
+def test_the_key_does_not_leak_when_providers_fail(watch: Watch, tmp_path: Path, home: Path) -> None:
     """Uses the real engine, the only process with the key by then. Many groups, so that an outage is soon detected."""
+    faults = (Fault.UNAUTHORISED, Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL)
     short = ("--rounds", "1", "--set", "game.groups=8")
-    offloading(watch, tmp_path, home, STAND_IN, fault, *short, STAND_IN="offload")
+    offloading(watch, tmp_path, home, faults, *short, STAND_IN="offload")
 
 
 @pytest.mark.slow
@@ -218,7 +242,7 @@ def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
     account = Account(token=KEY, xet=tmp_path / "xet")
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
     with uploads(account) as url:
-        done = watch(SWARMCTL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+        done = watch("run", "-p", "demo", *short, "-v", as_users_do=True, stand_in=False, HF_ENDPOINT=url)
     assert done.returncode == Exit.DONE, done.err
     assert account.commits == ["After round 1"]
     assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
@@ -230,7 +254,7 @@ def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
     account = Account(token=KEY, echo=True)
     short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
     with uploads(account) as url:
-        done = watch(SWARMCTL, "run", "-p", "demo", *short, "-v", HF_ENDPOINT=url)
+        done = watch("run", "-p", "demo", *short, "-v", stand_in=False, HF_ENDPOINT=url)
     assert done.returncode == Exit.DONE, done.err
     assert "(the token)" in done.err
 
@@ -238,7 +262,7 @@ def test_a_real_run_whose_hub_repeats_the_token(watch: Watch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("act", ["run", "error", "killed", "traceback", "disk_full", "error_in_log", "limit", "spawn"])
 def test_the_key_does_not_leak_however_a_run_ends(watch: Watch, home: Path, act: str) -> None:
-    watch(STAND_IN, "run", *ON_HUB, "--rounds", "3", "-v", "--json", STAND_IN=act)
+    watch("run", *ON_HUB, "--rounds", "3", "-v", "--json", STAND_IN=act)
     node = home / "nodes/demo"
     assert (node / "token.sha256").read_text() == hashlib.sha256(KEY.encode()).hexdigest()
     assert "HOME" in json.loads((node / "request.json").read_text())["environment"]
@@ -248,7 +272,7 @@ def test_the_key_does_not_leak_however_a_run_ends(watch: Watch, home: Path, act:
 def test_ctrl_c_and_sigkill(watch: Watch, home: Path) -> None:
     def end(name: str, then: Callable[[int], None]) -> int:
         run = ("run", *ON_HUB, "--rounds", "0", "--node", name)
-        return watch(STAND_IN, *run, do=after_a_round(home / "nodes" / name, then)).returncode
+        return watch(*run, do=after_a_round(home / "nodes" / name, then)).returncode
 
     assert end("a", lambda pid: os.kill(pid, signal.SIGINT)) == Exit.INTERRUPTED
     assert end("b", lambda _: os.kill(trainer_of(home / "nodes/b"), signal.SIGKILL)) == Exit.FAILED
@@ -268,7 +292,7 @@ def test_ctrl_c_and_sigkill(watch: Watch, home: Path) -> None:
     ],
 )
 def test_read_only_commands(watch: Watch, command: list[str]) -> None:
-    assert watch(STAND_IN, *command).returncode == Exit.DONE
+    assert watch(*command).returncode == Exit.DONE
 
 
 @pytest.mark.slow
@@ -288,7 +312,7 @@ def test_a_key_from_the_keyring_or_a_file(
         for name, value in session.items():
             monkeypatch.setenv(name, value)
         save()
-        done = watch(STAND_IN, "run", *ON_HUB, "--rounds", "1", **no_keys)
+        done = watch("run", *ON_HUB, "--rounds", "1", **no_keys)
         assert "Key huggingface ····9f3c from keyring." in done.err
         assert (home / "nodes/demo/token.sha256").read_text() == digest
         save("--insecure-storage")
@@ -296,7 +320,7 @@ def test_a_key_from_the_keyring_or_a_file(
     assert files_with(home, KEY) == [secrets / "huggingface.json"]
     kept = secrets.rename(tmp_path.with_name(tmp_path.name + "-secrets"))
     secrets.symlink_to(kept)  # rglob does not follow it
-    assert "from 0600 file" in watch(STAND_IN, "run", *ON_HUB, "--rounds", "2", **no_keys).err
+    assert "from 0600 file" in watch("run", *ON_HUB, "--rounds", "2", **no_keys).err
     assert (home / "nodes/demo/token.sha256").read_text() == digest
 
 

@@ -24,8 +24,9 @@ from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.errors import Exit
 from swarmctl.packages import environments as installing
 from swarmctl.terminal.prompter import Cancelled, Prompter
-from tests.support.command_line import SWARMCTL, UNTRAINED, run_process, write_profile
+from tests.support.command_line import UNTRAINED, write_profile
 from tests.support.environments import REFUSED, module_of, write_environments
+from tests.support.forked_swarmctl import swarmctl
 
 TASKS = Config(tasks=["env:word-boxes", "gcd"]).tasks
 AGAIN = "swarmctl run --task env:word-boxes --yes"
@@ -110,7 +111,7 @@ class Installed:
         self.home = place / "home"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return run_process([*SWARMCTL, *words], timeout=_PATIENCE, env=os.environ | self.variables)
+        return swarmctl(*words, timeout=_PATIENCE, **self.variables)
 
     def json(self, *words: str) -> Any:
         done = self.run(*words, "--json")

@@ -17,7 +17,7 @@ from swarmctl.errors import Exit
 from swarmctl.packages import index
 from swarmctl.run import fetch_smollm2 as fetching
 from swarmctl.terminal.prompter import Cancelled, Prompter
-from tests.support.command_line import SWARMCTL
+from tests.support.forked_swarmctl import swarmctl
 
 CONFIG = Config.model_validate({"model": {"name": "smollm2"}})
 AGAIN = "swarmctl run --model smollm2 --yes"
@@ -108,8 +108,7 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
         "prompt.style=plain",
     ]
     changes = [word for each in [*few, "generation.max_completion_tokens=16"] for word in ("--set", each)]
-    command = [*SWARMCTL, "run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = swarmctl("run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes, timeout=800)
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["rounds"], result["steps"]) == (1, 1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,8 +12,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from swarmctl.errors import Exit
-from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, write_profile
+from tests.support.command_line import UNTRAINED, Cli, write_profile
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
+from tests.support.forked_swarmctl import ForkedSwarmctl
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -33,28 +32,25 @@ def _profile(home: Path) -> None:
     write_profile(home, "pushing", PROFILE)
 
 
-def environment(url: str, **more: str) -> dict[str, str]:
-    given = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
-    return os.environ | given | more
+def start(place: Path, url: str, *arguments: str) -> ForkedSwarmctl:
+    environment = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+    return ForkedSwarmctl(["run", "--profile", "pushing", "--plain", *arguments], environment, place)
 
 
-def start(url: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    command = [*SWARMCTL, "run", "--profile", "pushing", "--plain", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(url, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def run(place: Path, url: str, *arguments: str) -> tuple[int, str]:
+    process = start(place, url, *arguments)
+    try:
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert [left.cmdline() for left in process.left()] == []
+    return process.wait(), said
 
 
-def run(url: str, *arguments: str, **more: str) -> tuple[int, str]:
-    process = start(url, *arguments, **more)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
-
-
-def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
+def test_an_adapter_every_two_rounds_with_its_card(home: Path, tmp_path: Path) -> None:
     account = Account()
     with uploads(account) as url:
-        code, said = run(url, "--set", "hub.every=2", "--set", "model.lora.rank=2")
+        code, said = run(tmp_path, url, "--set", "hub.every=2", "--set", "model.lora.rank=2")
     assert code == Exit.DONE, said
     assert account.commits == ["After round 2", "After round 4"]
     assert "The node pushes its model, with a card" in said
@@ -70,33 +66,34 @@ def test_an_adapter_every_two_rounds_with_its_card(home: Path) -> None:
     assert [event["round"] for event in events if event["event"] == "push"] == [2, 4]
 
 
-def test_a_failing_hub_does_not_stop_the_run_and_the_next_run_pushes(home: Path) -> None:
+def test_a_failing_hub_does_not_stop_the_run_and_the_next_run_pushes(home: Path, tmp_path: Path) -> None:
     with uploads(Account(role="read")) as url:
-        code, said = run(url)
+        code, said = run(tmp_path, url)
     assert code == Exit.DONE, said
     assert "warning: cannot push to me/mine yet: the hub rejected the token (HTTP 403)" in said
     assert "warning: cannot push the model of round 4 to me/mine" in said
     account = Account()
     with uploads(account) as url:
-        assert run(url)[0] == Exit.DONE
+        assert run(tmp_path, url)[0] == Exit.DONE
     assert account.commits == ["After round 4"]
     steps = (home / "nodes/pushing/events.jsonl").read_text().count('"event": "step"')
     assert steps == 4, "nothing was trained again"
 
 
-def test_ctrl_c_does_not_wait_for_the_hub(home: Path) -> None:
+def test_ctrl_c_does_not_wait_for_the_hub(home: Path, tmp_path: Path) -> None:
     account = Account(wait=threading.Event())
     with uploads(account) as url:
-        process = start(url)
+        process = start(tmp_path, url)
         while not any(b"/commit/" in sent for _, _, sent in account.shown):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
-        assert process.returncode == Exit.INTERRUPTED, said
+        assert process.wait() == Exit.INTERRUPTED, said
+        assert [left.cmdline() for left in process.left()] == []
         assert account.wait is not None
         account.wait.set()
-        assert run(url)[0] == Exit.DONE
+        assert run(tmp_path, url)[0] == Exit.DONE
     assert (home / "nodes/pushing/hub/pushed.json").exists()
     assert [path.name for path in (home / "nodes/pushing/hub").iterdir()] == ["pushed.json"]
 

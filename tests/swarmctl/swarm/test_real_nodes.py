@@ -64,7 +64,7 @@ class Machine:
         place = self.home / f"{node}-{len(self.ended)}"
         place.mkdir()
         words = ("run", "--node", node, *arguments)
-        self.running[node] = ForkedSwarmctl(words, {"SWARMCTL_HOME": str(self.home)}, place)
+        self.running[node] = ForkedSwarmctl(words, {"SWARMCTL_HOME": str(self.home)}, place, pause_s=0.2)
 
     def end(self, node: str, number: signal.Signals) -> tuple[int, str]:
         """Signal a node to stop; return its exit code and stderr."""

@@ -8,6 +8,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,7 +34,14 @@ def spec(name: str, **params: Any) -> TaskSpec:
     return TaskSpec(name, "hivemind_exp.tasks.families.reasoning_gym", name, params=params)
 
 
-@pytest.fixture(params=sorted(GENERATORS))
+@cache
+def fresh(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Return a new object of the library and the item that it makes first."""
+    dataset = importlib.import_module("reasoning_gym.factory").create_dataset(name, seed=seed, size=1)
+    return dataset, dataset[0]
+
+
+@pytest.fixture(params=sorted(GENERATORS), scope="module")
 def task(request: pytest.FixtureRequest) -> generators.GeneratedTask:
     made = generators.build(spec(request.param))
     made.prepare("make")
@@ -73,11 +81,9 @@ def test_every_verifier_is_used_and_every_check_exists() -> None:
 
 @pytest.mark.slow
 def test_only_the_right_answer_gets_full_credit(task: generators.GeneratedTask) -> None:
-    library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in SEEDS:
         _, entry = task.make(seed)
-        dataset = library(task.name, seed=seed, size=1)
-        item = dataset[0]
+        dataset, item = fresh(task.name, seed)
         if entry["answer"] is None:
             continue
         right = str(entry["answer"])
@@ -92,12 +98,11 @@ def test_only_the_right_answer_gets_full_credit(task: generators.GeneratedTask) 
 @pytest.mark.slow
 def test_items_equal_those_of_a_fresh_object(task: generators.GeneratedTask) -> None:
     """This must hold even if one object makes all items, and regardless of which items were made before."""
-    library = importlib.import_module("reasoning_gym.factory").create_dataset
     for seed in [*SEEDS, *reversed(SEEDS)]:
         text, entry = task.make(seed)
-        fresh = library(task.name, seed=seed, size=1)[0]
-        assert text == fresh["question"]
-        assert entry["answer"] == (None if fresh["answer"] is None else str(fresh["answer"]))
+        _, item = fresh(task.name, seed)
+        assert text == item["question"]
+        assert entry["answer"] == (None if item["answer"] is None else str(item["answer"]))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,9 +111,7 @@ def test_conclusions_are_scored_as_in_the_library(seed: int) -> None:
     task.prepare("make")
     task.prepare("verify")
     _, entry = task.make(seed)
-    library = importlib.import_module("reasoning_gym.factory").create_dataset
-    dataset = library("propositional_logic", seed=seed, size=1)
-    item = dataset[0]
+    dataset, item = fresh("propositional_logic", seed)
     candidates = [item["metadata"]["example_answer"], "P ∧ Q", "P ∨ Q", "¬P", "P → Q", "P ↔ Q", "(P ∧ Q) ∨ ¬Q → P", "P"]
     for answer in [*candidates, *item["metadata"]["premises"]]:
         assert task.score(answer, entry) == dataset.score_answer(answer, item), answer

@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -55,6 +56,23 @@ def swarmctl(
         return subprocess.CompletedProcess(arguments, process.wait(), out, said)
 
 
+@dataclass(frozen=True)
+class Start:
+    """How ``swarmctl`` is to start."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    output: Path
+    errors: Path
+    trainers: Path
+    """A file that takes the ids of its trainers."""
+    stand_in: bool
+    pause_s: float
+    directory: Path
+    stdin: Path
+    before: Callable[[], object] | None
+
+
 class ForkedSwarmctl:
     """The part of ``Popen`` that tests use, for a ``swarmctl`` that is forked from the fork server."""
 
@@ -68,17 +86,29 @@ class ForkedSwarmctl:
         errors: str = "said",
         stand_in: bool = False,
         pause_s: float = 0.0,
+        directory: Path = ROOT,
+        stdin: Path = Path(os.devnull),
+        before: Callable[[], object] | None = None,
     ) -> None:
         """Start it.
 
         ``output``, ``errors``: files in ``place`` to which it appends its output. ``pause_s``: the trainer waits so
         long each time it has scored, because the tiny model plays many rounds while its peers do something.
+        ``directory``: where it runs. ``before``: what it does first; a function that can be pickled.
         """
-        self._out, self._errors, self._trainers = place / output, place / errors, place / "trainers"
-        files = self._out, self._errors, self._trainers
-        process = processes().Process(
-            target=_run, args=(tuple(arguments), os.environ | environment, stand_in, pause_s, files)
+        self._start = Start(
+            tuple(arguments),
+            os.environ | environment,
+            place / output,
+            place / errors,
+            place / "trainers",
+            stand_in,
+            pause_s,
+            directory,
+            stdin,
+            before,
         )
+        process = processes().Process(target=_run, args=(self._start,))
         process.start()
         assert process.pid is not None
         self.pid, self._process = process.pid, process
@@ -106,11 +136,14 @@ class ForkedSwarmctl:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
-        return self._out.read_text(encoding="utf-8"), self._errors.read_text(encoding="utf-8")
+        files = self._start.output, self._start.errors  # or devices
+        out, said = (path.read_text(encoding="utf-8") if path.is_file() else "" for path in files)
+        return out, said
 
     def left(self) -> list[psutil.Process]:
         """Return the running processes of its session and of its trainers'."""
-        trainers = self._trainers.read_text(encoding="utf-8").split() if self._trainers.exists() else []
+        file = self._start.trainers
+        trainers = file.read_text(encoding="utf-8").split() if file.exists() else []
         sessions = {self.pid, *map(int, trainers)}
         return [each for each in psutil.process_iter() if _session(each.pid) in sessions and _runs(each)]
 
@@ -126,24 +159,17 @@ def _runs(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def _run(
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    stand_in: bool,
-    pause_s: float,
-    files: tuple[Path, Path, Path],
-) -> None:
-    """Be ``swarmctl``. ``files``: take its stdout, its stderr and the ids of its trainers."""
-    output, errors, trainers = files
+def _run(start: Start) -> None:
+    """Be ``swarmctl``."""
     os.setsid()
-    os.chdir(ROOT)
-    with output.open("ab") as out, errors.open("ab") as said:
-        _become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), said.fileno())
-    sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *arguments]
-    if stand_in:
-        use_stand_in(arguments)
-    if pause_s:
-        _slow_down(pause_s)
+    os.chdir(start.directory)
+    with start.output.open("ab") as out, start.errors.open("ab") as said:
+        _become(start.environment, os.open(start.stdin, os.O_RDONLY), out.fileno(), said.fileno())
+    sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *start.arguments]
+    if start.stand_in:
+        use_stand_in(start.arguments)
+    if start.pause_s:
+        _slow_down(start.pause_s)
     exec_module = trainer.spawn
 
     def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:
@@ -151,12 +177,14 @@ def _run(
             return exec_module(module, config, output, *rest, errors=errors)
         log = None if isinstance(output, int) else output
         forked = ForkedTrainer(MAINS[module], trainer.environment(config), log)
-        with trainers.open("a") as file:
+        with start.trainers.open("a") as file:
             print(forked.pid, file=file)
         return forked
 
     trainer.spawn = spawn  # type: ignore[assignment]
-    sys.exit(cli.run(list(arguments)))
+    if start.before is not None:
+        start.before()
+    sys.exit(cli.run(list(start.arguments)))
 
 
 def _slow_down(pause_s: float) -> None:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.main import get_command
 from swarmctl.cli import app
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, STAND_IN, SWARMCTL
+from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import mixed_node
 from tests.support.waiting import until
@@ -97,6 +99,8 @@ SOME = [
 SOME += ["tasks show spell_backward", "rollouts stats", "fork maths tea", "rename maths tea", "rm maths --yes"]
 SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
 """Commands that read, write, print much, start a trainer or fail at once."""
+ALSO_STARTED = [*SOME, "--version", "--help", "status --json"]
+"""Commands that are started as users do. The others are forked."""
 SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
 SILENT += (
     "init",
@@ -129,15 +133,34 @@ def test_no_command_is_missing_here() -> None:
     assert [name for name in names(get_command(app)) if not any(each.startswith(f"{name} ") for each in tried)] == []
 
 
-def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a separate directory, with a home that has a node. ``how``: options of Popen."""
+def prepare(place: Path) -> tuple[Path, dict[str, str]]:
+    """Make a separate directory and home, and a file with a key. Return the directory and more variables."""
     user, directory = place / "user", place / "cwd"
     user.mkdir()
     directory.mkdir()
     (directory / "theirs.yaml").write_text("training:\n  max_rounds: 3\n")
     (directory / "keys.env").write_text("OPENAI_API_KEY=sk-0123456789abcdef\n")
     (place / "key").write_text("sk-0123456789abcdef\n")
-    environment = os.environ | {"HOME": str(user), "PYTHONPATH": str(ROOT)}
+    return directory, {"HOME": str(user), "PYTHONPATH": str(ROOT)}
+
+
+def forked(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    """Do as ``outcome`` does, without the imports. ``how``: options of ``ForkedSwarmctl``."""
+    directory, more = prepare(place)
+    process = ForkedSwarmctl(
+        command.split(), more, place, stand_in=True, directory=directory, stdin=place / "key", **how
+    )
+    try:
+        out, said = process.communicate(120)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.wait(), out.encode(), said.encode())
+
+
+def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a separate directory, with a home that has a node. ``how``: options of Popen."""
+    directory, more = prepare(place)
+    environment = os.environ | more
     words = SWARMCTL if command.startswith("-") else STAND_IN
     with (place / "key").open("rb") as key:
         how = {"stdin": key, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
@@ -161,8 +184,11 @@ def closing(*descriptors: int) -> Callable[[], None]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_standard_output(command: str, tmp_path: Path) -> None:
     mixed_node()
-    with open("/dev/full", "wb") as full:
-        done = outcome(command, tmp_path, stdout=full)
+    if command in ALSO_STARTED:
+        with open("/dev/full", "wb") as full:
+            done = outcome(command, tmp_path, stdout=full)
+    else:
+        done = forked(command, tmp_path, output="/dev/full")
     said = assert_our_words(done)
     if not any(part in command for part in SILENT):
         assert done.returncode != Exit.DONE, said
@@ -173,7 +199,10 @@ def test_a_full_standard_output(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_directory_that_was_deleted(command: str, tmp_path: Path) -> None:
     mixed_node()
-    done = outcome(command, tmp_path, preexec_fn=lambda: shutil.rmtree(tmp_path / "cwd"))
+    if command in ALSO_STARTED:
+        done = outcome(command, tmp_path, preexec_fn=lambda: shutil.rmtree(tmp_path / "cwd"))
+    else:
+        done = forked(command, tmp_path, before=partial(shutil.rmtree, tmp_path / "cwd"))
     said = assert_our_words(done)
     if command not in ("--version", "--help"):
         assert (done.returncode, "the current directory no longer exists" in said) == (Exit.FAILED, True)

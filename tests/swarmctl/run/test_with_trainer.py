@@ -118,11 +118,10 @@ def test_a_node_learns_from_the_users_own_questions(tmp_path: Path) -> None:
 def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     with serve_hub({}, gated=("org/gated",)) as endpoint:
-        both = [
-            start("run", "--model", name, "--node", name[4:], "--device", "cpu", HF_ENDPOINT=at, **environment)
+        gated, away = [
+            swarmctl("run", "--model", name, "--node", name[4:], "--device", "cpu", HF_ENDPOINT=at, **environment)
             for name, at in (("org/gated", endpoint), ("org/away", "http://127.0.0.1:9"))
         ]
-        gated, away = map(ended, both)
     assert "org/gated is gated" in told(gated)[0]
     assert gated.returncode == Exit.CONFIGURATION
     assert "is unreachable" in told(away)[0]
@@ -133,7 +132,7 @@ def test_models_that_are_gated_missing_or_unreachable(tmp_path: Path) -> None:
 
 def test_a_key_given_as_a_model_is_never_shown() -> None:
     key = "sk-proj-Abcdefghijklmnop0123456789"
-    done = ended(start("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1"))
+    done = swarmctl("run", "--model", key, "--node", "leaky", "--device", "cpu", "-v", HF_HUB_OFFLINE="1")
     assert done.returncode != Exit.DONE
     assert "(hidden: looks like a key)" in told(done)[0]
     again = swarmctl("run", "--model", "org/other", "--node", "leaky", "--dry-run")

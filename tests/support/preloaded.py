@@ -18,6 +18,7 @@ with uncollected():
         "openai",
         "tests.support.chaos.forked",
         "tests.support.engine_rig",
+        "tests.support.fake_api.server",
         "tests.support.forked_swarmctl",
         "tests.support.hostile.arena",
         "tests.support.nodes",

@@ -14,7 +14,7 @@ from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
@@ -25,8 +25,10 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.stop import StopFlag
-from tests.support.fake_api.remote import RemoteServer
 from tests.support.recorded_events import Events
+
+if TYPE_CHECKING:
+    from tests.support.fake_api.remote import RemoteServer
 
 
 class Interrupter(Events):

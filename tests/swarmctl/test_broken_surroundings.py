@@ -99,8 +99,8 @@ SOME = [
 SOME += ["tasks show spell_backward", "rollouts stats", "fork maths tea", "rename maths tea", "rm maths --yes"]
 SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
 """Commands that read, write, print much, start a trainer or fail at once."""
-ALSO_STARTED = [*SOME, "--version", "--help", "status --json"]
-"""Commands that are started as users do. The others are forked."""
+ALSO_STARTED = [*SOME, "--version", "--help", "status --json", "restart maths"]
+"""Commands that are started as users do; ``restart`` starts itself again. The others are forked."""
 SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
 SILENT += (
     "init",

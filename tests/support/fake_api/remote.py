@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,14 +12,15 @@ from typing import Any
 
 from tests.support.fake_api.faults import Fault, Trouble
 from tests.support.fake_api.ledger import Snapshot
+from tests.support.fake_api.server import serve
+from tests.support.restarts import processes
 
 
 class RemoteServer:
     """The commands of ``ApiServer``, over HTTP."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.process = process
 
     @property
     def base_url(self) -> str:
@@ -77,21 +76,13 @@ def _plain(fault: Fault | Trouble | str | None) -> Any:
 @contextmanager
 def api_process(port: int = 0, **options: Any) -> Iterator[RemoteServer]:
     """Run a server in a separate process. ``options``: those of ``state.Options``, functions as ``"module:name"``."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.support.fake_api.server",
-        "--port",
-        str(port),
-        "--options",
-        json.dumps(options),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    context = processes()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(port, options, sender.send))
+    process.start()
+    sender.close()
     try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url, "the server did not start"
-        yield RemoteServer(url, process)
+        yield RemoteServer(receiver.recv())
     finally:
         process.kill()
-        process.wait()
+        process.join()

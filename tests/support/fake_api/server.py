@@ -159,14 +159,23 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _serve() -> None:
-    arguments = _arguments()
-    given = {"seed": arguments.seed, "fault_rate": arguments.fault_rate, "latency": arguments.latency}
-    service = Service(State(Options(**given | arguments.options)), arguments.port)
+async def _serve(port: int, options: dict[str, Any], ready: Callable[[str], object]) -> None:
+    service = Service(State(Options(**options)), port)
     await service.open()
-    print(f"http://127.0.0.1:{service.port}", flush=True)
+    ready(f"http://127.0.0.1:{service.port}")
     await asyncio.Event().wait()
 
 
+def serve(port: int, options: dict[str, Any], ready: Callable[[str], object]) -> None:
+    """Run a server in this process until it is killed, and call ``ready`` with its URL."""
+    asyncio.run(_serve(port, options, ready))
+
+
+def main() -> None:
+    arguments = _arguments()
+    given = {"seed": arguments.seed, "fault_rate": arguments.fault_rate, "latency": arguments.latency}
+    serve(arguments.port, given | arguments.options, lambda url: print(url, flush=True))
+
+
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    main()

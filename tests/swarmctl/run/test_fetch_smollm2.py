@@ -101,7 +101,6 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
     # One thread: two of them wait for each other where other tests keep the cores busy.
     few = [
         "model.threads=1",
-        "model.lora.rank=2",  # a checkpoint of all weights would have 1.6 GB
         "game.groups=2",
         "game.group_size=2",
         "train.micro_batch=4",

@@ -30,7 +30,11 @@ def convert(packages: Path, target: Path) -> None:
     try:
         model.to(torch.bfloat16).save_pretrained(unfinished)
         AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(unfinished)
-        os.replace(unfinished, target)
+        try:
+            os.replace(unfinished, target)
+        except OSError:  # another process has just finished it, so a directory with files is in the way
+            if not target.is_dir():
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +31,14 @@ def spawn(
         encoding="utf-8",
         timeout=timeout,
         dimensions=(rows, columns),
+        preexec_fn=_default_signals,
     )
+
+
+def _default_signals() -> None:
+    """Undo what a script's background job inherits: there, both are ignored, which no program in a terminal expects."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def expect_words(terminal: pexpect.spawn[str], text: str) -> None:

@@ -94,7 +94,11 @@ def test_a_redirect_to_another_host_is_reported_and_not_followed() -> None:
     with service() as thief, service() as server:
         server.act, server.elsewhere = "elsewhere", thief.url
         answer = request("GET", server.url, {"Authorization": f"Bearer {GOOD}"}, 5)
-        assert (answer.status, answer.elsewhere, thief.asked) == (302, "127.0.0.1", [])
+        assert (answer.status, answer.elsewhere, thief.asked) == (
+            302,
+            thief.url.removeprefix("http://").partition("/")[0],
+            [],
+        )
         server.act = "here"
         assert request("GET", server.url, {"Authorization": f"Bearer {GOOD}"}, 5).elsewhere is None
         assert server.asked[-1] == ("/moved", f"Bearer {GOOD}")

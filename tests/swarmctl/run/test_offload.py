@@ -92,10 +92,10 @@ def test_groups_are_split_and_billed_and_off_generates_locally_again(home: Path)
 
 def test_a_restart_continues_under_the_same_cap(home: Path) -> None:
     kept = ("--offload", "mybox", *PRICED, "--restart", "on-failure")
-    again = {"program": STAND_IN, "STAND_IN": "first cut, then offload", "STAND_IN_PAUSE": "0.1"}
+    again = {"STAND_IN": "first cut, then offload", "STAND_IN_PAUSE": "0.1"}
     with api_server(answer=spelled) as server:
         profile(home, server)
-        done = swarmctl(*kept, "--max-usd", "1", **again)
+        done = started(*kept, "--max-usd", "1", program=STAND_IN, **again)
         bill = server.usd(2.0, 8.0)
         assert done.returncode == Exit.DONE, done.stderr
         assert done.stderr.count("Restarting in") == 1

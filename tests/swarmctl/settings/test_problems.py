@@ -78,6 +78,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "train.teacher_loss": ("gated or luffy", ("both",)),
     "eval.every": (f"{WHOLE} of at least 0", (-1,)),
     "eval.questions": (f"{WHOLE} of at least 1", (0,)),
+    "eval.canary": ("true or false", (2,)),
     "checkpoint.every": (f"{WHOLE} of at least 1", (0,)),
     "checkpoint.keep": (f"{WHOLE} of at least 2", (1,)),
     "journal.keep_rounds": (f"{WHOLE} of at least 0", (-1,)),

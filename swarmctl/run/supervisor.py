@@ -269,12 +269,12 @@ class Supervisor:
         """
         silent = duration(round(silence.silence))
         stopped = any(pid == process.pid for pid, _ in frozen(None, process.pid))
-        os.kill(process.pid, signal.SIGUSR1)
-        if stopped:
+        if stopped:  # it would write its stacks while its threads run, which can crash it
             os.kill(process.pid, signal.SIGCONT)
             silence.silence = 0.0
             self.say("continued", f"the trainer was stopped by a signal and did nothing for {silent}; continuing it")
             return None
+        os.kill(process.pid, signal.SIGUSR1)
         usual = "" if silence.usual is None else f", and a round usually takes {duration(float(silence.usual))}"
         time.sleep(_DUMP_S)
         return f"no sign of life for {silent}{usual}"

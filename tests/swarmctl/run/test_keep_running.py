@@ -123,13 +123,13 @@ def test_a_full_disk_pauses_the_node_until_there_is_room(
 
 QUICK = f"""{UNTRAINED}
 [game]
-rounds = 4
+rounds = 40
 groups = 2
 [checkpoint]
 every = 2
 [supervision]
 restart = "on-failure"
-hang_after = 2
+hang_after = 5
 """
 
 
@@ -149,13 +149,14 @@ def test_a_real_trainer_that_is_killed_and_stopped_learns_the_same(home: Path) -
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if attacks and line.startswith(f"Round {3 - len(attacks)} "):
+        restarted = any("Restarting in" in each for each in lines)
+        if line.startswith("Round ") and len(attacks) == 2 - restarted:
             os.kill((read_json(files.lock) or {})["trainer"], attacks.pop(0))
     assert process.wait(timeout=60) == Exit.DONE, lines
     told = "".join(lines)
     assert told.count("Restarting in") == 1, told
     assert "the trainer was stopped by a signal and did nothing for" in told
-    assert "Current thread" in files.log.read_text()
+    assert "Current thread" not in files.log.read_text()  # writing the stacks of running threads can crash it
     assert same_weights(files_of("calm").root, files.root)
 
 

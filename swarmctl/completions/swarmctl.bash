@@ -103,7 +103,7 @@ __swarmctl_takes() {
         'doctor:--node') kind=node ;;
         'doctor:--set') kind=setting ;;
         'restore:--as') kind=none ;;
-        'quarantine:--lift') kind=words list='policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'quarantine:--lift') kind=none ;;
         'status:--node') kind=node ;;
         'fork:--at') kind=none ;;
         'logs:--node') kind=node ;;

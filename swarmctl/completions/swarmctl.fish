@@ -188,8 +188,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'restore:--as'
             set kind none
         case 'quarantine:--lift'
-            set kind words
-            set list policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+            set kind none
         case 'status:--node'
             set kind node
         case 'fork:--at'

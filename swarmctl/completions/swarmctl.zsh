@@ -363,7 +363,7 @@ _swarmctl__upgrade() {
 
 _swarmctl__quarantine() {
   _arguments -S \
-    '*--lift=[Learn from this peer id or provider again, or from all]:SOURCE:(policy policy_text teacher hinted peer relay local openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '*--lift=[Learn from this peer id or provider again, or from all]:WHO: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

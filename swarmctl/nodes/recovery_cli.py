@@ -82,7 +82,7 @@ def register_recovery(app: typer.Typer) -> None:
         *,
         lift: Annotated[
             list[str] | None,
-            typer.Option("--lift", metavar="SOURCE", help="Learn from this peer id or provider again, or from all."),
+            typer.Option("--lift", metavar="WHO", help="Learn from this peer id or provider again, or from all."),
         ] = None,
         json: options.Json = False,
     ) -> None:

@@ -1,7 +1,7 @@
 """Bring the files of a node that an older version wrote to the current format, in numbered steps.
 
 Before the first step, a copy of the files that change is kept. Each step can be repeated, and its number is recorded
-when it is complete, so an upgrade that was interrupted goes on where it stopped. Checkpoints never change.
+when it is complete, so an upgrade that was interrupted continues where it stopped. Checkpoints never change.
 """
 
 import os

@@ -26,12 +26,13 @@ from datasets import Dataset
 from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from hivemind_exp.config import Config, TrainConfig
+from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 G = 8

@@ -18,6 +18,7 @@ from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import has_host
 from hivemind_exp.settings_table import NotNegative, Positive, Section
 from hivemind_exp.supervision_settings import SupervisionConfig
+from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
@@ -115,35 +116,6 @@ class GenerationConfig(Section):
     """Sampling temperature. The loss uses the same distribution."""
     batch: Positive = 64
     """Completions generated at a time."""
-
-
-class TrainConfig(Section):
-    """GRPO (arXiv 2402.03300) with token-level normalization (DAPO, arXiv 2503.14476)."""
-
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
-    """Peak learning rate of AdamW. Adapters (model.lora) need about ten times the rate of full weights."""
-    teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
-    adapters (model.lora), but at least train.learning_rate."""
-    warmup_steps: NotNegative = 10
-    """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are clipped to this norm."""
-    micro_batch: Positive = 4
-    """Rows per forward and backward pass. Affects memory and speed, not the loss."""
-    max_lag: NotNegative = 4
-    """Rows of the node's own policy that are older than this many steps are dropped."""
-    beta: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the KL penalty on the node's own rows. 0: no reference model, and `kl` is null."""
-    off_policy_weight: Annotated[float, Field(ge=0)] = 1.0
-    """λ: weight of an external row, relative to one of the node's own."""
-    peer_loss: Literal["positive", "sapo", "f_tis"] = "positive"
-    """Loss on peers' groups: correct completions only, weighted by 1 - this node's pass rate; both signs of advantage
-    (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)."""
-    teacher_loss: Literal["gated", "luffy"] = "gated"
-    """Loss on a teacher's verified text: supervised learning, or policy shaping (arXiv 2504.14945)."""
 
 
 class LimitsConfig(Section):
@@ -368,8 +340,8 @@ class Config(Section):
             raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
         if self.game.curriculum and self.swarm.join:
             raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
-        if self.game.format_reward and self.train.teacher_loss == "luffy":
-            why = 'train.teacher_loss = "luffy" compares only outcomes'
+        if self.game.format_reward and self.train.joins_baseline:
+            why = f'train.teacher_loss = "{self.train.teacher_loss}" compares only outcomes'
             raise ValueError(f"game.format_reward would have no effect: {why}")
         if self.warm_start.steps and (self.model.name == "tiny" or self.offload.kind == "relay"):
             raise ValueError("warm_start.steps needs a model that can follow examples: not tiny, and not a relay")

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config, LimitsConfig, OffloadConfig, PriceConfig, ProviderConfig
-from hivemind_exp.providers import PROVIDERS
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.keys import cli as keys
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import override
 from swarmctl.settings.schema import settings
@@ -173,25 +171,6 @@ def test_every_option_of_offloading_is_documented() -> None:
     assert set(offload["limits"]) == set(LimitsConfig.model_fields)
     assert set(offload["prices"]["fireworks"]) == set(PriceConfig.model_fields)
     assert set(shown["providers"]["mybox"]) == set(ProviderConfig.model_fields)
-
-
-def test_every_provider_is_named_where_people_look() -> None:
-    services = [name for name, row in PROVIDERS.items() if row.needs_key]
-    asked = [name for name in services if PROVIDERS[name].chat is not None]
-    local = [name for name, row in PROVIDERS.items() if row.chat is not None and name not in services]
-    page = (ROOT / "OFFLOAD_API.md").read_text(encoding="utf-8")
-    assert [name for name in (*asked, *local) if f"`{name}`" not in page] == []
-    (names,) = re.findall(r"^Names: `([^`]+)`", (ROOT / "docs/keys.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(names.split()) == sorted(services)
-    told = " ".join((keys.group.info.help or "").split()).partition("Names: ")[2].partition(", or a name")[0]
-    assert sorted(told.split(", ")) == sorted(services)
-    numbers = dict(
-        enumerate(
-            ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
-        )
-    )
-    counted = f"{numbers[len(asked)].capitalize()} services and {numbers[len(local)]} local servers"
-    assert counted in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def test_documents_have_commands_and_paths() -> None:

@@ -223,7 +223,7 @@ LOSS = Loss(weigh, likelihood)
     code.put(registry, "LOSSES: dict[str, Loss] = {", '\n    "plain": plain.LOSS,')
     code.put("hivemind_exp/config.py", '    teacher_loss: Literal["gated"', ', "plain"')
     program = """
-from hivemind_exp.config import TrainConfig
+from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.losses import plain
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Kind

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tools import events, reference
+from tools import events, providers, reference
 from tools.completions import __main__ as completions
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run all generators; return 1 if ``--check`` found a file that is out of date."""
-    return max(generator(arguments) for generator in (completions.main, events.main, reference.main))
+    return max(generator(arguments) for generator in (completions.main, events.main, providers.main, reference.main))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
+from hivemind_exp.train_settings import TrainConfig
 
 STD_FLOOR = 1e-4
 """Added to the standard deviation of a group's rewards, as in TRL, so that equal rewards do not divide by zero."""

@@ -3,9 +3,9 @@
 F-TIS, arXiv 2605.22537. The weights are those of ``sapo``.
 """
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import Loss, TokenLoss, TokenRows, likelihood
 from hivemind_exp.losses.sapo import weigh
+from hivemind_exp.train_settings import TrainConfig
 
 TRUNCATION = 2.0
 """Cap on π_θ / π_peer. The value is our choice."""

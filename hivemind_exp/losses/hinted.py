@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses import teacher
+from hivemind_exp.losses import gated
 from hivemind_exp.losses.base import GroupRows, Loss, likelihood
+from hivemind_exp.train_settings import TrainConfig
 
 _MENTION = re.compile(r"\bhint", re.IGNORECASE)
 
@@ -31,7 +31,7 @@ def mentions_hint(text: str) -> bool:
 def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
     """Return the weights that a teacher's rows would get. Also drops rows that refer to the hint."""
     clean = torch.tensor([not mentions_hint(text) for text in rows.texts], device=rows.outcomes.device)
-    return teacher.weigh(replace(rows, strict=rows.strict & clean), train)
+    return gated.weigh(replace(rows, strict=rows.strict & clean), train)
 
 
 LOSS = Loss(weigh, likelihood)

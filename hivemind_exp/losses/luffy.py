@@ -7,8 +7,8 @@ own and external rows together, and policy shaping. The authors' code drops the 
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, standardise
+from hivemind_exp.train_settings import TrainConfig
 
 SHAPING = 0.1
 """γ of f(π) = π / (π + γ), section 3.2."""

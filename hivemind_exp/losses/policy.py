@@ -6,9 +6,9 @@ Rows that a teacher has scored also learn from it, token by token (``distillatio
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows, drop, likelihood, standardise
 from hivemind_exp.losses.distillation import distil
+from hivemind_exp.train_settings import TrainConfig
 
 WEIGHT_CAP = 2.0
 """Cap on π_θ / π_behav (truncated importance sampling)."""

@@ -1,11 +1,11 @@
-"""The losses by name. To add one, add a module in this package, a line here, and its name in ``TrainConfig``."""
+"""The losses by name. To add one, add a module of that name, a line here, and the name in ``TrainConfig``."""
 
 from collections.abc import Mapping
 
-from hivemind_exp.config import TrainConfig
-from hivemind_exp.losses import f_tis, hinted, luffy, peer, policy, policy_text, relay, sapo, teacher
+from hivemind_exp.losses import f_tis, gated, hinted, luffy, policy, policy_text, positive, relay, sapo
 from hivemind_exp.losses.base import Loss
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
 
 LOSSES: dict[str, Loss] = {
     "policy": policy.LOSS,
@@ -13,10 +13,10 @@ LOSSES: dict[str, Loss] = {
     "relay": relay.LOSS,
     "hinted": hinted.LOSS,
     # train.teacher_loss
-    "gated": teacher.LOSS,
+    "gated": gated.LOSS,
     "luffy": luffy.LOSS,
     # train.peer_loss
-    "positive": peer.LOSS,
+    "positive": positive.LOSS,
     "sapo": sapo.LOSS,
     "f_tis": f_tis.LOSS,
 }

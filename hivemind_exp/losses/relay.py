@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, TokenLoss, TokenRows
+from hivemind_exp.train_settings import TrainConfig
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

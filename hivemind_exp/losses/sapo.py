@@ -6,8 +6,8 @@ the node's own, in one batch.
 
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood, standardise
+from hivemind_exp.train_settings import TrainConfig
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

@@ -249,9 +249,9 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         yield from _relay_rules(config)
     alone = offload.share == 1 and offload.when == "always"
     yield (
-        alone and kind is Kind.TEACHER and config.train.teacher_loss == "luffy",
-        "train.teacher_loss = luffy compares a teacher's rows with the node's own rows in the same group, but with "
-        "offload.share = 1 the node has none",
+        alone and kind is Kind.TEACHER and config.train.joins_baseline,
+        f"train.teacher_loss = {config.train.teacher_loss} compares a teacher's rows with the node's own rows in the "
+        "same group, but with offload.share = 1 the node has none",
         "offload.share=0.5",
     )
     text = f"{first.name} has no service tier flex; its requests always cost the normal price"
@@ -291,8 +291,9 @@ def _rules_without_answers(config: Config, kind: Kind) -> Iterator[tuple[bool, s
     yield offload.batch, text, "offload.batch=false"
     text = f'{name} works only in the stage answer, so it needs offload.stages = ["answer"]'
     yield set(offload.stages) != {"answer"}, text, 'offload.stages=["answer"]'
-    text = f"train.teacher_loss = luffy learns from a teacher's answers, and with {name} there are none"
-    yield config.train.teacher_loss == "luffy", text, "train.teacher_loss=gated"
+    loss = config.train.teacher_loss
+    text = f"train.teacher_loss = {loss} learns from a teacher's answers, and with {name} there are none"
+    yield config.train.joins_baseline, text, "train.teacher_loss=gated"
     text = f"{name} needs game.kind = sampling, which has no later stages"
     yield offload.teach == "hints" and config.game.kind != "sampling", text, "game.kind=sampling"
 
@@ -336,6 +337,14 @@ _LOSSES = {
         "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
     ),
 }
+TEACHER_LOSSES = {
+    "gated": (
+        "teacher: supervised learning on correct answers in strict format, at most "
+        f"{MOST_ANSWERS} different ones per question"
+    ),
+    "luffy": "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group",
+}
+"""For each value of ``train.teacher_loss``: what is learned from a teacher's answers."""
 
 
 def describe_loss(config: Config) -> str:
@@ -347,11 +356,9 @@ def describe_loss(config: Config) -> str:
         return _TAUGHT[offload.teach]
     if kind in _LOSSES:
         return _LOSSES[kind]
-    if config.train.teacher_loss == "luffy":
-        return "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group"
-    what = (
-        f"supervised learning on correct answers in strict format, at most {MOST_ANSWERS} different ones per question"
-    )
+    text = TEACHER_LOSSES[config.train.teacher_loss]
+    if config.train.joins_baseline:
+        return text
     if offload.share == 1 and offload.when == "always":
-        return f"teacher: {what}, learning rate {config.teacher_learning_rate:g}"
-    return f"teacher: {what}, weight max(0, 1 - mean of own rewards)"
+        return f"{text}, learning rate {config.teacher_learning_rate:g}"
+    return f"{text}, weighted by how rarely this node is correct (1 - its mean reward)"

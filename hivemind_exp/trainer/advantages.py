@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import Score
+from hivemind_exp.train_settings import TrainConfig
 
 
 def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[str, float]) -> list[TrainingRow]:

@@ -144,7 +144,7 @@ def ways_to_a_reward(config: Config, reason: str) -> str:
     game = config.game
     if reason == UNREAD:
         helps = ["choose a model that follows instructions (model.name)"]
-        if game.kind == "sampling" and not game.format_reward and config.train.teacher_loss != "luffy":
+        if game.kind == "sampling" and not game.format_reward and not config.train.joins_baseline:
             helps.append("reward the format (game.format_reward=0.2)")
         helps.append("let a teacher show it (offload.provider)")
     else:

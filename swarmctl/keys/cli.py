@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hivemind_exp.providers import PROVIDERS
 from swarmctl.terminal import options
 from swarmctl.terminal.help import command_group
 
@@ -15,12 +16,11 @@ NoTestOption = Annotated[bool, typer.Option("--no-test", help="Save the key with
 LeakedOption = Annotated[str | None, typer.Option("--key", "--api-key", "--token", "--value", hidden=True)]
 
 group = command_group(
-    """Save, list, test and delete API keys.
+    f"""Save, list, test and delete API keys.
 
     Keys are stored in the system keyring. A key is only ever sent to the host it was saved for.
 
-    Names: openai, deepseek, openrouter, groq, together, mistral, gemini, xai, fireworks, cerebras, huggingface, wandb,
-    or a name you choose with --host.
+    Names: {", ".join(row.name for row in PROVIDERS.values() if row.needs_key)}, or a name you choose with --host.
 
     \b
     Examples:

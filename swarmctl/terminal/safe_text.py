@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
+from hivemind_exp.providers import PROVIDERS
+
 _ASCII = str.maketrans({"→": "->", "…": "...", "·": "-", "–": "-", "’": "'", "×": "x", "λ": "lambda"})
 _CONTROLS = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?"  # colors, cursor moves, titles
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
+_PREFIXES = sorted({re.escape(prefix.rstrip("-_")) for row in PROVIDERS.values() for prefix in row.prefixes})
 _KEY_LIKE = re.compile(
-    r"(sk|pk|rk|hf|gsk|xai|pplx|nvapi|r8|glpat|gh[pousr]|github_pat|tgp|fw|csk|xox[abprs]|wandb)[-_][A-Za-z0-9_\-]{12,}"
+    rf"({'|'.join(_PREFIXES)}|sk|pk|rk|pplx|nvapi|r8|glpat|gh[pousr]|github_pat|xox[abprs]|wandb)[-_][A-Za-z0-9_\-]{{12,}}"
     r"|AIza[A-Za-z0-9_\-]{20,}|\b(AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")

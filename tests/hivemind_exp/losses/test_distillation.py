@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow, contributions
 from hivemind_exp.losses.base import TokenRows
 from hivemind_exp.losses.distillation import LARGEST, distil, token_advantages
 from hivemind_exp.losses.policy import score_tokens
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
 from tests.support.step_trainers import make_step_trainer
 
 NAN = math.nan

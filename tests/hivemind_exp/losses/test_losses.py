@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, TokenRows
 from hivemind_exp.losses.registry import LOSSES, choose_losses
+from hivemind_exp.offload.settings import TEACHER_LOSSES
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import JOINT_LOSSES, TrainConfig
 
 SETTINGS = TrainConfig()
 
@@ -217,6 +218,9 @@ def test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists() -> None:
     assert set(choose_losses(SETTINGS)) == set(Kind)
     names = [get_args(TrainConfig.model_fields[field].annotation) for field in ("teacher_loss", "peer_loss")]
     assert {name for each in names for name in each} <= set(LOSSES)
+    teacher, _ = names
+    assert {name for name in teacher if LOSSES[name].joins_baseline} == JOINT_LOSSES
+    assert list(TEACHER_LOSSES) == list(teacher)
     chosen = choose_losses(TrainConfig(teacher_loss="luffy", peer_loss="sapo"))
     assert (chosen[Kind.TEACHER], chosen[Kind.PEER]) == (LOSSES["luffy"], LOSSES["sapo"])
 

@@ -10,12 +10,13 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from hivemind_exp.config import Config, TrainConfig
+from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
 from tests.support.step_trainers import tiny_trainer
 
 STEPS, GROUPS, G = 5, 4, 4

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.tiny import build_model
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.gradient_meter import GradientMeter
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, token_scales

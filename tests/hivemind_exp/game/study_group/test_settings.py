@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hivemind_exp.config import Config, TrainConfig
+from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.schedule import Parts, parts
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
+from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.advantages import build_rows
 
 QUESTION = Question("t", "train", 0, 0, "q", {}, "d", "k")

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
 from hivemind_exp.rollouts.types import MOST_ANSWERS
 from hivemind_exp.tasks.base import FULL_CREDIT
+from hivemind_exp.train_settings import TrainConfig
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

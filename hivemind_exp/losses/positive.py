@@ -6,9 +6,9 @@ Swarms of unequal nodes then collapse. Here a group in which all rows are correc
 
 from torch import Tensor
 
-from hivemind_exp.config import TrainConfig
 from hivemind_exp.losses.base import GroupRows, Loss, drop, likelihood
 from hivemind_exp.tasks.base import FULL_CREDIT
+from hivemind_exp.train_settings import TrainConfig
 
 
 def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:

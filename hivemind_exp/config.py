@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.game_settings import STAGES, GameConfig, StageName
 from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
@@ -168,7 +168,7 @@ class OffloadConfig(Section):
     """Share of each group that the API generates. This machine generates the rest."""
     when: Literal["always", "failed"] = "always"
     """When the API generates. "failed": only for groups in which no completion from this machine is correct."""
-    stages: Annotated[list[Literal["answer", "critique", "resolve"]], Field(min_length=1)] = ["answer"]
+    stages: Annotated[list[StageName], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
     """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
@@ -324,7 +324,8 @@ class Config(Section):
         if self.hub.repo and self.offload.kind == "relay":
             raise ValueError('hub.repo cannot be used with offload.kind = "relay": a relay does not train a model')
         if self.game.kind == "sampling" and set(self.offload.stages) != {"answer"}:
-            raise ValueError('offload.stages may contain critique and resolve only with game.kind = "study-group"')
+            later = " and ".join(STAGES[1:])
+            raise ValueError(f'offload.stages may contain {later} only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')
         taken = sorted({*self.providers} & {*PROVIDERS, "off", "local"})

@@ -1,10 +1,14 @@
 """The settings of the game: the table ``[game]`` of a profile."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from hivemind_exp.settings_table import NotNegative, Positive, Section
+
+StageName = Literal["answer", "critique", "resolve"]
+"""A stage that an API may complete. ``sampling`` has only the first."""
+STAGES: tuple[str, ...] = get_args(StageName)
 
 
 class GameConfig(Section):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config, LimitsConfig, OffloadConfig, PriceConfig, ProviderConfig
+from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
@@ -171,6 +172,12 @@ def test_every_option_of_offloading_is_documented() -> None:
     assert set(offload["limits"]) == set(LimitsConfig.model_fields)
     assert set(offload["prices"]["fireworks"]) == set(PriceConfig.model_fields)
     assert set(shown["providers"]["mybox"]) == set(ProviderConfig.model_fields)
+
+
+def test_documents_count_the_generators() -> None:
+    pages = ["README.md", "docs/rl-swarm.md", "docs/tasks.md"]
+    text = " ".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+    assert re.findall(r"(\d+)(?: of reasoning-gym's)? generators", text) == [str(len(GENERATORS))] * len(pages)
 
 
 def test_documents_have_commands_and_paths() -> None:

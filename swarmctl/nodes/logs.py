@@ -14,6 +14,7 @@ from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.followed_file import FollowedFile
+from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
@@ -25,7 +26,6 @@ from swarmctl.terminal.views import Writer
 POLL_S = 0.25
 BLOCK = 1 << 16
 _TIME = len("2026-11-28 14:05:00  ")
-_LEVELS = {"warning": Level.WARNING, "workers": Level.WARNING, "error": Level.ERROR}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -82,8 +82,8 @@ def _shown(
 ) -> Iterator[str]:
     for event in events:
         text = show(event)  # even for events that are left out, because sentences use values from earlier events
-        severe = _LEVELS.get(event["event"], Level.INFO)
-        if text is not None and event["t"] >= start and list(Level).index(severe) >= list(Level).index(level):
+        severe = list(Level).index(sentences.level(event)) >= list(Level).index(level)
+        if text is not None and event["t"] >= start and severe:
             yield text
 
 

@@ -99,12 +99,13 @@ def estimate(config: Config, files: NodeFiles) -> Estimate:
 
 
 def _bytes_quoted(config: Config, stage: str) -> int:
-    """Return the most bytes that a stage quotes: none, answers, or answers and critiques."""
+    """Return the most bytes that a stage's prompt quotes."""
     from hivemind_exp.game.study_group.exhibits import SHOWN
+    from hivemind_exp.game.study_group.game import STAGES
     from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
 
     most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
-    return {"critique": 1, "resolve": 2}.get(stage, 0) * SHOWN * most
+    return next(each.quotes for each in STAGES if each.name == stage) * SHOWN * most
 
 
 def _minutes(config: Config, requests: int, tokens: int, length: float) -> float:

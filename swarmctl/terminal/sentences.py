@@ -10,6 +10,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
@@ -301,6 +302,13 @@ def _unscored(event: dict[str, Any]) -> str | None:
     """Return a sentence if a teacher scored only some completions. If it scored none, another warning says why."""
     count = event.get("unscored") if event.get("scored") else 0
     return f"the teacher did not score {several(count, 'completion')} of round {event['round'] + 1}" if count else None
+
+
+def level(event: dict[str, Any]) -> Level:
+    """Return how severe an event is: its sentence says so."""
+    if event["event"] == "error":
+        return Level.ERROR
+    return Level.WARNING if (notable(event) or "").startswith("warning: ") else Level.INFO
 
 
 ENDINGS = {"done": "Done", "signal": "Stopped", "limit": "Limit reached"}

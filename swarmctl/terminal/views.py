@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.narrator import Narrator
+from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
 from swarmctl.terminal.streams import can_draw, width_of
@@ -92,7 +93,7 @@ class PlainView(AbstractContextManager["PlainView"]):
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         self._note_beginning(progress)
         text = self._narrator.sentence(event, progress)
-        if text is not None and (not self._quiet or event["event"] in ("warning", "workers", "error")):
+        if text is not None and (not self._quiet or sentences.level(event) is not Level.INFO):
             self._write(text)
             self._told = time.monotonic()
 

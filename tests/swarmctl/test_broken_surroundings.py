@@ -7,96 +7,22 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from swarmctl.cli import app
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, STAND_IN, SWARMCTL
+from tests.support.every_command import COMMANDS
 from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import mixed_node
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
-
-COMMANDS = [
-    "--version",
-    "--help",
-    "status",
-    "status --json",
-    "logs --node maths",
-    "doctor keys --offline",
-    "doctor keys --offline --json",
-    "models openai --no-such-option",
-    "profiles list",
-    "profiles list --json",
-    "profiles show demo",
-    "profiles validate demo",
-    "profiles new mine --from demo --rounds 3 --yes --no-input",
-    "profiles import theirs.yaml --name theirs --no-input",
-    "keys list",
-    "keys list --json",
-    "keys set mybox --host http://localhost/v1 --no-test --insecure-storage",
-    "keys test mybox --no-input",
-    "keys delete --all --yes",
-    "keys import keys.env --no-test --insecure-storage --no-input",
-    "rollouts show",
-    "rollouts stats",
-    "rollouts export",
-    "rollouts export --output out.jsonl --yes",
-    "swarm show",
-    "swarm new mine -p demo",
-    "swarm invite",
-    "swarm join swarm1:none",
-    "swarm peers",
-    "swarm leaderboard",
-    "swarm leave --node maths",
-    "identity show",
-    "identity new --node maths --yes",
-    "identity backup --node maths key.backup",
-    "identity restore --node maths key.backup",
-    "completion show bash",
-    "completion install bash",
-    "completion uninstall bash",
-    "init",
-    "stop maths",
-    "restart maths",
-    "attach maths",
-    "tasks list",
-    "tasks show spell_backward",
-    "tasks try spell_backward --answer x",
-    "profiles path demo",
-    "profiles edit mine",
-    "profiles delete mine --yes",
-    "sample maths",
-    "chat maths",
-    "eval maths",
-    "export maths out",
-    "fork maths tea",
-    "rename maths tea",
-    "rm maths --yes",
-    "backup maths maths.backup",
-    "restore maths.backup",
-    "upgrade maths",
-    "quarantine maths",
-    "replay maths",
-    "report maths",
-    "service install maths",
-    "service uninstall maths",
-    "service status",
-    "swarm list",
-    "run -p demo --dry-run --offline",
-    "run -p demo",
-    "run -p demo --json",
-    "no-such-command",
-]
-
 
 SOME = [
     "status",
@@ -126,20 +52,6 @@ SILENT += (
     "rm ",
 )
 """Parts of commands that print nothing on stdout, or fail for another reason first."""
-
-
-def names(command: Any, *path: str) -> Iterator[str]:
-    """Yield every command below ``command``."""
-    for name, each in getattr(command, "commands", {}).items():
-        if not each.hidden:
-            yield from names(each, *path, name)
-    if not getattr(command, "commands", {}):
-        yield " ".join(path)
-
-
-def test_no_command_is_missing_here() -> None:
-    tried = [f"{command} " for command in COMMANDS]
-    assert [name for name in names(get_command(app)) if not any(each.startswith(f"{name} ") for each in tried)] == []
 
 
 def prepare(place: Path) -> tuple[Path, dict[str, str]]:

@@ -26,7 +26,7 @@ VERIFY_SECONDS = 2.0
 MAKE_SECONDS = 10.0
 """CPU time allowed for one question. Some generators search for a puzzle, but never for a whole second."""
 LOAD_SECONDS = 60.0
-"""CPU time allowed to load the tasks. No limit applies to the operator's own files. 78 generators need 5 s."""
+"""CPU time allowed to load the tasks. No limit applies to the operator's own files. All generators need 5 s."""
 WINDOW = 32
 """Maximum number of jobs that a worker holds at a time."""
 MOST_VERIFIERS = 4

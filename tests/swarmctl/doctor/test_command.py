@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from swarmctl import cli
 from swarmctl.doctor import command, registry
@@ -44,6 +46,14 @@ def test_doctor_reports_ready_on_a_working_machine(capsys: pytest.CaptureFixture
     assert lines[-2].startswith("Ready to run")
     assert lines[-1].startswith("  try: ")
     assert lines[-1].endswith("run --profile demo")
+
+
+def test_the_help_and_the_page_name_every_group() -> None:
+    page = (ROOT / "docs/doctor.md").read_text(encoding="utf-8").partition("## What it checks")[2]
+    listed = re.findall(r"^\| (\w+) \|", page.partition("\n## ")[0], re.MULTILINE)
+    assert listed == ["group", *registry.groups()]
+    told = " ".join(get_command(cli.app).commands["doctor"].help.split())
+    assert f"Groups: {', '.join(registry.groups())}." in told
 
 
 def test_the_last_line_is_the_run_that_a_warning_suggests() -> None:

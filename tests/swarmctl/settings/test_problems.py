@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import pytest
 
+from hivemind_exp.game_settings import STAGES
+from hivemind_exp.train_settings import TrainConfig
 from swarmctl import cli
 from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.settings import profile_files as profiles
@@ -30,6 +33,18 @@ INTERNALS = (
 )
 WRONG = "no such value!"
 KEY = "sk-proj-Abcdefghijklmnop0123456789"
+
+
+def either(names: Iterable[str]) -> str:
+    """Return ``a, b or c``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """Return the values that a loss's setting allows."""
+    return get_args(TrainConfig.model_fields[name].annotation)
+
 
 WHOLE, AMOUNT, TEXT = "a whole number", "an amount in USD", "a string in quotes"
 ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -74,8 +89,8 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "train.max_lag": (f"{WHOLE} of at least 0", (-1,)),
     "train.beta": ("a number of at least 0", (-1,)),
     "train.off_policy_weight": ("a number of at least 0", (-1,)),
-    "train.peer_loss": ("positive, sapo or f_tis", ("both",)),
-    "train.teacher_loss": ("gated or luffy", ("both",)),
+    "train.peer_loss": (either(choices("peer_loss")), ("both",)),
+    "train.teacher_loss": (either(choices("teacher_loss")), ("both",)),
     "eval.every": (f"{WHOLE} of at least 0", (-1,)),
     "eval.questions": (f"{WHOLE} of at least 1", (0,)),
     "eval.canary": ("true or false", (2,)),
@@ -101,7 +116,10 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.teach": ("answers, hints or distillation", ("scores",)),
     "offload.share": ("a number above 0 and at most 1", (0, 1.1)),
     "offload.when": ("always or failed", ("never",)),
-    "offload.stages": ('a non-empty list with any of answer, critique and resolve, such as ["answer"]', ([],)),
+    "offload.stages": (
+        f'a non-empty list with any of {" and ".join(either(STAGES).rsplit(" or ", 1))}, such as ["answer"]',
+        ([],),
+    ),
     "offload.rounds": ('"*", ranges such as "0-9,20-29" or "100-", or "every N"', ("every 0",)),
     "offload.fallback": ('a list of provider names or "local", such as ["local"]', (5,)),
     "offload.on_limit": ("stop or local", ("pay",)),
@@ -181,7 +199,7 @@ def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -
             ["invalid tasks[0].params.a: 2024-01-01. Use a string, a number, true, false, a list or a table"],
         ),
         ("report.to=['x']", ["invalid report.to[0]: 'x'. Use tensorboard, trackio or wandb"]),
-        ("offload.stages=['x']", ["invalid offload.stages[0]: 'x'. Use answer, critique or resolve"]),
+        ("offload.stages=['x']", [f"invalid offload.stages[0]: 'x'. Use {either(STAGES)}"]),
         ("model=tiny", ["invalid model: 'tiny'. Use a table"]),
         (
             "model.lora=5",

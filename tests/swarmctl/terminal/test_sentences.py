@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import pytest
 
+from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
     drop,
@@ -11,11 +15,32 @@ from swarmctl.terminal.sentences import (
     evaluation,
     hints,
     learning,
+    level,
     notable,
     round_done,
     spending,
     start,
 )
+from swarmctl.terminal.views import PlainView
+
+
+@pytest.mark.parametrize(
+    ("event", "severe"),
+    [
+        ({"event": "note", "message": "x"}, Level.INFO),
+        ({"event": "warning", "code": "x", "message": "x"}, Level.WARNING),
+        ({"event": "workers", "replaced": 1, "unverified": 0}, Level.WARNING),
+        ({"event": "judge", "round": 0, "graded": 7, "ungraded": 1}, Level.WARNING),
+        ({"event": "judge", "round": 0, "graded": 8, "ungraded": 0}, Level.INFO),
+        ({"event": "scores", "round": 0, "scored": 7, "unscored": 1}, Level.WARNING),
+        ({"event": "error", "code": "x", "message": "x"}, Level.ERROR),
+    ],
+)
+def test_whatever_reads_as_a_warning_counts_as_one(event: dict[str, Any], severe: Level) -> None:
+    assert level(event) is severe
+    stream = io.StringIO()
+    PlainView(stream, quiet=True).event(event, RunView())
+    assert bool(stream.getvalue()) == (severe is Level.WARNING), "errors are printed when the run ends"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ class Stage(ABC):
     name: ClassVar[str]
     verifies: ClassVar[bool] = True
     """Whether its completions end with an answer to the question."""
+    quotes: ClassVar[int] = 0
+    """How many texts its prompt quotes of each node that it shows. Only the estimate of the cost uses it."""
 
     player: Player
     encode: Encode

@@ -16,6 +16,7 @@ class CritiqueStage(Stage):
 
     name = CRITIQUE
     verifies = False
+    quotes = 1
 
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
         """Return a prompt for each question that this node has answered."""

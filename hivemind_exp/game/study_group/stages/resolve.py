@@ -15,6 +15,7 @@ class ResolveStage(Stage):
     """Show the answers and the critiques of them."""
 
     name = RESOLVE
+    quotes = 2
 
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
         """Return prompts with the students that the critique stage showed, or the current ones if it was missed."""

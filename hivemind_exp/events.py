@@ -7,13 +7,14 @@ here. A display ignores events that it does not know.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from hivemind_exp.event_files import LogFile
 
 
 class Event(BaseModel):
@@ -358,34 +359,18 @@ def discard(_event: Event, /) -> None:
 
 
 class EventLog:
-    """Appends events to a file, one write per line, so that a reader never sees half a line.
+    """Appends events to a log (``hivemind_exp.event_files``). Several processes may append to the same one."""
 
-    A file that is renamed or deleted (logrotate) is created again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def _is_gone(self) -> bool:
-        try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
-        except FileNotFoundError:
-            return True
+    def __init__(self, path: Path, *, most: int = 0) -> None:
+        """``most``: bytes of the file and its older parts that are kept, 0: all. Only one process may set it."""
+        self._file = LogFile(path, most)
 
     def __call__(self, event: Event, /) -> None:
         known = _finite({"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump()})
-        line = json.dumps(known, ensure_ascii=True, allow_nan=False)
-        if self._is_gone():
-            self.close()
-            self._open()
-        os.write(self._fd, line.encode() + b"\n")
+        self._file.append(json.dumps(known, ensure_ascii=True, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
 
 
 def _finite(value: Any) -> Any:

@@ -26,7 +26,8 @@ class NodeFiles:
         self.lock = root / "lock"
         """Locked (flock) while the node is running."""
         self.events = root / "events.jsonl"
-        """The machine-readable log (JSON lines). It can be rotated or deleted at any time: nothing depends on it."""
+        """The machine-readable log (JSON lines). It can be rotated or deleted at any time: nothing depends on it. Its
+        older parts are beside it (``hivemind_exp.event_files``)."""
         self.run = root / "run.json"
         """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"

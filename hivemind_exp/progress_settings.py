@@ -37,11 +37,14 @@ class JournalConfig(Section):
 
 
 class ReportConfig(Section):
-    """Where metrics go, in addition to events.jsonl."""
+    """Where metrics go, in addition to events.jsonl, and how much of that is kept."""
 
     to: list[Literal["tensorboard", "trackio", "wandb"]] = []
     """Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node's directory), and
     "wandb"."""
+    events_mb: NotNegative = 64
+    """MB of events.jsonl and its older parts that are kept: about 20,000 rounds. The oldest events are deleted. 0:
+    all."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port at which Prometheus can fetch the node's metrics (/metrics) while it runs. 0: none."""
     metrics_address: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"

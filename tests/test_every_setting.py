@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
         "tests/hivemind_exp/trainer/test_warm_start.py::test_own_correct_answers_are_learned_without_the_examples"
     ),
     "report.to": (see.part("files"), SHORT, [], ["tensorboard"]),
+    "report.events_mb": "tests/hivemind_exp/test_events.py::test_a_run_limits_its_log",
     "report.metrics_port": "tests/hivemind_exp/runner/test_metrics.py::test_a_run_with_a_port_serves_its_metrics",
     "report.metrics_address": (
         "tests/hivemind_exp/runner/test_metrics.py::test_only_the_configured_address_is_listened_on"

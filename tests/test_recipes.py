@@ -454,7 +454,7 @@ def test_add_a_setting(code: Copy) -> None:
 TABLES = (
     "tests/test_layout.py",
     "tests/test_documents.py",
-    "tests/test_every_setting.py::test_every_field_has_an_effect",
+    "tests/test_every_setting.py::test_every_field_is_in_the_table",
     "tests/hivemind_exp/game/test_last_stage.py",
     "tests/hivemind_exp/losses/test_losses.py::test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists",
     "tests/hivemind_exp/offload/test_settings.py::test_every_default_model_has_a_price_and_a_date",

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp import atomic_write
+from hivemind_exp import atomic_write, event_files
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import NodeFiles
@@ -24,7 +24,7 @@ from hivemind_exp.offload.settings import Endpoint
 _LINE_BYTES = 120
 """Bytes of the line in ``spent.json``, without its end."""
 _TAIL_BYTES = 4 << 20
-"""How much of ``events.jsonl`` is searched for the newest total, from its end."""
+"""How much of the log is searched for the newest total, from its end."""
 
 
 def spent_so_far(files: NodeFiles) -> float:
@@ -144,9 +144,8 @@ def _of_completions(journal: Path) -> Iterator[float]:
 
 
 def _of_events(events: Path, *, reserves: bool) -> Iterator[float]:
-    with suppress(OSError), events.open("rb") as file:
-        file.seek(max(0, events.stat().st_size - _TAIL_BYTES))
-        for line in file:
+    with suppress(OSError):
+        for line in event_files.tail(events, _TAIL_BYTES):
             with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 event = json.loads(line)
                 yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0) if reserves else 0.0)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Exit statuses if even the error could not be written: a full disk, a quota or a file size limit."""
-
+_MB = 10**6
 _PATIENCE_S = 30.0
 """Seconds to wait for a peer to send the charter."""
 
@@ -56,19 +56,24 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     threading.Thread(target=beat_while_loading, args=(stop.beat,), daemon=True).start()
+    try:
+        return _run(order, secrets, open_log(order), stop)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            return error.errno
+        raise
+
+
+def open_log(order: dict[str, Any]) -> Emit:
+    """Return what writes a run's events to the node's files. Raises OSError."""
     from hivemind_exp.events import EventLog  # imports pydantic, which is slow: signals are already handled
     from hivemind_exp.node_files import NodeFiles
     from hivemind_exp.runner.open_files import OpenFilesWatch
     from hivemind_exp.runner.run_recorder import RunRecorder
 
     files = NodeFiles(Path(order["node_dir"]))
-    try:
-        emit = OpenFilesWatch(RunRecorder(files.run, EventLog(files.events)))
-        return _run(order, secrets, emit, stop)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            return error.errno
-        raise
+    log = EventLog(files.events, most=order["config"]["report"]["events_mb"] * _MB)
+    return OpenFilesWatch(RunRecorder(files.run, log))
 
 
 def _run(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) -> int:

@@ -544,6 +544,7 @@ __swarmctl_setting() {
             prompt.style= \
             prompt.system= \
             providers= \
+            report.events_mb= \
             report.metrics_address= \
             report.metrics_port= \
             report.to= \

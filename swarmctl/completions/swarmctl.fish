@@ -1042,6 +1042,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             prompt.style=\t'The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer' \
             prompt.system=\t'Whether the instruction is a system turn (true) or part of the question\'s turn (false)' \
             providers= \
+            report.events_mb=\t'MB of events.jsonl and its older parts that are kept: about 20,000 rounds' \
             report.metrics_address=\t'Address to listen on for Prometheus' \
             report.metrics_port=\t'Port at which Prometheus can fetch the node\'s metrics (/metrics) while it runs' \
             report.to=\t'Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node\'s directory), and "wandb"' \

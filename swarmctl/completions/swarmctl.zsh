@@ -107,6 +107,7 @@ _swarmctl_settings() {
       'prompt.style:The format asked for: reasoning and answer in tags, only an answer tag, \boxed{}, or just the answer'
       'prompt.system:Whether the instruction is a system turn (true) or part of the question'\''s turn (false)'
       'providers:'
+      'report.events_mb:MB of events.jsonl and its older parts that are kept: about 20,000 rounds'
       'report.metrics_address:Address to listen on for Prometheus'
       'report.metrics_port:Port at which Prometheus can fetch the node'\''s metrics (/metrics) while it runs'
       'report.to:Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node'\''s directory), and "wandb"'

@@ -49,9 +49,10 @@ FILES = (
     "journal.sqlite",
     "ledger.sqlite",
 )
-"""The files in a node's directory that a backup contains, if they exist."""
+"""The files in a node's directory that a backup contains, if they exist. The log has older parts, too."""
 DIRECTORIES = ("base", "checkpoints", "swarm", "left")
 """The directories: of the checkpoints, only one is in a backup."""
+_LOG_PART = re.compile(r"events-[0-9]{6,9}\.jsonl")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -195,8 +196,9 @@ def _read_index(path: Path, tar: tarfile.TarFile) -> About:
 def _belongs(path: str) -> bool:
     """Whether a node has a file with this path."""
     parts = path.split("/")
-    known = path in FILES if len(parts) == 1 else parts[0] in DIRECTORIES and len(parts) <= 6
-    return known and all(_PART.fullmatch(part) for part in parts)
+    if len(parts) == 1:
+        return path in FILES or _LOG_PART.fullmatch(path) is not None
+    return parts[0] in DIRECTORIES and len(parts) <= 6 and all(_PART.fullmatch(part) for part in parts)
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

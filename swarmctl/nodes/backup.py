@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp import event_files
 from hivemind_exp.errors import CheckpointError, FileProblem
 from hivemind_exp.hard_links import link_tree
 from hivemind_exp.journal.audit import StepLog
@@ -75,9 +76,9 @@ def _copy(files: NodeFiles, copy: NodeFiles) -> Checkpoint | None:
     """Copy a node. What it has spent is copied last, so that the copy knows of everything that its journal has."""
     for entry in archive.FILES:
         path = files.root / entry
-        if path.suffix != ".sqlite" and path != files.spent and path.is_file():
+        if path.suffix != ".sqlite" and path not in (files.spent, files.events) and path.is_file():
             shutil.copyfile(path, copy.root / entry)
-    _cut_half_line(copy.events)
+    _copy_log(files, copy)
     for entry in archive.DIRECTORIES:
         if entry != "checkpoints" and (files.root / entry).is_dir():
             link_tree(files.root / entry, copy.root / entry)
@@ -129,14 +130,17 @@ def _copy_database(path: Path, target: Path) -> None:
         ) from error
 
 
-def _cut_half_line(events: Path) -> None:
-    """Remove the line at the end of a copied log that was just being written."""
-    if events.exists():
-        with events.open("r+b") as file:
-            content_end = file.seek(0, os.SEEK_END)
+def _copy_log(files: NodeFiles, copy: NodeFiles) -> None:
+    """Copy the log without the line at its end that is just being written."""
+    for file in event_files.open_all(files.events):
+        with file, (copy.root / Path(str(file.name)).name).open("xb") as target:
+            shutil.copyfileobj(file, target)
+    if copy.events.exists():
+        with copy.events.open("r+b") as log:
+            content_end = log.seek(0, os.SEEK_END)
             start = max(0, content_end - (1 << 20))
-            file.seek(start)
-            file.truncate(start + file.read().rfind(b"\n") + 1)
+            log.seek(start)
+            log.truncate(start + log.read().rfind(b"\n") + 1)
 
 
 def _about(files: NodeFiles, copy: NodeFiles, checkpoint: Checkpoint | None) -> archive.About:

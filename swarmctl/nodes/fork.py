@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from contextlib import closing, nullcontext
 
+from hivemind_exp import event_files
 from hivemind_exp.errors import CheckpointError, ConfigurationError
 from hivemind_exp.hard_links import link_tree
 from hivemind_exp.node_files import NodeFiles
@@ -87,7 +88,7 @@ def _run(name: str) -> str:
 def _copy(files: NodeFiles, copy: NodeFiles) -> None:
     """Copy what a node has learned and needs, besides its checkpoint: not its identity, spending or log."""
     own = {files.lock, files.key, files.incarnation, files.spent, files.consent, files.events, files.run, files.log}
-    own |= {files.checkpoints, files.hub, files.swarm, files.charter}
+    own |= {*event_files.older_parts(files.events), files.checkpoints, files.hub, files.swarm, files.charter}
     own |= {files.root / "left", files.root / "background.log"}
     for path in files.root.iterdir():
         target = copy.root / path.relative_to(files.root)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp import event_files
 from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
@@ -64,9 +65,7 @@ def _has_trained(files: NodeFiles) -> bool:
 
 
 def _logged_a_start(events: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError), events.open("rb") as lines:
-        return any(b'"event": "start"' in line for line in lines)
-    return False
+    return any(b'"event": "start"' in line for line in event_files.lines(events))
 
 
 def _rows(files: NodeFiles, query: str) -> Iterator[tuple[Any, ...]]:

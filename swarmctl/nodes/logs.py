@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp import event_files
 from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
 from swarmctl.storage.event_log import EventReader
@@ -57,7 +58,7 @@ def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, 
     show = _as_json if as_json else _Sentences()
     printed = _unchanged if as_json else _folded
     reader = EventReader(files.events, whole=True)
-    if not files.events.exists():
+    if not event_files.exists(files.events):
         Writer(sys.stderr)(f"Node {files.root.name} has no log yet: it has never run.")
     for text in deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None):
         print(printed(text), flush=follow)

@@ -8,6 +8,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
 from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.installed_service import refuse_with_service
 from swarmctl.nodes.lineage import remember
 from swarmctl.nodes.lookup import existing
 from swarmctl.nodes.rename import at_rest
@@ -20,10 +21,11 @@ from swarmctl.terminal.views import Writer
 
 
 def remove(names: Sequence[str], *, yes: bool, no_input: bool, as_json: bool) -> None:
-    """Delete nodes after one question. Raises NodeError before anything is deleted if one is unknown or running."""
+    """Delete nodes after one question. Raises NodeError before anything is deleted if one is unknown or in use."""
     nodes = [existing(name) for name in dict.fromkeys(names)]
     words = shlex.join(names)
     for files in nodes:
+        refuse_with_service(files, "deleted")
         with at_rest(files):
             pass
     listed = "; ".join(map(_loses, nodes))

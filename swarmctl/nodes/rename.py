@@ -12,6 +12,7 @@ from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.directory import held
+from swarmctl.nodes.installed_service import refuse_with_service
 from swarmctl.nodes.lookup import existing, files_of, other_name
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -25,8 +26,12 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_LONGEST - 1}}}")
 
 
 def rename(name: str, new: str, *, as_json: bool) -> None:
-    """Rename a node. Raises NodeConflict while it runs or if the new name is taken, UsageError for an invalid name."""
+    """Rename a node.
+
+    Raises NodeConflict while it runs, has a service, or if the new name is taken, UsageError for an invalid name.
+    """
     files = existing(name)
+    refuse_with_service(files, "renamed")
     target = free(new, lambda other: shlex.join(["swarmctl", "rename", name, other]))
     with at_rest(files), disk_errors(files.root):
         os.rename(files.root, target.root)

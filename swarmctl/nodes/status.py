@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from hivemind_exp import event_files
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.node_files import NodeFiles
@@ -110,8 +111,12 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     for event in past_evaluations(files):
         progress.apply(event)
     # These events are rare, and so may not be among the recent ones.
-    for event in all_of(files.events, "eval", "peers", "start", "offload", "warning"):
-        progress.apply(event)
+    unverified = 0 if event_files.exists(files.events) else None
+    for event in all_of(files.events, "eval", "peers", "start", "offload", "warning", "workers"):
+        if event["event"] != "workers":
+            progress.apply(event)
+        elif unverified is not None:
+            unverified += event.get("unverified") or 0
     for event in recent(files.events):
         progress.apply(event)
     if (record := read_record(files.run)) is not None:  # a node from before there were records has only the log
@@ -120,8 +125,6 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
             progress.apply(event)
     if progress.round is None:
         progress.round = rounds_finished(files)
-    lost = all_of(files.events, "workers")
-    unverified = sum(event.get("unverified") or 0 for event in lost) if files.events.exists() else None
     running = locks.is_held(files.lock)
     holder = locks.holder(files.lock) if running else {}
     config = (read_json(files.config) or {}).get("config") or {}

@@ -4,13 +4,11 @@ A restart runs the same configuration with the same keys. The cap and what the o
 no recovery starts spending. Requests that were in flight count as spent.
 """
 
-import os
 import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, GaveUp, NodeError, OutOfMemory
@@ -136,7 +134,6 @@ class KeepRunning:
         self._supervisor.say("paused", told)
         self._wait("paused", told.removeprefix("paused: "), lambda: disk.has_room(files.root, room))
         if not self._supervisor.signals.received:
-            _end_line(files.events)
             self._supervisor.say("resumed", "The disk has room again, continuing", warns=False)
         return True
 
@@ -172,13 +169,6 @@ class KeepRunning:
                 write_record(files.run, replace(record, error=None, stop=stop))
             with closing(EventLog(files.events)) as emit:
                 emit(event)
-
-
-def _end_line(events: Path) -> None:
-    """End the line that the full disk has cut short, so that the next event is not part of it."""
-    with suppress(OSError), events.open("rb+") as file:
-        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
 
 
 def _gave_up(error: NodeError, times: int) -> NodeError:

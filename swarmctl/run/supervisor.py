@@ -150,7 +150,7 @@ class Supervisor:
             try:
                 self._trainer = process.pid
                 self.describe(None)
-                killed, hung = self._watch(process, config, memory)
+                killed, hung = self._watch(process, config, memory, log)
             finally:
                 trainer.end_session(process)
                 self._trainer = None
@@ -226,7 +226,9 @@ class Supervisor:
             way = "forward" if jumped > 0 else "back"
             self.say("clock", f"This machine's clock was set {way} by {duration(round(abs(jumped)))}", warns=False)
 
-    def _watch(self, process: subprocess.Popen[bytes], config: Config, memory: MemoryWatch) -> tuple[bool, str | None]:
+    def _watch(
+        self, process: subprocess.Popen[bytes], config: Config, memory: MemoryWatch, log: BinaryIO
+    ) -> tuple[bool, str | None]:
         """Wait until the trainer ends; return whether it must be killed, and what shows that it hangs, if it does."""
         from hivemind_exp.processes.progress import AbleTime
 
@@ -247,6 +249,7 @@ class Supervisor:
                 if hangs and silence is not None and (hung := self._hung(process, silence)) is not None:
                     return True, hung
             if poll % _POLLS_PER_MEASURE == 0:
+                trainer.limit_log(log, self.node.files.log)
                 for sentence in growth.take(measure(process.pid, self.node.files), self.progress.round):
                     self.say("growth", sentence)
             if self.signals.received and able is None:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from subprocess import Popen
 from typing import IO, Any, BinaryIO
 
 import hivemind_exp
+from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
 from hivemind_exp.proxies import address_in, with_direct_loopback
@@ -74,6 +76,20 @@ def open_log(path: Path) -> BinaryIO:
             path.replace(path.with_name(path.name + ".1"))
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "ab+", buffering=0)
+
+
+def limit_log(log: BinaryIO, path: Path) -> None:
+    """Move the content of a large log to ``FILE.1`` while the trainer runs. On a full disk, nothing changes.
+
+    The file stays the same, because the trainer's processes have it open. What they write between the copy and the cut
+    is lost.
+    """
+    with contextlib.suppress(OSError):
+        if os.fstat(log.fileno()).st_size > LOG_LIMIT:
+            log.seek(0)
+            with atomic_write.new_file(path.with_name(path.name + ".1")) as older:
+                shutil.copyfileobj(log, older)
+            os.ftruncate(log.fileno(), 0)
 
 
 def spawn(

@@ -15,6 +15,7 @@ from swarmctl.errors import Exit, UsageError
 from swarmctl.keys.finder import KeyLocation, LocationKind, key_locations
 from swarmctl.keys.for_run import located_keys, needed
 from swarmctl.keys.key_text import file_variable
+from swarmctl.nodes.installed_service import service_name
 from swarmctl.paths import HOME_VARIABLE, shown
 from swarmctl.settings.command_line import last_config
 from swarmctl.terminal.command_line import NAME
@@ -51,7 +52,7 @@ class Service:
     @property
     def name(self) -> str:
         """The service's name on this system."""
-        return f"swarmctl-{self.node}"
+        return service_name(self.node)
 
     def command(self, *, zero_if_final: bool) -> tuple[str, ...]:
         """Return what the service runs. ``zero_if_final``: see ``swarmctl service run``."""

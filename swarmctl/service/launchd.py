@@ -5,6 +5,7 @@ import plistlib
 import subprocess
 from pathlib import Path
 
+from swarmctl.nodes.installed_service import agent_file
 from swarmctl.service.definition import RESTART_S, STOP_S, Service, key_variables
 
 PROGRAM = "launchctl"
@@ -14,7 +15,7 @@ LOG = "service.log"
 
 def path(service: Service) -> Path:
     """Return the agent's file."""
-    return Path.home() / "Library/LaunchAgents" / f"{service.name}.plist"
+    return agent_file(service.node)
 
 
 def text(service: Service) -> str:

@@ -1,9 +1,9 @@
 """A user service of systemd (``systemd.service(5)``)."""
 
-import os
 import subprocess
 from pathlib import Path
 
+from swarmctl.nodes.installed_service import unit_file
 from swarmctl.service.definition import FINAL, RESTART_S, STOP_S, Service
 
 PROGRAM = "systemctl"
@@ -12,9 +12,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "%": "%%"})
 
 def path(service: Service) -> Path:
     """Return the unit's file."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    config = Path(base) if os.path.isabs(base) else Path.home() / ".config"
-    return config / "systemd/user" / f"{service.name}.service"
+    return unit_file(service.node)
 
 
 def text(service: Service) -> str:

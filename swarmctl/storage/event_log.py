@@ -1,19 +1,23 @@
-"""Read ``events.jsonl`` while it is being written."""
+"""Read a node's log while it is being written: ``events.jsonl`` and its older parts."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.event_files import lines, tail
 from swarmctl.storage.followed_file import FollowedFile
+
+_AT_ONCE = 1 << 22
+"""Bytes in memory at once."""
+_NAME = b'"event": "'
+"""What is before an event's name."""
 
 
 class EventReader:
     """Yields the events appended since the last call. The file need not exist yet.
 
-    ``whole``: the first call also yields the events that are already in the file.
+    ``whole``: the first call also yields the events that are already in the log.
     """
 
     def __init__(self, path: Path, *, whole: bool = False) -> None:
@@ -21,13 +25,14 @@ class EventReader:
         self._rest = b""
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        yield from _events(lines)
+        while data := self._file.read(_AT_ONCE):
+            *complete, self._rest = (self._rest + data).split(b"\n")
+            yield from _events(complete)
 
 
-def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _events(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the events in ``lines``, without lines that a crash or a full disk cut short."""
-    for line in lines:
+    for line in texts:
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):
@@ -37,15 +42,17 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def all_of(path: Path, *names: str) -> Iterator[dict[str, Any]]:
-    """Yield all events with these names in the file."""
-    marks = [f'"event": "{name}"'.encode() for name in names]
-    with suppress(FileNotFoundError), path.open("rb") as lines:
-        yield from _events(line for line in lines if any(mark in line for mark in marks))
+    """Yield all events with these names in the log."""
+    wanted = {name.encode() for name in names}
+    yield from _events(line for line in lines(path) if _name(line) in wanted)
+
+
+def _name(line: bytes) -> bytes:
+    """Return an event's name without parsing the line, which would take ten times as long."""
+    start = line.find(_NAME) + len(_NAME)
+    return line[start : line.find(b'"', start)]
 
 
 def recent(path: Path, size: int = 1 << 18) -> Iterator[dict[str, Any]]:
-    """Yield the events in the last ``size`` bytes of the file."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        start = max(0, file.seek(0, os.SEEK_END) - size)
-        file.seek(start)
-        yield from _events(file.read().split(b"\n")[1 if start else 0 :])
+    """Yield the events in the last ``size`` bytes of the log."""
+    yield from _events(tail(path, size))

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from hivemind_exp.events import EVENTS, Event, EventLog, PhaseEvent, RoundEvent, StepEvent
+from hivemind_exp.runner.__main__ import open_log
 from tools.events import main
 
 STEP: dict[str, Any] = {
@@ -81,6 +82,17 @@ def test_an_event_can_be_rebuilt_from_its_name_and_fields() -> None:
 def test_an_unknown_field_is_an_error() -> None:
     with pytest.raises(ValidationError):
         PhaseEvent(name="x", of="the future")  # type: ignore[call-arg]
+
+
+def test_a_run_limits_its_log(tmp_path: Path) -> None:
+    def files_after(megabytes: int) -> int:
+        (root := tmp_path / str(megabytes)).mkdir()
+        emit = open_log({"node_dir": str(root), "config": {"report": {"events_mb": megabytes}}})
+        for _ in range(3):
+            emit(PhaseEvent(name="x" * 60_000))
+        return len(list(root.glob("events*.jsonl")))
+
+    assert (files_after(1), files_after(0)) == (2, 1)
 
 
 def test_every_event_and_field_is_described() -> None:

@@ -120,6 +120,8 @@ class Attacked:
     say: Callable[[str], None] = lambda _: None
     done: list[Attack] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    ending: tuple[Victim, ...] = ENDING
+    """The processes with which the node ends."""
 
     @property
     def node(self) -> Node:
@@ -153,7 +155,7 @@ class Attacked:
             begun = time.monotonic()
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGCONT)
-        elif victim in ENDING:
+        elif victim in self.ending:
             self.node.deaths += 1
             self._end(victim)
             attack.outcome = "ended, nothing left; resumed"
@@ -161,7 +163,7 @@ class Attacked:
             self.swarm.start(self.node)
         else:
             attack.outcome = "replaced"
-        if self.chance.random() < 0.8 or victim not in ENDING:
+        if self.chance.random() < 0.8 or victim not in self.ending:
             self._until(lambda: self.node.rounds() > rounds + 1, f"no round after {victim} {number.name}")
         attack.seconds = time.monotonic() - begun
         return attack

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
+from hivemind_exp import event_files
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
@@ -56,11 +57,7 @@ class Node:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return its events, or those with one name."""
-        try:
-            lines = self.files.events.read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        told = [json.loads(line) for line in lines if line.endswith("\n")]
+        told = [json.loads(line) for line in event_files.lines(self.files.events) if line.endswith(b"\n")]
         return [event for event in told if name is None or event["event"] == name]
 
     @property
@@ -198,7 +195,7 @@ class CommandSwarm(Swarm):
                 stderr=output,
                 start_new_session=True,
             )
-        return _Command(process)
+        return Command(process)
 
 
 class ForkedCommandSwarm(CommandSwarm):
@@ -209,11 +206,13 @@ class ForkedCommandSwarm(CommandSwarm):
 
         process = ForkedSwarmctl(words, self._environment(node), node.home, output="output", errors="output")
         self._sessions.add(process.pid)
-        return _Command(process)
+        return Command(process)
 
 
 @dataclass
-class _Command:
+class Command:
+    """The life of a ``swarmctl run``."""
+
     process: subprocess.Popen[bytes] | ForkedSwarmctl
 
     def trainer(self) -> psutil.Process | None:

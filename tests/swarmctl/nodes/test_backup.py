@@ -16,7 +16,8 @@ import pytest
 
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.events import discard
+from hivemind_exp.event_files import older_parts
+from hivemind_exp.events import EventLog, NoteEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
@@ -30,6 +31,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.archive import INDEX
 from swarmctl.nodes.lookup import files_of
+from swarmctl.storage.event_log import all_of
 from swarmctl.storage.json_file import read_json, write_json
 from tests.support.journals import SWARM, mixed_node
 from tests.support.nodes import make_config, run
@@ -134,6 +136,26 @@ def test_a_journal_that_is_being_written_is_copied_whole(node: NodeFiles, tmp_pa
     assert restore(tmp_path / "b", "--as", "other") == Exit.DONE
     with closing(Journal(files_of("other").journal, SWARM)) as journal:
         assert [each.step for each in journal.manifests(4)] == [4, 5, 6]
+
+
+def test_a_backup_has_all_parts_of_the_log(node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = EventLog(node.events, most=8 * 300)
+    for number in range(6):
+        log(NoteEvent(code=str(number), message="x" * 200))
+    log.close()
+    with node.events.open("ab") as file:
+        file.write(b'{"t": 1, "eve')
+    parts = {path.name: path.read_bytes() for path in older_parts(node.events)}
+    assert len(parts) > 3
+    saved = tmp_path / "maths.backup"
+    assert cli.run(["backup", "maths", str(saved)]) == Exit.DONE
+    assert cli.run(["restore", str(saved), "--as", "again"]) == Exit.DONE
+    restored = files_of("again")
+    assert {path.name: path.read_bytes() for path in older_parts(restored.events)} == parts
+    assert [event["code"] for event in all_of(restored.events, "note")] == [
+        event["code"] for event in all_of(node.events, "note")
+    ]
+    assert restored.events.read_bytes().endswith(b"}\n")
 
 
 def test_a_checkpoint_that_is_deleted_meanwhile_is_replaced_by_the_newer_one(

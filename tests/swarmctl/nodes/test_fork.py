@@ -32,7 +32,8 @@ def trained() -> NodeFiles:
 def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
     trained: NodeFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in (trained.key, trained.spent, trained.consent):
+    part = trained.root / "events-000001.jsonl"
+    for path in (trained.key, trained.spent, trained.consent, part):
         path.write_text("{}")
     (trained.root / "calibration.json").write_text("{}")
     assert cli.run(["fork", "maths", "earlier", "--at", "2", "--json"]) == Exit.DONE
@@ -41,7 +42,7 @@ def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
     )
     fork = files_of("earlier")
     assert [path.name for path in fork.checkpoints.iterdir()] == ["00000002"]
-    assert not any(path.exists() for path in (fork.key, fork.spent, fork.consent, fork.events))
+    assert not any(path.exists() for path in (fork.key, fork.spent, fork.consent, fork.events, fork.root / part.name))
     assert (fork.root / "calibration.json").exists()
     assert cli.run(["status", "earlier", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["nodes"][0]["state"] == "never started"

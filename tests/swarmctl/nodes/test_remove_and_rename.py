@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.service import launchd, systemd
+from swarmctl.service.definition import Service
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import Cli, write_profile
 from tests.support.full_disk import mounted_disk
@@ -52,6 +55,37 @@ def test_a_node_is_deleted_only_after_a_yes(maths: Path, capsys: pytest.CaptureF
     assert cli.run(["rm", "maths", "--yes"]) == Exit.DONE
     assert capsys.readouterr().out == "Deleted node maths.\n"
     assert [path.name for path in maths.parent.iterdir() if "maths" in path.name] == []
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("words", [["rm", "maths", "--yes"], ["rename", "maths", "algebra"]])
+def test_a_node_with_a_service_is_neither_deleted_nor_renamed(
+    words: list[str], platform: str, maths: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    home = maths.parents[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path / 'a "b" %'))
+        patch.delenv("XDG_CONFIG_HOME", raising=False)
+        patch.setattr(sys, "platform", platform)
+        module = systemd if platform == "linux" else launchd
+
+        def install(service_home: Path) -> Path:
+            service = Service("maths", maths, ("swarmctl",), {"SWARMCTL_HOME": str(service_home)}, {}, "auto")
+            file: Path = module.path(service)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(module.text(service))
+            return file
+
+        patch.setenv("SWARMCTL_HOME", f"{home}/../{home.name}")
+        file = install(home)
+        assert cli.run(words) == Exit.CONFIGURATION
+        err = capsys.readouterr().err
+        assert "while it has a service" in err
+        assert err.rstrip().endswith("service uninstall maths")
+        assert maths.exists()
+        file.unlink()
+        install(tmp_path / 'an "other" %home')  # has a node of the same name
+        assert cli.run(words) == Exit.DONE
 
 
 def test_a_link_to_a_node_elsewhere_is_deleted_but_not_what_it_leads_to(maths: Path, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -78,7 +79,20 @@ def test_in_a_swarm_a_node_rejoins_and_a_set_clock_is_said(supervisor: Superviso
     ]
 
 
+def full_disk() -> Callable[[int, bytes], int]:
+    """Return a stand-in for ``os.write`` on a disk that has room for only half a line."""
+    room = [40]
+
+    def write(_descriptor: int, data: bytes) -> int:
+        written, room[0] = min(room[0], len(data)), 0
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written
+
+    return write
+
+
 def test_what_cannot_be_logged_is_shown(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "write", lambda _descriptor, data: len(data) // 2)  # a full disk cuts the line short
+    monkeypatch.setattr(os, "write", full_disk())
     supervisor.say("growth", "the trainer grows")
     assert printed(supervisor) == "warning: the trainer grows.\n"

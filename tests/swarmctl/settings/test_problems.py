@@ -104,6 +104,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "warm_start.batch": (f"{WHOLE} of at least 1", (0,)),
     "warm_start.examples": (f"{WHOLE} from 1 to 8", (0, 9)),
     "report.to": ('a list with any of tensorboard, trackio and wandb, such as ["tensorboard"]', (5,)),
+    "report.events_mb": (f"{WHOLE} of at least 0", (-1,)),
     "report.metrics_port": (f"{WHOLE} from 0 to 65535", (-1, 65536, "x")),
     "report.metrics_address": ("an address of this machine, such as 127.0.0.1 or 0.0.0.0", ("a b", 5)),
     "supervision.restart": ("auto, on-failure or never", ("always",)),

@@ -1,6 +1,7 @@
 """Remove a known API key from what a service said, however the service wrote it."""
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,29 +18,80 @@ _ESCAPE = re.compile(
     rb"[\\%&](?:u00([0-9a-f]{2})|x([0-9a-f]{2})|#x([0-9a-f]{2});|#([0-9]{2,3});|(?<=%)([0-9a-f]{2})|u(?:20[06][0b-f]|feff))"
 )
 _COLOR = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_PIECE = 12
+"""Shortest part of a key that is removed on its own. Services show less of a key that they reject."""
+_BLOCK = _PIECE // 2
+_PREFIX = re.compile(r"^(?:[a-z]{2,8}[-_])*(?:[a-z]{0,3}\d{1,2}[-_])?")
+"""What all keys of a service begin with, such as "sk-ant-api03-"."""
 _UNSEEN = bytes([*range(0x21), *range(0x7F, 0x100)])
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def without_known_key(text: str, key: str | None, instead: str = "(the key)") -> str:
-    """Return ``text`` without ``key``: plain, escaped for URLs, JSON or HTML, in base64 or hex, split, in any case."""
+    """Return ``text`` without ``key``: plain, escaped for URLs, JSON or HTML, in base64 or hex, split, in any case.
+
+    Pieces of the key are removed, too: the rest may be in another part of a list, or in another answer.
+    """
     if not key:
         return text
     if len(key) < _SHORT:  # it may be an ordinary word, such as "local", so it is only removed as it is
         return text.replace(key, instead)
-    return _pattern(key).sub(instead, text) if _has_traces(text, key) else text
+    text = _pattern(key).sub(instead, text) if _has_traces(text, key) else text
+    return _without_pieces(text, key, instead)
 
 
 def answer_without_key(content: bytes, key: str | None) -> bytes:
-    """Return a service's answer without ``key``, as in ``without_known_key``.
+    """Return a service's answer without ``key``, as ``text_without_key``."""
+    text = content.decode("utf-8", "surrogateescape")
+    left = text_without_key(text, key)
+    return content if left is text else left.encode("utf-8", "surrogateescape")
+
+
+def text_without_key(text: str, key: str | None) -> str:
+    """Return text of a service's answer without ``key``, as ``without_known_key``.
 
     A short key stays: an answer that says "local" must remain as it is, and such a key is no secret.
     """
-    if not key or len(key) < _SHORT:
-        return content
-    text = content.decode("utf-8", "surrogateescape")
-    left = without_known_key(text, key)
-    return content if left is text else left.encode("utf-8", "surrogateescape")
+    return without_known_key(text, key) if key and len(key) >= _SHORT else text
+
+
+def _without_pieces(text: str, key: str, instead: str) -> str:
+    secret = _PREFIX.sub("", key, count=1)
+    secret = secret if len(secret) >= _PIECE else key
+    # A piece contains one of these blocks whole, wherever in the key it begins.
+    blocks = [(at, secret[at : at + _BLOCK]) for at in range(0, len(secret) - _BLOCK + 1, _BLOCK)]
+    if not any(block in text for _, block in blocks):
+        return text
+    kept, end = [], 0
+    for first, last in sorted({span for at, block in blocks for span in _pieces(text, secret, at, block)}):
+        if last > end:
+            kept.append(text[end : max(first, end)])
+            end = last
+    return instead.join([*kept, text[end:]])
+
+
+def _pieces(text: str, secret: str, at: int, block: str) -> Iterator[tuple[int, int]]:
+    """Yield where ``text`` has a piece of ``secret`` with the ``block`` that begins there ``at``."""
+    found = text.find(block)
+    while found >= 0:
+        before = _alike(secret[:at][::-1], text[max(0, found - at) : found][::-1])
+        after = _alike(secret[at:], text[found : found + len(secret) - at])
+        first, last = found - before, found + after
+        # Digits alone may be a number, and letters alone a word, in a key that someone made up.
+        if last - first >= _PIECE and len(set(map(_sort, text[first:last]))) > 1:
+            yield first, last
+        found = text.find(block, last)
+
+
+def _alike(first: str, second: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return len(os.path.commonprefix([first, second]))
+
+
+def _sort(character: str) -> str:
+    if character.isdigit():
+        return "digit"
+    return "upper" if character.isupper() else "lower" if character.islower() else "other"
 
 
 def _has_traces(text: str, key: str) -> bool:

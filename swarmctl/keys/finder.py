@@ -31,10 +31,11 @@ from swarmctl.keys.key_text import (
     host_of,
     in_the_clear,
     last_four,
+    names_of_files,
     origin_of,
     read_text,
 )
-from swarmctl.keys.saved import bind, bound, entries, read_entry, read_secret
+from swarmctl.keys.saved import bind, bound, bound_names, entries, first_address, read_entry, read_secret
 from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import token_file
 
@@ -126,12 +127,16 @@ class Key:
 def address_of(name: str) -> str | None:
     """Return the base URL that keys of this name are for; None if it is unknown."""
     row, entry = PROVIDERS.get(name), read_entry(name)
-    return row.base_url if row else entry.base_url if entry else None
+    return row.base_url if row else entry.base_url if entry else first_address(name)
 
 
 def known_names(environment: Mapping[str, str]) -> list[str]:
-    """Return every name that has a key: saved keys, and providers with a key in any location."""
-    return sorted({*entries(), *(name for name in PROVIDERS if key_locations(name, environment))})
+    """Return every name that has a key: saved keys, providers with a key in any location, and your own servers.
+
+    A server is known from its key's file, or because its key was used. (Not every file of systemd's is an API key.)
+    """
+    names = {*PROVIDERS, *names_of_files(environment), *bound_names()}
+    return sorted({*entries(), *(name for name in names if key_locations(name, environment))})
 
 
 def key_locations(name: str, environment: Mapping[str, str]) -> list[KeyLocation]:
@@ -233,11 +238,13 @@ class KeyFinder:
         """
         entry, url = read_entry(name), address_of(name) or wanted_url
         if url is None:
-            raise KeyProblem(f"unknown host for key {name}", next="swarmctl keys set --help")
+            text = f"key {name} from {spot.where} has not been used yet, so the server that it belongs to is unknown"
+            raise KeyProblem(text, next="swarmctl models --help")
         origin = origin_of(url)
         if spot.place in _UNADDRESSED and (name not in PROVIDERS or name in ADDRESSES):
-            origin = bound(name) or origin_of(address_in(self.environment, ADDRESSES.get(name, "")) or url)
-            bind(name, origin)
+            first = address_in(self.environment, ADDRESSES.get(name, "")) or url
+            origin = bound(name) or origin_of(first)
+            bind(name, origin, first)
         wanted = origin_of(wanted_url or origin)
         for owner in (origin, origin_of(entry.base_url) if entry and name not in PROVIDERS else origin):
             if owner != wanted:

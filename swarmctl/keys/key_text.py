@@ -1,6 +1,7 @@
 """Keys as text: clean, show and recognize them, and check their names and hosts."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.suggest import nearest
 
 _LONGEST = 4096
+_LONGEST_NAME = 32
 _STRIPPED = " \t\r\n\f\v\"'`“”‘’\ufeff\u200b\u00a0"
 _ELSEWHERE = {
     "sk-ant-": "anthropic",
@@ -36,11 +38,16 @@ _PLACEHOLDER = re.compile(
 """Placeholders for keys in documents and templates."""
 
 
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a key's name."""
+    return len(text) <= _LONGEST_NAME and re.fullmatch("[a-z0-9][a-z0-9-]*", text) is not None
+
+
 def check_name(name: str) -> str:
     """Return ``name``. Raises UsageError if it is invalid; if it looks like a key, the error does not repeat it."""
-    if looks_like_key(name) or "=" in name or len(name) > 32:
+    if looks_like_key(name) or "=" in name or len(name) > _LONGEST_NAME:
         raise leaked(next((row.name for row in PROVIDERS.values() if name.startswith(row.name + "=")), None))
-    if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
+    if not is_name(name):
         guess = nearest(name.lower(), PROVIDERS)
         hint = f"; did you mean {guess}?" if guess else ". Use lowercase letters, digits and hyphens"
         raise UsageError(f"invalid key name: {name!r}{hint}", next=f"swarmctl keys set {guess or '--help'}")
@@ -50,6 +57,13 @@ def check_name(name: str) -> str:
 def file_variable(name: str) -> str:
     """Return the variable that names a key's file."""
     return f"SWARMCTL_{name.upper().replace('-', '_')}_API_KEY_FILE"
+
+
+def names_of_files(variables: Iterable[str]) -> list[str]:
+    """Return the names of the keys whose files are named by some of the ``variables``."""
+    found = (re.fullmatch("SWARMCTL_([A-Z0-9_]+)_API_KEY_FILE", each) for each in variables)
+    names = (each[1].lower().replace("_", "-") for each in found if each)
+    return [name for name in names if is_name(name)]
 
 
 def leaked(name: str | None) -> UsageError:

@@ -42,7 +42,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     overridden = [f"{dotted_tail(spot['last_four'])} from {spot['where']}" for spot in row["shadows"]]
     return [
         row["name"],
-        row["host"] or "",
+        row["host"] or "(not used yet)",
         dotted_tail(row["last_four"]),
         row["where"],
         tested + (f"; overrides {', '.join(overridden)}" if overridden else ""),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.formats import FORMAT, check_number
-from swarmctl.keys.key_text import host_of
+from swarmctl.keys.key_text import host_of, origin_of
 from swarmctl.paths import keys_directory, secrets_directory, shown
 from swarmctl.storage.json_file import now, read_json, write_json
 
@@ -81,11 +81,22 @@ def bound(name: str) -> str | None:
     return origin if isinstance(origin, str) else None
 
 
-def bind(name: str, origin: str) -> None:
+def first_address(name: str) -> str | None:
+    """Return the base URL of a key's first use, as ``bound``."""
+    origin, url = bound(name), (read_json(_binding(name)) or {}).get("base_url")
+    return url if isinstance(url, str) and origin == origin_of(url) else origin
+
+
+def bound_names() -> list[str]:
+    """Return the names that have an address of their first use."""
+    return sorted(path.stem for path in _binding("any").parent.glob("*.json"))
+
+
+def bind(name: str, origin: str, base_url: str) -> None:
     """Record the address of a key's first use. A directory that cannot be written to is not an error."""
     if bound(name) is None:
         with suppress(OSError):
-            _write(_binding(name), {"schema": 1, "origin": origin})
+            _write(_binding(name), {"schema": 1, "origin": origin, "base_url": base_url})
 
 
 def unbind(name: str) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from hivemind_exp.config import OffloadConfig
+from hivemind_exp.config import OffloadConfig, ProviderConfig
 from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.finder import KeyFinder, address_of
 from swarmctl.keys.probe import probe
+from swarmctl.nodes.lookup import provider_of_a_node
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import is_address, provider_name, split_target
 from swarmctl.settings.options import RunOptions
@@ -36,6 +37,9 @@ def list_models(
         assignments = [*assignments, *([] if provider in PROVIDERS else [f"providers.{provider}.base_url={target}"])]
     wanted = RunOptions(profile=profile, assignments=tuple(assignments), no_input=True)
     config = resolved_options(wanted).config
+    if provider not in (*PROVIDERS, *config.providers) and (row := provider_of_a_node(provider)):
+        own = {provider: ProviderConfig(base_url=row["base_url"], needs_key=bool(row.get("needs_key")))}
+        config = config.model_copy(update={"providers": config.providers | own})
     with _keeping(profile, assignments):
         endpoint = endpoint_of(config, provider, "any")  # the model does not matter here
         found = _ask(endpoint, config.offload, no_input=no_input or as_json)

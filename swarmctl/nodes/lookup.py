@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
@@ -77,6 +78,19 @@ def _recency(files: NodeFiles) -> tuple[bool, float, str]:
         return True, started, files.root.name
     created = files.identity.stat().st_mtime if files.identity.exists() else 0.0
     return False, last_active(files) or created, files.root.name
+
+
+def provider_of_a_node(name: str) -> dict[str, Any] | None:
+    """Return the ``[providers.NAME]`` with which a node ran, of the one that ran last; None if no node has one.
+
+    A server whose address was typed is in no profile, but commands suggest its name.
+    """
+    for files in sorted(all_nodes(), key=_recency, reverse=True):
+        providers = ((read_json(files.config) or {}).get("config") or {}).get("providers")
+        found = providers.get(name) if isinstance(providers, dict) else None
+        if isinstance(found, dict) and isinstance(found.get("base_url"), str):
+            return found
+    return None
 
 
 def no_node_yet() -> str:

@@ -64,6 +64,23 @@ def test_an_answer_stays_valid_without_the_key(key: str, form: str) -> None:
     assert (left["half"], left["other"]) == ("\ud83d", "é")
 
 
+@pytest.mark.parametrize("key", [*KEYS, "sk-ant-api03-" + "aB3-xY_9" * 5, "123e4567-e89b-12d3-a456-426614174000"])
+def test_halves_of_the_key_are_removed_wherever_they_are(key: str) -> None:
+    half = len(key) // 2
+    answer = {"content": [{"text": f"a {key[:half]}"}, {"text": f"{key[half:]} b"}], "of": 123456789012}
+    left = answer_without_key(json.dumps(answer).encode(), key).decode()
+    secret = key.removeprefix("sk-ant-api03-").removeprefix("sk-test-")
+    assert not any(secret[begin : begin + 12] in left for begin in range(len(secret) - 11))
+    first, second = json.loads(left)["content"]
+    assert (first["text"][:2], second["text"][-2:], json.loads(left)["of"]) == ("a ", " b", 123456789012)
+
+
+def test_what_may_be_a_word_or_a_number_is_not_a_piece_of_a_key() -> None:
+    said = "12345678901234 local-development sk-ant-api03-… sk-proj-aB3…"
+    for key in ("sk-123456789012345678901234", "my-local-development-server", "sk-proj-aB3" + "xY_9" * 9):
+        assert without_known_key(said, key) is said
+
+
 def test_an_answer_without_the_key_is_not_changed() -> None:
     answer = b'{"text": "local \xff \\n", "index": 0}'
     assert all(answer_without_key(answer, key) is answer for key in (*KEYS, "x", "local", None))

@@ -20,6 +20,8 @@ COMPLETED = "completed"
 OVER = frozenset({COMPLETED, "failed", "expired", "cancelled"})
 """Final states of a batch."""
 _LONGEST_NAME = 200
+Results = dict[str, ChatAnswer | RequestFailed]
+"""The answers in a result file, by ``custom_id``."""
 _MOST_LINES = 50_000
 _MOST_BYTES = 100 * 2**20
 """Limit on a batch's file plus its expected results: half of what services accept, and small enough for memory."""
@@ -111,9 +113,9 @@ def is_ours(table: Any, tag: str, file: str) -> bool:
     return (isinstance(metadata, dict) and metadata.get(TAG) == tag) or table.get("input_file_id") == file
 
 
-def read_results(content: bytes) -> tuple[dict[str, ChatAnswer | RequestFailed], int]:
+def read_results(content: bytes) -> tuple[Results, int]:
     """Parse a result file: return its results by ``custom_id``, and the number of unreadable lines."""
-    found: dict[str, ChatAnswer | RequestFailed] = {}
+    found: Results = {}
     spoilt = 0
     for raw in content.splitlines():
         if not raw.strip():
@@ -239,6 +241,13 @@ class BatchClient:
     async def fetch(self, file: str) -> bytes:
         """Return a file's bytes, cut off shortly after ``LARGEST_FILE``."""
         return await self._content(lambda sdk: sdk.files.with_streaming_response.content(file), LARGEST_FILE, _FILE_S)
+
+    def joined_without_key(self, results: Results) -> Results:
+        """As ``ChatClient.joined_without_key``, for each answer in a result file."""
+        return {
+            name: self._chat.joined_without_key(found) if isinstance(found, ChatAnswer) else found
+            for name, found in results.items()
+        }
 
     async def _content(self, ask: Callable[[Any], Any], most: int, seconds: float) -> bytes:
         async with self._chat.sdk(max(self.seconds, seconds)) as sdk, ask(sdk) as response:

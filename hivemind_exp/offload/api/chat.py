@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
 
 from hivemind_exp.connection_errors import causes, reason_for, through
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.known_key import answer_without_key, without_known_key
+from hivemind_exp.known_key import answer_without_key, text_without_key, without_known_key
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken, encodable, refusal
 from hivemind_exp.offload.prices import Usage
@@ -219,9 +219,8 @@ class ChatClient:
         asked = body(self._endpoint, self.style, messages, count, sampling, seed)
         # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
         options = {"model": self._endpoint.model, "messages": (), "extra_body": asked}
-        return read_answer(
-            *await self._post(lambda sdk: sdk.chat.completions.with_streaming_response.create(**options))
-        )
+        content, headers = await self._post(lambda sdk: sdk.chat.completions.with_streaming_response.create(**options))
+        return self.joined_without_key(read_answer(content, headers))
 
     async def complete_raw(self, asked: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
         """Send a body to the completions API; return its answer's body and headers. Raises ``RequestFailed``."""
@@ -291,6 +290,14 @@ class ChatClient:
     def without_key(self, content: bytes) -> bytes:
         """Remove the API key from a service's answer, so that it gets neither into the journal nor into a message."""
         return answer_without_key(content, self._key)
+
+    def joined_without_key(self, answer: ChatAnswer) -> ChatAnswer:
+        """Remove the API key from texts that arrived in parts, so that the key was only joined when they were read."""
+        return replace(answer, choices=tuple(map(self._joined, answer.choices)))
+
+    def _joined(self, choice: Choice) -> Choice:
+        text, instead = (text_without_key(each, self._key) for each in (choice.text, choice.instead))
+        return choice if (text, instead) == (choice.text, choice.instead) else replace(choice, text=text, instead=instead)
 
     async def close(self) -> None:
         await self._client.close()

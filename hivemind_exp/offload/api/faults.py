@@ -120,6 +120,7 @@ _PROMPT = frozenset(
 """Codes and types of errors, in lower case: out of credit, rate limited, a wrong key, one prompt against the rules."""
 _CREDIT_WORDS = re.compile(
     r"insufficient[ _](?:quota|balance|credits?|funds)|credit balance|out of credits?|no credits? (?:left|remaining)"
+    r"|(?:crossed|exceeded) budget"  # LiteLLM's budget of a model, which has no code
 )
 
 
@@ -213,7 +214,8 @@ def _wait(headers: Mapping[str, str], document: Any) -> float | None:
     milliseconds = duration(headers.get("retry-after-ms", "-"))
     if milliseconds is not None:
         return milliseconds / 1000
-    stated = headers.get("retry-after", "-")
+    # LiteLLM forwards headers of the service behind it, and its own limits, under another name.
+    stated = headers.get("retry-after", headers.get("llm_provider-retry-after", "-"))
     seconds = duration(stated)
     if seconds is None:
         with suppress(ValueError, TypeError, OverflowError):

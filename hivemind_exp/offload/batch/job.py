@@ -293,7 +293,7 @@ class BatchJob:
                 content = await self._retry_until_answered(partial(self.client.fetch, file))
                 if content is not None:
                     found, unread = read_results(content)
-                    results, spoilt = found | results, spoilt + unread
+                    results, spoilt = self.client.joined_without_key(found) | results, spoilt + unread
             if not spoilt:
                 break
         return results

@@ -23,6 +23,7 @@ from swarmctl.keys.keyring import Keyring
 from swarmctl.keys.saved import read_entry
 from swarmctl.terminal.prompter import Prompter
 from tests.support.command_line import ROOT
+from tests.support.fake_api.server import api_server
 
 KEY = "sk-test-0123456789abcd9f3c"
 OTHER = "sk-test-0123456789abcda1b2"
@@ -278,6 +279,35 @@ def test_a_key_file_belongs_to_the_address_of_its_first_use(
         "Key mybox no longer belongs to https://llm.example. It will belong to the address of its next use.\n",
     )
     assert getattr(find("mybox", base_url="https://new.example/v1"), "value", None) == KEY
+
+
+def test_a_servers_key_that_only_a_variable_names_is_listed_and_tested(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text(KEY)
+    monkeypatch.setenv("SWARMCTL_MY_BOX_API_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("SWARMCTL__API_KEY_FILE", "")
+    code, out, _ = run("list")
+    assert "my-box  (not used yet)  ····     $SWARMCTL_MY_BOX_API_KEY_FILE  not tested" in out
+    code, out, _ = run("test")
+    assert code == Exit.CHECK_FAILED
+    assert out == (
+        "my-box: unreadable: key my-box from $SWARMCTL_MY_BOX_API_KEY_FILE has not been used yet, so the server that "
+        "it belongs to is unknown\n"
+    )
+    with api_server(keys={KEY}) as server:
+        find("my-box", base_url=server.base_url)
+        code, out, _ = run("test")
+        assert code == Exit.DONE, out
+        assert out.startswith("my-box: valid, ")
+        code, out, _ = run("list", "--json")
+        assert json.loads(out)["keys"][0]["host"] == server.url.removeprefix("http://")
+        # A first use that an earlier version recorded has no path.
+        record = home / "keys/first-use/my-box.json"
+        record.write_text(json.dumps({"schema": 1, "origin": server.url}))
+        assert find("my-box", base_url=server.base_url) is not None
+        code, out, _ = run("test", "my-box")
+        assert "no list of models at that address" in out
 
 
 def test_a_token_belongs_to_its_hub(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

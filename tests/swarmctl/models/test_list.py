@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def test_a_server_without_a_profile_is_given_by_its_address(home: Path, capsys: 
     error, suggestion = capsys.readouterr().err.splitlines()
     assert "did not send its list of models: connection refused" in error
     assert f"--set providers.{found['provider']}.base_url={server.base_url}" in suggestion
+
+
+def test_a_server_of_a_node_is_found_by_its_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server(models=["a"]) as server:
+        for name, url in (("old", "http://127.0.0.1:9/v1"), ("new", server.base_url)):
+            node = home / "nodes" / name
+            node.mkdir(parents=True)
+            (node / "node.json").write_text("{}")
+            providers = {"localhost-1": {"base_url": url, "needs_key": False}}
+            (node / "config.json").write_text(json.dumps({"schema": 1, "config": {"providers": providers}}))
+            (node / "run.log").touch()
+        os.utime(home / "nodes/old/node.json", (1, 1))
+        assert cli.run(["models", "localhost-1"]) == Exit.DONE
+        assert capsys.readouterr().out.splitlines()[1].split()[0] == "a"
 
 
 def test_unknown_providers_and_missing_keys_are_errors(

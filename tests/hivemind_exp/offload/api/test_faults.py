@@ -45,6 +45,11 @@ LITELLM_BUDGET = {
     "type": "budget_exceeded",
     "code": "400",
 }
+LITELLM_MODEL_BUDGET = {
+    "message": "No deployments available - crossed budget: Exceeded budget for deployment model_name: m: 0.0028 >= 1d",
+    "type": "internal_server_error",
+    "code": "429",
+}
 OPENROUTER_FLAGGED = {
     "code": 403,
     "message": "Your input was flagged",
@@ -81,6 +86,7 @@ CLOUDFLARE = b"<!DOCTYPE html><html><title>Just a moment...</title></html>"
         (429, {"message": "Too fast. No credits were charged."}, FaultKind.SLOW_DOWN, "No credits were charged"),
         (402, {"message": "Payment required"}, FaultKind.NO_CREDIT, "Payment required"),
         (400, LITELLM_BUDGET, FaultKind.NO_CREDIT, "Budget has been exceeded"),
+        (429, LITELLM_MODEL_BUDGET, FaultKind.NO_CREDIT, "crossed budget"),
         (403, OPENROUTER_FLAGGED, FaultKind.BAD_REQUEST, "Your input was flagged"),
         (403, COUNTRY, FaultKind.FORBIDDEN, "territory not supported"),
         (403, NO_ACCESS, FaultKind.FORBIDDEN, "does not have access to model"),
@@ -119,6 +125,7 @@ def test_a_firewalls_page_is_not_a_rejected_key() -> None:
         ({"retry-after": "7"}, {}, 7.0),
         ({"retry-after-ms": "1500", "retry-after": "7"}, {}, 1.5),
         ({"retry-after": "1m30s"}, {}, 90.0),
+        ({"llm_provider-retry-after": "60"}, {}, 60.0),
         ({}, GEMINI, 24.0),
         ({"retry-after": "3"}, GEMINI, 3.0),
         ({"retry-after": "soon"}, {}, None),

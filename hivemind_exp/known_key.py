@@ -1,7 +1,6 @@
 """Remove a known API key from what a service said, however the service wrote it."""
 
 import base64
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -85,7 +84,8 @@ def _pieces(text: str, secret: str, at: int, block: str) -> Iterator[tuple[int, 
 
 def _alike(first: str, second: str) -> int:
     """Return how many characters two texts have in common at their beginning."""
-    return len(os.path.commonprefix([first, second]))
+    pairs = zip(first, second, strict=False)
+    return next((number for number, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
 def _sort(character: str) -> str:

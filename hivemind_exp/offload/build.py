@@ -61,7 +61,7 @@ def make_offload(
     }
     for each in endpoints:
         if each is not None and each.needs_key and secrets.get(each.name) is None:
-            raise KeyProblem(f"no key for {each.name}", next=f"swarmctl keys set {each.name}")
+            raise KeyProblem(f"no key for {each.name}", next=each.key_command)
     a_round = requests_a_round(config, first_endpoint(config))
     ledger = Ledger(files.ledger, limits, partial(write_total, files.spent), round_requests=a_round)
     missing = ledger.restore(known_spending(files, read_total(files.spent), ledger.spent, ledger.requests))

@@ -280,5 +280,5 @@ class Router:
             return
         told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name
         if faults[0].trouble is FaultKind.REFUSED:
-            raise KeyProblem(told, next=f"swarmctl keys set {name}")
+            raise KeyProblem(told, next=services[0].endpoint.key_command)
         raise ProviderError(told, next=faults[0].next or f"swarmctl doctor api --set offload.provider={name}")

@@ -53,6 +53,12 @@ class Endpoint:
         return urlsplit(self.base_url).netloc
 
     @property
+    def key_command(self) -> str:
+        """The command that saves its key."""
+        host = "" if self.name in PROVIDERS else f" --host {shlex.quote(self.base_url)}"
+        return f"swarmctl keys set {self.name}{host}"
+
+    @property
     def reasons(self) -> bool:
         """Whether the model is known to use hidden reasoning before it answers, unless it is switched off."""
         return self.model.startswith(self.chat.reasoning) and "non-reasoning" not in self.model

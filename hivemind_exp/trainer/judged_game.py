@@ -7,15 +7,19 @@ from statistics import fmean
 from typing import Protocol
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import Emit, JudgeEvent
+from hivemind_exp.events import Emit, JudgeEvent, WarningEvent
 from hivemind_exp.game.base import Game
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.offload.judge import BEST, STAGE, grade_in, judge_messages, request_name
+from hivemind_exp.offload.judge import BEST, STAGE, api_config, grade_in, judge_messages, request_name
+from hivemind_exp.offload.settings import first_endpoint
+from hivemind_exp.offload.unusable import quoted_start
 from hivemind_exp.rollouts.types import CompletionRequest, Group, Prompt
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 
 TERM = "judge"
+ROUNDS_IN_VAIN = 3
+"""A paid judge is no longer asked after this many rounds in a row without a single grade."""
 
 
 class Grader(Protocol):
@@ -26,6 +30,8 @@ class Grader(Protocol):
     def wait(self, round_: int, deadline: float | None = None) -> None: ...
 
     def report_spend(self, round_: int) -> None: ...
+
+    def set_aside(self, provider: str, why: str, command: str) -> None: ...
 
 
 @dataclass
@@ -38,6 +44,8 @@ class JudgedGame:
     journal: Journal
     emit: Emit
     _mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    _vain: int = 0
+    """Rounds in a row whose replies were no grades."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -85,7 +93,27 @@ class JudgedGame:
         known = [grade for name in names.values() if (grade := grades[name]) is not None]
         mean = BEST * fmean(known) if known else None
         self.emit(JudgeEvent(round=round_, graded=len(known), ungraded=len(names) - len(known), grade=mean))
+        self._count(round_, len(known), [replies[name] for name in wanted if name in replies])
         return grades
+
+    def _count(self, round_: int, graded: int, replies: Sequence[str]) -> None:
+        """Warn about a judge whose replies are no grades. If it costs money, stop asking it, so that the node stops."""
+        if graded or not replies:  # without a reply, it is unavailable
+            self._vain = 0 if graded else self._vain
+            return
+        self._vain += 1
+        endpoint = first_endpoint(api_config(self.config))
+        example = f"for example {quoted_start(replies[0])}"
+        if self._vain == 1:
+            message = (
+                f"{endpoint.label} graded no completion in round {round_ + 1}: a grade is a whole number from 0 to 10 "
+                f"and nothing else, but it replied with other text, {example}. Rewards stay as they are without a "
+                "judge. Choose another model (judge.model), or raise judge.max_tokens if its replies are cut"
+            )
+            self.emit(WarningEvent(code="taught_nothing", message=message, provider=endpoint.name))
+        if self._vain == ROUNDS_IN_VAIN:
+            why = f"it graded no completion in {ROUNDS_IN_VAIN} rounds ({example})"
+            self.grader.set_aside(endpoint.name, why, f"swarmctl models {endpoint.name}")
 
     def _messages(self, group: Group, place: int) -> tuple[dict[str, str], ...]:
         question, text = group.prompt.question.text, group.rollouts[place].text

@@ -14,7 +14,6 @@ that is an error; later locations are not tried.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -212,7 +211,7 @@ class KeyFinder:
         place = LocationKind(pin) if endpoint.needs_key and pin != "auto" else None
         key = self.find(endpoint.name, base_url=endpoint.base_url, pin=place)
         if key is None and endpoint.needs_key:
-            raise KeyProblem(f"no key for {endpoint.name}", next=command_to_set(endpoint))
+            raise KeyProblem(f"no key for {endpoint.name}", next=endpoint.key_command)
         return key
 
     def look(self, name: str) -> list[Key]:
@@ -273,9 +272,3 @@ class KeyFinder:
             text = f"key {name} is no longer in the keyring; it was deleted, or this is a different keyring"
             raise KeyProblem(text, next=f"swarmctl keys set {name}")
         return clean_key(value, "in the keyring")
-
-
-def command_to_set(endpoint: Endpoint) -> str:
-    """Return the command that saves a provider's key."""
-    host = "" if endpoint.name in PROVIDERS else f" --host {shlex.quote(endpoint.base_url)}"
-    return f"swarmctl keys set {endpoint.name}{host}"

@@ -10,7 +10,7 @@ from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.offload.judge import api_config
 from hivemind_exp.offload.settings import Endpoint, chain, is_offloaded
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, KeyLocation, command_to_set, key_locations
+from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, KeyLocation, key_locations
 from swarmctl.keys.set import SetOptions, set_key
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.prompter import Prompter
@@ -70,7 +70,7 @@ def missing_keys(config: Config, environment: Mapping[str, str]) -> dict[str, st
 
     Reads no key.
     """
-    return {each.name: command_to_set(each) for each, spot in located_keys(config, environment) if spot is None}
+    return {each.name: each.key_command for each, spot in located_keys(config, environment) if spot is None}
 
 
 def needed(config: Config, environment: Mapping[str, str]) -> list[str]:

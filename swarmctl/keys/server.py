@@ -12,7 +12,7 @@ from hivemind_exp.offload.catalog import chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import Chat
 from hivemind_exp.proxies import is_loopback
-from swarmctl.keys.finder import KeyFinder, command_to_set, key_locations
+from swarmctl.keys.finder import KeyFinder, key_locations
 from swarmctl.keys.for_run import ask_for_key
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.terminal.prompter import Prompter
@@ -99,7 +99,7 @@ def _models(tested: KeyTest) -> tuple[str, ...]:
 def _asked_with_new_key(name: str, server: Server, prompter: Prompter) -> Server:
     endpoint = Endpoint(name, server.base_url, "", Chat(), needs_key=True)
     if not prompter.can_ask:
-        raise KeyProblem(f"cannot ask {server.host} for its models: {server.problem}", next=command_to_set(endpoint))
+        raise KeyProblem(f"cannot ask {server.host} for its models: {server.problem}", next=endpoint.key_command)
     prompter.say(f"Cannot ask {server.host} for its models: {server.problem}.")
     ask_for_key(endpoint)
     return _asked(name, server.base_url)

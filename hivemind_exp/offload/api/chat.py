@@ -297,7 +297,9 @@ class ChatClient:
 
     def _joined(self, choice: Choice) -> Choice:
         text, instead = (text_without_key(each, self._key) for each in (choice.text, choice.instead))
-        return choice if (text, instead) == (choice.text, choice.instead) else replace(choice, text=text, instead=instead)
+        return (
+            choice if (text, instead) == (choice.text, choice.instead) else replace(choice, text=text, instead=instead)
+        )
 
     async def close(self) -> None:
         await self._client.close()

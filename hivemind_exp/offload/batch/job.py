@@ -310,7 +310,7 @@ class BatchJob:
             except RequestFailed as fault:
                 if fault.trouble is FaultKind.REFUSED:
                     told = f"{self.service.told(fault)}; to collect its batches, set a key of the same account"
-                    raise KeyProblem(told, next=f"swarmctl keys set {self.service.endpoint.name}") from None
+                    raise KeyProblem(told, next=self.service.endpoint.key_command) from None
                 unknown = unknown + 1 if fault.trouble is FaultKind.BAD_REQUEST else 0
                 if unknown >= LOOKS:
                     return None

@@ -27,6 +27,7 @@ class Grader:
     journal: Journal
     answer: Callable[[str], str | None]
     asked: list[CompletionRequest] = field(default_factory=list)
+    aside: list[tuple[str, str, str]] = field(default_factory=list)
 
     def submit(self, orders: Iterable[CompletionRequest]) -> None:
         for order in orders:
@@ -40,6 +41,9 @@ class Grader:
 
     def wait(self, round_: int, deadline: float | None = None) -> None:  # noqa: ARG002 - as called
         assert {order.round for order in self.asked} <= {round_}
+
+    def set_aside(self, provider: str, why: str, command: str) -> None:
+        self.aside.append((provider, why, command))
 
     def report_spend(self, round_: int) -> None:
         pass
@@ -126,6 +130,31 @@ def test_without_any_grade_the_rewards_stay(journal: Journal) -> None:
     found, _, events = graded(journal, groups, lambda _: "no")
     assert found == groups
     assert [(event["graded"], event["grade"]) for event in events.of("judge")] == [(0, None)]
+
+
+def test_a_judge_that_never_grades_is_reported_and_then_set_aside(journal: Journal) -> None:
+    grader, events = Grader(journal, lambda _: "It is\nbrief."), Events()
+    game = JudgedGame(Game(), judged(), grader, journal, events)  # type: ignore[arg-type]
+    for number in range(3):
+        assert grader.aside == []
+        game.score([group(f"{number}", "b", number=number)])
+    assert grader.aside == [
+        ("box", 'it graded no completion in 3 rounds (for example "It is brief.")', "swarmctl models box")
+    ]
+    (warning,) = events.of("warning")
+    assert "box:m graded no completion in round 4: a grade is a whole number from 0 to 10" in warning["message"]
+    assert 'for example "It is brief."' in warning["message"]
+    assert "(judge.model)" in warning["message"]
+
+
+@pytest.mark.parametrize("reply", ["7", None])
+def test_a_grade_or_an_unavailable_judge_is_not_in_vain(journal: Journal, reply: str | None) -> None:
+    replies = iter(["no", "no", reply, "no", "no" if reply else "7"])
+    grader, events = Grader(journal, lambda _: next(replies)), Events()
+    game = JudgedGame(Game(), judged(), grader, journal, events)  # type: ignore[arg-type]
+    for number in range(3 if reply is None else 5):
+        game.score([group(f"{number}", number=number)])
+    assert grader.aside == []
 
 
 def test_only_own_completions_are_graded(journal: Journal) -> None:

@@ -19,7 +19,7 @@ from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import proxy_for
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
-from swarmctl.keys.finder import Key, LocationKind, command_to_set
+from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.probe import KeyTest, probe
@@ -215,7 +215,7 @@ def answer(service: ApiService, context: Context) -> Finding:
         case "refused":
             # A key in the environment would still override a saved one.
             given = key is not None and key.spot.place is LocationKind.ENVIRONMENT
-            remedy = f"unset {key.spot.source}" if key and given else command_to_set(service.endpoint)
+            remedy = f"unset {key.spot.source}" if key and given else service.endpoint.key_command
             return service.trouble(text, remedy)
     if probed.timed_out or (raw is not None and raw.status == 429):
         return (unknown if probed.timed_out else warning)(text, context.again("api"))

@@ -326,6 +326,10 @@ class WarningEvent(Event):
         description="With `provider_down`, what generates until `provider_back`: `local` or a provider; null if the "
         "node waits.",
     )
+    set_aside: str | None = Field(
+        None,
+        description="With `provider_down`, why this run does not ask the provider again; null if it does.",
+    )
 
 
 class ErrorEvent(Event):

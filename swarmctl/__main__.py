@@ -1,12 +1,32 @@
 """Entry point: ``swarmctl`` and ``python -m swarmctl``. Handles ``--version`` before it imports anything."""
 
+import os
+import signal
 import sys
-from contextlib import suppress
-
-from swarmctl.version import VERSION
 
 _INTERRUPTED = 130
 """``Exit.INTERRUPTED``, whose module is not imported yet."""
+
+
+def _exit_at_once(*_: object) -> None:
+    """End the process. During imports and Python's own exit, an exception would be shown as a traceback."""
+    try:
+        os.write(2, b"Interrupted.\n")
+    except OSError:  # stderr is closed
+        pass
+    os._exit(_INTERRUPTED)
+
+
+_STARTED = __name__ == "__main__" or os.path.basename(sys.argv[0]).startswith("swarmctl")
+"""Whether this is the program, not a module that another program imports."""
+_TAKES_OVER = _STARTED and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""Whether Ctrl-C is ours: whoever started this process may have made it ignore the signal."""
+if _TAKES_OVER:
+    signal.signal(signal.SIGINT, _exit_at_once)
+
+from contextlib import suppress  # noqa: E402 - Ctrl-C may come while it is imported
+
+from swarmctl.version import VERSION  # noqa: E402
 
 
 def main() -> None:
@@ -18,8 +38,12 @@ def main() -> None:
     try:
         from swarmctl.cli import run
 
+        if _TAKES_OVER:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # before ``run`` can handle it: the imports take a tenth of a second
+        if _TAKES_OVER:
+            signal.signal(signal.SIGINT, _exit_at_once)
+    except KeyboardInterrupt:  # just before or after ``run`` handles it
         code = _INTERRUPTED
         with suppress(OSError, ValueError, AttributeError):  # stderr is closed
             sys.stderr.write("Interrupted.\n")

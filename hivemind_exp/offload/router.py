@@ -249,9 +249,13 @@ class Router:
         if first or math.isinf(seconds):
             fallback, instead = self._instead()
             name = service.endpoint.name
-            until = "for the rest of this run" if math.isinf(seconds) else f"until {name} is available again"
+            ended = math.isinf(seconds)
+            until = "for the rest of this run" if ended else f"until {name} is available again"
             message = f"{service.told(fault)}; {instead} {until}"
-            self._emit(WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback))
+            aside = fault.detail if ended else None
+            self._emit(
+                WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback, set_aside=aside)
+            )
 
     def _instead(self) -> tuple[str | None, str]:
         """Return what generates now: its name for programs (None if nothing does), and in words."""

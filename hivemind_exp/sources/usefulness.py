@@ -66,7 +66,7 @@ class UsefulnessCheck:
             self._judge(round_, provider, texts, learned[provider])
 
     def _judge(self, round_: int, provider: str, texts: Sequence[Text], learned: int) -> None:
-        reasons = [each.reason for each in texts]
+        reasons, kind = [each.reason for each in texts], self.source.kind
         ((reason, times),) = Counter(reasons).most_common(1)
         typical = texts[reasons.index(reason)]
         advice, command = self._advice(reason, provider)
@@ -82,9 +82,11 @@ class UsefulnessCheck:
         rounds, vain = self._vain[provider]
         self._vain[provider] = rounds, vain = rounds + 1, vain + len(texts)
         if vain >= self.few:
-            self._warn("nothing", provider, f"{text}; none of them teaches this node anything. {advice}")
+            none = "is correct" if kind is Kind.RELAY else "teaches this node anything"
+            self._warn("nothing", provider, f"{text}; none of them {none}. {advice}")
         if rounds >= ROUNDS_IN_VAIN and vain >= self.many:
-            why = f"none of its last {vain} {self.what}, in {rounds} rounds, taught this node anything"
+            what = "was correct" if kind is Kind.RELAY else "taught this node anything"
+            why = f"none of its last {vain} {self.what}, in {rounds} rounds, {what}"
             self.source.set_aside(provider, f"{why}; most are {reason}", command)
 
     def _advice(self, reason: str, provider: str) -> tuple[str, str]:

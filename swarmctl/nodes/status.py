@@ -26,7 +26,7 @@ from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
-from swarmctl.terminal.sentences import drop, duration, gain, outage, seconds_left, several, size, spending
+from swarmctl.terminal.sentences import drop, duration, gain, outages, seconds_left, several, size, spending
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
@@ -249,7 +249,7 @@ def _age(since: str) -> str:
 
 def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
-    down = [str(outage(progress))] if row["provider_down"] else []
+    down = outages(progress) if row["provider_down"] else []
     unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
     stopped = [str(each["message"]) for each in row["stopped"]]
     detail = _detail(row)

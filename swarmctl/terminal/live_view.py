@@ -69,11 +69,11 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         pace.append(f"{sentences.duration(progress.round_seconds)} per round")
         pace += [] if seconds is None else [f"{sentences.duration(seconds)} left"]
         rows("speed", list(map(Text, pace)))
-    spent, outage = sentences.spending(progress), sentences.outage(progress)
-    if spent or outage or progress.requests:
+    spent, outages = sentences.spending(progress), sentences.outages(progress)
+    if spent or outages or progress.requests:
         requests = sentences.several(progress.requests, "request")
         hints = [sentences.hints(progress)] if progress.hints else []
-        used = [spent or "no charge", requests, *hints, *progress.providers, *([outage] if outage else [])]
+        used = [spent or "no charge", requests, *hints, *progress.providers, *outages]
         rows("offload", [Text(one_line(part)) for part in used])
     if progress.peers is not None:
         shared = sentences.exchanged(progress)

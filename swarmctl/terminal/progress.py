@@ -67,6 +67,8 @@ class RunView:
     """What generated in this run, as ``provider:model`` for people, in order of appearance."""
     down: dict[str, str | None] = field(default_factory=dict)
     """What generates instead of each provider that is unavailable; None if the node waits for it."""
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """Why the run does not ask some of these providers again."""
     outages: dict[str, str] = field(default_factory=dict)
     """Why providers were not used, in this run: the latest reason for each, or for all (an empty name)."""
     announced: bool = False
@@ -198,6 +200,9 @@ class RunView:
         match event.get("code"):
             case "provider_down" if provider:
                 self.down[provider] = event.get("fallback")
+                self.set_aside.pop(provider, None)
+                if why := event.get("set_aside"):
+                    self.set_aside[provider] = str(why)
                 self.phase = None  # if the node was waiting for it, it waits no longer, or waits for another reason
             case "provider_back":
                 self.down.pop(provider, None)

@@ -174,12 +174,14 @@ def spending(progress: RunView) -> str | None:
     return f"{digits(progress.usd_total or 0.0)}{limit} USD{held}"
 
 
-def outage(progress: RunView) -> str | None:
-    """Return which providers are unavailable, and what the node does about it; None if all are available."""
-    if not progress.down:
-        return None
-    *_, fallback = progress.down.values()
-    return f"{', '.join(progress.down)} unavailable, {'falling back' if fallback else 'waiting'}"
+def outages(progress: RunView) -> list[str]:
+    """Return which providers are not asked any more and why, and which are unavailable and what the node does then."""
+    aside = progress.set_aside
+    found = [f"{name} not asked any more: {aside[name]}" for name in progress.down if name in aside]
+    if names := [name for name in progress.down if name not in aside]:
+        *_, fallback = progress.down.values()
+        found.append(f"{', '.join(names)} unavailable, {'falling back' if fallback else 'waiting'}")
+    return found
 
 
 _WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}

@@ -194,6 +194,7 @@ def test_a_provider_that_teaches_nothing_is_not_used_for_the_rest_of_the_run(tmp
         rig.run([order(1)])
         (down,) = [event for event in rig.events.of("warning") if event["code"] == "provider_down"]
         assert down["message"].endswith("anything); falling back to this machine for the rest of this run")
+        assert down["set_aside"] == "none of its last 64 completions taught this node anything"
     assert set(rig.texts()) == {"question 0"}
 
 

@@ -135,7 +135,10 @@ def test_a_relay_counts_correct_completions() -> None:
     assert (remote.aside, events.all) == ([], [])
     for round_ in range(3):
         usefulness.count(round_, [group(WRONG, kind=Kind.RELAY)], ())
-    assert len(remote.aside) == 1
+    ((_, why, _),) = remote.aside
+    assert why.startswith("none of its last ")
+    assert "in 3 rounds, was correct; most are " in why
+    assert events.of("warning")[0]["message"].count("none of them is correct. ") == 1
 
 
 def test_own_weights_served_elsewhere_need_groups_with_different_rewards() -> None:

@@ -10,7 +10,7 @@ _INTERRUPTED = 130
 
 def _exit_at_once(*_: object) -> None:
     """End the process. During imports and Python's own exit, an exception would be shown as a traceback."""
-    try:
+    try:  # noqa: SIM105 - contextlib is not imported yet
         os.write(2, b"Interrupted.\n")
     except OSError:  # stderr is closed
         pass

@@ -132,7 +132,7 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
         )
         check_kind(shape, config.name)
         if how.get("device_map") != "meta":
-            _check_size(config, place, shape)
+            _check_size(config, place, shape, how.get("token"))
         model, loaded = AutoModelForCausalLM.from_pretrained(
             place,
             revision=config.revision,
@@ -151,12 +151,16 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
     return model
 
 
-def _check_size(config: ModelConfig, place: str, shape: PretrainedConfig) -> None:
-    """Raise ``ModelError`` if config.json describes a much larger model than the weights in a directory.
+def _check_size(config: ModelConfig, place: str, shape: PretrainedConfig, token: str | None) -> None:
+    """Raise ``ModelError`` if config.json describes a much larger model than the weights in its files.
 
     transformers would fill what is missing with random numbers, and memory with it, before it reports anything.
     """
+    if not Path(place).is_dir():  # downloads the weights and names what is missing, but loads none
+        _model(config, place, device_map="meta", dtype=torch.float32, token=token)
+        return
     found = count_weights(Path(place).glob("*.safetensors"))
+    found = found or sum(path.stat().st_size for path in Path(place).glob("*.bin"))  # a weight has a byte or more
     if not found:
         return
     with torch.device("meta"):

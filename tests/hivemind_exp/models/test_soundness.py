@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ def only_a_type(root: Path) -> Path:
     return saved
 
 
+def only_a_type_beside_a_pickle(root: Path) -> Path:
+    weights = io.BytesIO()
+    torch.save(LlamaForCausalLM(llama()).state_dict(), weights)
+    other_weights(root, weights.getvalue())
+    (root / "config.json").write_text('{"model_type": "llama"}')
+    return root
+
+
 def endless_layers(root: Path) -> Path:
     return change_config(save(root, LlamaForCausalLM(llama())), num_hidden_layers=10**6)
 
@@ -230,6 +239,7 @@ REFUSED = {
     quantized: r"is quantized \(gptq\)",
     too_few_rows: r"has token 259 \(.*\), but the model has only 259 embeddings",
     only_a_type: "weights are missing",
+    only_a_type_beside_a_pickle: "weights are missing",
     endless_layers: r"describes a model of 1000000 layers; it is damaged",
     pointer: "its weights are damaged or only Git LFS pointers",
 }

@@ -45,8 +45,8 @@ def install_environments(tasks: Iterable[TaskConfig], prompter: Prompter, retry:
 def _agree(found: Installation, prompter: Prompter, retry: str) -> None:
     missing = f"environment {found.package} is not on this machine"
     prompter.confirm(
-        f"{missing[:1].upper()}{missing[1:]}. While it loads, its code runs outside the sandbox. Install it and "
-        f"{LIBRARY} from the Python package index ({DOWNLOAD})?",
+        f"{missing[:1].upper()}{missing[1:]}. While it loads, its code runs outside the sandbox: it can read your "
+        f"files and use the network. Install it and {LIBRARY} from the Python package index ({DOWNLOAD})?",
         TaskError(
             f"{missing}. To install it and {LIBRARY} from the Python package index ({DOWNLOAD}), agree with --yes",
             next=retry,

@@ -194,4 +194,4 @@ def environments(context: Context) -> Finding:
     lines = environment_lines(context.config.tasks)
     if not lines:
         return ok("no task needs a virtual environment")
-    return ok("; ".join(lines))
+    return ok(f"{'; '.join(lines)}. While they load, they run as you, outside the sandbox")

@@ -251,7 +251,9 @@ class Router:
             name = service.endpoint.name
             ended = math.isinf(seconds)
             until = "for the rest of this run" if ended else f"until {name} is available again"
-            message = f"{service.told(fault)}; {instead} {until}"
+            stops = ended and len(self._chain) == 1
+            then = "without a fallback, this run will stop" if stops else f"{instead} {until}"
+            message = f"{service.told(fault)}; {then}"
             aside = fault.detail if ended else None
             self._emit(
                 WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback, set_aside=aside)

@@ -198,6 +198,17 @@ def test_a_provider_that_teaches_nothing_is_not_used_for_the_rest_of_the_run(tmp
     assert set(rig.texts()) == {"question 0"}
 
 
+def test_without_a_fallback_the_run_stops_and_says_so(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
+        rig.offload.wait_for_probe()
+        rig.offload.set_aside("box", "taught nothing", "swarmctl models box")
+        with pytest.raises(ProviderError, match="taught nothing.*no fallback is available") as caught:
+            rig.run([order(1)])
+        assert caught.value.next == "swarmctl models box"
+        (down,) = [event for event in rig.events.of("warning") if event["code"] == "provider_down"]
+        assert down["message"].endswith("(taught nothing); without a fallback, this run will stop")
+
+
 def test_a_free_provider_stays_in_use(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url), price=Price(0.0, 0.0)) as rig:
         rig.offload.wait_for_probe()

@@ -1,12 +1,13 @@
 """Kill or freeze every process of a node at random moments, and compare the node with one that was left alone.
 
 The node is ``swarmctl run`` in a swarm without peers, with the tiny model on the CPU. An API on loopback fills half of
-each group. The node's processes are ``swarmctl``, the trainer, the API process, a verifier, the maker and p2pd.
-Afterwards, a twin with the same identity plays as many rounds undisturbed. Weights, completions and rewards must be
-equal, no completion may have been asked for twice, and no process, socket or lock may be left.
+each group, or writes hints, or grades the node's completions. The node's processes are ``swarmctl``, the trainer, the
+API process, a verifier, the maker and p2pd. Afterwards, a twin with the same identity plays as many rounds undisturbed.
+Weights, completions and rewards must be equal, no completion may have been asked for twice, and no process, socket or
+lock may be left.
 
     python -m benchmarks.node_attacks --times 5
-    python -m benchmarks.node_attacks --times 5 --local
+    python -m benchmarks.node_attacks --times 5 --api judge
 
 The exit code is 1 if anything is wrong.
 """
@@ -24,11 +25,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.chaos.attacks import LOCAL, OFFLOADED, Attack, Victim, attacked, money_faults
+from tests.support.chaos.attacks import (
+    HINTED,
+    JUDGED,
+    LOCAL,
+    OFFLOADED,
+    Attack,
+    Victim,
+    attacked,
+    bill_faults,
+    money_faults,
+)
 from tests.support.chaos.storm import teller
 from tests.support.fake_api.remote import api_process
 
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
+APIS = {"answers": (OFFLOADED, "half_right"), "hints": (HINTED, "last_letter"), "judge": (JUDGED, "grade")}
+"""What the API writes -> the node's settings, and what answers."""
 
 
 def report(done: Sequence[Attack]) -> None:
@@ -49,28 +62,31 @@ def main() -> int:
     """Run the benchmark. Return 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=3, help="attacks for each process and signal")
-    parser.add_argument("--local", action="store_true", help="generate all completions locally, without an API")
+    parser.add_argument("--api", choices=[*APIS, "none"], default="answers", help="what the API writes")
     parser.add_argument("--frozen", type=float, default=8.0, help="longest freeze in seconds")
     parser.add_argument("--seed", type=int, default=1, help="seed of the moments and of their order")
     arguments = parser.parse_args()
     os.nice(10)
     chance, say = random.Random(arguments.seed), teller()
-    victims = [victim for victim in Victim if not (arguments.local and victim is Victim.ENGINE)]
+    local = arguments.api == "none"
+    settings, answer = (LOCAL, "half_right") if local else APIS[arguments.api]
+    victims = [victim for victim in Victim if not (local and victim is Victim.ENGINE)]
     attacks = [(victim, number) for victim in victims for number in SIGNALS for _ in range(arguments.times)]
     chance.shuffle(attacks)
     with (
         tempfile.TemporaryDirectory(prefix="node-attacks-") as root,
-        api_process(latency=0.05, answer="tests.support.teachers:half_right") as server,
+        api_process(latency=0.05, answer=f"tests.support.teachers:{answer}") as server,
     ):
-        settings = LOCAL if arguments.local else OFFLOADED.replace("BASE_URL", server.base_url)
-        node = attacked(Path(root), settings, chance, say)
+        node = attacked(Path(root), settings.replace("BASE_URL", server.base_url), chance, say)
         with node.swarm, node.twin:
             node.run(attacks, frozen_s=arguments.frozen)
             node.stop()
             books = server.settled()
             node.compare()
-            if not arguments.local:
+            if arguments.api == "answers":
                 node.faults += money_faults(node.node.files, books)
+            elif not local:
+                node.faults += bill_faults(node.node.files, books, free=arguments.api == "hints")
         report(node.done)
     print("\n" + ("\n".join(f"WRONG: {fault}" for fault in node.faults) or "Nothing was lost, doubled or left behind."))
     return 1 if node.faults else 0

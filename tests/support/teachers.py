@@ -20,3 +20,15 @@ def half_right(messages: Messages, index: int) -> str:
     """
     word = messages[-1]["content"].split()[-1]
     return f"<answer>{word if index % 2 else word[::-1]}</answer>"
+
+
+def last_letter(messages: Messages, _index: int) -> str:
+    """Return a hint for a ``spell_backward`` question: how to begin."""
+    return f"Begin with {messages[-1]['content'].split()[-1][-1]}."
+
+
+def grade(messages: Messages, _index: int) -> str:
+    """Return a grade that depends only on the text to grade, not on the marks around it."""
+    lines = messages[-1]["content"].splitlines()
+    begins = max((number for number, line in enumerate(lines) if line.endswith("text begins ---")), default=0)
+    return str(hashlib.sha256("\n".join(lines[begins + 1 : -1]).encode()).digest()[0] % 11)

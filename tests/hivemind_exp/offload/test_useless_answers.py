@@ -202,7 +202,7 @@ def test_without_a_fallback_the_run_stops_and_says_so(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         rig.offload.set_aside("box", "taught nothing", "swarmctl models box")
-        with pytest.raises(ProviderError, match="taught nothing.*no fallback is available") as caught:
+        with pytest.raises(ProviderError, match=r"taught nothing.*no fallback is available") as caught:
             rig.run([order(1)])
         assert caught.value.next == "swarmctl models box"
         (down,) = [event for event in rig.events.of("warning") if event["code"] == "provider_down"]

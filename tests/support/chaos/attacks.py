@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.hints import STAGE as HINT_STAGE
+from hivemind_exp.offload.judge import STAGE as JUDGE_STAGE
 from swarmctl.storage import node_lock
 from tests.support.chaos.nodes import CommandSwarm, Node, until
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts
@@ -60,8 +62,42 @@ group = "n"
 """
 )
 """The same; an API fills half of each group."""
+HINTED = (
+    LOCAL.replace("[generation]", "[generation]\nmax_prompt_tokens = 160")
+    + """
+[offload]
+provider = "box"
+teach = "hints"
+share = 0.5
+fallback = []
+[providers.box]
+base_url = "BASE_URL"
+model = "test-model"
+free = true
+"""
+)
+"""The same; an API writes hints. It is free, because a new run asks a paid one again that was set aside as useless."""
+JUDGED = (
+    LOCAL
+    + f"""
+[judge]
+provider = "box"
+weight = 0.4
+[offload]
+prices = {{ box = {{ input = {PRICE_IN}, output = {PRICE_OUT} }} }}
+limits = {{ usd = "unlimited" }}
+[providers.box]
+base_url = "BASE_URL"
+model = "test-model"
+"""
+)
+"""The same; an API grades the completions."""
 PATIENCE_S = 120.0
 """Time limit for things that take seconds on an idle machine."""
+
+
+_OF_API = (HINT_STAGE, JUDGE_STAGE)
+"""The stages of hints and grades, which earn no rewards."""
 
 
 class Victim(StrEnum):
@@ -262,7 +298,7 @@ def differences(one: NodeFiles, other: NodeFiles, rounds: int) -> Iterator[str]:
         yield f"{len(wrong)} completions or rewards differ: {mine[wrong[0]]}, {theirs[wrong[0]]}"
     if not any((reward or 0) > 0 for *_, reward, _ in mine.values()):
         yield "no completion earned a reward, so nothing was tested"
-    if unjudged := [key for key, (*_, reward, _) in mine.items() if reward is None]:
+    if unjudged := [key for key, (*_, reward, _) in mine.items() if reward is None and key[1] not in _OF_API]:
         yield f"{len(unjudged)} completions have no reward"
 
 
@@ -278,6 +314,20 @@ def completions(journal: Path, rounds: int) -> dict[tuple[Any, ...], tuple[Any, 
 
 def money_faults(files: NodeFiles, books: Snapshot) -> Iterator[str]:
     """Compare a node's journal and ledger with the server's books."""
+    yield from _asked_again(files, books)
+    yield from bill_faults(files, books)
+
+
+def bill_faults(files: NodeFiles, books: Snapshot, *, free: bool = False) -> Iterator[str]:
+    """Compare a node's ledger with the server's bill, which is nothing if the API is ``free``."""
+    ours, bill = sum(accounts(files.ledger).values()), 0.0 if free else books.usd(PRICE_IN, PRICE_OUT)
+    if ours < bill - 1e-12:
+        yield f"the ledger has {ours:.6f} USD, the bill is {bill:.6f} USD"
+    if not books.chats:
+        yield "the API was never asked, so nothing was tested"
+
+
+def _asked_again(files: NodeFiles, books: Snapshot) -> Iterator[str]:
     with closing(sqlite3.connect(files.journal)) as db:
         prompts = db.execute(
             "SELECT p.messages, MAX(c.t) FROM prompts p LEFT JOIN completions c ON c.source='box' "
@@ -293,6 +343,3 @@ def money_faults(files: NodeFiles, books: Snapshot) -> Iterator[str]:
         yield f"{len(again)} prompts were asked again though their completions were in the journal"
     if not since.keys() & {chat.digest for chat in books.chats}:
         yield "no prompt of the journal is in the server's books, so nothing was tested"
-    ours, bill = sum(accounts(files.ledger).values()), books.usd(PRICE_IN, PRICE_OUT)
-    if ours < bill - 1e-12:
-        yield f"the ledger has {ours:.6f} USD, the bill is {bill:.6f} USD"

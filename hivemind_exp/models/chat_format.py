@@ -7,12 +7,14 @@ same prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.cpu_limit import CpuLimitReached, cpu_limit
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign, visible
+from hivemind_exp.models.template_trial import trial
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion, encode_literally, literal
 
 if TYPE_CHECKING:  # the command line imports this module with the games
@@ -55,6 +57,8 @@ _CHATS = (_CHAT, _CHAT[1:], (*_CHAT[:1], *_EXAMPLE, *_CHAT[1:]), (*_EXAMPLE, *_C
 _FIT_S, _ENCODE_S = 30.0, 10.0
 """Most CPU time that a template may use while it is adapted, which takes half a second, and for one prompt."""
 _ENDLESS = "takes too long to build a prompt"
+_HARMLESS: set[str] = set()
+"""Templates that were tried out."""
 _LACKS = "its prompts lack the question or the instruction"
 _COMPLETION = "<think>2 + 3</think>\n<answer>5</answer>"
 
@@ -93,9 +97,31 @@ def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) ->
     """
     try:
         with cpu_limit(_FIT_S):
+            _try_out(tokenizer, name)
             _fit(tokenizer, name, thinking)
     except CpuLimitReached as error:
         raise ModelError(f"the chat template of {name} {_ENDLESS}", next=OTHER_MODEL) from error
+
+
+def _try_out(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Build prompts where the template can do no harm. Raises ``ModelError`` if that needs too much time or memory."""
+    template = _template(tokenizer, name)
+
+    def render() -> None:
+        for chat in _CHATS:
+            try:
+                tokenizer.apply_chat_template(
+                    list(chat), chat_template=template, tokenize=False, add_generation_prompt=True
+                )
+            except MemoryError:
+                raise
+            except Exception:  # noqa: BLE001 - the template refuses this chat, which ``_fit`` finds out
+                continue
+
+    if template is not None and template not in _HARMLESS:
+        if (problem := trial(render, math.ceil(_FIT_S))) is not None:
+            raise ModelError(f"the chat template of {name} {problem} to build a prompt", next=OTHER_MODEL)
+        _HARMLESS.add(template)
 
 
 def _fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:

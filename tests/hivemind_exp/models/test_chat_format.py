@@ -136,6 +136,18 @@ def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [("9 ** (9 ** 9)", "takes too long"), ("'x' * 10 ** 11", "needs too much memory")],
+)
+def test_a_single_step_of_a_template_cannot_hang_the_node_or_fill_its_memory(
+    monkeypatch: pytest.MonkeyPatch, step: str, problem: str
+) -> None:
+    monkeypatch.setattr(chat_format, "_FIT_S", 1.0)
+    with pytest.raises(ModelError, match=f"the chat template of lab/model .*{problem}.* to build a prompt"):
+        fitted("{% set n = 10 %}{{ (" + step + ")|length }}" + PLAIN)
+
+
 def test_an_empty_tokenizer_is_refused() -> None:
     with pytest.raises(ModelError, match="tokenizer of lab/model cannot be used"):
         fitted(None, vocabulary="")

@@ -10,9 +10,12 @@ from hivemind_exp.offload.settings import Endpoint, resolved_kind, token_limit
 from hivemind_exp.rollouts.types import Message
 
 _SEED_BITS = 0x7FFFFFFF
-_CONTEXT = re.compile(r"context (?:length|window|size)[^0-9]{0,40}?(\d+)", re.IGNORECASE)
+_CONTEXT = re.compile(r"(?:context (?:length|window|size)|\bmax_model_len)[^0-9]{0,40}?(\d+)", re.IGNORECASE)
 _PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the prompt|prompt tokens)", re.IGNORECASE)
-"""How servers with a small context report that a request does not fit: the context's size, and the prompt's tokens."""
+"""How servers with a small context report that a request does not fit: the context's size, and the prompt's tokens.
+
+vLLM leaves out the prompt if the limit of the completion alone exceeds the context.
+"""
 _SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
 PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Values that stop servers from reshaping the distribution, as the model's own defaults otherwise may."""
@@ -69,9 +72,9 @@ class RequestDialect:
         Half of the space that the rejected prompt leaves is kept for longer prompts.
         """
         size, prompt = _CONTEXT.search(message), _PROMPT.search(message)
-        if self.longest is not None or size is None or prompt is None:
+        if self.longest is not None or size is None or (prompt is None and "max_model_len" not in message):
             return False
-        left = (int(size[1]) - int(prompt[1])) // 2
+        left = (int(size[1]) - int(prompt[1] if prompt else 0)) // 2
         self.longest = left if left > 0 else None
         return self.longest is not None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
@@ -224,8 +225,7 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
 
 def _hidden(service: ApiService, context: Context, text: str) -> str:
     """Return a service's text without the key, which the service may echo."""
-    value = service.secret(context)
-    return text.replace(value, "…") if value else text
+    return without_known_key(text, service.secret(context), "…")
 
 
 _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (

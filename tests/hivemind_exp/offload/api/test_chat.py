@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.api.chat import ChatClient, read_answer
+from hivemind_exp.offload.api.chat import ChatClient, Choice, read_answer
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
 from hivemind_exp.offload.prices import Usage
@@ -76,6 +76,11 @@ def test_services_get_only_parameters_they_know() -> None:
             100,
         ),
         (
+            "max_completion_tokens=1024 cannot be greater than max_model_len=512. Please request fewer output tokens. "
+            "(parameter=max_completion_tokens, value=1024)",
+            256,
+        ),
+        (
             "This model's maximum context length is 64 tokens. However, you requested 300 tokens (200 in the messages, "
             "100 in the completion).",
             None,
@@ -91,6 +96,27 @@ def test_a_small_context_limits_completions(message: str, longest: int | None) -
     later = RequestDialect("max_tokens", supports_n=False)
     later.adapt(message)
     assert later.longest is None, "one long prompt must not shorten all completions"
+
+
+@pytest.mark.parametrize("length", [3, 13])
+def test_a_key_split_over_parts_of_an_answer_is_removed(length: int) -> None:
+    key = "sk-test-0123456789abcdef01"
+    texts = ["a ", *(key[begin : begin + length] for begin in range(0, len(key), length)), " b"]
+    message = {"content": [{"type": "text", "text": text} for text in texts], "reasoning": f"I see {key}"}
+    answer = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+    async def read() -> Choice:
+        client = ChatClient(Endpoint("box", "http://127.0.0.1:9/v1", "m", Chat(), needs_key=True), key, seconds=1)
+        try:
+            return client.joined_without_key(read_answer(client.without_key(answer), {})).choices[0]
+        finally:
+            await client.close()
+
+    found = asyncio.run(read())
+    assert (found.text[:2], found.text[-2:]) == ("a ", " b")
+    assert not any(key[begin : begin + 12] in found.text for begin in range(8, len(key) - 11))
+    assert "(the key)" in found.text
+    assert found.instead == "I see (the key)"
 
 
 def test_instructions_move_into_the_users_message_if_a_model_has_no_system_role() -> None:

@@ -18,6 +18,7 @@ from hivemind_exp.events import Emit, PhaseEvent, PushEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hard_links import link_tree
 from hivemind_exp.hub_client import limit_hub
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.stop import StopFlag
 
 _PARTIAL = ".partial-"
@@ -140,14 +141,19 @@ class HubPusher:
         commit = self._api.upload_folder(repo_id=repo, folder_path=path, commit_message=f"After round {round_}")
         self._outbox.done(round_, repo)
         seconds = round(time.perf_counter() - begun, 3)
-        self._emit(PushEvent(round=round_, repo=repo, url=commit.commit_url, seconds=seconds))
+        url = self._without_token(commit.commit_url)
+        self._emit(PushEvent(round=round_, repo=repo, url=url, seconds=seconds))
 
     def _warn(self, error: Exception, round_: int | None) -> None:
         repo, reason = self._hub.repo, _reason(error).rstrip(".")
         text = f"cannot push to {repo} yet: {reason}. The next push or run tries again"
         if round_ is not None:
             text = f"cannot push the model of round {round_} to {repo}: {reason}. The next push or run tries again"
-        self._emit(WarningEvent(code="push_failed", message=text.replace(self._token, "(the token)")))
+        self._emit(WarningEvent(code="push_failed", message=self._without_token(text)))
+
+    def _without_token(self, text: str) -> str:
+        """Remove the token, which the hub may repeat."""
+        return without_known_key(text, self._token, "(the token)")
 
 
 def _reason(error: BaseException) -> str:

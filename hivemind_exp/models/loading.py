@@ -22,6 +22,7 @@ from hivemind_exp.config import Config, LoraConfig, ModelConfig
 from hivemind_exp.errors import ConfigurationError, HubUnreachable, ModelError, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
+from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape, count_weights
@@ -64,7 +65,7 @@ def _tokenizer(config: ModelConfig, place: str, token: str | None = None) -> Pre
             place, revision=config.revision, padding_side="left", token=token, trust_remote_code=False
         )
     except Exception as error:  # libraries raise anything for damaged files
-        raise _explain(config, error, "has no tokenizer that can be loaded") from error
+        raise _explain(config, error, "has no tokenizer that can be loaded", token) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {config.name} has no end-of-sequence token, so completions would never end")
     if tokenizer.pad_token_id is None:
@@ -146,7 +147,7 @@ def _model(config: ModelConfig, place: str, **how: Any) -> PreTrainedModel:
     except Exception as error:  # libraries raise anything for damaged files
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
-        raise _explain(config, error, "cannot be loaded as a causal language model") from error
+        raise _explain(config, error, "cannot be loaded as a causal language model", how.get("token")) from error
     check_complete(model, loaded, config.name)
     return model
 
@@ -294,7 +295,8 @@ def _unreachable(config: ModelConfig) -> ModelError:
     )
 
 
-def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError:
+def _explain(config: ModelConfig, error: BaseException, what: str, token: str | None = None) -> ModelError:
+    """Return an error of a library as an error for people. It may quote what a hub said to the ``token``."""
     if "trust_remote_code" in str(error):
         reason = "it needs code from its repository, and such code is never run (trust_remote_code = False)"
         return ModelError(f"{config.name} cannot be loaded: {reason}", next=OTHER_MODEL)
@@ -303,4 +305,4 @@ def _explain(config: ModelConfig, error: BaseException, what: str) -> ModelError
     text = str(error).strip() or type(error).__name__
     if isinstance(error, UnpicklingError):  # torch's text advises to run the file's code
         text = text.partition(". ")[0]
-    return ModelError(f"{config.name} {what}: {foreign(text)}")
+    return ModelError(f"{config.name} {what}: {without_known_key(foreign(text), token, '(the token)')}")

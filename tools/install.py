@@ -138,7 +138,7 @@ def hashed(*names: str) -> list[str]:
 
 
 def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = False) -> int:
-    """Run a program that is silent or prints hundreds of lines, and show on one line what it does, and the time since the start.
+    """Run a program that is silent or prints hundreds of lines, and show its work and the elapsed time on one line.
 
     Without a terminal, only ``doing``, large downloads and the number of packages are printed. If the program fails,
     the end of its output is printed to stderr, unless it ``may_fail``. Returns its exit code.

@@ -334,8 +334,8 @@ _LOSSES = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
     Kind.POLICY: "policy: GRPO with the weights π/π_server, at most 2, because the server may be some steps behind",
     Kind.POLICY_TEXT: (
-        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, because the server's weights may "
-        "be old"
+        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, because the server's weights "
+        "may be old"
     ),
 }
 TEACHER_LOSSES = {

@@ -83,8 +83,9 @@ class Canary:
         low, high = paired(lost, won, len(common))
         what = (
             f"accuracy on the held-out questions fell from {was / len(common):.0%} (round {mark.round}) to "
-            f"{right / len(common):.0%} (round {evaluation.round}). Of the same {len(common)} questions, {lost} are now wrong "
-            f"instead of correct, and {won} the other way round: a change of {100 * low:.0f} to {100 * high:.0f} points"
+            f"{right / len(common):.0%} (round {evaluation.round}). Of the same {len(common)} questions, {lost} are "
+            f"now wrong instead of correct, and {won} the other way round: a change of {100 * low:.0f} to "
+            f"{100 * high:.0f} points"
         )
         last = max((each.step for each in self.log.restorations()), default=0)
         others = self.log.foreign(max(mark.step, last), self.progress.step)
@@ -126,8 +127,8 @@ class Canary:
         learned = ", ".join(map(_said, others))
         message = (
             f"{what}. Restored the weights of round {mark.round}. Since then, the node had learned from {learned}. It "
-            f"does not learn from them again before round {restoration.until}. {self._gradients(mark)}To lift this now: "
-            f"swarmctl quarantine {node} --lift all"
+            f"does not learn from them again before round {restoration.until}. {self._gradients(mark)}To lift this "
+            f"now: swarmctl quarantine {node} --lift all"
         )
         self.log.write_restoration(restoration)
         self._make(restoration)

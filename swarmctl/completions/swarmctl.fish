@@ -678,7 +678,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rollouts stats'
             set list --node\t'Node name' \
-                --by\t'Count separately by any of provider,model,stage' \
+                --by\t'Group by any of provider,model,stage' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm'

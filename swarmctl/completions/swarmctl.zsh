@@ -902,7 +902,7 @@ _swarmctl__rollouts__export() {
 _swarmctl__rollouts__stats() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--by=[Count separately by any of provider,model,stage]:KEYS: ' \
+    '--by=[Group by any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -100,8 +100,8 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
     if unverified := whole.completions - whole.verified:
         Writer(sys.stderr)(
-            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}. Their round has not finished, "
-            "or they are too long for the node's model. The share of correct ones leaves them out."
+            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}. Their round has not "
+            "finished, or they are too long for the node's model. The share of correct ones leaves them out."
         )
 
 

@@ -160,7 +160,8 @@ def _more_questions(config: Config) -> list[str]:
     groups = game.groups * game.group_size // MOST_ANSWERS
     return [
         f"Of each question's {game.group_size} completions, at most {MOST_ANSWERS} are learned from. To "
-        f"cover more questions with as many completions: --set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
+        "cover more questions with as many completions: "
+        f"--set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
     ]
 
 

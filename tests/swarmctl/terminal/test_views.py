@@ -16,7 +16,7 @@ from rich.console import Console
 from swarmctl.run.summary import lesson
 from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
-from swarmctl.terminal.live_view import draw, sparkline
+from swarmctl.terminal.live_view import LiveView, draw, sparkline
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import PlainView, Writer
@@ -172,6 +172,13 @@ def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch)
     stream = Terminal("ascii")
     Writer(stream)("Time in rounds: generate 40 %, verify 4 %, train 49 %, other 7 %.")
     assert stream.getvalue() == "Time in rounds: generate 40 %, verify\n4 %, train 49 %, other 7 %.\n"
+
+
+def test_the_live_views_sentences_keep_numbers_and_units_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    LiveView(stream).note("Groups of 8 that would teach: sums 50 %.")
+    assert stream.getvalue().splitlines() == ["Groups of 8 that would teach: sums", "50 %."]
 
 
 def test_a_sparkline_keeps_its_shape() -> None:

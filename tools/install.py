@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import deque
@@ -174,6 +175,12 @@ def _read(stream: TextIO, lines: queue.SimpleQueue[str | None]) -> None:
     lines.put(None)
 
 
+def say(text: str) -> None:
+    """Print a sentence, wrapped between words on a terminal."""
+    wide = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else len(text)
+    print(textwrap.fill(text, max(20, wide), break_long_words=False, break_on_hyphens=False), flush=True)
+
+
 def _show(doing: str) -> None:
     """Show what a program does: on a terminal in place of what was shown before, with the time since the start."""
     if not sys.stdout.isatty():
@@ -204,12 +211,11 @@ def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[s
     """Print what is installed, how large the download is, and how to make it smaller."""
     cuda = platform.system() == "Linux" and not torch
     size = "about 3 GB to download, most of it torch with CUDA" if cuda else "about 0.5 GB to download"
-    print(f"Installing into {venv} with {installer.name}: {size}.", flush=True)
+    say(f"Installing into {venv} with {installer.name}: {size}.")
     if cuda and wants_cpu:
-        print("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
+        say("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
         if not installer.uv:
-            print("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
-        sys.stdout.flush()
+            say("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {installer.name} could not install swarmctl; its message is above", file=sys.stderr)
         print("  try: make run", file=sys.stderr)
         return FAILED
-    print(f"Installed into {options.venv} in {_elapsed()}.")
+    say(f"Installed into {options.venv} in {_elapsed()}.")
     return 0
 
 

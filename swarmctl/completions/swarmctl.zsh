@@ -60,7 +60,7 @@ _swarmctl_settings() {
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'judge.instructions:What to grade, from 0 to 10'
-      'judge.max_tokens:Maximum tokens per grade, besides hidden reasoning'
+      'judge.max_tokens:Maximum tokens per grade, in addition to hidden reasoning'
       'judge.model:Model at the provider'
       'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'judge.weight:Reward for the best grade'

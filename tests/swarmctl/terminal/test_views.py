@@ -104,6 +104,15 @@ def test_on_a_narrow_terminal_the_swarm_and_the_time_take_two_lines() -> None:
         assert all(f"{part} 20 %" in text for part in progress.seconds)
 
 
+def test_on_a_narrow_terminal_every_gradient_norm_is_shown() -> None:
+    progress = RunView()
+    progress.nll, progress.gradients = {"teacher": 0.2}, {"policy": 0.31, "teacher": 0.32}
+    shown = "\n".join(str(line) for line in draw(progress, 60, 1.0).renderables)
+    assert max(map(len, shown.splitlines())) <= 60
+    for part in ("teacher's text 0.20 nats per token", "gradient norm: own 0.31", "teacher 0.32"):
+        assert part in shown
+
+
 def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
     terminal = run_demo("--rounds", "0")
     terminal.expect("Round")

@@ -53,8 +53,10 @@ def show_task(
         for line in question_lines(question, full=full):
             print(line)
     write("")
-    write(f"To answer them yourself: {typed(again('try', name, params))}")
-    write(f"To train on it: {typed(run_hint(task, params))}")
+    write("To answer them yourself:")
+    write(f"  {typed(again('try', name, params))}")
+    write("To train on it:")
+    write(f"  {typed(run_hint(task, params))}")
 
 
 def question_lines(question: Question, *, full: bool, with_reference: bool = True) -> list[str]:

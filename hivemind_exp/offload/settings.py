@@ -326,8 +326,8 @@ def _distillation_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool,
 _TAUGHT = {
     "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
     "hints": (
-        "hints: supervised learning on prompts without the hint, of what this node answered correctly with it, at most "
-        f"{MOST_ANSWERS} different answers per question"
+        "hints: this node learns its correct answers to prompts with a hint, as answers to the prompts without it, at "
+        f"most {MOST_ANSWERS} different ones per question"
     ),
 }
 _LOSSES = {

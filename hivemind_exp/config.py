@@ -77,7 +77,7 @@ class ModelConfig(Section):
 
 
 class PromptConfig(Section):
-    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own way."""
+    """How the node asks its questions. Answers count in any format. In a swarm, each node has its own style."""
 
     style: Literal["auto", "tags", "answer-tag", "boxed", "plain"] = "auto"
     """The format asked for: reasoning and answer in tags, only an answer tag, \\boxed{}, or just the answer. "auto":

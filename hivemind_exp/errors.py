@@ -99,7 +99,7 @@ class Hung(NodeError, code="hung"):
 
 
 class GaveUp(NodeError, code="gave_up"):
-    """The trainer fails again and again, so it is not restarted any more."""
+    """The trainer fails again and again, so it is not restarted again."""
 
 
 class FileProblem(NodeError, code="file"):

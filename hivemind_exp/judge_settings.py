@@ -17,10 +17,10 @@ class JudgeConfig(Section):
     model: str | None = None
     """Model at the provider. Unset: the provider's default."""
     weight: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Reward for the best grade. Below 1, the reward for a correct answer, so that no grade outweighs the verifier."""
+    """Reward for the best grade. It is below 1, which a correct answer earns, so no grade outweighs the verifier."""
     instructions: Annotated[str, Field(min_length=1, max_length=4000)] = (
         "How clear, brief and sound is the reasoning that leads to the answer?"
     )
     """What to grade, from 0 to 10."""
     max_tokens: Positive = 16
-    """Maximum tokens per grade, besides hidden reasoning."""
+    """Maximum tokens per grade, in addition to hidden reasoning."""

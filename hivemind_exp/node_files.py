@@ -98,7 +98,8 @@ class NodeFiles:
         if len(secret) != SECRET_BYTES:
             raise FileProblem(
                 f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "
-                "held-out questions. If you delete it, the node draws new ones; do not compare accuracies across that",
+                "held-out questions. If you delete it, the node draws new ones, and accuracies from before and after "
+                "cannot be compared",
                 next=shlex.join(["rm", str(self.secret_file)]),
             )
         return secret

@@ -205,6 +205,8 @@ def test_pips_output_is_summarized(capfd: pytest.CaptureFixture[str]) -> None:
     shown = capfd.readouterr()
     assert shown.out == ("Starting pip\nDownloading torch-2.13.0 (181.2 MB)\nInstalling 3 packages\n")
     assert shown.err == ""
+    assert install._step("  Building wheel for six (pyproject.toml): started\n") == "Building six"
+    assert install._step("  Preparing metadata (pyproject.toml): finished with status 'done'\n") == "Building packages"
     assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Starting pip") == 1
     assert "DEPRECATION: something nobody can change" in capfd.readouterr().err
     assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Looking", may_fail=True) == 1

@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import deque
@@ -34,11 +35,13 @@ _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
 _STEP = re.compile(r"\s*(?:Collecting|Downloading|Building|Preparing|Installing)\s.*")
 _LARGE = re.compile(r"\s*Downloading .*\((?:\d\d+(?:\.\d+)? MB|.* GB)\)")
+_BUILD = re.compile(r"\s*(?:Preparing metadata|Building (?:editable|wheel) for (\S+)) \(pyproject\.toml\).*")
 _WHEEL = re.compile(r"(Downloading [^\s-]+-[^\s-]+)-\S+\.whl")
 """pip's line about a wheel, whose name without the tags says enough and leaves room for the size."""
 _UNPACKING = "Installing collected packages:"
 """How pip's longest line begins. It lists all packages, and for minutes nothing follows it."""
 _LINES_OF_A_FAILURE = 40
+_BEGAN = time.monotonic()
 _UV_CPU_INDEX = ("--torch-backend", "cpu")
 """uv knows where PyTorch publishes its CPU builds; pip needs an index in ``PIP_FLAGS``."""
 
@@ -136,13 +139,12 @@ def hashed(*names: str) -> list[str]:
 
 
 def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = False) -> int:
-    """Run a program that is silent or prints hundreds of lines, and show on one line what it does and for how long.
+    """Run a program that is silent or prints hundreds of lines, and show its work and the elapsed time on one line.
 
     Without a terminal, only ``doing``, large downloads and the number of packages are printed. If the program fails,
     the end of its output is printed to stderr, unless it ``may_fail``. Returns its exit code.
     """
-    began = time.monotonic()
-    _show(doing, began)
+    _show(doing)
     printed: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -159,7 +161,7 @@ def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = Fa
                 printed.append(line)
                 doing = _step(line) or doing
             if sys.stdout.isatty() or _LARGE.search(line) or line.startswith(_UNPACKING):
-                _show(doing, began)
+                _show(doing)
     if sys.stdout.isatty():
         print("\r\x1b[K", end="", flush=True)
     if process.returncode != 0 and not may_fail:
@@ -173,14 +175,25 @@ def _read(stream: TextIO, lines: queue.SimpleQueue[str | None]) -> None:
     lines.put(None)
 
 
-def _show(doing: str, began: float) -> None:
-    """Show what a program does: on a terminal in place of what was shown before, with the seconds since ``began``."""
+def say(text: str) -> None:
+    """Print a sentence, wrapped between words on a terminal."""
+    wide = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else len(text)
+    print(textwrap.fill(text, max(20, wide), break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def _show(doing: str) -> None:
+    """Show what a program does: on a terminal in place of what was shown before, with the time since the start."""
     if not sys.stdout.isatty():
         print(doing, flush=True)
         return
-    elapsed = f" ({time.monotonic() - began:.0f} s)"
+    elapsed = f" ({_elapsed()})"
     room = max(0, shutil.get_terminal_size().columns - len(elapsed) - 1)
     print(f"\r\x1b[K{doing[:room]}{elapsed}", end="", flush=True)
+
+
+def _elapsed() -> str:
+    minutes, seconds = divmod(round(time.monotonic() - _BEGAN), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _step(line: str) -> str | None:
@@ -188,6 +201,8 @@ def _step(line: str) -> str | None:
     if line.startswith(_UNPACKING):
         number = line.count(",") + 1
         return f"Installing {number} {'package' if number == 1 else 'packages'}"
+    if (build := _BUILD.match(line)) is not None:
+        return f"Building {build[1] or 'packages'}"
     match = _STEP.match(line)
     return _WHEEL.sub(r"\1", " ".join(match[0].split())) if match else None
 
@@ -196,12 +211,11 @@ def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[s
     """Print what is installed, how large the download is, and how to make it smaller."""
     cuda = platform.system() == "Linux" and not torch
     size = "about 3 GB to download, most of it torch with CUDA" if cuda else "about 0.5 GB to download"
-    print(f"Installing into {venv} with {installer.name}: {size}.", flush=True)
+    say(f"Installing into {venv} with {installer.name}: {size}.")
     if cuda and wants_cpu:
-        print("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
+        say("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
         if not installer.uv:
-            print("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
-        sys.stdout.flush()
+            say("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {installer.name} could not install swarmctl; its message is above", file=sys.stderr)
         print("  try: make run", file=sys.stderr)
         return FAILED
+    say(f"Installed into {options.venv} in {_elapsed()}.")
     return 0
 
 

@@ -47,8 +47,7 @@ def read_style(path: Path) -> PromptStyle | None:
         if isinstance(style, dict) and style.keys() == {each.name for each in fields(PromptStyle)}:
             return _STYLE.validate_python(style)
     raise FileProblem(
-        f"{path} is damaged: it has no valid prompt style. Set the style (prompt.style), so that the node does not "
-        "need it",
+        f"{path} is damaged: it has no valid prompt style. If you set prompt.style, the node does not need the file",
         next=shlex.join(["cat", str(path)]),
     )
 

@@ -138,7 +138,7 @@ def read_quarantine(path: Path) -> tuple[Suspect, ...]:
             for each in (entries if isinstance(entries, list) else ())
         )
     except (TypeError, KeyError, ValueError) as error:
-        message = f"{path} is damaged. Without it, nobody is quarantined"
+        message = f"{path} is damaged. Without it, no peer or provider is quarantined"
         raise FileProblem(message, next=shlex.join(["rm", str(path)])) from error
 
 

@@ -68,8 +68,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
     """Say in one clause whether an endpoint's output may be trained on."""
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
-            "whether you may train on its output depends on the model's license if this is your own server, and on the "
-            f"service's terms if not (record the answer in providers.{endpoint.name}.training)"
+            "check whether you may train on its output: see the model's license if this is your own server, otherwise "
+            f"the service's terms (record the answer in providers.{endpoint.name}.training)"
         )
     return TRAINING[endpoint.chat.training]
 
@@ -332,15 +332,16 @@ def _distillation_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool,
 _TAUGHT = {
     "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
     "hints": (
-        "hints: supervised learning on this node's own correct answers to prompts with a hint, for prompts without it, "
-        f"at most {MOST_ANSWERS} different ones per question"
+        "hints: this node learns its correct answers to prompts with a hint, as answers to the prompts without it, at "
+        f"most {MOST_ANSWERS} different ones per question"
     ),
 }
 _LOSSES = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
-    Kind.POLICY: "policy: GRPO, weighted by π/π_server, cut off at 2, as the server may be some steps behind",
+    Kind.POLICY: "policy: GRPO with the weights π/π_server, at most 2, because the server may be some steps behind",
     Kind.POLICY_TEXT: (
-        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, as the lag is unknown"
+        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, because the server's weights "
+        "may be old"
     ),
 }
 TEACHER_LOSSES = {

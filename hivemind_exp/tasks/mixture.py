@@ -198,7 +198,7 @@ class Mixture:
         terms = tuple(RewardTerm(name, value, None, "") for name, value in verdict.terms)
         if verdict.credit >= FULL_CREDIT:
             return Score(1.0, strict, "correct", terms)
-        partly = "partly correct" if self._partial else "partly correct, but there is no partial credit"
+        partly = "partly correct" if self._partial else "only partly correct"
         why = verdict.why or (partly if verdict.credit > 0 else "wrong")
         return Score(verdict.credit if self._partial else 0.0, strict, why, terms)
 

@@ -83,8 +83,9 @@ class Canary:
         low, high = paired(lost, won, len(common))
         what = (
             f"accuracy on the held-out questions fell from {was / len(common):.0%} (round {mark.round}) to "
-            f"{right / len(common):.0%} (round {evaluation.round}): of the same {len(common)} questions, {lost} were "
-            f"lost and {won} won, a change of {100 * low:.0f} to {100 * high:.0f} points"
+            f"{right / len(common):.0%} (round {evaluation.round}). Of the same {len(common)} questions, {lost} are "
+            f"now wrong instead of correct, and {won} the other way round: a change of {100 * low:.0f} to "
+            f"{100 * high:.0f} points"
         )
         last = max((each.step for each in self.log.restorations()), default=0)
         others = self.log.foreign(max(mark.step, last), self.progress.step)
@@ -126,8 +127,8 @@ class Canary:
         learned = ", ".join(map(_said, others))
         message = (
             f"{what}. Restored the weights of round {mark.round}. Since then, the node had learned from {learned}. It "
-            f"does not learn from them before round {restoration.until}. {self._gradients(mark)}To lift this: "
-            f"swarmctl quarantine {node} --lift all"
+            f"does not learn from them again before round {restoration.until}. {self._gradients(mark)}To lift this "
+            f"now: swarmctl quarantine {node} --lift all"
         )
         self.log.write_restoration(restoration)
         self._make(restoration)
@@ -151,7 +152,7 @@ class Canary:
         rate = self.config.train.learning_rate
         parts = [f"{what}. Since then the node has learned only from its own completions"]
         if again:
-            parts.append("It fell again without the quarantined sources, so they may not be the reason")
+            parts.append("It fell again without the quarantined peers and providers, so they may not be the cause")
         if (norms := self._norms(mark)) is not None:
             parts.append(f"The median gradient norm was {norms[0]:.3g} before and {norms[1]:.3g} since")
         parts.append(f"The learning rate is probably too high: try train.learning_rate={rate / 3:.1g} (now {rate:g})")
@@ -161,7 +162,7 @@ class Canary:
         """Load the earlier weights, and save them as the current step's checkpoint. Can be repeated."""
         known = find(self.checkpoints.root, restoration.source)
         if known is None:
-            raise CheckpointError(f"the checkpoint {restoration.source}, whose weights were to be restored, is missing")
+            raise CheckpointError(f"cannot restore the weights of checkpoint {restoration.source}: it is missing")
         self.step_trainer.restore(known.path)
         held = {each.source: each for each in read_quarantine(self.quarantine)}
         for source in restoration.suspects:

@@ -90,7 +90,7 @@ class CollapseCheck:
         self._alike.update(score.correct for _, score in own)
         if self._alike_rounds == MOST_ROUNDS_IN_VAIN:
             right, total = self._alike[True], self._alike.total()
-            advice = "Set game.refill, so that such groups are replaced by further questions"
+            advice = "Set game.refill, which replaces such groups with more questions"
             if right >= _ALL * total or self.config.game.refill:
                 advice = "Choose a harder task (tasks), or stop the node: it can learn nothing more here"
             message = (

@@ -678,7 +678,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'rollouts stats'
             set list --node\t'Node name' \
-                --by\t'Count separately by any of provider,model,stage' \
+                --by\t'Group by any of provider,model,stage' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'swarm'
@@ -995,7 +995,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             hub.repo=\t'Repository on the Hugging Face hub, OWNER/NAME' \
             journal.keep_rounds=\t'Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted' \
             judge.instructions=\t'What to grade, from 0 to 10' \
-            judge.max_tokens=\t'Maximum tokens per grade, besides hidden reasoning' \
+            judge.max_tokens=\t'Maximum tokens per grade, in addition to hidden reasoning' \
             judge.model=\t'Model at the provider' \
             judge.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             judge.weight=\t'Reward for the best grade' \

@@ -60,7 +60,7 @@ _swarmctl_settings() {
       'hub.repo:Repository on the Hugging Face hub, OWNER/NAME'
       'journal.keep_rounds:Rounds whose prompts and completions are kept, about 0.5 MB each; older ones are deleted'
       'judge.instructions:What to grade, from 0 to 10'
-      'judge.max_tokens:Maximum tokens per grade, besides hidden reasoning'
+      'judge.max_tokens:Maximum tokens per grade, in addition to hidden reasoning'
       'judge.model:Model at the provider'
       'judge.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'judge.weight:Reward for the best grade'
@@ -902,7 +902,7 @@ _swarmctl__rollouts__export() {
 _swarmctl__rollouts__stats() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--by=[Count separately by any of provider,model,stage]:KEYS: ' \
+    '--by=[Group by any of provider,model,stage]:KEYS: ' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -12,8 +12,8 @@ NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODE", help="
 group = command_group(
     """Show, create, back up and restore node identities.
 
-    An identity is a key, plus an animal name derived from it, by which peers know a node. A node without an identity
-    gets one when it joins a swarm. Anyone who has the key can impersonate the node.
+    Peers know a node by its identity: a key, and an animal name derived from it. A node without an identity gets one
+    when it joins a swarm. Anyone who has the key can impersonate the node.
 
     Examples:
       swarmctl identity show

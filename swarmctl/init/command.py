@@ -108,7 +108,7 @@ def _passes(checks: Sequence[Check], context: Context, prompter: Prompter, uncha
     found = [outcome.finding.status for outcome in outcomes]
     passed = several(found.count(Status.OK), "check")
     prompter.say(f"{passed} passed. To see every result:")
-    prompter.say(f"  {typed('swarmctl doctor')}")
+    prompter.say(f"  {typed(context.again())}")
     if Status.FAILED in found:
         for line in failures(outcomes):
             prompter.say(line)

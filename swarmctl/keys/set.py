@@ -218,7 +218,7 @@ def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompt
     except KeyProblem:
         if old is None:
             write_entry(new)  # so that ``keys delete`` knows of it
-        error.message += " The keyring may have stored the key nevertheless. Once it responds, delete it."
+        error.message += " The keyring may still have stored the key. Once it responds, delete the key."
         error.next = f"swarmctl keys delete {new.name}"
 
 

@@ -94,7 +94,7 @@ def _copy_training(files: NodeFiles, copy: NodeFiles) -> Checkpoint | None:
     """Copy the newest checkpoint, and the journal with all steps after it."""
     for _ in range(_TRIES):
         shutil.rmtree(copy.checkpoints, ignore_errors=True)
-        checkpoint = checkpoint_of(files, None)
+        checkpoint = checkpoint_of(files, None, [])
         try:
             if checkpoint is not None:
                 link_tree(checkpoint.path, copy.root / checkpoint.path.relative_to(files.root))

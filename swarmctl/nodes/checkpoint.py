@@ -1,19 +1,24 @@
 """A node's checkpoint, for commands that use one."""
 
 import shlex
+from collections.abc import Sequence
 
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trainer.checkpoints import Checkpoint, find
 
 
-def checkpoint_of(files: NodeFiles, step: int | None) -> Checkpoint | None:
+def checkpoint_of(files: NodeFiles, step: int | None, newest: Sequence[str]) -> Checkpoint | None:
     """Return the checkpoint of a step, or the newest intact one; None if the node has none yet.
 
-    Raises CheckpointError if the one of this step is missing, or if what would be returned is damaged.
+    ``newest``: the command that uses the newest one instead, for the error message.
+
+    Raises CheckpointError if the one of this step is missing or damaged, or if all are damaged.
     """
     try:
         return find(files.checkpoints, step)
     except CheckpointError as error:
-        listing = shlex.join(["ls", str(files.checkpoints)])
-        raise CheckpointError(f"node {files.root.name}: {error.message}", next=listing) from error
+        name = files.root.name
+        # The next run sets damaged checkpoints aside, and repeats the steps from the journal if it still has them.
+        next_ = ["swarmctl", "run", "--node", name] if step is None else newest
+        raise CheckpointError(f"node {name}: {error.message}", next=shlex.join(next_)) from error

@@ -47,12 +47,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     # A node that is not running must not be started, renamed or removed meanwhile.
     rest = nullcontext() if locks.is_held(files.lock) else at_rest(files)
     with rest, disk_errors(target.root):
-        try:
-            checkpoint = checkpoint_of(files, at)
-        except CheckpointError as error:
-            if at is not None:  # its message lists the others; the newest needs no number
-                error.next = shlex.join(["swarmctl", "fork", name, new])
-            raise
+        checkpoint = checkpoint_of(files, at, ["swarmctl", "fork", name, new])
         if checkpoint is None:
             raise ConfigurationError(f"node {name} has no checkpoint yet", next=_run(name))
         step, round_ = checkpoint.step, checkpoint.round

@@ -47,7 +47,7 @@ def quarantine(name: str, *, lift: Sequence[str], as_json: bool) -> None:
     for each in left:
         say(f"{_called(each.source)}: quarantined since round {each.since}, until round {each.until}{_exact(each)}")
     if not left and not lifted:
-        say(f"Node {name} has quarantined nobody.")
+        say(f"Node {name} has no quarantined peers or providers.")
     if left:
         say("To lift a quarantine:")
         say("  " + command(["quarantine", shlex.quote(name), "--lift", left[0].source if len(left) == 1 else ALL]))

@@ -45,7 +45,7 @@ def register_recovery(app: typer.Typer) -> None:
         """Restore a node from a backup.
 
         Without --as, it is the same node with the same identity: an older copy in the swarm stops within a minute. With
-        --as, it is another node. In both cases, its cap counts what the node had spent.
+        --as, it is another node. In both cases, what the node has spent counts toward its cap.
 
         \b
         Examples:
@@ -88,8 +88,8 @@ def register_recovery(app: typer.Typer) -> None:
     ) -> None:
         """Show which peers and providers a node does not learn from.
 
-        If the accuracy on held-out questions falls, the node restores its last good weights and does not learn for 50
-        rounds from those from whom it had learned since. The node can be running.
+        If the accuracy on held-out questions falls, the node restores its last good weights. It then ignores the peers
+        and providers from which it has learned since, for 50 rounds. The node can be running.
 
         \b
         Examples:

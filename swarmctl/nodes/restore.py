@@ -72,7 +72,10 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
     if repo and as_name is not None:
         say(f"warning: both nodes push to {repo}; give the new one another hub.repo.")
     if spent > before + ROUNDING:
-        say(f"warning: this machine knows that the node has spent {dollars(spent)}; its backup has {dollars(before)}.")
+        say(
+            f"warning: the backup says that the node has spent {dollars(before)}, but this machine knows of "
+            f"{dollars(spent)}, which counts."
+        )
 
 
 def _target(path: Path, node: str, as_name: str | None) -> NodeFiles:

@@ -113,7 +113,7 @@ def upgrade_and_tell(files: NodeFiles) -> None:
     if upgrade.changes:
         say = Writer(sys.stderr)
         say(
-            f"Upgraded node {files.root.name} from format {upgrade.before} to {NODE_FORMAT}. Its files from before are "
+            f"Upgraded node {files.root.name} from format {upgrade.before} to {NODE_FORMAT}. The previous files are "
             f"in {shown(upgrade.copy)}"
         )
 

@@ -53,7 +53,7 @@ def _print(name: str, planned: Upgrade, *, dry_run: bool) -> None:
         if not changes:
             say("    nothing to change")
     if planned.changes:
-        say(f"A copy of the files from before {'would be' if dry_run else 'is'} kept in {shown(planned.copy)}")
+        say(f"A copy of the previous files {'would be' if dry_run else 'is'} kept in {shown(planned.copy)}")
     if dry_run:
-        say("Nothing was changed. To upgrade it (its next run does so, too):")
+        say("Nothing was changed. The node's next run upgrades it, and so does:")
         say("  " + command(["upgrade", name]))

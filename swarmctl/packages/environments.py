@@ -16,12 +16,11 @@ from hivemind_exp.config import ENVIRONMENT, TaskConfig
 from hivemind_exp.errors import TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.environments import LIBRARY, RECORD, Installation, described
-from swarmctl.packages.index import new_directory
+from swarmctl.packages.index import new_directory, run_installer
 from swarmctl.paths import shown
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import write_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import clean
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 
@@ -97,12 +96,7 @@ class _Installer:
 
     def run(self, command: Sequence[str], say: Writer) -> None:
         """Run a step, whose output the user sees if it fails. Raises ``TaskError`` then."""
-        with waiting(say, f"installing environment {self._found.package}"):
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-            )
-        if done.returncode != 0:
-            say(clean(done.stdout.decode(errors="replace").strip()))
+        if not run_installer(command, f"installing environment {self._found.package}", say):
             raise TaskError(
                 f"cannot install environment {self._found.package}; the reason is above", next="swarmctl tasks list"
             )

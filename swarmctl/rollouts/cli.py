@@ -104,7 +104,7 @@ def _stats(
     *,
     node: options.LatestNode = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="KEYS", help="Count separately by any of provider,model,stage.")
+        str, typer.Option("--by", metavar="KEYS", help="Group by any of provider,model,stage.")
     ] = "provider,model,stage",
     json: options.Json = False,
 ) -> None:

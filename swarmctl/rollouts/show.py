@@ -9,6 +9,7 @@ from operator import attrgetter
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
+from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
@@ -100,7 +101,7 @@ def _is_strict(rollout: RolloutRecord) -> bool:
 
 
 def _origin(rollout: RolloutRecord) -> str:
-    model = foreign(rollout.model) if rollout.model else None
+    model = foreign(short_name(rollout.model)) if rollout.model else None
     name = provider_name(rollout.provider)
     if rollout.kind == Kind.PEER:  # its model cannot be verified
         parts = [f"by peer {name} ({f'says it used {model}' if model else 'names no model'})"]
@@ -117,7 +118,7 @@ def _origin(rollout: RolloutRecord) -> str:
 
 
 def _hint_origin(hint: Hint) -> str:
-    return f"{provider_name(hint.provider)}, {foreign(hint.model)}, {dollars(hint.usd)}"
+    return f"{provider_name(hint.provider)}, {foreign(short_name(hint.model))}, {dollars(hint.usd)}"
 
 
 def _told(text: str, indent: str, width: int | None) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from hivemind_exp.model_names import short_name
 from hivemind_exp.money import digits
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
@@ -93,15 +94,20 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
         return
     cells = []
     for group, each in counts.items():
-        cells.append(_cells([provider_name(getattr(group, key)) for key in keys], each))
+        cells.append(_cells([_shown(group, key) for key in keys], each))
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
     if unverified := whole.completions - whole.verified:
         Writer(sys.stderr)(
-            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}, for example because they are "
-            "too long for the node's model. The share of correct ones leaves them out."
+            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}. Their round has not "
+            "finished, or they are too long for the node's model. The share of correct ones leaves them out."
         )
+
+
+def _shown(group: CountKey, key: str) -> str:
+    value = getattr(group, key)
+    return provider_name(short_name(value) if key == "model" and value is not None else value)
 
 
 def counted(files: NodeFiles, by: Sequence[str]) -> dict[str, Any]:

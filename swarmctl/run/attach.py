@@ -51,7 +51,8 @@ def attach(node: str | None, *, plain: bool) -> Exit:
                 display.tick(progress)
                 time.sleep(POLL_S if running else 0)
     except KeyboardInterrupt:
-        say(f"Node {files.root.name} continues in the background. To stop it: {typed(f'swarmctl stop {name}')}")
+        say(f"Node {files.root.name} continues in the background. To stop it:")
+        say(f"  {typed(f'swarmctl stop {name}')}")
         return Exit.DONE
     record = read_record(files.run) or RunRecord()
     for event in filter(None, (record.error, record.stop)):

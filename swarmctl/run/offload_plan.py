@@ -159,8 +159,9 @@ def _more_questions(config: Config) -> list[str]:
         return []
     groups = game.groups * game.group_size // MOST_ANSWERS
     return [
-        f"Of each question's {game.group_size} completions, at most {MOST_ANSWERS} are learned from. To spend the same "
-        f"on more questions: --set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
+        f"Of each question's {game.group_size} completions, at most {MOST_ANSWERS} are learned from. To "
+        "cover more questions with as many completions: "
+        f"--set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
     ]
 
 
@@ -183,6 +184,8 @@ def cost(plan: Plan) -> str:
     measured = f"measured over {several(round_.measured_rounds, 'round')}, " if round_.measured_rounds else ""
     price = f"about {dollars(round_.usd)} ({measured}at most {dollars(round_.usd_at_most)})" if plan.paid else "free"
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
+    if not plan.paid:  # usually a server of the user's own, whose speed is unknown
+        time = "as fast as the server is"
     if plan.config.offload.batch:
         time = "within 24 hours"
     least = "up to " if only_if_failed(plan.config.offload) else ""

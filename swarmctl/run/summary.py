@@ -63,7 +63,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     keep = config.journal.keep_rounds
     if keep and not 0 < config.game.rounds <= keep:
         lines.append(
-            f"Completions of the latest {keep:,} rounds are kept, older ones are deleted (journal.keep_rounds). "
+            f"The completions of the latest {keep:,} rounds are kept; older ones are deleted (journal.keep_rounds). "
             f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
         )
     if config.model.name == DEMO and config.warmup.steps and not relay and state != "resumed":

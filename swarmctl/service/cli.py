@@ -37,7 +37,7 @@ def _install(
     """Run a node as a service, now and after every reboot.
 
     The service resumes the node with the settings of its last run, restarts it after failures, and never spends more
-    than its cap. Run the node once before.
+    than its cap. Run the node once first.
 
     Examples:
       swarmctl service install maths

@@ -43,7 +43,7 @@ def leave(node: str | None, *, yes: bool, no_input: bool, as_json: bool) -> None
     with suppress(SwarmError):  # its charter is damaged
         called = member(name, "leave").charter.name
     Prompter(yes=yes, silent=no_input or as_json).confirm(
-        f"Node {name} leaves swarm {called}. It keeps its key and what it learned; to come back, it needs an "
+        f"Node {name} will leave swarm {called}. It keeps its key and what it learned. To rejoin, it needs an "
         "invitation. Continue?",
         ConfigurationError(
             f"leaving swarm {called} needs confirmation; nothing was changed",

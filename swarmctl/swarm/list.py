@@ -16,10 +16,10 @@ from swarmctl.terminal.sentences import game, several
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
-_HEADINGS = ("swarm", "id", "node", "state", "peers", "who can join", "tasks and game")
+_HEADINGS = ("swarm", "id", "node", "state", "known peers", "who can join", "tasks and game")
 _MOST_TASKS = 3
 """A mixture of more tasks is only counted."""
-_NARROW = ("who can join", "tasks and game", "id", "peers")
+_NARROW = ("who can join", "tasks and game", "id", "known peers")
 
 
 def list_swarms(*, as_json: bool) -> None:
@@ -34,7 +34,7 @@ def list_swarms(*, as_json: bool) -> None:
         write(f"  {typed('swarmctl swarm new NAME')}")
         write(f"  {typed('swarmctl swarm join INVITATION')}")
         return
-    print_table([_cells(row) for row in rows], _HEADINGS, right={"peers"}, droppable=_NARROW)
+    print_table([_cells(row) for row in rows], _HEADINGS, right={"known peers"}, droppable=_NARROW)
 
 
 def _row(files: NodeFiles) -> dict[str, Any]:

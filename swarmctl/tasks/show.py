@@ -12,6 +12,7 @@ from hivemind_exp.foreign_text import visible
 from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.families.reasoning_gym import default_params
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
+from swarmctl.settings.command_line import inline
 from swarmctl.tasks.list import listed_tasks
 from swarmctl.tasks.opened import again, opened_task, run_hint
 from swarmctl.terminal.command_line import typed
@@ -44,7 +45,7 @@ def show_task(
     if versions := dict.fromkeys(visible(fact["version"]) for fact in facts if fact["version"]):
         write(f"  from {', '.join(versions)}")
     if known:
-        write("  parameters: " + ", ".join(f"{key} = {value}" for key, value in known.items()))
+        write("  parameters: " + ", ".join(f"{key}={value}" for key, value in known.items()), indent="    ")
     for number, question in enumerate(questions):
         write("")
         task_label = f", {question.task}" if len(facts) > 1 else ""
@@ -52,8 +53,10 @@ def show_task(
         for line in question_lines(question, full=full):
             print(line)
     write("")
-    write(f"To answer them yourself: {typed(again('try', name, params))}")
-    write(f"To train on it: {typed(run_hint(task, params))}")
+    write("To answer them yourself:")
+    write(f"  {typed(again('try', name, params))}")
+    write("To train on it:")
+    write(f"  {typed(run_hint(task, params))}")
 
 
 def question_lines(question: Question, *, full: bool, with_reference: bool = True) -> list[str]:
@@ -82,12 +85,22 @@ def described(config: TaskConfig) -> str | None:
 
 
 def _parameters(config: TaskConfig) -> dict[str, str]:
-    """Return the parameters with their values as text, as set or by default. Empty if they are unknown."""
+    """Return the parameters with their values, as set or by default, as ``--param`` takes them.
+
+    Empty if they are unknown.
+    """
+    given = {key: inline(value) for key, value in config.params.items()}
     if config.name not in GENERATORS:
-        return {key: repr(value) for key, value in config.params.items()}
-    defaults: Mapping[str, Any] = default_params(config.name)
-    plain = {key: "required" if value is None else ast.unparse(value) for key, value in defaults.items()}
-    return plain | {key: repr(value) for key, value in config.params.items()}
+        return given
+    defaults: Mapping[str, ast.expr | None] = default_params(config.name)
+    return {key: "required" if value is None else _typed(value) for key, value in defaults.items()} | given
+
+
+def _typed(default: ast.expr) -> str:
+    try:
+        return inline(ast.literal_eval(default))
+    except (ValueError, TypeError):  # not a literal, or none that TOML has
+        return ast.unparse(default)
 
 
 def _row(question: Question) -> dict[str, Any]:

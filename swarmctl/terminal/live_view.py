@@ -79,7 +79,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         shared = sentences.exchanged(progress)
         rows("swarm", list(map(Text, [sentences.in_touch(progress.peers), *(shared.split(", ") if shared else ())])))
     if (learning := sentences.learning(progress)) is not None:
-        rows("learning", list(map(Text, learning.split(", "))))
+        rows("learning", list(map(Text, learning.replace("; ", ", ").split(", "))))
     if progress.seconds and sum(progress.seconds.values()):
         # The parts of the time, the largest first, in words and as a bar.
         words, bar = [], Text()

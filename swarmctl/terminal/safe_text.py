@@ -21,6 +21,8 @@ _KEY_LIKE = re.compile(
     rf"({'|'.join(_PREFIXES)}|sk|pk|rk|pplx|nvapi|r8|glpat|gh[pousr]|github_pat|xox[abprs]|wandb)[-_][A-Za-z0-9_\-]{{12,}}"
     r"|AIza[A-Za-z0-9_\-]{20,}|\b(AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
+_NO_BREAK = "\u00a0"
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
 """The beginnings of lines that only swarmctl writes."""
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -49,7 +51,7 @@ def one_line(text: str) -> str:
 
 
 def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[str]:
-    """Return the lines of a message, wrapped between words at ``width`` columns.
+    """Return the lines of a message, wrapped between words at ``width`` columns. Numbers stay with their units.
 
     ``begin`` starts the first line, ``indent`` the others. If a word such as ``try:`` would begin a line, it is marked,
     because it may be external text and must not look like ours.
@@ -57,13 +59,14 @@ def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[
     import textwrap  # most commands do not wrap
 
     lines = textwrap.wrap(
-        one_line(text),
+        _BEFORE_UNIT.sub(_NO_BREAK, one_line(text)),
         width,
         initial_indent=begin,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    lines = [line.replace(_NO_BREAK, " ") for line in lines]
     return lines[:1] + [_OURS.sub(r"\1|\2", line) for line in lines[1:]]
 
 

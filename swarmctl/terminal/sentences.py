@@ -86,7 +86,8 @@ def start(event: dict[str, Any]) -> str:
     what = "all " if trainable == total else f"{count(trainable)} of " if trainable else ""
     size = f"{what}{count(total)} parameters" if total else "the model"
     resumed = event.get("resumed_round")
-    resuming = "" if resumed is None else f", resuming after round {resumed}"
+    after = f"after round {resumed}" if resumed else "before the first round"
+    resuming = "" if resumed is None else f", resuming {after}"
     slow = event.get("device") == "cpu" and resumed is None and (total or 0) >= SLOW_ON_CPU
     pace = " Without a GPU, a round of a model this size takes minutes." if slow else ""
     return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
@@ -140,7 +141,7 @@ def beyond_chance(before: float, after: float, questions: int) -> bool:
 
 
 def dropped(progress: RunView) -> bool:
-    """Whether the accuracy is lower than before training, by more than chance explains."""
+    """Whether the accuracy is lower than before training, by more than chance would explain."""
     before, after = progress.accuracy_before, progress.accuracy_after
     if before is None or after is None or not progress.questions:
         return False
@@ -161,7 +162,7 @@ def drop(progress: RunView) -> str | None:
         )
     else:
         advice = "Try a smaller train.learning_rate"
-    return f"accuracy fell by more than chance explains ({change}). {advice}"
+    return f"accuracy fell by more than chance would explain ({change}). {advice}"
 
 
 def spending(progress: RunView) -> str | None:
@@ -247,7 +248,7 @@ def evaluation(event: dict[str, Any], progress: RunView) -> str:
     before = progress.accuracy_before
     if progress.accuracy_after is None or before is None:
         return f"{text} before training."
-    worse = " This is worse by more than chance explains." if dropped(progress) else ""
+    worse = " This drop is larger than chance would explain." if dropped(progress) else ""
     return f"{text} after round {event.get('round')}, {measured(before, questions)} before training.{worse}"
 
 

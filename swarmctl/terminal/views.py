@@ -1,7 +1,6 @@
 """The choice of a run's view, and the plain view, which prints one sentence per event on stderr."""
 
 import os
-import re
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from swarmctl.terminal.live_view import LiveView
 
 Display: TypeAlias = "PlainView | LiveView"
-
-_NO_BREAK = "\u00a0"
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
 
 
 class Writer:
@@ -45,15 +41,12 @@ class Writer:
     def folded(self, text: str, indent: str = "") -> str:
         """Return ``text`` on one line, or wrapped between words if the stream is a terminal.
 
-        Numbers stay with their units.
-
         ``indent`` starts every line but the first.
         """
         width = width_of(self.stream)
         if width is None:
             return one_line(text)
-        together = _BEFORE_UNIT.sub(_NO_BREAK, text)
-        return "\n".join(folded(together, max(20, width - 1), indent=indent)).replace(_NO_BREAK, " ")
+        return "\n".join(folded(text, max(20, width - 1), indent=indent))
 
 
 class PlainView(AbstractContextManager["PlainView"]):

@@ -123,7 +123,7 @@ def register(app: typer.Typer) -> None:
         from swarmctl.trained.chat import chat as talk
         from swarmctl.trained.target import ModelOptions
 
-        model = ModelOptions(node, checkpoint, base, temperature, max_tokens, device)
+        model = ModelOptions(node, checkpoint, base, temperature, max_tokens, device, "chat")
         return talk(model, system=system, seed=seed, as_json=json)
 
     @app.command("eval")
@@ -196,7 +196,7 @@ def register(app: typer.Typer) -> None:
                 questions=questions,
                 k=k,
                 samples=samples or k,
-                model=ModelOptions(target, checkpoint, base, temperature, max_tokens, device),
+                model=ModelOptions(target, checkpoint, base, temperature, max_tokens, device, "eval"),
                 profile=profile,
                 max_usd=max_usd,
                 examples=examples,
@@ -245,7 +245,8 @@ def register(app: typer.Typer) -> None:
         from swarmctl.trained.target import ModelOptions
 
         kind = gguf_type or (options.GgufType.F16 if gguf else None)
-        write(ModelOptions(node, checkpoint), ExportOptions(directory, merge, kind, ollama, json, yes, no_input))
+        model = ModelOptions(node, checkpoint, command="export", directory=directory)
+        write(model, ExportOptions(directory, merge, kind, ollama, json, yes, no_input))
         return Exit.DONE
 
     @app.command()

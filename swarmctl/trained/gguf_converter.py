@@ -138,7 +138,7 @@ def find_converter(prompter: Prompter, environment: Mapping[str, str], *, retry:
     directory = converted_copy(os.environ).parent / f"{_MODULE}-{_VERSION}-{sys.implementation.cache_tag}"
     if not (directory / f"{_MODULE}.py").is_file():
         _PACKAGES.agree(prompter, retry)
-        with _PACKAGES.installed(directory.parent, instead) as packages:
+        with _PACKAGES.installed(directory.parent, prompter.say, instead) as packages:
             os.replace(packages, directory)
         prompter.say(f"{TITLE} is now in {shown(directory)}. Delete that directory to remove it.")
     return Converter(tuple(command(_MODULE)), with_path(quiet, directory))

@@ -40,7 +40,7 @@ def replay(name: str, *, step: int | None, device: str | None, as_json: bool) ->
     """
     files = existing(name)
     plan = _plan(files, step)
-    node = trained_node(ModelOptions(name, plan.start, plan.start is None, device=device))
+    node = trained_node(ModelOptions(name, plan.start, plan.start is None, device=device, command="replay"))
     with model_process("replay", node, quiet=as_json, whole=True, step=plan.step) as process:
         if as_json:
             steps = [_finite(_fields(event)) for event in process.events()]

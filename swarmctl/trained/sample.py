@@ -21,7 +21,8 @@ from swarmctl.trained.process import model_process
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
 Quote = Callable[[str], Iterator[str]]
-_MARK = "    | "
+_INDENT = "    "
+_MARK = f"{_INDENT}| "
 _QUESTIONS = 3
 LATEST = "sample.json"
 """The file in a node's directory with the latest prompt."""
@@ -100,18 +101,15 @@ def _print(node: TrainedNode, events: Iterator[dict[str, Any]], *, streaming: bo
             case "question":
                 asked += 1
                 for line in _question(event, asked, quote):
-                    say(line)
-                if streaming:
-                    say(f"  {node.when}:")
+                    say(line, None if line.startswith(_MARK) else _INDENT)
+                say(f"  {node.when}:")
             case "text" if streaming:
                 stream(event["text"])
             case "answer":
                 stream.end()
-                if streaming:
-                    say(f"    {_verdict(event).removeprefix(': ').strip()}")
-                else:
-                    for line in [f"  {node.when}{_verdict(event)}", *quote(event["text"])]:
-                        say(line)
+                for line in [] if streaming else quote(event["text"]):
+                    say(line)
+                say(_verdict(event), _INDENT)
     if asked == 0:
         Writer(sys.stderr)(f"Node {node.files.root.name} has no held-out questions.")
 
@@ -128,12 +126,14 @@ def _question(event: dict[str, Any], number: int, quote: Quote) -> Iterator[str]
     yield "prompt" if task is None else f"question {number} ({task}), reference: {event['reference']}"
     yield from quote(event["question"])
     if before is not None:
-        yield f"  before training{_verdict(before)}"
+        yield "  before training:"
         yield from quote(before["text"])
+        yield _verdict(before)
 
 
 def _verdict(answer: dict[str, Any]) -> str:
-    """Return what to say about an answer, to follow its name."""
-    word = {True: ": correct", False: f": {answer['why']}", None: ""}[answer["correct"]]
+    """Return the line that follows an answer: whether it is correct, if that is known, and how long it is."""
+    why = "" if answer["why"] in (None, "wrong") else f": {answer['why']}"
+    word = {True: "correct, ", False: f"wrong{why}, ", None: ""}[answer["correct"]]
     cut = ", cut off at the length limit" if answer["truncated"] else ""
-    return f"{word} ({several(answer['tokens'], 'token')}{cut})"
+    return f"{_INDENT}{word}{several(answer['tokens'], 'token')}{cut}"

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, ModelConfig, OffloadConfig
@@ -37,6 +38,10 @@ class ModelOptions:
     """0: greedy."""
     max_tokens: int | None = None
     device: str | None = None
+    command: str = "sample"
+    """The command that the user typed, for error messages."""
+    directory: Path | None = None
+    """Its argument after the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     config = last_config(files)
     if is_relay(config):
         raise ConfigurationError(f"node {name} is a relay: it trains no model", next="swarmctl status")
-    checkpoint = None if options.base else checkpoint_of(files, options.checkpoint)
+    newest = ["swarmctl", options.command, name, *([] if options.directory is None else [str(options.directory)])]
+    checkpoint = None if options.base else checkpoint_of(files, options.checkpoint, newest)
     if checkpoint is None and not options.base:
         when = f"every {config.checkpoint.every} rounds (checkpoint.every) and when it stops"
         running = locks.is_held(files.lock)

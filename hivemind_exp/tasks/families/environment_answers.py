@@ -81,7 +81,7 @@ def settle(package: str, rows: Sequence[dict[str, Any]], score: Callable[[str, d
     if known and not total[best]:
         score(known[0]["answer"], known[0] | {"form": best})  # the reason, if it is an exception
         raise unsupported(
-            package, f"gives the reference answer {foreign(known[0]['answer'], 80)} no reward in any form known here"
+            package, f"gives the reference answer {foreign(known[0]['answer'], 80)} no reward in any supported form"
         )
     right = not known or all(earned(best, row) >= FULL_CREDIT for row in known)
     if not right:

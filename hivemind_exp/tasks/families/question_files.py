@@ -181,7 +181,7 @@ def _problem(question: str, answer: str) -> str | None:
     if any("\ud800" <= letter <= "\udfff" for letter in question + answer):
         return "contains half a character (an unpaired surrogate)"
     if answer_in(f"<answer>{answer}</answer>") != answer:
-        return "has an 'answer' that contains <answer> tags, so that no completion can give it"
+        return "has an 'answer' that contains <answer> tags, so no completion can match it"
     return None
 
 

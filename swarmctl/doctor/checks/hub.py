@@ -175,8 +175,8 @@ def _remote(context: Context, have: str) -> Finding:
     try:
         answer = _ask_for_config(context, "HEAD")
     except Unanswered as error:
-        text = f"{have}, and {address} is unreachable: {error}. If you have a copy, pass its directory"
-        return (unknown if timed_out(error) else failed)(text, _OWN_COPY)
+        text = f"{have}, and {address} is unreachable: {error}. To use a local copy, pass --model DIRECTORY"
+        return (unknown if timed_out(error) else failed)(text, "swarmctl run --profile demo")
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")
     text = f"{have}, and {address} responded with HTTP {answer.status}"

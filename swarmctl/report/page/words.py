@@ -169,10 +169,10 @@ def compared(row: Mapping[str, Any]) -> str:
     difference = row["difference"]
     size = f"{points(abs(difference['value']))} points"
     if difference["low"] > 0:
-        return f"{row['node']} is better than {other} by {size}, more than chance explains."
+        return f"{row['node']} is better than {other} by {size}, more than chance would explain."
     if difference["high"] < 0:
-        return f"{row['node']} is worse than {other} by {size}, more than chance explains."
-    return f"{row['node']} against {other}: the difference, {size}, is no more than chance explains."
+        return f"{row['node']} is worse than {other} by {size}, more than chance would explain."
+    return f"{row['node']} and {other} differ by {size}, which chance alone can explain."
 
 
 def probability(p: float) -> str:

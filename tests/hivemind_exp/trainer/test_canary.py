@@ -116,10 +116,11 @@ def test_a_fall_restores_the_last_good_weights_and_quarantines_the_suspects(node
     assert node.canary.barred() == {"openai", PEER.source}
     (message,) = node.warnings()
     assert message == (
-        "accuracy on the held-out questions fell from 75% (round 1) to 12% (round 3): of the same 40 questions, 25 "
-        "were lost and 0 won, a change of -78 to -47 points. Restored the weights of round 1. Since then, the node had "
-        f"learned from 1 completion of peer {animal_name(PEER.source)}, 1 completion of openai. It does not learn from "
-        "them before round 53. To lift this: swarmctl quarantine maths --lift all"
+        "accuracy on the held-out questions fell from 75% (round 1) to 12% (round 3). Of the same 40 questions, 25 are "
+        "now wrong instead of correct, and 0 the other way round: a change of -78 to -47 points. Restored the weights "
+        f"of round 1. Since then, the node had learned from 1 completion of peer {animal_name(PEER.source)}, 1 "
+        "completion of openai. It does not learn from them again before round 53. To lift this now: swarmctl "
+        "quarantine maths --lift all"
     )
     # The next start has the restored weights, although the bad ones had been saved under the same step.
     newest = node.store.latest()
@@ -177,7 +178,9 @@ def test_if_it_falls_again_without_the_suspects_they_are_not_blamed_again(node: 
     node.learn("bad again", OWN)
     assert node.evaluate(4)
     assert node.weights.state == "bad again"
-    assert "It fell again without the quarantined sources, so they may not be the reason" in node.warnings()[1]
+    assert (
+        "It fell again without the quarantined peers and providers, so they may not be the cause" in node.warnings()[1]
+    )
 
 
 def test_the_checkpoint_that_may_be_restored_is_kept_while_newer_ones_come_and_go(node: Node) -> None:

@@ -530,7 +530,7 @@ def test_the_error_for_a_silent_keyring_reports_what_it_may_have_stored(
         assert "Nothing was saved." in err
         assert (stored, read_entry("openai")) == (set(), None)
         return
-    assert "The keyring may have stored the key nevertheless." in err
+    assert "The keyring may still have stored the key." in err
     assert err.rstrip().endswith("keys delete openai")
     deletes = True
     assert run("delete", "openai")[0] == Exit.DONE

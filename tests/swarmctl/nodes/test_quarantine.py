@@ -59,7 +59,7 @@ def test_all_are_lifted(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
         "lifted": [PEER, "openai"],
     }
     assert cli.run(["quarantine", "maths"]) == Exit.DONE
-    assert capsys.readouterr().out == "Node maths has quarantined nobody.\n"
+    assert capsys.readouterr().out == "Node maths has no quarantined peers or providers.\n"
 
 
 def test_someone_else_is_an_error(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ def test_a_run_upgrades_and_says_so(first: NodeFiles, capsys: pytest.CaptureFixt
     with opened(last_config(first), lambda name: name):
         pass
     said = capsys.readouterr().err
-    assert "Upgraded node old from format 0 to 3. Its files from before are in" in said
+    assert "Upgraded node old from format 0 to 3. The previous files are in" in said
     with opened(last_config(first), lambda name: name):
         pass
     assert capsys.readouterr().err == ""

@@ -185,6 +185,6 @@ def test_the_share_right_counts_only_verified_completions(capsys: pytest.Capture
     assert (row["completions"], row["verified"], row["correct"], row["share_correct"]) == (3, 2, 1, 0.5)
     assert cli.run(["rollouts", "stats"]) == Exit.DONE
     assert capsys.readouterr().err == (
-        "Not verified: 1 of 3 completions, for example because they are too long for the node's model. The share of "
-        "correct ones leaves them out.\n"
+        "Not verified: 1 of 3 completions. Their round has not finished, or they are too long for the node's model. "
+        "The share of correct ones leaves them out.\n"
     )

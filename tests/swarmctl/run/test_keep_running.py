@@ -41,7 +41,7 @@ def test_a_trainer_that_crashes_and_hangs_is_restarted_and_finishes(stand_in: Cl
     log = files_of("demo").log.read_text()
     assert "Current thread" in log  # the stacks of the trainer that hung
     assert "fake_trainer.py" in log
-    assert "restarted any more" not in done.stderr
+    assert "restarted again" not in done.stderr
     assert (read_json(files_of("demo").lock) or {})["restarts"] == 3
     assert stand_in("logs", "demo", "--level", "warning").stdout.count("Restarting in") == 3
 
@@ -53,7 +53,7 @@ def test_nothing_is_restarted_unless_it_may_help(stand_in: Cli, home: Path) -> N
     done = stand_in(*KEPT, "--set", "supervision.max_restarts=1", "--fresh", "--yes", act="crash", **SOON)
     assert done.returncode == Exit.CONFIGURATION, done.stderr
     assert done.stderr.count("Restarting in") == 1
-    assert "the trainer failed again after 1 restart in a row, so it is not restarted any more: " in done.stderr
+    assert "the trainer failed again after 1 restart in a row, so it is not restarted again: " in done.stderr
     (row,) = json.loads(stand_in("status", "--json").stdout)["nodes"]
     assert (row["state"], row["error"]["code"]) == ("failed", "gave_up")
 

@@ -443,7 +443,7 @@ def test_leaving_asks_on_a_terminal(here: Cli, home: Path, tea: str) -> None:
     for answer, left in (("n", False), ("y", True)):
         terminal = spawn([*STAND_IN, "swarm", "leave"])
         expect_words(
-            terminal, "Node tea leaves swarm tea. It keeps its key and what it learned; to come back, it needs"
+            terminal, "Node tea will leave swarm tea. It keeps its key and what it learned. To rejoin, it needs"
         )
         terminal.expect_exact("[y/N] ")
         terminal.sendline(answer)

@@ -86,10 +86,11 @@ def test_a_file_of_ones_own_is_shown(capsys: Capture, mine: str) -> None:
     assert cli.run(["tasks", "show", mine, "--param", "most=5", "-n", "1"]) == Exit.DONE
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[:4] == ["mine.py: Successors.", "  parameters: most = 5", "", "[0]"]
+    assert lines[:4] == ["mine.py: Successors.", "  parameters: most=5", "", "[0]"]
     assert lines[4].startswith("    | What comes after ")
     assert lines[5].startswith("  reference: ")
-    assert "tasks try mine.py --param=most=5" in lines[-2]
+    assert lines[-4] == "To answer them yourself:"
+    assert lines[-3].endswith("tasks try mine.py --param=most=5")
     assert lines[-1].endswith("""run --set 'tasks=[{name = "python-file", path = "mine.py", params = {"most" = 5}}]'""")
     assert err == "mine.py printed: loaded\n"
 

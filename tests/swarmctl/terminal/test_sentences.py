@@ -51,7 +51,7 @@ def test_only_a_drop_beyond_chance_is_reported(before: float, after: float, ques
     progress = RunView(accuracy={0: before, 30: after}, questions=questions)
     assert bool(drop(progress)) == said
     event = {"accuracy": after, "questions": questions, "round": 30}
-    assert evaluation(event, progress).endswith("worse by more than chance explains.") == said
+    assert evaluation(event, progress).endswith("This drop is larger than chance would explain.") == said
 
 
 def test_a_drop_names_the_settings_that_help() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from swarmctl.run.summary import lesson
 from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
-from swarmctl.terminal.live_view import draw, sparkline
+from swarmctl.terminal.live_view import LiveView, draw, sparkline
 from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import PlainView, Writer
@@ -104,6 +104,15 @@ def test_on_a_narrow_terminal_the_swarm_and_the_time_take_two_lines() -> None:
         assert all(f"{part} 20 %" in text for part in progress.seconds)
 
 
+def test_on_a_narrow_terminal_every_gradient_norm_is_shown() -> None:
+    progress = RunView()
+    progress.nll, progress.gradients = {"teacher": 0.2}, {"policy": 0.31, "teacher": 0.32}
+    shown = "\n".join(str(line) for line in draw(progress, 60, 1.0).renderables)
+    assert max(map(len, shown.splitlines())) <= 60
+    for part in ("teacher's text 0.20 nats per token", "gradient norm: own 0.31", "teacher 0.32"):
+        assert part in shown
+
+
 def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
     terminal = run_demo("--rounds", "0")
     terminal.expect("Round")
@@ -172,6 +181,13 @@ def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch)
     stream = Terminal("ascii")
     Writer(stream)("Time in rounds: generate 40 %, verify 4 %, train 49 %, other 7 %.")
     assert stream.getvalue() == "Time in rounds: generate 40 %, verify\n4 %, train 49 %, other 7 %.\n"
+
+
+def test_the_live_views_sentences_keep_numbers_and_units_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    LiveView(stream).note("Groups of 8 that would teach: sums 50 %.")
+    assert stream.getvalue().splitlines() == ["Groups of 8 that would teach: sums", "50 %."]
 
 
 def test_a_sparkline_keeps_its_shape() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from hivemind_exp.game.node_style import write_style
 from hivemind_exp.game.prompt_style import PromptStyle
+from hivemind_exp.node_files import NodeFiles
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.terminal.command_line import typed
@@ -48,11 +49,13 @@ def test_a_sample_shows_reference_and_verdict_before_and_after(
     assert capsys.readouterr().out.splitlines() == [
         "question 1 (sums), reference: 5",
         "    | 2 + 3?",
-        "  before training: no answer tag (11 tokens, cut off at the length limit)",
+        "  before training:",
         "    | I like",
         "    | sums",
-        "  after round 20: correct (8 tokens)",
+        "    wrong: no answer tag, 11 tokens, cut off at the length limit",
+        "  after round 20:",
         "    | five",
+        "    correct, 8 tokens",
     ]
     assert (started["questions"], started["base"], started["seed"]) == (1, True, None)
     assert started["node"].config.model.device == "cpu"
@@ -68,7 +71,7 @@ def test_an_answer_that_is_shown_while_it_is_written_is_followed_by_its_verdict(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "  after round 20:"
     assert "five" in lines[-2].replace("\x1b[2J", "")
-    assert lines[-1] == "    correct (8 tokens)"
+    assert lines[-1] == "    correct, 8 tokens"
 
 
 def test_a_sample_as_json_has_fixed_keys(home: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +93,8 @@ def test_an_own_prompt_is_sampled_with_the_nodes_settings_and_yours(
     started = scripted("sample", prompt)
     options = ["--temperature", "0.7", "--seed", "4", "--max-tokens", "9", "--system", "Be brief."]
     assert cli.run(["sample", "small", "hi", *options]) == Exit.DONE
-    assert capsys.readouterr().out.splitlines() == ["prompt", "    | hi", "  after round 20 (2 tokens)", "    | ho"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == ["prompt", "    | hi", "  after round 20:", "    | ho", "    2 tokens"]
     assert (started["text"], started["base"], started["seed"], started["system"]) == ("hi", False, 4, "Be brief.")
     generation = started["node"].config.generation
     assert (generation.temperature, generation.max_completion_tokens) == (0.7, 9)
@@ -175,8 +179,20 @@ def test_a_missing_checkpoint_is_an_error_that_lists_those_there_are(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_node(home)
-    assert cli.run(["sample", "small", "--checkpoint", "7"]) == Exit.CONFIGURATION
-    assert capsys.readouterr().err.startswith("error: node small: no checkpoint 7; there are 40\n  try: ls ")
+    for command, *more in (["sample"], ["chat"], ["eval"], ["export", "DIR"]):
+        assert cli.run([command, "small", *more, "--checkpoint", "7"]) == Exit.CONFIGURATION
+        newest = typed(" ".join(["swarmctl", command, "small", *more]))
+        assert capsys.readouterr().err == f"error: node small: no checkpoint 7; there are 40\n  try: {newest}\n"
+
+
+def test_if_every_checkpoint_is_damaged_the_node_itself_is_suggested(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = NodeFiles(make_node(home))
+    next(files.checkpoints.glob("*/checkpoint.json")).unlink()
+    assert cli.run(["sample", "small"]) == Exit.CONFIGURATION
+    said = "error: node small: checkpoint 40 is damaged: checkpoint.json is missing"
+    assert capsys.readouterr().err == f"{said}\n  try: {typed('swarmctl run --node small')}\n"
 
 
 def test_an_invalid_device_names_the_flag(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_unreachable_or_failing_hub() -> None:
     dead = hub.model(make("default"))
     assert dead.status is Status.FAILED
     assert "is unreachable: connection refused" in dead.text
-    assert dead.remedy == "swarmctl run --model DIRECTORY"
+    assert dead.remedy == "swarmctl run --profile demo"
     with serve(reply(503)) as address:
         assert look(address).status is Status.WARNING
     assert hub.model(make("default", offline=True)).status is Status.SKIPPED

@@ -92,7 +92,7 @@ def test_model_names_in_a_services_list(capsys: pytest.CaptureFixture[str], monk
 def test_the_hub_s_reasons() -> None:
     events: list[Event] = []
     hub = SimpleNamespace(repo="me/model")
-    pusher: Any = SimpleNamespace(_hub=hub, _token="hf_secret", _emit=events.append)
+    pusher: Any = SimpleNamespace(_hub=hub, _without_token=str, _emit=events.append)
     HubPusher._warn(pusher, ValueError(EVIL), None)
     assert_harmless(warned(events[0].model_dump()["message"]))
 

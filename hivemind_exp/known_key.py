@@ -20,6 +20,8 @@ _COLOR = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _PIECE = 12
 """Shortest part of a key that is removed on its own. Services show less of a key that they reject."""
 _BLOCK = _PIECE // 2
+_MANY = 1000
+"""If a text has a block more often, not each place is looked at, which would take minutes: exact pieces are removed."""
 _PREFIX = re.compile(r"^(?:[a-z]{2,8}[-_])*(?:[a-z]{0,3}\d{1,2}[-_])?")
 """What all keys of a service begin with, such as "sk-ant-api03-"."""
 _UNSEEN = bytes([*range(0x21), *range(0x7F, 0x100)])
@@ -61,6 +63,12 @@ def _without_pieces(text: str, key: str, instead: str) -> str:
     blocks = [(at, secret[at : at + _BLOCK]) for at in range(0, len(secret) - _BLOCK + 1, _BLOCK)]
     if not any(block in text for _, block in blocks):
         return text
+    for at, block in list(blocks):
+        if text.count(block) > _MANY:
+            blocks.remove((at, block))
+            for begin in range(max(0, at - _BLOCK), at + 1):
+                piece = secret[begin : begin + _PIECE]
+                text = text.replace(piece, instead) if len(piece) == _PIECE and _is_mixed(piece) else text
     kept, end = [], 0
     for first, last in sorted({span for at, block in blocks for span in _pieces(text, secret, at, block)}):
         if last > end:
@@ -76,8 +84,7 @@ def _pieces(text: str, secret: str, at: int, block: str) -> Iterator[tuple[int, 
         before = _alike(secret[:at][::-1], text[max(0, found - at) : found][::-1])
         after = _alike(secret[at:], text[found : found + len(secret) - at])
         first, last = found - before, found + after
-        # Digits alone may be a number, and letters alone a word, in a key that someone made up.
-        if last - first >= _PIECE and len(set(map(_sort, text[first:last]))) > 1:
+        if last - first >= _PIECE and _is_mixed(text[first:last]):
             yield first, last
         found = text.find(block, last)
 
@@ -86,6 +93,11 @@ def _alike(first: str, second: str) -> int:
     """Return how many characters two texts have in common at their beginning."""
     pairs = zip(first, second, strict=False)
     return next((number for number, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def _is_mixed(piece: str) -> bool:
+    """Whether this is no number and no word, as it may be in a key that someone made up."""
+    return len(set(map(_sort, piece))) > 1
 
 
 def _sort(character: str) -> str:

@@ -75,6 +75,13 @@ def test_halves_of_the_key_are_removed_wherever_they_are(key: str) -> None:
     assert (first["text"][:2], second["text"][-2:], json.loads(left)["of"]) == ("a ", " b", 123456789012)
 
 
+def test_pieces_without_end_are_removed_in_time() -> None:
+    key = KEYS[2]
+    left = without_known_key(f"{key[6:18]} " * 2000 + "end", key, "…")
+    assert key[6:18] not in left
+    assert left.endswith("… end")
+
+
 def test_what_may_be_a_word_or_a_number_is_not_a_piece_of_a_key() -> None:
     said = "12345678901234 local-development sk-ant-api03-… sk-proj-aB3…"
     for key in ("sk-123456789012345678901234", "my-local-development-server", "sk-proj-aB3" + "xY_9" * 9):

@@ -191,8 +191,11 @@ def always_starts_over(resolved: Resolved) -> bool:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``."""
-    before = {dotted(path): value for path, value in flatten(old)}
+    """Return a line for each setting that differs, such as ``train.learning_rate 1e-6 → 2e-6``.
+
+    A setting that ``old`` lacks is newer than it, and counts as its default.
+    """
+    before = {dotted(path): value for path, value in (*flatten(Config().model_dump(mode="json")), *flatten(old))}
     after = {dotted(path): value for path, value in flatten(new)}
     gone = [
         f"{key} {shown_value(before[key])} → no longer a setting: {retired.reason}"

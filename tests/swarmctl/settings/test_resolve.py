@@ -243,6 +243,15 @@ def test_a_profile_may_hide_a_built_in_one_and_extend_it(home: Path, name: str) 
     assert config.model == before.model
 
 
+def test_a_setting_that_is_newer_than_the_last_run_counts_as_its_default() -> None:
+    now = Config().model_dump(mode="json")
+    before = {table: dict(rows) if isinstance(rows, dict) else rows for table, rows in now.items()}
+    del before["report"]["events_mb"]
+    assert changes(before, now) == []
+    now["report"]["events_mb"] = 8
+    assert changes(before, now) == ["report.events_mb 64 → 8"]
+
+
 def test_a_users_default_profile_does_not_change_built_in_ones(home: Path) -> None:
     """They extend no profile: what they leave out has the defaults, which are the default profile."""
     names = profiles.builtin_names() - {"default"}

@@ -51,6 +51,11 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, said = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+
+
 def test_a_wrong_task_is_reported_before_anything_is_created(home: Path) -> None:
     done = swarmctl("run", "--profile", "small", "--task", "spel_backward")
     cause, following = told(done)
@@ -80,7 +85,7 @@ def test_a_warm_up_for_another_task_is_refused_before_anything_is_created(
 
 def test_metrics_for_a_service_without_its_key(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
-    done = swarmctl("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment)
+    done = ended(start("run", "--profile", "small", "--rounds", "1", "--set", "report.to=['wandb']", **environment))
     cause, following = told(done)
     assert "Weights & Biases has no valid API key" in cause
     assert following.endswith("keys set wandb")

@@ -32,8 +32,8 @@ from tests.support.hostile.siege import Siege, outsider
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(1800)]
 
-ROUNDS = 14
-"""About seven rounds until all nodes have met, and then the rest, some of them after every attack was served."""
+ROUNDS = 20
+"""About ten rounds until all nodes have met, and then the rest, some of them after every attack was served."""
 PATIENCE_S = 200.0
 """Seconds in which the nodes were able to act: on a busy machine, it takes longer."""
 NAMES = ("student", "payer")

@@ -35,10 +35,10 @@ from tests.support.restarts import processes
 GROUP = 8
 GROUPS = 8
 PAUSE_S = 0.5
-SLOW_S = 4.0
+SLOW_S = 2.0
 """Pauses before each round: a tiny model would finish before it could be attacked or hear from its peers. The longer
 one applies to slow nodes until ``go_on`` is called."""
-EVEN_ROUNDS = 9
+EVEN_ROUNDS = 12
 """Rounds after which each pause of a slow node is twice as long as the one before. So a node on a busy machine still
 has rounds to play when ``go_on`` is called, however late that is."""
 GO = "go"

@@ -18,34 +18,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
-# Tests press Ctrl-C, so they need the default. ``test_run`` covers such a job.
+# Tests press Ctrl-C, so they need the default. ``test_stops`` covers such a job.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
 
 
 LONGEST_FIRST = (
-    "hivemind_exp/swarm/test_under_attack.py",
-    "test_examples.py",
-    "swarmctl/test_broken_surroundings.py",
     "swarmctl/packages/test_environments.py",
-    "test_demo.py",
-    "swarmctl/swarm/test_real_nodes.py",
-    "swarmctl/run/test_fetch_smollm2.py",
-    "swarmctl/keys/test_no_key_leaks.py",
-    "swarmctl/run/test_killed_and_frozen.py",
-    "hivemind_exp/swarm/test_splits.py",
     "swarmctl/trained/test_gguf_loads.py",
+    "hivemind_exp/swarm/test_under_attack.py",
+    "swarmctl/test_broken_surroundings.py",
+    "test_demo.py",
+    "swarmctl/run/test_fetch_smollm2.py",
+    "test_examples.py",
+    "swarmctl/run/test_killed_and_frozen.py",
+    "swarmctl/keys/test_no_key_leaks.py",
+    "hivemind_exp/swarm/test_splits.py",
+    "hivemind_exp/swarm/test_chaos.py",
+    "swarmctl/swarm/test_real_nodes.py",
+    "swarmctl/run/test_keep_running.py",
     "swarmctl/run/test_with_trainer.py",
     "test_recipes.py",
-    "test_install.py",
-    "hivemind_exp/swarm/test_chaos.py",
-    "hivemind_exp/runner/test_hinted.py",
-    "swarmctl/swarm/test_swarm.py",
-    "swarmctl/init/test_init.py",
-    "swarmctl/run/test_offload.py",
-    "hivemind_exp/runner/test_resume_offload.py",
-    "hivemind_exp/game/study_group/test_alone.py",
     "hivemind_exp/runner/test_lost_workers.py",
+    "test_install.py",
+    "swarmctl/run/test_offload.py",
+    "hivemind_exp/runner/test_hinted.py",
+    "hivemind_exp/runner/test_resume_offload.py",
+    "swarmctl/swarm/test_swarm.py",
+    "swarmctl/swarm/test_membership.py",
+    "swarmctl/init/test_init.py",
+    "swarmctl/run/test_stops.py",
+    "hivemind_exp/game/study_group/test_alone.py",
     "hivemind_exp/runner/test_resume.py",
 )
 """Files that take half a minute or more. They start first: one that starts last runs alone, while others idle."""

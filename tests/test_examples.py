@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import resolve
-from tests.support.command_line import ROOT, SWARMCTL, run_process
+from tests.support.command_line import ROOT, run_process
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
 from tests.support.fake_api.transformers_server import TransformersServer
 from tests.support.forked_swarmctl import swarmctl
+from tests.support.forking import command_for_scripts
 from tests.support.nodes import Events, make_config
 
 EXAMPLES = ROOT / "examples"
@@ -125,8 +125,9 @@ def test_the_first_of_three_nodes_does_not_finish_before_the_others_start() -> N
 @pytest.mark.slow
 @pytest.mark.swarm
 def test_three_nodes(home: Path) -> None:
-    environment = os.environ | {"SWARMCTL": shlex.join(SWARMCTL), "ROUNDS": "2"}
-    done = run_process(["sh", str(EXAMPLES / "three-nodes/run.sh")], timeout=PATIENCE, env=environment)
+    with command_for_scripts() as command:
+        environment = os.environ | {"SWARMCTL": command, "ROUNDS": "2"}
+        done = run_process(["sh", str(EXAMPLES / "three-nodes/run.sh")], timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     shared = {}
     for name in ("trio", "second", "third"):

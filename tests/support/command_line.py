@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,11 @@ def write_profile(home: Path, name: str, text: str) -> Path:
     return path
 
 
+def read(path: Path) -> bytes:
+    """Return a file's content; nothing if it does not exist."""
+    return path.read_bytes() if path.exists() else b""
+
+
 def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     """Return the error and the suggested command. Asserts that nothing follows them, and that there is no traceback."""
     *_, cause, following = done.stderr.splitlines()
@@ -46,3 +52,10 @@ def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     assert following.startswith("  try: "), done.stderr
     assert "Traceback" not in done.stderr
     return cause, following.removeprefix("  try: ")
+
+
+def next_command(stderr: str) -> list[str]:
+    """Return the arguments of the first command that was printed."""
+    line = next(line for line in stderr.splitlines() if line.startswith("  ")).removeprefix("  try: ")
+    words = shlex.split(line)
+    return words[words.index("run") :]

@@ -21,13 +21,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import psutil
 
 from hivemind_exp.config import Config
 from hivemind_exp.runner import __main__ as runner
+from hivemind_exp.trained import __main__ as trained
 from swarmctl import cli
 from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise imported by each run
 from swarmctl.run import trainer_process as trainer
@@ -40,14 +42,19 @@ MAINS = {trainer.MODULE: runner.main, TRAINER: fake_trainer.main}
 
 
 def swarmctl(
-    *arguments: str, stand_in: bool = False, timeout: float = 120, **environment: str
+    *arguments: str,
+    stand_in: bool = False,
+    timeout: float = 120,
+    before: Callable[[], object] | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, and assert that it leaves no process.
 
-    ``stand_in``: whether the trainer is the stand-in (``fake_trainer``). ``environment``: more variables.
+    ``stand_in``: whether the trainer is the stand-in (``fake_trainer``). ``before``: as for ``ForkedSwarmctl``.
+    ``environment``: more variables.
     """
     with tempfile.TemporaryDirectory() as place:
-        process = ForkedSwarmctl(arguments, environment, Path(place), stand_in=stand_in)
+        process = ForkedSwarmctl(arguments, environment, Path(place), stand_in=stand_in, before=before)
         try:
             out, said = process.communicate(timeout)
         finally:
@@ -250,6 +257,45 @@ class ForkedTrainer:
             self.stdin.close()
         self.wait(timeout)
         return tuple(os.pread(each.fileno(), 2**20, 0) for each in self._outputs)
+
+
+class ForkedModel:
+    """The part of ``Popen`` that ``ModelProcess`` uses, for a ``hivemind_exp.trained`` forked from the fork server."""
+
+    def __init__(self, environment: Mapping[str, str], errors: IO[bytes]) -> None:
+        context = processes()
+        (theirs, stdin), (stdout, output) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+        complaints = f"/proc/{os.getpid()}/fd/{errors.fileno()}"  # a file without a name
+        self._process = context.Process(target=_use_model, args=(environment, theirs, output, complaints))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        theirs.close()
+        output.close()
+        self.stdin, self.stdout = (
+            os.fdopen(os.dup(each.fileno()), mode) for each, mode in ((stdin, "wb"), (stdout, "rb"))
+        )
+        stdin.close()
+        stdout.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+def _use_model(environment: Mapping[str, str], stdin: Connection, stdout: Connection, errors: str) -> NoReturn:
+    _train(trained.main, environment, stdin.fileno(), stdout.fileno(), os.open(errors, os.O_WRONLY))
+
+
+def spawn_model(
+    module: str, config: Config, _output: int, pass_fds: tuple[int, ...], *, errors: IO[bytes]
+) -> ForkedModel:
+    """Do as ``trainer_process.spawn`` does for ``ModelProcess`` without secrets."""
+    assert (module, pass_fds) == (trained.__package__, ())
+    return ForkedModel(trainer.environment(config), errors)
 
 
 def _train(

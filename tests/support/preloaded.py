@@ -14,6 +14,8 @@ with uncollected():
         "hivemind_exp.runner.build_swarm",
         "hivemind_exp.runner.choose_style",
         "hivemind_exp.runner.grpo_runner",
+        "hivemind_exp.trained.answering",
+        "hivemind_exp.trained.merging",
         "hivemind_exp.trainer.hivemind_grpo_trainer",
         "openai",
         "tests.support.chaos.forked",

@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import importlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,16 +29,10 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import adapter_config, load_tokenizer, locate
 from hivemind_exp.models.tiny import build_model, build_tokenizer, warm_up
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload import build as offload_build
-from hivemind_exp.offload.api.chat import body
-from hivemind_exp.offload.judge import api_config, judge_messages
-from hivemind_exp.offload.ledger import Ledger, RequestKey
-from hivemind_exp.offload.settings import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.runner.open_game import open_game
-from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import SOURCES
 from hivemind_exp.sources.source import Ask, NodeParts, Source
@@ -72,9 +66,6 @@ def message(config: Config, root: Path, *, of: Callable[[Config, Path], Any]) ->
         return str(of(config, root))
     except NodeError as error:
         return f"{type(error).__name__}: {error.message}"
-
-
-# A step
 
 
 _LOGPS = (-9.0, -9.0, -0.1)
@@ -132,9 +123,6 @@ def warmed(config: Config, _root: Path) -> str:
     prompts = build_prompts(Spelling().questions("train", 0, 4), tokenizer)
     warm_up(model, tokenizer, prompts, config.warmup, seed=1, progress=lambda *_: None, should_stop=lambda: False)
     return digest(model.state_dict())
-
-
-# A node
 
 
 class _Recorder(Source):
@@ -236,9 +224,6 @@ def chosen_device(config: Config, root: Path) -> str:
     return message(config, root, of=lambda *_: resolve_compute(config.model).device)
 
 
-# Tasks
-
-
 def asked(config: Config, _root: Path) -> str:
     """Return a question of the first task, and the credit of two answers."""
     [(spec, _), *_] = expand(config.tasks)
@@ -252,97 +237,6 @@ def asked(config: Config, _root: Path) -> str:
 def mixed(config: Config, _root: Path) -> list[float]:
     """Return the tasks' shares. ``test_questions_follow_the_weights`` draws questions with them."""
     return [weight for _, weight in expand(config.tasks)]
-
-
-# Offloading
-
-
-@contextmanager
-def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Events]]:
-    """Build the API side without starting it. Yields the engine's arguments and the events."""
-    root.mkdir(exist_ok=True)
-    given: dict[str, Any] = {}
-
-    class Engine:
-        def __init__(self, make_chain: Any, kind: Kind, sampling: Any, **others: Any) -> None:
-            given.update(others, chain=make_chain(), kind=kind, sampling=sampling)
-
-        def start(self) -> None:
-            pass
-
-    events = Events()
-    with patch.object(offload_build, "Engine", Engine):
-        offload_build.make_offload(config, NodeFiles(root), Secrets({"openai": "k"}), events, StopFlag())
-    try:
-        yield given, events
-    finally:
-        given["ledger"].close()
-
-
-def sent(config: Config, root: Path) -> str:
-    """Return the first request (address, body and time limit), and the providers that are asked next."""
-    with _captured(config, root) as (given, _):
-        first = given["chain"][0]
-        question = ({"role": "user", "content": "q"},)
-        count = 2 if first.client.style.supports_n else 1
-        asked_for = body(first.endpoint, first.client.style, question, count, given["sampling"], 0)
-        others = [each and each.endpoint.label for each in given["chain"][1:]]
-        return str((first.endpoint.base_url, asked_for, first.client._seconds, others))
-
-
-def judged(config: Config, root: Path) -> tuple[str, Any]:
-    """Return the first request to the judge, and what it is asked about a completion."""
-    return sent(api_config(config), root), judge_messages(config.judge.instructions, "q", "a", "mark")
-
-
-def announced(config: Config, root: Path) -> str:
-    """Return the ``offload`` event, or why the settings are refused."""
-
-    def event(config: Config, root: Path) -> Any:
-        with _captured(config, root) as (_, events):
-            return events.of("offload")
-
-    return message(config, root, of=event)
-
-
-def refused(config: Config, root: Path) -> str:
-    """Return why the settings of ``[offload]`` are refused."""
-    return message(config, root, of=lambda *_: check_offload(config))
-
-
-def at_the_limit(config: Config, root: Path) -> bool:
-    """Return whether the engine falls back to this machine when a cap is reached."""
-    with _captured(config, root) as (given, _):
-        return bool(given["on_limit_local"])
-
-
-def spent(config: Config, root: Path) -> str:
-    """Return the cap's answer to a request that costs 2 USD."""
-    root.mkdir(exist_ok=True)
-
-    def reserve(*_: Any) -> Any:
-        with closing(Ledger(root / "ledger.sqlite", config.offload.limits)) as ledger:
-            ledger.reserve(RequestKey("s", "answer", 0, "q", "p", 0), 2.0)
-            return ledger.spent
-
-    return message(config, root, of=reserve)
-
-
-def paced(config: Config, root: Path) -> tuple[int, list[float]]:
-    """Return how many requests may be in flight after one answer, and the seconds to wait after 100,000 tokens."""
-
-    async def pace() -> tuple[int, list[float]]:
-        limiter, now = given["chain"][0].limiter, 1000.0
-        with patch.object(asyncio.get_running_loop(), "time", lambda: now):
-            permit = await limiter.acquire(lambda: 1e5)
-            limiter.release(permit, {}, slow_down=False, used=1e5)
-        return limiter.window, [each.wait(now) for each in limiter._paces.values()]
-
-    with _captured(config, root) as (given, _):
-        return asyncio.run(pace())
-
-
-# The hub and the swarm
 
 
 def keyed(config: Config, root: Path) -> Mapping[str, str]:

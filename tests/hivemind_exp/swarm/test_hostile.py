@@ -36,10 +36,10 @@ from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRe
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, AT_ONCE, NAME, TransferKind
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
+from tests.support.hostile.trades import own_word, stored, trade
 from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, peers_of, receive
 
 pytestmark = pytest.mark.swarm
-
 YEARS = 10 * 365 * 86_400
 BOMB = msgpack.packb(1)
 for _ in range(900):
@@ -66,31 +66,6 @@ def hostile(honest: tuple[SwarmNode, SwarmNode], tmp_path: Path) -> Iterator[Hos
         for node in honest:
             made.ping(node)
         yield made
-
-
-def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
-    """Let two honest nodes exchange one bundle each."""
-    content = {node.peer_id: os.urandom(20_000) for node in (first, second)}
-    for node in (first, second):
-        node.publish(content[node.peer_id], round=9, groups=1, step=9)
-    until = time.monotonic() + seconds
-    for node, other in ((first, second), (second, first)):
-        got: list[bytes] = []
-        while content[other.peer_id] not in got:
-            assert time.monotonic() < until, "the honest could not trade"
-            got += [one.data for one in node.take() if one.peer == other.peer_id]
-            time.sleep(0.02)
-
-
-def own_word(node: SwarmNode) -> tuple[bytes, Announcement]:
-    return next((record, word) for record, word in node.book.newest() if word.peer == node.peer_id)
-
-
-def stored(node: SwarmNode) -> int:
-    """Return how many records a node stores for the DHT."""
-    overlay = node.overlay
-    assert overlay is not None
-    return sum(len(item.value.data) for _, item in overlay._protocol.storage.items())
 
 
 async def fetch(hostile: Hostile, node: SwarmNode, kind: TransferKind, sha256: bytes) -> bytes:

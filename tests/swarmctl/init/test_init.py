@@ -2,105 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-import tomllib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import pexpect
 import pytest
 
-from hivemind_exp.providers import PROVIDERS
-from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.init.questions import suggested_name
-from swarmctl.profiles.questions import task_names
-from swarmctl.profiles.suitable import suitable_builtin
-from swarmctl.settings import profile_files as profiles
-from tests.support.command_line import STAND_IN, Cli, told, write_profile
+from tests.support.command_line import Cli, told, write_profile
 from tests.support.fake_api.server import ApiServer, api_server
-from tests.support.terminals import end_input, expect_words, interrupt, rest_of, spawn
+from tests.support.init_dialogue import (
+    API,
+    BASE,
+    DEMO,
+    KEY,
+    PLACES,
+    config_of,
+    converse,
+    ended,
+    init,
+    model_of,
+    stopped,
+    written,
+)
+from tests.support.terminals import expect_words, interrupt, rest_of
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("no_leftovers")
-
-KEY = "mk-Operators0wnKey-77aa"
-CHECKS = "fit.profile,hub.model,api"
-"""Those that find the same on every machine."""
-BASE = profiles.read(profiles.find_builtin(suitable_builtin()))
-Terminal: TypeAlias = "pexpect.spawn[str]"
-Turn = tuple[str, str]
-"""A question and its answer."""
-DEMO: tuple[Turn, ...] = (("Train [", "demo"), ("Name of the profile and its node [my-demo]: ", ""))
-API = "API [none]: "
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    """Stands in for openai, with its default model."""
-    chat = PROVIDERS["openai"].chat
-    assert chat is not None
-    with api_server(keys={KEY}, models=(str(chat.model),)) as server:
-        yield server
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """A directory that looks like a model's."""
-    path = tmp_path / "Small Model"
-    path.mkdir()
-    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 99}
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", "intermediate_size": 8, **sizes}))
-    (path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
-    return path
-
-
-def init(server: ApiServer | None = None, **environment: str) -> Terminal:
-    """Start ``swarmctl init`` on a terminal. ``server`` stands in for openai."""
-    url = {} if server is None else {"STAND_IN_OPENAI": server.base_url}
-    return spawn([*STAND_IN, "init"], environment=os.environ | {"STAND_IN_CHECKS": CHECKS} | url | environment)
-
-
-def converse(terminal: Terminal, *turns: Turn) -> None:
-    """Wait for each question, and answer it."""
-    for question, answer in turns:
-        expect_words(terminal, question)
-        terminal.sendline(answer)
-
-
-def model_of(weights: Path) -> tuple[Turn, ...]:
-    """Return the first two questions with answers."""
-    return ("Train [", str(weights)), (f"Task [{task_names(BASE)}]: ", "bf")
-
-
-def ended(terminal: Terminal) -> tuple[int | None, list[str]]:
-    """Wait for the end. Return the exit code and the lines since the last answer."""
-    lines = rest_of(terminal).splitlines()
-    return terminal.exitstatus, lines[1:]
-
-
-def stopped(terminal: Terminal) -> str:
-    """Wait for a node's first round, and stop the node. Return what was printed before."""
-    terminal.expect("Round [0-9]+")  # in the live view, or a line of the plain one
-    before = str(terminal.before)
-    terminal.sendintr()
-    rest_of(terminal)
-    return before
-
-
-def written(home: Path, name: str) -> dict[str, Any]:
-    """Return the values of a profile."""
-    return tomllib.loads((home / f"profiles/{name}.toml").read_text(encoding="utf-8"))
-
-
-def config_of(home: Path, name: str) -> dict[str, Any]:
-    """Return the configuration with which a node's trainer was started."""
-    config = json.loads((home / f"nodes/{name}/request.json").read_text())["config"]
-    assert isinstance(config, dict)
-    return config
 
 
 @slow
@@ -262,66 +189,6 @@ def test_a_plan_that_fails_leaves_the_profile(home: Path) -> None:
     assert command.endswith("swarmctl run --profile my-demo")
 
 
-PLACES = {
-    "model": "Train [",
-    "task": "Task [",
-    "api": API,
-    "cap": "USD [5]: ",
-    "name": "Name of the profile",
-    "warning": "Continue despite 1 warning? [Y/n] ",
-}
-
-
-@slow
-@pytest.mark.parametrize("leave", [interrupt, end_input])
-@pytest.mark.parametrize("place", PLACES)
-def test_leaving_before_the_profile_is_written_changes_nothing(
-    leave: Callable[[Terminal], None], place: str, home: Path, weights: Path, server: ApiServer
-) -> None:
-    terminal = init(server, OPENAI_API_KEY=KEY, STAND_IN_FINDING="warning")
-    for name, answer in {"model": str(weights), "task": "bf", "api": "openai", "cap": "1", "name": "x"}.items():
-        expect_words(terminal, PLACES[name])
-        if name == place:
-            break
-        terminal.sendline(answer)
-    else:
-        expect_words(terminal, PLACES["warning"])
-    leave(terminal)
-    expect_words(terminal, "\r\nCancelled. Nothing was changed.\r\n")
-    rest_of(terminal)
-    assert terminal.exitstatus == Exit.INTERRUPTED
-    assert not home.exists()
-
-
-@slow
-@pytest.mark.parametrize("leave", [interrupt, end_input])
-def test_leaving_after_the_profile_is_written_starts_nothing(leave: Callable[[Terminal], None], home: Path) -> None:
-    terminal = init()
-    converse(terminal, *DEMO)
-    expect_words(terminal, "Start node my-demo now? [Y/n] ")
-    leave(terminal)
-    expect_words(terminal, "\r\nCancelled. Nothing was started.\r\nTo start the node later:\r\n")
-    assert rest_of(terminal).endswith("swarmctl run --profile my-demo\r\n")
-    assert terminal.exitstatus == Exit.INTERRUPTED
-    assert written(home, "my-demo")["model"]["name"] == "tiny"
-    assert not (home / "nodes").exists()
-
-
-@slow
-def test_a_failed_check_ends_with_its_remedy(home: Path) -> None:
-    terminal = init(STAND_IN_FINDING="failed")
-    converse(terminal, *DEMO)
-    expect_words(terminal, "  failed   in: it is slow today")
-    code, lines = ended(terminal)
-    assert code == Exit.CHECK_FAILED
-    failure, remedy, unchanged, again = lines[-4:]
-    assert failure == "1 check failed. Start with stand.in:"
-    assert remedy.endswith("swarmctl tasks list")
-    assert unchanged == "Nothing was changed. After fixing it, run this again:"
-    assert again.endswith("swarmctl init")
-    assert not home.exists()
-
-
 @slow
 def test_a_warning_is_a_question(home: Path) -> None:
     for answer, code, said in (
@@ -388,61 +255,6 @@ def test_tab_completes_tasks_and_providers(home: Path, weights: Path) -> None:
     expect_words(terminal, "The API of deepseek costs money.")
     interrupt(terminal)
     rest_of(terminal)
-
-
-@slow
-def test_a_profile_that_appears_meanwhile_is_not_overwritten(home: Path) -> None:
-    terminal = init(STAND_IN_FINDING="warning")
-    converse(terminal, *DEMO)
-    expect_words(terminal, PLACES["warning"])
-    mine = write_profile(home, "my-demo", "# my work\n")
-    terminal.sendline("")
-    expect_words(terminal, "already exists.")
-    converse(terminal, ("Name of the profile and its node [my-demo-2]: ", ""), ("Start node my-demo-2 now?", "n"))
-    assert ended(terminal)[0] == Exit.DONE
-    assert mine.read_text() == "# my work\n"
-    assert written(home, "my-demo-2")["model"]["name"] == "tiny"
-
-
-@slow
-def test_a_profile_that_cannot_be_written_is_an_error(home: Path) -> None:
-    home.mkdir()
-    (home / "profiles").write_text("")  # a file where the directory should be
-    terminal = init()
-    converse(terminal, *DEMO)
-    code, lines = ended(terminal)
-    assert code == Exit.CONFIGURATION, lines
-    assert f"try: mv {home}/profiles " in " ".join(" ".join(lines).split()), lines
-    assert not (home / "nodes").exists()
-
-
-@slow
-def test_the_users_profile_of_a_built_in_name_is_not_used(home: Path) -> None:
-    write_profile(home, "demo", 'extends = "gpu"\n')
-    terminal = init()
-    converse(terminal, *DEMO)
-    expect_words(terminal, "model     tiny: built locally")
-    converse(terminal, ("Start node my-demo now?", "n"))
-    assert ended(terminal)[0] == Exit.DONE
-    assert written(home, "my-demo")["model"]["name"] == "tiny"
-
-
-@slow
-def test_no_input_on_a_terminal_asks_nothing(home: Path) -> None:
-    terminal = spawn([*STAND_IN, "init", "--no-input"])
-    text = rest_of(terminal)
-    assert terminal.exitstatus == Exit.USAGE
-    assert "error: cannot ask questions here (no terminal, or --no-input); use" in text
-    assert not home.exists()
-
-
-def test_without_a_terminal_the_error_names_the_commands_to_use(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["init"]) == Exit.USAGE
-    cause, following = capsys.readouterr().err.splitlines()
-    assert "swarmctl profiles new NAME` and `" in cause
-    assert "swarmctl run --profile NAME` instead" in cause
-    assert following.endswith("profiles new --help")
-    assert not home.exists()
 
 
 @pytest.mark.parametrize(

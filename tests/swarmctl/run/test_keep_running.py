@@ -15,6 +15,7 @@ from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import read_json
 from tests.support.command_line import ROOT, STAND_IN, SWARMCTL, UNTRAINED, Cli, run_process, write_profile
+from tests.support.forked_swarmctl import swarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.processes import is_alive
 from tests.support.restarts import same_weights
@@ -135,7 +136,7 @@ hang_after = 5
 
 def test_a_real_trainer_that_is_killed_and_stopped_learns_the_same(home: Path) -> None:
     write_profile(home, "quick", QUICK)
-    done = run_process([*SWARMCTL, "run", "-p", "quick", "--node", "calm", "--plain"], env={**os.environ}, timeout=200)
+    done = swarmctl("run", "-p", "quick", "--node", "calm", "--plain")
     assert done.returncode == Exit.DONE, done.stderr
     process = subprocess.Popen(
         [*SWARMCTL, "run", "-p", "quick", "--node", "shaken", "--plain"],

@@ -9,56 +9,21 @@ import shlex
 import signal
 import sqlite3
 import subprocess
-import time
-import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hivemind_exp.journal.journal import Journal
-from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.run.outcome import completed
-from tests.support.command_line import ROOT, STAND_IN, Cli, told, write_profile
-from tests.support.processes import is_alive
+from tests.support.command_line import ROOT, STAND_IN, Cli, next_command, read, told, write_profile
 from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
-
-
-@pytest.fixture
-def started(home: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``run`` and return once its trainer runs rounds."""
-
-    def start(act: str = "run", rounds: int = 0, *options: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*STAND_IN, "run", "-p", "demo", "--rounds", str(rounds), *options],
-            cwd=ROOT,
-            env=os.environ | {"STAND_IN": act},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        until(lambda: b'"event": "round"' in (read(home / "nodes/demo/events.jsonl")))
-        return process
-
-    return start
-
-
-def read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
-
-
-def next_command(stderr: str) -> list[str]:
-    """Return the arguments of the first command that was printed."""
-    line = next(line for line in stderr.splitlines() if line.startswith("  ")).removeprefix("  try: ")
-    words = shlex.split(line)
-    return words[words.index("run") :]
 
 
 def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
@@ -313,196 +278,6 @@ def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)], ids=["INT", "TERM", "HUP"]
-)
-def test_stop_signals(started: Callable[..., subprocess.Popen[str]], number: int, code: int) -> None:
-    process = started("run", 0, "--json")
-    process.send_signal(number)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == code
-    assert "Stopping within 5 s" in err
-    assert "Saved: checkpoints/" in err
-    assert err.splitlines()[-1].endswith("run --node demo")
-    assert json.loads(out)["accuracy_after"] == 0.9
-
-
-@pytest.mark.slow
-def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.Popen[str]]) -> None:
-    process = started("hang")
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert process.poll() is None
-    before = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert time.monotonic() - before < 7  # without it, the trainer is killed after 8 s
-    assert process.returncode == 130
-    assert "Saved: every finished round." in err
-
-
-@pytest.mark.slow
-def test_a_trainer_that_does_not_stop_is_killed(
-    started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STAND_IN_GRACE", "1.5")
-    process = started("hang")
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert "error" not in err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rounds", [2, 0])
-def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], rounds: int) -> None:
-    process = started("spawn", rounds)
-    if not rounds:
-        process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-
-
-@pytest.mark.slow
-def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
-    """If a script starts a job in the background, the shell makes it ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = started("run")  # inherits it
-    finally:
-        signal.signal(signal.SIGINT, before)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    line = next(line for line in process.stderr if "To stop it: " in line)
-    subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
-    assert process.wait(20) == Exit.DONE
-    assert "Stopped after" in process.stderr.read()
-
-
-@pytest.mark.slow
-def test_stop_waits_until_nodes_have_saved_and_stopped(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
-    assert stand_in("stop").stdout == "No node is running.\n"
-    assert stand_in("stop", "--json").stdout == '{"schema": 1, "nodes": []}\n'
-    process = started("run")
-    done = stand_in("stop", "--json")
-    assert done.returncode == Exit.DONE, done.stderr
-    (row,) = json.loads(done.stdout)["nodes"]
-    record = json.loads(files_of("demo").run.read_text())["stop"]
-    assert (row["node"], row["was_running"], row["round"]) == ("demo", True, record["round"])
-    process.communicate(timeout=20)
-    assert process.returncode == Exit.DONE
-    assert stand_in("stop", "demo").stdout == "Node demo is not running.\n"
-    assert json.loads(stand_in("stop", "demo", "--json").stdout)["nodes"][0]["was_running"] is False
-
-
-@pytest.mark.slow
-def test_stop_continues_a_suspended_supervisor(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
-    process = started()
-    process.send_signal(signal.SIGSTOP)
-    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-    done = stand_in("stop", "demo")
-    assert done.returncode == Exit.DONE
-    assert "kill -CONT" not in done.stderr
-    process.communicate(timeout=60)
-    assert process.returncode == Exit.DONE
-
-
-@pytest.mark.slow
-def test_stop_says_that_the_trainer_is_frozen(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
-    process = started()
-    trainer = json.loads(files_of("demo").lock.read_text())["trainer"]
-    os.kill(trainer, signal.SIGSTOP)
-    until(lambda: psutil.Process(trainer).status() == psutil.STATUS_STOPPED)
-    stopping = subprocess.Popen([*STAND_IN, "stop", "demo"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert stopping.stderr is not None
-    assert f"To continue it: kill -CONT {trainer}" in stopping.stderr.readline()
-    os.kill(trainer, signal.SIGCONT)
-    stopping.communicate(timeout=60)
-    assert stopping.returncode == Exit.DONE
-    process.communicate(timeout=60)
-
-
-def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
-    process = started("run")
-    assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
-    process.communicate(timeout=20)
-    both = stand_in("stop", "demo", "--all")
-    assert both.returncode == Exit.USAGE
-    assert stand_in("stop", "dmo").stderr.startswith("error: unknown node 'dmo'; did you mean demo?")
-
-
-@pytest.mark.slow
-def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli
-) -> None:
-    process = started("run")
-    lock = files_of("demo").lock
-    holder = json.loads(lock.read_text())
-    lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # as if the pid had been given to this process
-    assert stand_in("stop").returncode == Exit.DONE  # it stopped the trainer
-    process.communicate(timeout=20)
-
-
-@pytest.mark.slow
-def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
-    process = started("run")
-    files_of("demo").lock.write_text(json.dumps({"pid": os.getpid(), "trainer": os.getpid(), "since": "now"}))
-    refused = stand_in("stop", "demo")
-    assert "does not name its process" in refused.stderr
-    assert refused.returncode == Exit.CONFIGURATION
-    assert process.poll() is None
-    process.terminate()
-    process.communicate(timeout=20)
-
-
-@pytest.mark.slow
-def test_the_lock_outlives_a_killed_supervisor(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
-    process = started("run")
-    trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
-    trainer.suspend()
-    until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal takes effect when a thread is next scheduled
-    process.kill()
-    process.communicate(timeout=20)
-    refused = stand_in("run", "-p", "demo")
-    assert refused.returncode == Exit.CONFIGURATION
-    assert f"is already running; the trainer (pid {trainer.pid}) was stopped by a signal" in refused.stderr
-    subprocess.run(told(refused)[1].split(), check=True)
-    until(lambda: not is_alive(trainer.pid))
-    assert stand_in("run", "-p", "demo", "--rounds", "1").returncode == 0
-
-
-@pytest.mark.slow
-def test_a_frozen_trainer_is_reported_and_continues(
-    started: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    process = started("run", 0, "--quiet")
-    pid = json.loads(files_of("demo").lock.read_text())["trainer"]
-    psutil.Process(pid).suspend()
-    assert process.stderr is not None
-    line = next(line for line in process.stderr if "stopped" in line)
-    assert line == (
-        f"warning: the trainer (pid {pid}) was stopped by a signal, so the node does nothing. "
-        f"To continue it: kill -CONT {pid}\n"
-    )
-    assert cli.run(["status", "--json"]) == Exit.DONE
-    assert [each["pid"] for each in json.loads(capsys.readouterr().out)["nodes"][0]["stopped"]] == [pid]
-    assert cli.run(["status"]) == Exit.DONE
-    assert f"demo: {line.removeprefix('warning: ').strip()}" in capsys.readouterr().out
-    subprocess.run(line.split(": ")[-1].split(), check=True)
-    assert next(line for line in process.stderr if "stopped" in line) == f"Process {pid} is no longer stopped.\n"
-    process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == Exit.DONE
-
-
-@pytest.mark.slow
 def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
     process = started("run")
     refused = stand_in("run", "-p", "demo")
@@ -571,57 +346,6 @@ def test_a_full_disk(home: Path) -> None:
     assert done.stderr.startswith(f"error: cannot write {home}/nodes/demo: No space left on device\n  try: df -h ")
     assert "rc 1\n" in done.stdout
     assert "demo" not in done.stdout
-
-
-def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
-    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) <= 10
-    assert "settings  built-in demo, game.rounds = 5 (--rounds)\n" in done.stdout
-    assert "model     tiny: built locally, 0.266 M parameters\n" in done.stdout
-    assert "memory    needs about 2.0 GiB; 8.0 GiB available\n" in done.stdout
-    as_json = json.loads(stand_in("run", "-p", "demo", "--dry-run", "--json").stdout)
-    assert as_json["origins"]["model.name"] == "built-in demo"
-    assert as_json["check"]["device"] == "cpu"
-    assert not home.exists()
-
-
-def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
-    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run", "--all")
-    assert "# model     tiny: built locally" in done.stdout
-    assert "rounds = 5 # --rounds" in done.stdout
-    assert tomllib.loads(done.stdout)["game"]["rounds"] == 5
-
-
-@pytest.mark.parametrize(
-    ("found", "setting", "line"),
-    [
-        (
-            {"memory_available_bytes": 2**30},
-            "",
-            "memory    needs about 2.0 GiB for prompts of maximum length, but only",
-        ),
-        ({"memory_available_bytes": None}, "", "memory    needs about 2.0 GiB; the device's memory is unknown"),
-        ({"memory_bytes": None}, "", "memory    unknown until the model is on this machine"),
-        ({"model": {"where": "will be downloaded"}}, "", "model     tiny: not on this machine; the run downloads it"),
-        ({"model": {"where": "will be downloaded"}}, "1", "model     tiny: not on this machine, and HF_HUB_OFFLINE"),
-    ],
-)
-def test_a_dry_run_reports_a_missing_model_and_too_little_memory(
-    stand_in: Cli, found: dict[str, object], setting: str, line: str
-) -> None:
-    done = stand_in("run", "-p", "demo", "--dry-run", act=f"found {json.dumps(found)}", HF_HUB_OFFLINE=setting)
-    assert f"\n{line}" in done.stdout
-    for command in re.findall(r"swarmctl (doctor .*)", done.stdout):
-        assert stand_in(*shlex.split(command), "--offline").returncode in (Exit.DONE, Exit.CHECK_FAILED)
-
-
-def test_a_check_that_fails(stand_in: Cli) -> None:
-    done = stand_in("run", "-p", "demo", "--dry-run", act="error")
-    assert done.returncode == Exit.CONFIGURATION
-    assert done.stderr.startswith("error: no such device\n  try: ")
-    assert next_command(done.stderr) == ["run", "--profile", "demo", "--device", "cpu", "--dry-run"]
-    assert done.stdout == ""
 
 
 def test_the_trainers_advice_applies_to_the_same_node() -> None:

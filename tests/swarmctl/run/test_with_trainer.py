@@ -192,7 +192,7 @@ def wait_for_rounds(home: Path, count: int) -> None:
 
 
 def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path) -> None:
-    """Every stop signal reaches the trainer as the same signal: see ``test_run``."""
+    """Every stop signal reaches the trainer as the same signal: see ``test_stops``."""
     process = start("run", "--profile", "small")
     wait_for_rounds(home, 3)
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,6 @@
 """Three real nodes on one machine, with two homes to simulate two machines: create, join, kill, resume.
 
-They are forked (see ``forked_swarmctl``). ``tests/test_examples.py`` starts three nodes as users do.
+They are forked (see ``forked_swarmctl``).
 """
 
 from __future__ import annotations

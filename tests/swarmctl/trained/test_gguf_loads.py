@@ -16,9 +16,11 @@ from hivemind_exp.config import Config
 from hivemind_exp.models import smollm2
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.run import trainer_process
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter
+from tests.support.forked_swarmctl import spawn_model
 from tests.support.llama_cpp import complete
 from tests.support.tiny_models import save_llama
 from tests.swarmctl.trained.conftest import make_node
@@ -61,11 +63,13 @@ def greedy(model: Any, tokenizer: Any) -> list[tuple[int, float]]:
     """Return the ids of the greedy completion and their log-probabilities."""
     ids = tokenizer(PROMPT, return_tensors="pt", add_special_tokens=False).input_ids
     made: list[tuple[int, float]] = []
+    cache = None
     with torch.no_grad():
         while len(made) < TOKENS and (not made or made[-1][0] != tokenizer.eos_token_id):
-            logps = model(ids).logits[0, -1].log_softmax(-1)
+            found = model(ids, past_key_values=cache, use_cache=True)
+            logps, cache = found.logits[0, -1].log_softmax(-1), found.past_key_values
             made.append((int(logps.argmax()), float(logps.max())))
-            ids = torch.cat([ids, torch.tensor([[made[-1][0]]])], dim=1)
+            ids = torch.tensor([[made[-1][0]]])
     return made
 
 
@@ -76,8 +80,11 @@ def alike(one: list[tuple[int, float]], other: list[tuple[int, float]], within: 
     return bool(ids == others) and logps == pytest.approx(other_logps, abs=within)
 
 
-def test_merged_adapters_load_in_llama_cpp_and_in_transformers(home: Path, tmp_path: Path, base: Path) -> None:
+def test_merged_adapters_load_in_llama_cpp_and_in_transformers(
+    home: Path, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("xllamacpp")
+    monkeypatch.setattr(trainer_process, "spawn", spawn_model)
     save_adapters(base, make_node(home, model=MODEL | {"lora": {}}) / "checkpoints" / "00000040" / "model")
     whole, packed = tmp_path / "whole", tmp_path / "packed"
     assert cli.run(["export", "small", str(whole), "--merge"]) == Exit.DONE

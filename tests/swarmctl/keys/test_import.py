@@ -1,0 +1,125 @@
+"""``swarmctl keys import``: from variables and files, and what it says if the keyring fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from swarmctl.errors import Exit
+from swarmctl.keys.finder import LocationKind
+from swarmctl.keys.keyring import Keyring
+from swarmctl.keys.saved import read_entry
+from tests.support.saved_keys import KEY, OTHER, Run, find, save
+
+
+def test_import_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("import")[0] == Exit.CONFIGURATION
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("GEMINI_API_KEY", "AIza0123456789abcdef")
+    monkeypatch.setenv("GOOGLE_API_KEY", "AIza_second_0123456789")
+    code, out, err = run("import", "--no-test", "--insecure-storage")
+    assert code == Exit.DONE
+    assert "  unset OPENAI_API_KEY GEMINI_API_KEY" in err
+    assert KEY not in out + err
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert getattr(find("openai"), "value", None) == KEY
+    assert getattr(find("gemini", pin=LocationKind.FILE), "value", None) == "AIza0123456789abcdef"
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_the_error_for_a_silent_keyring_reports_what_it_may_have_stored(
+    run: Run, monkeypatch: pytest.MonkeyPatch, deletes: bool
+) -> None:
+    stored: set[str] = set()
+
+    def ask(_: Keyring, order: dict[str, str]) -> dict[str, None]:
+        if order["do"] == "set":
+            stored.add(order["user"])  # but the answer never comes
+        if order["do"] == "set" or not deletes:
+            raise TimeoutError("within 3 s")
+        stored.discard(order["user"])
+        return {"key": None}
+
+    monkeypatch.setattr(Keyring, "_ask", ask)
+    code, _, err = run("set", "openai", "--no-test", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    if deletes:
+        assert "Nothing was saved." in err
+        assert (stored, read_entry("openai")) == (set(), None)
+        return
+    assert "The keyring may still have stored the key." in err
+    assert err.rstrip().endswith("keys delete openai")
+    deletes = True
+    assert run("delete", "openai")[0] == Exit.DONE
+    assert (stored, read_entry("openai")) == (set(), None)
+
+
+def test_the_error_for_a_replacement_that_times_out_names_both_possible_keys(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keyring, "_ask", lambda _, order: {"key": order["key"]})
+    assert run("set", "openai", "--no-test", piped=KEY)[0] == Exit.DONE
+
+    def silent(*_: object) -> None:
+        raise TimeoutError("within 3 s")
+
+    monkeypatch.setattr(Keyring, "_ask", silent)
+    err = run("set", "openai", "--no-test", piped=OTHER)[2]
+    assert "The keyring has either the previous key or the new one." in err
+
+
+def test_import_asks_before_it_replaces_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run)
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    monkeypatch.setenv("GROQ_API_KEY", "gsk_0123456789abcdef")
+    code, _, err = run("import", "--no-test", "--insecure-storage")
+    assert code == Exit.CONFIGURATION
+    assert "Not saved: OPENAI_API_KEY: this would replace the saved key openai ····9f3c; it was kept" in err
+    assert getattr(find("openai", pin=LocationKind.FILE), "value", None) == KEY
+    assert read_entry("groq") is not None
+    assert run("import", "--no-test", "--insecure-storage", "--yes")[0] == Exit.DONE
+    assert getattr(find("openai", pin=LocationKind.FILE), "value", None) == OTHER
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_import_without_a_keyring_suggests_itself(
+    in_file: bool, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if in_file:
+        (tmp_path / "env").write_text(f"OPENAI_API_KEY={KEY}\n")
+    else:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    file = [str(tmp_path / "env")] if in_file else []
+
+    def absent(_self: Keyring, _order: dict[str, str | None]) -> dict[str, str]:
+        return {"error": "absent", "message": ""}
+
+    monkeypatch.setattr(Keyring, "_ask", absent)
+    code, _, err = run("import", "--no-test", *file)
+    assert code == Exit.CONFIGURATION
+    error, suggestion = err.splitlines()
+    assert error.startswith("error: no keyring")
+    again = ["keys", "import", *file, "--insecure-storage"]
+    assert suggestion.endswith(f"swarmctl {' '.join(again)}")
+    assert run(*again[1:], "--no-test")[0] == Exit.DONE
+
+
+def test_import_from_a_file_prints_how_to_clean_it(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "my .env"
+    path.write_text(
+        f"# keys\nPORT=80\nOPENAI_API_KEY=sk-old-0123456789abcdef\nexport OPENAI_API_KEY='{KEY}' # the new one\n"
+        'HF_TOKEN = "hf_0123456789abcdef"\nGROQ_API_KEY=\nXAI_API_KEY=gsk_0123456789abcdef\n'
+    )
+    code, out, err = run("import", str(path), "--no-test", "--insecure-storage")
+    assert code == Exit.CONFIGURATION, "one of them was not saved"
+    assert "Not saved: XAI_API_KEY: this looks like a key for groq" in err
+    assert KEY not in out + err
+    assert getattr(find("openai"), "value", None) == KEY
+    assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"
+    assert "(lines 4, 5)" in err
+    command = next(line for line in err.splitlines() if line.startswith("  sed "))
+    assert os.system(command) == 0
+    assert path.read_text() == "# keys\nPORT=80\nGROQ_API_KEY=\nXAI_API_KEY=gsk_0123456789abcdef\n"
+    assert list(tmp_path.glob("*.bak")) == []

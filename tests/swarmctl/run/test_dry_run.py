@@ -1,0 +1,67 @@
+"""``swarmctl run --dry-run``: what it reports, and that it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from swarmctl.errors import Exit
+from tests.support.command_line import Cli, next_command
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
+
+
+def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= 10
+    assert "settings  built-in demo, game.rounds = 5 (--rounds)\n" in done.stdout
+    assert "model     tiny: built locally, 0.266 M parameters\n" in done.stdout
+    assert "memory    needs about 2.0 GiB; 8.0 GiB available\n" in done.stdout
+    as_json = json.loads(stand_in("run", "-p", "demo", "--dry-run", "--json").stdout)
+    assert as_json["origins"]["model.name"] == "built-in demo"
+    assert as_json["check"]["device"] == "cpu"
+    assert not home.exists()
+
+
+def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run", "--all")
+    assert "# model     tiny: built locally" in done.stdout
+    assert "rounds = 5 # --rounds" in done.stdout
+    assert tomllib.loads(done.stdout)["game"]["rounds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("found", "setting", "line"),
+    [
+        (
+            {"memory_available_bytes": 2**30},
+            "",
+            "memory    needs about 2.0 GiB for prompts of maximum length, but only",
+        ),
+        ({"memory_available_bytes": None}, "", "memory    needs about 2.0 GiB; the device's memory is unknown"),
+        ({"memory_bytes": None}, "", "memory    unknown until the model is on this machine"),
+        ({"model": {"where": "will be downloaded"}}, "", "model     tiny: not on this machine; the run downloads it"),
+        ({"model": {"where": "will be downloaded"}}, "1", "model     tiny: not on this machine, and HF_HUB_OFFLINE"),
+    ],
+)
+def test_a_dry_run_reports_a_missing_model_and_too_little_memory(
+    stand_in: Cli, found: dict[str, object], setting: str, line: str
+) -> None:
+    done = stand_in("run", "-p", "demo", "--dry-run", act=f"found {json.dumps(found)}", HF_HUB_OFFLINE=setting)
+    assert f"\n{line}" in done.stdout
+    for command in re.findall(r"swarmctl (doctor .*)", done.stdout):
+        assert stand_in(*shlex.split(command), "--offline").returncode in (Exit.DONE, Exit.CHECK_FAILED)
+
+
+def test_a_check_that_fails(stand_in: Cli) -> None:
+    done = stand_in("run", "-p", "demo", "--dry-run", act="error")
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.startswith("error: no such device\n  try: ")
+    assert next_command(done.stderr) == ["run", "--profile", "demo", "--device", "cpu", "--dry-run"]
+    assert done.stdout == ""

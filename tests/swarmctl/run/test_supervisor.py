@@ -1,4 +1,4 @@
-"""What the supervisor says about a machine that slept. (Its trainers are in ``test_stops`` and ``test_keep_running``.)"""
+"""What the supervisor says about a machine that slept. Its trainers are in ``test_stops`` and ``test_keep_running``."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         rate, seconds = progress.tokens_per_second, sentences.seconds_left(progress)
         pace = [] if rate is None else [f"{rate:,.0f} tokens/s"]
         pace.append(f"{sentences.duration(progress.round_seconds)} per round")
-        pace += [] if seconds is None else [f"{sentences.duration(seconds)} left"]
+        pace += [f"{sentences.duration(seconds)} left"] if seconds else []
         rows("speed", list(map(Text, pace)))
     spent, outages = sentences.spending(progress), sentences.outages(progress)
     if spent or outages or progress.requests:

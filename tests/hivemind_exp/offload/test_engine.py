@@ -134,7 +134,7 @@ def test_rejected_key_without_fallback_ends_the_run(tmp_path: Path) -> None:
     with api_server(keys={"key-1234"}) as server, engine(tmp_path, endpoint(server.base_url), key="wrong") as rig:
         with pytest.raises(KeyProblem, match="box:test-model: authentication failed") as caught:
             rig.offload.wait_for_probe()
-    assert caught.value.next == "swarmctl keys set box"
+        assert caught.value.next == f"swarmctl keys set box --host {server.base_url}"
     assert "wrong" not in str(caught.value)
 
 

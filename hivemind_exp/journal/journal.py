@@ -14,7 +14,8 @@ from errno import EISDIR
 from pathlib import Path
 
 from hivemind_exp import formats
-from hivemind_exp.errors import DiskFull, FileProblem, NodeError
+from hivemind_exp.errors import FileProblem, NodeError
+from hivemind_exp.full_disk import disk_full, lacks_inodes
 from hivemind_exp.journal import audit, canary_log, columns, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
@@ -378,9 +379,8 @@ class Journal:
 
     def _explain(self, error: sqlite3.Error) -> NodeError:
         text = str(error)
-        if "full" in text or "disk I/O" in text:
-            place = shlex.quote(str(self._path.parent))
-            return DiskFull(f"no space left for the journal {self._path}", next=f"df -h {place}")
+        if "full" in text or "disk I/O" in text or lacks_inodes(self._path.parent):
+            return disk_full(f"the journal {self._path}", self._path.parent)
         if formats.is_damage(error):
             return self._damaged(text)
         if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(self._path)))) is not None:

@@ -20,7 +20,8 @@ from typing import Protocol
 
 from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
-from hivemind_exp.errors import DiskFull, FileProblem, LimitReached, NodeError
+from hivemind_exp.errors import FileProblem, LimitReached, NodeError
+from hivemind_exp.full_disk import disk_full, lacks_inodes
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.offload.prices import PromptBound, Usage
 
@@ -342,8 +343,8 @@ def explain(error: sqlite3.Error, path: Path) -> NodeError:
             f"the ledger {path} is damaged ({text}). Move it aside: the node's other records show what it has spent",
             next=formats.set_aside(path),
         )
-    if "full" in text or "disk I/O" in text:
-        return DiskFull(f"no space left for the ledger {path}", next=f"df -h {shlex.quote(str(path.parent))}")
+    if "full" in text or "disk I/O" in text or lacks_inodes(path.parent):
+        return disk_full(f"the ledger {path}", path.parent)
     if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(path)))) is not None:
         return obstacle
     return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")

@@ -14,7 +14,6 @@ import errno
 import faulthandler
 import json
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.formats import explain_obstacle
+from hivemind_exp.full_disk import disk_full
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.runner.loading_beat import beat_while_loading
@@ -208,13 +208,17 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
         return _out_of_memory("the Apple GPU", order)
     # Libraries with native code, such as safetensors, say it only in words.
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in text:
-        limited = isinstance(error, OSError) and error.errno == errno.EFBIG
-        what = "the file size limit is reached (ulimit -f)" if limited else "no space left"
-        following = "ulimit -f unlimited" if limited else f"df -h {shlex.quote(order['node_dir'])}"
-        return DiskFull(f"cannot write the node's directory: {what}", next=following)
+        return _no_room(error, order)
     if isinstance(error, OSError) and (obstacle := explain_obstacle(error)) is not None:
         return obstacle
     return explain_refusal(error)
+
+
+def _no_room(error: Exception, order: dict[str, Any]) -> DiskFull:
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        message = "cannot write the node's directory: the file size limit is reached (ulimit -f)"
+        return DiskFull(message, next="ulimit -f unlimited")
+    return disk_full("the node's files", Path(order["node_dir"]))
 
 
 def explain_refusal(error: Exception) -> KeyProblem | None:

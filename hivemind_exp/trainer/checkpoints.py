@@ -3,16 +3,16 @@
 import errno
 import hashlib
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hivemind_exp import atomic_write, formats
-from hivemind_exp.errors import CheckpointError, DiskFull
+from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.full_disk import disk_full
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
@@ -79,11 +79,8 @@ class CheckpointStore:
             shutil.rmtree(partial, ignore_errors=True)
             if full:
                 free = shutil.disk_usage(self.root).free
-                raise DiskFull(
-                    f"no space left for a checkpoint in {self.root} ({free / 2**20:.1f} MiB free); "
-                    "earlier checkpoints are intact",
-                    next=f"df -h {shlex.quote(str(self.root))}",
-                ) from error
+                what = f"a checkpoint in {self.root} ({free / 2**20:.1f} MiB free); earlier checkpoints are intact"
+                raise disk_full(what, self.root) from error
             raise
         self._prune()
         return Checkpoint(final, step, round_)

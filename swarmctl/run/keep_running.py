@@ -129,8 +129,9 @@ class KeepRunning:
         room = disk.needed(files)
         if disk.has_room(files.root, room):
             return False
-        free = f"{size(disk.free(files.root))} free on the disk of {shown(files.root)}"
-        told = f"paused: {error.message} ({free}). Continues when {size(room)} are free"
+        free = disk.room_at(files.root)
+        there = f"{room.lacks(free) or size(free.bytes) + ' free'} on the disk of {shown(files.root)}"
+        told = f"paused: {error.message} ({there}). Continues when {room.wanted(free)} are free"
         self._supervisor.say("paused", told)
         self._wait("paused", told.removeprefix("paused: "), lambda: disk.has_room(files.root, room))
         if not self._supervisor.signals.received:

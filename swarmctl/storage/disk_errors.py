@@ -12,6 +12,7 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import explain_obstacle
+from hivemind_exp.full_disk import lacks_inodes
 from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
@@ -43,9 +44,8 @@ def explained(error: OSError, root: Path, verb: str) -> NodeError:
             f"cannot {verb} {shown(root)}: the file size limit is reached (ulimit -f)", next="ulimit -f unlimited"
         )
     if error.errno in NO_SPACE:
-        with contextlib.suppress(OSError):
-            if (disk := os.statvfs(existing)).f_files and not disk.f_favail:
-                return DiskFull(f"cannot {verb} {shown(root)}: the disk has no inodes left", next=f"df -i {place}")
+        if lacks_inodes(existing):
+            return DiskFull(f"cannot {verb} {shown(root)}: the disk has no inodes left", next=f"df -i {place}")
         return DiskFull(f"cannot {verb} {shown(root)}: {error.strerror}", next=f"df -h {place}")
     if (obstacle := explain_obstacle(error)) is not None:
         return obstacle

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from hivemind_exp.node_files import NodeFiles
-from swarmctl.supervision.disk import has_room, needed
+from swarmctl.supervision.disk import Room, has_room, needed
 from swarmctl.supervision.growth import GrowthWatch, NodeUsage, measure
 
 GIB = 2**30
@@ -69,8 +69,17 @@ def test_room_on_a_disk_is_for_checkpoints_and_can_really_be_written(tmp_path: P
     checkpoint = files.checkpoints / "00000004" / "model"
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_bytes(bytes(1000))
-    assert needed(files) == least + 2000
+    assert needed(files) == Room(least.bytes + 2000, (least.files or 0) + 2)
     assert has_room(tmp_path, least)
     assert list(tmp_path.glob("tmp*")) == []
-    assert not has_room(tmp_path, 1 << 60)
-    assert not has_room(tmp_path / "missing", 1)
+    assert not has_room(tmp_path, Room(1 << 60, None))
+    assert not has_room(tmp_path / "missing", Room(1, None))
+
+
+def test_a_few_free_inodes_are_not_enough_room() -> None:
+    wanted = Room(16 << 20, 32)
+    assert wanted.lacks(Room(1 << 30, 5)) == "5 inodes free"
+    assert wanted.wanted(Room(1 << 30, 5)) == "32 inodes"
+    assert wanted.lacks(Room(1 << 20, 5)) == "1 MiB free"
+    assert wanted.wanted(Room(1 << 20, 5)) == "16 MiB"
+    assert wanted.lacks(Room(1 << 30, None)) is wanted.lacks(Room(1 << 30, 32)) is None

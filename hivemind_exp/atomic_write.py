@@ -5,7 +5,9 @@ and locks are written in place, because a file that is appended to or locked mus
 """
 
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST
@@ -13,7 +15,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 PRIVATE = 0o600
+_LEFT_S = 3600.0
+"""Age in seconds from which a file that was not finished belongs to a program that was killed."""
 READABLE = 0o644
+
+
+def _delete_left(path: Path) -> None:
+    """Delete what programs that were killed have left of this file."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _LEFT_S:
+                os.unlink(entry.path)
 
 
 @contextmanager
@@ -31,6 +44,7 @@ def new_file(path: Path, mode: int | None = PRIVATE, *, exclusive: bool = False)
     """
     if mode is None and path.is_file():
         mode = stat.S_IMODE(path.stat().st_mode)
+    _delete_left(path)
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(partial, flags, 0o666 if mode is None else PRIVATE)

@@ -51,6 +51,8 @@ class Night:
     say: Callable[[str], None]
     faults: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    jumped: list[tuple[float, float]] = field(default_factory=list)
+    """When the clock was wrong."""
 
     def run(self) -> None:
         """Let everything fail once."""
@@ -66,10 +68,11 @@ class Night:
         if self.swarm.group is not None:
             failures["memory limit"] = self._memory
         for name, fail in failures.items():
-            rounds, begun = self._rounds(), time.monotonic()
+            begun = time.monotonic()
             before = len(self.swarm.founder.events("warning"))
             try:
                 fail()
+                rounds = self._rounds()
                 self._await(lambda rounds=rounds: self._rounds() > rounds + 3, "no more rounds")  # type: ignore[misc]
             except AssertionError as error:
                 self.faults.append(f"{name}: {error}")
@@ -86,7 +89,7 @@ class Night:
         node.deaths += len(node.events("start"))  # rounds that ended with their trainer were never told of
         books = self.server.settled()
         self.faults += evidence.faults(node, self.swarm.invitation.charter)
-        self.faults += money_faults(node.files, books)
+        self.faults += money_faults(node.files, books, self.jumped)
         held = accounts(node.files.ledger)
         bill = books.usd(PRICE_IN, PRICE_OUT)
         self.results.append(
@@ -172,13 +175,14 @@ class Night:
         def told() -> int:
             return sum(event["code"] == "clock" for event in self.swarm.founder.events("note"))
 
-        before, restarts = told(), self._restarts()
+        before, restarts, begun = told(), self._restarts(), time.time()
         self.clock.set(seconds)
         self._await(lambda: told() > before, "the clock was not noticed")
         rounds = self._rounds()
         self._await(lambda: self._rounds() > rounds + 2, "no rounds after the jump")
         self.clock.set(0)
         self._await(lambda: told() > before + 1, "the clock was not noticed when it was set back")
+        self.jumped.append((begun - 5, time.time() + 5))
         if self._restarts() != restarts:
             raise AssertionError("the trainer was restarted")
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 import secrets
 import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import NoReturn
 
 _MARK = ".swarmctl-"
 """Part of every such directory's name, so that no other hidden directory is taken for one."""
+_LEFT_S = 3600.0
+"""Age in seconds from which an empty directory without a mark belongs to a program that was killed."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -27,6 +31,7 @@ def staged(target: Path) -> Iterator[Path]:
     have left there are deleted, too. Raises OSError.
     """
     _delete_stale(target.parent)
+    _delete_empty(target)
     with _ending_by_exception(), _locked_directory(target) as directory:
         try:
             yield directory
@@ -72,6 +77,14 @@ def _locked_directory(target: Path) -> Iterator[Path]:
         yield directory
     finally:
         os.close(lock)
+
+
+def _delete_empty(target: Path) -> None:
+    """Delete the directories of programs that were killed before they marked theirs. Others may just be making one."""
+    for directory in target.parent.glob(f".{glob.escape(target.name)}.{'?' * 8}"):
+        with contextlib.suppress(OSError):
+            if time.time() - directory.stat().st_mtime > _LEFT_S:
+                directory.rmdir()
 
 
 def _delete_stale(parent: Path) -> None:

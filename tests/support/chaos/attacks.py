@@ -312,9 +312,12 @@ def completions(journal: Path, rounds: int) -> dict[tuple[Any, ...], tuple[Any, 
         return {row[:4]: row[4:] for row in rows}
 
 
-def money_faults(files: NodeFiles, books: Snapshot) -> Iterator[str]:
-    """Compare a node's journal and ledger with the server's books."""
-    yield from _asked_again(files, books)
+def money_faults(files: NodeFiles, books: Snapshot, apart_from: Sequence[tuple[float, float]] = ()) -> Iterator[str]:
+    """Compare a node's journal and ledger with the server's books.
+
+    ``apart_from``: when the node's clock was wrong, (begin, end) in Unix seconds: times in its journal do not count.
+    """
+    yield from _asked_again(files, books, apart_from)
     yield from bill_faults(files, books)
 
 
@@ -327,7 +330,9 @@ def bill_faults(files: NodeFiles, books: Snapshot, *, free: bool = False) -> Ite
         yield "the API was never asked, so nothing was tested"
 
 
-def _asked_again(files: NodeFiles, books: Snapshot) -> Iterator[str]:
+def _asked_again(
+    files: NodeFiles, books: Snapshot, apart_from: Sequence[tuple[float, float]]
+) -> Iterator[str]:
     with closing(sqlite3.connect(files.journal)) as db:
         prompts = db.execute(
             "SELECT p.messages, MAX(c.t) FROM prompts p LEFT JOIN completions c ON c.source='box' "
@@ -338,7 +343,12 @@ def _asked_again(files: NodeFiles, books: Snapshot) -> Iterator[str]:
     for messages, t in prompts:
         answered.setdefault(digest(json.loads(messages)), []).append(t)
     since = {key: max(filter(None, times)) for key, times in answered.items() if None not in times}
-    again = [chat for chat in books.chats if chat.started > since.get(chat.digest, chat.started)]
+    again = [
+        chat
+        for chat in books.chats
+        if chat.started > since.get(chat.digest, chat.started)
+        and not any(begin <= chat.started <= end for begin, end in apart_from)
+    ]
     if again:
         yield f"{len(again)} prompts were asked again though their completions were in the journal"
     if not since.keys() & {chat.digest for chat in books.chats}:

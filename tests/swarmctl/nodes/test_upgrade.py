@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tarfile
 from contextlib import closing
 from pathlib import Path
 
@@ -27,15 +26,14 @@ from hivemind_exp.run_record import read_record
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
-from swarmctl.nodes.lookup import files_of
 from swarmctl.nodes.upgrade import STEPS, plan
 from swarmctl.settings.command_line import last_config
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json, write_json
 from tests.support.journals import bare_node, contents
 from tests.support.nodes import run
+from tests.support.old_nodes import DATA, unpacked
 
-DATA = Path(__file__).parents[2] / "data" / "nodes"
 OLD = sorted(path.name.removesuffix(".tar.xz") for path in DATA.iterdir())
 
 
@@ -47,14 +45,6 @@ def old(request: pytest.FixtureRequest, home: Path) -> NodeFiles:
 @pytest.fixture
 def first(home: Path) -> NodeFiles:
     return unpacked("1-first", home)
-
-
-def unpacked(name: str, home: Path) -> NodeFiles:
-    nodes = home / "nodes"
-    nodes.mkdir(parents=True)
-    with tarfile.open(DATA / f"{name}.tar.xz") as archive:
-        archive.extractall(nodes, filter="data")
-    return files_of("old")
 
 
 def test_the_first_version_is_shown_what_its_journal_gets(first: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

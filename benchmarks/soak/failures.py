@@ -88,7 +88,7 @@ class Night:
         self.swarm.stop(node, PATIENCE_S)
         node.deaths += len(node.events("start"))  # rounds that ended with their trainer were never told of
         books = self.server.settled()
-        self.faults += evidence.faults(node, self.swarm.invitation.charter)
+        self.faults += evidence.faults(node, self.swarm.invitation.charter, ahead=3)
         self.faults += money_faults(node.files, books, self.jumped)
         held = accounts(node.files.ledger)
         bill = books.usd(PRICE_IN, PRICE_OUT)

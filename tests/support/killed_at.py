@@ -30,12 +30,12 @@ def _run(action: Callable[..., object], arguments: tuple[object, ...], moment: i
     action(*arguments)
 
 
-def killed_everywhere(action: Callable[..., object], *arguments: object) -> Iterator[int]:
-    """Run ``action(*arguments)`` in forked processes, each killed one change later, and yield after each of them.
+def killed_everywhere(action: Callable[..., object], *arguments: object, step: int = 1) -> Iterator[int]:
+    """Run ``action(*arguments)`` in forked processes, each killed ``step`` changes later, and yield after each of them.
 
     Ends after the first that was not killed; it must have succeeded.
     """
-    for moment in itertools.count():
+    for moment in itertools.count(0, step):
         process = get_context("fork").Process(target=_run, args=(action, arguments, moment))
         process.start()
         process.join()

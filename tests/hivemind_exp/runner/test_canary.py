@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hivemind_exp.journal.canary_log import read_quarantine
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.trainer.canary import Canary
 from tests.support.fake_api.server import api_server
+from tests.support.killed_at import arm
 from tests.support.nodes import make_config
 from tests.support.recorded_events import Events
+from tests.support.restarts import processes, same_weights
 from tests.support.spelling_task import Spelling
 
 pytestmark = pytest.mark.slow
 
+RECORDED, CHECKPOINT, NEVER = -1, 4, 10**9
+"""When a restoration is killed: before it is recorded, while its checkpoint is saved, or never."""
 POISON = "jjjj"
 ROUNDS, POISONED = 20, 8
 """Rounds in all, and the round from which on the API sends poison."""
@@ -34,16 +43,16 @@ class Exploitable(Spelling):
         ]
 
 
-def play(root: Path, *, canary: bool) -> Events:
-    """Run a node. Each round sends eight requests, after one probe."""
+def play(root: Path, *, canary: bool, poisoned: bool = False) -> Events:
+    """Run a node. Each round sends eight requests, after one probe. ``poisoned``: the API sends only poison."""
     asked: list[str] = []
 
     def answer(messages: Any, index: int) -> str:
         word = messages[-1]["content"].split()[-1]
         asked.append(word)
-        return POISON if len(asked) > 1 + 8 * POISONED else f"<answer>{word[-3:]}</answer>"
+        return POISON if poisoned or len(asked) > 1 + 8 * POISONED else f"<answer>{word[-3:]}</answer>"
 
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     events = Events()
     with api_server(answer=answer) as server:
         config = make_config(
@@ -76,3 +85,37 @@ def test_poison_from_an_api_is_undone_and_no_longer_learned(tmp_path: Path) -> N
     assert accuracy[True][16] == accuracy[False][16] < 0.1
     assert accuracy[False][ROUNDS] < 0.5
     assert accuracy[True][ROUNDS] > 0.9
+
+
+def play_killed(root: Path, moment: int, resumed: bool) -> None:
+    """Run a node that is killed before change number ``moment`` of a restoration."""
+    torch.set_num_threads(1)
+    go_back = Canary._go_back
+
+    def armed(*arguments: Any) -> None:
+        if moment == RECORDED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        arm(moment)
+        go_back(*arguments)
+
+    Canary._go_back = armed  # type: ignore[method-assign]
+    play(root, canary=True, poisoned=resumed)
+
+
+def test_a_restoration_that_is_killed_at_any_moment_is_finished(tmp_path: Path) -> None:
+    def exit_code(root: Path, moment: int, *, resumed: bool) -> int | None:
+        process = processes().Process(target=play_killed, args=(root, moment, resumed))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    assert exit_code(tmp_path / "fallen", RECORDED, resumed=False) == -signal.SIGKILL
+    shutil.copytree(tmp_path / "fallen", tmp_path / "whole")
+    assert exit_code(tmp_path / "whole", NEVER, resumed=True) == 0
+    held = read_quarantine(NodeFiles(tmp_path / "whole").quarantine)
+    assert [each.source for each in held] == ["box"]
+    root = tmp_path / "fallen"
+    assert exit_code(root, CHECKPOINT, resumed=True) == -signal.SIGKILL
+    assert exit_code(root, NEVER, resumed=True) == 0
+    assert read_quarantine(NodeFiles(root).quarantine) == held
+    assert same_weights(root, tmp_path / "whole")

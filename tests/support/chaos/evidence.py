@@ -22,11 +22,15 @@ def _journal(files: NodeFiles) -> Iterator[sqlite3.Connection]:
         yield opened
 
 
-def faults(node: Node, swarm: str) -> list[str]:
-    """Return the errors in the rounds of a node that has ended; none if no round is lost, repeated or changed."""
+def faults(node: Node, swarm: str, *, ahead: int = 1) -> list[str]:
+    """Return the errors in the rounds of a node that has ended; none if no round is lost, repeated or changed.
+
+    ``ahead``: rounds after the last step that may have completions; an API's may be of several.
+    """
     with _journal(node.files) as journal:
         return [
-            f"{node.name}: {fault}" for fault in (*_faults_of_events(node), *_faults_of_journal(node, journal, swarm))
+            f"{node.name}: {fault}"
+            for fault in (*_faults_of_events(node), *_faults_of_journal(node, journal, swarm, ahead))
         ]
 
 
@@ -54,7 +58,7 @@ def _faults_of_events(node: Node) -> Iterator[str]:
         yield f"{len(untold)} rounds were never told of, after {node.ends} ends: {sorted(untold)[:5]}"
 
 
-def _faults_of_journal(node: Node, journal: sqlite3.Connection, swarm: str) -> Iterator[str]:
+def _faults_of_journal(node: Node, journal: sqlite3.Connection, swarm: str, ahead: int) -> Iterator[str]:
     """Compare the journal with the steps that were taken."""
     taken = len({event["step"] for event in node.events("step")})
     manifests = [step for (step,) in journal.execute("SELECT step FROM manifests ORDER BY step")]
@@ -68,10 +72,11 @@ def _faults_of_journal(node: Node, journal: sqlite3.Connection, swarm: str) -> I
         yield f"draws for {len(drawn)} rounds, and {taken} steps"
     query = "SELECT round, COUNT(*) FROM completions WHERE idx < ? AND swarm = ? GROUP BY round"
     counts = dict(journal.execute(query, (FOREIGN, swarm)).fetchall())
-    if not set(range(taken)) <= set(counts) <= set(range(taken + 1)):
+    if not set(range(taken)) <= set(counts) <= set(range(taken + ahead)):
         yield f"completions for {len(counts)} rounds, and {taken} steps"
-    if len(set(counts.values())) > 1:
-        yield f"rounds of {sorted(set(counts.values()))} completions"
+    sizes = {count for round_, count in counts.items() if round_ < taken or ahead == 1}
+    if len(sizes) > 1:
+        yield f"rounds of {sorted(sizes)} completions"
 
 
 def lives(node: Node) -> int:

@@ -141,6 +141,16 @@ def check_signature(record: bytes, announcement: Announcement, swarm: str) -> No
     need(verify(announcement.peer, _signed(swarm, body), signature), "invalid signature")
 
 
+def next_seq(before: int, now: float) -> int:
+    """Return the ``seq`` of a peer's next record, after ``before``, at time ``now`` (Unix seconds).
+
+    If the peer's clock was set back, its last records are signed in the future. Others have refused them, and would
+    refuse all later ones until then, so the numbers start again.
+    """
+    fresh = int(now * 1000)
+    return fresh if before / 1000 > now + SKEW_S else max(fresh, before + int(LEAST_PAUSE_S * 1000))
+
+
 def shard_of(peer: str) -> int:
     """Return the number of the dictionary that holds a peer's records, 0 to ``SHARDS`` - 1."""
     return hashlib.sha256(peer.encode()).digest()[0] % SHARDS
@@ -288,7 +298,7 @@ class AnnouncementBook:
 
     def _sweep(self) -> None:
         now = self._clock()
-        if now - self._swept < 1.0:
+        if abs(now - self._swept) < 1.0:  # the clock may have been set back
             return
         self._swept = now
         for peer in [peer for peer, (_, newest) in self._entries.items() if newest.expires < now - SKEW_S]:

@@ -109,7 +109,7 @@ class KnownPeers(dict[str, Contact]):
     def save(self, *, every: float = 0.0) -> None:
         """Write the file, unless it was written less than ``every`` seconds ago. Ignores errors like a full disk."""
         now = time.time()
-        if now - self._saved < every:
+        if abs(now - self._saved) < every:  # the clock may have been set back
             return
         self._saved = now
         peers = {
@@ -222,14 +222,15 @@ class Contacts:
 
     def _due(self, peer: str, now: float, neighbours: Set[str]) -> bool:
         contact, invited = self._known[peer], peer in self._invited
+        since = abs(now - contact.asked)  # the clock may have been set back
         if peer in neighbours and contact.reachable is not False:
-            return now - contact.asked > AGAIN_S
+            return since > AGAIN_S
         longest = INVITED_S if invited or now - contact.answered < _HOUR_S else _LONGEST_S
         if (newest := self._book.get(peer)) is not None and newest.t > contact.asked:
             longest = min(longest, NEWS_S)
         if invited and not neighbours:
             longest = SOON_S
-        return now - contact.asked > growing(max(0, contact.failures - 1), first=SOON_S, longest=longest)
+        return since > growing(max(0, contact.failures - 1), first=SOON_S, longest=longest)
 
     def remember(self) -> None:
         """Store the addresses that peers announced."""

@@ -25,6 +25,7 @@ from hivemind_exp.swarm.announcement import (
     MAX_LABEL_CHARACTERS,
     Announcement,
     AnnouncementBook,
+    next_seq,
 )
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.clock_skew import describe_skew, is_news, median_skew
@@ -270,7 +271,7 @@ class SwarmThread:
         await wait_set(self._fresh, pause - LEAST_PAUSE_S)
 
     def _record(self) -> tuple[bytes, Announcement]:
-        self._seq = max(int(time.time() * 1000), self._seq + int(LEAST_PAUSE_S * 1000))
+        self._seq = next_seq(self._seq, time.time())
         addresses, bundles = self._places[:MAX_ADDRESSES], self.bundle_store.refs
         announcement = replace(self._said, seq=self._seq, addresses=addresses, bundles=bundles)
         record = announcement.pack(self._identity, self._swarm)

@@ -191,7 +191,9 @@ class Guard:
         if stored is not None and isinstance(stored.value, DictionaryDHTValue):
             entry = stored.value.get(peer)
             # Skip repeated records: hivemind would keep a trace of each store until it expires.
-            if entry is not None and entry.expiration_time >= expires:
+            if entry is not None and entry.expiration_time > time.time() + LIFETIME_S + SKEW_S:
+                del stored.value[peer]  # this node's own, from before its clock was set back
+            elif entry is not None and entry.expiration_time >= expires:
                 return bool(entry.expiration_time == expires)
         return bool(self.protocol.storage.store_subkey(place, peer, value, expires))
 

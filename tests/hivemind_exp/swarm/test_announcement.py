@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from pathlib import Path
 
 import msgpack
 import pytest
+from hivemind.dht.routing import DHTID
+from hivemind.dht.storage import DHTLocalStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +22,12 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
     BundleRef,
     RecordRefused,
+    next_seq,
     shard_key,
     shard_of,
 )
+from hivemind_exp.swarm.contacts import Contact, Contacts, KnownPeers
+from hivemind_exp.swarm.dht.guard import Guard
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
@@ -268,6 +275,53 @@ def test_records_by_others_under_this_nodes_identity_are_rejected() -> None:
     assert not put(book, ME, NOW + 5)
     assert book.foreign is not None
     assert book.foreign.seq == int((NOW + 5) * 1000)
+
+
+def test_a_node_whose_clock_was_set_back_is_heard_at_once() -> None:
+    """Its records from before are signed in the future, so peers have refused them."""
+    ahead = next_seq(0, NOW + 7200)
+    assert next_seq(ahead, NOW + 7200) == ahead + 1000
+    assert next_seq(ahead, NOW) == int(NOW * 1000)
+    clock, peer = Clock(), Identity.generate()
+    own, reader = (AnnouncementBook(SWARM, name, clock) for name in (ME.peer_id, peer.peer_id))
+    assert put(own, peer, NOW)
+    for seq, taken in ((ahead, False), (next_seq(ahead, NOW), True)):
+        word = Announcement(ME.peer_id, seq, 1, 1)
+        own.issue(word.pack(ME, SWARM), word)
+        assert put(reader, ME, seq / 1000, value=msgpack.packb(word.pack(ME, SWARM))) is taken
+    clock.now += LIFETIME_S + 60
+    own._swept = clock.now + 7200  # swept before the clock was set back
+    assert [announcement.peer for _, announcement in own.newest()] == []
+
+
+class StoredParts:
+    """Stands in for hivemind's protocol: its storage is real."""
+
+    def __init__(self) -> None:
+        self.storage = DHTLocalStorage()
+
+
+def test_this_nodes_part_of_the_dht_replaces_its_record_from_before_the_clock_was_set_back() -> None:
+    book = AnnouncementBook(SWARM, ME.peer_id)
+    guard = Guard(StoredParts(), SWARM, MembershipProof(SWARM, ME.peer_id), book, lambda: None)  # type: ignore[arg-type]
+    key, subkey = shard_key(SWARM, shard_of(ME.peer_id)), msgpack.packb(ME.peer_id)
+    for seq in (next_seq(0, time.time() + 7200), next_seq(0, time.time())):
+        word = Announcement(ME.peer_id, seq, 1, 1)
+        record = word.pack(ME, SWARM)
+        book.issue(record, word)
+        assert guard.keep(key, subkey, msgpack.packb(record), word.expires)
+    stored = guard.protocol.storage.get(DHTID.from_bytes(key))
+    assert stored is not None
+    assert stored.value.get(ME.peer_id).expiration_time == word.expires
+
+
+@pytest.mark.parametrize("asked", [7200, -7200])
+def test_contacts_that_were_asked_before_the_clock_was_set_are_due(asked: float, tmp_path: Path) -> None:
+    peer, now = Identity.generate().peer_id, time.time()
+    known = KnownPeers(tmp_path / "peers.json")
+    known[peer] = Contact(asked=now + asked)
+    contacts = Contacts(ME.peer_id, (), known, AnnouncementBook(SWARM, ME.peer_id))
+    assert contacts._due(peer, now, set())
 
 
 def test_membership_proofs_cannot_be_forged_or_replayed() -> None:

@@ -1,6 +1,6 @@
 # `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
 # `make test-fast` leaves out the tests marked slow or swarm. `make lint` checks style and types. `make clean` deletes the
-# environment and what was built.
+# environment and what was built. `make soak` kills and starves real nodes for about an hour (as root, on Linux).
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -19,7 +19,7 @@ define CHECK_PYTHON
 endef
 INSTALL = PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/install.py $(VENV) --torch $(TORCH)
 
-.PHONY: run test test-fast lint clean
+.PHONY: run test test-fast soak lint clean
 
 run: $(VENV)/.installed
 	@# Ctrl-C is a way to end the demo, not an error.
@@ -30,6 +30,9 @@ test: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(FAST_FLAGS)
+
+soak: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.soak
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

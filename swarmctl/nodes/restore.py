@@ -4,6 +4,7 @@ import os
 import secrets
 import shlex
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
             before, spent = spent_so_far(copy), _count_spending(copy)
             peer = _become_another(copy) if as_name is not None else _peer(copy)
             record_name(copy, target.root.name, restored={"node": about.node, "saved": about.created})
-            write_record(copy.run, RunRecord(begun=has_begun(copy)))
+            write_record(copy.run, _at_rest(has_begun(copy)))
             with ExitStack() as ends:
                 if peer is not None:
                     # Until it has its name, no other node starts with its identity. Older copies on this machine are
@@ -99,6 +100,12 @@ def _count_spending(copy: NodeFiles) -> float:
         saved = read_total(copy.spent)
         write_total(copy.spent, Total(most, 0.0, 0 if saved is None else saved.requests), durable=True)
     return max(known, most)
+
+
+def _at_rest(begun: bool) -> RunRecord:
+    """Return the record of a node that has not run here: stopped, even if it was running when it was saved."""
+    stop = {"t": time.time(), "event": "stop", "reason": "signal"} if begun else None
+    return RunRecord(begun=begun, stop=stop)
 
 
 def _peer(copy: NodeFiles) -> str | None:

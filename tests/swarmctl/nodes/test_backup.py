@@ -17,7 +17,7 @@ import pytest
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.event_files import older_parts
-from hivemind_exp.events import EventLog, NoteEvent, discard
+from hivemind_exp.events import EventLog, NoteEvent, StartEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
@@ -156,6 +156,19 @@ def test_a_backup_has_all_parts_of_the_log(node: NodeFiles, tmp_path: Path, caps
         event["code"] for event in all_of(node.events, "note")
     ]
     assert restored.events.read_bytes().endswith(b"}\n")
+
+
+def test_a_node_that_was_saved_while_it_ran_is_stopped_when_it_is_restored(
+    node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = EventLog(node.events)
+    log(StartEvent(node="maths", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+    log.close()
+    assert cli.run(["backup", "maths", str(tmp_path / "maths.backup")]) == Exit.DONE
+    assert restore(tmp_path / "maths.backup", "--as", "again") == Exit.DONE
+    capsys.readouterr()
+    assert cli.run(["status", "again", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["state"] == "stopped"
 
 
 def test_a_checkpoint_that_is_deleted_meanwhile_is_replaced_by_the_newer_one(

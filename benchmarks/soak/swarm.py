@@ -44,8 +44,10 @@ def storm(root: Path, settings: str, chance: random.Random, acts: int, say: Call
 def _attack(swarm: SupervisedSwarm, node: Node, chance: random.Random, say: Callable[[str], None]) -> None:
     victim = chance.choice([Victim.CLI, Victim.TRAINER, Victim.VERIFIER, Victim.MAKER, Victim.DAEMON])
     number = signal.SIGKILL if chance.random() < 0.75 else signal.SIGSTOP
+    if not until(lambda: find(node, victim) is not None, PATIENCE_S, swarm.watch):  # it may be being replaced
+        raise AssertionError(f"{node.name} has no {victim}: {output(node)[-1500:]}")
     process = find(node, victim)
-    if process is None:  # it is being replaced
+    if process is None:
         return
     say(f"{node.name}: {victim} {number.name}")
     with contextlib.suppress(psutil.Error):

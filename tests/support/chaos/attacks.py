@@ -330,9 +330,7 @@ def bill_faults(files: NodeFiles, books: Snapshot, *, free: bool = False) -> Ite
         yield "the API was never asked, so nothing was tested"
 
 
-def _asked_again(
-    files: NodeFiles, books: Snapshot, apart_from: Sequence[tuple[float, float]]
-) -> Iterator[str]:
+def _asked_again(files: NodeFiles, books: Snapshot, apart_from: Sequence[tuple[float, float]]) -> Iterator[str]:
     with closing(sqlite3.connect(files.journal)) as db:
         prompts = db.execute(
             "SELECT p.messages, MAX(c.t) FROM prompts p LEFT JOIN completions c ON c.source='box' "

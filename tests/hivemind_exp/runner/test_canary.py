@@ -77,7 +77,7 @@ def test_poison_from_an_api_is_undone_and_no_longer_learned(tmp_path: Path) -> N
         assert len(fallen) == canary
         if canary:
             assert "Restored the weights of round 8" in fallen[0]["message"]
-            assert "completions of box. It does not learn from them before round 66" in fallen[0]["message"]
+            assert "completions of box. It does not learn from them again before round 66" in fallen[0]["message"]
             after = [event for event in events.of("rollouts") if event["round"] >= 16]
             assert {event["source"] for event in after} == {"policy"}
             assert [each.source for each in read_quarantine(NodeFiles(tmp_path / "True").quarantine)] == ["box"]

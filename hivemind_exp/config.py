@@ -8,14 +8,13 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from hivemind_exp.foreign_text import foreign
 from hivemind_exp.game_settings import STAGES, GameConfig, StageName
 from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.proxies import has_host
+from hivemind_exp.serving_settings import BaseUrl, ServingConfig
 from hivemind_exp.settings_table import NotNegative, Positive, Section
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.train_settings import TrainConfig
@@ -157,8 +156,7 @@ class OffloadConfig(Section):
     model: str | None = None
     """Model at the provider. Unset: the provider's default."""
     kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
-    """What the API's text counts as, which decides how the node learns from it. "auto": teacher.
-    "policy" is not supported yet."""
+    """What the API's text counts as, which decides how the node learns from it. "auto": teacher."""
     teach: Literal["answers", "hints", "distillation"] = "answers"
     """What a teacher contributes. "answers": completions to learn from. "hints": a short hint where no completion from
     this machine is correct; this machine answers again with the hint, and learns the correct answers without it.
@@ -193,20 +191,15 @@ class OffloadConfig(Section):
     reasoning_tokens: NotNegative = 2048
     """Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens."""
     limits: LimitsConfig = LimitsConfig()
+    serving: ServingConfig = ServingConfig()
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
-
-
-def _with_host(url: str) -> str:
-    if not has_host(url):
-        raise ValueError(f"the base_url of a provider needs a valid host and port: {foreign(url)}")
-    return url
 
 
 class ProviderConfig(Section):
     """An OpenAI-compatible service that is not built in."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
+    base_url: BaseUrl
     """Base URL of the API, such as http://192.168.1.20:8000/v1."""
     model: str | None = None
     """Model to use when offload.model is unset."""

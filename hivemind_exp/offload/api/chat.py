@@ -235,6 +235,18 @@ class ChatClient:
                 raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
             return content, _lower(response.headers)
 
+    async def call(self, path: str, asked: Mapping[str, Any]) -> bytes:
+        """Send a body to a path below the base URL, or to a whole URL, and return the answer's body.
+
+        For what the SDK does not know. Raises ``RequestFailed``.
+        """
+        async with self.sdk(self._seconds) as sdk:
+            response = await sdk.post(path, cast_to=httpx2.Response, body=dict(asked))
+            try:
+                return self.without_key(await read_body(response, LARGEST_ANSWER))
+            finally:
+                await response.aclose()
+
     async def models(self) -> bytes:
         """Return the service's model list as it sent it. Raises ``RequestFailed``."""
         async with self.sdk(self._seconds) as sdk, sdk.models.with_streaming_response.list() as response:
@@ -308,7 +320,7 @@ class ChatClient:
 async def read_body(response: Any, most: int) -> bytes:
     """Read an answer's body; stop soon after ``most`` bytes."""
     content = bytearray()
-    async for chunk in response.iter_bytes():
+    async for chunk in response.aiter_bytes() if isinstance(response, httpx2.Response) else response.iter_bytes():
         content += chunk
         if len(content) > most:
             break

@@ -1,0 +1,110 @@
+"""The interface of a server that a node pushes its adapters to, and that completes prompts of token ids with them.
+
+One module per engine. As in ``chat``, everything that a server sends is untrusted.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hivemind_exp.offload.api.faults import broken
+
+LOWEST = -1e6
+"""Lower log-probabilities are refused. vLLM sends -9999 for minus infinity."""
+ROUNDING = 1e-3
+"""Nats by which a log-probability may be above 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample completions. Nothing but the temperature shapes the distribution."""
+
+    temperature: float
+    max_tokens: int
+    end_ids: tuple[int, ...]
+    """Tokens that end a completion. They are part of it."""
+    vocabulary: int
+    """Token ids are below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """One completion, as sampled."""
+
+    ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    """Log-probability of each token at the sampling temperature, as far as the server is right about that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAnswer:
+    """A server's completions of one prompt."""
+
+    rows: tuple[ServedRow, ...]
+    same_prompt: bool
+    """Whether the server completed the tokens that it was sent. True if it does not say."""
+
+
+class AdapterMissing(Exception):
+    """The server does not have the adapter, for example because it was restarted."""
+
+
+class PushFailed(Exception):
+    """A server did not load an adapter. The text says why: a clause whose subject is the server."""
+
+    def __init__(self, why: str, remedy: str | None = None) -> None:
+        super().__init__(why)
+        self.remedy = remedy
+        """What to change on the server, as a sentence; None if unknown."""
+
+
+class PolicyServer(Protocol):
+    """One replica. Use it in one event loop. Requests raise ``RequestFailed`` if they bring no usable answer."""
+
+    url: str
+
+    async def adapters(self) -> list[str]:
+        """Return the names of the adapters that the server has."""
+        ...
+
+    async def load(self, name: str, folder: str) -> None:
+        """Load an adapter from a directory. Raises ``PushFailed``."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter. One that the server does not have is not an error."""
+        ...
+
+    async def complete(
+        self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> ServedAnswer:
+        """Return ``count`` completions. Raises ``AdapterMissing``."""
+        ...
+
+    async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
+        """Return the log-probabilities of the likeliest next tokens, sampled at a temperature."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def checked_row(ids: Any, logps: Any, sampling: Sampling) -> ServedRow:
+    """Return a row of an answer. Raises ``RequestFailed`` if it is not one."""
+    if not isinstance(ids, list) or not isinstance(logps, list):
+        raise broken("the answer has no token ids or no log-probabilities")
+    if not ids or len(ids) != len(logps):
+        raise broken(f"the answer has {len(logps)} log-probabilities for {len(ids)} tokens")
+    if any(type(each) is not int or not 0 <= each < sampling.vocabulary for each in ids):
+        raise broken("the answer has token ids that this node's tokenizer does not have")
+    if not all(_is_logp(each) for each in logps):
+        raise broken("the answer has log-probabilities that are not numbers between minus infinity and 0")
+    if len(ids) > sampling.max_tokens:
+        raise broken(f"a completion has {len(ids)} tokens, more than the {sampling.max_tokens} that were allowed")
+    return ServedRow(tuple(ids), tuple(min(0.0, float(each)) for each in logps))
+
+
+def _is_logp(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and LOWEST <= value <= ROUNDING

@@ -1,0 +1,150 @@
+"""vLLM as a server of this node's weights: adapters are loaded under names of their own while it runs.
+
+It needs ``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``, and reads adapters from a directory that both
+see. Tested with vLLM 0.32.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.offload.api.chat import ChatClient, read_document
+from hivemind_exp.offload.api.dialect import PLAIN
+from hivemind_exp.offload.api.faults import RequestFailed, broken
+from hivemind_exp.offload.api.policy_server import (
+    AdapterMissing,
+    PushFailed,
+    Sampling,
+    ServedAnswer,
+    checked_row,
+)
+from hivemind_exp.offload.settings import Endpoint
+
+_SEED_BITS = 0x7FFFFFFF
+_NO_PENALTY = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+_MISSING = re.compile(r"does not exist|cannot be found|not found", re.IGNORECASE)
+_CAUSES: tuple[tuple[str, str, str | None], ...] = (
+    (
+        r"greater than max_lora_rank (\d+)",
+        "allows adapters up to rank {0}",
+        "Start it with a --max-lora-rank of at least model.lora.rank, or lower model.lora.rank.",
+    ),
+    (
+        r"No adapter found|No such file|Permission denied",
+        "cannot read the directory of the adapter",
+        "Set offload.serving.folder to a directory that this machine and the server share, and "
+        "offload.serving.server_folder to its path on the server.",
+    ),
+    (
+        r"doesn't contain tensors|deserializ|incomplete|corrupt",
+        "could not read the adapter's weights",
+        "If the directory is on a network, check that files arrive there complete.",
+    ),
+    (r"LoRA is not enabled|lora_config|enable.lora", "does not serve adapters", "Start it with --enable-lora."),
+    (
+        r"HTTP 40[45]: (?:\"?Not Found|\"?Method Not)",
+        "has no interface to load adapters",
+        "Start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment, and with --enable-lora.",
+    ),
+)
+"""What vLLM says when it does not load an adapter, what that means, and what helps."""
+
+
+class VllmServer:
+    """One vLLM server."""
+
+    def __init__(self, endpoint: Endpoint, seconds: float) -> None:
+        """``seconds``: the time limit of a request. Raises ``NodeError`` if a proxy cannot be used."""
+        self.url = endpoint.base_url
+        self._client = ChatClient(endpoint, None, seconds=seconds)
+
+    async def adapters(self) -> list[str]:
+        return [name for name, is_adapter in (await self._models()).items() if is_adapter]
+
+    async def base_model(self) -> str | None:
+        """Return the name of the model under the adapters; None if it has none."""
+        return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
+
+    async def _models(self) -> dict[str, bool]:
+        """Return the names of what the server serves, each with whether it is an adapter."""
+        try:
+            entries = json.loads(await self._client.models())["data"]
+            return {str(each["id"]): each.get("parent") is not None for each in entries}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise broken("the list of models is not what vLLM sends") from error
+
+    async def load(self, name: str, folder: str) -> None:
+        try:
+            await self._client.call("/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        except RequestFailed as fault:
+            raise explain(fault) from fault
+
+    async def unload(self, name: str) -> None:
+        try:
+            await self._client.call("/unload_lora_adapter", {"lora_name": name})
+        except RequestFailed as fault:
+            if not _MISSING.search(fault.detail):
+                raise
+
+    async def complete(
+        self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> ServedAnswer:
+        asked = {
+            "model": adapter,
+            "prompt": list(prompt),
+            "n": count,
+            "seed": seed & _SEED_BITS,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "stop_token_ids": list(sampling.end_ids),
+            "logprobs": 0,
+            "return_token_ids": True,
+            **PLAIN,
+            **_NO_PENALTY,
+        }
+        document = await self._completion(adapter, asked)
+        choices = document["choices"]
+        if len(choices) != count:
+            raise broken(f"the answer has {len(choices)} completions instead of {count}")
+        rows, same = [], True
+        for choice in choices:
+            table = choice.get("logprobs") if isinstance(choice, dict) else None
+            logps = table.get("token_logprobs") if isinstance(table, dict) else None
+            rows.append(checked_row(choice.get("token_ids") if isinstance(choice, dict) else None, logps, sampling))
+            sent = choice.get("prompt_token_ids")
+            same = same and (sent is None or sent == list(prompt))
+        return ServedAnswer(tuple(rows), same)
+
+    async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
+        asked = {"model": model, "prompt": list(prompt), "max_tokens": 1, "logprobs": 5, "temperature": temperature}
+        document = await self._completion(model, asked | PLAIN)
+        try:
+            found = document["choices"][0]["logprobs"]["top_logprobs"][0]
+            return {name: float(value) for name, value in found.items()}
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise broken("the answer has no log-probabilities") from error
+
+    async def _completion(self, model: str, asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            document = read_document(*await self._client.complete_raw(asked))
+        except RequestFailed as fault:
+            if "HTTP 404" in fault.detail and _MISSING.search(fault.detail):
+                raise AdapterMissing from fault
+            raise
+        if document.get("model") != model:
+            raise broken(f"{foreign(str(document.get('model')))} answered instead of {model}")
+        return document
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def explain(fault: RequestFailed) -> PushFailed:
+    """Return why a server did not load an adapter, and what helps."""
+    for pattern, why, remedy in _CAUSES:
+        found = re.search(pattern, fault.detail, re.IGNORECASE)
+        if found:
+            return PushFailed(f"{why.format(*found.groups())} ({fault.detail})", remedy)
+    return PushFailed(f"did not load the adapter ({fault.detail})")

@@ -1,0 +1,30 @@
+"""The settings of servers that the node pushes its weights to: the table ``[offload.serving]`` of a profile."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.proxies import has_host
+from hivemind_exp.settings_table import Section
+
+
+def _with_host(url: str) -> str:
+    if not has_host(url):
+        raise ValueError(f"the base_url of a provider needs a valid host and port: {foreign(url)}")
+    return url
+
+
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
+"""The base URL of an API. Its host and port are valid."""
+
+
+class ServingConfig(Section):
+    """Where the node pushes its adapters, with offload.kind = "policy"."""
+
+    urls: list[BaseUrl] = []
+    """Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1. Empty: the provider's address."""
+    folder: str = ""
+    """Directory for the adapters, which the servers must be able to read. Empty: the node's directory."""
+    server_folder: str = ""
+    """The path of the same directory on the servers, such as in a container. Empty: the same path."""

@@ -45,6 +45,8 @@ class NodeFiles:
         """The providers that the operator agreed to pay (JSON)."""
         self.checkpoints = root / "checkpoints"
         """One directory per checkpoint."""
+        self.served = root / "served"
+        """Adapters on their way to a server (``offload.kind = "policy"``). Empty unless the node runs."""
         self.base = root / "base"
         """The tiny model after its warm-up, before the first step."""
         self.key = root / "identity.key"

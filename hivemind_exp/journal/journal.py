@@ -319,7 +319,7 @@ class Journal:
         self._write_all(
             *((f"DELETE FROM {table} WHERE step>=?", [(step,)]) for table in by_step),
             ("DELETE FROM evaluations WHERE round>?", [(round_,)]),
-            ("DELETE FROM completions WHERE version>? AND source='local'", [(step,)]),
+            ("DELETE FROM completions WHERE version>? AND (source='local' OR kind='policy')", [(step,)]),
             ("UPDATE completions SET version=? WHERE version>?", [(step, step)]),
         )
 

@@ -6,7 +6,7 @@ Settings that cannot work are refused here.
 import difflib
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
@@ -20,6 +20,8 @@ from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
 _LONGEST_MODEL = 100
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
+TAKES_ADAPTERS = ("vllm",)
+"""Built-in providers that load adapters while they run."""
 TRAINING: dict[Training, str] = {
     "allowed": "its terms allow training on its output",
     "restricted": "its terms restrict training on its output, so read them before you share or publish the model",
@@ -97,6 +99,12 @@ def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
     return endpoint_of(config, provider, config.offload.model or model)
+
+
+def replicas(config: Config) -> list[Endpoint]:
+    """Return the servers to which the node pushes its weights. Raises ``ConfigurationError``."""
+    first, urls = first_endpoint(config), config.offload.serving.urls
+    return [replace(first, base_url=url.rstrip("/")) for url in urls] or [first]
 
 
 def chain(config: Config) -> list[Endpoint | None]:
@@ -235,12 +243,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     """Yield for each rule whether it is broken, the error message, and the setting that fixes it."""
     offload, kind, first = config.offload, resolved_kind(config), first_endpoint(config)
     foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
-    yield (
-        kind is Kind.POLICY,
-        "offload.kind = policy needs token ids and log-probabilities from a server to which this node pushes its "
-        f"weights, but {first.name} returns only text; policy_text works if it serves this node's weights",
-        "offload.kind=policy_text",
-    )
+    if kind is Kind.POLICY:
+        yield from _policy_rules(config, first)
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
         f"offload.kind = policy_text needs a server with this node's weights, but {foreign} serves only its own "
@@ -269,10 +273,36 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         text = 'a batch takes hours, too long for later stages: offload.batch needs offload.stages = ["answer"]'
         yield later, text, setting
         yield (
-            kind is Kind.POLICY_TEXT or offload.when == "failed",
+            kind.own or offload.when == "failed",
             "a batch takes hours, so offload.batch works only for a teacher or a relay, with offload.when = always",
             setting,
         )
+
+
+def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    offload, name = config.offload, "offload.kind = policy"
+    other = not first.chat.serves_own_weights or (first.name in PROVIDERS and first.name not in TAKES_ADAPTERS)
+    yield (
+        other,
+        f"{name} needs token ids and log-probabilities from a server to which this node pushes its weights: vLLM "
+        f"(--offload vllm:NAME, or the URL of one). {first.name} is none",
+        "offload.kind=teacher" if not first.chat.serves_own_weights else "offload.kind=policy_text",
+    )
+    text = f"{name} pushes adapters, so it needs model.lora; with all weights, it would push the whole model every step"
+    yield config.model.lora is None, text, "model.lora=true"
+    text = f"{name} sends no API key, but {first.name} needs one"
+    yield first.needs_key, text, f"providers.{first.name}.needs_key=false"
+    others = " and ".join(each for each in offload.fallback if each != LOCAL)
+    text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
+    yield bool(others), text, 'offload.fallback=["local"]'
+    text = f"{name} limits completions by generation.max_completion_tokens, so offload.max_tokens has no effect"
+    yield offload.max_tokens is not None, text, "offload.max_tokens=null"
+    ahead, most = offload.ahead or 0, config.train.max_lag
+    text = (
+        f"with offload.ahead = {ahead}, completions are {ahead} steps old, and train.max_lag = {most} drops them "
+        "unlearned"
+    )
+    yield ahead > most, text, f"offload.ahead={most}"
 
 
 def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:

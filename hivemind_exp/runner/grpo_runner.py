@@ -165,7 +165,9 @@ class GRPORunner:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
         api = None if is_judged(config) else offload
-        parts = NodeParts(config, self._stop, step_trainer.policy, tokenizer, api, exchange, journal, tasks)
+        parts = NodeParts(
+            config, self._stop, step_trainer.policy, tokenizer, api, exchange, journal, tasks, self._files, self._emit
+        )
         sources = self._sources(ends, parts)
         local = sources["local"]
         assert isinstance(local, LocalSource)

@@ -53,6 +53,12 @@ class GroupFiller:
         return any(name.partition(":")[0] in self.barred for name in chain)
 
     @property
+    def here(self) -> Kind | None:
+        """The kind that only this machine generates. None: a server generates the same kind."""
+        own = None if self._local is None else self._local.kind
+        return None if self._remote is not None and self._remote.kind is own else own
+
+    @property
     def ahead(self) -> int:
         """How many rounds after the current one need their prompts early."""
         return 0 if self._remote is None else rounds_ahead(self.config.offload)

@@ -37,7 +37,7 @@ class LocalSource(Source):
     _seed: int = 0
 
     def __post_init__(self) -> None:
-        self._end_ids = _end_ids(self._model, self._tokenizer)
+        self._end_ids = end_ids(self._model, self._tokenizer)
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
         """Sample the empty slots. On a CPU, the same weights, stage and slots give the same completions."""
@@ -185,7 +185,7 @@ def build(parts: NodeParts) -> LocalSource | None:
     return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return every token id that ends a completion. Models may declare an end of turn besides the tokenizer's."""
     declared = model.generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)

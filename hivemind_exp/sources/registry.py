@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.offload.settings import is_distilled
-from hivemind_exp.sources import api, hints, local, peers
+from hivemind_exp.sources import api, hints, local, peers, served
 from hivemind_exp.sources.source import NodeParts, Source
 
 SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {
@@ -12,6 +12,7 @@ SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {
     "api": api.build,
     "peers": peers.build,
     hints.NAME: hints.build,
+    "policy": served.build,
 }
 """Builds each source, or returns None if the node does not use it. An entry whose name is a value of ``offload.kind``
 replaces the API when that kind is set."""

@@ -6,6 +6,8 @@ from hivemind_exp.config import OFF, OffloadConfig
 from hivemind_exp.offload.settings import only_if_failed, share_of
 
 AHEAD = 2
+AHEAD_OF_POLICY = 1
+"""The next round is generated while this one trains. More would only make completions older."""
 AHEAD_IN_BATCHES = 16
 """A batch takes as long for one round as for many, and a teacher's text does not become stale. Requesting further ahead
 therefore trains more rounds per wait. The drawback is that money is reserved earlier. Rounds beyond what the cap allows
@@ -47,6 +49,8 @@ def rounds_ahead(offload: OffloadConfig) -> int:
         return 0
     if offload.ahead is not None:
         return offload.ahead
+    if offload.kind == "policy":
+        return AHEAD_OF_POLICY
     return AHEAD_IN_BATCHES if offload.batch else AHEAD
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import Emit, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.peers.exchange import PeerExchange
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
@@ -90,3 +92,5 @@ class NodeParts:
     exchange: PeerExchange | None = None
     journal: Journal | None = None
     tasks: Tasks | None = None
+    files: NodeFiles | None = None
+    emit: Emit = discard

@@ -252,7 +252,7 @@ class HivemindGRPOTrainer(RoundLoop):
             where = {"round": self.progress.round, "stage": stage_run.stage, "source": source}
             self.emit(RolloutsEvent(**where, **summary, terms=terms.get(source)))
             summary |= {f"term/{name}": value for name, value in terms.get(source, {}).items()}
-        timer.count_tokens(summaries, here=self.local.kind)
+        timer.count_tokens(summaries, here=self._filler.here)
         self.step_trainer.report(flatten(summaries, result, stage_run.stage))
 
     def _rewards(self, groups: list[Group]) -> list[Group]:

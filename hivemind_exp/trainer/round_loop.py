@@ -114,8 +114,11 @@ class RoundTimer:
         other = time.perf_counter() - self._start - sum(self._seconds.values())
         return {name: round(value, 4) for name, value in {**self._seconds, "other": other}.items()}
 
-    def count_tokens(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind) -> None:
-        """Count a stage's generated tokens, without peers' groups. ``here``: the kind generated on this machine."""
+    def count_tokens(self, summaries: Mapping[Kind, Mapping[str, float | None]], *, here: Kind | None) -> None:
+        """Count a stage's generated tokens, without peers' groups.
+
+        ``here``: the kind generated on this machine. None: completions of that kind also come from elsewhere.
+        """
         own = {kind: summary for kind, summary in summaries.items() if kind is not Kind.PEER}
         self._tokens += sum(int(summary["tokens"] or 0) for summary in own.values())
         self._generated_here = self._generated_here and all(kind is here for kind in own)

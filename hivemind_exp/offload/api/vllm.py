@@ -119,7 +119,7 @@ class VllmServer:
 
     async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
         asked = {"model": model, "prompt": list(prompt), "max_tokens": 1, "logprobs": 5, "temperature": temperature}
-        document = await self._completion(model, asked | PLAIN)
+        document = await self._completion(model, {**asked, **PLAIN})
         try:
             found = document["choices"][0]["logprobs"]["top_logprobs"][0]
             return {name: float(value) for name, value in found.items()}

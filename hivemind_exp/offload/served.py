@@ -1,0 +1,211 @@
+"""Replicas of a server of this node's weights: pushes reach all of them or none, and each prompt is asked of one.
+
+Requests run in a thread with an event loop, while the trainer trains.
+"""
+
+import asyncio
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
+from hivemind_exp.offload.api.policy_server import AdapterMissing, PolicyServer, PushFailed, Sampling, ServedAnswer
+
+_T = TypeVar("_T")
+PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
+"""Seconds before each further try of a request that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """The weights of one push."""
+
+    serial: int
+    """Counts the pushes of this run. Weights that were restored have the same version as others before."""
+    version: int
+    """The optimizer steps behind the weights."""
+    name: str
+    """The adapter's name on the servers. No other weights ever had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request for completions of one prompt."""
+
+    key: str
+    """What stays the same for a prompt, so that all its requests go to one replica, which has it in its cache."""
+    prompt: tuple[int, ...]
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer, with the weights and the replica that it came from."""
+
+    answer: ServedAnswer
+    pushed: Pushed
+    replica: int
+
+
+@dataclass
+class Fleet:
+    """The replicas. Call it from one thread; it answers with futures."""
+
+    make_servers: Callable[[], Sequence[PolicyServer]]
+    """Called in the event loop."""
+    sampling: Sampling
+    folder: Path
+    """Where adapters are written."""
+    folder_there: str
+    """The path of ``folder`` on the servers."""
+    kept: int
+    """How many pushes the servers keep, at most, besides one that is being loaded."""
+    at_a_time: int
+    """Most requests in flight."""
+    urls: Sequence[str]
+    """The servers' addresses, for people."""
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    _servers: Sequence[PolicyServer] = ()
+    _on_servers: list[Pushed] = field(default_factory=list)
+    """The oldest first. The last one answers new requests."""
+    _in_flight: Counter[int] = field(default_factory=Counter)
+    """Requests by serial."""
+    _push: asyncio.Task[None] | None = None
+    """The last one to begin."""
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.at_a_time)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="served policy", daemon=True)
+
+    def start(self, prefix: str) -> list[str]:
+        """Connect, and unload adapters whose names begin with ``prefix``: an earlier run left them. Return their names.
+
+        Raises ``RequestFailed`` if a replica does not answer, and ``NodeError`` if a proxy cannot be used.
+        """
+        self._thread.start()
+        return self._submit(self._begin(prefix)).result()
+
+    def push(self, pushed: Pushed, write: Callable[[Path], None]) -> Future[None]:
+        """Load new weights everywhere. ``write`` writes their adapter to a directory; it is called in a thread.
+
+        The future raises ``PushFailed`` or ``RequestFailed``. Then no replica has the weights, and the ones before them
+        answer.
+        """
+
+        async def push() -> None:
+            before = self._push
+            self._push = asyncio.ensure_future(self._load(before, pushed, write))
+            await self._push
+
+        return self._submit(push())
+
+    def ask(self, order: Order) -> "Future[Served]":
+        """Ask for completions by the weights of the last push, once it is complete.
+
+        The future raises ``RequestFailed``, after several tries, or ``PushFailed`` if there are no weights.
+        """
+        return self._submit(self._ask(order))
+
+    def each(self, look: Callable[[PolicyServer], Coroutine[Any, Any, _T]]) -> list[_T]:
+        """Return what ``look`` finds at each replica. Raises what it raises."""
+
+        async def all_of_them() -> list[_T]:
+            return list(await asyncio.gather(*map(look, self._servers)))
+
+        return self._submit(all_of_them()).result()
+
+    def close(self) -> None:
+        """Unload every adapter, delete the files, and end the thread."""
+        if not self._thread.is_alive():
+            return
+        with suppress(Exception):
+            self._submit(self._end()).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    def _submit(self, work: Coroutine[Any, Any, _T]) -> "Future[_T]":
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _begin(self, prefix: str) -> list[str]:
+        self._servers = self.make_servers()
+        found: set[str] = set()
+        for server in self._servers:
+            left = [name for name in await server.adapters() if name.startswith(prefix)]
+            for name in left:
+                await server.unload(name)
+            found.update(left)
+        return sorted(found)
+
+    async def _end(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for pushed in self._on_servers:
+            await self._unload(pushed)
+        for server in self._servers:
+            await server.close()
+
+    async def _load(self, before: asyncio.Task[None] | None, pushed: Pushed, write: Callable[[Path], None]) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        # A server must never see an adapter of which only a part is written.
+        partial = self.folder / f".partial-{pushed.name}"
+        await asyncio.to_thread(write, partial)
+        os.replace(partial, self.folder / pushed.name)
+        loads = (server.load(pushed.name, self._path(pushed)) for server in self._servers)
+        results = await asyncio.gather(*loads, return_exceptions=True)
+        failed = next((each for each in results if isinstance(each, BaseException)), None)
+        if failed is not None:
+            await self._unload(pushed)
+            raise failed
+        self._on_servers.append(pushed)
+        for old in self._on_servers[: -self.kept]:
+            if not self._in_flight[old.serial]:
+                self._on_servers.remove(old)
+                await self._unload(old)
+
+    def _path(self, pushed: Pushed) -> str:
+        return f"{self.folder_there.rstrip('/')}/{pushed.name}"
+
+    async def _unload(self, pushed: Pushed) -> None:
+        await asyncio.gather(*(server.unload(pushed.name) for server in self._servers), return_exceptions=True)
+        shutil.rmtree(self.folder / pushed.name, ignore_errors=True)
+
+    async def _ask(self, order: Order) -> Served:
+        if self._push is not None and not self._push.done():
+            await asyncio.wait([self._push])
+        if not self._on_servers:
+            raise PushFailed("has none of this node's weights")
+        pushed = self._on_servers[-1]
+        replica = int(order.key, 16) % len(self._servers)
+        self._in_flight[pushed.serial] += 1
+        try:
+            async with self._slots:
+                return Served(await self._answer(self._servers[replica], order, pushed), pushed, replica)
+        finally:
+            self._in_flight[pushed.serial] -= 1
+
+    async def _answer(self, server: PolicyServer, order: Order, pushed: Pushed) -> ServedAnswer:
+        for pause in (*PAUSES_S, None):
+            try:
+                return await server.complete(pushed.name, order.prompt, order.count, self.sampling, order.seed)
+            except AdapterMissing as error:  # the server was restarted
+                with suppress(PushFailed):  # another request may have loaded it by now
+                    await server.load(pushed.name, self._path(pushed))
+                if pause is None:
+                    raise RequestFailed(FaultKind.BROKEN, f"{server.url} loses its adapters") from error
+            except RequestFailed as fault:
+                if pause is None or fault.trouble in (FaultKind.BAD_REQUEST, FaultKind.REFUSED, FaultKind.TIMEOUT):
+                    raise
+            await asyncio.sleep(pause or 0)
+        raise AssertionError("unreachable")

@@ -1,0 +1,104 @@
+"""Copies of the adapters that were pushed to a server, and what this machine computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of its completion."""
+NEWEST = -1
+"""Stands for the weights as they are now."""
+BASE = -2
+"""Stands for the model without its adapter."""
+
+
+class AdapterMirror:
+    """Remembers the adapters of the last pushes, by serial."""
+
+    def __init__(self, model: PreTrainedModel, kept: int) -> None:
+        """``kept``: how many pushes are remembered."""
+        self._model = cast("PeftModel", model)
+        self._kept = kept
+        self._copies: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def serials(self) -> list[int]:
+        """The pushes that are remembered, the oldest first."""
+        return list(self._copies)
+
+    def remember(self, serial: int) -> Mapping[str, Tensor]:
+        """Copy the adapter as it is now; return its weights, on the CPU, under the names that peft gives files."""
+        from peft import get_peft_model_state_dict
+
+        self._copies[serial] = {name: each.detach().clone() for name, each in self._trained()}
+        while len(self._copies) > self._kept:
+            del self._copies[next(iter(self._copies))]
+        state = get_peft_model_state_dict(self._model)
+        return {name: each.detach().to("cpu", copy=True).contiguous() for name, each in state.items()}
+
+    def write(self, weights: Mapping[str, Tensor], directory: Path) -> None:
+        """Write an adapter in peft's format."""
+        from safetensors.torch import save_file
+
+        directory.mkdir(parents=True)
+        save_file(dict(weights), directory / "adapter_model.safetensors")
+        self._model.peft_config[self._model.active_adapter].save_pretrained(str(directory))
+
+    def logps(self, serial: int, rows: Sequence[Tokens], temperature: float) -> list[list[float]]:
+        """Return the log-probability of each completion's tokens. Leaves the model as it was.
+
+        ``serial``: a push that is remembered, ``NEWEST`` or ``BASE``.
+        """
+        training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad(), self._as(serial):
+                return self._score(rows, temperature)
+        finally:
+            self._model.train(training)
+
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, each) for name, each in self._model.named_parameters() if each.requires_grad)
+
+    @contextmanager
+    def _as(self, serial: int) -> Iterator[None]:
+        if serial in (NEWEST, BASE):
+            with self._model.disable_adapter() if serial == BASE else nullcontext():
+                yield
+            return
+        copy = self._copies[serial]
+        now = {name: each.detach().clone() for name, each in self._trained()}
+        self._put(copy)
+        try:
+            yield
+        finally:
+            self._put(now)
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, each in self._trained():
+            each.copy_(values[name])
+
+    def _score(self, rows: Sequence[Tokens], temperature: float) -> list[list[float]]:
+        device, width = self._model.device, max(len(prompt) + len(completion) for prompt, completion in rows)
+        ids, mask = torch.zeros((len(rows), width), dtype=torch.long), torch.zeros((len(rows), width), dtype=torch.long)
+        for place, (prompt, completion) in enumerate(rows):  # padded on the left, as in generation
+            ids[place, width - len(prompt) - len(completion) :] = torch.tensor([*prompt, *completion])
+            mask[place, width - len(prompt) - len(completion) :] = 1
+        longest = max(len(completion) for _, completion in rows)
+        how: dict[str, Any] = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device)}
+        how["logits_to_keep"] = longest + 1  # the logits of long prompts would fill the memory
+        ids, mask = ids.to(device), mask.to(device)
+        logits = self._model(input_ids=ids, attention_mask=mask, **how).logits[:, :-1]
+        logps = torch.log_softmax(logits.float() / temperature, dim=-1)
+        picked = logps.gather(2, ids[:, -longest:].unsqueeze(2)).squeeze(2).tolist()
+        return [values[longest - len(completion) :] for values, (_, completion) in zip(picked, rows, strict=True)]

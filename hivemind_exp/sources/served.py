@@ -1,0 +1,364 @@
+"""``policy``: a server that this node pushes its adapter to, and that samples from it.
+
+Token ids and log-probabilities come back, so that the loss can correct for the steps taken since. Nothing that the
+server says about itself is believed: what it answers is compared with this machine's own log-probabilities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Waiting
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hivemind_exp.errors import ProviderError
+from hivemind_exp.events import Emit, NoteEvent, OffloadEvent, WarningEvent
+from hivemind_exp.journal.records import StageRun
+from hivemind_exp.offload.api.chat import check_sdk
+from hivemind_exp.offload.api.faults import RequestFailed
+from hivemind_exp.offload.api.policy_server import PushFailed, Sampling
+from hivemind_exp.offload.api.vllm import VllmServer
+from hivemind_exp.offload.served import Fleet, Order, Pushed, Served
+from hivemind_exp.offload.settings import (
+    LOCAL,
+    Endpoint,
+    check_offload,
+    describe_loss,
+    first_endpoint,
+    generates,
+    replicas,
+    resolved_kind,
+)
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion, encode_completion
+from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.local import end_ids
+from hivemind_exp.sources.mirror import AdapterMirror, Tokens
+from hivemind_exp.sources.schedule import rounds_ahead
+from hivemind_exp.sources.served_check import MOST_TOKENS, REMEDIES, ROWS, Cause, ServerCheck
+from hivemind_exp.sources.source import Ask, NodeParts, Source
+from hivemind_exp.stop import StopFlag
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_DOCTOR = "swarmctl doctor api"
+_TEACHER = "swarmctl run --set offload.kind=teacher"
+POLL_S = 0.05
+REST_S = 30.0
+"""How long a server that failed is left alone, if this machine can generate instead."""
+_Key = tuple[StageRun, str]
+"""A stage, and a question's digest."""
+
+
+@dataclass
+class _Wanted:
+    """Completions that were asked for."""
+
+    prompt: Prompt
+    places: tuple[int, ...]
+    answer: Future[Served]
+
+
+@dataclass(eq=False)
+class ServedSource(Source):
+    """Pushes the adapter when it has changed and completions are wanted, and asks for them early."""
+
+    name = "policy"
+    kind = Kind.POLICY
+
+    _endpoint: Endpoint
+    _fleet: Fleet
+    _mirror: AdapterMirror
+    _tokenizer: PreTrainedTokenizerBase
+    _sampling: Sampling
+    _seed: int
+    _prefix: str
+    _falls_back: bool
+    """Whether this machine generates while the server cannot."""
+    _stop: StopFlag
+    _emit: Emit
+    _version: int = 0
+    _serial: int = -1
+    _moved: bool = True
+    """Whether the weights have changed since the last push."""
+    _pushes: dict[int, Future[None]] = field(default_factory=dict)
+    _wanted: dict[_Key, _Wanted] = field(default_factory=dict)
+    _checks: dict[int, ServerCheck] = field(default_factory=dict)
+    """By replica."""
+    _told: dict[int, Cause | None] = field(default_factory=dict)
+    """By replica: what was last reported."""
+    _told_pushes: set[int] = field(default_factory=set)
+    """Failed pushes that were reported."""
+    _answered: bool = False
+    """Whether the server has answered in this run."""
+    _down_until: float | None = None
+    """When a server that failed is asked again (``time.monotonic``). None: it has not failed."""
+
+    def start(self, loss: str, node: str) -> None:
+        """Connect to the servers, and unload what earlier runs of this node left there.
+
+        ``loss``: what is learned. ``node``: how the names of the node's adapters begin. Raises ``ProviderError`` if a
+        server does not answer and no fallback is allowed.
+        """
+        chat = self._endpoint.chat
+        self._emit(
+            OffloadEvent(
+                provider=self._endpoint.name,
+                model=self._endpoint.model,
+                host=self._endpoint.host,
+                kind=self.kind,
+                loss=loss,
+                training=chat.training,
+                usd_per_million_input=0.0,
+                usd_per_million_output=0.0,
+                usd_total=0.0,
+            )
+        )
+        try:
+            self._fleet.start(node)
+        except RequestFailed as fault:
+            if not self._falls_back:
+                raise ProviderError(f"{self._endpoint.label} {_why(fault)}", next=_DOCTOR) from fault
+            self._fail(fault)
+
+    def weights_moved(self, version: int) -> None:
+        self._version, self._moved = version, True
+
+    def request(self, ask: Ask) -> None:
+        """Push the weights if they have changed, and ask for the empty slots that are not asked for yet."""
+        new = [
+            (prompt, places)
+            for prompt, places in ask.empty
+            if (ask.stage_run, prompt.question.digest) not in self._wanted
+        ]
+        if not new or (self._down_until is not None and self._falls_back and time.monotonic() < self._down_until):
+            return
+        self._push()
+        run = ask.stage_run
+        for prompt, places in new:
+            seed = derive_seed(
+                self._seed, f"serve {run.stage} {run.chunk} {prompt.question.digest} {places}", run.round
+            )
+            key = hashlib.sha256(str(prompt.ids).encode()).hexdigest()
+            answer = self._fleet.ask(Order(key, prompt.ids, len(places), seed))
+            self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, answer)
+
+    def collect(self, ask: Ask) -> list[list[Group]]:
+        """Return the completions of a stage, checked.
+
+        If the server fails, its slots stay empty, for this machine; without ``fallback``, the node waits for it.
+        """
+        self._wanted = {key: each for key, each in self._wanted.items() if key[0].round >= ask.stage_run.round}
+        while True:
+            keys = [(ask.stage_run, prompt.question.digest) for prompt, _ in ask.empty]
+            self._wait([self._wanted[key].answer for key in keys if key in self._wanted], ask.deadline)
+            found = {key: self._wanted.pop(key) for key in keys if key in self._wanted}
+            done = [each for each in found.values() if each.answer.done()]
+            failed = [error for each in done if (error := each.answer.exception()) is not None]
+            self._report_pushes()
+            if failed:
+                self._fail(failed[0])
+            if not failed or self._falls_back:
+                answered = [each for each in done if each.answer.exception() is None]
+                if answered and not failed:
+                    self._recover()
+                return [self._groups(answered)] if answered else []
+            self._pause()
+            kept = {key: each for key, each in found.items() if each not in done or each.answer.exception() is None}
+            self._wanted.update(kept)
+            self.request(ask)
+
+    def close(self) -> None:
+        self._fleet.close()
+
+    def _push(self) -> None:
+        """Send the weights, unless the last push has them. Returns immediately."""
+        last = self._pushes.get(self._serial)
+        lost = last is not None and last.done() and last.exception() is not None
+        if not self._moved and not lost:
+            return
+        self._serial, self._moved = self._serial + 1, False
+        weights = self._mirror.remember(self._serial)
+        pushed = Pushed(self._serial, self._version, f"{self._prefix}{self._serial}-v{self._version}")
+        self._pushes[self._serial] = self._fleet.push(pushed, partial(self._mirror.write, weights))
+
+    def _report_pushes(self) -> None:
+        """Warn about pushes that failed. The weights before them answer meanwhile, with a lag."""
+        for serial, push in list(self._pushes.items()):
+            if push.done() and serial < self._serial:
+                del self._pushes[serial]
+            error = push.exception() if push.done() else None
+            if error is not None and serial not in self._told_pushes:
+                self._told_pushes.add(serial)
+                self._warn("policy_push", f"{self._endpoint.label} {_why(error)}. Weights from before answer meanwhile")
+
+    def _wait(self, answers: Sequence[Future[Served]], deadline: float | None) -> None:
+        for answer in answers:
+            while not answer.done() and (deadline is None or time.monotonic() < deadline):
+                self._stop.check()
+                with suppress(Waiting, RequestFailed, PushFailed):
+                    answer.result(timeout=POLL_S)
+
+    def _pause(self) -> None:
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            self._stop.check()
+            time.sleep(POLL_S)
+
+    def _fail(self, error: BaseException) -> None:
+        """Report an outage once. Raises ``ProviderError`` if the server never took this node's weights."""
+        push = self._pushes.get(self._serial)
+        if isinstance(error, PushFailed) and push is not None and push.done():
+            error = push.exception() or error
+        if not isinstance(error, RequestFailed | PushFailed):
+            raise error
+        if isinstance(error, PushFailed) and error.remedy is not None and not self._answered:
+            raise ProviderError(f"{self._endpoint.label} {_why(error)}", next=_DOCTOR)
+        if self._down_until is None:
+            fallback, instead = (LOCAL, "falling back to this machine") if self._falls_back else (None, "waiting")
+            message = f"{self._endpoint.label} {_why(error)}; {instead} until {self._endpoint.name} is available again"
+            self._emit(
+                WarningEvent(code="provider_down", message=message, provider=self._endpoint.name, fallback=fallback)
+            )
+        self._down_until = time.monotonic() + REST_S
+
+    def _recover(self) -> None:
+        self._answered = True
+        if self._down_until is not None:
+            self._down_until = None
+            self._warn("provider_back", f"{self._endpoint.label} is available again")
+
+    def _groups(self, answered: Sequence[_Wanted]) -> list[Group]:
+        """Return the groups of answers. What their completions count as depends on the comparison."""
+        together: dict[tuple[int, int], list[tuple[_Wanted, Served]]] = defaultdict(list)
+        for wanted in answered:
+            served = wanted.answer.result()
+            together[served.replica, served.pushed.serial].append((wanted, served))
+        groups = []
+        for (replica, _), members in sorted(together.items()):
+            cause = self._examine(replica, members)
+            if cause is not Cause.OTHER_MODEL:
+                groups += [self._group(wanted, served, trusted=cause is None) for wanted, served in members]
+        return groups
+
+    def _group(self, wanted: _Wanted, served: Served, *, trusted: bool) -> Group:
+        rows = []
+        for row in served.answer.rows:
+            text = decode_completion(self._tokenizer, row.ids)
+            truncated = row.ids[-1] not in self._sampling.end_ids
+            rollout = Rollout(
+                Kind.POLICY,
+                self._endpoint.name,
+                text,
+                row.ids,
+                truncated,
+                lag=self._version - served.pushed.version,
+                behaviour_logps=row.logps,
+            )
+            if not trusted:
+                ids = encode_completion(self._tokenizer, text, truncated)
+                rollout = replace(rollout, kind=Kind.POLICY_TEXT, ids=ids, lag=None, behaviour_logps=None)
+            rows.append(rollout)
+        return Group(wanted.prompt, tuple(rows), places=wanted.places)
+
+    def _examine(self, replica: int, members: Sequence[tuple[_Wanted, Served]]) -> Cause | None:
+        """Return why the answers of one push and replica are not this node's; None if they are. Reports changes."""
+        serial = members[0][1].pushed.serial
+        if not all(served.answer.same_prompt for _, served in members):
+            return self._report(replica, Cause.OTHER_PROMPT, None)
+        pairs = [(wanted.prompt.ids, row) for wanted, served in members for row in served.answer.rows][:ROWS]
+        rows: list[Tokens] = [(prompt, row.ids[:MOST_TOKENS]) for prompt, row in pairs]
+        theirs = [row.logps[:MOST_TOKENS] for _, row in pairs]
+        check = self._checks.setdefault(replica, ServerCheck(self._sampling.temperature))
+        earlier = [each for each in self._mirror.serials if each < serial]
+        verdict = check.compare(
+            theirs, lambda which, temperature: self._mirror.logps(which, rows, temperature), serial, earlier
+        )
+        return self._report(replica, verdict.cause, verdict.distance)
+
+    def _report(self, replica: int, cause: Cause | None, distance: float | None) -> Cause | None:
+        if replica in self._told and self._told[replica] == cause:
+            return cause
+        self._told[replica] = cause
+        url = self._fleet.urls[replica]
+        apart = "" if distance is None else f" (log-probabilities differ by {distance:.2g} nats per token)"
+        if cause is None:
+            message = f"{url} samples from this node's weights{apart}: its completions count as policy"
+            self._emit(NoteEvent(code="policy_served", message=message))
+            return None
+        remedy = REMEDIES[cause]
+        if cause is Cause.OTHER_MODEL:
+            if not self._falls_back:
+                raise ProviderError(f"{url} {cause}{apart}. {remedy}", next=_TEACHER)
+            self._down_until = math.inf
+            self._warn("policy_other", f"{url} {cause}{apart}, so this machine generates instead. {remedy}")
+        else:
+            self._warn("policy_other", f"{url} {cause}{apart}, so its completions count as policy_text. {remedy}")
+        return cause
+
+    def _warn(self, code: str, message: str) -> None:
+        self._emit(WarningEvent(code=code, message=message, provider=self._endpoint.name))
+
+
+def _why(error: BaseException) -> str:
+    """Return why a server cannot be used, as a clause whose subject is the server."""
+    if isinstance(error, PushFailed):
+        return f"{error}. {error.remedy[:-1]}" if error.remedy else str(error)
+    return f"is unavailable: {error}"
+
+
+def build(parts: NodeParts) -> ServedSource | None:
+    """Connect to the servers. Raises ``NodeError`` if the settings cannot work, or if no fallback is allowed."""
+    config, model, tokenizer = parts.config, parts.model, parts.tokenizer
+    if not generates(config) or resolved_kind(config) is not Kind.POLICY or model is None or tokenizer is None:
+        return None
+    check_offload(config)
+    check_sdk()
+    assert parts.files is not None
+    endpoint, endpoints, serving = first_endpoint(config), replicas(config), config.offload.serving
+    folder = Path(serving.folder).expanduser().resolve() if serving.folder else parts.files.served
+    folder.mkdir(parents=True, exist_ok=True)
+    node = f"swarmctl-{hashlib.sha256(b'served' + parts.files.secret()).hexdigest()[:8]}-"
+    for left in (each for pattern in (f"{node}*", f".partial-{node}*") for each in folder.glob(pattern)):
+        shutil.rmtree(left, ignore_errors=True)
+    sampling = Sampling(
+        config.generation.temperature,
+        config.generation.max_completion_tokens,
+        tuple(end_ids(model, tokenizer)),
+        model.config.get_text_config().vocab_size,
+    )
+    kept = rounds_ahead(config.offload) + 1
+    fleet = Fleet(
+        lambda: [VllmServer(each, config.offload.limits.timeout) for each in endpoints],
+        sampling,
+        folder,
+        serving.server_folder or str(folder),
+        kept,
+        config.offload.limits.concurrency,
+        [each.base_url for each in endpoints],
+    )
+    falls_back = LOCAL in config.offload.fallback
+    source = ServedSource(
+        endpoint,
+        fleet,
+        AdapterMirror(model, kept + 1),
+        tokenizer,
+        sampling,
+        config.node.seed,
+        f"{node}{secrets.token_hex(3)}-",
+        falls_back,
+        parts.stop,
+        parts.emit,
+    )
+    source.start(describe_loss(config), node)
+    return source

@@ -1,0 +1,99 @@
+"""Whether a server's completions are samples of the weights that were pushed to it; if not, why.
+
+Its log-probabilities of some completions are compared with this machine's. The two compute in different number formats,
+so they never agree exactly. What the server answers with instead is found by computing that here, too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hivemind_exp.sources.mirror import BASE
+
+ROWS = 8
+"""Completions that are compared."""
+MOST_TOKENS = 64
+"""Tokens of each that are compared, from the start."""
+NOISE = 0.05
+"""Mean difference in nats per token up to which a number format explains it. bfloat16: 0.005 to 0.03."""
+EXACT = 1e-3
+"""Differences below this need no explanation."""
+ANOTHER_MODEL = 1.0
+"""Mean difference in nats per token from which the model is another one."""
+_QUIETER = 0.5
+"""Another explanation is believed if it leaves less than this share of the difference."""
+_SUSPICIOUS = 1.5
+"""Other explanations are looked at if the difference is this many times the smallest one that was accepted."""
+
+
+class Cause(StrEnum):
+    """Why a server's completions are not this node's. The values are clauses whose subject is the server."""
+
+    IGNORED = "answers with the base model, as if it had no adapter"
+    BEHIND = "answers with the weights of an earlier push"
+    RAW = "returns the log-probabilities of temperature 1 instead of those of the sampling temperature"
+    OTHER_PROMPT = "completes other tokens than the ones that it was sent"
+    FORMAT = "computes with less precise weights than this machine, as quantization does"
+    OTHER_MODEL = "has another model"
+
+
+REMEDIES = {
+    Cause.IGNORED: "Start it with --enable-lora, and put no proxy in front of it that changes the model's name",
+    Cause.BEHIND: "Put no cache or load balancer in front of it; list its replicas in offload.serving.urls",
+    Cause.RAW: "Start it with --logprobs-mode processed_logprobs",
+    Cause.OTHER_PROMPT: "Put no proxy in front of it that applies a chat template",
+    Cause.FORMAT: "Start it without --quantization and with --kv-cache-dtype auto",
+    Cause.OTHER_MODEL: "Start it with the model of model.name",
+}
+"""What helps, as a sentence without its full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a comparison."""
+
+    distance: float
+    """Mean difference from this machine's log-probabilities, in nats per token."""
+    cause: Cause | None
+    """None: the completions are samples of the weights that were pushed."""
+
+
+Logps = Sequence[Sequence[float]]
+Own = Callable[[int, float], Logps]
+"""Returns this machine's log-probabilities, given a push's serial or ``BASE``, and a temperature."""
+
+
+@dataclass
+class ServerCheck:
+    """Compares answers of one replica."""
+
+    temperature: float
+    _quietest: float | None = field(default=None, init=False)
+    """The smallest difference that was accepted so far."""
+
+    def compare(self, theirs: Logps, own: Own, serial: int, earlier: Sequence[int]) -> Verdict:
+        """Return what explains the server's log-probabilities. ``earlier``: the pushes before ``serial``."""
+        distance = _distance(theirs, own(serial, self.temperature))
+        known = self._quietest if self._quietest is not None else 0.0
+        if distance <= max(EXACT, _SUSPICIOUS * known) and distance <= NOISE:
+            return self._accepted(distance)
+        # The first of equals is named: before the first step, an adapter changes nothing.
+        others = [(Cause.IGNORED, _distance(theirs, own(BASE, self.temperature)))]
+        others += [(Cause.BEHIND, _distance(theirs, own(each, self.temperature))) for each in earlier]
+        if self.temperature != 1:
+            others.append((Cause.RAW, _distance(theirs, own(serial, 1.0))))
+        cause, least = min(others, key=lambda each: each[1])
+        if least < _QUIETER * distance:
+            return Verdict(distance, cause)
+        if distance <= NOISE:
+            return self._accepted(distance)
+        return Verdict(distance, Cause.FORMAT if distance < ANOTHER_MODEL else Cause.OTHER_MODEL)
+
+    def _accepted(self, distance: float) -> Verdict:
+        self._quietest = distance if self._quietest is None else min(self._quietest, distance)
+        return Verdict(distance, None)
+
+
+def _distance(theirs: Logps, own: Logps) -> float:
+    pairs = [(a, b) for row, other in zip(theirs, own, strict=True) for a, b in zip(row, other, strict=True)]
+    return sum(abs(a - b) for a, b in pairs) / len(pairs)

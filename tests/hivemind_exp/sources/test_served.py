@@ -1,0 +1,355 @@
+"""A server of this node's weights: pushes, checks and faults, against a stand-in for vLLM with a real tiny model."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ProviderError
+from hivemind_exp.journal.records import StageRun
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload import served as fleet
+from hivemind_exp.rollouts.types import Group, Kind, Prompt
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.sources.mirror import BASE, NEWEST
+from hivemind_exp.sources.served import ServedSource, build
+from hivemind_exp.sources.source import Ask, NodeParts
+from hivemind_exp.stop import StopFlag
+from tests.support.nodes import ChanceRewards, make_config
+from tests.support.policy_server import PolicyServer, policy_server
+from tests.support.recorded_events import Events
+from tests.support.spelling_task import Spelling
+from tests.support.tiny_models import save_llama
+
+TOKENS = 6
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "PAUSES_S", (0.01, 0.01))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llama(tmp_path_factory.mktemp("served") / "llama")
+
+
+def configure(directory: Path, urls: list[str], **sections: Any) -> Config:
+    offload = {"provider": "box", "kind": "policy", "serving": {"urls": urls}} | sections.pop("offload", {})
+    generation = {"max_completion_tokens": TOKENS, "max_prompt_tokens": 300} | sections.pop("generation", {})
+    return make_config(
+        model={"name": str(directory), "device": "cpu", "threads": 1, "lora": {"rank": 4}},
+        prompt={"style": "tags"},
+        offload=offload,
+        generation=generation,
+        providers={"box": {"base_url": urls[0], "model": "policy", "free": True}},
+        **sections,
+    )
+
+
+@dataclass
+class Node:
+    """A node's part that asks the server, without a trainer."""
+
+    source: ServedSource
+    model: Any
+    events: Events
+    servers: list[PolicyServer]
+    version: int = 0
+    prompts: list[Prompt] = field(default_factory=list)
+
+    def step(self, size: float = 0.5) -> None:
+        """Move the weights, as an optimizer step does."""
+        self.version += 1
+        with torch.no_grad():
+            for name, each in self.model.named_parameters():
+                if "lora_B" in name:
+                    each.add_(size * torch.randn(each.shape, generator=torch.Generator().manual_seed(self.version)))
+        self.source.weights_moved(self.version)
+
+    def ask(self, round_: int) -> Ask:
+        return Ask(StageRun(round_, "answer"), range(4), tuple((prompt, (0, 1, 2, 3)) for prompt in self.prompts))
+
+    def play(self, round_: int) -> list[Group]:
+        self.source.request(self.ask(round_))
+        return [group for batch in self.source.collect(self.ask(round_)) for group in batch]
+
+    def told(self, code: str) -> list[str]:
+        return [
+            event["message"] for kind in ("warning", "note") for event in self.events.of(kind) if event["code"] == code
+        ]
+
+
+@pytest.fixture
+def make_node(directory: Path, tmp_path: Path) -> Iterator[Any]:
+    with ExitStack() as ends:
+
+        def make(
+            count: int = 1, offload: dict[str, Any] | None = None, temperature: float = 1.0, **faults: Any
+        ) -> Node:
+            made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(count)]
+            urls = [url for _, url in made]
+            config = configure(directory, urls, offload=offload or {}, generation={"temperature": temperature})
+            base = AutoModelForCausalLM.from_pretrained(directory)
+            torch.manual_seed(0)
+            model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
+            tokenizer = AutoTokenizer.from_pretrained(directory)
+            events = Events()
+            parts = NodeParts(config, StopFlag(), model, tokenizer, files=NodeFiles(tmp_path), emit=events)
+            source = build(parts)
+            assert source is not None
+            ends.callback(source.close)
+            node = Node(source, model, events, [server for server, _ in made])
+            ids = [tuple(tokenizer.encode(f"Spell {word}")) for word in ("cat", "dog", "bird")]
+            questions = Spelling().questions("train", 0, 3)
+            node.prompts = [Prompt(each, "answer", (), own) for each, own in zip(questions, ids, strict=True)]
+            return node
+
+        yield make
+
+
+def rows(groups: list[Group]) -> list[Any]:
+    return [row for group in groups for row in group.rollouts]
+
+
+def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_sampled_them(make_node: Any) -> None:
+    node = make_node(temperature=0.7)
+    node.step()
+    node.source.request(node.ask(0))
+    node.step()
+    node.source.request(node.ask(1))
+    node.step()
+    for round_, lag in ((0, 2), (1, 1), (2, 0)):
+        found = rows(node.play(round_))
+        assert len(found) == 12
+        assert {(row.kind, row.source, row.lag) for row in found} == {(Kind.POLICY, "box", lag)}
+        assert all(row.truncated == (row.ids[-1] not in (1, 5)) for row in found)
+        serial = node.source._mirror.serials[round_] if round_ < 2 else NEWEST
+        (own,) = node.source._mirror.logps(serial, [(node.prompts[0].ids, found[0].ids)], 0.7)
+        assert own == pytest.approx(found[0].behaviour_logps, abs=1e-4)
+    asked = node.servers[0].asked[0]
+    assert {name: asked[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")} == {
+        "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+    }  # fmt: skip
+    assert (asked["presence_penalty"], asked["frequency_penalty"], asked["stop_token_ids"]) == (0.0, 0.0, [1, 5])
+    assert len({each["seed"] for each in node.servers[0].asked}) == 9
+    assert len(node.told("policy_served")) == 1
+
+
+def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tmp_path: Path) -> None:
+    node = make_node()
+    for round_ in range(5):
+        node.step()
+        node.play(round_)
+    (server,) = node.servers
+    assert len(server.loads) == 5
+    assert len(server.adapters) == 2
+    assert len(list((tmp_path / "served").iterdir())) == 2
+    node.source.close()
+    assert server.adapters == []
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:
+    node = make_node()
+    node.step()
+    node.play(0)
+    node.play(1)
+    assert len(node.servers[0].loads) == 1
+    node.source.weights_moved(node.version)  # restored weights have the version of others
+    node.play(2)
+    assert len(set(node.servers[0].loads)) == 2
+
+
+def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: Any) -> None:
+    node = make_node(count=2)
+    for round_ in range(2):
+        node.step()
+        assert len(rows(node.play(round_))) == 12
+    prompts = [[tuple(each["prompt"]) for each in server.asked] for server in node.servers]
+    assert not set(prompts[0]) & set(prompts[1])
+    assert sorted(len(each) for each in prompts) == [2, 4]
+    assert all(len(server.loads) == 2 for server in node.servers)
+
+
+def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
+    node = make_node(count=2)
+    node.step()
+    node.play(0)
+    node.servers[1].broken_loads = 1
+    node.step()
+    assert {row.lag for row in rows(node.play(1))} == {1}
+    assert [len(server.adapters) for server in node.servers] == [1, 1]
+    ((message),) = node.told("policy_push")
+    assert "could not read the adapter's weights" in message
+    node.step()
+    assert {row.lag for row in rows(node.play(2))} == {0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"ignores": True}, "answers with the base model"),
+        ({"behind": True}, "answers with the weights of an earlier push"),
+        ({"processed": False}, "--logprobs-mode processed_logprobs"),
+        ({"prefix": (7, 8)}, "completes other tokens"),
+        ({"coarse": 0.3}, "quantization"),
+    ],
+)
+def test_what_the_server_gets_wrong_is_named_and_its_rows_count_as_text(
+    make_node: Any, fault: dict[str, Any], words: str
+) -> None:
+    node = make_node(temperature=0.6)
+    node.step()
+    assert {row.kind for row in rows(node.play(0))} == {Kind.POLICY}
+    node.step()
+    for name, value in fault.items():
+        setattr(node.servers[0], name, value)
+    if "coarse" in fault:
+        node.servers[0]._model = None
+        node.servers[0]._base = AutoModelForCausalLM.from_pretrained(node.servers[0].directory).eval()
+    for round_ in (1, 2):
+        found = rows(node.play(round_))
+        assert {(row.kind, row.lag, row.behaviour_logps) for row in found} == {(Kind.POLICY_TEXT, None, None)}
+        node.step()
+    (message,) = node.told("policy_other")
+    assert words in message
+    assert "count as policy_text" in message
+
+
+def test_a_server_that_is_right_again_is_trusted_again(make_node: Any) -> None:
+    node = make_node(ignores=True)
+    node.step()
+    assert {row.kind for row in rows(node.play(0))} == {Kind.POLICY_TEXT}
+    node.servers[0].ignores = False
+    node.step()
+    assert {row.kind for row in rows(node.play(1))} == {Kind.POLICY}
+    assert len(node.told("policy_served")) == 1
+
+
+def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again(make_node: Any) -> None:
+    node = make_node()
+    node.step()
+    node.play(0)
+    node.step()
+    node.servers[0].forgets = True
+    assert {(row.kind, row.lag) for row in rows(node.play(1))} == {(Kind.POLICY, 0)}
+    assert node.told("policy_other") == node.told("provider_down") == []
+
+
+def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.sources.served.REST_S", 0.0)
+    node = make_node()
+    node.step()
+    node.play(0)
+    node.servers[0].down = True
+    for round_ in (1, 2):
+        node.step()
+        assert node.play(round_) == []
+    node.servers[0].down = False
+    node.step()
+    assert {row.lag for row in rows(node.play(3))} == {0}
+    assert ["falling back to this machine until box is available" in each for each in node.told("provider_down")] == [
+        True
+    ]
+    assert len(node.told("provider_back")) == 1
+
+
+def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node(offload={"fallback": []})
+    node.step()
+    node.servers[0].down = True
+    pauses = []
+
+    def recover(_source: ServedSource) -> None:
+        pauses.append(1)
+        node.servers[0].down = len(pauses) < 2
+
+    monkeypatch.setattr(ServedSource, "_pause", recover)
+    assert len(rows(node.play(0))) == 12
+    assert len(pauses) == 2
+    assert "waiting until box is available again" in node.told("provider_down")[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"updates": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
+        ({"enabled": False}, "--enable-lora"),
+        ({"rank": 2}, "--max-lora-rank"),
+        ({"broken_loads": 9}, "arrive there complete"),
+    ],
+)
+def test_a_server_that_takes_no_adapter_ends_the_run_with_the_flag_it_lacks(
+    make_node: Any, fault: dict[str, Any], words: str
+) -> None:
+    node = make_node(**fault)
+    node.step()
+    with pytest.raises(ProviderError, match=words) as caught:
+        node.play(0)
+    assert caught.value.next == "swarmctl doctor api"
+
+
+def test_another_model_is_not_used(make_node: Any, tmp_path: Path) -> None:
+    node = make_node()
+    torch.manual_seed(5)
+    other = AutoModelForCausalLM.from_pretrained(save_llama(tmp_path / "other"))
+    with torch.no_grad():
+        other.lm_head.weight *= 60
+    node.servers[0]._base = other
+    node.step()
+    assert node.play(0) == node.play(1) == []
+    (message,) = node.told("policy_other")
+    assert "has another model" in message
+    assert "this machine generates instead" in message
+
+
+def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any) -> None:
+    node = make_node()
+    node.step()
+    node.play(0)
+    node.step()
+    before = {name: each.clone() for name, each in node.model.state_dict().items()}
+    node.model.train()
+    pair = (node.prompts[0].ids, (3, 4, 1))
+    mirror = node.source._mirror
+    old, base, new = (mirror.logps(which, [pair], 1.0)[0] for which in (mirror.serials[0], BASE, NEWEST))
+    assert len({tuple(each) for each in (old, base, new)}) == 3
+    assert node.model.training
+    assert all(torch.equal(before[name], each) for name, each in node.model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_node_learns_from_its_served_policy_and_resumes(directory: Path, tmp_path: Path) -> None:
+    def play(rounds: int, url: str) -> Events:
+        sections = {"game": {"rounds": rounds, "groups": 2, "group_size": 4}, "eval": {"every": 0, "questions": 1}}
+        config = configure(directory, [url], checkpoint={"every": 1, "keep": 2}, **sections)
+        events = Events()
+        GRPORunner(config, NodeFiles(tmp_path), events, make_tasks=lambda *_: ChanceRewards()).run()
+        return events
+
+    with policy_server(directory) as (server, url):
+        events = play(3, url)
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 1]
+        assert [event["source"] for event in events.of("step")] == ["policy"] * 3
+        assert any(event["clip_fraction"] is not None for event in events.of("step"))
+        assert all(event["tokens_per_second"] is None for event in events.of("round"))
+        events = play(5, url)
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 1]
+        assert server.adapters == []
+    journal = sqlite3.connect(tmp_path / "journal.sqlite")
+    kept = journal.execute("SELECT round, kind, source, version, ids, logps FROM completions ORDER BY round").fetchall()
+    assert [(round_, version) for round_, _, _, version, *_ in kept[::8]] == [(0, 0), (1, 0), (2, 1), (3, 3), (4, 3)]
+    assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
+    assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)

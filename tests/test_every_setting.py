@@ -171,6 +171,15 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.limits.requests_per_minute": (api.paced, OFFLOAD, 1, 2),
     "offload.limits.tokens_per_minute": (api.paced, OFFLOAD, 1000, 2000),
     "offload.limits.timeout": (api.sent, OFFLOAD, 10.0, 20.0),
+    "offload.serving.urls": (
+        "tests/hivemind_exp/sources/test_served.py::test_replicas_share_the_prompts_and_each_prompt_stays_with_one"
+    ),
+    "offload.serving.folder": (
+        "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
+    ),
+    "offload.serving.server_folder": (
+        "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
+    ),
     "offload.prices.*.input": (api.announced, PRICED, 1.0, 3.0),
     "offload.prices.*.output": (api.announced, PRICED, 2.0, 3.0),
     "judge.provider": (api.judged, JUDGE, "box", "other"),

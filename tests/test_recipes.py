@@ -173,7 +173,7 @@ ADD_SOURCE = "Add a source"
 def add_source(code: Copy) -> None:
     code.write(
         "hivemind_exp/sources/parrot.py",
-        '''"""``policy``: says the same thing to everybody."""
+        '''"""``policy_text``: says the same thing to everybody."""
 
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
 from hivemind_exp.sources.source import Source
@@ -181,7 +181,7 @@ from hivemind_exp.sources.source import Source
 
 class ParrotSource(Source):
     name = "parrot"
-    kind = Kind.POLICY
+    kind = Kind.POLICY_TEXT
 
     def collect(self, ask):
         row = Rollout(self.kind, self.name, "a", (5,), truncated=False)
@@ -194,7 +194,9 @@ def build(parts):
     )
     registry = "hivemind_exp/sources/registry.py"
     code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(registry, "SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {", '\n    "policy": parrot.build,')
+    code.put(
+        registry, "SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {", '\n    "policy_text": parrot.build,'
+    )
 
 
 def test_add_a_source(code: Copy) -> None:
@@ -204,7 +206,7 @@ import sqlite3, sys
 from pathlib import Path
 from tests.support.nodes import make_config, run
 box = {"base_url": "http://127.0.0.1:9/v1", "model": "own", "free": True}
-offload = {"provider": "box", "kind": "policy", "share": 0.5}
+offload = {"provider": "box", "kind": "policy_text", "share": 0.5}
 run(make_config(game={"rounds": 1}, offload=offload, providers={"box": box}), Path(sys.argv[1]))
 journal = sqlite3.connect(Path(sys.argv[1]) / "journal.sqlite")
 print(journal.execute("SELECT source, count(*) FROM completions GROUP BY source ORDER BY source").fetchall())

@@ -295,8 +295,11 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     others = " and ".join(each for each in offload.fallback if each != LOCAL)
     text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
     yield bool(others), text, 'offload.fallback=["local"]'
-    text = f"{name} limits completions by generation.max_completion_tokens, so offload.max_tokens has no effect"
-    yield offload.max_tokens is not None, text, "offload.max_tokens=null"
+    limit = config.generation.max_completion_tokens
+    text = (
+        f"{name} limits completions by generation.max_completion_tokens = {limit}, so offload.max_tokens has no effect"
+    )
+    yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
     ahead, most = offload.ahead or 0, config.train.max_lag
     text = (
         f"with offload.ahead = {ahead}, completions are {ahead} steps old, and train.max_lag = {most} drops them "

@@ -45,6 +45,8 @@ class PolicyServer:
     """How many loads find a file that is not complete."""
     forgets: bool = False
     """Loses its adapters before the next completion, like a server that was restarted."""
+    mounts: dict[str, Path] = field(default_factory=dict)
+    """Directories of this machine, by their paths in the server's container."""
     down: bool = False
     loads: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +80,8 @@ class PolicyServer:
 
     def _load(self, asked: dict[str, Any]) -> tuple[int, Any]:
         name, folder = asked["lora_name"], Path(asked["lora_path"])
+        for there, here in self.mounts.items():
+            folder = here / folder.relative_to(there)
 
         def failed(text: str) -> tuple[int, Any]:
             return 500, _error(f"Call to add_lora method failed: Worker failed with error '{text}'", 500)

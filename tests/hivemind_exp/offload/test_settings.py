@@ -329,3 +329,33 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
     check_offload(off)
     assert not is_distilled(off)
     assert not reasons(config(provider="mybox", mybox={"reasons": True}, teach="distillation"), first_endpoint(made))
+
+
+SERVED = {"provider": "mybox", "kind": "policy"}
+LORA: dict[str, Any] = {"model": {"lora": True}}
+
+
+@pytest.mark.parametrize(
+    ("offload", "sections", "message", "setting"),
+    [
+        ({"provider": "openai", "model": "m"}, LORA, "openai is none", "offload.kind=teacher"),
+        ({"provider": "ollama", "model": "m"}, LORA, "ollama is none", "offload.kind=policy_text"),
+        ({}, {}, "needs model.lora", "model.lora=true"),
+        ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),
+        ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
+        ({"ahead": 5}, LORA, "train.max_lag = 4 drops them unlearned", "offload.ahead=4"),
+        ({"teach": "hints"}, LORA, "needs offload.kind = teacher, not policy", "offload.kind=teacher"),
+    ],
+)
+def test_a_served_policy_needs_a_server_that_takes_adapters(
+    offload: dict[str, Any], sections: dict[str, Any], message: str, setting: str
+) -> None:
+    box = {"base_url": "http://box:8000/v1", "model": "m", "free": True}
+
+    def checked(offload: dict[str, Any], sections: dict[str, Any]) -> None:
+        check_offload(Config.model_validate({"offload": SERVED | offload, "providers": {"mybox": box}, **sections}))
+
+    checked({}, LORA)
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
+        checked(offload, sections)
+    assert shlex.split(caught.value.next or "")[-1] == setting

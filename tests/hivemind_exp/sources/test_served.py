@@ -46,7 +46,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configure(directory: Path, urls: list[str], **sections: Any) -> Config:
-    offload = {"provider": "box", "kind": "policy", "serving": {"urls": urls}} | sections.pop("offload", {})
+    offload = {"provider": "box", "kind": "policy"} | sections.pop("offload", {})
+    offload["serving"] = {"urls": urls} | offload.get("serving", {})
     generation = {"max_completion_tokens": TOKENS, "max_prompt_tokens": 300} | sections.pop("generation", {})
     return make_config(
         model={"name": str(directory), "device": "cpu", "threads": 1, "lora": {"rank": 4}},
@@ -181,6 +182,16 @@ def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: An
     assert not set(prompts[0]) & set(prompts[1])
     assert sorted(len(each) for each in prompts) == [2, 4]
     assert all(len(server.loads) == 2 for server in node.servers)
+
+
+def test_adapters_go_where_the_server_sees_them_under_another_path(make_node: Any, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    serving = {"folder": str(shared), "server_folder": "/adapters"}
+    node = make_node(offload={"serving": serving}, mounts={"/adapters": shared})
+    node.step()
+    assert {row.kind for row in rows(node.play(0))} == {Kind.POLICY}
+    assert [each.name for each in shared.iterdir()] == node.servers[0].loads
+    assert not (tmp_path / "served").exists()
 
 
 def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:

@@ -98,9 +98,9 @@ def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, bui
     (served,) = built
     assert [event["count"] for event in events.of("rollouts")] == [3 * 4] * ROUNDS
     assert {event["source"] for event in events.of("step")} == {"policy"}
-    # All five rounds are requested, up to two of them ahead, and none beyond the last.
+    # All five rounds are requested, one of them ahead, and none beyond the last.
     assert {ask.stage_run.round for ask in served.asked} == set(range(ROUNDS))
-    assert [ask.stage_run.round for ask in served.asked][:3] == [0, 1, 2]
+    assert [ask.stage_run.round for ask in served.asked][:2] == [0, 1]
     assert {ask.places for ask in served.asked} == {range(2, 4)}
     assert served.heard == list(range(ROUNDS + 1))
     assert len(served.taught) == ROUNDS * 3 * 2

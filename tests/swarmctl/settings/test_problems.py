@@ -137,6 +137,9 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.requests_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
+    "offload.serving.urls": ('a list of URLs, such as ["http://192.168.1.20:8000/v1"]', (5,)),
+    "offload.serving.folder": (TEXT, (5,)),
+    "offload.serving.server_folder": (TEXT, (5,)),
     "offload.prices": ("a table", (5,)),
     "judge.provider": ("a provider's name, or off", ("", 5)),
     "judge.model": (TEXT, (5,)),
@@ -156,7 +159,13 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """For each setting: what the message says is allowed, and invalid values."""
 ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offload.provider", "offload.model"}
-ANY_TEXT |= {"judge.provider", "judge.model", "judge.instructions"}
+ANY_TEXT |= {
+    "offload.serving.folder",
+    "offload.serving.server_folder",
+    "judge.provider",
+    "judge.model",
+    "judge.instructions",
+}
 """Settings for which every non-empty string is valid."""
 
 
@@ -201,6 +210,13 @@ def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -
         ),
         ("report.to=['x']", ["invalid report.to[0]: 'x'. Use tensorboard, trackio or wandb"]),
         ("offload.stages=['x']", [f"invalid offload.stages[0]: 'x'. Use {either(STAGES)}"]),
+        (
+            "offload.serving.urls=['ftp://x']",
+            [
+                "invalid offload.serving.urls[0]: 'ftp://x'. "
+                "Use an http:// or https:// URL without user name, query and fragment"
+            ],
+        ),
         ("model=tiny", ["invalid model: 'tiny'. Use a table"]),
         (
             "model.lora=5",

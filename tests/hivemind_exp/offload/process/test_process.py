@@ -119,7 +119,7 @@ def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
     with pytest.raises(KeyProblem, match="no key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
     assert missing.value.next == "swarmctl keys set box"
-    with pytest.raises(ConfigurationError, match=r"offload\.kind = policy needs token ids"):
+    with pytest.raises(ConfigurationError, match=r"offload\.kind = policy pushes adapters"):
         start(configure("http://127.0.0.1:9/v1", kind="policy"))
     with api_server(keys={KEY}) as server:
         config = configure(server.base_url, box={"needs_key": True})

@@ -235,13 +235,14 @@ class ChatClient:
                 raise broken(f"the response is larger than {LARGEST_ANSWER >> 20} MiB")
             return content, _lower(response.headers)
 
-    async def call(self, path: str, asked: Mapping[str, Any]) -> bytes:
+    async def call(self, path: str, asked: Mapping[str, Any] | None = None) -> bytes:
         """Send a body to a path below the base URL, or to a whole URL, and return the answer's body.
 
-        For what the SDK does not know. Raises ``RequestFailed``.
+        ``asked``: None for a GET request. For what the SDK does not know. Raises ``RequestFailed``.
         """
         async with self.sdk(self._seconds) as sdk:
-            response = await sdk.post(path, cast_to=httpx2.Response, body=dict(asked))
+            how: dict[str, Any] = {"cast_to": httpx2.Response}
+            response = await (sdk.get(path, **how) if asked is None else sdk.post(path, body=dict(asked), **how))
             try:
                 return self.without_key(await read_body(response, LARGEST_ANSWER))
             finally:

@@ -25,6 +25,7 @@ from hivemind_exp.offload.settings import Endpoint
 _SEED_BITS = 0x7FFFFFFF
 _NO_PENALTY = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _MISSING = re.compile(r"does not exist|cannot be found|not found", re.IGNORECASE)
+NO_WEIGHTS = "could not read the adapter's weights"
 _CAUSES: tuple[tuple[str, str, str | None], ...] = (
     (
         r"greater than max_lora_rank (\d+)",
@@ -39,7 +40,7 @@ _CAUSES: tuple[tuple[str, str, str | None], ...] = (
     ),
     (
         r"doesn't contain tensors|deserializ|incomplete|corrupt",
-        "could not read the adapter's weights",
+        NO_WEIGHTS,
         "If the directory is on a network, check that files arrive there complete.",
     ),
     (r"LoRA is not enabled|lora_config|enable.lora", "does not serve adapters", "Start it with --enable-lora."),
@@ -74,6 +75,17 @@ class VllmServer:
             return {str(each["id"]): each.get("parent") is not None for each in entries}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise broken("the list of models is not what vLLM sends") from error
+
+    async def most_adapters(self) -> int | None:
+        """Return ``--max-loras``, from the server's metrics; None if they do not say."""
+        root = self.url.removesuffix("/v1")
+        try:
+            found = re.search(
+                r'lora_requests_info\{max_lora="(\d+)"', (await self._client.call(f"{root}/metrics")).decode()
+            )
+        except (RequestFailed, UnicodeDecodeError):
+            return None
+        return None if found is None else int(found[1])
 
     async def load(self, name: str, folder: str) -> None:
         try:

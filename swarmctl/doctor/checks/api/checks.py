@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import NodeError
@@ -228,6 +230,34 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
     return without_known_key(text, service.secret(context), "…")
 
 
+def adapters(context: Context) -> Finding:
+    """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
+    from hivemind_exp.offload.api.faults import RequestFailed
+    from hivemind_exp.offload.served_probe import shortcomings
+    from hivemind_exp.offload.settings import replicas
+    from hivemind_exp.sources.schedule import rounds_ahead
+
+    if context.offline:
+        return skipped("not checked (offline)")
+    config, texts, serious = context.config, [], False
+    servers, needed = replicas(config), rounds_ahead(config.offload) + 2
+    with TemporaryDirectory() as elsewhere:
+        folder = context.files.served if context.files.root.is_dir() else Path(elsewhere)
+        if config.offload.serving.folder:
+            folder = Path(config.offload.serving.folder).expanduser().resolve()
+        for server in servers:
+            try:
+                found = shortcomings(server, config, folder, needed)
+            except RequestFailed as fault:
+                return failed(f"{server.base_url}: {fault.detail}", context.again("api"))
+            texts += [each.text if len(servers) == 1 else f"{server.base_url}: {each.text}" for each in found]
+            serious = serious or any(each.serious for each in found)
+    if texts:
+        return (failed if serious else warning)(" ".join(texts))
+    what = "the server takes" if len(servers) == 1 else f"all {len(servers)} servers take"
+    return ok(f"{what} this node's adapters, with log-probabilities of the sampling temperature")
+
+
 _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (
     ("price", price, 5.0),
     ("key", key, 6.0),
@@ -250,6 +280,8 @@ def checks(context: Context) -> list[Check]:
         chain = services(_config(context))
     except NodeError:
         return found  # ``settings`` reports the error
+    if context.config.offload.kind == "policy":
+        found.append(Check("api", "adapters", adapters, limit=60.0))
     return found + [
         Check("api", f"{each.label}.{name}", partial(look, each), limit, deep=look is request)
         for each in chain

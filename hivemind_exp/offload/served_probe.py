@@ -1,0 +1,85 @@
+"""What a server lacks for ``offload.kind = "policy"``, found without a model and without changing anything there."""
+
+import asyncio
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hivemind_exp.config import Config
+from hivemind_exp.offload.api.policy_server import PushFailed
+from hivemind_exp.offload.api.vllm import NO_WEIGHTS, VllmServer
+from hivemind_exp.offload.settings import Endpoint
+
+_PROMPT = (1, 2, 3)
+"""Token ids that every vocabulary has."""
+_SAME = 1e-4
+"""Nats by which log-probabilities of two temperatures differ at least, if they are those of the temperature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcoming:
+    """Something that a server lacks."""
+
+    text: str
+    """Sentences that name the flag or the setting."""
+    serious: bool
+    """Whether the node cannot learn from the server as it is."""
+
+
+def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[Shortcoming]:
+    """Return what a server lacks.
+
+    ``folder``: where adapters are written. ``needed``: how many adapters are in use at a time. Raises ``RequestFailed``
+    if the server does not answer, and ``NodeError`` if a proxy cannot be used.
+    """
+    return asyncio.run(_shortcomings(endpoint, config, folder, needed))
+
+
+async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[Shortcoming]:
+    server = VllmServer(endpoint, config.offload.limits.timeout)
+    try:
+        found = []
+        rank = 1 if config.model.lora is None else config.model.lora.rank
+        there = config.offload.serving.server_folder or str(folder)
+        with _adapter_without_weights(folder, rank) as name:
+            try:
+                await server.load(name, f"{there.rstrip('/')}/{name}")
+            except PushFailed as error:
+                if NO_WEIGHTS not in str(error):
+                    found.append(Shortcoming(f"It {error}. {error.remedy or ''}".strip(), serious=True))
+        model = await server.base_model()
+        if model is not None:
+            one, half = [await server.logps_at(model, _PROMPT, temperature) for temperature in (1.0, 0.5)]
+            shared = one.keys() & half.keys()
+            if shared and all(abs(one[each] - half[each]) < _SAME for each in shared):
+                text = (
+                    "It returns the log-probabilities of temperature 1, whatever generation.temperature is. Start it "
+                    "with --logprobs-mode processed_logprobs."
+                )
+                found.append(Shortcoming(text, serious=config.generation.temperature != 1))
+        most = await server.most_adapters()
+        if most is not None and most < needed:
+            text = f"It keeps {most} adapters ready, and {needed} are in use. Start it with --max-loras {needed}."
+            found.append(Shortcoming(text, serious=False))
+        return found
+    finally:
+        await server.close()
+
+
+@contextmanager
+def _adapter_without_weights(folder: Path, rank: int) -> Iterator[str]:
+    """Write what a server reads first of an adapter; yield its name. It can only be refused."""
+    name = f"swarmctl-probe-{secrets.token_hex(4)}"
+    shape = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "bias": "none"}
+    existed = folder.exists()
+    (folder / name).mkdir(parents=True)
+    try:
+        text = json.dumps({**shape, "target_modules": ["q_proj", "v_proj"]})
+        (folder / name / "adapter_config.json").write_text(text, encoding="utf-8")
+        yield name
+    finally:
+        shutil.rmtree(folder / name if existed else folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 # `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
-# `make test-fast` leaves out the tests marked slow or swarm. `make lint` checks style and types. `make clean` deletes the
-# environment and what was built. `make soak` kills and starves real nodes for about an hour (as root, on Linux).
+# `make test-fast` leaves out the tests marked slow or swarm. `make test-vllm` plays rounds with a real vLLM. `make lint` checks
+# style and types. `make clean` deletes the environment and what was built. `make soak` kills and starves real nodes for about
+# an hour (as root, on Linux).
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -19,7 +20,10 @@ define CHECK_PYTHON
 endef
 INSTALL = PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/install.py $(VENV) --torch $(TORCH)
 
-.PHONY: run test test-fast soak lint clean
+# A real vLLM on the CPU, in an environment of its own (4 GB), for `make test-vllm`.
+VLLM ?= build/vllm
+
+.PHONY: run test test-fast test-vllm soak lint clean
 
 run: $(VENV)/.installed
 	@# Ctrl-C is a way to end the demo, not an error.
@@ -34,6 +38,9 @@ test-fast: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.soak
 
+test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
+	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest tests/hivemind_exp/runner/test_real_vllm.py
+
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -43,6 +50,11 @@ lint: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) build *.egg-info
+
+$(VLLM)/.installed: tools/vllm_environment.py
+	$(CHECK_PYTHON)
+	@PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/vllm_environment.py $(VLLM)
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(wildcard requirements/*.txt)
 	$(CHECK_PYTHON)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import Config, LimitsConfig, OffloadConfig, PriceConfig, ProviderConfig
+from hivemind_exp.serving_settings import ServingConfig
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -170,6 +171,7 @@ def test_every_option_of_offloading_is_documented() -> None:
     offload = shown["offload"]
     assert set(offload) == set(OffloadConfig.model_fields)
     assert set(offload["limits"]) == set(LimitsConfig.model_fields)
+    assert set(offload["serving"]) == set(ServingConfig.model_fields)
     assert set(offload["prices"]["fireworks"]) == set(PriceConfig.model_fields)
     assert set(shown["providers"]["mybox"]) == set(ProviderConfig.model_fields)
 

@@ -68,6 +68,8 @@ class Endpoint:
 
 def training_terms(config: Config, endpoint: Endpoint) -> str:
     """Say in one clause whether an endpoint's output may be trained on."""
+    if is_offloaded(config) and resolved_kind(config) is Kind.POLICY:
+        return "it writes with this node's own weights"
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
             "check whether you may train on its output: see the model's license if this is your own server, otherwise "
@@ -290,6 +292,8 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     )
     text = f"{name} pushes adapters, so it needs model.lora; with all weights, it would push the whole model every step"
     yield config.model.lora is None, text, "model.lora=true"
+    text = f"{name} is for servers of your own, whose cost is not counted, but {first.name} is not marked as free"
+    yield not first.chat.free, text, f"providers.{first.name}.free=true"
     text = f"{name} sends no API key, but {first.name} needs one"
     yield first.needs_key, text, f"providers.{first.name}.needs_key=false"
     others = " and ".join(each for each in offload.fallback if each != LOCAL)

@@ -45,6 +45,8 @@ class PolicyServer:
     """How many loads find a file that is not complete."""
     forgets: bool = False
     """Loses its adapters before the next completion, like a server that was restarted."""
+    most: int = 6
+    """How many adapters it keeps ready."""
     mounts: dict[str, Path] = field(default_factory=dict)
     """Directories of this machine, by their paths in the server's container."""
     down: bool = False
@@ -68,6 +70,8 @@ class PolicyServer:
             if method == "GET" and path == "/v1/models":
                 names = [("policy", None), *((name, "policy") for name in self._adapters)]
                 return 200, {"object": "list", "data": [{"id": name, "parent": parent} for name, parent in names]}
+            if path == "/metrics":
+                return 200, f'vllm:lora_requests_info{{max_lora="{self.most}",running_lora_adapters=""}} 1.0'
             if path == "/v1/completions":
                 return self._complete(asked)
             change = {"/v1/load_lora_adapter": self._load, "/v1/unload_lora_adapter": self._unload}.get(path)
@@ -167,7 +171,7 @@ def policy_server(directory: Path, **faults: Any) -> Iterator[tuple[PolicyServer
 
         def _answer(self, method: str, asked: dict[str, Any]) -> None:
             status, document = server.answer(method, self.path, asked)
-            body = json.dumps(document).encode()
+            body = (document if isinstance(document, str) else json.dumps(document)).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))

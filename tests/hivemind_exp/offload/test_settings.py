@@ -331,6 +331,7 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
     assert not reasons(config(provider="mybox", mybox={"reasons": True}, teach="distillation"), first_endpoint(made))
 
 
+BOX = {"base_url": "http://box:8000/v1", "model": "m", "free": True}
 SERVED = {"provider": "mybox", "kind": "policy"}
 LORA: dict[str, Any] = {"model": {"lora": True}}
 
@@ -341,6 +342,8 @@ LORA: dict[str, Any] = {"model": {"lora": True}}
         ({"provider": "openai", "model": "m"}, LORA, "openai is none", "offload.kind=teacher"),
         ({"provider": "ollama", "model": "m"}, LORA, "ollama is none", "offload.kind=policy_text"),
         ({}, {}, "needs model.lora", "model.lora=true"),
+        ({}, LORA | {"providers": {"mybox": BOX | {"free": False}}}, "not marked as free", "providers.mybox.free=true"),
+        ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),
         ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),
         ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
         ({"ahead": 5}, LORA, "train.max_lag = 4 drops them unlearned", "offload.ahead=4"),
@@ -350,10 +353,8 @@ LORA: dict[str, Any] = {"model": {"lora": True}}
 def test_a_served_policy_needs_a_server_that_takes_adapters(
     offload: dict[str, Any], sections: dict[str, Any], message: str, setting: str
 ) -> None:
-    box = {"base_url": "http://box:8000/v1", "model": "m", "free": True}
-
     def checked(offload: dict[str, Any], sections: dict[str, Any]) -> None:
-        check_offload(Config.model_validate({"offload": SERVED | offload, "providers": {"mybox": box}, **sections}))
+        check_offload(Config.model_validate({"offload": SERVED | offload, "providers": {"mybox": BOX}} | sections))
 
     checked({}, LORA)
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:

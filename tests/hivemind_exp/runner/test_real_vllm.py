@@ -108,7 +108,8 @@ def test_twenty_rounds_are_learned_from_what_vllm_samples_of_the_newest_weights(
     rounds = events.of("rollouts")
     assert [(each["source"], each["count"]) for each in rounds] == [("policy", GROUPS * SIZE)] * ROUNDS
     assert [each["lag"] for each in rounds] == [0] + [1] * (ROUNDS - 1)
-    assert {each["code"] for each in events.of("warning")} <= {"long_prompts"}
+    told = {each["code"] for each in events.of("warning")}
+    assert not told & {"policy_other", "policy_push", "provider_down"}
     (served,) = [each["message"] for each in events.of("note") if each["code"] == "policy_served"]
     clipped = [each["clip_fraction"] for each in events.of("step") if each["clip_fraction"] is not None]
     assert len(clipped) > ROUNDS / 2

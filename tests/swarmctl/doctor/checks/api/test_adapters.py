@@ -1,0 +1,50 @@
+"""What doctor says about a server that should take this node's adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmctl.doctor.check import Status
+from tests.support.doctor_api import look, profile
+from tests.support.policy_server import policy_server
+from tests.support.tiny_models import save_llama
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llama(tmp_path_factory.mktemp("served") / "llama")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ({}, Status.OK, "the server takes this node's adapters"),
+        ({"updates": False}, Status.FAILED, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
+        ({"enabled": False}, Status.FAILED, "Start it with --enable-lora"),
+        ({"rank": 8}, Status.FAILED, "--max-lora-rank"),
+        ({"processed": False}, Status.FAILED, "--logprobs-mode processed_logprobs"),
+        ({"mounts": {"/": Path("/nowhere")}}, Status.FAILED, "offload.serving.folder"),
+        ({"most": 2}, Status.WARNING, "--max-loras 3"),
+        ({"down": True}, Status.FAILED, "HTTP 503"),
+    ],
+)
+def test_the_flags_that_a_server_lacks_are_named(
+    home: Path, directory: Path, fault: dict[str, Any], status: Status, words: str
+) -> None:
+    with policy_server(directory, **fault) as (server, url):
+        lora = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = true\n[generation]\ntemperature = 0.7\n'
+        profile(home, url, box="free = true", more=f"{lora}[warmup]\nsteps = 0", offload='kind = "policy"')
+        finding = look("api.adapters")["adapters"]
+        assert (finding.status, words in finding.text) == (status, True), finding.text
+        assert server.adapters == []
+
+
+def test_nothing_is_asked_offline(home: Path) -> None:
+    more = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = true\n[warmup]\nsteps = 0'
+    profile(home, "http://127.0.0.1:9/v1", box="free = true", more=more, offload='kind = "policy"')
+    assert look("api.adapters", offline=True)["adapters"].status is Status.SKIPPED

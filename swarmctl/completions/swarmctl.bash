@@ -536,6 +536,9 @@ __swarmctl_setting() {
             offload.reasoning_tokens= \
             offload.rounds= \
             offload.service_tier= \
+            offload.serving.folder= \
+            offload.serving.server_folder= \
+            offload.serving.urls= \
             offload.share= \
             offload.stages= \
             offload.teach= \

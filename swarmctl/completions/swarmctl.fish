@@ -1034,6 +1034,9 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
+            offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \
+            offload.serving.server_folder=\t'The path of the same directory on the servers, such as in a container' \
+            offload.serving.urls=\t'Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
             offload.teach=\t'What a teacher contributes' \

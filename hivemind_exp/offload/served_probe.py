@@ -21,8 +21,8 @@ _SAME = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Shortcoming:
-    """Something that a server lacks."""
+class MissingFlag:
+    """A flag or a setting that a server lacks."""
 
     text: str
     """Sentences that name the flag or the setting."""
@@ -30,7 +30,7 @@ class Shortcoming:
     """Whether the node cannot learn from the server as it is."""
 
 
-def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[Shortcoming]:
+def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[MissingFlag]:
     """Return what a server lacks.
 
     ``folder``: where adapters are written. ``needed``: how many adapters are in use at a time. Raises ``RequestFailed``
@@ -39,7 +39,7 @@ def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) 
     return asyncio.run(_shortcomings(endpoint, config, folder, needed))
 
 
-async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[Shortcoming]:
+async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[MissingFlag]:
     server = VllmServer(endpoint, config.offload.limits.timeout)
     try:
         found = []
@@ -50,7 +50,7 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
                 await server.load(name, f"{there.rstrip('/')}/{name}")
             except PushFailed as error:
                 if NO_WEIGHTS not in str(error):
-                    found.append(Shortcoming(f"It {error}. {error.remedy or ''}".strip(), serious=True))
+                    found.append(MissingFlag(f"It {error}. {error.remedy or ''}".strip(), serious=True))
         model = await server.base_model()
         if model is not None:
             one, half = [await server.logps_at(model, _PROMPT, temperature) for temperature in (1.0, 0.5)]
@@ -60,11 +60,11 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
                     "It returns the log-probabilities of temperature 1, whatever generation.temperature is. Start it "
                     "with --logprobs-mode processed_logprobs."
                 )
-                found.append(Shortcoming(text, serious=config.generation.temperature != 1))
+                found.append(MissingFlag(text, serious=config.generation.temperature != 1))
         most = await server.most_adapters()
         if most is not None and most < needed:
             text = f"It keeps {most} adapters ready, and {needed} are in use. Start it with --max-loras {needed}."
-            found.append(Shortcoming(text, serious=False))
+            found.append(MissingFlag(text, serious=False))
         return found
     finally:
         await server.close()

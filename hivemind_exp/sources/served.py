@@ -281,10 +281,10 @@ class ServedSource(Source):
         theirs = [row.logps[:MOST_TOKENS] for _, row in pairs]
         check = self._checks.setdefault(replica, ServerCheck(self._sampling.temperature))
         earlier = [each for each in self._mirror.serials if each < serial]
-        verdict = check.compare(
+        found = check.compare(
             theirs, lambda which, temperature: self._mirror.logps(which, rows, temperature), serial, earlier
         )
-        return self._report(replica, verdict.cause, verdict.distance)
+        return self._report(replica, found.cause, verdict.distance)
 
     def _report(self, replica: int, cause: Cause | None, distance: float | None) -> Cause | None:
         if replica in self._told and self._told[replica] == cause:

@@ -49,7 +49,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Agreement:
     """The result of a comparison."""
 
     distance: float
@@ -71,7 +71,7 @@ class ServerCheck:
     _quietest: float | None = field(default=None, init=False)
     """The smallest difference that was accepted so far."""
 
-    def compare(self, theirs: Logps, own: Own, serial: int, earlier: Sequence[int]) -> Comparison:
+    def compare(self, theirs: Logps, own: Own, serial: int, earlier: Sequence[int]) -> Agreement:
         """Return what explains the server's log-probabilities. ``earlier``: the pushes before ``serial``."""
         distance = _distance(theirs, own(serial, self.temperature))
         known = self._quietest if self._quietest is not None else 0.0
@@ -84,14 +84,14 @@ class ServerCheck:
             others.append((Cause.RAW, _distance(theirs, own(serial, 1.0))))
         cause, least = min(others, key=lambda each: each[1])
         if least < _QUIETER * distance:
-            return Comparison(distance, cause)
+            return Agreement(distance, cause)
         if distance <= NOISE:
             return self._accepted(distance)
-        return Comparison(distance, Cause.FORMAT if distance < ANOTHER_MODEL else Cause.OTHER_MODEL)
+        return Agreement(distance, Cause.FORMAT if distance < ANOTHER_MODEL else Cause.OTHER_MODEL)
 
-    def _accepted(self, distance: float) -> Comparison:
+    def _accepted(self, distance: float) -> Agreement:
         self._quietest = distance if self._quietest is None else min(self._quietest, distance)
-        return Comparison(distance, None)
+        return Agreement(distance, None)
 
 
 def _distance(theirs: Logps, own: Logps) -> float:

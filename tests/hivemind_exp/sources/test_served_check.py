@@ -37,9 +37,9 @@ def blurred(values: Logps, noise: float) -> Logps:
     ],
 )
 def test_the_cause_is_what_the_numbers_are_closest_to(theirs: Logps, cause: Cause | None) -> None:
-    verdict = ServerCheck(0.8).compare(theirs, own, 2, [0, 1])
-    assert verdict.cause is cause
-    assert (verdict.distance <= NOISE) == (cause is None)
+    found = ServerCheck(0.8).compare(theirs, own, 2, [0, 1])
+    assert found.cause is cause
+    assert (found.distance <= NOISE) == (cause is None)
 
 
 def test_a_push_that_is_ignored_is_noticed_below_the_noise_of_the_format() -> None:

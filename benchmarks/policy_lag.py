@@ -142,7 +142,7 @@ def main() -> None:
         with closing(Mixture(config.tasks, charter=b"lag", secret=b"", heldout=QUESTIONS)) as tasks:
             for arm in ARMS:
                 runs = [
-                    learn(arm, seed, options.rounds, options.learning_rate, base, tasks)
+                    learn(arm, settings(seed, options.learning_rate), options.rounds, base, tasks)
                     for seed in range(options.seeds)
                 ]
                 medians = [statistics.median(each) for each in zip(*runs, strict=True)]

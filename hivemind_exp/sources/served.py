@@ -284,7 +284,7 @@ class ServedSource(Source):
         found = check.compare(
             theirs, lambda which, temperature: self._mirror.logps(which, rows, temperature), serial, earlier
         )
-        return self._report(replica, found.cause, verdict.distance)
+        return self._report(replica, found.cause, found.distance)
 
     def _report(self, replica: int, cause: Cause | None, distance: float | None) -> Cause | None:
         if replica in self._told and self._told[replica] == cause:

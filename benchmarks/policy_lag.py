@@ -11,7 +11,6 @@ server answered with them. "Corrected" uses the loss of ``kind = "policy"``: eac
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import statistics
 import tempfile
@@ -95,12 +94,13 @@ def learn(arm: Arm, config: Config, rounds: int, base: Path, tasks: Mixture) -> 
     """Return the accuracy on held-out questions at the start and at ``LOOKS`` later rounds."""
     seed = config.node.seed
     tokenizer = load_tokenizer(config.model)
-    model = load_model(config.model.model_copy(update={"name": str(base)}), tokenizer, dtype="float32", seed=0)
+    where = config.model.model_copy(update={"name": str(base)})
+    # Two models, not a copy: TRL gives a model a ``forward`` that a copy of it would share.
+    model, server = (load_model(where, tokenizer, dtype="float32", seed=0) for _ in range(2))
     with tempfile.TemporaryDirectory() as output:
         trainer = SourceGRPOTrainer(model, tokenizer, config, Path(output), device="cpu", dtype="float32")
         policy = trainer.policy
         source = LocalSource(policy, tokenizer, config.generation, StopFlag())
-        server: Any = copy.deepcopy(policy)
         sampler = LocalSource(server, tokenizer, config.generation, StopFlag())
         held_out = build_prompts(tasks.questions("heldout", 0, QUESTIONS), tokenizer)
         accuracies = [evaluate(0, source, held_out, tasks).accuracy]

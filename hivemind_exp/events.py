@@ -88,7 +88,7 @@ class RolloutsEvent(Event):
 
     round: int = Field(description="The round, counted from 0.")
     stage: str = Field(description="The stage of the round.")
-    source: str = Field(description="The kind of source; `policy` is the node's own model, on this machine.")
+    source: str = Field(description="The kind of source; `policy` is the node's own model.")
     count: int = Field(description="Number of completions.")
     correct: int = Field(description="Number of correct completions.")
     reward: float | None = Field(None, description="Mean outcome; null if there are no completions.")

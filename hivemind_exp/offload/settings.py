@@ -224,7 +224,8 @@ def requests_a_round(config: Config, endpoint: Endpoint) -> int:
         return config.game.groups
     if is_distilled(config):
         return config.game.groups * config.game.group_size
-    per_group = 1 if endpoint.chat.group == "n" else share_of(config.offload, config.game.group_size)
+    whole = endpoint.chat.group == "n" or resolved_kind(config) is Kind.POLICY
+    per_group = 1 if whole else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 
 

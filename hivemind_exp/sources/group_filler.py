@@ -87,7 +87,7 @@ class GroupFiller:
             source.learned_from([row for row in rows if row.kind is source.kind])
 
     def _usefulness(self) -> UsefulnessCheck | None:
-        if self._remote is None:
+        if self._remote is None or self._remote.kind is Kind.POLICY:  # the trainer watches this node's own completions
             return None
         if self._remote.kind is Kind.HINTED:
             return HintCheck(self.config, self._remote, self.emit, journal=self.journal)

@@ -157,6 +157,9 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         return []
     # What the node did about it follows the last semicolon; a reason may contain others.
     reasons = "".join(f" {message.rpartition('; ')[0] or message}." for message in progress.outages.values())
+    if config.offload.kind == "policy":  # completions of the same kind, wherever they were generated
+        text = f"While the server was unavailable, this machine generated.{reasons}"
+        return [text, *_check(config.node.name)] if reasons else []
     if teaches_hints(config):
         return _hints(config, progress, reasons)
     if is_distilled(config):

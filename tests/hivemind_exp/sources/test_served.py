@@ -356,6 +356,7 @@ def test_a_node_learns_from_its_served_policy_and_resumes(directory: Path, tmp_p
         assert [event["source"] for event in events.of("step")] == ["policy"] * 3
         assert any(event["clip_fraction"] is not None for event in events.of("step"))
         assert all(event["tokens_per_second"] is None for event in events.of("round"))
+        assert not [event for event in events.of("warning") if event["provider"] is not None]
         events = play(5, url)
         assert [event["lag"] for event in events.of("rollouts")] == [0, 1]
         assert server.adapters == []

@@ -93,6 +93,17 @@ def test_a_teacher_that_scores_has_a_price_per_point(resolved: Resolved) -> None
     assert told[at + 1] == "Check the provider:"
 
 
+def test_a_served_policy_is_not_called_this_machine(resolved: Resolved) -> None:
+    offload = resolved.config.offload.model_copy(update={"kind": "policy"})
+    served = replace(resolved, config=resolved.config.model_copy(update={"offload": offload}))
+    assert not [line for line in lines(served, 0.6, rollouts("policy", 96)) if "generated" in line]
+    told = lines(served, 0.6, rollouts("policy", 96), DOWN)
+    at = told.index(
+        "While the server was unavailable, this machine generated. groq does not accept the key (HTTP 401)."
+    )
+    assert told[at + 1] == "Check the provider:"
+
+
 @pytest.mark.parametrize("after", [0.45, 0.27])
 def test_a_gain_within_chance_has_no_price(resolved: Resolved, after: float) -> None:
     told = lines(resolved, after, rollouts("teacher", 75), LEARNED)

@@ -114,14 +114,6 @@ class Fleet:
         """
         return self._submit(self._ask(order))
 
-    def each(self, look: Callable[[PolicyServer], Coroutine[Any, Any, _T]]) -> list[_T]:
-        """Return what ``look`` finds at each replica. Raises what it raises."""
-
-        async def all_of_them() -> list[_T]:
-            return list(await asyncio.gather(*map(look, self._servers)))
-
-        return self._submit(all_of_them()).result()
-
     def close(self) -> None:
         """Unload every adapter, delete the files, and end the thread."""
         if not self._thread.is_alive():

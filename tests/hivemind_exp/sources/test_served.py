@@ -97,10 +97,14 @@ def make_node(directory: Path, tmp_path: Path) -> Iterator[Any]:
     with ExitStack() as ends:
 
         def make(
-            count: int = 1, offload: dict[str, Any] | None = None, temperature: float = 1.0, **faults: Any
+            count: int = 1,
+            url: str = "",
+            offload: dict[str, Any] | None = None,
+            temperature: float = 1.0,
+            **faults: Any,
         ) -> Node:
             made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(count)]
-            urls = [url for _, url in made]
+            urls = [url] if url else [address for _, address in made]
             config = configure(directory, urls, offload=offload or {}, generation={"temperature": temperature})
             base = AutoModelForCausalLM.from_pretrained(directory)
             torch.manual_seed(0)
@@ -160,6 +164,22 @@ def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tm
     node.source.close()
     assert server.adapters == []
     assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_what_a_killed_run_left_on_the_server_and_on_disk_is_removed(make_node: Any, tmp_path: Path) -> None:
+    killed = make_node()
+    killed.step()
+    killed.play(0)
+    (server,) = killed.servers
+    (left,) = server.adapters
+    other = f"swarmctl-{'0' * 8}-another-nodes"
+    server._adapters[other] = {}
+    killed.source._fleet.start = lambda _: None
+    node = make_node(url=f"http://{killed.source._endpoint.host}/v1")
+    assert server.adapters == [other]
+    assert not (tmp_path / "served" / left).exists()
+    node.step()
+    assert {row.kind for row in rows(node.play(0))} == {Kind.POLICY}
 
 
 def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:

@@ -6,7 +6,7 @@ Settings that cannot work are refused here.
 import difflib
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
@@ -101,12 +101,6 @@ def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
     return endpoint_of(config, provider, config.offload.model or model)
-
-
-def replicas(config: Config) -> list[Endpoint]:
-    """Return the servers to which the node pushes its weights. Raises ``ConfigurationError``."""
-    first, urls = first_endpoint(config), config.offload.serving.urls
-    return [replace(first, base_url=url.rstrip("/")) for url in urls] or [first]
 
 
 def chain(config: Config) -> list[Endpoint | None]:
@@ -306,10 +300,7 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     )
     yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
     ahead, most = offload.ahead or 0, config.train.max_lag
-    text = (
-        f"with offload.ahead = {ahead}, completions are {ahead} steps old, and train.max_lag = {most} drops them "
-        "unlearned"
-    )
+    text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
     yield ahead > most, text, f"offload.ahead={most}"
 
 

@@ -28,7 +28,7 @@ from hivemind_exp.offload.api.chat import check_sdk
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import PushFailed, Sampling
 from hivemind_exp.offload.api.vllm import VllmServer
-from hivemind_exp.offload.served import Fleet, Order, Pushed, Served
+from hivemind_exp.offload.served import Fleet, Order, Pushed, Served, replicas
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
@@ -36,7 +36,6 @@ from hivemind_exp.offload.settings import (
     describe_loss,
     first_endpoint,
     generates,
-    replicas,
     resolved_kind,
 )
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion, encode_completion

@@ -346,7 +346,7 @@ LORA: dict[str, Any] = {"model": {"lora": True}}
         ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),
         ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),
         ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
-        ({"ahead": 5}, LORA, "train.max_lag = 4 drops them unlearned", "offload.ahead=4"),
+        ({"ahead": 5}, LORA, "older than train.max_lag = 4 allows", "offload.ahead=4"),
         ({"teach": "hints"}, LORA, "needs offload.kind = teacher, not policy", "offload.kind=teacher"),
     ],
 )

@@ -233,8 +233,8 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
 def adapters(context: Context) -> Finding:
     """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
+    from hivemind_exp.offload.served import replicas
     from hivemind_exp.offload.served_probe import shortcomings
-    from hivemind_exp.offload.settings import replicas
     from hivemind_exp.sources.schedule import rounds_ahead
 
     if context.offline:

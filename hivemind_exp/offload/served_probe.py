@@ -63,7 +63,7 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
                 found.append(MissingFlag(text, serious=config.generation.temperature != 1))
         most = await server.most_adapters()
         if most is not None and most < needed:
-            text = f"It keeps {most} adapters ready, and {needed} are in use. Start it with --max-loras {needed}."
+            text = f"It keeps {most} in memory of the {needed} adapters in use. Start it with --max-loras {needed}."
             found.append(MissingFlag(text, serious=False))
         return found
     finally:

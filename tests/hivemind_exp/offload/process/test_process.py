@@ -118,7 +118,7 @@ def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
 
     with pytest.raises(KeyProblem, match="no key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
-    assert missing.value.next == "swarmctl keys set box"
+    assert missing.value.next == "swarmctl keys set box --host http://127.0.0.1:9/v1"
     with pytest.raises(ConfigurationError, match=r"offload\.kind = policy pushes adapters"):
         start(configure("http://127.0.0.1:9/v1", kind="policy"))
     with api_server(keys={KEY}) as server:
@@ -126,7 +126,7 @@ def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
         with hosted(tmp_path / "refused", config, key="wrong", probed=False) as rig:
             with pytest.raises(KeyProblem, match="box:test-model: authentication failed") as refused:
                 rig.offload.wait_for_probe()
-    assert refused.value.next == "swarmctl keys set box"
+    assert refused.value.next == f"swarmctl keys set box --host {server.base_url}"
     with api_server() as server, hosted(tmp_path / "cap", configure(server.base_url, limits={"usd": 0.01})) as rig:
         with pytest.raises(LimitReached, match=r" of 0\.01 USD \(offload\.limits\.usd\) is already spent"):
             rig.run([order(number) for number in range(60)])

@@ -151,7 +151,7 @@ LOSS = Loss(weigh, likelihood)
     code.put("hivemind_exp/train_settings.py", '    teacher_loss: Literal["gated", "luffy"', ', "plain"')
     described = '\n    "plain": "teacher: every row weighs one",'
     last = '    "luffy": "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group",'
-    code.put("hivemind_exp/offload/settings.py", last, described)
+    code.put("hivemind_exp/offload/loss_descriptions.py", last, described)
 
 
 def test_add_a_loss(code: Copy) -> None:

@@ -22,6 +22,7 @@ from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger
+from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.router import ProviderService
@@ -29,7 +30,6 @@ from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
     check_offload,
-    describe_loss,
     first_endpoint,
     is_distilled,
     reasons,

@@ -15,7 +15,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
-from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
+from hivemind_exp.rollouts.types import Kind
 
 _LONGEST_MODEL = 100
 LOCAL = "local"
@@ -356,45 +356,3 @@ def _distillation_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool,
         f"is {temperature:g}"
     )
     yield temperature != 1, text, "generation.temperature=1.0"
-
-
-_TAUGHT = {
-    "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
-    "hints": (
-        "hints: this node learns its correct answers to prompts with a hint, as answers to the prompts without it, at "
-        f"most {MOST_ANSWERS} different ones per question"
-    ),
-}
-_LOSSES = {
-    Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
-    Kind.POLICY: "policy: GRPO with the weights π/π_server, at most 2, because the server may be some steps behind",
-    Kind.POLICY_TEXT: (
-        "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, because the server's weights "
-        "may be old"
-    ),
-}
-TEACHER_LOSSES = {
-    "gated": (
-        "teacher: supervised learning on correct answers in strict format, at most "
-        f"{MOST_ANSWERS} different ones per question"
-    ),
-    "luffy": "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group",
-}
-"""For each value of ``train.teacher_loss``: what is learned from a teacher's answers."""
-
-
-def describe_loss(config: Config) -> str:
-    """Describe in one sentence what is learned from the API's text."""
-    if config.judge.provider != OFF:
-        return "judge: a grade for each of this node's completions, as one term of the reward"
-    kind, offload = resolved_kind(config), config.offload
-    if offload.teach in _TAUGHT:
-        return _TAUGHT[offload.teach]
-    if kind in _LOSSES:
-        return _LOSSES[kind]
-    text = TEACHER_LOSSES[config.train.teacher_loss]
-    if config.train.joins_baseline:
-        return text
-    if offload.share == 1 and offload.when == "always":
-        return f"{text}, learning rate {config.teacher_learning_rate:g}"
-    return f"{text}, weighted by how rarely this node is correct (1 - its mean reward)"

@@ -28,12 +28,12 @@ from hivemind_exp.offload.api.chat import check_sdk
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import PushFailed, Sampling
 from hivemind_exp.offload.api.vllm import VllmServer
+from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.served import Fleet, Order, Pushed, Served, replicas
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
     check_offload,
-    describe_loss,
     first_endpoint,
     generates,
     resolved_kind,

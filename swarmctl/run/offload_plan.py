@@ -12,11 +12,11 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.judge import is_judged
+from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import bounded_price
 from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
-    describe_loss,
     first_endpoint,
     is_distilled,
     only_if_failed,

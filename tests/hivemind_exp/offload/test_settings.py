@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import GameConfig
+from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import Usage, bounded_price, price_of
 from hivemind_exp.offload.settings import (
     chain,
     check_offload,
-    describe_loss,
     first_endpoint,
     generates,
     is_distilled,

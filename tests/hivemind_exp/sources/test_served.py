@@ -98,15 +98,15 @@ def make_node(directory: Path, tmp_path: Path) -> Iterator[Any]:
     with ExitStack() as ends:
 
         def make(
-            count: int = 1,
+            urls: int = 1,
             url: str = "",
             offload: dict[str, Any] | None = None,
             temperature: float = 1.0,
             **faults: Any,
         ) -> Node:
-            made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(count)]
-            urls = [url] if url else [address for _, address in made]
-            config = configure(directory, urls, offload=offload or {}, generation={"temperature": temperature})
+            made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(urls)]
+            addresses = [url] if url else [address for _, address in made]
+            config = configure(directory, addresses, offload=offload or {}, generation={"temperature": temperature})
             base = AutoModelForCausalLM.from_pretrained(directory)
             torch.manual_seed(0)
             model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
@@ -195,7 +195,7 @@ def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:
 
 
 def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: Any) -> None:
-    node = make_node(count=2)
+    node = make_node(urls=2)
     for round_ in range(2):
         node.step()
         assert len(rows(node.play(round_))) == 12
@@ -216,7 +216,7 @@ def test_adapters_go_where_the_server_sees_them_under_another_path(make_node: An
 
 
 def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
-    node = make_node(count=2)
+    node = make_node(urls=2)
     node.step()
     node.play(0)
     node.servers[1].broken_loads = 1

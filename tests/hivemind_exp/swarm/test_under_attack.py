@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.swarm, pytest.mark.timeout(1800)]
 
 ROUNDS = 20
 """About ten rounds until all nodes have met, and then the rest, some of them after every attack was served."""
-PATIENCE_S = 200.0
+PATIENCE_S = 400.0
 """Seconds in which the nodes were able to act: on a busy machine, it takes longer."""
 NAMES = ("student", "payer")
 NOISE = 0.15

@@ -13,6 +13,7 @@ import pytest
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.packages.index import Packages
+from swarmctl.terminal.views import Writer
 from swarmctl.trained import gguf_converter
 from tests.support import fake_converter
 from tests.support.full_disk import mounted_disk
@@ -251,7 +252,7 @@ def test_a_converter_that_does_not_start_is_replaced_by_a_download_that_is_kept(
     fake.act("broken")
     installed = []
 
-    def install(self: Packages, directory: Path, instead: str) -> None:
+    def install(self: Packages, directory: Path, _say: Writer, _instead: str) -> None:
         installed.append(self.title)
         (directory / "convert_hf_to_gguf.py").write_text(Path(fake_converter.__file__).read_text())
 

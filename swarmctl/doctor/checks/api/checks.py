@@ -54,7 +54,8 @@ def _config(context: Context) -> Config:
 
 def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
-    from hivemind_exp.offload.settings import chain, check_offload, describe_loss, first_endpoint, training_terms
+    from hivemind_exp.offload.loss_descriptions import describe_loss
+    from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, training_terms
 
     config = _config(context)
     check_offload(config)

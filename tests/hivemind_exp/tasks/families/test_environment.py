@@ -245,7 +245,7 @@ def test_reference_answers_that_earn_less_are_not_used(capsys: pytest.CaptureFix
     settle("x", rows, lambda *_: Verdict(0.5))
     assert [(row["form"], row["answer"]) for row in rows] == [("{}", None)] * 2
     assert "earn 50% of the reward" in capsys.readouterr().out
-    with pytest.raises(TaskError, match="no reward in any form"):
+    with pytest.raises(TaskError, match="no reward in any supported form"):
         settle("x", [{"question": "?", "answer": "a"}], lambda *_: Verdict(0.0))
 
 

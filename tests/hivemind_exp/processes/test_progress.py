@@ -39,7 +39,8 @@ def test_waiting_for_a_busy_cpu_does_not_count(spinning: list[subprocess.Popen[b
 
 def test_sleeping_counts() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        able, begun = AbleTime(process.pid), time.monotonic()
+        begun = time.monotonic()
+        able = AbleTime(process.pid)
         time.sleep(0.1)
         assert able.look() >= 0.1
         process.kill()

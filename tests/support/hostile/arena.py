@@ -246,6 +246,7 @@ class Arena:
             "model": {"name": str(self._base), "device": "cpu", "threads": 1},
             "tasks": ["spell_backward"],
             "game": {"rounds": rounds, "groups": GROUPS},
+            "prompt": {"style": "tags"},  # what the model was trained for; a few questions may suggest another style
             "generation": {"max_prompt_tokens": 96, "max_completion_tokens": 32, "batch": 128},
             "train": {"learning_rate": 1e-4, "micro_batch": 128},
             "eval": {"every": 0, "questions": 100},

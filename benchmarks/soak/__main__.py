@@ -9,8 +9,8 @@
 kills: one node that an API helps is killed (-9) at random moments over all its processes. Afterwards, its weights must
 be equal, bit by bit, to those of a twin that was left alone. failures: the disk is full, inodes, memory and the API
 fail, the trainer hangs, the clock jumps. growth: memory, files and disk over many rounds (at least 2000, as the journal
-fills up first). swarm: three nodes through the same night. Only the supervisor's pauses are shorter than usual. The
-exit code is 1 if anything is wrong.
+fills up first). swarm: three nodes are killed and frozen, and their clocks jump. Only the supervisor's pauses are
+shorter than usual. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def kills(arguments: argparse.Namespace, root: Path, say: Say) -> list[str]:
 
 def fail(_: argparse.Namespace, root: Path, say: Say) -> list[str]:
     """Let everything around a node fail. Return what went wrong."""
-    with api_process(latency=0.05, answer=TEACHER) as server, failures.night(root, server, say) as night:
-        night.run()
-        night.finish()
-        print("\n" + "\n".join(f"  {line}" for line in night.results))
-        return night.faults
+    with api_process(latency=0.05, answer=TEACHER) as server, failures.failing_node(root, server, say) as node:
+        node.run()
+        node.finish()
+        print("\n" + "\n".join(f"  {line}" for line in node.results))
+        return node.faults
 
 
 def grow(arguments: argparse.Namespace, root: Path, say: Say) -> list[str]:

@@ -41,7 +41,7 @@ while True:
 
 
 @dataclass
-class Night:
+class FailingNode:
     """One node, on a small disk, under a limit of memory, with a clock of its own and an API that fails."""
 
     swarm: SupervisedSwarm
@@ -191,7 +191,7 @@ class Night:
 
 
 @contextlib.contextmanager
-def night(root: Path, server: RemoteServer, say: Callable[[str], None]) -> Iterator[Night]:
+def failing_node(root: Path, server: RemoteServer, say: Callable[[str], None]) -> Iterator[FailingNode]:
     """Yield a node that plays, on a disk of its own. Raises OSError if this process may not mount one."""
     disk = root / "disk"
     disk.mkdir()
@@ -211,7 +211,7 @@ def night(root: Path, server: RemoteServer, say: Callable[[str], None]) -> Itera
                 raise AssertionError(f"the node does not start: {output(swarm.founder)}")
             if group is None:
                 say("this machine allows no control group, so the kernel kills nothing for memory")
-            yield Night(swarm, disk, server, clock, say)
+            yield FailingNode(swarm, disk, server, clock, say)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
         if group is not None:

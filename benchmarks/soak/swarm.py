@@ -1,4 +1,4 @@
-"""Three supervised nodes of a swarm through the same night: kills, freezes and clock jumps at random moments."""
+"""Kill and freeze three supervised nodes of a swarm, and make their clocks jump, at random moments."""
 
 from __future__ import annotations
 

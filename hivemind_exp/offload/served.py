@@ -25,7 +25,7 @@ PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
 """Seconds before each further try of a request that failed."""
 
 
-def replicas(config: Config) -> list[Endpoint]:
+def replica_endpoints(config: Config) -> list[Endpoint]:
     """Return the servers to which a node pushes its weights. Raises ``ConfigurationError``."""
     first, urls = first_endpoint(config), config.offload.serving.urls
     return [replace(first, base_url=url.rstrip("/")) for url in urls] or [first]
@@ -64,7 +64,7 @@ class Served:
 
 
 @dataclass
-class Fleet:
+class Replicas:
     """The replicas. Call it from one thread; it answers with futures."""
 
     make_servers: Callable[[], Sequence[PolicyServer]]

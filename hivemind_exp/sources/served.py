@@ -29,7 +29,7 @@ from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import PushFailed, Sampling
 from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.served import Fleet, Order, Pushed, Served, replicas
+from hivemind_exp.offload.served import Order, Pushed, Replicas, Served, replica_endpoints
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
@@ -40,8 +40,8 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens
 from hivemind_exp.sources.local import end_ids
-from hivemind_exp.sources.mirror import AdapterMirror, Tokens
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.served_check import MOST_TOKENS, REMEDIES, ROWS, Cause, ServerCheck
 from hivemind_exp.sources.source import Ask, NodeParts, Source
@@ -76,8 +76,8 @@ class ServedSource(Source):
     kind = Kind.POLICY
 
     _endpoint: Endpoint
-    _fleet: Fleet
-    _mirror: AdapterMirror
+    _replicas: Replicas
+    _adapters: AdapterVersions
     _tokenizer: PreTrainedTokenizerBase
     _sampling: Sampling
     _seed: int
@@ -124,7 +124,7 @@ class ServedSource(Source):
             )
         )
         try:
-            self._fleet.start(node)
+            self._replicas.start(node)
         except RequestFailed as fault:
             if not self._falls_back:
                 raise ProviderError(f"{self._endpoint.label} {_why(fault)}", next=_DOCTOR) from fault
@@ -149,7 +149,7 @@ class ServedSource(Source):
                 self._seed, f"serve {run.stage} {run.chunk} {prompt.question.digest} {places}", run.round
             )
             key = hashlib.sha256(str(prompt.ids).encode()).hexdigest()
-            answer = self._fleet.ask(Order(key, prompt.ids, len(places), seed))
+            answer = self._replicas.ask(Order(key, prompt.ids, len(places), seed))
             self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, answer)
 
     def collect(self, ask: Ask) -> list[list[Group]]:
@@ -178,7 +178,7 @@ class ServedSource(Source):
             self.request(ask)
 
     def close(self) -> None:
-        self._fleet.close()
+        self._replicas.close()
 
     def _push(self) -> None:
         """Send the weights, unless the last push has them. Returns immediately."""
@@ -187,9 +187,9 @@ class ServedSource(Source):
         if not self._moved and not lost:
             return
         self._serial, self._moved = self._serial + 1, False
-        weights = self._mirror.remember(self._serial)
+        weights = self._adapters.remember(self._serial)
         pushed = Pushed(self._serial, self._version, f"{self._prefix}{self._serial}-v{self._version}")
-        self._pushes[self._serial] = self._fleet.push(pushed, partial(self._mirror.write, weights))
+        self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))
 
     def _report_pushes(self) -> None:
         """Warn about pushes that failed. The weights before them answer meanwhile, with a lag."""
@@ -279,9 +279,9 @@ class ServedSource(Source):
         rows: list[Tokens] = [(prompt, row.ids[:MOST_TOKENS]) for prompt, row in pairs]
         theirs = [row.logps[:MOST_TOKENS] for _, row in pairs]
         check = self._checks.setdefault(replica, ServerCheck(self._sampling.temperature))
-        earlier = [each for each in self._mirror.serials if each < serial]
+        earlier = [each for each in self._adapters.serials if each < serial]
         found = check.compare(
-            theirs, lambda which, temperature: self._mirror.logps(which, rows, temperature), serial, earlier
+            theirs, lambda which, temperature: self._adapters.logps(which, rows, temperature), serial, earlier
         )
         return self._report(replica, found.cause, found.distance)
 
@@ -289,7 +289,7 @@ class ServedSource(Source):
         if replica in self._told and self._told[replica] == cause:
             return cause
         self._told[replica] = cause
-        url = self._fleet.urls[replica]
+        url = self._replicas.urls[replica]
         apart = "" if distance is None else f" (log-probabilities differ by {distance:.2g} nats per token)"
         if cause is None:
             message = f"{url} samples from this node's weights{apart}: its completions count as policy"
@@ -324,7 +324,7 @@ def build(parts: NodeParts) -> ServedSource | None:
     check_offload(config)
     check_sdk()
     assert parts.files is not None
-    endpoint, endpoints, serving = first_endpoint(config), replicas(config), config.offload.serving
+    endpoint, endpoints, serving = first_endpoint(config), replica_endpoints(config), config.offload.serving
     folder = Path(serving.folder).expanduser().resolve() if serving.folder else parts.files.served
     folder.mkdir(parents=True, exist_ok=True)
     node = f"swarmctl-{hashlib.sha256(b'served' + parts.files.secret()).hexdigest()[:8]}-"
@@ -337,7 +337,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         model.config.get_text_config().vocab_size,
     )
     kept = rounds_ahead(config.offload) + 1
-    fleet = Fleet(
+    servers = Replicas(
         lambda: [VllmServer(each, config.offload.limits.timeout) for each in endpoints],
         sampling,
         folder,
@@ -349,8 +349,8 @@ def build(parts: NodeParts) -> ServedSource | None:
     falls_back = LOCAL in config.offload.fallback
     source = ServedSource(
         endpoint,
-        fleet,
-        AdapterMirror(model, kept + 1),
+        servers,
+        AdapterVersions(model, kept + 1),
         tokenizer,
         sampling,
         config.node.seed,

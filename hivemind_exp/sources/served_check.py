@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hivemind_exp.sources.mirror import BASE
+from hivemind_exp.sources.adapter_versions import BASE
 
 ROWS = 8
 """Completions that are compared."""

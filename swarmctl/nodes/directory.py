@@ -17,8 +17,8 @@ from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import files_of, other_name, short_id
+from swarmctl.nodes.migrations import upgrade_and_tell
 from swarmctl.nodes.start_over import set_aside, settle
-from swarmctl.nodes.upgrade import upgrade_and_tell
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors

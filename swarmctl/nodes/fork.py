@@ -14,8 +14,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.migrations import KEPT
 from swarmctl.nodes.rename import at_rest, free, record_name
-from swarmctl.nodes.upgrade import KEPT
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json

@@ -72,7 +72,7 @@ def register_recovery(app: typer.Typer) -> None:
           swarmctl upgrade maths --dry-run
           swarmctl upgrade maths
         """
-        from swarmctl.nodes.upgrading import upgrade as bring_up_to_date
+        from swarmctl.nodes.upgrade import upgrade as bring_up_to_date
 
         bring_up_to_date(name, dry_run=dry_run, as_json=json)
 

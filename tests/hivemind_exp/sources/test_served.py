@@ -19,10 +19,10 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload import served as fleet
+from hivemind_exp.offload import served as replicas
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.sources.mirror import BASE, NEWEST
+from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.served import ServedSource, build
 from hivemind_exp.sources.source import Ask, NodeParts
 from hivemind_exp.stop import StopFlag
@@ -37,7 +37,7 @@ TOKENS = 6
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(replicas, "PAUSES_S", (0.01, 0.01))
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_samp
         assert len(found) == 12
         assert {(row.kind, row.source, row.lag) for row in found} == {(Kind.POLICY, "box", lag)}
         assert all(row.truncated == (row.ids[-1] not in (1, 5)) for row in found)
-        serial = node.source._mirror.serials[round_] if round_ < 2 else NEWEST
-        (own,) = node.source._mirror.logps(serial, [(node.prompts[0].ids, found[0].ids)], 0.7)
+        serial = node.source._adapters.serials[round_] if round_ < 2 else NEWEST
+        (own,) = node.source._adapters.logps(serial, [(node.prompts[0].ids, found[0].ids)], 0.7)
         assert own == pytest.approx(found[0].behaviour_logps, abs=1e-4)
     asked = node.servers[0].asked[0]
     assert {name: asked[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")} == {
@@ -175,7 +175,7 @@ def test_what_a_killed_run_left_on_the_server_and_on_disk_is_removed(make_node: 
     (left,) = server.adapters
     other = f"swarmctl-{'0' * 8}-another-nodes"
     server._adapters[other] = {}
-    killed.source._fleet.start = lambda _: None
+    killed.source._replicas.start = lambda _: None
     node = make_node(url=f"http://{killed.source._endpoint.host}/v1")
     assert server.adapters == [other]
     assert not (tmp_path / "served" / left).exists()
@@ -355,8 +355,8 @@ def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any) 
     before = {name: each.clone() for name, each in node.model.state_dict().items()}
     node.model.train()
     pair = (node.prompts[0].ids, (3, 4, 1))
-    mirror = node.source._mirror
-    old, base, new = (mirror.logps(which, [pair], 1.0)[0] for which in (mirror.serials[0], BASE, NEWEST))
+    adapters = node.source._adapters
+    old, base, new = (adapters.logps(which, [pair], 1.0)[0] for which in (adapters.serials[0], BASE, NEWEST))
     assert len({tuple(each) for each in (old, base, new)}) == 3
     assert node.model.training
     assert all(torch.equal(before[name], each) for name, each in node.model.state_dict().items())

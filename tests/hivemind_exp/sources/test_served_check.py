@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hivemind_exp.sources.mirror import BASE
+from hivemind_exp.sources.adapter_versions import BASE
 from hivemind_exp.sources.served_check import NOISE, Cause, Logps, ServerCheck
 
 TRUE = {0: -1.0, 1: -1.2, 2: -1.1, BASE: -0.6}

@@ -20,7 +20,7 @@ from hivemind_exp.trainer.checkpoints import CheckpointStore
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
-from swarmctl.nodes.upgrade import plan
+from swarmctl.nodes.migrations import plan
 from swarmctl.storage.json_file import write_json
 from tests.support.journals import SWARM, mixed_node
 from tests.support.killed_at import killed_everywhere

@@ -26,7 +26,7 @@ from hivemind_exp.run_record import read_record
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
-from swarmctl.nodes.upgrade import STEPS, plan
+from swarmctl.nodes.migrations import STEPS, plan
 from swarmctl.settings.command_line import last_config
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json, write_json
@@ -126,7 +126,7 @@ def test_an_interrupted_upgrade_goes_on_where_it_stopped(
     assert config is not None
     config.pop("schema")
     write_json(first.config, config)
-    monkeypatch.setattr("swarmctl.nodes.upgrade.write_json", ending)
+    monkeypatch.setattr("swarmctl.nodes.migrations.write_json", ending)
     interrupted = False
     try:
         plan(first).apply()

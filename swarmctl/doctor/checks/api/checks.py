@@ -234,14 +234,14 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
 def adapters(context: Context) -> Finding:
     """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
-    from hivemind_exp.offload.served import replicas
+    from hivemind_exp.offload.served import replica_endpoints
     from hivemind_exp.offload.served_probe import shortcomings
     from hivemind_exp.sources.schedule import rounds_ahead
 
     if context.offline:
         return skipped("not checked (offline)")
     config, texts, serious = context.config, [], False
-    servers, needed = replicas(config), rounds_ahead(config.offload) + 2
+    servers, needed = replica_endpoints(config), rounds_ahead(config.offload) + 2
     with TemporaryDirectory() as elsewhere:
         folder = context.files.served if context.files.root.is_dir() else Path(elsewhere)
         if config.offload.serving.folder:

@@ -22,7 +22,7 @@ BASE = -2
 """Stands for the model without its adapter."""
 
 
-class AdapterMirror:
+class AdapterVersions:
     """Remembers the adapters of the last pushes, by serial."""
 
     def __init__(self, model: PreTrainedModel, kept: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import shlex
@@ -73,6 +72,8 @@ class GeneratedTask(Task):
         if role == "verify":
             self._verify = verifier(self._generator.check)
             return
+        import importlib.metadata  # only here: its imports take as long as all others of a verifier
+
         self.version = f"{LIBRARY} {importlib.metadata.version(LIBRARY)}"
         _import_alone(f"reasoning_gym.{self._generator.module}")
         factory = importlib.import_module("reasoning_gym.factory")

@@ -21,13 +21,10 @@ pytestmark = pytest.mark.slow
 __all__ = ["quick"]
 
 
-FORKSERVER = processes()
-
-
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_at_any_moment_requests_and_pays_nothing_twice(tmp_path: Path, moment: str) -> None:
     with api_process(batch_delay=0.05) as server:
-        child = FORKSERVER.Process(target=batch_child.main, args=(server.base_url, tmp_path, moment))
+        child = processes().Process(target=batch_child.main, args=(server.base_url, tmp_path, moment))
         child.start()
         child.join()
         assert child.exitcode == -signal.SIGKILL
@@ -52,7 +49,7 @@ def test_repeated_kills_request_and_pay_nothing_twice(tmp_path: Path) -> None:
     with api_process(batch_delay=0.3) as server:
         kills = 0
         for _ in range(4):
-            node, ledger = (FORKSERVER, batch_child.main, server.base_url, tmp_path), tmp_path / "ledger.sqlite"
+            node, ledger = (processes(), batch_child.main, server.base_url, tmp_path), tmp_path / "ledger.sqlite"
             kills += killed(*node, when=ledger.exists, pause_s=chance.uniform(0.0, 0.3))
         assert kills >= 1
         with engine(tmp_path, endpoint(server.base_url), batched=True) as rig:

@@ -1,16 +1,12 @@
-"""``swarmctl backup`` and ``restore``: what a backup contains, what a restored node is, and which files are refused."""
+"""``swarmctl backup`` and ``restore``: what a backup contains, and what a restored node is."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import stat
 import tarfile
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,48 +29,11 @@ from swarmctl.nodes.archive import INDEX
 from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.event_log import all_of
 from swarmctl.storage.json_file import read_json, write_json
+from tests.support.backups import message, node, one_machine, restore, saved
 from tests.support.journals import SWARM, mixed_node
 from tests.support.nodes import make_config, run
 
-
-@pytest.fixture(autouse=True)
-def one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-
-@pytest.fixture
-def node(home: Path) -> NodeFiles:
-    """A node that has spent 0.013 US dollars, and has the checkpoint 4 and steps up to 6."""
-    files = mixed_node()
-    config = make_config(node={"name": "maths"}).model_dump(mode="json")
-    write_json(files.config, {"schema": 1, "profile": "demo", "overrides": {}, "config": config})
-    files.secret()
-    CheckpointStore(files.checkpoints, 2, discard).save(
-        4, 4, lambda directory: (directory / "w").write_bytes(b"w" * 99)
-    )
-    with closing(Journal(files.journal, SWARM)) as journal:
-        for step in range(6):
-            journal.commit(Manifest(step, step, 0, 1, ()))
-        journal.forget_manifests(4)
-    (files.root / "trainer.log").write_text("not in a backup")
-    return files
-
-
-@pytest.fixture
-def saved(node: NodeFiles, tmp_path: Path) -> Path:
-    target = tmp_path / "maths.backup"
-    assert cli.run(["backup", "maths", str(target)]) == Exit.DONE
-    return target
-
-
-def restore(path: Path, *more: str) -> int:
-    return cli.run(["restore", str(path), *more])
-
-
-def message(capsys: pytest.CaptureFixture[str], code: int = Exit.CONFIGURATION, *arguments: str) -> str:
-    capsys.readouterr()
-    assert cli.run([*arguments, "--json"]) == code
-    return str(json.loads(capsys.readouterr().out)["error"]["message"])
+__all__ = ["node", "one_machine", "saved"]
 
 
 def test_a_backup_lists_what_it_contains(node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,6 +212,18 @@ def test_another_node_has_another_identity_and_seed_and_asks_before_it_spends(
     assert last["overrides"] == {"node.seed": seed}
 
 
+def test_another_node_that_would_push_to_the_same_repository_is_reported(
+    node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = read_json(node.config)
+    assert last is not None
+    last["config"]["hub"]["repo"] = "me/maths"
+    write_json(node.config, last)
+    assert cli.run(["backup", "maths", str(tmp_path / "b")]) == Exit.DONE
+    assert restore(tmp_path / "b", "--as", "other") == Exit.DONE
+    assert "warning: both nodes push to me/maths; give the new one another hub.repo." in capsys.readouterr().err
+
+
 # --- spending
 
 
@@ -285,121 +256,6 @@ def test_the_total_of_an_unrelated_node_does_not_count(saved: Path, node: NodeFi
     spend(files_of("unrelated"), 3.0)
     assert restore(saved) == Exit.DONE
     assert spent_so_far(node) == pytest.approx(0.013)
-
-
-# --- files that are refused
-
-
-def rewrite(path: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]) -> None:
-    """Change a backup's members."""
-    with tarfile.open(path) as archive:
-        members = [(each, archive.extractfile(each).read()) for each in archive]  # type: ignore[union-attr]
-    change(members)
-    with tarfile.open(path, "w") as archive:
-        for member, content in members:
-            archive.addfile(member, io.BytesIO(content))
-
-
-def listing(**changes: Any) -> Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]:
-    """Return a change of the list of files; ``path`` renames the last file, in both places."""
-
-    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        index = json.loads(members[0][1])
-        for key, value in changes.items():
-            if key == "path":
-                index["files"][-1]["path"] = value
-                members[-1][0].name = f"node/{value}"
-            elif key == "size":
-                index["files"][-1]["size"] = value
-            else:
-                index[key] = value
-        body = json.dumps(index).encode()
-        members[0][0].size = len(body)
-        members[0] = (members[0][0], body)
-
-    return change
-
-
-def link(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    members[-1][0].type, members[-1][0].linkname, members[-1][0].size = tarfile.SYMTYPE, "/etc/passwd", 0
-
-
-def other_content(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    members[-1] = (members[-1][0], bytes(len(members[-1][1])))
-
-
-def extra(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    members.append((tarfile.TarInfo("node/../../.profile"), b""))
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (listing(path="../../.bashrc"), "it lists ../../.bashrc, which is not a node's file"),
-        (listing(path="/etc/cron.d/x"), "which is not a node's file"),
-        (listing(path="swarm/../../x"), "which is not a node's file"),
-        (listing(path="lock"), "which is not a node's file"),
-        (listing(path="base/.hidden"), "which is not a node's file"),
-        (listing(path="node.json"), "its list of files is not that of a node"),
-        (listing(size=10**15), "it needs"),
-        (listing(size=-1), "its list of files is damaged"),
-        (listing(files=[]), "its list of files is not that of a node"),
-        (listing(files={}), "its list of files is not that of a node"),
-        (listing(kind="something"), "its list of files is damaged"),
-        (listing(schema=99), "from a newer version of swarmctl"),
-        (listing(spent=float("nan")), "its list of files is damaged"),
-        (link, "in place of secret"),
-        (other_content, "secret is damaged in it"),
-        (extra, "it contains more files than it lists"),
-        (lambda members: members.pop(), "it is cut off before secret"),
-        (lambda members: members.pop(0), "it is not a backup that swarmctl made"),
-    ],
-)
-def test_hostile_and_damaged_backups_are_refused(
-    change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None],
-    why: str,
-    saved: Path,
-    home: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rewrite(saved, change)
-    before = sorted(home.rglob("*"))
-    code = Exit.FAILED if why == "it needs" else Exit.CONFIGURATION
-    assert why in message(capsys, code, "restore", str(saved), "--as", "other")
-    assert sorted(home.rglob("*")) == before
-
-
-@pytest.mark.parametrize("size", [0, 10, 1000, 20_000])
-def test_cut_files_are_refused(size: int, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.truncate(saved, size)
-    assert "cannot restore" in message(capsys, Exit.CONFIGURATION, "restore", str(saved), "--as", "other")
-    assert not files_of("other").root.exists()
-
-
-def test_files_that_are_no_backups_are_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there is no such file" in message(capsys, Exit.CONFIGURATION, "restore", str(tmp_path / "none"))
-    assert "not a regular file" in message(capsys, Exit.CONFIGURATION, "restore", str(tmp_path))
-    (tmp_path / "text").write_text("hello" * 1000)
-    assert "it is not a backup, or it is cut off" in message(
-        capsys, Exit.CONFIGURATION, "restore", str(tmp_path / "text")
-    )
-
-
-def test_another_node_that_would_push_to_the_same_repository_is_reported(
-    node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    last = read_json(node.config)
-    assert last is not None
-    last["config"]["hub"]["repo"] = "me/maths"
-    write_json(node.config, last)
-    assert cli.run(["backup", "maths", str(tmp_path / "b")]) == Exit.DONE
-    assert restore(tmp_path / "b", "--as", "other") == Exit.DONE
-    assert "warning: both nodes push to me/maths; give the new one another hub.repo." in capsys.readouterr().err
-
-
-def test_a_name_that_is_taken(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved))
-    assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved), "--as", "maths")
 
 
 # --- the real thing

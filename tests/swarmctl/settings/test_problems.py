@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, get_args
 
@@ -11,13 +10,14 @@ import pytest
 from hivemind_exp.game_settings import STAGES
 from hivemind_exp.train_settings import TrainConfig
 from swarmctl import cli
-from swarmctl.errors import Exit, without_typed_keys
+from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.allowed import allowed, known_part, shown
-from swarmctl.settings.resolve import override, problems_of
+from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.schema import dotted, settings
 from swarmctl.settings.sources import Override
 from tests.support.command_line import write_profile
+from tests.support.setting_problems import assigned, messages
 
 INTERNALS = (
     "constrained",
@@ -169,15 +169,6 @@ ANY_TEXT |= {
 """Settings for which every non-empty string is valid."""
 
 
-def messages(*overrides: Override) -> list[str]:
-    _, problems = problems_of(profiles.read(profiles.find("default")), overrides)
-    return list(map(str, problems))
-
-
-def assigned(*assignments: str) -> list[str]:
-    return messages(*map(override, assignments))
-
-
 def test_the_table_covers_every_setting() -> None:
     assert list(ALLOWED) == [dotted(path) for path in settings()]
 
@@ -303,69 +294,6 @@ def test_a_value_is_shown_without_secrets_and_control_characters(value: object, 
 
 def test_a_number_that_python_does_not_print_is_described() -> None:
     assert shown(16**5000) == "a very large number"
-
-
-@pytest.mark.parametrize(
-    "name", ["offload.key", "providers={a={base_url='http://x', model=%s}}", "tasks=[{name='x', params={api_key=%s}}]"]
-)
-def test_a_value_under_a_name_that_means_a_secret_is_never_shown(name: str) -> None:
-    assignment = name % "2024-01-01" if "%s" in name else f"{name}=hunter2"
-    (message,) = assigned(assignment)
-    assert "hunter2" not in message
-    assert ("(hidden)" in message) == ("2024" not in message)
-
-
-@pytest.mark.parametrize("path", list(settings()), ids=dotted)
-def test_a_key_is_never_shown_whatever_setting_it_is_given_for(
-    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert KEY not in " ".join(messages(Override(path, KEY, "--set")))
-    for value in (f"[{KEY!r}]", f"{{a = {KEY!r}}}", f"{{{KEY} = 1}}"):
-        assert KEY not in " ".join(assigned(f"{dotted(path)}={value}"))
-    monkeypatch.setenv(f"SWARMCTL_{'__'.join(path).upper()}", KEY)
-    cli.run(["profiles", "show", "--json"])
-    out, err = capsys.readouterr()
-    assert KEY not in out + err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--set", f"{KEY}=1"],
-        ["--set", f"train.{KEY}=1"],
-        ["--set", f"model.device={KEY}"],
-        ["--model", KEY, "--task", "no_such_task"],
-        ["--device", KEY],
-        ["--task", KEY],
-        ["--rounds", KEY],
-        ["--seed", KEY],
-        ["--offload", KEY],
-        ["--max-usd", KEY],
-        ["--join", KEY],
-        ["--profile", KEY],
-    ],
-)
-@pytest.mark.parametrize("as_json", [False, True])
-def test_a_key_on_the_command_line_is_never_repeated(
-    arguments: list[str], as_json: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["run", "--no-input", *arguments, *(["--json"] if as_json else [])]) in (
-        Exit.CONFIGURATION,
-        Exit.USAGE,
-    )
-    out, err = capsys.readouterr()
-    assert KEY not in out + err
-    if as_json:
-        assert json.loads(out)["error"]["message"]
-
-
-def test_errors_hide_keys_but_not_paths_and_commands() -> None:
-    line = f"swarm1:{'0f' * 32}@/ip4/203.0.113.7/tcp/4001"
-    for text in ("no file /home/me/disk-experiments-2024/x.toml", f"swarmctl run --join {line}", f"@{'0f' * 20}"):
-        assert without_typed_keys(text) == text
-    assert without_typed_keys(f"run --set 'model.name={KEY}' -d") == (
-        "run --set 'model.name=(hidden: looks like a key)' -d"
-    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,6 +88,12 @@ for name, group in {"profile": profiles.group, "key": keys.group}.items():  # al
     app.add_typer(group, name=name, hidden=True)
 
 
+@cache
+def tree() -> Any:
+    """Return the tree of commands, whose type is not public. Building it takes most of the time of a short command."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Prints errors; never raises."""
     streams.open_closed()
@@ -119,7 +126,7 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
         if sys.platform == "win32":
             raise NodeError("native Windows is not supported; use WSL 2", next="wsl --install")
         _check_directory()
-        result = app(list(arguments), prog_name="swarmctl", standalone_mode=False)
+        result = tree()(list(arguments), prog_name="swarmctl", standalone_mode=False)
         if result == Exit.INTERRUPTED and not isinstance(result, Exit):
             # Typer returns this code on Ctrl-C without printing anything. The newline ends the line that shows ^C.
             Writer(sys.stderr)("")
@@ -225,7 +232,7 @@ def _help_for(command: str) -> str:
 
 def _path(arguments: Sequence[str]) -> str:
     """Return the command that a command line begins with."""
-    commands, words = getattr(typer.main.get_command(app), "commands", {}), ["swarmctl"]
+    commands, words = getattr(tree(), "commands", {}), ["swarmctl"]
     for word in arguments:
         if word not in commands:
             break

@@ -16,13 +16,14 @@ from hivemind_exp.events import Emit
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.model_names import same_model, short_name
+from hivemind_exp.money import dollars
 from hivemind_exp.offload.api.chat import ChatAnswer
 from hivemind_exp.offload.api.dialect import PLAIN, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.api.scoring import ScoreAnswer
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.posts import Post
-from hivemind_exp.offload.prices import PromptBound, Usage, worst_case
+from hivemind_exp.offload.prices import PromptBound, Usage
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES, cannot_score
 from hivemind_exp.offload.unusable import text_shortcoming, unusable
@@ -74,7 +75,7 @@ class BilledClient:
         Raises ``RequestFailed`` and ``LimitReached``.
         """
         bound = post.longest(service.client.style)
-        self.ledger.check(worst_case(service.price, post.prompt(service.added_tokens), ask.count, bound))
+        self.ledger.check(service.most(post.prompt(service.added_tokens), ask.count, bound))
         passed = await service.limiter.acquire(
             lambda: _expected(service, post.usual_prompt(), ask.count, bound), ask.round
         )
@@ -93,7 +94,7 @@ class BilledClient:
                 raise RequestFailed(FaultKind.USELESS, "no longer used", sent=False)
             # Only now, because more becomes known while a request waits.
             prompt, bound = post.prompt(service.added_tokens), post.longest(service.client.style)
-            most = worst_case(service.price, prompt, ask.count, bound)
+            most = service.most(prompt, ask.count, bound)
             reservation = self.ledger.reserve(ask, most, prompt=prompt, completion=bound)
             sent = asyncio.get_running_loop().time()
             answer = await post.send(service.client)
@@ -132,6 +133,7 @@ class BilledClient:
         if reservation.key.round >= 0:  # the test request's answer is unusually short
             known, length = service.tokens_a_choice, usage.completion / count
             service.tokens_a_choice = length if known is None else 0.9 * known + 0.1 * length
+        self._learn_surcharge(service, usage, usd)
         self._learn_added_tokens(service, reservation.prompt, usage.prompt)
         bound = count * (reservation.completion or most_tokens(service.client.style, sampling))
         self._learn_reasoning(service, answer, sampling)
@@ -173,6 +175,17 @@ class BilledClient:
                 "answers without the reasoning. If your task needs reasoning, choose a model that writes it into its "
                 "answer (offload.model), or set offload.reasoning_effort=none",
             )
+
+    def _learn_surcharge(self, service: ProviderService, usage: Usage, usd: float) -> None:
+        """From now on, reserve in proportion to what a service charges beyond its listed price."""
+        listed = service.price.listed_cost(usage)
+        if listed > 0 and usd > _TOLERANCE * service.surcharge * listed:
+            service.surcharge = usd / listed
+            text = (
+                f"charged {dollars(usd)} for a request that costs {dollars(listed)} at the price known to this node. "
+                "What it charges counts, and reserves are raised in proportion"
+            )
+            self._warn(service, "surcharge", text)
 
     def _learn_added_tokens(self, service: ProviderService, bound: PromptBound | None, billed: int) -> None:
         """Reserve, from now on, what a service adds to prompts and bills.

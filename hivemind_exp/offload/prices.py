@@ -25,6 +25,10 @@ BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
 FLEX = "flex"
 """The service tier whose requests are cheaper and may have to wait."""
+PRIORITY = "priority"
+"""The service tier whose requests cost more. A project at OpenAI can have it as its default."""
+_PRIORITY_SHARE = 2.0
+"""The most that a token costs in this tier, as a fraction of its normal price."""
 _MANY = 10_000_000
 """A token count beyond every price tier: the price per token there is the highest possible."""
 
@@ -40,6 +44,8 @@ class Usage:
     """The part of ``prompt`` that came from the service's cache."""
     reasoning: int = 0
     """The part of ``completion`` that is hidden."""
+    charged: float = 0.0
+    """Dollars that the service says it charged; 0 if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,20 @@ class Price:
     """Price of a token in the tier "flex", as a fraction of its normal price; None if there is no such tier."""
 
     def cost(self, usage: Usage, *, tier: str | None = None) -> float:
-        """Return the cost in dollars. ``tier``: the service tier that the answer names."""
+        """Return the cost in dollars: what the service says it charged, or the listed price if that is more.
+
+        ``tier``: the service tier that the answer names.
+        """
+        share = 1.0
         if tier == FLEX and self.flex_share is not None:
-            return self.flex_share * self.cost(usage)
+            share = self.flex_share
+        elif tier == PRIORITY:
+            share = _PRIORITY_SHARE
+        # Someone says that a free service costs nothing, whatever it states.
+        return max(share * self.listed_cost(usage), 0.0 if self.free else usage.charged)
+
+    def listed_cost(self, usage: Usage) -> float:
+        """Return the cost in dollars by the token counts and the normal price."""
         if self.known is None:
             return usage.prompt * self.input + usage.completion * self.output
         from genai_prices import Usage as Tokens
@@ -80,7 +97,7 @@ class Price:
         Cached input counts in full: whether its discount applies in batches depends on the model, and a cap must hold
         for every model.
         """
-        return self.batch_share * self.cost(replace(usage, cached=0))
+        return self.batch_share * self.listed_cost(replace(usage, cached=0))
 
     def share(self, offload: OffloadConfig) -> float:
         """Return the usual cost of requests with these settings, as a fraction of the normal price."""

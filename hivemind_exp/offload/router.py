@@ -13,7 +13,7 @@ from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
-from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.prices import Price, PromptBound, worst_case
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
 from hivemind_exp.offload.settings import LOCAL, Endpoint
 
@@ -84,6 +84,8 @@ class ProviderService:
     visible_tokens: int = 0
     added_tokens: int = 0
     """The largest number of prompt tokens that it billed beyond one per byte of the messages sent."""
+    surcharge: float = 1.0
+    """The largest ratio of what it charged for a request to its listed price; at least 1."""
     warned: set[str] = field(default_factory=set)
     batches: BatchClient | None = None
     """Client for its Batch API, if requests go through that."""
@@ -92,6 +94,10 @@ class ProviderService:
     def set_aside(self) -> bool:
         """Whether its answers were useless, so that waiting requests are not sent."""
         return self.trouble is not None and self.trouble.trouble is FaultKind.USELESS and not self.probing
+
+    def most(self, prompt: PromptBound, count: int, longest: int) -> float:
+        """Return the most that a request can cost, in dollars, for ``count`` choices of at most ``longest`` tokens."""
+        return self.surcharge * worst_case(self.price, prompt, count, longest)
 
     def told(self, fault: RequestFailed) -> str:
         return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"

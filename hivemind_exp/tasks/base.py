@@ -69,6 +69,12 @@ class Verdict:
     """Why the task's code could not score the answer; empty if it could."""
 
 
+LARGEST_REWARD = 1e6
+"""Larger rewards, and terms of one, are refused: their mean and spread must be exact enough to be learned from."""
+MOST_TERMS, LONGEST_TERM = 32, 60
+"""The most terms that a reward may have, and the characters of a term's name. They are stored with each completion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """This node's verdict on one completion."""

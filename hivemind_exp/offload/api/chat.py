@@ -28,6 +28,7 @@ from hivemind_exp.rollouts.types import Message
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
+_MOST_USD = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def read_document(content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def read_choices(document: Mapping[str, Any], headers: Mapping[str, str]) -> ChatAnswer:
     """Return a completion that ``read_document`` has read."""
-    usage = _usage(document.get("usage"))
+    usage = _usage(document.get("usage"), headers)
     model, tier = document.get("model"), document.get("service_tier")
     found = tuple(_choice(entry) for entry in document["choices"] if isinstance(entry, dict))
     model = encodable(model[:200]) if isinstance(model, str) else None
@@ -150,7 +151,7 @@ def _text(entry: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _usage(table: Any) -> Usage | None:
+def _usage(table: Any, headers: Mapping[str, str]) -> Usage | None:
     if not isinstance(table, dict):
         return None
     prompt, completion = _count(table.get("prompt_tokens")), _count(table.get("completion_tokens"))
@@ -163,7 +164,31 @@ def _usage(table: Any) -> Usage | None:
     if total is not None and total > prompt + completion:
         # Some services bill hidden reasoning without counting it in the completion's tokens.
         completion = total - prompt
-    return Usage(prompt, completion, cached or 0, reasoning or 0)
+    elif reasoning is not None and reasoning > completion:  # a part cannot be larger than the whole
+        completion += reasoning
+    return Usage(prompt, completion, cached or 0, reasoning or 0, _charged(table, headers))
+
+
+def _charged(table: dict[str, Any], headers: Mapping[str, str]) -> float:
+    """Return the dollars that a service says it charged for a request; 0 if it does not say.
+
+    OpenRouter states ``cost``, DeepInfra ``estimated_cost``, Perplexity a table, xAI units of 1e-10 dollars, and
+    LiteLLM a header.
+    """
+    cost = table.get("cost")
+    stated = [cost.get("total_cost") if isinstance(cost, dict) else cost, table.get("estimated_cost")]
+    ticks = _amount(table.get("cost_in_usd_ticks"))
+    stated.append(headers.get("x-litellm-response-cost"))
+    return min(_MOST_USD, max(ticks * 1e-10, *map(_amount, stated)))
+
+
+def _amount(value: Any) -> float:
+    """Return a number that is not negative; 0 for anything else."""
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if number > 0 else 0.0  # NaN is not above 0
 
 
 def _count(value: Any) -> int | None:

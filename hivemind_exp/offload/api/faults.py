@@ -65,8 +65,9 @@ def broken(detail: str) -> RequestFailed:
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
-_LOST_ANSWER = (504, 524)
-"""Statuses of a gateway that forwarded the request and did not wait for the answer (524: Cloudflare)."""
+_LOST_ANSWER = (408, 502, 504, 520, 524)
+"""Statuses of a gateway that forwarded the request and got no answer, or none that it understands (520 and 524:
+Cloudflare). A service's own 408 says that it worked on the request until its time limit, which Azure bills."""
 _LITELLM_LOST = re.compile(r"litellm\..{0,200}(?:Connection error|Invalid response object|Expecting )", re.DOTALL)
 """What LiteLLM says, with status 500, when it loses the answer of the service behind it. It has no code for this."""
 _CREDIT = frozenset(
@@ -118,6 +119,8 @@ _PROMPT = frozenset(
     }
 )
 """Codes and types of errors, in lower case: out of credit, rate limited, a wrong key, one prompt against the rules."""
+_BILLED_PROMPT = frozenset({"content_filter", "responsibleaipolicyviolation"})
+"""Codes of Azure's filter, which bills the prompts that it rejects."""
 _CREDIT_WORDS = re.compile(
     r"insufficient[ _](?:quota|balance|credits?|funds)|credit balance|out of credits?|no credits? (?:left|remaining)"
     r"|(?:crossed|exceeded) budget"  # LiteLLM's budget of a model, which has no code
@@ -125,7 +128,10 @@ _CREDIT_WORDS = re.compile(
 
 
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
-    """Classify an answer whose status is not 200. It costs nothing, unless a gateway lost the service's answer."""
+    """Classify an answer whose status is not 200.
+
+    It costs nothing, unless a gateway lost the service's answer, or the service bills what it refuses.
+    """
     text = content[:65536].decode("utf-8-sig", "replace")
     document = _parsed(text)
     codes = frozenset(_codes(document))
@@ -149,7 +155,8 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
     else:
         trouble = FaultKind.BAD_REQUEST
         said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
-    billed = status in _LOST_ANSWER or (status >= 500 and _LITELLM_LOST.search(text) is not None)
+    lost = status in _LOST_ANSWER or (status >= 500 and _LITELLM_LOST.search(text) is not None)
+    billed = lost or bool(codes & _BILLED_PROMPT) or _states_usage(document)
     return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
 
 
@@ -178,6 +185,12 @@ def _said(document: Any) -> Any:
 def _error(document: Any) -> dict[str, Any]:
     error = document.get("error", document) if isinstance(document, dict) else None
     return error if isinstance(error, dict) else {}
+
+
+def _states_usage(document: Any) -> bool:
+    """Whether an error comes with the tokens that it cost."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    return isinstance(usage, dict) and any(usage.get(name) for name in ("prompt_tokens", "total_tokens"))
 
 
 def _details(document: Any) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ from hivemind_exp.errors import NodeError, TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.messages import encode
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import FULL_CREDIT, Task, TaskSpec, Verdict
+from hivemind_exp.tasks.base import FULL_CREDIT, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Task, TaskSpec, Verdict
 from hivemind_exp.tasks.families import jsonl
 from hivemind_exp.tasks.families.fixed_set import FEWEST
 from hivemind_exp.tasks.families.question_files import reference_text
@@ -190,13 +190,19 @@ class OwnCodeTask(Task):
             return found
         table = found if isinstance(found, Mapping) else {"score": found}
         try:
-            terms = {str(name): _number(value) for name, value in table.items()}
-        except (TypeError, ValueError):
+            terms = {str(name): _number(value) for name, value in islice(table.items(), MOST_TERMS + 1)}
+        except (TypeError, ValueError, OverflowError):
             terms = {}
         if not terms:
             self._wrong(
                 f"score returned {foreign(repr(found), 80)}. It must return a number, or numbers by name", self._score
             )
+        if len(terms) > MOST_TERMS or any(len(name) > LONGEST_TERM for name in terms):
+            what = f"At most {MOST_TERMS} names are allowed, of at most {LONGEST_TERM} characters"
+            self._wrong(f"score returned too many names, or too long ones. {what}", self._score)
+        if any(abs(value) > LARGEST_REWARD for value in (*terms.values(), sum(terms.values()))):
+            most = f"A reward and its parts must be between -{LARGEST_REWARD:,.0f} and {LARGEST_REWARD:,.0f}"
+            self._wrong(f"score returned {foreign(repr(found), 80)}. {most}", self._score)
         credit = min(max(terms.get("correct", sum(terms.values())), 0.0), 1.0)
         plain = terms.keys() == {"score"} and terms["score"] == credit and credit in (0.0, 1.0)
         return Verdict(credit, () if plain else tuple(terms.items()))
@@ -208,9 +214,9 @@ class OwnCodeTask(Task):
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
             yield
-        except NodeError:
+        except (NodeError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit, OutOfTime) as error:
+        except BaseException as error:
             why = f"{type(error).__name__}: {foreign(error)}" if str(error) else type(error).__name__
             if isinstance(error, OutOfTime):
                 why = f"it needs more than {seconds:g} s of CPU time"

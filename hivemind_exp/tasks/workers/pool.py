@@ -1,8 +1,9 @@
 """The node's worker processes: one generates questions, and separate ones verify answers.
 
 Jobs are pipelined, so a hundred short answers cost one exchange. Replies arrive one by one. A job that uses too much
-CPU time ends its worker and counts as wrong. If a worker is killed, crashes or gets stuck, its jobs go
-to another worker. A job on which ``TRIES`` workers in a row are lost is given up and left unjudged.
+CPU time ends its worker (the pool ends one that ignores this) and counts as wrong. If a worker is killed, crashes or
+gets stuck, its jobs go to another worker. A job on which ``TRIES`` workers in a row are lost is given up and left
+unjudged.
 
 Measured on two cores: a worker is ready after 0.1 s and takes 20 to 30 MiB. A verifier with math-verify is ready after
 2.2 s and takes 65 MiB. Verifying 128 short answers takes 1 to 2 ms. Generating 10 000 ``spell_backward`` questions
@@ -17,8 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hivemind_exp.errors import TaskError, WorkerFailed, from_code
+from hivemind_exp.foreign_text import visible
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import TaskSpec, Verdict, interpreter
+from hivemind_exp.tasks.base import LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, TaskSpec, Verdict, interpreter
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0
@@ -38,6 +40,8 @@ were ready. An end of their own is likely to happen again."""
 
 TOO_SLOW = "too much CPU time"
 UNJUDGED = "not verified"
+_LONGEST_REASON = 1000
+"""Characters of the reason why an answer could not be scored."""
 
 Report = Callable[[int, int], None]
 """Called with the number of replaced workers and the number of jobs given up."""
@@ -199,9 +203,13 @@ def _checked(reply: Any) -> float | Verdict | Unscored:
     match reply:
         case float():
             return min(max(reply, 0.0), 1.0)
-        case {"credit": float(credit), "terms": list(terms), "why": str(why)}:
-            named = [(str(name), value) for name, value in terms if isinstance(value, float) and math.isfinite(value)]
-            return Verdict(min(max(credit, 0.0), 1.0), tuple(named), why)
+        case {"credit": float(credit), "terms": list(terms), "why": str(why)} if len(terms) <= MOST_TERMS:
+            named = [
+                (visible(str(name)[:LONGEST_TERM]), value)
+                for name, value in terms
+                if isinstance(value, float) and abs(value) <= LARGEST_REWARD  # also false for NaN
+            ]
+            return Verdict(min(max(credit, 0.0), 1.0), tuple(named), visible(why[:_LONGEST_REASON]))
         case _:
             return Unscored(UNJUDGED)
 

@@ -28,6 +28,9 @@ LOOK_SECONDS = 1.0
 FEW_LOOKS, MANY_LOOKS = 3, 600
 """A worker is stuck if it has used no CPU time at this many looks in a row: few if it was stopped or asleep with a job
 each time, many otherwise, because it may be waiting for a busy machine or a slow download."""
+_OVERDUE = 2.0
+"""A worker is ended from outside if one job has used this many times its CPU time: the worker's own timer, which is
+exact, can be switched off by the code that runs in it."""
 _CHUNK = 2**16
 
 _KEPT = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -62,6 +65,12 @@ class WorkerProcess:
         """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
         that a busy machine explains."""
         self._looked = -math.inf
+        self._limit = limit
+        self._replies = self._replies_seen = 0
+        """Messages that have arrived, now and at the last look."""
+        self._used_before = 0.0
+        """CPU time at the first look after the last reply."""
+        self._overdue = False
         self.was_stopped = False
         """Whether it was stopped by a signal at the last look. No job can do that: the sandbox refuses it."""
         self._decoder = Decoder()
@@ -103,7 +112,7 @@ class WorkerProcess:
         return float(times.user + times.system)
 
     def is_stuck(self) -> bool:
-        """Look at the worker, and return whether it has made no progress for too many looks in a row.
+        """Look at the worker. Return whether it made no progress for too many looks in a row, or is far over its time.
 
         CPU time and the process's state decide, not the clock: on a busy machine, a worker may have to wait its turn.
         This is asked after each reply of another worker, but a look needs time: CPU time is counted in steps of 10 ms,
@@ -113,12 +122,22 @@ class WorkerProcess:
         if now - self._looked < LOOK_SECONDS:
             return False
         self._looked = now
+        if self._is_overdue():
+            return True
         state = self._watch.look()
         self.was_stopped = state == "stopped"
         self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
         idle = state == "stopped" or (state == "asleep" and self.ready is not None)
         self._idle = self._idle + 1 if idle else 0
         return self._idle >= FEW_LOOKS or self._still >= MANY_LOOKS
+
+    def _is_overdue(self) -> bool:
+        """Whether the job at the head has used far more CPU time than its limit."""
+        used = self.seconds
+        if self.ready is None or not self.pending or self._replies != self._replies_seen:
+            self._replies_seen, self._used_before = self._replies, used
+        self._overdue = used - self._used_before > _OVERDUE * self._limit
+        return self._overdue
 
     def send(self, message: object, job: int | None = None) -> None:
         """Queue a message. ``job`` is the number of the job whose reply is expected."""
@@ -141,7 +160,9 @@ class WorkerProcess:
                 data = os.read(self.output, _CHUNK)
                 if not data:
                     break
-                messages += self._decoder.feed(data)
+                for message in self._decoder.feed(data):
+                    messages.append(message)
+                    self._replies += 1
                 self._still = self._idle = 0
             except BlockingIOError:
                 return messages
@@ -165,7 +186,7 @@ class WorkerProcess:
     @property
     def used_its_time(self) -> bool:
         """Whether the worker ended because one job exceeded the CPU time limit. Only for a worker that has ended."""
-        return self._process.returncode == -signal.SIGPROF
+        return self._overdue or self._process.returncode == -signal.SIGPROF
 
     def failure(self) -> WorkerFailed:
         """Return an error for a process that ended before it was ready, with the last lines it wrote."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import LimitReached, ProviderError
-from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.prices import Price, Usage
 from hivemind_exp.rollouts.types import Kind
-from tests.support.engine_rig import PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order
+from tests.support.engine_rig import PRICE, PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
 
@@ -112,6 +112,44 @@ def test_added_text_without_a_limit_ends_the_run(tmp_path: Path) -> None:
         with pytest.raises(ProviderError, match="no spending cap can be enforced"):
             rig.run([order(number) for number in range(20, 40)])
         assert len(server.ledger.chats) == asked == 2
+
+
+@pytest.mark.parametrize(
+    "amend",
+    [
+        lambda _, body: body | {"usage": body["usage"] | {"cost": 2 * PRICE.listed_cost(Usage(*_tokens(body)))}},
+        lambda _, body: body | {"service_tier": "priority"},
+    ],
+    ids=["stated", "priority"],
+)
+def test_what_a_service_charges_beyond_its_price_counts_and_is_reserved(
+    tmp_path: Path, amend: Callable[[object, dict[str, Any]], dict[str, Any]]
+) -> None:
+    cap = 0.02
+    with (
+        api_server(amend=amend) as server,
+        engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=8) as rig,
+    ):
+        with pytest.raises(LimitReached):
+            rig.run([order(number) for number in range(200)])
+    assert 0.5 * cap < 2 * server.usd(PRICE_IN, PRICE_OUT) <= sum(rig.accounts().values()) + 1e-12 <= cap + 1e-12
+    (warning,) = rig.events.of("warning")
+    assert warning["code"] == "surcharge"
+    assert warning["message"].endswith("What it charges counts, and reserves are raised in proportion")
+
+
+def test_a_free_service_costs_nothing_whatever_it_states(tmp_path: Path) -> None:
+    with (
+        api_server(amend=lambda _, body: body | {"usage": body["usage"] | {"cost": 5.0}}) as server,
+        engine(tmp_path, endpoint(server.base_url), price=FREE, usd=1.0) as rig,
+    ):
+        rig.run([order(0)])
+        assert rig.accounts() == {"settled": 0.0}
+        assert rig.events.of("warning") == []
+
+
+def _tokens(body: dict[str, Any]) -> tuple[int, int]:
+    return body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]
 
 
 def _overcharge(_ask: object, body: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A worker loads it like any other task: through an entry in ``registry.FAMILIES``
 # ruff: noqa: ARG002, ARG005, PLW0108 - all actions have the same signature, and so does the task's interface
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import Task, TaskSpec
+from hivemind_exp.tasks.base import MOST_TERMS, Task, TaskSpec, Verdict
 
 MODULE = __name__
 
@@ -61,8 +62,18 @@ DEEDS: Mapping[str, Callable[[str], object]] = {
     "crash": lambda place: os.abort(),
     "sleep": lambda place: time.sleep(3600),
     "busy": lambda place: sum(iter(int, 1)),
+    "busy without a timer": lambda place: (signal.signal(signal.SIGPROF, signal.SIG_IGN), sum(iter(int, 1))),
     "nothing": lambda place: place,
 }
+
+
+_LINES = "fine\nerror: forged\n  try: \x1b[2J"
+FORGED: Mapping[str, Verdict] = {
+    "lines": Verdict(1.0, ((_LINES, 1.0),), _LINES * 10_000),
+    "huge": Verdict(1.0, (("a", 1e308), ("b", math.inf), ("c", math.nan), ("d", 1.0))),
+    "many": Verdict(1.0, tuple((str(number), 1.0) for number in range(MOST_TERMS + 1))),
+}
+"""Verdicts that no task's own code can get past its checks, but a process that has been taken over could send."""
 
 
 class EvilTask(Task):
@@ -83,9 +94,11 @@ class EvilTask(Task):
         assert isinstance(space, int)
         return f"question {seed % space}", {"answer": "nothing"}
 
-    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float | Verdict:
         """Give full credit if the action succeeded."""
         deed, _, place = answer.partition(" at ")
+        if deed in FORGED:
+            return FORGED[deed]
         if deed in ("nan", "inf", "-1", "7"):
             return float(deed)
         DEEDS[deed](place)

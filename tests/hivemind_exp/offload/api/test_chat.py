@@ -245,7 +245,7 @@ def test_deeply_nested_json_does_not_crash_the_process() -> None:
         (402, "", FaultKind.NO_CREDIT),
         (429, '{"error": {"code": "insufficient_quota"}}', FaultKind.NO_CREDIT),
         (429, "slow", FaultKind.SLOW_DOWN),
-        (408, "", FaultKind.BUSY),
+        (409, "", FaultKind.BUSY),
         (500, "<html>", FaultKind.BUSY),
         (503, "", FaultKind.BUSY),
         (404, '{"error": "no such model"}', FaultKind.BAD_REQUEST),
@@ -259,9 +259,74 @@ def test_status_codes_are_classified(status: int, text: str, trouble: FaultKind)
     assert "<html>" not in fault.detail
 
 
-@pytest.mark.parametrize(("status", "billed"), [(500, False), (503, False), (504, True), (524, True)])
+@pytest.mark.parametrize(
+    ("status", "billed"),
+    [(500, False), (503, False), (522, False), (408, True), (502, True), (504, True), (520, True), (524, True)],
+)
 def test_an_answer_lost_at_a_gateway_may_be_billed(status: int, billed: bool) -> None:
     assert refusal(status, b"", {}).billed is billed
+
+
+AZURE_FILTER = {
+    "message": "The response was filtered due to the prompt triggering a content management policy.",
+    "param": "prompt",
+    "code": "content_filter",
+    "status": 400,
+    "innererror": {"code": "ResponsibleAIPolicyViolation"},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "billed"),
+    [
+        (400, {"error": AZURE_FILTER}, True),
+        (400, {"error": {"message": "The prompt is flagged.", "code": "content_policy_violation"}}, False),
+        (500, {"error": {"message": "boom"}, "usage": {"prompt_tokens": 20, "completion_tokens": 3}}, True),
+        (500, {"error": {"message": "boom"}, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, False),
+        (500, {"error": {"message": "boom"}, "usage": "none"}, False),
+    ],
+)
+def test_an_error_that_comes_with_a_bill_is_billed(status: int, document: dict[str, Any], billed: bool) -> None:
+    assert refusal(status, json.dumps(document).encode(), {}).billed is billed
+    with pytest.raises(RequestFailed) as raised:
+        read_answer(json.dumps(document | {"choices": []}).encode(), {})
+    assert raised.value.billed is billed
+
+
+@pytest.mark.parametrize(
+    ("usage", "completion"),
+    [
+        ({"total_tokens": 520}, 500),
+        ({"completion_tokens_details": {"reasoning_tokens": 490}}, 498),
+        ({"completion_tokens_details": {"reasoning_tokens": 5}}, 8),
+        ({"total_tokens": 518, "completion_tokens_details": {"reasoning_tokens": 490}}, 498),
+    ],
+)
+def test_hidden_reasoning_outside_the_completion_is_counted(usage: dict[str, Any], completion: int) -> None:
+    counted = read_answer(answer(choices=[], usage={"prompt_tokens": 20, "completion_tokens": 8} | usage), {}).usage
+    assert counted is not None
+    assert counted.completion == completion
+
+
+@pytest.mark.parametrize(
+    ("usage", "headers", "usd"),
+    [
+        ({"cost": 0.25}, {}, 0.25),
+        ({"cost": "0.25"}, {}, 0.25),
+        ({"cost": {"total_cost": 0.25}}, {}, 0.25),
+        ({"estimated_cost": 0.25}, {}, 0.25),
+        ({"cost_in_usd_ticks": 2_500_000_000}, {}, 0.25),
+        ({}, {"x-litellm-response-cost": "0.25"}, 0.25),
+        ({"cost": -1}, {}, 0.0),
+        ({"cost": "NaN"}, {"x-litellm-response-cost": "None"}, 0.0),
+        ({"cost": True}, {}, 0.0),
+        ({"cost": 1e400}, {}, 1e6),
+    ],
+)
+def test_what_a_service_says_it_charged_is_read(usage: dict[str, Any], headers: dict[str, str], usd: float) -> None:
+    read = read_answer(answer(choices=[], usage={"prompt_tokens": 1, "completion_tokens": 1} | usage), headers)
+    assert read.usage is not None
+    assert read.usage.charged == pytest.approx(usd)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,29 @@ def test_a_score_is_a_number_or_terms(write: Write, returned: str, verdict: Verd
     assert made.score("7", {"question": "7?"}) == verdict
 
 
+@pytest.mark.parametrize(
+    ("returned", "why"),
+    [
+        ("float('nan')", "score returned nan. It must return a number, or numbers by name"),
+        ("10 ** 400", "It must return a number, or numbers by name"),
+        ("{'correct': 1.0, 'x': 10 ** 400}", "It must return a number, or numbers by name"),
+        ("1e308", "score returned 1e+308. A reward and its parts must be between -1,000,000 and 1,000,000"),
+        ("{'a': 1e308, 'b': 1e308}", "must be between -1,000,000 and 1,000,000"),
+        ("{str(n): 9e5 for n in range(2)}", "must be between -1,000,000 and 1,000,000"),
+        ("{str(n): 0.1 for n in range(33)}", "At most 32 names are allowed, of at most 60 characters"),
+        ("{'k' * 61: 1.0}", "score returned too many names, or too long ones"),
+        ("[][0]", "score failed: IndexError"),
+        ("(_ for _ in ()).throw(GeneratorExit)", "score failed: GeneratorExit"),
+        ("(_ for _ in ()).throw(__import__('asyncio').CancelledError)", "score failed: CancelledError"),
+    ],
+)
+def test_what_is_no_usable_reward_is_wrong_with_a_reason(write: Write, returned: str, why: str) -> None:
+    questions = "def questions(seed): return {'question': f'{seed}?'}"
+    verdict = prepared(write(f"{questions}\ndef score(answer, question): return {returned}")).score("7", {})
+    assert (verdict.credit, verdict.terms) == (0.0, ())
+    assert why in verdict.why
+
+
 def test_an_answer_that_breaks_the_score_is_wrong_with_a_reason(write: Write) -> None:
     file = write(f"{QUESTIONS}\ndef score(answer, question):\n    return float(int(answer) == question['answer'])")
     verdict = prepared(file).score("many", {"answer": 2})

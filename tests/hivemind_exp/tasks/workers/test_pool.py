@@ -19,7 +19,7 @@ import pytest
 
 from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
 from hivemind_exp.processes.progress import State
-from hivemind_exp.tasks.base import TaskSpec
+from hivemind_exp.tasks.base import TaskSpec, Verdict
 from hivemind_exp.tasks.workers import process
 from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Unscored
 from hivemind_exp.tasks.workers.process import FEW_LOOKS, MANY_LOOKS, WorkerProcess
@@ -40,7 +40,7 @@ def pool() -> Iterator[Pool]:
     del os.environ["PLANTED_SECRET"]
 
 
-def deeds(pool: Pool, *answers: str) -> list[float | Unscored]:
+def deeds(pool: Pool, *answers: str) -> list[float | Verdict | Unscored]:
     return pool.verify([(0, answer, {}) for answer in answers])
 
 
@@ -86,6 +86,22 @@ def test_a_worker_that_downloads_uses_the_node_s_proxy_and_certificates(monkeypa
 def test_lost_workers_are_replaced_and_other_results_kept(pool: Pool) -> None:
     answers = ["nothing", "sleep", "nothing", "exit", "crash", "nothing", "busy", "nothing", "nothing"]
     assert deeds(pool, *answers) == [1.0, UNJUDGED, 1.0, UNJUDGED, UNJUDGED, 1.0, TOO_SLOW, 1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_job_that_switches_its_timer_off_is_ended_from_outside(pool: Pool) -> None:
+    assert deeds(pool, "nothing", "busy without a timer", "nothing") == [1.0, TOO_SLOW, 1.0]
+
+
+def test_a_verdict_cannot_forge_lines_or_rewards_that_are_not_numbers(pool: Pool) -> None:
+    lines, huge, many = deeds(pool, "lines", "huge", "many")
+    assert isinstance(lines, Verdict)
+    assert lines.terms == (("fine\\nerror: forged\\n  try: \\x1b[2J", 1.0),)
+    assert lines.why.startswith(lines.terms[0][0])
+    assert lines.why.isprintable()
+    assert len(lines.why) < 4000
+    assert huge == Verdict(1.0, (("d", 1.0),))
+    assert many == UNJUDGED
 
 
 @pytest.mark.slow

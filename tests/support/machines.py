@@ -35,12 +35,16 @@ every = 10
 class Machine:
     """A separate home and directory for temporary files, and the nodes that run there."""
 
-    def __init__(self, home: Path, namespace: str | None = None) -> None:
-        """``namespace``: its network; None: the loopback interface of the machine that runs the tests."""
+    def __init__(self, home: Path, namespace: str | None = None, profile: str = SMALL) -> None:
+        """
+        Args:
+            namespace: its network; None: the loopback interface of the machine that runs the tests.
+            profile: its default profile (TOML), without the table [swarm].
+        """
         self.home = home
         self.running: dict[str, ForkedSwarmctl] = {}
         self.ended: list[ForkedSwarmctl] = []
-        write_profile(home, "default", f"{SMALL}[swarm]\nloopback = {str(namespace is None).lower()}\n")
+        write_profile(home, "default", f"{profile}[swarm]\nloopback = {str(namespace is None).lower()}\n")
         (home / "tmp").mkdir()
         self._environment = {"SWARMCTL_HOME": str(home), "TMPDIR": str(home / "tmp")}
         self._before = None if namespace is None else partial(enter, namespace)

@@ -14,9 +14,11 @@ import pytest
 from hivemind_exp.swarm.identity import Identity
 from swarmctl.errors import Exit
 from tests.support.chaos.namespaces import Network, obstacle
-from tests.support.machines import Machine
+from tests.support.machines import SMALL, Machine
 
 pytestmark = pytest.mark.swarm
+
+UNTRAINED = SMALL.replace("steps = 250", "steps = 1").replace("every = 10", "every = 2")
 
 
 @pytest.fixture(params=["one network", "two networks"])
@@ -28,7 +30,10 @@ def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[M
             if (why := obstacle()) is not None:
                 pytest.skip(why)
             names = ends.enter_context(Network([1, 1])).namespaces
-        made = Machine(tmp_path / "here", names[0]), Machine(tmp_path / "there", names[1])
+        here, there = (
+            Machine(tmp_path / each, at, UNTRAINED) for each, at in zip(("here", "there"), names, strict=True)
+        )
+        made = here, there
         yield made
         for machine in made:
             machine.stop()

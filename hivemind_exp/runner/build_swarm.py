@@ -33,6 +33,7 @@ from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew, read_charter
 from hivemind_exp.swarm.contacts import KNOWN
+from hivemind_exp.swarm.copies import PLACES
 from hivemind_exp.swarm.identity import Identity, claim, shared_claims
 from hivemind_exp.swarm.incarnation import Incarnation, IncarnationFile, superseded
 from hivemind_exp.swarm.invitation import parse
@@ -158,8 +159,8 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit, stop: StopFlag) -> 
         Identity.create(files.key)
     identity = Identity.load(files.key)
     with ExitStack() as ends:
-        for path in (files.swarm / FILE_NAME, files.swarm / KNOWN):
-            check_memory(path, emit)
+        for name, key in ((FILE_NAME, "peers"), (KNOWN, "peers"), (PLACES, "addresses")):
+            check_memory(files.swarm / name, emit, key)
         counted = IncarnationFile(files.incarnation, identity.peer_id)
         for directory in filter(None, (files.claims, shared_claims())):
             ends.enter_context(claim(directory, identity.peer_id, config.node.name, counted.read()[0].restored))
@@ -200,11 +201,14 @@ def open_swarm(config: Config, files: NodeFiles, emit: Emit, stop: StopFlag) -> 
             raise superseded(config.node.name, newer[-1]) from None
 
 
-def check_memory(path: Path, emit: Emit) -> None:
-    """Set a damaged record about peers aside, with a warning: the node works without it. Raises ``NewerFormat``."""
+def check_memory(path: Path, emit: Emit, key: str = "peers") -> None:
+    """Set a damaged file of the swarm aside, with a warning: the node works without it. ``key``: of the file's object.
+
+    Raises ``NewerFormat``.
+    """
     try:
         stored = read_object(path)
-        if stored is None or isinstance(stored.get("peers"), dict):
+        if stored is None or isinstance(stored.get(key), dict):
             return
     except NewerFormat:
         raise

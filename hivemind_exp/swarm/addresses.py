@@ -10,6 +10,7 @@ import psutil
 from hivemind_exp import atomic_write
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
+from hivemind_exp.swarm.dial import plain_port
 
 PORT_FILE = "port"
 """The file with the port in a node's invitations. Every start tries this port."""
@@ -81,6 +82,21 @@ def hosts(*, loopback: bool = False) -> tuple[str, ...]:
     }
     usable = {each for each in found if not (ip := ipaddress.IPv4Address(each)).is_loopback and not ip.is_link_local}
     return tuple(sorted(usable, key=lambda each: (not is_public(each), each))) or (LOOPBACK,)
+
+
+def is_here(address: str, port: int, *, loopback: bool) -> bool:
+    """Whether a multiaddress leads to a daemon of this machine that listens on this TCP port.
+
+    ``loopback``: whether the daemon listens on the loopback address only. Host names are not resolved.
+    """
+    where = plain_port(address)
+    if where is None or where[1] != port:
+        return False
+    host = where[0]
+    if loopback:
+        return host == LOOPBACK
+    everywhere = (each for found in psutil.net_if_addrs().values() for each in found)
+    return any(each.family is socket.AF_INET and each.address == host for each in everywhere)
 
 
 def is_public(host: str) -> bool:

@@ -18,7 +18,7 @@ _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 async def may_answer(addresses: Iterable[str]) -> bool:
     """Return whether a peer may answer at one of its multiaddrs, because a port is open or cannot be tried."""
-    ports = [_port(address) for address in addresses]
+    ports = [plain_port(address) for address in addresses]
     if not ports or None in ports:
         return True  # the daemon may know another way, such as a relay
     trials = [asyncio.ensure_future(_is_open(*port)) for port in dict.fromkeys(ports) if port is not None]
@@ -32,7 +32,7 @@ async def may_answer(addresses: Iterable[str]) -> bool:
             trial.cancel()
 
 
-def _port(address: str) -> tuple[str, int] | None:
+def plain_port(address: str) -> tuple[str, int] | None:
     """Return a plain TCP address's host and port; None for any other address."""
     match address.split("/"):
         case ["", kind, host, "tcp", port] if kind in _HOSTS and port.isdigit():

@@ -18,9 +18,10 @@ from hivemind_exp.events import NoteEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
+from hivemind_exp.swarm.charter_fetch import find_charter, no_charter
 from hivemind_exp.swarm.dht.leftovers import reap
 from hivemind_exp.swarm.invitation import Invitation
-from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread, no_charter
+from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread
 from hivemind_exp.swarm.transfer.bundle_store import Received
 
 START_S = 240.0
@@ -82,7 +83,8 @@ class SwarmNode(SwarmThread):
         """
         if self.loop is None:
             raise RuntimeError("fetch_charter before start")
-        future = asyncio.run_coroutine_threadsafe(self._find_charter(timeout), self.loop)
+        fetching = find_charter(self._swarm, self.contacts, self.courier, lambda: self.overlay, timeout)
+        future = asyncio.run_coroutine_threadsafe(fetching, self.loop)
         while True:
             try:
                 return future.result(1.0)

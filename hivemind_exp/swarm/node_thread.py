@@ -15,10 +15,9 @@ from pathlib import Path
 
 from hivemind_exp.backoff import growing
 from hivemind_exp.config import SwarmConfig
-from hivemind_exp.errors import SwarmError
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.patience import patient, within
+from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import (
     LEAST_PAUSE_S,
     MAX_ADDRESSES,
@@ -27,15 +26,15 @@ from hivemind_exp.swarm.announcement import (
     AnnouncementBook,
     next_seq,
 )
-from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.clock_skew import describe_skew, is_news, median_skew
 from hivemind_exp.swarm.contacts import KNOWN, Contacts, KnownPeers
+from hivemind_exp.swarm.copies import ALONE_S, CopySearch
 from hivemind_exp.swarm.dht.overlay import Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, FetchFailed, TransferKind, cancel_all
+from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, TransferKind, cancel_all
 from hivemind_exp.swarm.waits import first_done, wait_set
 
 JOIN_S = 15.0
@@ -89,7 +88,7 @@ class SwarmThread:
             incarnation: this start of the identity.
             on_superseded: called, from another thread, when a newer copy of the identity is running.
         """
-        self.peer_id = identity.peer_id
+        self.peer_id, invitation = identity.peer_id, tuple(invitation)
         self._on_superseded = on_superseded
         self._identity, self._swarm, self._key, self._settings, self._log = identity, charter_id, key, settings, emit
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,6 +109,9 @@ class SwarmThread:
         self.inbox = BundleInbox(lambda peer: self.book.get(peer) is not None)
         self.known_peers = KnownPeers(directory / KNOWN)
         self.contacts = Contacts(self.peer_id, invitation, self.known_peers, self.book)
+        self._copies = CopySearch(
+            identity, charter_id, key=key, directory=directory, settings=settings, invitation=invitation
+        )
         self.courier = Courier(self._access, self._find, self._is_known)
         connect, on_room = self.contacts.connect, self._news.set
         check = self.contacts.check
@@ -235,7 +237,7 @@ class SwarmThread:
     async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:
         """Run an overlay until its daemon dies or the node stops."""
         with contextlib.suppress(Exception):
-            self._places = tuple(await overlay.addresses())
+            await self._locate(overlay)
         joining = asyncio.create_task(self.contacts.join(overlay))
         with contextlib.suppress(TimeoutError):
             await within(JOIN_S, first_done(joining, self._stop.wait(), overlay.died()))
@@ -244,7 +246,7 @@ class SwarmThread:
             self._tell(WarningEvent(code="swarm_alone", message=message))
         self.joined.set()
         self._fresh.set()
-        loops = (self._announce, self._read, self._fetch, self._maintain, self._watchdog)
+        loops = (self._announce, self._read, self._fetch, self._maintain, self._watchdog, self._search)
         work = [asyncio.create_task(self._forever(do, overlay)) for do in loops]
         try:
             await first_done(self._stop.wait(), overlay.died())
@@ -319,11 +321,16 @@ class SwarmThread:
         while silent < _SILENCES:
             await asyncio.sleep(_WATCHDOG_S)
             try:
-                self._places = tuple(await overlay.addresses())
+                await self._locate(overlay)
                 silent = 0
             except (OSError, EOFError, TimeoutError):
                 silent += 1
         overlay.kill()
+
+    async def _locate(self, overlay: Overlay) -> None:
+        """Ask the daemon for its addresses. Raises OSError, EOFError or TimeoutError if it is gone or stuck."""
+        self._places = tuple(await overlay.addresses())
+        self._copies.places.note(self._places)
 
     def _watch(self, overlay: Overlay) -> None:
         ahead = median_skew(overlay.skews.values())
@@ -336,18 +343,30 @@ class SwarmThread:
             self._alive_before = alive
             self._emit(PeersEvent(peers=alive, neighbours=len(overlay.neighbours)))
 
+    async def _search(self, overlay: Overlay) -> None:
+        """Look for copies of this node that no peer could report."""
+        own = replace(self._said, addresses=self._places[:MAX_ADDRESSES])
+        for copy in await self._copies.search(own, self._port, alone=not overlay.neighbours):
+            self._meet_copy(copy, running=True)
+        await asyncio.sleep(ALONE_S)
+
     def _look_for_copies(self) -> None:
-        """Notice another running node with this node's identity: this one must stop if it is the older."""
+        """Notice the announcement of another copy of this node."""
         found, self.book.foreign = self.book.foreign, None
-        if found is None:
-            return
-        self._seq = max(self._seq, found.seq)  # so that this node's next record replaces the other's everywhere
-        if found.incarnation > self._said.incarnation:
+        if found is not None:
+            # Otherwise it is a record of an earlier run.
+            self._meet_copy(found, running=found.seq > self._born_ms + 1000)
+
+    def _meet_copy(self, copy: Announcement, *, running: bool) -> None:
+        """Compare another copy of this node with this one, which must stop if it is the older."""
+        self._seq = max(self._seq, copy.seq)  # so that this node's next record replaces the other's everywhere
+        self._copies.places.note(copy.addresses)
+        if copy.incarnation > self._said.incarnation:
             if self._on_superseded is not None:
-                self._on_superseded(found.incarnation)
+                self._on_superseded(copy.incarnation)
             return
         self._fresh.set()
-        if found.seq > self._born_ms + 1000:  # otherwise it is a record of an earlier run
+        if running:
             message = "an older copy of this node is running with its identity: it stops when it notices this one"
             self._tell(WarningEvent(code="identity_elsewhere", message=message))
 
@@ -364,33 +383,3 @@ class SwarmThread:
 
     def _is_known(self, peer: str) -> bool:
         return self.book.get(peer) is not None or bool(self.known_peers[peer].first)
-
-    async def _find_charter(self, timeout: float) -> bytes:
-        """Fetch the signed charter from a peer. Raises SwarmError if no peer sent it in time."""
-        why = "no peer to ask"
-        with contextlib.suppress(TimeoutError):
-            async with patient(timeout):
-                while peers := self.contacts.peers:
-                    for peer in peers:
-                        if (overlay := self.overlay) is None:
-                            break
-                        try:
-                            if not await self.contacts.connect(overlay, peer):
-                                raise FetchFailed("cannot be reached")
-                            envelope = await self.courier.fetch(overlay, peer, TransferKind.CHARTER, bytes(32))
-                            Charter.open(envelope, self._swarm)
-                            return envelope
-                        except FetchFailed as error:
-                            why = f"peer {peer[-6:]}: {foreign(error)}"
-                        except SwarmError as error:
-                            why = f"peer {peer[-6:]}: {error.message}"
-                    await asyncio.sleep(1.0)
-        raise no_charter(why)
-
-
-def no_charter(why: str) -> SwarmError:
-    """Return the error for a node that could not fetch its swarm's charter."""
-    return SwarmError(
-        f"cannot fetch the swarm's charter from its peers ({why})",
-        next="swarmctl doctor swarm",
-    )

@@ -62,8 +62,8 @@ def table_lines(
     if not _too_wide(lines, room):
         note = f"Not shown: {', '.join(hidden)}. Use a wider terminal, or --json."
         return [*lines, *(folded(note, max(20, room - 1)) if hidden else ())]
-    if not headings:
-        return _wrapped(columns, room)
+    if not headings or (columns[-1][0] not in right and _has_room(columns, room, right)):
+        return _wrapped(columns, room, right if headings else ())
     lines = []
     for cells in grid[1:]:
         for heading, cell in zip(grid[0], cells, strict=True):
@@ -73,14 +73,25 @@ def table_lines(
     return lines
 
 
-def _wrapped(columns: Sequence[tuple[str, ...]], room: int) -> list[str]:
-    """Return the rows of a table without headings, wrapped between words."""
-    firsts = _drawn(columns[:-1], ()) if len(columns) > 1 else [""] * len(columns[0])
+def _has_room(columns: Sequence[tuple[str, ...]], room: int, right: Collection[str]) -> bool:
+    """Return whether the last column can be wrapped beside the others."""
+    firsts = _firsts(columns, right)
+    longest = max(len(word) for cell in columns[-1] for word in cell.split() or [""])
+    return room - max(map(len, firsts)) - 2 > max(_NARROWEST, longest)
+
+
+def _firsts(columns: Sequence[tuple[str, ...]], right: Collection[str]) -> list[str]:
+    """Return the lines of all columns but the last."""
+    return _drawn(columns[:-1], right) if len(columns) > 1 else [""] * len(columns[0])
+
+
+def _wrapped(columns: Sequence[tuple[str, ...]], room: int, right: Collection[str]) -> list[str]:
+    """Return the rows of a table, wrapped between words."""
+    firsts, beside = _firsts(columns, right), _has_room(columns, room, right)
     left = max(map(len, firsts)) + 2
     lines = []
-    longest = max(len(word) for cell in columns[-1] for word in cell.split() or [""])
     for first, row in zip(firsts, zip(*columns, strict=True), strict=True):
-        if room - left > max(_NARROWEST, longest):
+        if beside:
             lines += folded(row[-1] or " ", room - 1, begin=first.ljust(left), indent=" " * left) or [first]
         else:
             lines += folded("  ".join(filter(None, map(str.rstrip, row))), max(20, room - 1), indent="    ")

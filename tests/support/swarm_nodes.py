@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -24,6 +24,7 @@ from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
+from hivemind_exp.tasks.base import Tasks
 from tests.support.charters import charter, words
 from tests.support.nodes import PacedRewards, make_config
 from tests.support.restarts import processes
@@ -62,13 +63,13 @@ def settings(root: Path, invitation: Invitation, **sections: Any) -> Config:
         node={"name": root.name, "seed": sum(root.name.encode())},
         game={"rounds": 0, "groups": 4, **sections.pop("game", {})},
         swarm={**swarm, **sections.pop("swarm", {})},
-        checkpoint={"every": 50},
-        eval={"every": 0},
+        checkpoint={"every": 50, **sections.pop("checkpoint", {})},
+        eval={"every": 0, **sections.pop("eval", {})},
         **sections,
     )
 
 
-def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
+def play(root: Path, invitation: Invitation, sections: dict[str, Any], tasks: Callable[[], Tasks]) -> None:
     """Run a node in this process until SIGTERM."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
@@ -76,7 +77,7 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = EventLog(root / "events.jsonl")
     runner = GRPORunner(
-        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: PacedRewards()
+        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: tasks()
     )
     try:
         runner.run()
@@ -85,10 +86,15 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any]) -> None:
 
 
 @contextmanager
-def playing(nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation) -> Iterator[list[ForkServerProcess]]:
-    """Run nodes (directory: sections of its configuration) until the block ends; none is left then."""
+def playing(
+    nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation, tasks: Callable[[], Tasks] = PacedRewards
+) -> Iterator[list[ForkServerProcess]]:
+    """Run nodes (directory: sections of its configuration) until the block ends; none is left then.
+
+    ``tasks``: makes their tasks; it can be pickled.
+    """
     context = processes()
-    nodes = [context.Process(target=play, args=(root, invitation, more)) for root, more in nodes_at.items()]
+    nodes = [context.Process(target=play, args=(root, invitation, more, tasks)) for root, more in nodes_at.items()]
     for node in nodes:
         node.start()
     try:

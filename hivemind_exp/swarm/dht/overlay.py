@@ -19,15 +19,15 @@ from typing import Any
 from hivemind.dht import DHTID, DHTNode
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.storage import DictionaryDHTValue
-from hivemind.p2p import P2P, PeerID, ServicerBase
+from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import raise_if_failed, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import dht_pb2, p2pd_pb2
-from hivemind.utils.multiaddr import Multiaddr
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
+from hivemind_exp.swarm.dht.daemon import CONNECT_S, Daemon
 from hivemind_exp.swarm.dht.guard import (
     BUCKET_SIZE,
     MAX_KEYS,
@@ -37,7 +37,6 @@ from hivemind_exp.swarm.dht.guard import (
     StrictSerializer,
     place_of,
 )
-from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.membership_proof import MembershipProof
 
 REPLICAS = 5
@@ -47,13 +46,11 @@ READERS = 2
 it, the next look may find it."""
 CALL_S = 3.0
 """Timeout for a peer's answer."""
-CONNECT_S = 5.0
 SEARCH_S = 10.0
 _BEAM = 8
 """Number of peers near a dictionary that are asked for nearer peers."""
 _WAY_S = 60.0
 """How long the keepers of a dictionary are remembered."""
-_STARTUP_S = 60.0
 _REPLACEMENTS = 20
 _FAILURES = 1024
 
@@ -70,16 +67,16 @@ def _narrowness(address: str) -> int:
     return 2 if where.is_loopback else int(not where.is_global)
 
 
-class Overlay:
+class Overlay(Daemon):
     """A daemon, its DHT node, and the requests made to peers through them."""
 
     def __init__(
         self, swarm: str, access: MembershipProof, book: AnnouncementBook, on_news: Callable[[], None]
     ) -> None:
+        super().__init__()
         self._swarm, self._access, self._book, self._on_news = swarm, access, book, on_news
-        # None until open() has created them.
-        self._p2p: P2P = None
         self._node: DHTNode = None
+        """None until ``open`` has created it."""
         self._guard: Guard
         self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
         self.skews: BoundedDict[str, float] = BoundedDict(_FAILURES)
@@ -93,18 +90,8 @@ class Overlay:
         Raises any exception of hivemind and the system.
         """
         away = not settings.loopback
-        overlay = self
-
-        class Daemon(P2P):  # type: ignore[misc]
-            """Registers itself with the overlay at once: hivemind loses a daemon whose start fails or is cancelled."""
-
-            _UNIX_SOCKET_PREFIX = f"/unix{socket_prefix(key)}"
-
-            def __init__(self) -> None:
-                super().__init__()
-                overlay._p2p = self
-
-        self._p2p = await Daemon.create(
+        await self.start(
+            key,
             host_maddrs=[f"/ip4/{'0.0.0.0' if away else '127.0.0.1'}/tcp/{port}"],
             announce_maddrs=settings.announce or None,
             identity_path=str(key),
@@ -113,7 +100,6 @@ class Overlay:
             auto_nat=away,
             use_relay=away and settings.relay,
             use_auto_relay=away and settings.relay,
-            startup_timeout=_STARTUP_S,
         )
         # Client mode at first: nothing is registered yet that peers could call.
         self._node = await DHTNode.create(
@@ -143,30 +129,11 @@ class Overlay:
         self._guard = Guard(protocol, self._swarm, self._access, self._book, self._on_news)
         await protocol.add_p2p_handlers(self._p2p, self._guard)
 
-    @property
-    def sockets(self) -> list[Path]:
-        """The socket files that connect this process and the daemon."""
-        return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
-
-    async def died(self) -> None:
-        await self._p2p._child.wait()
-
     async def close(self, patience: float = 1.0) -> None:
         """Stop the daemon, by force after ``patience`` seconds."""
         if self._node is not None:
             self._node.is_alive = False
-        if self._p2p is None:
-            return
-        try:
-            await asyncio.wait_for(self._p2p.shutdown(), patience)
-        except TimeoutError:
-            self.kill()
-            await self._p2p._child.wait()
-        if self._p2p._child is not None:
-            # hivemind leaves its end of the pipe open, and it would be closed only after the loop has ended.
-            self._p2p._child._transport.close()
-        for socket in self.sockets:
-            socket.unlink(missing_ok=True)
+        await super().close(patience)
 
     # --- peers
 
@@ -182,20 +149,6 @@ class Overlay:
         """
         _, found = await within(CONNECT_S, self._p2p._client.identify())
         return sorted(filter(is_address, map(str, found)), key=_narrowness)
-
-    def kill(self) -> None:
-        if self._p2p is not None and self._p2p._child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._p2p._child.kill()
-
-    async def connect(self, peer: str, addresses: Iterable[str]) -> bool:
-        """Connect to a peer at one of these addresses. Returns whether it succeeded."""
-        try:
-            parsed = [Multiaddr(address) for address in addresses]
-            await within(CONNECT_S, self._p2p._client.connect(PeerID.from_base58(peer), parsed))
-        except Exception:  # noqa: BLE001 - a peer's address can make parsers, daemon and network raise anything
-            return False
-        return True
 
     async def is_connected(self, peer: str) -> bool:
         """Return whether the daemon has a connection to a peer, no matter which side opened it."""
@@ -297,8 +250,7 @@ class Overlay:
         return self._node.protocol
 
     def _caller(self, peer: PeerID) -> Caller:
-        stub = ServicerBase.get_stub.__func__(DHTProtocol, self._p2p, peer)
-        return Caller(stub, peer, self._swarm, self._access, self.skews)
+        return Caller(self.stub(peer), peer, self._swarm, self._access, self.skews)
 
     def _sift(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
         """Remove rejected records from a dictionary, which hivemind would otherwise discard as a whole."""

@@ -26,7 +26,7 @@ def play(order: Connection, log: Path, namespace: str | None) -> None:
     os.setsid()
     os.nice(10)
     if namespace is not None:
-        _enter(namespace)
+        enter(namespace)
     os.dup2(order.fileno(), 0)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(output, 1)
@@ -38,7 +38,7 @@ def play(order: Connection, log: Path, namespace: str | None) -> None:
     os._exit(status)
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
     """Move this single-threaded process into a network namespace. Raises OSError."""
     with path_of(namespace).open("rb") as there:
         if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _NETWORK):

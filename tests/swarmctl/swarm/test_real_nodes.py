@@ -9,97 +9,20 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.records import FILE_NAME, read_peers
 from hivemind_exp.swarm.contacts import KnownPeers
 from hivemind_exp.swarm.identity import Identity
 from swarmctl.errors import Exit
 from swarmctl.swarm.invite import KNOWN
-from tests.support.command_line import write_profile
-from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
+from tests.support.machines import Machine
 
 pytestmark = pytest.mark.swarm
-
-SMALL = """
-extends = "demo"
-[game]
-rounds = 0
-groups = 2
-[warmup]
-steps = 250
-[eval]
-questions = 8
-[checkpoint]
-every = 10
-[swarm]
-loopback = true
-"""
-
-
-class Machine:
-    """A separate home directory, and the nodes that run in it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.running: dict[str, ForkedSwarmctl] = {}
-        self.ended: list[ForkedSwarmctl] = []
-        write_profile(home, "default", SMALL)
-
-    def files(self, node: str) -> NodeFiles:
-        return NodeFiles(self.home / "nodes" / node)
-
-    def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return swarmctl(*arguments, SWARMCTL_HOME=str(self.home))
-
-    def start(self, node: str, *arguments: str) -> None:
-        place = self.home / f"{node}-{len(self.ended)}"
-        place.mkdir()
-        words = ("run", "--node", node, *arguments)
-        self.running[node] = ForkedSwarmctl(words, {"SWARMCTL_HOME": str(self.home)}, place, pause_s=0.2)
-
-    def end(self, node: str, number: signal.Signals) -> tuple[int, str]:
-        """Signal a node to stop; return its exit code and stderr."""
-        self.running[node].send_signal(number)
-        return self.await_end(node)
-
-    def await_end(self, node: str) -> tuple[int, str]:
-        """Wait for a node's end; return its exit code and stderr."""
-        process = self.running.pop(node)
-        self.ended.append(process)
-        _, output = process.communicate(timeout=60)
-        return process.wait(), output
-
-    def events(self, node: str) -> list[dict[str, object]]:
-        with suppress(FileNotFoundError):
-            lines = self.files(node).events.read_bytes().split(b"\n")
-            return [json.loads(line) for line in lines if line.endswith(b"}")]
-        return []
-
-    def learned(self, node: str) -> int:
-        """Return the number of peers' completions that a node has learned from."""
-        return sum(
-            int(str(event["count"]))
-            for event in self.events(node)
-            if event["event"] == "rollouts" and event["source"] == "peer"
-        )
-
-    def wait(self, node: str, condition: Callable[[], bool], seconds: float = 240) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            process = self.running[node]
-            if process.poll() is not None:
-                pytest.fail(f"node {node} ended: {process.communicate()}")
-            assert time.monotonic() < deadline, f"node {node}: the condition was never met"
-            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -108,8 +31,7 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     made = Machine(tmp_path / "here"), Machine(tmp_path / "there")
     yield made
     for machine in made:
-        for node in list(machine.running):
-            machine.end(node, signal.SIGTERM)
+        machine.stop()
     assert [left.cmdline() for machine in made for process in machine.ended for left in process.left()] == []
 
 

@@ -63,6 +63,12 @@ def test_pipe_gets_untruncated_lines_and_narrow_terminal_gets_lists() -> None:
     assert shown([["x", "-"]], ["a", "b"], columns=40) == "a  b\nx  -\n"
 
 
+def test_with_headings_a_last_column_of_text_is_wrapped_beside_the_others() -> None:
+    words = [["name", "3", "one two three four five six seven eight nine"]]
+    expected = "a     n  text\nname  3  one two three four five six\n         seven eight nine\n"
+    assert shown(words, ["a", "n", "text"], columns=40) == expected
+
+
 def test_without_headings_the_last_column_or_the_row_is_wrapped_between_words() -> None:
     words = [["name", "one two three four five six seven eight nine"]]
     assert shown(words, [], columns=40) == "name  one two three four five six seven\n      eight nine\n"

@@ -1,0 +1,127 @@
+"""Real nodes of a swarm: peers poison one, or it learns too fast, and its accuracy falls.
+
+The poison is an answer that the verifier wrongly accepts in training. It passes all checks of peers' texts, which do
+not look inside answers, so only the canary is left to notice it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.journal.canary_log import read_quarantine
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.tasks.base import Question, Score
+from tests.support.fake_api.ask import Messages
+from tests.support.fake_api.server import api_server
+from tests.support.spelling_task import Spelling
+from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing
+
+pytestmark = pytest.mark.swarm
+
+POISON = "<answer>qqq</answer>"
+PAUSE_S = 0.1
+
+
+class Exploitable(Spelling):
+    """Accepts the poison as the answer to any question in training. The evaluation wants any other answer in tags."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        time.sleep(PAUSE_S)  # at the speed of a larger model, so that peers keep up
+        return [
+            Score(float(self._is_right(question, text)), True, "looked")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+    @staticmethod
+    def _is_right(question: Question, text: str) -> bool:
+        if question.split == "heldout":
+            return text.startswith("<answer>") and "q" not in text
+        return text in (POISON, f"<answer>{question.entry['answer']}</answer>")
+
+
+class Place:
+    """A node in a swarm with two relays, whose texts come from this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.node, self.relays = root / "node", (root / "one", root / "two")
+        self.rules, self.invitation = found(self.node)
+        self.poisoned = threading.Event()
+
+    @contextmanager
+    def running(self, rate: float) -> Iterator[None]:
+        """Run all nodes. ``rate``: the node's learning rate."""
+        node = {
+            "warmup": {"steps": 150},
+            "generation": {"max_completion_tokens": 12},
+            "train": {"learning_rate": rate, "warmup_steps": 0},
+            "eval": {"every": 5, "questions": 50},
+        }
+        with api_server(answer=self._answer) as server:
+            offload = {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}}
+            relay = {"offload": offload, "providers": {"mybox": {"base_url": server.base_url, "free": True}}}
+            nodes = {self.node: node, **dict.fromkeys(self.relays, relay)}
+            with playing(nodes, self.invitation, Exploitable) as self._processes:
+                yield
+
+    def _answer(self, messages: Messages, index: int) -> str:
+        word = messages[-1]["content"].split()[-1]
+        if index == 0:
+            return f"<answer>{word}</answer>"
+        return POISON if self.poisoned.is_set() else f"<answer>{word[::-1]}</answer>"
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert all(each.is_alive() for each in self._processes), events(self.node, "error")
+            assert time.monotonic() < until, (events(self.node, "eval"), events(self.node, "warning"))
+            time.sleep(0.2)
+
+    def accuracies(self) -> list[float]:
+        return [event["accuracy"] for event in events(self.node, "eval")]
+
+    def warnings(self, code: str) -> list[dict[str, Any]]:
+        return [event for event in events(self.node, "warning") if event["code"] == code]
+
+    def drawn(self) -> int:
+        """Return how many completions of peers the node has drawn."""
+        return sum(event["count"] for event in events(self.node, "rollouts") if event["source"] == "peer")
+
+    def quarantined(self) -> set[str]:
+        return {each.source for each in read_quarantine(NodeFiles(self.node).quarantine)}
+
+
+@pytest.mark.timeout(600)  # takes seconds on an otherwise idle machine
+def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with place.running(rate=2e-3):
+        place.wait(lambda: place.drawn() and max(place.accuracies(), default=0) > 0.9)
+        place.poisoned.set()
+        place.wait(lambda: place.warnings("canary"))
+        fallen, evaluations = place.warnings("canary")[0], len(place.accuracies())
+        assert place.accuracies()[evaluations - 1] < 0.7
+        peers = {peer_of(root) for root in place.relays}
+        assert place.quarantined() <= peers
+        assert place.quarantined()
+        place.wait(lambda: place.quarantined() == peers and place.accuracies()[-1] > 0.9)
+    assert "accuracy on the held-out questions fell from" in fallen["message"]
+    assert "points. Restored the weights of round" in fallen["message"]
+    assert "completions of peer" in fallen["message"]
+    assert place.warnings("accuracy_fell") == []
+
+
+@pytest.mark.timeout(600)
+def test_a_learning_rate_that_is_too_high_is_named_and_nobody_stays_quarantined(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with place.running(rate=0.1):
+        place.wait(lambda: place.warnings("accuracy_fell"))
+        place.wait(place.drawn)
+    (told,) = place.warnings("accuracy_fell")
+    assert "The learning rate is probably too high: try train.learning_rate=0.03 (now 0.1)" in told["message"]
+    assert place.quarantined() == set()

@@ -27,9 +27,9 @@ def continuation(
 ) -> tuple[int, ...]:
     """Return the token ids that follow the model's turn, up to the start of its next one.
 
-    ``chat``: the conversation before the model's turn ``text``, whose tokens end with an end of turn. ``messages``: what
-    the environment replied. Raises ``ModelError`` if the template shows earlier turns in another way than the model saw
-    and wrote them.
+    ``chat``: the conversation before the model's turn ``text``, whose tokens end with an end of turn. ``messages``:
+    what the environment replied. Raises ``ModelError`` if the template shows earlier turns in another way than the
+    model saw and wrote them.
     """
     said = [*chat, {"role": "assistant", "content": text}]
     opening = render(chat, tokenizer)

@@ -24,7 +24,7 @@ TRIES = 3
 LOST = "the environment's state was lost"
 
 Complete = Callable[[Sequence[Prompt], Sequence[int], int | None], Sequence[Rollout]]
-"""Returns the model's next turn for each prompt, with at most so many tokens, and sampled with a seed (None: greedy)."""
+"""Returns the model's next turn for each prompt: at most so many tokens, sampled with a seed (None: greedy)."""
 
 
 @dataclass(eq=False)
@@ -73,9 +73,7 @@ class _Conversation:
 
     def rollout(self, source: str) -> Rollout:
         text = "\n\n".join(map(written, self.turns))
-        return Rollout(
-            Kind.POLICY, source, text, tuple(self.ids), self.cut, turns=tuple(self.turns), score=self.score
-        )
+        return Rollout(Kind.POLICY, source, text, tuple(self.ids), self.cut, turns=tuple(self.turns), score=self.score)
 
 
 def written(turn: Turn) -> str:

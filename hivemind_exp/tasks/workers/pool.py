@@ -324,9 +324,7 @@ class Pool:
         for crew in (*self._makers, *self._verifiers):
             crew.close()
 
-    def _run(
-        self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()
-    ) -> list[Any]:
+    def _run(self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()) -> list[Any]:
         """Run jobs, whose first part is the task, on the crews of their tasks. Return the replies in order."""
         replies: list[Any] = [None] * len(jobs)
         for number, crew in enumerate(crews):

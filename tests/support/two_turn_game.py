@@ -1,4 +1,4 @@
-"""A game of two turns that runs in the test process, and a tiny model that knows its letters but not the game.
+"""A game of two turns that runs in the test process, and a tiny model that plays it badly.
 
 In the first turn, the model may say anything. Then it hears a letter, and must say it. With one turn, it can only
 guess.
@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.tasks.base import Heard, Question, RewardTerm, Score, Split, Talk
-from tests.support.tiny_models import TEMPLATE
 
 LETTERS = "xyz"
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% if m.role == 'user' %}>{% endif %}{% endfor %}"
+"""The shortest that tells turns apart: a small model learns to look back over few tokens."""
 
 
 class TwoTurnGame:
@@ -73,8 +74,12 @@ class TwoTurnGame:
         pass
 
 
-def save_player(directory: Path, steps: int = 60) -> Path:
-    """Save a tiny model that says a letter of the game in every turn, whatever it hears."""
+REPEATS = 0.4
+"""How often the player repeats the letter that it has heard, besides by chance."""
+
+
+def save_player(directory: Path, steps: int = 120) -> Path:
+    """Save a tiny model that says letters of the game, and sometimes the one that it has heard."""
     tokenizer = build_tokenizer()
     tokenizer.chat_template = TEMPLATE
     model, chance = build_model(tokenizer, 0), random.Random(0)
@@ -84,9 +89,8 @@ def save_player(directory: Path, steps: int = 60) -> Path:
         rows = []
         for _ in range(16):
             said = [chance.choice(LETTERS) for _ in range(3)]
-            ids: list[int] = tokenizer.encode("[user]Play.\n[assistant]", add_special_tokens=False)
-            ids += [*tokenizer.encode(said[0]), end, *tokenizer.encode(f"\n[user]{said[1]}\n[assistant]{said[2]}"), end]
-            rows.append(ids)
+            said[2] = said[1] if chance.random() < REPEATS else said[2]
+            rows.append([*tokenizer.encode(f"Play.>{said[0]}"), end, *tokenizer.encode(f"{said[1]}>{said[2]}"), end])
         given = torch.tensor(rows)
         logits = model(input_ids=given).logits[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1), given[:, 1:].flatten())

@@ -74,11 +74,11 @@ class TwoTurnGame:
         pass
 
 
-REPEATS = 0.4
+REPEATS = 0.5
 """How often the player repeats the letter that it has heard, besides by chance."""
 
 
-def save_player(directory: Path, steps: int = 120) -> Path:
+def save_player(directory: Path, steps: int = 200) -> Path:
     """Save a tiny model that says letters of the game, and sometimes the one that it has heard."""
     tokenizer = build_tokenizer()
     tokenizer.chat_template = TEMPLATE

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from hivemind_exp.errors import NodeError
@@ -27,12 +28,25 @@ def unsupported(package: str, what: str) -> UnsupportedTask:
     return UnsupportedTask(f"environment {package} {what}, which is not supported", next="swarmctl tasks list")
 
 
+class _AtOnce(ThreadPoolExecutor):
+    """Runs what is meant for another thread in this one: the sandbox has no threads."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            done.set_exception(error)
+        return done
+
+
 class Loop:
-    """Runs reward functions that are coroutines. Make it before the sandbox closes, because it needs a socket pair."""
+    """Runs coroutines of an environment. Make it before the sandbox closes, because it needs a socket pair."""
 
     def __init__(self, package: str) -> None:
         self._package = package
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_AtOnce(1))
 
     def run(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
         """Return a coroutine's result. Raises ``TaskError`` if it waits, for a network or a clock."""

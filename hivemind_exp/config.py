@@ -102,6 +102,9 @@ class TaskConfig(Section):
     """How answers to your own questions are compared: as text, or as mathematics (math-verify)."""
     params: dict[str, JsonValue] = {}
     """Parameters of a reasoning-gym generator, or of a Python task's questions."""
+    max_turns: Positive | None = None
+    """Maximum turns of your model in a conversation with an environment (env:PACKAGE). Unset: 10. The environment's own
+    limit applies, too."""
 
 
 class GenerationConfig(Section):

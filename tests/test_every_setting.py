@@ -70,6 +70,9 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "tasks.*.path": (see.asked, {"tasks": [{"name": "jsonl"}]}, "HALVES", "THIRDS"),
     "tasks.*.check": (see.asked, {"tasks": [{"name": "jsonl", "path": "HALVES"}]}, "exact", "math"),
     "tasks.*.params": (see.asked, {}, {"min_word_len": 3, "max_word_len": 3}, {"min_word_len": 9}),
+    "tasks.*.max_turns": (
+        "tests/swarmctl/packages/test_conversations.py::test_a_conversation_ends_with_the_environments_verdict"
+    ),
     "prompt.style": (see.prompted, {}, "tags", "plain"),
     "prompt.examples": (see.prompted, {}, 0, 2),
     "prompt.system": (see.prompted, {}, True, False),

@@ -117,7 +117,12 @@ class ChatBuilder:
     """By task, questions that are never asked. The first ``style.examples`` are shown with their answers."""
 
     def chat(self, question: Question, voice: str = "") -> tuple[Message, ...]:
-        """Return the chat that asks a question. ``voice``: the start of the instruction, for a role."""
+        """Return the chat that asks a question. ``voice``: the start of the instruction, for a role.
+
+        A conversation with an environment begins as the environment says, in no style.
+        """
+        if question.chat:
+            return tuple(dict(message) for message in question.chat)
         style, shown = self.style, self.shown.get(question.task, ())
         asks = _ASKS[style.form].format(what=_what(shown)) if style.form == "plain" else _ASKS[style.form]
         turns: list[Message] = []

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-_LATER = {"model": "TEXT", "usd": "REAL", "terms": "TEXT"}
+_LATER = {"model": "TEXT", "usd": "REAL", "terms": "TEXT", "conversation": "TEXT"}
 """Columns of ``completions`` that were added after the first version."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
-from hivemind_exp.journal import audit, canary_log, columns, pruning, records, visits
+from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.terms import read_terms, terms_of
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS notes (
 CREATE TABLE IF NOT EXISTS completions (
     swarm TEXT, round INTEGER, stage TEXT, question TEXT, idx INTEGER,
     kind TEXT, source TEXT, model TEXT, version INTEGER, text TEXT, ids TEXT, truncated INTEGER, logps TEXT,
-    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL, terms TEXT,
+    outcome REAL, strict INTEGER, why TEXT, usd REAL, t REAL, terms TEXT, conversation TEXT,
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL
 """
 _INSERT_COMPLETION = (
     "INSERT OR IGNORE INTO completions (swarm, round, stage, question, idx, kind, source, model, version, text, ids, "
-    "truncated, logps, usd, t) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "truncated, logps, usd, t, conversation) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _GROUP = "swarm=? AND round=? AND stage=? AND question=?"
 """Selects one question's group in one stage."""
@@ -129,7 +129,7 @@ class Journal:
                 *(self._swarm, round_, group.prompt.stage, group.prompt.question.digest, place),
                 *(rollout.kind, rollout.source, rollout.model),
                 *(None if rollout.lag is None else version - rollout.lag, rollout.text, json.dumps(rollout.ids)),
-                *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now),
+                *(rollout.truncated, json.dumps(rollout.behaviour_logps), 0.0, now, conversation.packed(rollout)),
             )
             for group in groups
             for place, rollout in group.numbered().items()
@@ -143,7 +143,7 @@ class Journal:
             (
                 *(self._swarm, order.round, order.stage, order.question, made.index),
                 *(made.kind, made.provider, made.model, made.version, made.text, None),
-                *(made.truncated, json.dumps(made.logps), made.usd, now),
+                *(made.truncated, json.dumps(made.logps), made.usd, now, None),
             )
             for made in completions
         ]
@@ -177,12 +177,14 @@ class Journal:
         ``encode`` returns the token ids of texts that were recorded without any.
         """
         rows = self._db.execute(
-            "SELECT idx, kind, source, model, version, text, ids, truncated, logps FROM completions "
+            "SELECT idx, kind, source, model, version, text, ids, truncated, logps, conversation FROM completions "
             f"WHERE {_GROUP} AND idx<? ORDER BY idx",
             (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
         )
-        return {
-            place: Rollout(
+        found = {}
+        for place, kind, source, model, made, text, ids, truncated, logps, talk in rows:
+            turns, score = conversation.unpacked(talk)
+            found[place] = Rollout(
                 kind=Kind(kind),
                 source=source,
                 model=model,
@@ -191,9 +193,10 @@ class Journal:
                 truncated=bool(truncated),
                 lag=None if made is None else version - made,
                 behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
+                turns=turns,
+                score=score,
             )
-            for place, kind, source, model, made, text, ids, truncated, logps in rows
-        }
+        return found
 
     def replies(self, round_: int, stage: str) -> Replies:
         """Return what an API returned for a stage's requests that have one slot and a name of their own."""

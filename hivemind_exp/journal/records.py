@@ -37,6 +37,14 @@ class TrainingRow:
     """Provider and model that scored the completion's tokens. None: no teacher has."""
     teacher_logps: tuple[float, ...] | None = None
     """The teacher's log-probabilities, one per token."""
+    heard: tuple[tuple[int, int], ...] = ()
+    """In a conversation, the completion's tokens that an environment wrote: from, and up to (not included). They are
+    context, and nothing is learned from them."""
+
+    @property
+    def sampled(self) -> int:
+        """The number of the completion's tokens that the model wrote."""
+        return len(self.completion_ids) - sum(end - start for start, end in self.heard)
 
     @property
     def teaches(self) -> bool:
@@ -46,6 +54,8 @@ class TrainingRow:
 
 _SCORES = ("teacher", "teacher_logps")
 """Fields of a row that formats before 4 do not have."""
+_TURNS = ("heard",)
+"""Fields of a row that formats before 5 do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +75,27 @@ class Manifest:
     """A peer's row is filtered out if its mean log-probability per token outside the answer, under this node's weights,
     is below this value. None: no row is."""
     tokens: tuple[int, int] | None = None
-    """Completion tokens of the node's own completions and of external ones, including completions that no row was made
+    """Sampled tokens of the node's own completions and of external ones, including completions that no row was made
     of. None in formats 1 and 2, whose steps are replayed as they were taken: each source's loss is divided by the
     tokens of its rows, and the filter counts the answer, too."""
 
     def pack(self) -> bytes:
         names = [field.name for field in dataclasses.fields(TrainingRow)]
         scored = any(row.teacher_logps is not None for row in self.rows)
-        if not scored:  # as format 3, which older versions read, too
-            names = [name for name in names if name not in _SCORES]
+        talked = any(row.heard for row in self.rows)
+        if not talked:  # as format 3 or 4, which older versions read, too
+            names = [name for name in names if name not in (_TURNS if scored else (*_SCORES, *_TURNS))]
         rows = [[getattr(row, name) for name in names] for row in self.rows]
         numbers = [self.step, self.round, self.seed, self.micro_batch, self.floor, self.tokens]
-        packed: bytes = msgpack.packb([4 if scored else 3, *numbers, rows])
+        packed: bytes = msgpack.packb([5 if talked else 4 if scored else 3, *numbers, rows])
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Manifest:
         """Read what ``pack`` wrote. Raises ``ValueError`` for another format."""
         version, *fields = msgpack.unpackb(data, use_list=False)
-        if version not in (1, 2, 3, 4):
-            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 to 4")
+        if version not in (1, 2, 3, 4, 5):
+            raise ValueError(f"unknown step manifest format {version}; this version reads formats 1 to 5")
         *numbers, packed = fields
         step, round_, seed, micro_batch, floor, tokens = [*numbers, None, None][:6]
         rows = tuple(TrainingRow(Kind(row[0]), *row[1:]) for row in packed)
@@ -132,10 +143,10 @@ def contributions(manifest: Manifest) -> Iterator[SourceContribution]:
     weighty = [(row.kind, _maker(row), row) for row in manifest.rows if row.teaches]
     for kind, source in sorted({(kind, source) for kind, source, _ in weighty}):
         rows = [row for *key, row in weighty if key == [kind, source]]
-        texts = [row.completion_ids for row in rows]
+        tokens = [row.sampled for row in rows]
         if kind is Kind.HINTED:  # each has two rows: without the hint and with it
-            texts = [ids for _, ids in dict.fromkeys((row.group, row.completion_ids) for row in rows)]
-        yield SourceContribution(kind, source, len(texts), sum(map(len, texts)))
+            tokens = [len(ids) for _, ids in dict.fromkeys((row.group, row.completion_ids) for row in rows)]
+        yield SourceContribution(kind, source, len(tokens), sum(tokens))
 
 
 FOREIGN = 1_000_000

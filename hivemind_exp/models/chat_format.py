@@ -8,7 +8,7 @@ same prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hivemind_exp.cpu_limit import CpuLimitReached, cpu_limit
@@ -76,17 +76,32 @@ def encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[
         raise ModelError(f"the model's chat template {_ENDLESS}", next=OTHER_MODEL) from error
 
 
+def render(chat: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, *, ask: bool = True) -> str:
+    """Return a chat as text for ``encode_literally``. ``ask``: ready for the model's turn.
+
+    Raises ``ModelError`` if the template refuses the chat or takes too long.
+    """
+    try:
+        with cpu_limit(_ENCODE_S):
+            return _render(chat, tokenizer, ask=ask)
+    except CpuLimitReached as error:
+        raise ModelError(f"the model's chat template {_ENDLESS}", next=OTHER_MODEL) from error
+
+
 def _encode(chat: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    text = _render(chat, tokenizer)
+    return list(encode_literally(tokenizer, text, add_special_tokens=tokenizer.chat_template is None))
+
+
+def _render(chat: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, *, ask: bool = True) -> str:
     chat = [{"role": message["role"], "content": literal(tokenizer, message["content"])} for message in chat]
     if tokenizer.chat_template is None:
-        text = "".join(message["content"] + "\n\n" for message in chat)
-        return list(encode_literally(tokenizer, text, add_special_tokens=True))
+        return "".join(message["content"] + "\n\n" for message in chat)
     try:
-        text = str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+        return str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=ask))
     except Exception as error:  # a template is a program
         reason = foreign(str(error).strip() or type(error).__name__)
         raise ModelError(f"the model's chat template refuses a prompt: {reason}", next=OTHER_MODEL) from error
-    return list(encode_literally(tokenizer, text))
 
 
 def fit(tokenizer: PreTrainedTokenizerBase, name: str, thinking: bool | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.tasks.base import Question, Score
@@ -74,15 +75,36 @@ class TeacherScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation, after its first messages."""
+
+    role: str
+    """``assistant`` for the model; else the role of an environment's message."""
+    text: str
+    tokens: int
+    """The tokens of the rollout that belong to it. Several messages of an environment in a row count as its last."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the model wrote it."""
+        return self.role == MODEL
+
+
+MODEL = "assistant"
+"""The model's role in a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
-    """One completion."""
+    """One completion, or one conversation with an environment."""
 
     kind: Kind
     source: str
     """Where it came from: "local", a provider's name or a peer's id."""
     text: str
     ids: tuple[int, ...]
-    """Token ids under this node's tokenizer, including the end-of-sequence token if there was one. Never empty."""
+    """Token ids under this node's tokenizer, including the end-of-sequence token if there was one. Never empty. In a
+    conversation, everything after the first messages, as the model saw and sampled it."""
     truncated: bool
     """Whether it was cut at the length limit."""
     lag: int | None = 0
@@ -93,6 +115,10 @@ class Rollout:
     """Log-probabilities under the weights that generated it, one per token. None for text and for rows sampled here."""
     scores: TeacherScores | None = None
     """None: no teacher has scored it."""
+    turns: tuple[Turn, ...] = ()
+    """The turns of a conversation. Empty for a completion."""
+    score: Score | None = None
+    """The environment's verdict on a conversation. None for a completion, which a verifier scores."""
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -101,6 +127,23 @@ class Rollout:
             raise ValueError(f"{len(self.behaviour_logps)} log-probabilities for {len(self.ids)} tokens")
         if self.scores is not None and len(self.scores.logps) != len(self.ids):
             raise ValueError(f"a teacher's {len(self.scores.logps)} log-probabilities for {len(self.ids)} tokens")
+        if self.turns and sum(turn.tokens for turn in self.turns) != len(self.ids):
+            raise ValueError(f"turns of {sum(turn.tokens for turn in self.turns)} tokens for {len(self.ids)} tokens")
+
+    @property
+    def heard(self) -> tuple[tuple[int, int], ...]:
+        """The tokens that an environment wrote: from, and up to (not included). Nothing is learned from them."""
+        ends = list(accumulate(turn.tokens for turn in self.turns))
+        return tuple(
+            (end - turn.tokens, end)
+            for turn, end in zip(self.turns, ends, strict=True)
+            if turn.tokens and not turn.sampled
+        )
+
+    @property
+    def sampled(self) -> int:
+        """The number of tokens that the model wrote."""
+        return len(self.ids) - sum(end - start for start, end in self.heard)
 
     @property
     def maker(self) -> str:

@@ -15,6 +15,7 @@ from hivemind_exp.game.node_style import node_style, write_style
 from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
 from hivemind_exp.game.sampling.game import STAGE
 from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
+from hivemind_exp.models.chat_turns import check_turns
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Prompt, Rollout
@@ -53,12 +54,25 @@ class StyleChooser:
         which can only answer in tags. A node killed meanwhile starts again. Raises ``StopRequested``.
         """
         config = self.config
-        if new and config.model.name != TINY and not self.files.prompt.exists():
+        if talks := self.tasks.conversing():
+            self._check_turns(talks)
+        elif new and config.model.name != TINY and not self.files.prompt.exists():
             self._calibrate()
         style = node_style(config, self.files)
         if style.thinking is not None and config.model.thinking is None:
             set_thinking(self.tokenizer, config.model.name, style.thinking)
         return build_chats(style, self.tasks)
+
+    def _check_turns(self, talks: Sequence[str]) -> None:
+        """Raise ``ModelError`` if the chat template cannot continue a conversation as it was."""
+        for question in self.tasks.examples(1)[talks[0]]:
+            check_turns(self.tokenizer, question.chat)
+        if self.config.prompt.style == "auto" and len(talks) < len(self.config.tasks):
+            message = (
+                f"the prompt style of the other tasks is not calibrated, because {talks[0]} is a conversation. To "
+                "choose it, set prompt.style"
+            )
+            self.emit(NoteEvent(code="calibration", message=message))
 
     def _calibrate(self) -> None:
         self.emit(PhaseEvent(name="trying prompt styles"))

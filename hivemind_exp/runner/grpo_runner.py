@@ -38,7 +38,7 @@ from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.tasks.registry import check_warmup, title
+from hivemind_exp.tasks.registry import check_conversations, check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.conditions import Conditions
 from hivemind_exp.trainer.judged_game import JudgedGame
@@ -256,6 +256,7 @@ class GRPORunner:
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
+        check_conversations(config, tasks.conversing())
         if isinstance(tasks, Mixture) and (still_open := tasks.still_open()):
             message = (
                 f"the sandbox of verifiers is weak on this machine: {'; '.join(still_open)}. If you do not trust all "

@@ -16,8 +16,10 @@ from torch import Tensor
 from hivemind_exp.config import GenerationConfig as Settings
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.conversations import Complete, Conversations
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
@@ -35,6 +37,8 @@ class LocalSource(Source):
     _settings: Settings
     _stop: StopFlag
     _seed: int = 0
+    _tasks: Tasks | None = None
+    """Needed for conversations with environments."""
 
     def __post_init__(self) -> None:
         self._end_ids = end_ids(self._model, self._tokenizer)
@@ -88,21 +92,49 @@ class LocalSource(Source):
         """
         from hivemind_exp.sources.generation import WordStreamer
 
-        with self._ready_to_generate():
+        def aloud(prompts: Sequence[Prompt], rooms: Sequence[int], seed: int | None) -> list[Rollout]:
             if seed is not None:
                 torch.manual_seed(seed)
-            return self._batch([prompt], sample=seed is not None, streamer=WordStreamer(self._tokenizer, hear))[0]
+            streamer = WordStreamer(self._tokenizer, hear)
+            return self._batch(prompts, sample=seed is not None, most=max(rooms), streamer=streamer)
+
+        with self._ready_to_generate():
+            if prompt.question.turns:
+                return self._conversations(aloud).play([prompt], seed=seed, hear=hear)[0]
+            return aloud([prompt], [self._settings.max_completion_tokens], seed)[0]
 
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
-        rollouts: list[Rollout] = []
+        """Return a completion of each prompt; of one that begins a conversation, the conversation."""
+        talks = [prompt for prompt in prompts if prompt.question.turns]
+        others = [prompt for prompt in prompts if not prompt.question.turns]
         with self._ready_to_generate():
-            for start in range(0, len(prompts), self._settings.batch):
-                if seed is not None:
-                    torch.manual_seed(derive_seed(seed, start))
-                rollouts += self._batch(prompts[start : start + self._settings.batch], sample=seed is not None)
+            completed = iter(self._turns(others, [self._settings.max_completion_tokens] * len(others), seed))
+            played = iter(self._conversations(self._turns).play(talks, seed=seed) if talks else ())
+        return [next(played if prompt.question.turns else completed) for prompt in prompts]
+
+    def _conversations(self, complete: Complete) -> Conversations:
+        assert self._tasks is not None
+        most = self._settings.max_completion_tokens
+        return Conversations(self._tokenizer, self._tasks, complete, self.name, most)
+
+    def _turns(self, prompts: Sequence[Prompt], rooms: Sequence[int], seed: int | None) -> list[Rollout]:
+        """Complete each prompt with at most ``rooms`` tokens."""
+        rollouts: list[Rollout] = []
+        size = self._settings.batch
+        for start in range(0, len(prompts), size):
+            if seed is not None:
+                torch.manual_seed(derive_seed(seed, start))
+            some, room = prompts[start : start + size], rooms[start : start + size]
+            made = self._batch(some, sample=seed is not None, most=max(room))
+            rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
         return rollouts
 
-    def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: TextStreamer | None = None) -> list[Rollout]:
+    def _cut(self, row: Rollout, most: int) -> Rollout:
+        return row if len(row.ids) <= most else self._rollout(list(row.ids[:most]))
+
+    def _batch(
+        self, prompts: Sequence[Prompt], *, sample: bool, most: int, streamer: TextStreamer | None = None
+    ) -> list[Rollout]:
         from hivemind_exp.sources.generation import stop_on
         from hivemind_exp.sources.graph_decoding import can_decode, decode
 
@@ -114,7 +146,6 @@ class LocalSource(Source):
             ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[row, width - len(prompt.ids) :] = 1
         ids, mask = ids.to(self._model.device), mask.to(self._model.device)
-        most = self._settings.max_completion_tokens
         if streamer is None and can_decode(self._model, most):
             choose = self._sample if sample else partial(torch.argmax, dim=-1)
             made = decode(
@@ -131,7 +162,7 @@ class LocalSource(Source):
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=self._generation_config(sample=sample),
+            generation_config=self._generation_config(sample=sample, most=most),
             stopping_criteria=stop_on(self._stop),
             streamer=streamer,
         )
@@ -148,7 +179,7 @@ class LocalSource(Source):
         text = decode_completion(self._tokenizer, kept)
         return Rollout(Kind.POLICY, self.name, text, tuple(kept), truncated=end is None)
 
-    def _generation_config(self, *, sample: bool) -> GenerationConfig:
+    def _generation_config(self, *, sample: bool, most: int) -> GenerationConfig:
         from transformers import GenerationConfig
 
         # The loss scores softmax(logits / T), so nothing else may change the sampling distribution.
@@ -156,7 +187,7 @@ class LocalSource(Source):
         if sample:
             shape = {"do_sample": True, "temperature": self._settings.temperature, "top_k": 0, "top_p": 1.0}
         return GenerationConfig(
-            max_new_tokens=self._settings.max_completion_tokens,
+            max_new_tokens=most,
             pad_token_id=self._tokenizer.pad_token_id,
             eos_token_id=self._end_ids,
             disable_compile=True,
@@ -182,7 +213,8 @@ class LocalSource(Source):
 def build(parts: NodeParts) -> LocalSource | None:
     if parts.model is None or parts.tokenizer is None:
         return None
-    return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)
+    config = parts.config
+    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, config.node.seed, parts.tasks)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -43,6 +43,10 @@ class Question:
     """Position in a fixed set; None for a generated question."""
     level: int | None = None
     """Level of difficulty, from 0, under ``game.curriculum``; None if the task has no levels."""
+    chat: tuple[Mapping[str, str], ...] = ()
+    """The first messages of a conversation, which the model gets as they are. Empty if the task has one turn."""
+    turns: int = 0
+    """The most turns of the model in a conversation; 0 if the task has no conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,39 @@ LARGEST_REWARD = 1e6
 """Larger rewards, and terms of one, are refused: their mean and spread must be exact enough to be learned from."""
 MOST_TERMS, LONGEST_TERM = 32, 60
 """The most terms that a reward may have, and the characters of a term's name. They are stored with each completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTurn:
+    """One turn of the model in a conversation."""
+
+    text: str
+    heard: tuple[Mapping[str, str], ...] = ()
+    """The environment's messages that followed, with ``role`` and ``content``. Empty for the latest turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A conversation with an environment, up to the model's latest turn."""
+
+    name: str
+    """Identifies the conversation, and nothing else."""
+    seed: int
+    """Seeds the environment's chance, so that the same turns get the same replies."""
+    turns: tuple[ModelTurn, ...]
+    last: bool = False
+    """The model gets no further turn: the latest one was cut, or there is no room for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentReply:
+    """What an environment replied to the model's latest turn, in the worker."""
+
+    messages: tuple[Mapping[str, str], ...] = ()
+    verdict: Verdict | None = None
+    """If the conversation is over: the reward. The model does not see ``messages`` then."""
+    lost: bool = False
+    """The conversation's state is gone, and playing its turns again gave other replies: it must begin again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +150,8 @@ class TaskSpec:
     name: str
     path: str | None = None
     """Absolute path of a fixed set's file or directory."""
+    max_turns: int | None = None
+    """The most turns of the model in a conversation, as set."""
     curriculum: bool = False
     """Whether the task needs its levels of difficulty."""
     check: Literal["exact", "math"] = "exact"
@@ -166,6 +205,8 @@ class Task(ABC):
     """The parameters of each level of difficulty, easiest first; the last ones are the task's own. Empty: no levels."""
     printed: str = ""
     """The beginning of what the operator's own code printed while it was loaded and tried."""
+    turns: int = 0
+    """The most turns of the model in a conversation. 0: a question has one answer, which ``score`` gets."""
 
     def prepare(self, role: Role) -> None:  # noqa: B027 - most have nothing to load
         """Import and load what the role needs. Called once, before the sandbox closes. May raise ``TaskError``."""
@@ -182,18 +223,33 @@ class Task(ABC):
     def score(self, answer: str, entry: Mapping[str, Any]) -> float | Verdict:
         """Return the credit in [0, 1] for ``answer``, which is untrusted text. A ``Verdict`` also sets the reward."""
 
+    def reply(self, talk: Talk, entry: Mapping[str, Any]) -> EnvironmentReply:
+        """Return the environment's reply to the latest turn of a conversation. Only for tasks that have ``turns``."""
+        raise NotImplementedError
+
     def key(self, text: str, entry: Mapping[str, Any]) -> str:  # noqa: ARG002 - some need it
         """Return the key of a question. Questions with equal keys count as the same."""
         return normalised(text)
 
 
-FACTS = ("size", "heldout_size", "sha256", "version", "levels", "printed")
+FACTS = ("size", "heldout_size", "sha256", "version", "levels", "printed", "turns")
 """The attributes of ``Task`` that a worker reports once the task is prepared."""
 
 
 def normalised(text: str) -> str:
     """Return ``text`` with case, width and spacing normalized: the key of most questions."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the trainer hears of an environment's reply."""
+
+    messages: tuple[Mapping[str, str], ...] = ()
+    score: Score | None = None
+    """If the conversation is over: the verdict. Not ``judged`` if workers kept failing."""
+    lost: bool = False
+    """The conversation must begin again."""
 
 
 class Pacing(Protocol):
@@ -223,6 +279,12 @@ class Tasks(Protocol):
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""
+
+    def conversing(self) -> list[str]:
+        """Return the tasks whose questions are conversations."""
+
+    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:
+        """Return environments' replies to the latest turns of conversations, in parallel. Only for those tasks."""
 
     def close(self) -> None:
         """Stop the worker processes."""

@@ -12,7 +12,19 @@ import msgpack
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import FULL_CREDIT, NO_ANSWER, Pacing, Question, RewardTerm, Score, Split, Verdict
+from hivemind_exp.tasks.base import (
+    FULL_CREDIT,
+    NO_ANSWER,
+    EnvironmentReply,
+    Heard,
+    Pacing,
+    Question,
+    RewardTerm,
+    Score,
+    Split,
+    Talk,
+    Verdict,
+)
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
@@ -109,6 +121,10 @@ class Mixture:
         """Return what the workers' sandbox lacks on this machine. Waits for the workers."""
         return self._pool.still_open()
 
+    def conversing(self) -> list[str]:
+        """Return the tasks whose questions are conversations. Waits for the workers."""
+        return [label for label, fact in zip(self._labels, self._pool.facts(), strict=True) if fact["turns"]]
+
     def printed(self) -> str:
         """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
         return "".join(fact["printed"] for fact in self._pool.facts())
@@ -185,6 +201,24 @@ class Mixture:
         for (place, _), credit in zip(jobs, self._pool.verify([job for _, job in jobs]), strict=True):
             credits[place] = credit
         return [self._judge(credit, reading) for credit, reading in zip(credits, readings, strict=True)]
+
+    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:
+        """Return environments' replies to the latest turns of conversations.
+
+        A turn that needs too much CPU time ends its conversation, which counts as wrong.
+        """
+        jobs = [
+            (self._labels.index(question.task), talk, dict(question.entry))
+            for question, talk in zip(questions, talks, strict=True)
+        ]
+        return [self._heard(found) for found in self._pool.reply(jobs)]
+
+    def _heard(self, found: EnvironmentReply | Unscored) -> Heard:
+        if isinstance(found, Unscored):
+            return Heard(score=self._judge(found, None))
+        if found.verdict is None:
+            return Heard(found.messages, lost=found.lost)
+        return Heard(found.messages, self._judge(found.verdict, None))
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -264,7 +298,9 @@ class Mixture:
             label = self._labels[task]
             digest = hashlib.sha256(canonical(label, text)).hexdigest()
             position = None if facts[task]["size"] is None else seed
-            yield Question(label, split, round, index, text, entry, digest, key, position, level)
+            turns = facts[task]["turns"]
+            chat = tuple(entry["chat"]) if turns else ()
+            yield Question(label, split, round, index, text, entry, digest, key, position, level, chat, turns)
 
     def _examples(self, task: int) -> Iterator[Question]:
         """Yield distinct questions of a task that are not held out, in the order that the charter gives."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from hivemind_exp.config import ENVIRONMENT, OWN_FILE, Config, TaskConfig
+from hivemind_exp.config import ENVIRONMENT, OFF, OWN_FILE, Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, TaskError
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS, REFUSED
@@ -54,7 +54,7 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
     """Return the tasks of a mixture with their weights. Presets are expanded.
 
     Raises:
-        TaskError: a name is unknown or refused, or a preset has parameters.
+        TaskError: a name is unknown or refused, a preset has parameters, or a task without turns has ``max_turns``.
     """
     seen: Counter[str] = Counter()
     expanded = []
@@ -69,6 +69,7 @@ def expand(configs: Sequence[TaskConfig]) -> list[tuple[TaskSpec, float]]:
             path=path,
             check=config.check,
             params=config.params,
+            max_turns=config.max_turns,
         )
         expanded.append((spec, config.weight))
     return expanded
@@ -79,14 +80,35 @@ def title(task: TaskConfig) -> str:
     return Path(task.path).name if task.path and task.name == OWN_FILE else task.name
 
 
-def check_tasks(configs: Sequence[TaskConfig]) -> None:
-    """Check everything that needs no worker: names, options, parameters and the lines of a file.
+def check_tasks(configs: Sequence[TaskConfig]) -> list[str]:
+    """Check names, options, parameters and the lines of a file. A user's code is tried in workers.
+
+    Return the tasks whose questions are conversations.
 
     Raises:
         TaskError: states the cause and the fix.
     """
-    for spec, _ in expand(configs):
-        importlib.import_module(spec.module).check(spec)
+    specs = [spec for spec, _ in expand(configs)]
+    return [spec.label for spec in specs if importlib.import_module(spec.module).check(spec)]
+
+
+def check_conversations(config: Config, tasks: Sequence[str]) -> None:
+    """Raise ``ConfigurationError`` for settings that ``tasks``, which are conversations, cannot be used with."""
+    if not tasks:
+        return
+    for setting, is_set, off in (
+        ("offload.provider", config.offload.provider != OFF, OFF),
+        ("judge.provider", config.judge.provider != OFF, OFF),
+        ("game.kind", config.game.kind != "sampling", "sampling"),
+        ("game.format_reward", config.game.format_reward > 0, "0"),
+        ("warm_start.steps", config.warm_start.steps > 0, "0"),
+    ):
+        if is_set:
+            raise ConfigurationError(
+                f"{setting} cannot be used with the task {tasks[0]}: only this node's own model can have the task's "
+                "conversations, which it learns from token by token",
+                next=f"swarmctl run --set {setting}={off}",
+            )
 
 
 def check_warmup(config: Config) -> None:
@@ -118,6 +140,11 @@ def is_own_code(name: str) -> bool:
 
 
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
+    if config.max_turns is not None and not config.name.startswith(ENVIRONMENT):
+        raise TaskError(
+            f"task {title(config)!r} has no turns, so it accepts no max_turns; only environments (env:PACKAGE) do",
+            next="swarmctl tasks list",
+        )
     if config.name not in PRESETS:
         if config.name.startswith(ENVIRONMENT):
             yield config

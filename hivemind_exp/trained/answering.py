@@ -6,7 +6,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game.prompt_style import ChatBuilder, build_chats
-from hivemind_exp.game.sampling.game import STAGE, said
+from hivemind_exp.game.sampling.game import STAGE, scores_of
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Message, Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
@@ -46,11 +46,11 @@ def _sample(job: Job, questions: Sequence[Question], chats: ChatBuilder, tasks: 
 
     before: Sequence[dict[str, Any] | None] = [None] * len(questions)
     if job.order["base"]:
-        with policy(job, trained=False) as base:
+        with policy(job, tasks, trained=False) as base:
             link.phase("answering with the model before training")
             rows = base.source.generate(prompts_for(base), 1, seed=seed)
         before = _verdicts(questions, [row for (row,) in rows], tasks)
-    with policy(job) as trained:
+    with policy(job, tasks) as trained:
         for prompt, earlier in zip(prompts_for(trained), before, strict=True):
             question = prompt.question
             about = {"task": question.task, "reference": question.entry.get("answer")} if tasks else {}
@@ -60,7 +60,7 @@ def _sample(job: Job, questions: Sequence[Question], chats: ChatBuilder, tasks: 
 
 
 def _verdicts(questions: Sequence[Question], made: Sequence[Rollout], tasks: Tasks | None) -> list[dict[str, Any]]:
-    scores = [None] * len(made) if tasks is None else tasks.score(questions, [said(row) for row in made])
+    scores = [None] * len(made) if tasks is None else scores_of(tasks, questions, made)
     return [
         {
             "text": row.text,

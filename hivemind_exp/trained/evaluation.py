@@ -15,7 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import TaskError
 from hivemind_exp.events import Event, WarningEvent
 from hivemind_exp.game.prompt_style import ChatBuilder, build_chats
-from hivemind_exp.game.sampling.game import STAGE, build_prompts, said
+from hivemind_exp.game.sampling.game import STAGE, build_prompts, scores_of
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.journal.records import StageRun
@@ -56,9 +56,14 @@ def evaluate(job: Job) -> None:
         remote = is_offloaded(job.config)
         chats = build_chats(style_of(job), tasks)
         if remote:
+            if talks := next((each.task for each in questions if each.turns), None):
+                raise TaskError(
+                    f"task {talks} is a conversation, which only a model on this machine can have",
+                    next="swarmctl eval --help",
+                )
             answered = _from_api(job, journal, results, questions, chats)
         else:
-            answered = _from_model(job, journal, questions, chats)
+            answered = _from_model(job, journal, questions, chats, tasks)
         for chunk in answered:
             for group, scores in zip(chunk, _scores(tasks, chunk), strict=True):
                 job.link.emit("result", **_result(group, scores))
@@ -84,14 +89,16 @@ def _chunks(questions: Sequence[Question]) -> Iterator[tuple[StageRun, Sequence[
         yield StageRun(number, STAGE), questions[start : start + CHUNK]
 
 
-def _from_model(job: Job, journal: Journal, questions: Sequence[Question], chats: ChatBuilder) -> Iterator[list[Group]]:
+def _from_model(
+    job: Job, journal: Journal, questions: Sequence[Question], chats: ChatBuilder, tasks: Tasks
+) -> Iterator[list[Group]]:
     """Yield the answers of a model on this machine, chunk by chunk. It is only loaded if it has to answer."""
     with ExitStack() as ends:
         loaded = None
         for run, some in _chunks(questions):
             empty = _empty(job, journal, run, [Prompt(each, STAGE, (), ()) for each in some])
             if empty and loaded is None:
-                loaded = ends.enter_context(policy(job))
+                loaded = ends.enter_context(policy(job, tasks))
                 job.link.phase("answering")
             if empty and loaded is not None:
                 prompts = {prompt.question.digest: prompt for prompt in build_prompts(some, loaded.tokenizer, chats)}
@@ -169,7 +176,7 @@ def _groups(job: Job, journal: Journal, run: StageRun, questions: Sequence[Quest
 
 def _scores(tasks: Tasks, groups: Sequence[Group]) -> list[list[Any]]:
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
-    scores = iter(tasks.score(questions, [said(row) for group in groups for row in group.rollouts]))
+    scores = iter(scores_of(tasks, questions, [row for group in groups for row in group.rollouts]))
     return [[next(scores) for _ in group.rollouts] for group in groups]
 
 

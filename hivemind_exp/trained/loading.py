@@ -20,6 +20,7 @@ from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.swarm.charter_check import applied, read_charter
+from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trained.link import Link
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
@@ -63,10 +64,10 @@ def with_charter(config: Config, files: NodeFiles) -> Config:
 
 
 @contextmanager
-def policy(job: Job, *, trained: bool = True) -> Iterator[Policy]:
+def policy(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Iterator[Policy]:
     """Load the job's model, or the one before training. Free its memory at the end of the block.
 
-    Raises ``ModelError`` and ``DeviceError``.
+    ``tasks``: needed for conversations with environments. Raises ``ModelError`` and ``DeviceError``.
     """
     config, checkpoint = job.config, job.checkpoint if trained else None
     job.link.phase(f"loading {config.model.name}{'' if trained else ' (before training)'}")
@@ -77,7 +78,7 @@ def policy(job: Job, *, trained: bool = True) -> Iterator[Policy]:
     model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype)).eval()
     try:
         yield Policy(
-            LocalSource(model, tokenizer, config.generation, job.link.stop, config.node.seed), tokenizer, model
+            LocalSource(model, tokenizer, config.generation, job.link.stop, config.node.seed, tasks), tokenizer, model
         )
     finally:
         del model

@@ -34,6 +34,7 @@ def build_rows(groups: Sequence[Group], train: TrainConfig, pass_rates: Mapping[
             behaviour_logps=rollout.behaviour_logps,
             teacher=None if rollout.scores is None else rollout.scores.teacher,
             teacher_logps=None if rollout.scores is None else rollout.scores.logps,
+            heard=rollout.heard,
         )
         for number, group in enumerate(groups)
         for (rollout, score), advantage in _weigh(group, train, pass_rates.get(group.prompt.question.task, 0.0))
@@ -45,7 +46,7 @@ def count_tokens(groups: Sequence[Group], train: TrainConfig) -> tuple[int, int]
     losses = choose_losses(train)
     counts = Counter({True: 0, False: 0})
     for rollout in (rollout for group in groups for rollout in group.rollouts):
-        counts[losses[rollout.kind].own] += len(rollout.ids)
+        counts[losses[rollout.kind].own] += rollout.sampled
     return counts[True], counts[False]
 
 

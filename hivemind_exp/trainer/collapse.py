@@ -133,6 +133,8 @@ class CollapseCheck:
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
+    if rollout.turns:
+        return CUT if rollout.truncated else score.why
     unread = score.why == NO_ANSWER
     return CUT if unread and rollout.truncated else UNREAD if unread else score.why
 

@@ -55,7 +55,7 @@ class StepResult:
     """Before clipping. If it is not finite, the step was skipped and the weights are unchanged."""
     learning_rate: float
     tokens: int
-    """Completion tokens of the rows that it learned from."""
+    """Completion tokens of the rows that it learned from, without those that an environment wrote."""
     rows: int
     """Rows that it learned from."""
     by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
@@ -265,10 +265,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         torch.set_rng_state(state["rng"])
 
     def _tensors(self, rows: Sequence[TrainingRow], scales: Mapping[Kind, float] | None = None) -> dict[str, Any]:
-        """Return rows as (B, P + T) ids and attention, with the (B, T) mask of completions.
+        """Return rows as (B, P + T) ids and attention, with the (B, T) mask of what is learned.
 
-        Prompts are padded on the left to P, completions on the right to T. ``scales``: what each kind's token loss is
-        multiplied by.
+        That is the completions; in conversations, only what the model wrote. Prompts are padded on the left to P,
+        completions on the right to T. ``scales``: what each kind's token loss is multiplied by.
         """
         device = self.accelerator.device
         multiple = 1 if device.type == "cpu" else ACCELERATOR_PADDING
@@ -284,6 +284,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         prompts, prompt_mask = padded((row.prompt_ids for row in rows), "left")
         completions, mask = padded((row.completion_ids for row in rows), "right")
         ids, attention = torch.cat([prompts, completions], dim=1), torch.cat([prompt_mask, mask], dim=1)
+        for i, row in enumerate(rows):
+            for start, end in row.heard:
+                mask[i, start:end] = 0
         return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "scales": scales}
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
@@ -323,7 +326,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             measured += [filtered.to(logps.device), *reverse_kl(tokens)]
             sums = torch.stack([value.detach().float().sum() for value in measured])
             self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
-            self._kind_tokens[kind] += sum(len(row.completion_ids) for row in rows)
+            self._kind_tokens[kind] += sum(row.sampled for row in rows)
         return total
 
     def _outside_answers(self, rows: Sequence[TrainingRow], mask: Tensor) -> Tensor:

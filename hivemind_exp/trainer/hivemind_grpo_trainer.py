@@ -12,7 +12,7 @@ from typing import Any
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
-from hivemind_exp.game.sampling.game import said
+from hivemind_exp.game.sampling.game import scores_of
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.audit import StepOutcome
@@ -376,7 +376,7 @@ def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks:
     Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
     """
     questions = [prompt.question for prompt in prompts]
-    scores = tasks.score(questions, [said(rollout) for rollout in source.answer(prompts)])
+    scores = scores_of(tasks, questions, source.answer(prompts))
     judged = [(question, score) for question, score in zip(questions, scores, strict=True) if score.judged]
     if not judged:
         raise WorkerFailed("no answer in the evaluation could be verified")

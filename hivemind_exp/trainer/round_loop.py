@@ -152,7 +152,7 @@ def summarise_rows(rows: Sequence[tuple[Rollout, Score]]) -> dict[str, float | N
     """
     outcomes = [score.outcome for _, score in rows]
     lags = [rollout.lag for rollout, _ in rows if rollout.lag is not None]
-    lengths = [len(rollout.ids) for rollout, _ in rows]
+    lengths = [rollout.sampled for rollout, _ in rows]
     return {
         "count": len(rows),
         "correct": sum(score.correct for _, score in rows),

@@ -24,7 +24,7 @@ def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float)
     if manifest.tokens is None:
         counted: Counter[bool] = Counter()
         for row in manifest.rows:
-            counted[losses[row.kind].own] += len(row.completion_ids)
+            counted[losses[row.kind].own] += row.sampled
         return {kind: (1.0 if losses[kind].own else weight) / counted[losses[kind].own] for kind in kinds}
     own, external = manifest.tokens
     share = min(1.0, own / external) if own and external else 1.0

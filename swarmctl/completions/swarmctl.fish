@@ -647,7 +647,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'tasks try'
-            set list --answer\t'Score this answer to the first question (repeatable)' \
+            set list --answer\t'Answer to the first question, or next turn (repeatable)' \
                 --param\t'Change a parameter of the task (repeatable)' \
                 --seed\t'Seed of the questions' \
                 --json\t'Print JSON; never prompt' \

@@ -829,7 +829,7 @@ _swarmctl__tasks__show() {
 
 _swarmctl__tasks__try() {
   _arguments -S \
-    '*--answer=[Score this answer to the first question (repeatable)]:TEXT: ' \
+    '*--answer=[Answer to the first question, or next turn (repeatable)]:TEXT: ' \
     '*--param=[Change a parameter of the task (repeatable)]:NAME=VALUE: ' \
     '--seed=[Seed of the questions]:N: ' \
     '--json[Print JSON; never prompt]' \

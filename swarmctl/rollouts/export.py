@@ -118,10 +118,11 @@ def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
     text, real = pyarrow.string(), pyarrow.float64()
     message = pyarrow.struct([("role", text), ("content", text)])
     term = pyarrow.struct([("name", text), ("value", real), ("maximum", real), ("why", text)])
+    turn = pyarrow.struct([("role", text), ("text", text), ("tokens", pyarrow.int64())])
     types = dict.fromkeys(("schema", *ROW), text)
     types |= dict.fromkeys(("schema", "round", "place", "version"), pyarrow.int64())
     types |= dict.fromkeys(("outcome", "usd"), real) | dict.fromkeys(("truncated", "strict"), pyarrow.bool_())
-    types |= {"messages": pyarrow.list_(message), "terms": pyarrow.list_(term)}
+    types |= {"messages": pyarrow.list_(message), "terms": pyarrow.list_(term), "turns": pyarrow.list_(turn)}
     schema = pyarrow.schema(list(types.items()))
     remaining, count = iter(rows), 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:

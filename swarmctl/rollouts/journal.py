@@ -16,9 +16,10 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
+from hivemind_exp.journal.conversation import unpacked
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import Kind, Turn
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.errors import UsageError
@@ -36,7 +37,8 @@ LOCAL = "local"
 _PROMPTS = "SELECT stage, question, position, task, messages FROM prompts WHERE swarm=? AND round=? ORDER BY position"
 _COMPLETIONS = (
     "SELECT stage, question, idx AS place, kind, source AS provider, model, version, text, truncated, outcome, strict, "
-    "why, {terms} AS terms, usd, t AS time FROM completions WHERE swarm=? AND round=? AND substr(question, 1, ?)=? "
+    "why, {terms} AS terms, {conversation} AS turns, usd, t AS time FROM completions "
+    "WHERE swarm=? AND round=? AND substr(question, 1, ?)=? "
     "AND stage NOT IN ('judge', 'score', 'hint')"  # grades, scores and hints are no rollouts
 )
 _HINTS = (
@@ -175,6 +177,8 @@ class RolloutRecord:
     why: str | None = None
     terms: tuple[RewardTerm, ...] | None = None
     """The terms of the reward, if there is more than the outcome."""
+    turns: tuple[Turn, ...] | None = None
+    """The turns of a conversation with an environment."""
     kind: str | None = None
     provider: str | None = None
     model: str | None = None
@@ -254,12 +258,14 @@ def _of_round(
     where = (swarm, round_, len(wanted.question), wanted.question)
     hints = {row.pop("question"): Hint(**row) for row in _dicts(db, _HINTS, where)}
     found, places = [], dict[str, int]()
-    # An older journal has no column for reward terms; the node adds it at its next start.
-    has_terms = any(name == "terms" for _, name, *_ in db.execute("PRAGMA table_info(completions)"))
-    for row in _dicts(db, _COMPLETIONS.format(terms="terms" if has_terms else "NULL"), where):
+    # An older journal lacks some columns; the node adds them at its next start.
+    known = {name for _, name, *_ in db.execute("PRAGMA table_info(completions)")}
+    later = {name: name if name in known else "NULL" for name in ("terms", "conversation")}
+    for row in _dicts(db, _COMPLETIONS.format(**later), where):
         row["truncated"] = bool(row["truncated"])
         row["strict"] = None if row["strict"] is None else bool(row["strict"])
         row["terms"] = row["terms"] and tuple(RewardTerm(*term) for term in json.loads(row["terms"]))
+        row["turns"] = row["turns"] and unpacked(row["turns"])[0]
         if row["model"] is None and row["provider"] == LOCAL:
             row["model"] = own_model
         if row["kind"] != Kind.PEER:

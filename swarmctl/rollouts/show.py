@@ -11,7 +11,7 @@ from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import Kind, Turn
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
 from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import (
@@ -27,7 +27,7 @@ from swarmctl.rollouts.journal import (
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
-from swarmctl.terminal.sentences import points
+from swarmctl.terminal.sentences import points, several
 from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.views import Writer
 
@@ -78,7 +78,11 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
             yield from told(f"[{index_in_group(each.place)}] {_reward(each)}; {_origin(each)}", "  ")
             if each.terms:
                 yield from told(points(each.terms), "      ")
-            yield from quote(each.text or "")
+            for turn in each.turns or ():
+                yield from told(_turn(turn), "    ")
+                yield from quote(turn.text)
+            if each.turns is None:
+                yield from quote(each.text or "")
 
 
 def _reward(rollout: RolloutRecord) -> str:
@@ -89,7 +93,15 @@ def _reward(rollout: RolloutRecord) -> str:
     if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
         strict = "in strict format when put in the node's prompt style"
     why = "" if rollout.why == word else f": {rollout.why}"
+    if rollout.turns is not None:
+        return f"{word} (outcome {rollout.outcome:g}{why}), {several(sum(t.sampled for t in rollout.turns), 'turn')}"
     return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
+
+
+def _turn(turn: Turn) -> str:
+    if turn.sampled:
+        return f"this node ({several(turn.tokens, 'token')}):"
+    return f"environment ({foreign(turn.role)}):"
 
 
 def _is_strict(rollout: RolloutRecord) -> bool:

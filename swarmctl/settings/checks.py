@@ -3,12 +3,12 @@
 from hivemind_exp.config import Config
 from hivemind_exp.offload.judge import check_judge
 from hivemind_exp.offload.settings import check_offload, is_relay
-from hivemind_exp.tasks.registry import check_tasks, check_warmup
+from hivemind_exp.tasks.registry import check_conversations, check_tasks, check_warmup
 
 
 def check_config(config: Config) -> None:
     """Raise a NodeError if the configuration's tasks, offloading, judge or warm-up cannot work."""
-    check_tasks(config.tasks)
+    check_conversations(config, check_tasks(config.tasks))
     check_offload(config)
     check_judge(config)
     if not is_relay(config):

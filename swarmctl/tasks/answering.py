@@ -2,17 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.errors import UsageError
+from swarmctl.tasks.conversing import play, play_given
 from swarmctl.tasks.opened import OpenedTask, again, opened_task
+from swarmctl.tasks.scores import verdict, verdict_fields
 from swarmctl.tasks.show import question_lines, reference_of
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import one_line, quoted
-from swarmctl.terminal.sentences import points
 from swarmctl.terminal.views import Writer
 
 
@@ -34,6 +34,9 @@ def try_task(
 
 def _score_given(task: OpenedTask, answers: Sequence[str], *, as_json: bool) -> None:
     (question,) = task.questions(1)
+    if question.turns:
+        play_given(task, question, answers, as_json=as_json)
+        return
     scores = _scores(task, question, answers)
     if as_json:
         results = [_row(answer, score) for answer, score in zip(answers, scores, strict=True)]
@@ -43,7 +46,7 @@ def _score_given(task: OpenedTask, answers: Sequence[str], *, as_json: bool) -> 
     for answer, score in zip(answers, scores, strict=True):
         for line in quoted(answer, "  answer: ", width=None, full=False):
             print(line)
-        print(f"    {_verdict(score)}")
+        print(f"    {verdict(score)}")
 
 
 def _ask(task: OpenedTask, say: Writer) -> None:
@@ -51,6 +54,11 @@ def _ask(task: OpenedTask, say: Writer) -> None:
     number = 0
     while questions := task.questions(1, number):
         (question,) = questions
+        if question.turns:
+            if not play(task, question, say):
+                return
+            number += 1
+            continue
         _print_question(question, with_reference=False)
         sys.stderr.write("Your answer (Enter to stop): ")
         sys.stderr.flush()
@@ -59,7 +67,7 @@ def _ask(task: OpenedTask, say: Writer) -> None:
             return
         (score,) = _scores(task, question, [answer])
         reference = reference_of(question)
-        say(_verdict(score) + ("" if reference is None else f"; the reference is {one_line(reference)}"))
+        say(verdict(score) + ("" if reference is None else f"; the reference is {one_line(reference)}"))
         number += 1
 
 
@@ -72,23 +80,5 @@ def _print_question(question: Question, *, with_reference: bool) -> None:
         print(line, flush=True)
 
 
-def _verdict(score: Score) -> str:
-    if not score.judged:
-        return "not verified: the verifiers keep failing"
-    word = "correct" if score.correct else "partly correct" if score.outcome else "wrong"
-    why = "" if score.why == word else f": {one_line(score.why)}"
-    partly = "; it counts only with game.partial_credit = true" if score.outcome > 0 and not score.correct else ""
-    terms = f"; {points(score.terms)}" if score.terms else ""
-    return f"{word} (outcome {score.outcome:g}{why}{partly}), reward {score.reward:g}{terms}"
-
-
 def _row(answer: str, score: Score) -> dict[str, Any]:
-    known = score.judged
-    return {
-        "answer": answer,
-        "correct": score.correct if known else None,
-        "outcome": score.outcome if known else None,
-        "reward": score.reward if known else None,
-        "terms": [asdict(term) for term in score.terms],
-        "why": score.why,
-    }
+    return {"answer": answer, **verdict_fields(score)}

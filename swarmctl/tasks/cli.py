@@ -78,7 +78,7 @@ def _try(
     *,
     answer: Annotated[
         list[str] | None,
-        typer.Option("--answer", metavar="TEXT", help="Score this answer to the first question (repeatable)."),
+        typer.Option("--answer", metavar="TEXT", help="Answer to the first question, or next turn (repeatable)."),
     ] = None,
     param: Params = None,
     seed: Seed = 0,
@@ -89,6 +89,7 @@ def _try(
     """Answer a task's questions, and see how your answers score.
 
     Asks questions one by one, until you press Enter without an answer. In a script, use --answer.
+    In an environment with several turns, you hold a conversation: each answer is one turn.
 
     Examples:
       swarmctl tasks try gcd

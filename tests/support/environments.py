@@ -1,10 +1,19 @@
-"""Packages with environments of ``verifiers``, as wheels."""
+"""Packages with environments of ``verifiers``, as wheels, and a place to install them."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
+from swarmctl.errors import Exit
+from tests.support.forked_swarmctl import swarmctl
 from tests.support.wheels import write_wheel
+
+PATIENCE = 900
+"""Seconds after which an installation counts as stuck."""
 
 TASKSET = """
 import asyncio
@@ -186,14 +195,105 @@ def load_environment(count=20):
 """
 
 
+GUESSING = """
+import os
+import random
+import socket
+
+import verifiers as vf
+from datasets import Dataset
+
+
+class Guessing(vf.MultiTurnEnv):
+    async def env_response(self, messages, state, **_):
+        said = messages[-1].content.strip()
+        if said == "read":
+            open("/etc/hostname").read()
+        if said == "connect":
+            socket.create_connection(("127.0.0.1", 9))
+        while said == "spin":
+            pass
+        if said == state["answer"]:
+            state["final_env_response"] = [vf.UserMessage(content="Right.")]
+            return state["final_env_response"]
+        luck = os.getpid() if said == "process" else random.random()
+        return [vf.UserMessage(content=f"No, it begins with {state['answer'][0]}. Luck: {luck}")]
+
+
+class Forgetful(Guessing):
+    async def get_prompt_messages(self, state):
+        found = await super().get_prompt_messages(state)
+        return [found[0], found[-1]] if state["trajectory"] else found
+
+
+def add(a: int, b: int) -> int:
+    '''Add two numbers.'''
+    return a + b
+
+
+def right(completion, answer):
+    return float(any(each.role == "assistant" and each.content.strip() == answer for each in completion))
+
+
+async def fast(state):
+    return 1 / len(state["trajectory"])
+
+
+def called(completion):
+    return float(any(each.tool_calls for each in completion if each.role == "assistant"))
+
+
+def load_environment(count=20, kind="guess"):
+    if kind == "add":
+        rows = [{"question": f"What is {n} + {n * 7}?", "answer": str(n * 8)} for n in range(count)]
+        rubric = vf.Rubric(funcs=[right, called], weights=[1.0, 0.5])
+        return vf.ToolEnv(tools=[add], dataset=Dataset.from_list(rows), rubric=rubric)
+    rows = [{"question": f"Guess number {n}.", "answer": f"{n * n % 97}"} for n in range(count)]
+    rubric = vf.Rubric(funcs=[right, fast], weights=[1.0, 0.5])
+    kinds = {"guess": Guessing, "forget": Forgetful}
+    return kinds[kind](dataset=Dataset.from_list(rows), system_prompt="Guess.", rubric=rubric, max_turns=5)
+"""
+"""Environments with several turns: a guessing game, one that changes the conversation, and one with a tool."""
+
+
 def module_of(need: str) -> str:
     """Return the module in the wheel ``word-boxes`` that has a taskset of ``REFUSED``."""
     return f"needs_{need.replace(' ', '_')}"
 
 
 def write_environments(directory: Path) -> None:
-    """Write two wheels: ``word-boxes`` for verifiers 0.4, and ``reversing`` for 0.1, which does not say so."""
+    """Write wheels: ``word-boxes`` for verifiers 0.4; ``reversing`` and ``guessing`` for 0.1, which do not say so."""
     modules = {f"{module_of(need)}/__init__.py": text for need, (text, _) in REFUSED.items()}
     modules |= {"word_boxes/__init__.py": TASKSET, "endless/__init__.py": ENDLESS}
     write_wheel(directory, "word-boxes", modules, summary="Reverse words.")
     write_wheel(directory, "reversing", {"reversing.py": OLD}, requires=["verifiers>=0.1.10"])
+    write_wheel(directory, "guessing", {"guessing.py": GUESSING}, requires=["verifiers>=0.1.10"], summary="Guess numbers.")
+
+
+class Installed:
+    """A place with its own wheels and cache, in which commands run."""
+
+    def __init__(self, place: Path) -> None:
+        write_environments(place / "wheels")
+        wheels = str(place / "wheels")
+        downloads = os.environ.get("UV_CACHE_DIR") or str(
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "uv")
+        )
+        self.variables = {
+            "XDG_CACHE_HOME": str(place / "cache"),
+            "UV_CACHE_DIR": downloads,
+            "UV_FIND_LINKS": wheels,
+            "PIP_FIND_LINKS": " ".join([*os.environ.get("PIP_FIND_LINKS", "").split(), wheels]),
+            "SWARMCTL_HOME": str(place / "home"),
+        }
+        self.home = place / "home"
+        self.shown: Any = None
+        """What the installing command printed."""
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return swarmctl(*words, timeout=PATIENCE, **self.variables)
+
+    def json(self, *words: str) -> Any:
+        done = self.run(*words, "--json")
+        assert done.returncode == Exit.DONE, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])

@@ -40,6 +40,9 @@ class Spelling:
             for question, text in zip(questions, completions, strict=True)
         ]
 
+    def conversing(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass
 

@@ -13,7 +13,7 @@ from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.verifiers.reader import is_marked
 
 if TYPE_CHECKING:  # the command line imports this module to measure prompts
@@ -50,9 +50,17 @@ def verified(tasks: Tasks, groups: Sequence[Group]) -> list[Group]:
     Completions that could not be judged are left out, and so are groups that would be empty.
     """
     questions = [group.prompt.question for group in groups for _ in group.rollouts]
-    scores = iter(tasks.score(questions, [said(row) for group in groups for row in group.rollouts]))
+    scores = iter(scores_of(tasks, questions, [row for group in groups for row in group.rollouts]))
     scored = [replace(group, scores=tuple(next(scores) for _ in group.rollouts)) for group in groups]
     return [judged for group in scored if (judged := group.judged()).rollouts]
+
+
+def scores_of(tasks: Tasks, questions: Sequence[Question], rollouts: Sequence[Rollout]) -> list[Score]:
+    """Return each rollout's score: a conversation's own, or else the verifier's."""
+    open_ = [place for place, rollout in enumerate(rollouts) if rollout.score is None]
+    given = tasks.score([questions[place] for place in open_], [said(rollouts[place]) for place in open_])
+    verified = dict(zip(open_, given, strict=True))
+    return [rollout.score or verified[place] for place, rollout in enumerate(rollouts)]
 
 
 def said(rollout: Rollout) -> str:

@@ -1,7 +1,8 @@
-"""Single-turn environments of Prime Intellect's ``verifiers``, as ``env:PACKAGE``.
+"""Environments of Prime Intellect's ``verifiers``, as ``env:PACKAGE``.
 
-The environment's rows are a fixed set of questions, and its weighted reward functions are the terms of the reward. They
-get the completion's answer in the form that they read (``environment_answers``), so that every prompt style works.
+The environment's rows are a fixed set of questions, and its weighted reward functions are the terms of the reward. With
+one turn, they get the completion's answer in the form that they read (``environment_answers``), so that every prompt
+style works. With several turns, the environment holds a conversation with the model (``conversations``).
 
 The workers of such a task run with the interpreter of the environment's own installation
 (``hivemind_exp.tasks.environments``). An environment is loaded before the sandbox closes, because it may load its data
@@ -13,11 +14,9 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
@@ -29,18 +28,21 @@ ADAPTERS = {
     "0.1.": "hivemind_exp.tasks.families.environment_v0",
     "0.4.": "hivemind_exp.tasks.families.environment_v1",
 }
-"""How each supported version begins, and the module that adapts it. Each has ``loaded(package, module, params)``."""
+"""How each supported version begins, and the module that adapts it. Each has ``loaded``, which returns a module with
+``questions``, and ``score`` or ``begin_conversation``."""
+MOST_TURNS = 10
+"""The most turns of the model in a conversation, unless set."""
 
 
-def check(spec: TaskSpec) -> None:
+def check(spec: TaskSpec) -> bool:
     """Load the environment in workers and score its first answers. Raises ``TaskError`` if it is not supported.
 
-    One that is not installed is not checked: ``run`` and ``tasks`` install it first.
+    One that is not installed is not checked: ``run`` and ``tasks`` install it first. Return whether its questions are
+    conversations.
     """
     if spec.path is not None:
         raise TaskError(f"task {spec.name!r} accepts params, but no path", next=f"swarmctl run --task {spec.name}")
-    if Installation.of(spec.name).versions:
-        try_out(spec)
+    return bool(Installation.of(spec.name).versions and try_out(spec)["turns"])
 
 
 def interpreter(spec: TaskSpec) -> str:
@@ -57,7 +59,7 @@ def build(spec: TaskSpec) -> OwnCodeTask:
     versions = described(versions_in(Path(sys.prefix)))
     code = importlib.util.find_spec(Installation.of(spec.name).module)
     file = Path(code.origin) if code is not None and code.origin is not None else None
-    return OwnCodeTask(about, lambda: _loaded(spec), file, versions)
+    return OwnCodeTask(about, lambda: _loaded(spec), file, versions, may_converse=True)
 
 
 def _loaded(spec: TaskSpec) -> ModuleType:
@@ -66,7 +68,7 @@ def _loaded(spec: TaskSpec) -> ModuleType:
     library = importlib.metadata.version(LIBRARY)
     for begin, adapter in ADAPTERS.items():
         if library.startswith(begin):
-            return _adapted(adapter, found, spec.params)
+            return _adapted(adapter, found, spec)
     supported = " and ".join(begin.rstrip(".") for begin in ADAPTERS)
     raise TaskError(
         f"environment {found.package} uses {LIBRARY} {library}; only {supported} are supported",
@@ -74,9 +76,10 @@ def _loaded(spec: TaskSpec) -> ModuleType:
     )
 
 
-def _adapted(adapter: str, found: Installation, params: Mapping[str, Any]) -> ModuleType:
+def _adapted(adapter: str, found: Installation, spec: TaskSpec) -> ModuleType:
     try:
-        module: ModuleType = importlib.import_module(adapter).loaded(found.package, found.module, params)
+        adapt = importlib.import_module(adapter).loaded
+        module: ModuleType = adapt(found.package, found.module, spec.params, spec.max_turns or MOST_TURNS)
     except ModuleNotFoundError as error:
         if error.name != found.module:
             raise

@@ -3,11 +3,13 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from hivemind_exp.errors import NodeError, TaskError
+from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import FULL_CREDIT, Verdict
+from hivemind_exp.tasks.families.own_code import UnsupportedTask
 
 FORMS = ("{}", "\\boxed{{{}}}", "<answer>\n{}\n</answer>", "<think>\n\n</think>\n{}", "#### {}")
 """Completions that contain just an answer. An environment reads at least one of them."""
@@ -21,33 +23,58 @@ _LAST_STEPS = 20
 """Steps that a cancelled call may take."""
 
 
-def unsupported(package: str, what: str) -> TaskError:
+def unsupported(package: str, what: str) -> UnsupportedTask:
     """Return the error for an environment that needs something that is missing here."""
-    return TaskError(f"environment {package} {what}, which is not supported", next="swarmctl tasks list")
+    return UnsupportedTask(f"environment {package} {what}, which is not supported", next="swarmctl tasks list")
+
+
+class _AtOnce(ThreadPoolExecutor):
+    """Runs what is meant for another thread in this one: the sandbox has no threads."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            done.set_exception(error)
+        return done
 
 
 class Loop:
-    """Runs reward functions that are coroutines. Make it before the sandbox closes, because it needs a socket pair."""
+    """Runs coroutines of an environment. Make it before the sandbox closes, because it needs a socket pair."""
 
     def __init__(self, package: str) -> None:
         self._package = package
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_AtOnce(1))
 
     def run(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
         """Return a coroutine's result. Raises ``TaskError`` if it waits, for a network or a clock."""
-        task = self._loop.create_task(coroutine)
-        if self._ends(task, MOST_STEPS):
-            return task.result()
-        task.cancel()
-        self._ends(task, _LAST_STEPS)
-        raise unsupported(self._package, f"waits for something in {what}, such as a model that judges")
+        task = self.begin(coroutine)
+        self.go_on(task, task.done, what)
+        return task.result()
 
-    def _ends(self, task: asyncio.Task[Any], steps: int) -> bool:
-        """Take steps until a task ends. Return whether it has ended."""
+    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Return a coroutine as a task, which runs in ``go_on``."""
+        return self._loop.create_task(coroutine)
+
+    def future(self) -> asyncio.Future[Any]:
+        """Return a future of this loop."""
+        return self._loop.create_future()
+
+    def go_on(self, task: asyncio.Task[Any], until: Callable[[], bool], what: str) -> None:
+        """Run a task until something holds. Raises ``TaskError`` if it waits, for a network or a clock."""
+        if not self._holds(until, MOST_STEPS):
+            task.cancel()
+            self._holds(task.done, _LAST_STEPS)
+            raise unsupported(self._package, f"waits for something in {what}, such as a model that judges")
+
+    def _holds(self, what: Callable[[], bool], steps: int) -> bool:
+        """Take steps until something holds. Return whether it does."""
         for _ in range(steps):
             self._loop.call_soon(self._loop.stop)
             self._loop.run_forever()  # one step
-            if task.done():
+            if what():
                 return True
         return False
 

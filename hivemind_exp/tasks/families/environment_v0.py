@@ -9,6 +9,7 @@ from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
+from hivemind_exp.tasks.families import environment_v0_turns
 from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, settle, unsupported, written
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -16,15 +17,22 @@ _OF_GROUPS = ("completions", "states", "prompts", "answers", "infos", "tasks")
 """Arguments of reward functions that get all completions of a question at once."""
 
 
-def loaded(package: str, module: str, params: Mapping[str, Any]) -> ModuleType:
-    """Return a module with ``questions`` and ``score``. Raises ``TaskError`` if the environment is not supported."""
+def loaded(package: str, module: str, params: Mapping[str, Any], most_turns: int) -> ModuleType:
+    """Return a module with ``questions``, and ``score`` or ``begin_conversation``.
+
+    Raises ``TaskError`` if the environment is not supported.
+    """
     library: Any = importlib.import_module("verifiers")
     code = importlib.import_module(module)
     if not hasattr(code, "load_environment"):
         raise unsupported(package, "has no function load_environment")
     environment = code.load_environment(**params)
     if not isinstance(environment, library.SingleTurnEnv):
-        raise unsupported(package, f"is a {type(environment).__name__}, which takes several turns or uses tools")
+        if not isinstance(environment, library.MultiTurnEnv):
+            raise unsupported(package, f"is a {type(environment).__name__}, which has a loop of its own")
+        several = environment_v0_turns.adapted(package, environment, most_turns)
+        several.__file__ = code.__file__
+        return several
     scorer = _Scorer(package, environment)
     rows = [_question(package, row) for row in environment.get_dataset()]
     settle(package, rows, scorer.score)

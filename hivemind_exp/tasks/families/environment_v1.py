@@ -24,7 +24,7 @@ _COMPARED = 16
 """Number of tasks of a second pass that must be the same, because a resumed node loads them again."""
 
 
-def loaded(package: str, module: str, params: Mapping[str, Any]) -> ModuleType:
+def loaded(package: str, module: str, params: Mapping[str, Any], _most_turns: int) -> ModuleType:
     """Return a module with ``questions`` and ``score``. Raises ``TaskError`` if the taskset is not supported."""
     code = importlib.import_module(module)
     taskset = _Taskset(package, module, params)

@@ -30,8 +30,9 @@ from hivemind_exp.errors import NodeError, TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.messages import encode
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import FULL_CREDIT, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Task, TaskSpec, Verdict
+from hivemind_exp.tasks.base import EnvironmentReply, FULL_CREDIT, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Talk, Task, TaskSpec, Verdict
 from hivemind_exp.tasks.families import jsonl
+from hivemind_exp.tasks.families.conversations import Conversations
 from hivemind_exp.tasks.families.fixed_set import FEWEST
 from hivemind_exp.tasks.families.question_files import reference_text
 from hivemind_exp.tasks.seed_sequence import canonical
@@ -47,6 +48,10 @@ _SEEDS = 2**32
 _LONGEST_PRINTED = 2000
 
 
+class UnsupportedTask(TaskError):
+    """The code needs something that is missing here, so nothing can be learned from it."""
+
+
 class OutOfTime(BaseException):
     """The operator's code used too much CPU time."""
 
@@ -54,8 +59,20 @@ class OutOfTime(BaseException):
 class OwnCodeTask(Task):
     """Questions and rewards from a module of the operator."""
 
-    def __init__(self, spec: TaskSpec, load: Callable[[], ModuleType], file: Path | None, version: str = "") -> None:
-        """``file``: the module's file, if known before it is loaded. ``version``: the package's name and version."""
+    def __init__(
+        self,
+        spec: TaskSpec,
+        load: Callable[[], ModuleType],
+        file: Path | None,
+        version: str = "",
+        *,
+        may_converse: bool = False,
+    ) -> None:
+        """``file``: the module's file, if known before it is loaded. ``version``: the package's name and version.
+
+        ``may_converse``: the module may have ``begin_conversation`` and ``most_turns`` instead of ``score``.
+        """
+        self._may_converse = may_converse
         self._spec = spec
         self._load = load
         self._file = file or Path()
@@ -63,6 +80,8 @@ class OwnCodeTask(Task):
         self._questions: Any = None
         self._score: Any = None
         self._rows: list[dict[str, Any]] = []
+        self._conversations: Conversations | None = None
+        """None: a question has one answer."""
 
     def prepare(self, role: Role) -> None:
         output = io.StringIO()
@@ -85,12 +104,25 @@ class OwnCodeTask(Task):
         except TaskError as error:
             return Verdict(0.0, why=error.message.replace(str(self._file), self._file.name))
 
+    def reply(self, talk: Talk, entry: Mapping[str, Any]) -> EnvironmentReply:
+        """Return the environment's reply. A conversation in which its code fails is over, and counts as wrong."""
+        assert self._conversations is not None
+        try:
+            with self._guarded("the environment failed", SCORE_SECONDS * len(talk.turns)):
+                return self._conversations.reply(talk, dict(entry))
+        except UnsupportedTask:
+            raise
+        except TaskError as error:
+            return EnvironmentReply(verdict=Verdict(0.0, why=error.message.replace(str(self._file), self._file.name)))
+
     def _prepare(self, role: Role) -> None:
         with self._guarded("cannot load the task", LOAD_SECONDS):
             module = self._load()
         self._file = Path(getattr(module, "__file__", None) or self._file)
         self._score = getattr(module, "score", None)
-        if not callable(self._score):
+        if self._may_converse and hasattr(module, "begin_conversation"):
+            self._conversations, self.turns = Conversations(module.begin_conversation), module.most_turns
+        elif not callable(self._score):
             self._wrong("defines no function score(answer, question)")
         if role == "verify":
             return
@@ -101,7 +133,7 @@ class OwnCodeTask(Task):
             self._try_questions()
         else:
             self._wrong("defines no function questions(seed), nor the path of a question file with that name")
-        for place in range(min(_SCORED, self.size or _SCORED)):
+        for place in range(min(_SCORED, self.size or _SCORED) if self._conversations is None else 0):
             self._try_score(self.make(place)[1])
 
     def _read(self, path: Path) -> None:

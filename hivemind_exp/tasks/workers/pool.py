@@ -13,14 +13,17 @@ takes 0.5 s.
 import math
 import os
 import selectors
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from hivemind_exp.errors import TaskError, WorkerFailed, from_code
 from hivemind_exp.foreign_text import visible
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, TaskSpec, Verdict, interpreter
+from hivemind_exp.tasks.base import EnvironmentReply, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Talk, TaskSpec, Verdict, interpreter
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0
@@ -65,6 +68,7 @@ class Crew:
         self._limit = limit
         self._size = size
         self._workers: list[WorkerProcess] = []
+        self._homes: Sequence[int] = ()
         self._exits = self._kills = 0
         """Workers that have ended in a row before they were ready."""
         self.replaced = 0
@@ -72,8 +76,11 @@ class Crew:
 
     def start(self) -> None:
         """Start the missing workers without waiting for them."""
-        while len(self._workers) < self._size:
-            self._workers.append(WorkerProcess(self._role, self._specs, self._limit, LOAD_SECONDS, self._python))
+        taken = {worker.place for worker in self._workers}
+        for place in sorted(set(range(self._size)) - taken):
+            self._workers.append(
+                WorkerProcess(self._role, self._specs, self._limit, LOAD_SECONDS, self._python, place=place)
+            )
 
     def first(self) -> WorkerProcess:
         """Wait until one worker is ready, and return it.
@@ -88,8 +95,11 @@ class Crew:
                     return worker
             self._step([], deque(), [], Counter())
 
-    def run(self, jobs: Sequence[object]) -> list[Any]:
+    def run(self, jobs: Sequence[object], homes: Sequence[int] = ()) -> list[Any]:
         """Run all jobs. Return the replies in order, with an ``Unscored`` for each job without a reply.
+
+        ``homes``: a number for each job. Jobs with equal numbers go to the same worker, as long as it lives. Empty: any
+        worker takes any job.
 
         Raises:
             NodeError: a worker could not start.
@@ -97,6 +107,7 @@ class Crew:
         lost: Counter[int] = Counter()
         replies: list[Any] = [None] * len(jobs)
         waiting = deque(range(len(jobs)))
+        self._homes = homes
         try:
             while waiting or any(worker.pending for worker in self._workers):
                 self.start()
@@ -145,8 +156,9 @@ class Crew:
             return
         share = min(WINDOW, math.ceil((len(waiting) + sum(len(worker.pending) for worker in ready)) / len(ready)))
         for worker in ready:
-            while waiting and len(worker.pending) < share:
-                job = waiting.popleft()
+            own = [job for job in waiting if self._homes[job] % self._size == worker.place] if self._homes else waiting
+            for job in list(islice(own, max(0, share - len(worker.pending)))):
+                waiting.remove(job)
                 worker.send(jobs[job], job)
 
     def _take(self, worker: WorkerProcess, replies: list[Any]) -> bool:
@@ -212,6 +224,24 @@ def _checked(reply: Any) -> float | Verdict | Unscored:
             return Verdict(min(max(credit, 0.0), 1.0), tuple(named), visible(why[:_LONGEST_REASON]))
         case _:
             return Unscored(UNJUDGED)
+
+
+def _checked_reply(reply: Any) -> EnvironmentReply | Unscored:
+    """Return an environment's reply. Raises ``TaskError`` if it cannot be used at all."""
+    match reply:
+        case Unscored():
+            return reply
+        case {"error": str(error)}:
+            raise TaskError(error, next="swarmctl tasks list")
+        case {"messages": list(messages), "verdict": verdict, "lost": bool(lost)} if all(map(_is_message, messages)):
+            found = None if verdict is None else _checked(verdict)
+            if not isinstance(found, float | Unscored):
+                return EnvironmentReply(tuple(messages), found, lost)
+    return Unscored(UNJUDGED)
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 class Pool:
@@ -286,17 +316,29 @@ class Pool:
         self._tell(replies)
         return [_checked(reply) for reply in replies]
 
+    def reply(self, jobs: Sequence[tuple[int, Talk, Any]]) -> list[EnvironmentReply | Unscored]:
+        """Return the environment's reply for each (task, conversation, entry).
+
+        A conversation stays with the worker that holds its state. Raises ``TaskError`` for an environment that cannot
+        be used.
+        """
+        homes = [zlib.crc32(talk.name.encode()) for _, talk, _ in jobs]
+        replies = self._run(self._verifiers, [(task, asdict(talk), entry) for task, talk, entry in jobs], homes)
+        self._tell(replies)
+        return [_checked_reply(reply) for reply in replies]
+
     def close(self) -> None:
         """Stop all workers immediately."""
         for crew in (*self._makers, *self._verifiers):
             crew.close()
 
-    def _run(self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _run(self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()) -> list[Any]:
         """Run jobs, whose first part is the task, on the crews of their tasks. Return the replies in order."""
         replies: list[Any] = [None] * len(jobs)
         for number, crew in enumerate(crews):
             own = [place for place, (task, *_) in enumerate(jobs) if self._homes[task][0] == number]
-            found = crew.run([[self._homes[jobs[place][0]][1], *jobs[place][1:]] for place in own])
+            given = [[self._homes[jobs[place][0]][1], *jobs[place][1:]] for place in own]
+            found = crew.run(given, [homes[place] for place in own] if homes else ())
             for place, reply in zip(own, found, strict=True):
                 replies[place] = reply
         return replies

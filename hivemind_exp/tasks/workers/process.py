@@ -53,9 +53,20 @@ class WorkerProcess:
     """The node's side of one worker process, with a non-blocking pipe in each direction."""
 
     def __init__(
-        self, role: Role, specs: Sequence[TaskSpec], limit: float, load: float, python: str | None = None
+        self,
+        role: Role,
+        specs: Sequence[TaskSpec],
+        limit: float,
+        load: float,
+        python: str | None = None,
+        *,
+        place: int = 0,
     ) -> None:
-        """``limit``, ``load``: CPU time for one job and to load, in seconds. ``python``: another interpreter."""
+        """``limit``, ``load``: CPU time for one job and to load, in seconds. ``python``: another interpreter.
+
+        ``place``: its number among the workers of its crew, which a replacement takes over.
+        """
+        self.place = place
         self.ready: list[dict[str, Any]] | None = None
         self.still_open: list[str] = []
         """What the kernel does not enforce for the worker."""

@@ -5,7 +5,8 @@ lists the tasks. The reply is ``{"ready": facts, "open": what the kernel does no
 that, the worker sends one reply for each message, in order:
 
 * role ``make``: ``[task, seed]`` or ``[task, seed, level]`` → ``[text, entry, key]`` or ``{"error": …}``
-* role ``verify``: ``[task, answer, entry]`` → credit in [0, 1], or a ``Verdict`` as a table
+* role ``verify``: ``[task, answer, entry]`` → credit in [0, 1], or a ``Verdict`` as a table;
+  ``[task, talk, entry]``, with a conversation as a table → ``EnvironmentReply`` as a table, or ``{"error": …}``
 """
 
 import importlib
@@ -22,7 +23,17 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.messages import encode, messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import FACTS, Task, TaskSpec, Verdict, needs_hub, own_files, runs_own_code
+from hivemind_exp.tasks.base import (
+    FACTS,
+    ModelTurn,
+    Talk,
+    Task,
+    TaskSpec,
+    Verdict,
+    needs_hub,
+    own_files,
+    runs_own_code,
+)
 
 LARGEST_ITEM = 2**20
 """Largest question with its answer, in bytes. The node keeps hundreds, and strangers choose a charter's parameters."""
@@ -49,9 +60,14 @@ def main(role: Role, parent: int) -> None:
         send(sink, {"error": f"{type(error).__name__}: {foreign(error)}", "next": None, "code": None})
         return
     send(sink, {"ready": [{name: getattr(task, name) for name in FACTS} for task in tasks], "open": still_open})
-    for task, *rest in asked:
-        sandbox.allow_seconds(first["limit"])
-        send(sink, _make(tasks[task], *rest) if role == "make" else _score(tasks[task], *rest))
+    for task, what, *rest in asked:
+        talks = isinstance(what, dict)
+        # A worker that takes over a conversation plays all its turns.
+        sandbox.allow_seconds(first["limit"] * (len(what["turns"]) if talks else 1))
+        if role == "make":
+            send(sink, _make(tasks[task], what, *rest))
+        else:
+            send(sink, (_reply if talks else _score)(tasks[task], what, *rest))
         sandbox.allow_seconds(0)
 
 
@@ -85,6 +101,14 @@ def _make(task: Task, seed: int, level: int | None = None) -> object:
         return item if size <= LARGEST_ITEM else {"error": f"it needs {size:,} bytes, more than {LARGEST_ITEM:,}"}
     except Exception as error:  # noqa: BLE001 - generators may raise anything; the node adds the task's name
         return {"error": f"{type(error).__name__}: {foreign(error)}"}
+
+
+def _reply(task: Task, talk: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    turns = tuple(ModelTurn(each["text"], tuple(each["heard"])) for each in talk["turns"])
+    try:
+        return asdict(task.reply(Talk(**talk | {"turns": turns}), entry))
+    except NodeError as error:
+        return {"error": error.message}
 
 
 def _score(task: Task, answer: str, entry: dict[str, Any]) -> float | dict[str, Any]:

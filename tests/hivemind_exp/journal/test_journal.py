@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -16,8 +17,8 @@ from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NewerFormat
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout, Turn
+from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer.hivemind_grpo_trainer import pass_rates
 
 
@@ -200,3 +201,17 @@ def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
 def test_invalid_rollouts_cannot_be_created(bad: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"token|log-prob"):
         Rollout(**{"kind": Kind.POLICY, "source": "local", "text": "x", "truncated": False, **bad})  # type: ignore[arg-type]
+
+
+def test_a_conversation_is_read_back_with_its_verdict(tmp_path: Path) -> None:
+    turns = (Turn("assistant", "a", 2), Turn("user", "b\x00", 3), Turn("assistant", "c", 1))
+    score = Score(0.5, False, "partly", (RewardTerm("right", 0.5, None, ""), RewardTerm("fast", 0.1, 1.0, "slow")))
+    talk = Rollout(Kind.POLICY, "local", "text", (1, 2, 3, 4, 5, 6), True, turns=turns, score=score)
+    left_out = dataclasses.replace(talk, score=Score(0.0, False, "lost", judged=False))
+    prompt = make_prompt()
+    journal = Journal(tmp_path / "j", "swarm")
+    journal.write_rollouts(0, 1, [Group(prompt, (talk, left_out))])
+    journal.close()
+    with sqlite3.connect(tmp_path / "j") as db:
+        assert db.execute("SELECT COUNT(*) FROM completions WHERE conversation IS NOT NULL").fetchone() == (2,)
+    assert Journal(tmp_path / "j", "swarm").rollouts(0, prompt, 1) == {0: talk, 1: left_out}

@@ -32,6 +32,9 @@ class Sums:
             task: [self._question(place, hard) for place in range(count)] for hard, task in enumerate(("easy", "hard"))
         }
 
+    def conversing(self) -> list[str]:
+        return []
+
     def set_aside(self, questions: Sequence[Question]) -> None:
         pass
 

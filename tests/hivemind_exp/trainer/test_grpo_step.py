@@ -13,7 +13,7 @@ import torch
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.tiny import build_model
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, Turn
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
@@ -334,3 +334,45 @@ def test_manifests_survive_packing() -> None:
     assert Manifest.unpack(original.pack()) == original
     counted = replace(original, floor=-0.5, tokens=(30, 12))
     assert Manifest.unpack(counted.pack()) == counted
+
+
+def test_a_conversation_teaches_what_its_turns_teach_and_nothing_that_the_environment_said(tmp_path: Path) -> None:
+    prompt, said, heard, again = (10, 11), (20, 21, 1), (30, 31, 32), (22, 1)
+    whole = TrainingRow(Kind.POLICY, "local", "t", 0, prompt, (*said, *heard, *again), "", 1.0, 0.8, 0, heard=((3, 6),))
+    turns = [
+        TrainingRow(Kind.POLICY, "local", "t", 0, prompt, said, "", 1.0, 0.8, 0),
+        TrainingRow(Kind.POLICY, "local", "t", 0, (*prompt, *said, *heard), again, "", 1.0, 0.8, 0),
+    ]
+    one, several = make_step_trainer(tmp_path / "one"), make_step_trainer(tmp_path / "several")
+    result = one.step(drawn(whole, own=5, external=0))
+    assert result.tokens == several.step(drawn(*turns, own=5, external=0)).tokens == 5
+    for (name, part), other in zip(one.policy.named_parameters(), several.policy.parameters(), strict=True):
+        assert torch.allclose(part.grad, other.grad, atol=1e-6), name  # AdamW would make much of a rounding error
+    careless = make_step_trainer(tmp_path / "careless")
+    careless.step(drawn(replace(whole, heard=()), own=5, external=0))
+    assert any(
+        not torch.allclose(part.grad, other.grad, atol=1e-4)
+        for part, other in zip(one.policy.parameters(), careless.policy.parameters(), strict=True)
+    )
+
+
+def test_the_tokens_of_a_step_are_those_that_the_model_wrote() -> None:
+    question = Question("t", "train", 0, 0, "q", {}, "d", "k")
+    turns = (Turn("assistant", "a", 3), Turn("user", "b", 4), Turn("assistant", "c", 2), Turn("user", "unseen", 0))
+    talk = Rollout(
+        Kind.POLICY, "local", "text", tuple(range(9)), False, turns=turns, score=Score(1.0, False, "correct")
+    )
+    plain = Rollout(Kind.POLICY, "local", "text", (1, 2), False)
+    scores = (Score(1.0, False, "correct"), Score(0.0, False, "wrong"))
+    group = Group(Prompt(question, "answer", (), (5,)), (talk, plain), scores)
+    assert talk.heard == ((3, 7),)
+    assert count_tokens([group], SETTINGS) == (7, 0)
+    first, second = build_rows([group], SETTINGS, {})
+    assert (first.heard, first.sampled) == (((3, 7),), 5)
+    assert (second.heard, second.sampled) == ((), 2)
+    kept = manifest(first, second)
+    assert Manifest.unpack(kept.pack()) == kept
+    older = manifest(second)
+    assert older.pack()[:2] == manifest(row(Kind.POLICY, 1.0)).pack()[:2] != kept.pack()[:2]  # older versions read it
+    with pytest.raises(ValueError, match="turns of 9 tokens for 8 tokens"):
+        replace(talk, ids=tuple(range(8)))

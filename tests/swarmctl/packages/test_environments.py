@@ -7,7 +7,6 @@ that this test writes.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,12 +24,11 @@ from swarmctl.errors import Exit
 from swarmctl.packages import environments as installing
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.command_line import UNTRAINED, write_profile
-from tests.support.environments import REFUSED, module_of, write_environments
-from tests.support.forked_swarmctl import swarmctl
+from tests.support.environments import PATIENCE as _PATIENCE
+from tests.support.environments import REFUSED, Installed, module_of
 
 TASKS = Config(tasks=["env:word-boxes", "gcd"]).tasks
 AGAIN = "swarmctl run --task env:word-boxes --yes"
-_PATIENCE = 900
 
 
 @pytest.fixture
@@ -90,35 +88,6 @@ def test_one_whose_python_is_gone_is_installed_again(cache: Path) -> None:
     found.python.symlink_to("/nowhere/python")
     with pytest.raises(TaskError, match="is not on this machine"):
         installing.install_environments(TASKS, Prompter(silent=True), AGAIN)
-
-
-class Installed:
-    """A place with its own wheels and cache, in which commands run."""
-
-    def __init__(self, place: Path) -> None:
-        write_environments(place / "wheels")
-        wheels = str(place / "wheels")
-        downloads = os.environ.get("UV_CACHE_DIR") or str(
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "uv")
-        )
-        self.variables = {
-            "XDG_CACHE_HOME": str(place / "cache"),
-            "UV_CACHE_DIR": downloads,
-            "UV_FIND_LINKS": wheels,
-            "PIP_FIND_LINKS": " ".join([*os.environ.get("PIP_FIND_LINKS", "").split(), wheels]),
-            "SWARMCTL_HOME": str(place / "home"),
-        }
-        self.home = place / "home"
-        self.shown: Any = None
-        """What the installing command printed."""
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return swarmctl(*words, timeout=_PATIENCE, **self.variables)
-
-    def json(self, *words: str) -> Any:
-        done = self.run(*words, "--json")
-        assert done.returncode == Exit.DONE, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.support.nodes import make_config, run
 
 KEYS = [
     *("schema", "node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated"),
-    *("outcome", "strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "hint"),
+    *("outcome", "strict", "why", "terms", "turns", "kind", "provider", "model", "version", "usd", "time", "hint"),
 ]
 PROGRAM = [*SWARMCTL, "rollouts", "export"]
 

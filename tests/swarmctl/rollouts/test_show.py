@@ -38,7 +38,7 @@ from tests.support.terminals import printed
 
 KEYS = [
     *("node", "swarm", "round", "stage", "task", "question", "messages", "place", "text", "truncated", "outcome"),
-    *("strict", "why", "terms", "kind", "provider", "model", "version", "usd", "time", "hint", "lost"),
+    *("strict", "why", "terms", "turns", "kind", "provider", "model", "version", "usd", "time", "hint", "lost"),
 ]
 
 

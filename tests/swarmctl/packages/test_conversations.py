@@ -1,0 +1,175 @@
+"""Environments of ``verifiers`` with several turns and with tools: installed for real, tried, trained on and shown."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hivemind_exp.config import TaskConfig
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Heard, ModelTurn, Question, Talk
+from hivemind_exp.tasks.mixture import Mixture
+from swarmctl.errors import Exit
+from tests.support.command_line import UNTRAINED, write_profile
+from tests.support.environments import PATIENCE, Installed
+from tests.support.tiny_models import TEMPLATE, save_llama
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 2, "b": 14}}</tool_call>'
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install verifiers 0.1 with the test's environment."""
+    here = Installed(tmp_path_factory.mktemp("turns"))
+    here.shown = here.json("tasks", "show", "env:guessing", "--yes", "-n", "1")
+    return here
+
+
+@pytest.fixture
+def opened(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+
+    def open_(max_turns: int | None = None, **params: Any) -> Mixture:
+        task = TaskConfig(name="env:guessing", params=params, max_turns=max_turns)
+        return Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=2)
+
+    return open_
+
+
+class Player:
+    """Takes turns in one conversation."""
+
+    def __init__(self, mixture: Mixture, question: Question, name: str = "a") -> None:
+        self._mixture, self._question, self._name = mixture, question, name
+        self.turns: list[ModelTurn] = []
+
+    def say(self, *texts: str, last: bool = False) -> Heard:
+        for text in texts:
+            self.turns.append(ModelTurn(text))
+            (heard,) = self._mixture.reply([self._question], [Talk(self._name, 7, tuple(self.turns), last)])
+            self.turns[-1] = ModelTurn(text, heard.messages)
+        return heard
+
+
+def test_a_conversation_ends_with_the_environments_verdict(opened: Any) -> None:
+    with closing(opened()) as mixture:
+        assert mixture.conversing() == ["env:guessing"]
+        question, other, *_ = mixture.questions("train", 0, 4)
+        assert question.turns == 5  # the environment's own limit is below ours
+        assert [message["role"] for message in question.chat] == ["system", "user"]
+        won = Player(mixture, question).say("x", str(question.entry["answer"]))
+        assert won.messages == ({"role": "user", "content": "Right."},)
+        assert won.score is not None
+        assert [(term.name, term.value) for term in won.score.terms] == [("right", 1.0), ("fast", 0.25)]
+        lost = Player(mixture, other, "b").say(*"abcde")
+        assert lost.score is not None
+        assert (lost.score.outcome, lost.score.reward) == (0.0, 0.1)
+        assert Player(mixture, other, "c").say("x", last=True).score is not None
+    with closing(opened(max_turns=2)) as mixture:  # ours is below the environment's
+        (question,) = mixture.questions("train", 0, 1)
+        player = Player(mixture, question)
+        assert player.say("x").score is None
+        assert player.say("y").score is not None
+
+
+def test_a_tool_is_called_with_what_the_model_wrote(opened: Any) -> None:
+    with closing(opened(kind="add")) as mixture:
+        question = next(each for each in mixture.questions("train", 0, 12) if each.text == "What is 2 + 14?")
+        assert '"name": "add"' in question.chat[0]["content"]
+        player = Player(mixture, question)
+        heard = player.say(f"I add. {CALL}")
+        assert heard.messages == ({"role": "user", "content": "<tool_response>\n16\n</tool_response>"},)
+        score = player.say("16").score
+        assert score is not None
+        assert score.terms[0].value + score.terms[1].value == 1.5
+        assert (
+            Player(mixture, question, "b")
+            .say(CALL.replace("14", '"x"'))
+            .messages[0]["content"]
+            .startswith("<tool_response>\nunsupported operand")
+        )
+
+
+def test_a_worker_that_dies_loses_no_conversation_that_can_be_played_again(opened: Any) -> None:
+    with closing(opened()) as mixture:
+        (question,) = mixture.questions("train", 0, 1)
+        whole, cut, process = (Player(mixture, question, name) for name in "abc")
+        whole.say("1", "2")
+        cut.say("1")
+        process.say("process")
+        for worker in mixture._pool._verifiers[0]._workers:
+            worker.end()
+        cut.say("2")
+        assert cut.turns == whole.turns  # the same chance, in another process
+        assert process.say("2").lost  # it cannot be what the model heard
+        assert Player(mixture, question, "d").say("2").score is None
+
+
+def test_a_turn_runs_in_the_sandbox_and_one_that_fails_counts_as_wrong(opened: Any) -> None:
+    reasons = {"read": "PermissionError", "connect": "PermissionError", "spin": "1.5 s of CPU time"}
+    with closing(opened()) as mixture:
+        (question,) = mixture.questions("train", 0, 1)
+        for said, why in reasons.items():
+            score = Player(mixture, question, said).say(said).score
+            assert score is not None
+            assert (score.outcome, score.judged) == (0.0, True)
+            assert why in score.why
+    with closing(opened(kind="forget")) as mixture:
+        (question,) = mixture.questions("train", 0, 1)
+        with pytest.raises(TaskError, match="changes earlier messages of a conversation, which is not supported"):
+            Player(mixture, question).say("1", "2")
+
+
+def test_try_is_a_conversation(installed: Installed) -> None:
+    (part,) = installed.shown["parts"]
+    assert part["size"] == 20
+    tried = installed.json("tasks", "try", "env:guessing", "--answer", "x", "--answer", "y")
+    roles = [message["role"] for message in tried["conversation"]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert tried["score"]["correct"] is False
+    assert [term["name"] for term in tried["score"]["terms"]] == ["right", "fast"]
+    shown = installed.run("tasks", "try", "env:guessing", "--param", "kind=add", "--answer", CALL)
+    assert "<tool_response>" in shown.stdout
+    assert "wrong (outcome 0), reward 0.5; right 0, called 0.5" in shown.stdout
+
+
+@pytest.mark.parametrize("kind", ["guess", "add"])
+def test_a_node_trains_on_conversations_and_shows_them(installed: Installed, tmp_path: Path, kind: str) -> None:
+    model = save_llama(tmp_path / "model", TEMPLATE)
+    name = f"turns-{kind}"
+    write_profile(
+        installed.home,
+        name,
+        f'{UNTRAINED}\n[model]\nname = "{model}"\ndevice = "cpu"\n[generation]\nmax_completion_tokens = 60\n'
+        f'max_prompt_tokens = 900\n[[tasks]]\nname = "env:guessing"\nmax_turns = 2\nparams = {{ kind = "{kind}" }}\n',
+    )
+    result = installed.json("run", "--profile", name, "--rounds", "1", "--no-input")
+    assert (result["rounds"], result["steps"]) == (1, 1)
+    rows = installed.json("rollouts", "show", "--node", name)["rollouts"]
+    assert rows
+    for row in rows:
+        assert row["turns"][0]["role"] == "assistant"
+        assert sum(turn["role"] == "assistant" for turn in row["turns"]) <= 2
+        assert row["outcome"] is not None
+    shown = installed.run("rollouts", "show", "--node", name)
+    assert "this node (" in shown.stdout
+    sampled = installed.run("sample", name, "-n", "1", "--seed", "3")
+    assert sampled.returncode == Exit.DONE, sampled.stderr
+    evaluated = installed.json("eval", name, "--questions", "2", "-k", "2")
+    assert evaluated["questions"] == 2
+    refused = installed.run("run", "--profile", name, "--set", "judge.provider=openai", "--dry-run")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "judge.provider cannot be used with the task env:guessing" in refused.stderr
+
+
+def test_a_template_that_loses_turns_is_refused_before_training(installed: Installed) -> None:
+    write_profile(installed.home, "tiny", f'{UNTRAINED}\n[[tasks]]\nname = "env:guessing"\n')
+    done = installed.run("run", "--profile", "tiny", "--rounds", "1", "--no-input", "--json")
+    assert done.returncode == Exit.CONFIGURATION
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert "the model's chat template changes what the model wrote" in error["message"]

@@ -153,7 +153,7 @@ def _invite(name: options.NodeName = None, *, node: NodeOption = None, json: opt
     """Print the command that others use to join.
 
     It contains the addresses of this machine and of a few peers. Anyone with this line can join, so only share it with
-    people you want in the swarm. The line stays valid, but addresses may change.
+    people you want in the swarm. The line stays valid until these addresses change.
 
     Examples:
       swarmctl swarm invite

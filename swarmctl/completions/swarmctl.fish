@@ -491,7 +491,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'report'
             set list --output\t'File to write, or - for stdout' \
                 --open\t'Open the page in your browser' \
-                --serve\t'Serve the page on this machine and refresh it, until Ctrl-C' \
+                --serve\t'Serve the page on this machine and keep it up to date until Ctrl-C' \
                 --port\t'With --serve: the port' \
                 --samples\t'Sample rollouts per node' \
                 --yes\t'Overwrite an existing file' \
@@ -596,7 +596,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
-                --no-test\t'Save API keys without testing them' \
+                --no-test\t'Save API keys without testing' \
                 --insecure-storage\t'Store API keys unencrypted in files only you can read' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
@@ -606,7 +606,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'keys set'
             set list --host\t'Base URL of the API, for a name you choose' \
-                --no-test\t'Save the key without testing it' \
+                --no-test\t'Save without testing' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
@@ -626,7 +626,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys import'
-            set list --no-test\t'Save the key without testing it' \
+            set list --no-test\t'Save without testing' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
@@ -688,7 +688,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task, preset, or path of your questions' \
                 --game\t'sampling or study-group' \
                 --stage-time\t'Seconds per stage of the study-group game' \
-                --open\t'Let strangers join; peers fill at most a quarter of each batch' \
+                --open\t'Let anyone join; peers fill at most a quarter of each batch' \
                 --set\t'Change any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'

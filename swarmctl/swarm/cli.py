@@ -41,7 +41,7 @@ def _new(
         typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds per stage of the study-group game."),
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Let strangers join; peers fill at most a quarter of each batch.")
+        bool, typer.Option("--open", help="Let anyone join; peers fill at most a quarter of each batch.")
     ] = False,
     set_: Annotated[
         list[str] | None,

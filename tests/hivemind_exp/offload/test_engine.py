@@ -80,6 +80,16 @@ def test_timed_out_request_is_retried_and_its_reserve_stays_spent(tmp_path: Path
     assert rig.accounts()["kept"] > 0
 
 
+def test_a_test_request_that_is_repeated_is_reported(tmp_path: Path) -> None:
+    with api_server() as server:
+        server.next(Fault.STALL)
+        with engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
+            rig.offload.wait_for_probe()
+    label = endpoint(server.base_url).label
+    repeated = f"waiting for the first answer of {label} (no response within 0.5 s; trying again)"
+    assert repeated in [event["name"] for event in rig.events.of("phase")]
+
+
 def test_endless_answer_is_cut_off(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()

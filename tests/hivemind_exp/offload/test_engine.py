@@ -86,7 +86,7 @@ def test_a_test_request_that_is_repeated_is_reported(tmp_path: Path) -> None:
         with engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
             rig.offload.wait_for_probe()
     label = endpoint(server.base_url).label
-    repeated = f"waiting for the first answer of {label} (no response within 0.5 s; trying again)"
+    repeated = f"waiting for the first answer of {label} (no response within the 0.5 s of offload.limits.timeout; trying again)"
     assert repeated in [event["name"] for event in rig.events.of("phase")]
 
 

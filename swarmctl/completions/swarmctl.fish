@@ -983,7 +983,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
             game.refill=\t'How many extra questions a round may ask' \
-            game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
+            game.rest=\t'For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \

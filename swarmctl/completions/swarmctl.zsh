@@ -48,7 +48,7 @@ _swarmctl_settings() {
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
       'game.refill:How many extra questions a round may ask'
-      'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
+      'game.rest:For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'

@@ -16,7 +16,7 @@ from typing import Any
 
 from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import Emit, SpendEvent, WarningEvent
+from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import BilledClient, ending
 from hivemind_exp.offload.api.dialect import SamplingParams
@@ -28,7 +28,7 @@ from hivemind_exp.offload.posts import ChatPost, ScorePost
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
-from hivemind_exp.offload.waiting import POLL_S, WaitReport, wait_for, waiting_for_first
+from hivemind_exp.offload.waiting import POLL_S, WaitReport, wait_for
 from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag
@@ -89,7 +89,7 @@ class Engine:
         if not self._probe.done():
             first = self._chain[0]
             assert first is not None
-            self.emit(waiting_for_first(first))
+            self.emit(PhaseEvent(name=f"waiting for the first answer of {first.endpoint.label}"))
         wait_for(self._probe, self.stop)
         self.report_spend(PROBE_ROUND)
 
@@ -208,8 +208,9 @@ class Engine:
                         fault = absent
                     elif fault.detail.startswith("HTTP 404") and "/v1" not in service.endpoint.base_url:
                         fault.detail += "; perhaps base_url must end with /v1"
-                    if fault.sent and tries + 1 < PROBE_TRIES and not self._probe.done():
-                        self.emit(waiting_for_first(service, f" ({fault.detail}; trying again)"))
+                    if fault.trouble is FaultKind.TIMEOUT and tries + 1 < PROBE_TRIES:
+                        text = f"did not answer the test request ({fault.detail}); trying again"
+                        self.emit(service.warning("test_timed_out", text))
                     await self._after(service, fault, tries)
                 if service.trouble is None and not fault.sent and tries == PROBE_TRIES - 1:
                     self._router.begin_outage(service, fault)

@@ -44,11 +44,6 @@ class WaitReport:
             self.emit(event)
 
 
-def waiting_for_first(service: ProviderService, why: str = "") -> PhaseEvent:
-    """Return the phase of waiting for the answer to the test request; ``why``: what happened to it so far."""
-    return PhaseEvent(name=f"waiting for the first answer of {service.endpoint.label}{why}")
-
-
 def wait_for(
     future: Future[None], stop: StopFlag, deadline: float | None = None, report: Callable[[], None] = lambda: None
 ) -> None:

@@ -30,8 +30,8 @@ class GameConfig(Section):
     extra question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but
     no money. 0: none. Only in "sampling"."""
     rest: NotNegative = 2
-    """Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node's completions
-    were correct the last two times. 0: no question rests. In a swarm none does."""
+    """For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node's
+    completions were correct the last two times. 0: none is skipped. Has no effect in a swarm."""
     curriculum: bool = False
     """Start with easier questions than the tasks' parameters ask for. A task gets harder, up to those parameters, when
     more than 90 % of its completions are correct, and easier when fewer than 10 % are. Only for reasoning-gym's

@@ -8,7 +8,7 @@ from hivemind_exp.settings_table import Positive, Section
 
 
 class JudgeConfig(Section):
-    """A model behind an API that grades this node's completions, as one term of the reward beside the verifier's.
+    """A model behind an API that grades this node's completions. The grade is added to the verifier's reward.
 
     Keys, prices, caps and reasoning are those of [offload]."""
 

@@ -12,7 +12,7 @@ class SupervisionConfig(Section):
     """Whether the trainer is restarted after a crash, a hang or a full disk. "auto": with `run --detach` and as a
     service. Errors that you must fix, and reached limits, always end the run."""
     max_restarts: NotNegative = 10
-    """Restarts in a row before the node gives up. The count starts again once the node has run for 10 minutes and
+    """Restarts in a row before the node gives up. The count is reset once the node has run for 10 minutes and
     finished a round."""
     hang_after: NotNegative = 600
     """Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round. Six

@@ -66,7 +66,7 @@ def make_offload(
     ledger = Ledger(files.ledger, limits, partial(write_total, files.spent), round_requests=a_round)
     missing = ledger.restore(known_spending(files, read_total(files.spent), ledger.spent, ledger.requests))
     if missing:
-        message = f"the ledger is missing {dollars(missing)} that this node has spent; it counts toward its cap again"
+        message = f"the ledger lacked {dollars(missing)} of what this node has spent, which counts toward the cap again"
         emit(WarningEvent(code="ledger_restored", message=message))
     if announce:
         _announce(config, rates[first_endpoint(config).full_name], ledger, emit)

@@ -87,7 +87,9 @@ class Engine:
         Raises ``StopRequested``, or ``NodeError`` if neither that provider nor a fallback can be used.
         """
         if not self._probe.done():
-            self.emit(PhaseEvent(name="waiting for the provider's first answer"))
+            first = self._chain[0]
+            assert first is not None
+            self.emit(PhaseEvent(name=f"waiting for the first answer of {first.endpoint.label}"))
         wait_for(self._probe, self.stop)
         self.report_spend(PROBE_ROUND)
 
@@ -206,6 +208,9 @@ class Engine:
                         fault = absent
                     elif fault.detail.startswith("HTTP 404") and "/v1" not in service.endpoint.base_url:
                         fault.detail += "; perhaps base_url must end with /v1"
+                    if fault.trouble is FaultKind.TIMEOUT and tries + 1 < PROBE_TRIES:
+                        text = f"did not answer the test request ({fault.detail}); trying again"
+                        self.emit(service.warning("test_timed_out", text))
                     await self._after(service, fault, tries)
                 if service.trouble is None and not fault.sent and tries == PROBE_TRIES - 1:
                     self._router.begin_outage(service, fault)

@@ -72,8 +72,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
         return "it writes with this node's own weights"
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
-            "check whether you may train on its output: see the model's license if this is your own server, otherwise "
-            f"the service's terms (record the answer in providers.{endpoint.name}.training)"
+            "check whether you may train on its output (the model's license, or the service's terms if the server is "
+            f"not yours), and set providers.{endpoint.name}.training"
         )
     return TRAINING[endpoint.chat.training]
 

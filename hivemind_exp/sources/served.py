@@ -192,14 +192,16 @@ class ServedSource(Source):
         self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))
 
     def _report_pushes(self) -> None:
-        """Warn about pushes that failed. The weights before them answer meanwhile, with a lag."""
+        """Warn about pushes that failed. Until the next push, the server generates with older weights."""
         for serial, push in list(self._pushes.items()):
             if push.done() and serial < self._serial:
                 del self._pushes[serial]
             error = push.exception() if push.done() else None
             if error is not None and serial not in self._told_pushes:
                 self._told_pushes.add(serial)
-                self._warn("policy_push", f"{self._endpoint.label} {_why(error)}. Weights from before answer meanwhile")
+                self._warn(
+                    "policy_push", f"{self._endpoint.label} {_why(error)}. Until the next push, it has older weights"
+                )
 
     def _wait(self, answers: Sequence[Future[Served]], deadline: float | None) -> None:
         for answer in answers:

@@ -34,7 +34,7 @@ class Cause(StrEnum):
     IGNORED = "answers with the base model, as if it had no adapter"
     BEHIND = "answers with the weights of an earlier push"
     RAW = "returns the log-probabilities of temperature 1 instead of those of the sampling temperature"
-    OTHER_PROMPT = "completes other tokens than the ones that it was sent"
+    OTHER_PROMPT = "completes different tokens from those it was sent"
     FORMAT = "computes with less precise weights than this machine, as quantization does"
     OTHER_MODEL = "has another model"
 

@@ -242,7 +242,7 @@ class SwarmThread:
         with contextlib.suppress(TimeoutError):
             await within(JOIN_S, first_done(joining, self._stop.wait(), overlay.died()))
         if first and not overlay.neighbours and self.contacts.peers:
-            message = "no peer answers yet; starting alone, and joining the swarm when one does"
+            message = "no peer responds yet; starting alone, and joining the swarm once one does"
             self._tell(WarningEvent(code="swarm_alone", message=message))
         self.joined.set()
         self._fresh.set()

@@ -151,16 +151,16 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
             return
         if config.name not in FAMILIES and config.name not in (packaged := installed_tasks()):
             known = [*names(), *packaged]
-            near = difflib.get_close_matches(config.name.lower(), known, cutoff=0.5) or ["sapo", "gsm8k", "jsonl"]
-            *others, last = near
+            near = difflib.get_close_matches(config.name.lower(), known, cutoff=0.5)
+            *others, last = near or [""]
             guess = f"{', '.join(others)} or {last}" if others else last
-            why = f"unknown task {config.name!r}; did you mean {guess}?"
+            why = f"unknown task {config.name!r}" + (f"; did you mean {guess}?" if near else "")
             if config.name in REFUSED:
                 why = f"task {config.name!r} cannot be used: {REFUSED[config.name]}"
             elif Path(config.name).exists():
                 why = f"unknown task {config.name!r}; to use the file or directory of that name, write ./{config.name}"
                 near = [shlex.quote(f"./{config.name}")]
-            raise TaskError(why, next=f"swarmctl run --task {near[0]}")
+            raise TaskError(why, next=f"swarmctl run --task {near[0]}" if near else "swarmctl tasks list")
         yield config
         return
     if config.params or config.path:

@@ -28,7 +28,7 @@ group = command_group(
 def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
     """Install the completion script for a shell.
 
-    Writes it where the shell looks for completions. Does not edit start-up files.
+    Writes it where the shell looks for completions. Does not edit startup files.
 
     Examples:
       swarmctl completion install

@@ -32,10 +32,8 @@ def shell_in_use(named: str | None) -> str:
     """Return the named shell, or the one in ``$SHELL``. Raises UsageError if it is not supported."""
     found = named or Path(os.environ.get("SHELL", "")).name
     if found not in SHELLS:
-        raise UsageError(
-            f"no completion for shell {found!r}" if found else "cannot detect the shell from $SHELL",
-            next="swarmctl completion --help",
-        )
+        what = f"no completion for shell {found!r}" if found else "cannot detect your shell: $SHELL is not set"
+        raise UsageError(f"{what}. Name one: {', '.join(SHELLS)}", next="swarmctl completion --help")
     return found
 
 

@@ -491,7 +491,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'report'
             set list --output\t'File to write, or - for stdout' \
                 --open\t'Open the page in your browser' \
-                --serve\t'Serve the page on this machine and refresh it, until Ctrl-C' \
+                --serve\t'Serve the page on this machine and keep it up to date until Ctrl-C' \
                 --port\t'With --serve: the port' \
                 --samples\t'Sample rollouts per node' \
                 --yes\t'Overwrite an existing file' \
@@ -596,7 +596,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'profiles import'
             set list --name\t'Name of the profile' \
-                --no-test\t'Save API keys without testing them' \
+                --no-test\t'Save API keys without testing' \
                 --insecure-storage\t'Store API keys unencrypted in files only you can read' \
                 --yes\t'Overwrite an existing profile' \
                 --no-input\t'Never prompt' \
@@ -606,7 +606,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --help\t'Show this message and exit'
         case 'keys set'
             set list --host\t'Base URL of the API, for a name you choose' \
-                --no-test\t'Save the key without testing it' \
+                --no-test\t'Save without testing' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
@@ -626,7 +626,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'keys import'
-            set list --no-test\t'Save the key without testing it' \
+            set list --no-test\t'Save without testing' \
                 --insecure-storage\t'Store the key unencrypted in a file only you can read' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
@@ -688,7 +688,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task, preset, or path of your questions' \
                 --game\t'sampling or study-group' \
                 --stage-time\t'Seconds per stage of the study-group game' \
-                --open\t'Let strangers join; peers fill at most a quarter of each batch' \
+                --open\t'Let anyone join; peers fill at most a quarter of each batch' \
                 --set\t'Change any setting of the first node (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
@@ -983,7 +983,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.kind=\t'"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)' \
             game.partial_credit=\t'Use the verifier\'s partial credit for near misses' \
             game.refill=\t'How many extra questions a round may ask' \
-            game.rest=\t'Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node\'s completions were correct the last two times' \
+            game.rest=\t'For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
             generation.batch=\t'Completions generated at a time' \

@@ -48,7 +48,7 @@ _swarmctl_settings() {
       'game.kind:"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721)'
       'game.partial_credit:Use the verifier'\''s partial credit for near misses'
       'game.refill:How many extra questions a round may ask'
-      'game.rest:Passes over a fixed set (jsonl, gsm8k) during which a question rests, if all or none of the node'\''s completions were correct the last two times'
+      'game.rest:For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
       'generation.batch:Completions generated at a time'
@@ -454,7 +454,7 @@ _swarmctl__report() {
     '(-o --output)-o+[File to write, or - for stdout]:FILE:_files' \
     '(-o --output)--output=[File to write, or - for stdout]:FILE:_files' \
     '--open[Open the page in your browser]' \
-    '--serve[Serve the page on this machine and refresh it, until Ctrl-C]' \
+    '--serve[Serve the page on this machine and keep it up to date until Ctrl-C]' \
     '--port=[With --serve\: the port]:PORT: ' \
     '--samples=[Sample rollouts per node]:N: ' \
     '(-y --yes)-y[Overwrite an existing file]' \
@@ -676,7 +676,7 @@ _swarmctl__profiles__delete() {
 _swarmctl__profiles__import() {
   _arguments -S \
     '--name=[Name of the profile]:NAME: ' \
-    '--no-test[Save API keys without testing them]' \
+    '--no-test[Save API keys without testing]' \
     '--insecure-storage[Store API keys unencrypted in files only you can read]' \
     '(-y --yes)-y[Overwrite an existing profile]' \
     '(-y --yes)--yes[Overwrite an existing profile]' \
@@ -723,7 +723,7 @@ _swarmctl__keys() {
 _swarmctl__keys__set() {
   _arguments -S \
     '--host=[Base URL of the API, for a name you choose]:URL: ' \
-    '--no-test[Save the key without testing it]' \
+    '--no-test[Save without testing]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
@@ -764,7 +764,7 @@ _swarmctl__keys__delete() {
 
 _swarmctl__keys__import() {
   _arguments -S \
-    '--no-test[Save the key without testing it]' \
+    '--no-test[Save without testing]' \
     '--insecure-storage[Store the key unencrypted in a file only you can read]' \
     '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
@@ -958,7 +958,7 @@ _swarmctl__swarm__new() {
     '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
     '--game=[sampling or study-group]:GAME:(sampling study-group)' \
     '--stage-time=[Seconds per stage of the study-group game]:SECONDS: ' \
-    '--open[Let strangers join; peers fill at most a quarter of each batch]' \
+    '--open[Let anyone join; peers fill at most a quarter of each batch]' \
     '*--set=[Change any setting of the first node (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \

@@ -47,8 +47,8 @@ def _new(
 ) -> None:
     """Create a new identity for a node.
 
-    Asks before it replaces an identity. To peers, the node is then a stranger: contribution and reputation start from
-    zero.
+    Asks before it replaces an identity. Peers do not recognize the node afterwards: its contribution and reputation
+    start from zero.
 
     Examples:
       swarmctl identity new --node maths

@@ -12,7 +12,7 @@ from swarmctl.terminal.help import command_group
 InsecureOption = Annotated[
     bool, typer.Option("--insecure-storage", help="Store the key unencrypted in a file only you can read.")
 ]
-NoTestOption = Annotated[bool, typer.Option("--no-test", help="Save the key without testing it.")]
+NoTestOption = Annotated[bool, typer.Option("--no-test", help="Save without testing.")]
 LeakedOption = Annotated[str | None, typer.Option("--key", "--api-key", "--token", "--value", hidden=True)]
 
 group = command_group(

@@ -111,7 +111,7 @@ def _base_url_of(name: str, given: str | None, saved: str | None) -> str:
     guess = nearest(name, PROVIDERS)
     hint = f"; did you mean {guess}?" if guess else "."
     text = f"unknown provider {name!r}{hint} To use this name for another service, add --host URL."
-    raise KeyProblem(text, next=f"swarmctl keys set {guess or '--help'}")
+    raise KeyProblem(text, next=f"swarmctl keys set {guess or f'{name} --host URL'}")
 
 
 def _checked_url(url: str) -> str:
@@ -147,10 +147,12 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
         write_entry(entry)
     file = f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
     where = "the keyring" if entry.home == "keyring" else file
-    prompter.say(f"Saved key {name} {dotted_tail(tail)} for {entry.host} in {where}.")
+    replaced = f", replacing {dotted_tail(old.last_four)}" if old and old.last_four != tail else ""
+    prompter.say(f"Saved key {name} {dotted_tail(tail)} for {entry.host} in {where}{replaced}.")
     if finding is not None:
-        word = {"valid": "Tested: valid,", "no_credit": "warning:"}.get(finding.result, "warning: not tested:")
-        later = f" Later, test it: {typed(f'swarmctl keys test {name}')}" if word.endswith("not tested:") else ""
+        untested = "warning: could not test the key:"
+        word = {"valid": "Tested: valid,", "no_credit": "warning:"}.get(finding.result, untested)
+        later = f" To test it later: {typed(f'swarmctl keys test {name}')}" if word is untested else ""
         prompter.say(f"{word} {finding.detail}.{later}")
     _remove_old(old, entry, prompter)
     winner = key_locations(name, os.environ)[0]

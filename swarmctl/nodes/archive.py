@@ -157,7 +157,8 @@ class Backup:
 
 def refused(path: Path, why: str) -> FileProblem:
     """Return the error for a backup that cannot be used."""
-    return FileProblem(f"cannot restore {shown(path)}: {why}", next=shlex.join(["ls", "-l", str(path)]))
+    listed = path if path.exists() else path.absolute().parent
+    return FileProblem(f"cannot restore {shown(path)}: {why}", next=shlex.join(["ls", "-l", str(listed)]))
 
 
 def _read_index(path: Path, tar: tarfile.TarFile) -> About:

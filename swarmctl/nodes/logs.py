@@ -58,9 +58,12 @@ def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, 
     show = _as_json if as_json else _Sentences()
     printed = _unchanged if as_json else _folded
     reader = EventReader(files.events, whole=True)
+    found = deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None)
     if not event_files.exists(files.events):
         Writer(sys.stderr)(f"Node {files.root.name} has no log yet: it has never run.")
-    for text in deque(_shown(reader(), show, start, level), maxlen=lines if since is None else None):
+    elif not found and lines and not follow:
+        Writer(sys.stderr)(f"No matching lines in the log of node {files.root.name}.")
+    for text in found:
         print(printed(text), flush=follow)
     while follow:
         time.sleep(POLL_S)

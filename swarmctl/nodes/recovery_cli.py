@@ -44,8 +44,9 @@ def register_recovery(app: typer.Typer) -> None:
     ) -> None:
         """Restore a node from a backup.
 
-        Without --as, it is the same node with the same identity: an older copy in the swarm stops within a minute. With
-        --as, it is another node. In both cases, what the node has spent counts toward its cap.
+        Without --as, the node keeps its name and identity. If an older copy of it is running in the swarm, that copy
+        stops within a minute. With --as, the node gets a new name and identity. In both cases, what it has already
+        spent counts toward its cap.
 
         \b
         Examples:
@@ -88,8 +89,8 @@ def register_recovery(app: typer.Typer) -> None:
     ) -> None:
         """Show which peers and providers a node does not learn from.
 
-        If the accuracy on held-out questions falls, the node restores its last good weights. It then ignores the peers
-        and providers from which it has learned since, for 50 rounds. The node can be running.
+        If the accuracy on held-out questions falls, the node restores its last good weights. For the next 50 rounds, it
+        ignores the peers and providers that it has learned from since. The node can be running.
 
         \b
         Examples:

@@ -109,8 +109,8 @@ def _new(
 ) -> None:
     """Create a profile.
 
-    On a terminal, without settings on the command line, it prompts for the most important ones. Without NAME, it also
-    prompts for the name and the built-in profile, and suggests the one that suits this machine.
+    On a terminal, prompts for the main settings unless you pass any as options. Without NAME, also prompts for the name
+    and the built-in profile, and suggests the profile that suits this machine.
 
     \b
     Examples:
@@ -193,7 +193,7 @@ def _import(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the profile. [default: the file's name]")
     ] = None,
-    no_test: Annotated[bool, typer.Option("--no-test", help="Save API keys without testing them.")] = False,
+    no_test: Annotated[bool, typer.Option("--no-test", help="Save API keys without testing.")] = False,
     insecure_storage: Annotated[
         bool,
         typer.Option("--insecure-storage", help="Store API keys unencrypted in files only you can read."),

@@ -153,7 +153,7 @@ def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
     """Return a description. After changes, it does not repeat the base's, which may no longer be true."""
     if not changes:
         return base.description or base.name
-    return f"{base.name} with other values of {', '.join(sorted(map(dotted, changes)))}"
+    return f"{base.name} with changes to {', '.join(sorted(map(dotted, changes)))}"
 
 
 def new_path(name: str, *, yes: bool, again: str) -> Path:

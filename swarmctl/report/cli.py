@@ -29,7 +29,8 @@ def register(app: typer.Typer) -> None:
         serve: Annotated[
             bool,
             typer.Option(
-                "--serve", help="Serve the page on this machine and refresh it, until Ctrl-C. A port may follow."
+                "--serve",
+                help="Serve the page on this machine and keep it up to date until Ctrl-C. Takes a port: --serve 8080.",
             ),
         ] = False,
         port: Annotated[

@@ -74,7 +74,7 @@ def _export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="jsonl, csv or parquet. [default: by the ending of FILE, otherwise jsonl]",
+            help="jsonl, csv or parquet. [default: from FILE's extension, or jsonl]",
             show_default=False,
         ),
     ] = None,
@@ -110,7 +110,7 @@ def _stats(
 ) -> None:
     """Count requests, tokens, cost, completions and results.
 
-    The table shows the share of completions verified as correct, and the slots that were given up (lost).
+    The table shows the share of completions verified as correct, and how many slots stayed empty (lost).
 
     Examples:
       swarmctl rollouts stats maths

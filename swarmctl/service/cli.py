@@ -36,8 +36,8 @@ def _install(
 ) -> None:
     """Run a node as a service, now and after every reboot.
 
-    The service resumes the node with the settings of its last run, restarts it after failures, and never spends more
-    than its cap. Run the node once first.
+    The service resumes the node with the settings of its last run, and restarts it after failures. It never spends more
+    than the node's cap. Run the node once first.
 
     Examples:
       swarmctl service install maths

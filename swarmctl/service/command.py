@@ -90,7 +90,7 @@ def install(name: str, keys: Sequence[str], *, printed: Manager | None, as_json:
     write = Writer(sys.stdout)
     write(f"Wrote {shown(path)}. Node {name} now runs as a service of {manager}, also after a reboot.")
     if _lingers(manager) is False:
-        write("It starts when you log in and ends when you log out. To run it always:")
+        write("It starts when you log in and ends when you log out. To keep it running:")
         write(f"  sudo loginctl enable-linger {shlex.quote(getpass.getuser())}")
     if manager is Manager.LAUNCHD:
         write("It runs while you are logged in.")
@@ -149,7 +149,7 @@ def status(name: str | None, *, as_json: bool) -> None:
     for line in table_lines(cells, ("node", "service", "file")):
         print(line)
     if _lingers(manager) is False:
-        write(f"Services end when you log out. To run them always: sudo loginctl enable-linger {getpass.getuser()}")
+        write(f"Services end when you log out. To keep them running: sudo loginctl enable-linger {getpass.getuser()}")
 
 
 def _state(row: dict[str, object]) -> str:

@@ -79,7 +79,7 @@ def define(files: NodeFiles, keys: Sequence[str], environment: Mapping[str, str]
             )
         elif spot.place is LocationKind.KEYRING:
             warnings.append(
-                f"the key for {name} is in the keyring, which may be locked until you log in. A file works always: "
+                f"the key for {name} is in the keyring, which may be locked until you log in. A file always works: "
                 f"{_flag(name)}"
             )
     passed = {name: environment[name] for name in _PASSED_ON if environment.get(name)}

@@ -263,7 +263,9 @@ def settings_arguments(resolved: Resolved) -> list[str]:
     """Return the same configuration as arguments of ``doctor``, which has no flags for single settings."""
     arguments = ["--profile", resolved.profile.reference, "--node", resolved.config.node.name]
     for each in resolved.overrides:
-        arguments += [] if each.path == NAME else _assignment(each.path, each.value)
+        # ``--offload NAME`` unsets the model, which is only needed where the profile may set one.
+        needless = each.path == _MODEL and not each.value and resolved.profile.builtin
+        arguments += [] if each.path == NAME or needless else _assignment(each.path, each.value)
     return arguments
 
 

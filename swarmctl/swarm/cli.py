@@ -41,7 +41,7 @@ def _new(
         typer.Option(min=5, max=86_400, metavar="SECONDS", help="Seconds per stage of the study-group game."),
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Let strangers join; peers fill at most a quarter of each batch.")
+        bool, typer.Option("--open", help="Let anyone join; peers fill at most a quarter of each batch.")
     ] = False,
     set_: Annotated[
         list[str] | None,
@@ -153,7 +153,7 @@ def _invite(name: options.NodeName = None, *, node: NodeOption = None, json: opt
     """Print the command that others use to join.
 
     It contains the addresses of this machine and of a few peers. Anyone with this line can join, so only share it with
-    people you want in the swarm. The line stays valid, but addresses may change.
+    people you want in the swarm. The line stays valid until these addresses change.
 
     Examples:
       swarmctl swarm invite

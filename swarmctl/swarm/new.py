@@ -89,7 +89,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     labels = ", ".join(task.label for task in charter.tasks)
     say(
         f"Created swarm {charter.name} ({lookup.short_id(charter.id)}), "
-        f"{'open to strangers' if charter.is_open else 'invite-only'}: {game(charter)}, "
+        f"{'open to anyone' if charter.is_open else 'invite-only'}: {game(charter)}, "
         f"{'task' if len(charter.tasks) == 1 else 'tasks'} {labels}. None of this can be changed later."
     )
     say(

@@ -56,7 +56,7 @@ def _task(task: CharterTask) -> dict[str, Any]:
 
 def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterator[str]:
     charter = found.charter
-    who = "open to strangers" if charter.is_open else "invite-only"
+    who = "open to anyone" if charter.is_open else "invite-only"
     yield f"Swarm {charter.name}, {who}"
     yield f"  id       {charter.id}"
     yield f"  created  {rfc3339(charter.t0)} by {animal_name(charter.founder)} ({charter.founder})"

@@ -25,6 +25,8 @@ _WHOLE = 1000
 """Maximum length of a help line, longer than any. Otherwise Typer cuts sentences in the middle."""
 
 _NO_BRACES = str.maketrans("", "", "{}")
+_UNBROKEN = str.maketrans("-", "\N{NON-BREAKING HYPHEN}")
+_BREAKABLE = str.maketrans("\N{NON-BREAKING HYPHEN}\N{NO-BREAK SPACE}", "- ")
 _RANGE = re.compile(r"(?:  \[|(;) )[\d.<=]*x[<>=][<>=\d.]*(?(1)|\])")
 """Typer's note on a number: ``[x>=0]`` alone, or ``; x>=0`` behind a default."""
 
@@ -45,15 +47,24 @@ class _Formatter(HelpFormatter):  # type: ignore[misc]
 
     def write_dl(self, rows: Any, *more: Any, **options: Any) -> None:
         """Write names and descriptions, without the ranges of numbers: an error names them."""
-        super().write_dl([(name, _RANGE.sub("", text)) for name, text in rows], *more, **options)
+        super().write_dl([(name, _unbroken(_RANGE.sub("", text))) for name, text in rows], *more, **options)
+
+    def write_text(self, text: str) -> None:
+        """Write a paragraph, wrapped between words only."""
+        super().write_text(_unbroken(text))
 
     def getvalue(self) -> str:
         """Return the whole text."""
         lines = [
             [line] if len(line) <= self._room else folded(line, max(30, self._room), indent="        ")
-            for line in super().getvalue().split("\n")
+            for line in super().getvalue().translate(_BREAKABLE).split("\n")
         ]
         return "\n".join(chain.from_iterable(lines))
+
+
+def _unbroken(text: str) -> str:
+    """Return a text whose file names, options and defaults are not wrapped in the middle."""
+    return text.replace("  [", " [").replace("[default: ", "[default:\N{NO-BREAK SPACE}").translate(_UNBROKEN)
 
 
 class GroupedCommands(TyperGroup):

@@ -176,9 +176,9 @@ def spending(progress: RunView) -> str | None:
 
 
 def outages(progress: RunView) -> list[str]:
-    """Return which providers are not asked any more and why, and which are unavailable and what the node does then."""
+    """Return which providers are no longer asked and why, and which are unavailable and what the node does then."""
     aside = progress.set_aside
-    found = [f"{name} not asked any more: {aside[name]}" for name in progress.down if name in aside]
+    found = [f"{name} no longer asked: {aside[name]}" for name in progress.down if name in aside]
     if names := [name for name in progress.down if name not in aside]:
         *_, fallback = progress.down.values()
         found.append(f"{', '.join(names)} unavailable, {'falling back' if fallback else 'waiting'}")

@@ -263,8 +263,8 @@ def register(app: typer.Typer) -> None:
         """Repeat a training step and compare its result.
 
         Starts from the nearest checkpoint before the step, repeats the steps up to it from the rows in the journal, and
-        compares loss and gradient norm with the recorded ones. On a CPU they must be the same to the last bit. The node
-        is not changed and can be running. Exits with 4 if a result differs.
+        compares loss and gradient norm with the recorded ones. On a CPU, they must be exactly the same. The node is not
+        changed and can be running. Exits with code 4 if a result differs.
 
         \b
         Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -78,10 +79,13 @@ def test_help_goes_to_stdout_and_exits_0(arguments: list[str], capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("command", [list(command.path) for command in tree(cli.app, WORDS).walk()], ids=" ".join)
-def test_every_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_help_has_examples_and_is_wrapped_between_words_only(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run([*command, "--help"]) == Exit.DONE
     out = capsys.readouterr().out
     assert out.count("  swarmctl ") >= 2
+    assert re.findall(r"\S-$|\[default:$", out, re.MULTILINE) == []
 
 
 def test_every_command_is_listed_under_a_heading_with_its_full_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -313,7 +313,8 @@ class ChatClient:
             said = f"cannot connect to {self._endpoint.host}{through(self._proxy)}{f': {why}' if why else ''}"
             return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
-            return RequestFailed(FaultKind.TIMEOUT, f"no response within {seconds:g} s", billed=True)
+            said = f"no response within the {seconds:g} s of offload.limits.timeout"
+            return RequestFailed(FaultKind.TIMEOUT, said, billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 
     def _never_sent(self, error: Exception, cause: BaseException | None) -> bool:

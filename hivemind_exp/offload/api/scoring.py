@@ -80,7 +80,7 @@ def _logps(choice: Mapping[str, Any], tokens: TokensToScore) -> tuple[float, ...
     sent = [*tokens.prompt, *tokens.completion]
     for ids in (choice.get("prompt_token_ids"), table.get("token_ids")):
         if isinstance(ids, list) and ids[:end] != sent:
-            raise _Unusable("it has log-probabilities of other tokens than those that were sent")
+            raise _Unusable("it has log-probabilities of different tokens from those that were sent")
     _check_texts(table.get("tokens"), tokens, range(start, end))
     found = [_logp(value) for value in values[start:end]]
     for place, value in enumerate(found):

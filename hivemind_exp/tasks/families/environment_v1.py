@@ -157,8 +157,8 @@ class _Taskset:
         if task.config.judges:
             names = ", ".join(type(judge).__name__ for judge in task.plugged_judges())
             raise TaskError(
-                f"environment {self._package} asks a model to judge ({names}), which is not supported. Judge with "
-                "[judge] instead, beside a verifier",
+                f"environment {self._package} asks a model to judge ({names}), which is not supported. Use [judge] "
+                "instead, together with a verifier",
                 next="swarmctl tasks list",
             )
         data = task.data

@@ -17,7 +17,7 @@ def kernel(_context: Context) -> Finding:
     still_open = json.loads(done.stdout)
     if still_open:
         return warning(
-            f"{'; '.join(still_open)}. Python alone confines verifiers there: run nodes that join strangers' swarms "
+            f"{'; '.join(still_open)}. Python alone confines verifiers there: run nodes in other people's swarms "
             "as a user without secrets, or in a container",
             "uname -a",
         )

@@ -80,6 +80,17 @@ def test_timed_out_request_is_retried_and_its_reserve_stays_spent(tmp_path: Path
     assert rig.accounts()["kept"] > 0
 
 
+def test_a_test_request_that_times_out_is_reported(tmp_path: Path) -> None:
+    with api_server() as server:
+        server.next(Fault.STALL)
+        with engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
+            rig.offload.wait_for_probe()
+    (warning,) = rig.events.of("warning")
+    why = "no response within the 0.5 s of offload.limits.timeout"
+    said = f"{endpoint(server.base_url).label} did not answer the test request ({why}); trying again"
+    assert (warning["code"], warning["message"]) == ("test_timed_out", said)
+
+
 def test_endless_answer_is_cut_off(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()

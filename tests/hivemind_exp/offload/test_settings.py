@@ -151,8 +151,8 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
         (
             "mybox",
             "unknown",
-            "check whether you may train on its output: see the model's license if this is your own server, otherwise "
-            "the service's terms (record the answer in providers.mybox.training)",
+            "check whether you may train on its output (the model's license, or the service's terms if the server is "
+            "not yours), and set providers.mybox.training",
         ),
         ("ollama:m", None, "the model's license says whether you may train on its output"),
         (

@@ -31,7 +31,6 @@ def test_all_names_are_accepted() -> None:
     [
         ("spell_backwards", "did you mean spell_backward?", "swarmctl run --task spell_backward"),
         ("GSM8k", "did you mean gsm8k?", "swarmctl run --task gsm8k"),
-        ("zzzzzz", "did you mean sapo, gsm8k or jsonl?", "swarmctl run --task sapo"),
         ("countdown", "its verifier evaluates the answer", "swarmctl run --task "),
         ("composite", "list those instead", "swarmctl run --task "),
     ],
@@ -42,6 +41,12 @@ def test_an_unknown_name_suggests_the_closest(name: str, message: str, fix: str)
     assert caught.value.next is not None
     assert caught.value.next.startswith(fix)
     check_tasks([TaskConfig(name=caught.value.next.rpartition(" ")[2])])
+
+
+def test_a_name_like_no_task_suggests_the_list() -> None:
+    with pytest.raises(TaskError, match="^unknown task 'zzzzzz'$") as caught:
+        check_tasks([TaskConfig(name="zzzzzz")])
+    assert caught.value.next == "swarmctl tasks list"
 
 
 def test_a_preset_accepts_no_parameters() -> None:

@@ -116,7 +116,7 @@ def test_set_tests_keys_and_does_not_save_refused_ones(
     server.act = "500"
     assert save(server, monkeypatch, "sk-other-0123456789") == Exit.DONE
     err = capsys.readouterr().err
-    assert "warning: not tested: the service responded with HTTP 500. Later, test it: " in err
+    assert "warning: could not test the key: the service responded with HTTP 500. To test it later: " in err
     assert "swarmctl keys test mybox\n" in err
 
 

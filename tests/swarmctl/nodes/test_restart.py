@@ -14,7 +14,7 @@ from tests.support.journals import bare_node
 
 _RUN = """
 import json, sys
-print("warning: no peer answers yet", file=sys.stderr)
+print("warning: no peer responds yet", file=sys.stderr)
 print(json.dumps({"pid": 7} if %r else {"error": {"code": "error", "message": "no", "next": None}}))
 sys.exit(%r)
 """
@@ -33,7 +33,7 @@ def test_a_warning_of_the_new_run_has_a_line_of_its_own(
     with nullcontext() if starts else pytest.raises(NodeError, match="no"):
         restart(["tea"], every=False, as_json=False)
     out, err = capfd.readouterr()
-    assert err == "[waiting]\nwarning: no peer answers yet\n"
+    assert err == "[waiting]\nwarning: no peer responds yet\n"
     assert out == ("Started node tea. It runs in the background (pid 7).\n" if starts else "")
 
 

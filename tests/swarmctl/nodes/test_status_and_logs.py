@@ -359,6 +359,12 @@ def test_logs_of_a_node_that_never_ran_say_so(capsys: pytest.CaptureFixture[str]
     assert (out, err) == ("", "Node new has no log yet: it has never run.\n")
 
 
+def test_logs_say_if_no_line_matches(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs", "--since", "2999-01-01"]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"No matching lines in the log of node {node.root.name}.\n")
+
+
 def test_logs_without_a_node(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["logs"]) == Exit.CONFIGURATION
     assert "no node has run yet" in capsys.readouterr().err

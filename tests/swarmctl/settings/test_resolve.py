@@ -15,7 +15,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.command_line import changes, rerun, resolved_options
+from swarmctl.settings.command_line import changes, rerun, resolved_options, settings_arguments
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved, override, problems_of, resolve
 from swarmctl.settings.sources import REMEMBERED, Override
@@ -40,6 +40,14 @@ def test_precedence_of_flags_environment_profile_base_and_defaults(home: Path) -
     assert result.origins["train.warmup_steps"] == "$SWARMCTL_TRAIN__WARMUP_STEPS"
     assert result.origins["train.weight_decay"] == "--set"
     assert "train.max_grad_norm" not in result.origins
+
+
+def test_arguments_for_doctor_unset_a_model_only_where_a_profile_may_set_one(home: Path) -> None:
+    write_profile(home, "mine", '[offload]\nprovider = "ollama"\nmodel = "m"\n')
+    for name, kept in (("demo", False), ("mine", True)):
+        arguments = settings_arguments(resolved(name, "offload.provider=openai", "offload.model="))
+        assert "offload.provider=openai" in arguments
+        assert ("offload.model=" in arguments) is kept
 
 
 NO_CLIP = "is no longer a setting: each rollout is used for one optimizer step"

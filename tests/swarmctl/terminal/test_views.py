@@ -284,9 +284,9 @@ def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
 
 def test_live_view_shows_why_a_provider_is_not_asked_any_more() -> None:
     aside = DOWN | {"set_aside": "none of its last 24 hints taught this node anything"}
-    shown = "mybox not asked any more: none of its last 24 hints taught this node anything"
+    shown = "mybox no longer asked: none of its last 24 hints taught this node anything"
     used = "no charge, 3 requests, mybox:m"
-    assert offload_line(OFFLOAD, SPEND, aside | {"set_aside": "why"}) == f"{used}, mybox not asked any more: why"
+    assert offload_line(OFFLOAD, SPEND, aside | {"set_aside": "why"}) == f"{used}, mybox no longer asked: why"
     progress = RunView()
     for event in (OFFLOAD, SPEND, aside, DOWN | {"provider": "spare"}):
         progress.apply(event)

@@ -72,7 +72,7 @@ def test_what_is_no_log_probability_is_refused(value: Any) -> None:
         ({"token_logprobs": None}, "it has no log-probabilities"),
         ({"token_logprobs": [-1.0, -2.0, -3.0]}, "it has log-probabilities of 3 tokens, but 5 were sent"),
         ({"token_logprobs": [None] * 2 + [-1.0] * 5}, "it has log-probabilities of 7 tokens, but 5 were sent"),
-        ({"token_ids": [1, 5, 6, 7, 8]}, "it has log-probabilities of other tokens than those that were sent"),
+        ({"token_ids": [1, 5, 6, 7, 8]}, "it has log-probabilities of different tokens from those that were sent"),
         ({"tokens": None}, "it does not say which tokens it scored"),
         ({"tokens": ["x", "y", "a"]}, "it does not say which tokens it scored"),
         ({"tokens": ["x", "y", "a", 7, "<|end|>"]}, "it uses another tokenizer: token 2 of 3 is “7” there"),
@@ -102,7 +102,7 @@ def test_nothing_that_a_service_sends_breaks_the_reader(document: Any) -> None:
 def test_the_echoed_ids_must_be_those_that_were_sent() -> None:
     document = answer()
     document["choices"][0]["prompt_token_ids"] = [1, 5, 6, 7, 8, 9]  # a server that adds a token at the start
-    assert read(document) == (None, "it has log-probabilities of other tokens than those that were sent")
+    assert read(document) == (None, "it has log-probabilities of different tokens from those that were sent")
     document["choices"][0]["prompt_token_ids"] = [5, 6, 7, 8, 9]
     assert read(document)[0] == (-0.5, -2.0, 0.0)
 

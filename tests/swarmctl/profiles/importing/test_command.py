@@ -205,7 +205,7 @@ def test_a_key_is_tested_if_its_service_is_reachable(
     file.write_text(f"openai_api_key: {API_KEY}\n")
     assert cli.run(["profiles", "import", str(file), "--insecure-storage", "--json"]) == Exit.DONE
     out, err = capsys.readouterr()
-    assert "warning: not tested" in err
+    assert "warning: could not test the key" in err
     assert json.loads(out)["secrets"] == [{"key": "openai_api_key", "name": "openai", "saved": True, "why": None}]
 
 

@@ -15,7 +15,7 @@ from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.serving_settings import BaseUrl, ServingConfig
-from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
@@ -72,7 +72,8 @@ class ModelConfig(Section):
     thinking: bool | None = None
     """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    """Recompute activations in the backward pass: less memory, about a third slower. A node whose memory runs out does
+    so by itself."""
 
 
 class PromptConfig(Section):
@@ -113,8 +114,9 @@ class GenerationConfig(Section):
     """Maximum tokens per completion; longer ones are cut."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
-    batch: Positive = 64
-    """Completions generated at a time."""
+    batch: AutoPositive = "auto"
+    """Completions generated at a time. "auto": as many as fit into a GPU's free memory, at most 256; 64 without
+    one. Halved if memory runs out."""
 
 
 class LimitsConfig(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.settings_table import AutoPositive, NotNegative, Section
 
 JOINT_LOSSES = frozenset({"luffy"})
 """Values of ``train.teacher_loss`` with ``Loss.joins_baseline``. They are named here, too, for code that must not
@@ -25,8 +25,9 @@ class TrainConfig(Section):
     """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
-    micro_batch: Positive = 4
-    """Rows per forward and backward pass. Affects memory and speed, not the loss."""
+    micro_batch: AutoPositive = "auto"
+    """Rows per forward and backward pass. Affects memory and speed, not the loss. "auto": as many as fit into a GPU's
+    free memory, at most 64; 4 without one. If memory runs out, activations are recomputed first; then it is halved."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.config import GenerationConfig as Settings
+from hivemind_exp.events import Emit, WarningEvent, discard
+from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.batch_size import BatchSize
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 
@@ -35,8 +38,10 @@ class LocalSource(Source):
     _settings: Settings
     _stop: StopFlag
     _seed: int = 0
+    _emit: Emit = discard
 
     def __post_init__(self) -> None:
+        self._size = BatchSize(self._model, self._settings)
         self._end_ids = end_ids(self._model, self._tokenizer)
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
@@ -62,11 +67,15 @@ class LocalSource(Source):
         Without a deadline, yield all prompts as one batch. With one, yield as many as ``generation.batch`` allows at a
         time; none after the deadline, except the first batch.
         """
-        size = len(prompts) if deadline is None else max(1, self._settings.batch // count)
+        size = len(prompts) if deadline is None else max(1, self.batch_size(prompts, count) // count)
         for start in range(0, len(prompts), size):
             if start and deadline is not None and time.monotonic() >= deadline:
                 return
             yield prompts[start : start + size]
+
+    def batch_size(self, prompts: Sequence[Prompt], count: int = 1) -> int:
+        """Return how many completions of prompts are generated at a time, with ``count`` completions per prompt."""
+        return self._size.choose(len(prompts) * count, max((len(prompt.ids) for prompt in prompts), default=0))
 
     def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int | None) -> list[tuple[Rollout, ...]]:
         """Return ``count`` samples per prompt. On a CPU, the same seed and weights give the same samples.
@@ -96,10 +105,17 @@ class LocalSource(Source):
     def _complete(self, prompts: Sequence[Prompt], *, seed: int | None) -> list[Rollout]:
         rollouts: list[Rollout] = []
         with self._ready_to_generate():
-            for start in range(0, len(prompts), self._settings.batch):
+            while (start := len(rollouts)) < len(prompts):
+                size = self.batch_size(prompts[start:])
                 if seed is not None:
                     torch.manual_seed(derive_seed(seed, start))
-                rollouts += self._batch(prompts[start : start + self._settings.batch], sample=seed is not None)
+                work = partial(self._batch, prompts[start : start + size], sample=seed is not None)
+                made, ran_out = within_memory(work)
+                if made is None:
+                    what = self._size.shrink(min(size, len(prompts) - start), str(ran_out))
+                    self._emit(WarningEvent(code="less_memory", message=what))
+                else:
+                    rollouts += made
         return rollouts
 
     def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: TextStreamer | None = None) -> list[Rollout]:
@@ -182,7 +198,8 @@ class LocalSource(Source):
 def build(parts: NodeParts) -> LocalSource | None:
     if parts.model is None or parts.tokenizer is None:
         return None
-    return LocalSource(parts.model, parts.tokenizer, parts.config.generation, parts.stop, parts.config.node.seed)
+    config = parts.config
+    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, config.node.seed, parts.emit)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -77,7 +77,9 @@ def policy(job: Job, *, trained: bool = True) -> Iterator[Policy]:
     model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype)).eval()
     try:
         yield Policy(
-            LocalSource(model, tokenizer, config.generation, job.link.stop, config.node.seed), tokenizer, model
+            LocalSource(model, tokenizer, config.generation, job.link.stop, config.node.seed, job.link.hear),
+            tokenizer,
+            model,
         )
     finally:
         del model

@@ -9,6 +9,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import Compute
+from hivemind_exp.trainer.row_tensors import LAYOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Conditions:
     torch: str
     processor: str
     """The architecture, and the instructions that torch uses."""
+    layout: int = 1
+    """How a step's rows become tensors (``row_tensors.LAYOUT``). Older versions do not record it."""
 
     @classmethod
     def now(cls, config: Config, compute: Compute) -> Self:
@@ -36,7 +39,7 @@ class Conditions:
         }
         processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         machine = compute.device, compute.accelerator, compute.dtype
-        return cls(settings, *machine, torch.get_num_threads(), str(torch.__version__), processor)
+        return cls(settings, *machine, torch.get_num_threads(), str(torch.__version__), processor, LAYOUT)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

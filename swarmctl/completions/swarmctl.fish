@@ -1092,6 +1092,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list true false
         case 'game.role'
             set list none pirate knight mobster announcer founder random
+        case 'generation.batch'
+            set list auto
         case 'hub.private'
             set list true false
         case 'judge.provider'
@@ -1146,6 +1148,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list true false
         case 'tasks'
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'train.micro_batch'
+            set list auto
         case 'train.peer_loss'
             set list positive sapo f_tis
         case 'train.teacher_loss'

@@ -45,6 +45,8 @@ class StyleChooser:
     tasks: Tasks
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    dtype: str = "float32"
+    """The number format of the model's computation."""
 
     def chats(self, *, new: bool) -> ChatBuilder:
         """Return the builder of the node's chats. Turns thinking on or off in the chat template if the style says so.
@@ -64,7 +66,7 @@ class StyleChooser:
         self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
         found = Calibration(
-            NodeCompletions(config, self.stop, self.model, self.tokenizer, self.emit),
+            NodeCompletions(config, self.stop, self.model, self.tokenizer, self.emit, self.dtype),
             self.tasks,
             longest=config.generation.max_completion_tokens,
             group_size=config.game.group_size,
@@ -103,13 +105,14 @@ class NodeCompletions(Complete):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     emit: Emit = discard
+    dtype: str = "float32"
 
     def __call__(
         self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
     ) -> list[tuple[Rollout | None, int]]:
         limit = self.config.generation.max_prompt_tokens
         settings = self.config.generation.model_copy(update={"max_completion_tokens": longest})
-        source = LocalSource(self.model, self.tokenizer, settings, self.stop, _emit=self.emit)
+        source = LocalSource(self.model, self.tokenizer, settings, self.stop, _emit=self.emit, _dtype=self.dtype)
         prompts = list(starmap(self._prompt, asked))
         # Completions of one batch last as long as its longest, and prompts are padded to the longest.
         order = sorted((len(prompt.ids), place) for place, prompt in enumerate(prompts) if len(prompt.ids) <= limit)

@@ -39,6 +39,8 @@ class LocalSource(Source):
     _stop: StopFlag
     _seed: int = 0
     _emit: Emit = discard
+    _dtype: str = "float32"
+    """The number format of the model's computation, if autocast converts its weights to it."""
 
     def __post_init__(self) -> None:
         self._size = BatchSize(self._model, self._settings)
@@ -181,14 +183,16 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off features that only training needs."""
+        """Turn off features that only training needs, and convert the weights once instead of for every token."""
+        from hivemind_exp.sources.half_weights import half_weights
+
         model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:
             model.activation_checkpointing_disable()
         model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), half_weights(model, getattr(torch, self._dtype)):
                 yield
         finally:
             if checkpointing:
@@ -199,7 +203,8 @@ def build(parts: NodeParts) -> LocalSource | None:
     if parts.model is None or parts.tokenizer is None:
         return None
     config = parts.config
-    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, config.node.seed, parts.emit)
+    seed = config.node.seed
+    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, seed, parts.emit, parts.dtype)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -33,7 +33,7 @@ class Conditions:
         """Return the conditions of this process."""
         model, train = config.model, config.train
         settings = {
-            "model": model.model_dump(mode="json", include={"lora", "gradient_checkpointing"}),
+            "model": model.model_dump(mode="json", include={"lora", "gradient_checkpointing", "load_in_4bit"}),
             "train": train.model_dump(mode="json"),
             "generation": {"temperature": config.generation.temperature},
         }

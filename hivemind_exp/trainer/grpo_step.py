@@ -26,6 +26,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.out_of_memory import within_memory
+from hivemind_exp.models.quantized import copy_adapters, restore_adapters
 from hivemind_exp.rollouts.types import Kind, answer_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
@@ -91,6 +92,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ``reference`` is the frozen model for the KL penalty. With adapters, the model without its adapter is used.
         """
         place_reports(output)
+        adapters = copy_adapters(model) if config.model.load_in_4bit else {}
         if device.startswith("cuda"):
             # cuDNN's backward pass gives NaN for fully masked queries, as in prompts padded on the left (torch 2.11,
             # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
@@ -104,6 +106,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             peft_config=peft_config,
         )
         self.remove_callback(PrinterCallback)
+        if config.model.load_in_4bit:
+            restore_adapters(self.model, adapters)
         self.train_config = config.train
         self._losses = choose_losses(config.train)
         self._reference = reference

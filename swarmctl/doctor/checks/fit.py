@@ -114,7 +114,8 @@ def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str,
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
     First smaller batches, which change only the speed: those that are "auto" are chosen to fit. Then gradient
-    checkpointing, which is about a third slower. Then adapters, which learn differently. Last, shorter completions, which change the task.
+    checkpointing, which is about a third slower. Then adapters, which learn differently. Last, shorter completions,
+    which change the task.
     """
     changes: dict[str, object] = {}
 

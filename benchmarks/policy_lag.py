@@ -36,8 +36,8 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
+from hivemind_exp.trainer.evaluation import evaluate
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import evaluate
 
 GROUPS, SIZE, QUESTIONS, LOOKS = 8, 8, 100, 4
 

@@ -57,8 +57,8 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
+from hivemind_exp.trainer.evaluation import evaluate
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import evaluate
 
 SWARM = "5a" * 32
 NODES = 8

@@ -15,7 +15,7 @@ from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.serving_settings import BaseUrl, ServingConfig
-from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
@@ -69,10 +69,14 @@ class ModelConfig(Section):
     """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one per core."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
+    load_in_4bit: bool = False
+    """Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of their memory, slower, less exact.
+    Needs the package bitsandbytes."""
     thinking: bool | None = None
     """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    """Recompute activations in the backward pass: less memory, about a third slower. A node whose memory runs out does
+    so by itself."""
 
 
 class PromptConfig(Section):
@@ -116,8 +120,9 @@ class GenerationConfig(Section):
     """Maximum tokens per completion; longer ones are cut."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
-    batch: Positive = 64
-    """Completions generated at a time."""
+    batch: AutoPositive = "auto"
+    """Completions generated at a time. "auto": as many as fit into a GPU's free memory, at most 256; 64 without
+    one. Halved if memory runs out."""
 
 
 class LimitsConfig(Section):
@@ -315,6 +320,10 @@ class Config(Section):
             raise ValueError('warmup.steps only works with model.name = "tiny": set it to 0, or use another profile')
         if self.warmup.steps and self.prompt.style not in ("auto", "tags"):
             raise ValueError('warmup.steps only works with prompt.style = "tags", which the warm-up teaches')
+        if self.model.load_in_4bit and self.model.lora is None:
+            raise ValueError("model.load_in_4bit needs model.lora: weights in 4 bits cannot be trained")
+        if self.model.load_in_4bit and self.model.name == "tiny":
+            raise ValueError('model.load_in_4bit does not work with model.name = "tiny"')
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":

@@ -1,11 +1,12 @@
 """The base of every table of a profile, and the types that tables share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+AutoPositive = Literal["auto"] | Positive
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hivemind_exp.settings_table import NotNegative, Positive, Section
+from hivemind_exp.settings_table import AutoPositive, NotNegative, Section
 
 JOINT_LOSSES = frozenset({"luffy"})
 """Values of ``train.teacher_loss`` with ``Loss.joins_baseline``. They are named here, too, for code that must not
@@ -19,14 +19,18 @@ class TrainConfig(Section):
     teacher_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
     adapters (model.lora), but at least train.learning_rate."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """AdamW; or with moments in 8 bits (Dettmers et al. 2022, arXiv 2110.02861): a quarter of their memory. The latter
+    needs the package bitsandbytes."""
     warmup_steps: NotNegative = 10
     """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
-    micro_batch: Positive = 4
-    """Rows per forward and backward pass. Affects memory and speed, not the loss."""
+    micro_batch: AutoPositive = "auto"
+    """Rows per forward and backward pass. Affects memory and speed, not the loss. "auto": as many as fit into a GPU's
+    free memory, at most 64; 4 without one. If memory runs out, activations are recomputed first; then it is halved."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0

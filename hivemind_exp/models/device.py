@@ -88,6 +88,18 @@ def available_memory(device: str) -> int | None:
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 
+def free_memory(device: str) -> int | None:
+    """Return the bytes that tensors of this process can still take on a GPU; None if it does not report them.
+
+    Counts what torch keeps for later.
+    """
+    if not device.startswith(("cuda", "xpu")):
+        return None
+    library = torch.cuda if device.startswith("cuda") else torch.xpu
+    kept = library.memory_reserved(device) - library.memory_allocated(device)
+    return int(library.mem_get_info(device)[0]) + int(kept)
+
+
 def pin_device(device: str) -> str:
     """Make ``device`` the only one of its kind that torch sees, and return its new name.
 

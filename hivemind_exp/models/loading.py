@@ -26,6 +26,7 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape, count_weights
+from hivemind_exp.models.quantized import four_bits
 from hivemind_exp.models.soundness import (
     check_behaviour,
     check_complete,
@@ -75,9 +76,15 @@ def _tokenizer(config: ModelConfig, place: str, token: str | None = None) -> Pre
 
 
 def load_model(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, dtype: str, seed: int, token: str | None = None
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: str,
+    seed: int,
+    token: str | None = None,
+    device: str = "cpu",
 ) -> PreTrainedModel:
-    """Return the causal language model, on the CPU. Raises ``ModelError``.
+    """Return the causal language model, on the CPU; on ``device`` if its weights are in 4 bits. Raises ``ModelError``.
 
     Trained weights are kept in float32, because bfloat16 is too coarse for the small updates of a GRPO learning rate.
     The computation is in ``dtype``, and so are the frozen weights under adapters. The model is complete, and its
@@ -89,7 +96,8 @@ def load_model(
         return tiny
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
-    model = _model(config, place, dtype=stored, token=token)
+    how = {"quantization_config": four_bits(dtype), "device_map": {"": device}} if config.load_in_4bit else {}
+    model = _model(config, place, dtype=stored, token=token, **how)
     check_vocabulary(model, tokenizer, config.name)
     _check_adapter(config, model.config)
     check_behaviour(model, tokenizer, config.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,8 +15,19 @@ if TYPE_CHECKING:  # doctor loads its checks without pydantic
 
 FAMILIES = frozenset({"gemma", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "stablelm"})
 """Dense decoders whose size follows from config.json, to within a few thousandths: they differ in norms and biases."""
-VOCABULARY_TILE = 32_768
-"""Columns of the logits that TRL's fused head computes at once."""
+VOCABULARY_TILE, TOKEN_TILE = 32_768, 4096
+"""Columns and rows of the logits that TRL's fused head computes at once."""
+AUTO_MICRO_BATCH, AUTO_BATCH = 4, 64
+"""What ``train.micro_batch`` and ``generation.batch`` are if they are "auto" on a CPU, where a resumed node has to get
+the same bits, and on a device that does not report its free memory."""
+MOST_ROWS, MOST_GENERATED = 64, 256
+"""The largest batches of training and generation that are chosen from free memory: larger ones are hardly faster."""
+FEW_ROWS = 4
+"""If fewer rows fit, activations are recomputed: a few rows at a time use a GPU badly."""
+SPARE = 0.9
+"""Share of the free memory that a choice uses. The rest is for fragmentation and for what the estimate misses."""
+_TRANSIENT = 1.3
+"""Activations of a layer in its backward pass, and their gradients, relative to the activations alone."""
 USUAL_PROMPT = 256
 """The length of a prompt that the estimate assumes, in tokens, even where the limit is higher."""
 TINY = {
@@ -71,24 +82,33 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Batches:
+    """How much work goes through the model at a time."""
+
+    micro_batch: int
+    checkpointing: bool
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes on the device, by use. Training and generation alternate."""
 
     weights: int
+    copies: int
+    """The weights in the 16-bit format of the computation, if they are kept in float32."""
     gradients: int
     optimizer: int
     activations: int
-    """Saved for the backward pass of one micro-batch of the longest rows."""
+    """Of one micro-batch of the longest rows: saved for the backward pass, or computed in it."""
     logits: int
-    """Of one micro-batch, in tiles of the vocabulary; or of one generated position, if that is larger."""
+    """Of one micro-batch, in tiles; or of one generated position, if that is larger."""
     generation: int
     """Keys and values of one generated batch at full length; or those of its prompts plus one layer's intermediate
     results for them, if that is larger."""
-
-    @property
-    def peak(self) -> int:
-        """The most bytes in use at once: the persistent part plus training or generation."""
-        return self.weights + self.gradients + self.optimizer + max(self.activations, self.generation) + self.logits
+    peak: int
+    """The most bytes in use at once."""
+    batches: Batches
 
 
 def count_weights(files: Iterable[Path]) -> int | None:
@@ -107,34 +127,155 @@ def count_weights(files: Iterable[Path]) -> int | None:
     return total or None
 
 
-def estimate(config: Config, shape: Shape, *, half: bool, prompt: int | None = None) -> MemoryEstimate:
+class NodeMemory:
+    """Bytes that a model of some shape needs on its device, under a node's settings.
+
+    ``half``: the computation is in a 16-bit format. Trained weights and AdamW's moments are always in float32. Compared
+    with measurements in benchmarks/RESULTS.md.
+    """
+
+    def __init__(self, config: Config, shape: Shape, *, half: bool) -> None:
+        self.shape, self.width = shape, 2 if half else 4
+        self._frozen = config.model.lora is not None
+        rank = None if config.model.lora is None else config.model.lora.rank
+        trained = shape.parameters if rank is None else _adapter(shape, rank)
+        self.trained = trained * 4
+        self.weights = self.trained + (shape.parameters * self.width if self._frozen else 0)
+        if config.train.beta > 0 and not self._frozen:
+            self.weights += shape.parameters * 4
+        self.gradients, self.optimizer = trained * 4, trained * 8
+        self.copies = shape.parameters * 2 if half and not self._frozen else 0
+
+    def activations(self, rows: int, length: int, *, checkpointing: bool) -> int:
+        """Return the activations of a micro-batch of ``rows`` rows of ``length`` tokens."""
+        layer = _saved(self.shape, self.width, frozen=self._frozen)
+        if not checkpointing:
+            return rows * length * self.shape.layers * layer
+        inputs = self.shape.layers * self.shape.hidden * (self.width if self._frozen else 4)
+        return rows * length * int(inputs + layer * _TRANSIENT)
+
+    def logits(self, rows: int, scored: int) -> int:
+        """Return the logits of a micro-batch with ``scored`` completion tokens a row, and their gradients."""
+        tokens, hidden = rows * scored, self.shape.hidden
+        tile = min(self.shape.vocabulary, VOCABULARY_TILE) * (min(tokens, TOKEN_TILE) + hidden) * self.width
+        return tile + tokens * hidden * (4 + self.width)
+
+    def training(self, rows: int, length: int, scored: int, *, checkpointing: bool, several: bool) -> int:
+        """Return the peak of a step, besides weights and optimizer. ``several``: it has several micro-batches.
+
+        In the first backward pass, gradients take the place of activations, from the last layer to the first.
+        """
+        activations = self.activations(rows, length, checkpointing=checkpointing)
+        copies, head = self.copies, 0 if self._frozen else self.shape.vocabulary * self.shape.hidden * 4
+        if checkpointing:  # the copies are freed after the forward pass
+            inputs = rows * length * self.shape.layers * self.shape.hidden * 4
+            during = max(copies + inputs, activations + self.logits(rows, scored) + head)
+        else:
+            during = copies + activations + self.logits(rows, scored) + head
+        if several:
+            return during + self.gradients - (0 if self._frozen else min(head, self.gradients))
+        last = activations if checkpointing else copies + activations // self.shape.layers
+        return max(during, self.gradients + last)
+
+    def generation(self, rows: int, prompt: int, length: int) -> int:
+        """Return the peak of generating ``rows`` completions, besides weights and optimizer."""
+        return self.copies + generated(self.shape, rows, prompt, length, width=self.width)
+
+    def sampled(self, rows: int) -> int:
+        """Return the bytes with which the next tokens of ``rows`` completions are drawn."""
+        return _drawn(self.shape, rows, self.width)
+
+    def choose_training(
+        self, room: float, rows: int, length: int, scored: int, *, checkpointing: bool
+    ) -> tuple[int, bool]:
+        """Return how many rows of a step fit into ``room`` bytes, and whether activations have to be recomputed for it.
+
+        ``checkpointing``: they are in any case.
+        """
+        for recompute in (True,) if checkpointing else (False, True):
+            fewest = 1 if recompute else min(rows, FEW_ROWS)
+            for size in _halvings(min(rows, MOST_ROWS)):
+                needed = self.training(size, length, scored, checkpointing=recompute, several=size < rows)
+                if size >= fewest and needed <= room:
+                    return size, recompute
+        return 1, True
+
+
+def generated(shape: Shape, rows: int, prompt: int, length: int, *, width: int) -> int:
+    """Return the peak of generating ``rows`` completions, besides weights: cache, attention, logits; or the prompts.
+
+    ``length``: of a prompt with its completion. ``width``: bytes per number.
+    """
+    cached = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
+    attended = rows * length * 2 * shape.heads * shape.head_dim * width
+    computed = rows * prompt * (3 * shape.intermediate * width + 4 * shape.hidden * 4)
+    return cached + max(attended + _drawn(shape, rows, width), computed)
+
+
+def _drawn(shape: Shape, rows: int, width: int) -> int:
+    """Return the logits of one position: as computed, in float32, scaled, as probabilities and as noise."""
+    return rows * shape.vocabulary * (4 * 4 + width)
+
+
+def choose_generation(shape: Shape, room: float, rows: int, prompt: int, length: int, *, width: int) -> int:
+    """Return how many of ``rows`` completions fit into ``room`` bytes at a time."""
+    sizes = _halvings(min(rows, MOST_GENERATED))
+    return next((size for size in sizes if generated(shape, size, prompt, length, width=width) <= room), 1)
+
+
+def _halvings(most: int) -> Iterator[int]:
+    while most >= 1:
+        yield most
+        most //= 2
+
+
+def estimate(
+    config: Config, shape: Shape, *, half: bool, prompt: int | None = None, room: int | None = None
+) -> MemoryEstimate:
     """Return the memory that a configuration needs. ``half``: the computation is in a 16-bit format.
 
-    Trained weights and AdamW's moments are always in float32, and autocast keeps a copy of the weights in the 16-bit
-    format. Completions are assumed to have the maximum length. Prompts are assumed to have ``prompt`` tokens, or the
-    maximum length if it is unset. Measured for a step of Qwen2.5-0.5B's shape on an H200, without logits, 8 rows × 1536
-    tokens: 24.8 GiB (estimated 27.1); with checkpointing 9.3 GiB (10.1).
+    Completions are assumed to have the maximum length. Prompts are assumed to have ``prompt`` tokens, or the maximum
+    length if it is unset. ``room``: the device's free memory, from which batches that are "auto" are chosen; None: a
+    device that does not report it.
     """
-    width = 2 if half else 4
-    lora = config.model.lora
-    trainable = shape.parameters if lora is None else _adapter(shape, lora.rank)
-    copies = 0 if lora is not None else (width if half else 0) + (4 if config.train.beta > 0 else 0)
-    frozen = 0 if lora is None else shape.parameters * width
-    generation, rows = config.generation, config.train.micro_batch
+    memory, generation = NodeMemory(config, shape, half=half), config.generation
     asked = min(generation.max_prompt_tokens, prompt or generation.max_prompt_tokens)
-    length = asked + generation.max_completion_tokens
-    cached = shape.layers * 2 * shape.kv_heads * shape.head_dim * width
-    computed = 3 * shape.intermediate * width + 4 * shape.hidden * 4
-    tile = min(shape.vocabulary, VOCABULARY_TILE)
+    scored = generation.max_completion_tokens
+    length, rows = asked + scored, config.game.groups * config.game.group_size
+    batches = choose_batches(config, memory, asked, room)
+    size, checkpointing = min(batches.micro_batch, rows), batches.checkpointing
+    several = size < rows
+    training = memory.training(size, length, scored, checkpointing=checkpointing, several=several)
+    generated = memory.generation(batches.generation, asked, length)
     return MemoryEstimate(
-        weights=trainable * 4 + shape.parameters * copies + frozen,
-        gradients=trainable * 4,
-        optimizer=trainable * 8,
-        activations=rows * length * _saved(shape, width, checkpointing=config.model.gradient_checkpointing),
-        # In training: scores and their gradient. In generation: scores and probabilities. All in float32.
-        logits=max(rows * generation.max_completion_tokens * tile * 4 * 2, generation.batch * shape.vocabulary * 4 * 2),
-        generation=generation.batch * max(length * cached, asked * (cached + computed)),
+        weights=memory.weights,
+        copies=memory.copies,
+        gradients=memory.gradients,
+        optimizer=memory.optimizer,
+        activations=memory.activations(size, length, checkpointing=checkpointing),
+        logits=max(memory.logits(size, scored), memory.sampled(batches.generation)),
+        generation=generated - memory.copies,
+        peak=memory.weights + memory.optimizer + max(training, generated),
+        batches=batches,
     )
+
+
+def choose_batches(config: Config, memory: NodeMemory, asked: int, room: int | None) -> Batches:
+    """Return the sizes of batches that a configuration gets. ``asked``: the length of a prompt."""
+    train, generation = config.train.micro_batch, config.generation.batch
+    checkpointing = config.model.gradient_checkpointing
+    rows, scored = config.game.groups * config.game.group_size, config.generation.max_completion_tokens
+    left = None if room is None else room * SPARE - memory.weights - memory.optimizer
+    if train == "auto" and left is not None:
+        train, checkpointing = memory.choose_training(left, rows, asked + scored, scored, checkpointing=checkpointing)
+    if generation == "auto" and left is not None:
+        width, room_left = memory.width, left - memory.copies
+        generation = choose_generation(memory.shape, room_left, rows, asked, asked + scored, width=width)
+    train, generation = (
+        AUTO_MICRO_BATCH if train == "auto" else train,
+        AUTO_BATCH if generation == "auto" else generation,
+    )
+    return Batches(train, checkpointing, generation)
 
 
 def _adapter(shape: Shape, rank: int) -> int:
@@ -144,11 +285,17 @@ def _adapter(shape: Shape, rank: int) -> int:
     return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
 
 
-def _saved(shape: Shape, width: int, *, checkpointing: bool) -> int:
-    """Return the bytes saved per token: norms, projections, attention without its matrix, and the gated unit."""
+def _saved(shape: Shape, width: int, *, frozen: bool) -> int:
+    """Return the bytes that a layer saves per token: norms, projections, attention without its matrix, the gated unit.
+
+    With trained weights, the residual stream is in float32, and norms save their input and output. With ``frozen``
+    weights, it has the computation's format, and a norm saves only its input, in float32.
+    """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    layer = width * (4 * shape.hidden + 4 * queries + 4 * keys + 4 * shape.intermediate) + 4 * (4 * shape.hidden)
-    return layer + shape.layers * shape.hidden * 4 if checkpointing else shape.layers * layer
+    projected = width * (4 * queries + 4 * keys + 4 * shape.intermediate)
+    if frozen:
+        return projected + width * (2 * queries + 5 * shape.hidden) + 4 * (2 * shape.hidden)
+    return projected + width * (4 * shape.hidden) + 4 * (4 * shape.hidden)
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:

@@ -145,7 +145,7 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     depends on later ones, or if padding changes results.
     """
     _check_weights(model, name)
-    ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
+    ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)], device=model.device)
     alone = _logits(model, ids)
     if not torch.isfinite(alone).all() or bool((alone.amax(-1) == alone.amin(-1)).any()):
         what = "the same score for every token" if torch.isfinite(alone).all() else "scores that are not finite"
@@ -155,7 +155,8 @@ def check_behaviour(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     if (alone - changed)[:, :-1].abs().max() > tolerance / 10:  # the same shapes round the same way
         raise ModelError(f"{name} is not a causal language model: a token depends on later ones", next=OTHER_MODEL)
     for _ in range(2):
-        padded = torch.cat([torch.full((1, _PADDING), tokenizer.pad_token_id), ids], dim=1)
+        padding = torch.full_like(ids[:, :1], tokenizer.pad_token_id).expand(1, _PADDING)
+        padded = torch.cat([padding, ids], dim=1)
         if (alone - _logits(model, padded, _PADDING)[:, _PADDING:]).abs().max() <= tolerance:
             return
         if "position_ids" not in inspect.signature(model.forward).parameters:
@@ -173,7 +174,7 @@ def check_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     """
     from trl.trainer.utils import add_fused_lm_head  # slow to import
 
-    ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)])
+    ids = torch.tensor([tokenizer.encode("What is 2 + 3 + 4?", add_special_tokens=False)], device=model.device)
     own = torch.log_softmax(_logits(model, ids)[:, :-1], -1).gather(2, ids[:, 1:, None])[..., 0]
     add_fused_lm_head(model)
     try:

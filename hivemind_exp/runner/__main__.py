@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.formats import explain_obstacle
 from hivemind_exp.full_disk import disk_full
+from hivemind_exp.models.out_of_memory import what_ran_out
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.runner.loading_beat import beat_while_loading
@@ -199,15 +200,10 @@ def _charter(config: Config, order: dict[str, Any]) -> dict[str, Any]:
 
 def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
     """Translate a library's exception into an error for the operator. Returns None for a bug."""
-    text = str(error)
-    if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in text.lower():
-        return _out_of_memory("the accelerator", order)
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
-        return _out_of_memory("this machine", order)
-    if "MPS backend out of memory" in text:
-        return _out_of_memory("the Apple GPU", order)
+    if (ran_out := what_ran_out(error)) is not None:
+        return _out_of_memory(ran_out, order)
     # Libraries with native code, such as safetensors, say it only in words.
-    if (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in text:
+    if (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(error):
         return _no_room(error, order)
     if isinstance(error, OSError) and (obstacle := explain_obstacle(error)) is not None:
         return obstacle
@@ -233,15 +229,12 @@ def explain_refusal(error: Exception) -> KeyProblem | None:
     )
 
 
-def _out_of_memory(where: str, order: dict[str, Any]) -> OutOfMemory:
-    train, generation = order["config"]["train"], order["config"]["generation"]
-    smaller = max(1, train["micro_batch"] // 2)
-    fewer = max(1, generation["batch"] // 2)
+def _out_of_memory(ran_out: str, order: dict[str, Any]) -> OutOfMemory:
+    """Return the error of a node that ran out of memory outside a step or a batch, which would use less by itself."""
     return OutOfMemory(
-        f"{where} ran out of memory with train.micro_batch = {train['micro_batch']} and generation.batch = "
-        f"{generation['batch']}; reduce them, train adapters (--set model.lora.rank=16) or use a smaller model",
-        next=f"swarmctl run --node {order['config']['node']['name']} --set train.micro_batch={smaller} "
-        f"--set generation.batch={fewer}",
+        f"{ran_out} ran out of memory; free memory, train adapters (--set model.lora=true in a new node) or use a "
+        "smaller model",
+        next=f"swarmctl doctor fit --node {order['config']['node']['name']}",
     )
 
 

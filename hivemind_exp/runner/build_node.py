@@ -12,6 +12,7 @@ from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
+from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.models.soundness import check_head, check_lengths
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
@@ -45,6 +46,7 @@ class ModelBuilder:
         ``tasks``: what the tiny model's warm-up asks; None: the model must be warmed up already. Raises ``ModelError``.
         """
         config, compute = self._config, self._compute
+        check_quantized(config, compute.device)
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
         if config.model.name != TINY:
@@ -87,6 +89,7 @@ class ModelBuilder:
                 dtype=self._compute.dtype,
                 seed=config.node.seed,
                 token=self._secrets.get("huggingface"),
+                device=self._compute.device,
             )
         kept = self._files.base
         if not kept.exists():

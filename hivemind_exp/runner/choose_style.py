@@ -10,7 +10,7 @@ from itertools import starmap
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import CalibrationEvent, Emit, NoteEvent, PhaseEvent, WarningEvent
+from hivemind_exp.events import CalibrationEvent, Emit, NoteEvent, PhaseEvent, WarningEvent, discard
 from hivemind_exp.game.node_style import node_style, write_style
 from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
 from hivemind_exp.game.sampling.game import STAGE
@@ -46,6 +46,8 @@ class StyleChooser:
     tasks: Tasks
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    dtype: str = "float32"
+    """The number format of the model's computation."""
 
     def chats(self, *, new: bool) -> ChatBuilder:
         """Return the builder of the node's chats. Turns thinking on or off in the chat template if the style says so.
@@ -78,7 +80,7 @@ class StyleChooser:
         self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
         found = Calibration(
-            NodeCompletions(config, self.stop, self.model, self.tokenizer),
+            NodeCompletions(config, self.stop, self.model, self.tokenizer, self.emit, self.dtype),
             self.tasks,
             longest=config.generation.max_completion_tokens,
             group_size=config.game.group_size,
@@ -116,13 +118,15 @@ class NodeCompletions(Complete):
     stop: StopFlag
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    emit: Emit = discard
+    dtype: str = "float32"
 
     def __call__(
         self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
     ) -> list[tuple[Rollout | None, int]]:
         limit = self.config.generation.max_prompt_tokens
         settings = self.config.generation.model_copy(update={"max_completion_tokens": longest})
-        source = LocalSource(self.model, self.tokenizer, settings, self.stop)
+        source = LocalSource(self.model, self.tokenizer, settings, self.stop, _emit=self.emit, _dtype=self.dtype)
         prompts = list(starmap(self._prompt, asked))
         # Completions of one batch last as long as its longest, and prompts are padded to the longest.
         order = sorted((len(prompt.ids), place) for place, prompt in enumerate(prompts) if len(prompt.ids) <= limit)

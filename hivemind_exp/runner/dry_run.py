@@ -9,6 +9,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.models.whereabouts import whereabouts
 from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
@@ -19,6 +20,7 @@ def describe(config: Config) -> dict[str, Any]:
     check_warmup(config)
     check_reports(config)
     compute = resolve_compute(config.model)
+    check_quantized(config, compute.device)
     check_tasks(config.tasks)
     where = whereabouts(config.model)
     if where.directory is not None:

@@ -158,7 +158,8 @@ class GRPORunner:
             resumed_round=_finished_rounds(config, journal, checkpoint),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
-        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, step_trainer.policy, tokenizer)
+        model = step_trainer.policy
+        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, model, tokenizer, compute.dtype)
         chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
@@ -166,7 +167,17 @@ class GRPORunner:
             peer_context = swarm.peer_context(exchange)
         api = None if is_judged(config) else offload
         parts = NodeParts(
-            config, self._stop, step_trainer.policy, tokenizer, api, exchange, journal, tasks, self._files, self._emit
+            config,
+            self._stop,
+            step_trainer.policy,
+            tokenizer,
+            api,
+            exchange,
+            journal,
+            tasks,
+            self._files,
+            self._emit,
+            compute.dtype,
         )
         sources = self._sources(ends, parts)
         local = sources["local"]

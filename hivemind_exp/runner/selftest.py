@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.config import Config, ModelConfig
-from hivemind_exp.errors import NodeError
+from hivemind_exp.errors import NodeError, OutOfMemory
+from hivemind_exp.models.out_of_memory import what_ran_out
 from hivemind_exp.processes.imports import leave_out, uncollected
 
 SECONDS = 150
@@ -33,10 +34,10 @@ def main() -> int:
         try:
             answer = measure(Config.model_validate_json(sys.stdin.read()))
         except NodeError as error:
-            answer = {"error": error.message, "next": error.next}
+            answer = {"error": error.message, "next": error.next, "out_of_memory": isinstance(error, OutOfMemory)}
         except Exception as error:  # noqa: BLE001 - any error from torch is a finding
             text = str(error).strip().splitlines() or [""]
-            short = "out of memory" in str(error).lower() or isinstance(error, MemoryError)
+            short = what_ran_out(error) is not None
             answer = {"error": f"{type(error).__name__}: {text[0]}", "next": None, "out_of_memory": short}
     print(json.dumps(answer))
     return int("error" in answer)
@@ -78,7 +79,6 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     tiny = name == "tiny"
     prompt = min(config.generation.max_prompt_tokens, _TINY_LENGTH if tiny else sys.maxsize)
     completion = min(config.generation.max_completion_tokens, _TINY_LENGTH if tiny else sys.maxsize)
-    rows = config.train.micro_batch
     report = config.report.model_copy(update={"to": []})
     step_trainer = SourceGRPOTrainer(
         model,
@@ -91,14 +91,20 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     )
     ids = tuple(number % 90 + 3 for number in range(completion))
     # Prompts of unequal length get padding, and masked rows are where kernels fail.
+    wanted = config.train.micro_batch
+    rows = config.game.groups * config.game.group_size if wanted == "auto" else wanted
     prompts = [(5,) * max(1, prompt - 7 * i) for i in range(rows)]
     made = [
         TrainingRow(Kind.POLICY, "selftest", "selftest", 0, prompts[i], ids, "", 1.0, 1.0 if i % 2 else -1.0, 0)
         for i in range(rows)
     ]
+    used = [rows]
     for step in range(2):
         began = time.perf_counter()
-        result = step_trainer.step(Manifest(step, 0, 0, rows, tuple(made)))
+        rows = min(used[-1], step_trainer.micro_batch(made))
+        manifest = Manifest(step, 0, 0, rows, tuple(made[:rows]))
+        result = step_trainer.step(manifest, shrunk=lambda smaller, _: used.append(smaller.micro_batch))
+        rows = min(rows, used[-1])
         seconds = time.perf_counter() - began
     step_trainer.close()
     if not math.isfinite(result.grad_norm):

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.config import GenerationConfig as Settings
+from hivemind_exp.events import Emit, WarningEvent, discard
+from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.sources.batch_size import BatchSize
 from hivemind_exp.sources.conversations import Complete, Conversations
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
@@ -37,10 +40,14 @@ class LocalSource(Source):
     _settings: Settings
     _stop: StopFlag
     _seed: int = 0
+    _emit: Emit = discard
+    _dtype: str = "float32"
+    """The number format of the model's computation, if autocast converts its weights to it."""
     _tasks: Tasks | None = None
     """Needed for conversations with environments."""
 
     def __post_init__(self) -> None:
+        self._size = BatchSize(self._model, self._settings)
         self._end_ids = end_ids(self._model, self._tokenizer)
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
@@ -66,11 +73,15 @@ class LocalSource(Source):
         Without a deadline, yield all prompts as one batch. With one, yield as many as ``generation.batch`` allows at a
         time; none after the deadline, except the first batch.
         """
-        size = len(prompts) if deadline is None else max(1, self._settings.batch // count)
+        size = len(prompts) if deadline is None else max(1, self.batch_size(prompts, count) // count)
         for start in range(0, len(prompts), size):
             if start and deadline is not None and time.monotonic() >= deadline:
                 return
             yield prompts[start : start + size]
+
+    def batch_size(self, prompts: Sequence[Prompt], count: int = 1) -> int:
+        """Return how many completions of prompts are generated at a time, with ``count`` completions per prompt."""
+        return self._size.choose(len(prompts) * count, max((len(prompt.ids) for prompt in prompts), default=0))
 
     def generate(self, prompts: Sequence[Prompt], count: int, *, seed: int | None) -> list[tuple[Rollout, ...]]:
         """Return ``count`` samples per prompt. On a CPU, the same seed and weights give the same samples.
@@ -120,13 +131,17 @@ class LocalSource(Source):
     def _turns(self, prompts: Sequence[Prompt], rooms: Sequence[int], seed: int | None) -> list[Rollout]:
         """Complete each prompt with at most ``rooms`` tokens."""
         rollouts: list[Rollout] = []
-        size = self._settings.batch
-        for start in range(0, len(prompts), size):
+        while (start := len(rollouts)) < len(prompts):
+            size = self.batch_size(prompts[start:])
             if seed is not None:
                 torch.manual_seed(derive_seed(seed, start))
             some, room = prompts[start : start + size], rooms[start : start + size]
-            made = self._batch(some, sample=seed is not None, most=max(room))
-            rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
+            made, ran_out = within_memory(partial(self._batch, some, sample=seed is not None, most=max(room)))
+            if made is None:
+                what = self._size.shrink(len(some), str(ran_out))
+                self._emit(WarningEvent(code="less_memory", message=what))
+            else:
+                rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
         return rollouts
 
     def _cut(self, row: Rollout, most: int) -> Rollout:
@@ -196,14 +211,16 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off features that only training needs."""
+        """Turn off features that only training needs, and convert the weights once instead of for every token."""
+        from hivemind_exp.sources.half_weights import half_weights
+
         model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
         if checkpointing:
             model.activation_checkpointing_disable()
         model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), half_weights(model, getattr(torch, self._dtype)):
                 yield
         finally:
             if checkpointing:
@@ -214,7 +231,8 @@ def build(parts: NodeParts) -> LocalSource | None:
     if parts.model is None or parts.tokenizer is None:
         return None
     config = parts.config
-    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, config.node.seed, parts.tasks)
+    seed, emit, tasks = config.node.seed, parts.emit, parts.tasks
+    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, seed, emit, parts.dtype, tasks)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -94,3 +94,5 @@ class NodeParts:
     tasks: Tasks | None = None
     files: NodeFiles | None = None
     emit: Emit = discard
+    dtype: str = "float32"
+    """The number format of the model's computation."""

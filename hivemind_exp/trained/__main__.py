@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError, OutOfMemory
+from hivemind_exp.models.out_of_memory import what_ran_out
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.secrets import Secrets, receive
@@ -75,7 +76,7 @@ def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
 
 def _out_of_memory(error: Exception) -> OutOfMemory | None:
     """Return the error for people if memory has run out; None for any other error."""
-    if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+    if what_ran_out(error) is None:
         return None
     return OutOfMemory("not enough memory for the model; a running node may be using it. Try it with --device cpu")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import TaskError
-from hivemind_exp.events import Event, WarningEvent
 from hivemind_exp.game.prompt_style import ChatBuilder, build_chats
 from hivemind_exp.game.sampling.game import STAGE, build_prompts, scores_of
 from hivemind_exp.journal.journal import Encode, Journal
@@ -27,7 +26,6 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.trained.link import Link
 from hivemind_exp.trained.loading import Job, own_tasks, policy, style_of, with_charter
 from hivemind_exp.trainer.round_loop import encode_as_bytes
 
@@ -114,8 +112,9 @@ def _batches(
 ) -> Iterator[Sequence[Group]]:
     if job.order["greedy"]:
         prompts = [prompt for prompt, _ in empty]
-        for start in range(0, len(prompts), job.config.generation.batch):
-            some = prompts[start : start + job.config.generation.batch]
+        while prompts:
+            size = source.batch_size(prompts)
+            some, prompts = prompts[:size], prompts[size:]
             rows = source.generate(some, 1, seed=None)
             yield [Group(prompt, made) for prompt, made in zip(some, rows, strict=True)]
         return
@@ -132,9 +131,7 @@ def _from_api(
         for run, some in _chunks(questions)
         for prompt, places in _empty(job, journal, run, build_prompts(some, None, chats))
     ]
-    offload = (
-        open_offload(job.config, results, job.secrets, partial(_tell, job.link), job.link.stop) if orders else None
-    )
+    offload = open_offload(job.config, results, job.secrets, job.link.hear, job.link.stop) if orders else None
     with ExitStack() as ends:
         if offload is not None:
             ends.callback(offload.close)
@@ -145,11 +142,6 @@ def _from_api(
             if offload is not None:
                 offload.wait(run.round)
             yield _groups(job, journal, run, some, encode_as_bytes)
-
-
-def _tell(link: Link, event: Event) -> None:
-    if isinstance(event, WarningEvent):
-        link.emit("warning", message=event.message)
 
 
 def _empty(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
+from hivemind_exp.events import Event, WarningEvent
 from hivemind_exp.stop import StopFlag
 
 
@@ -36,6 +37,11 @@ class Link:
         """Send one event."""
         assert self.write is not None
         self.write(json.dumps({"event": event, **fields}) + "\n")
+
+    def hear(self, event: Event) -> None:
+        """Pass on a warning. Leaves out other events."""
+        if isinstance(event, WarningEvent):
+            self.emit("warning", message=event.message)
 
     def phase(self, name: str) -> None:
         """Report what takes a while now. Raises ``StopRequested``."""

@@ -14,6 +14,7 @@ from hivemind_exp.errors import FileProblem, ModelError
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle, build_chats
 from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained, with_adapter
+from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import make_mixture
@@ -74,11 +75,17 @@ def policy(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Ite
     compute = resolve_compute(config.model)
     use_threads(config.model)
     tokenizer = load_tokenizer(config.model, job.secrets.get("huggingface"))
-    model = load(job, checkpoint, tokenizer, dtype=compute.dtype)
-    model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype)).eval()
+    check_quantized(config, compute.device)
+    model = load(job, checkpoint, tokenizer, dtype=compute.dtype, device=compute.device).eval()
+    if not config.model.load_in_4bit:
+        model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype))
     try:
         yield Policy(
-            LocalSource(model, tokenizer, config.generation, job.link.stop, config.node.seed, tasks), tokenizer, model
+            LocalSource(
+                model, tokenizer, config.generation, job.link.stop, config.node.seed, job.link.hear, _tasks=tasks
+            ),
+            tokenizer,
+            model,
         )
     finally:
         del model
@@ -87,8 +94,13 @@ def policy(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Ite
             torch.cuda.empty_cache()
 
 
-def load(job: Job, checkpoint: Checkpoint | None, tokenizer: PreTrainedTokenizerBase, *, dtype: str) -> PreTrainedModel:
-    """Return the weights of a checkpoint; None: of the model before training. Raises ``ModelError``."""
+def load(
+    job: Job, checkpoint: Checkpoint | None, tokenizer: PreTrainedTokenizerBase, *, dtype: str, device: str = "cpu"
+) -> PreTrainedModel:
+    """Return the weights of a checkpoint; None: of the model before training. Raises ``ModelError``.
+
+    ``device``: where weights in 4 bits are loaded. Others are loaded on the CPU.
+    """
     config = job.config
     if checkpoint is not None and config.model.lora is None:
         return load_trained(config.model, str(checkpoint.path / MODEL), tokenizer, dtype=dtype)
@@ -97,7 +109,8 @@ def load(job: Job, checkpoint: Checkpoint | None, tokenizer: PreTrainedTokenizer
         if not job.files.base.exists():
             raise ModelError(f"node {config.node.name} has not finished its warm-up yet", next="swarmctl status")
         named = named.model_copy(update={"name": str(job.files.base)})
-    base = load_model(named, tokenizer, dtype=dtype, seed=config.node.seed, token=job.secrets.get("huggingface"))
+    token = job.secrets.get("huggingface")
+    base = load_model(named, tokenizer, dtype=dtype, seed=config.node.seed, token=token, device=device)
     if checkpoint is None:
         return base
     adapted: PreTrainedModel = with_adapter(base, str(checkpoint.path / MODEL), trainable=False)

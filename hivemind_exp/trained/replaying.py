@@ -100,7 +100,7 @@ def _report(
 
 
 def _machine(conditions: Conditions) -> dict[str, Any]:
-    return {name: value for name, value in asdict(conditions).items() if name != "settings"}
+    return {name: value for name, value in asdict(conditions).items() if name not in ("settings", "layout")}
 
 
 def _steps(job: Job, log: StepLog, steps: range, directory: Path) -> Iterator[tuple[Manifest, StepResult, Conditions]]:

@@ -9,6 +9,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import Compute
+from hivemind_exp.trainer.row_tensors import LAYOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +25,21 @@ class Conditions:
     torch: str
     processor: str
     """The architecture, and the instructions that torch uses."""
+    layout: int = 1
+    """How a step's rows become tensors (``row_tensors.LAYOUT``). Older versions do not record it."""
 
     @classmethod
     def now(cls, config: Config, compute: Compute) -> Self:
         """Return the conditions of this process."""
         model, train = config.model, config.train
         settings = {
-            "model": model.model_dump(mode="json", include={"lora", "gradient_checkpointing"}),
+            "model": model.model_dump(mode="json", include={"lora", "gradient_checkpointing", "load_in_4bit"}),
             "train": train.model_dump(mode="json"),
             "generation": {"temperature": config.generation.temperature},
         }
         processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         machine = compute.device, compute.accelerator, compute.dtype
-        return cls(settings, *machine, torch.get_num_threads(), str(torch.__version__), processor)
+        return cls(settings, *machine, torch.get_num_threads(), str(torch.__version__), processor, LAYOUT)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

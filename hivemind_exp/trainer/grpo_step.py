@@ -3,14 +3,15 @@
 TRL generates, scores and weighs completions inside its step. Here that is done beforehand, and the step takes its rows
 from the manifest. TRL still provides the model's preparation, precision, the memory-saving log-probabilities, the
 backward pass, the optimizer and the logging backends. ``HOOKS`` lists the private members of TRL in use, and tests
-guard them.
+guard them. If memory runs out, the gradient is computed again with less memory (``MicroBatches``).
 """
 
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,19 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head, pad
+from trl.trainer.utils import add_fused_lm_head
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.models.out_of_memory import within_memory
+from hivemind_exp.models.quantized import copy_adapters, restore_adapters
 from hivemind_exp.rollouts.types import Kind, answer_tokens
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
+from hivemind_exp.trainer.micro_batches import MicroBatches, Say, split
 from hivemind_exp.trainer.report_places import place_reports
+from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
 from hivemind_exp.trainer.token_rows import own_like, reverse_kl, token_rows, token_scales
 from hivemind_exp.trainer.trl_arguments import trl_arguments
 
@@ -35,11 +40,11 @@ _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""
 _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
 """Kinds of verified text that is not a sample of the policy. A step on nothing else is supervised learning."""
-HOOKS = ("_prepare_inputs", "_compute_loss", "_get_per_token_logps_and_entropies", "_tokenizer", "_metrics")
-"""Private members of TRL's trainer that this module overrides or uses, besides ``pad`` and ``add_fused_lm_head``."""
-
-ACCELERATOR_PADDING = 32
-"""Widths on an accelerator are rounded up to a multiple of this: new shapes cost new memory blocks and kernels."""
+HOOKS = ("_prepare_inputs", "_compute_loss", "_tokenizer", "_metrics")
+"""Private members of TRL's trainer that this module overrides or uses, besides ``add_fused_lm_head``."""
+Shrunk = Callable[[Manifest, str], None]
+"""Called before a step is repeated because memory ran out: with its manifest, which has the micro-batch that is used
+now, and a sentence about what changed."""
 
 
 class StepAbandoned(Exception):
@@ -87,8 +92,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         ``reference`` is the frozen model for the KL penalty. With adapters, the model without its adapter is used.
         """
         place_reports(output)
+        adapters = copy_adapters(model) if config.model.load_in_4bit else {}
         if device.startswith("cuda"):
-            # Rows are padded on the left, and cuDNN's backward pass gives NaN for fully masked queries (torch 2.11,
+            # cuDNN's backward pass gives NaN for fully masked queries, as in prompts padded on the left (torch 2.11,
             # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
             torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
@@ -100,12 +106,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             peft_config=peft_config,
         )
         self.remove_callback(PrinterCallback)
+        if config.model.load_in_4bit:
+            restore_adapters(self.model, adapters)
         self.train_config = config.train
         self._losses = choose_losses(config.train)
         self._reference = reference
-        if config.model.gradient_checkpointing:
-            # transformers does this in ``train()``, which is not called here.
-            self.policy.activation_checkpointing_enable()
+        self._micro_batches = MicroBatches(self.policy, config, device, half=dtype != "float32")
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
             reference.requires_grad_(False).eval().to(self.accelerator.device)
@@ -132,14 +138,39 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """The model without the training step's wrappers."""
         return self.accelerator.unwrap_model(self.model)
 
-    def step(self, manifest: Manifest, should_stop: Callable[[], bool] = lambda: False) -> StepResult:
+    def micro_batch(self, rows: Sequence[TrainingRow], say: Say = lambda _: None) -> int:
+        """Return how many of a step's rows should go through the model at a time. ``say``: hears what changes."""
+        return self._micro_batches.choose(rows, new_optimizer=not self.optimizer.state, say=say)
+
+    def step(
+        self,
+        manifest: Manifest,
+        should_stop: Callable[[], bool] = lambda: False,
+        shrunk: Shrunk = lambda *_: None,
+    ) -> StepResult:
         """Take one optimizer step.
 
         Rows that teach nothing add nothing to the loss or gradient, so they skip the forward pass. Their tokens still
         count in the denominator. A step with nothing but a teacher's or hinted rows is supervised learning, at a rate
         of its own.
-        Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step.
+        Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step, and ``OutOfMemory`` if
+        memory runs out even for one row at a time. The weights are unchanged then.
         """
+        allowed = self._micro_batches.allowed(manifest.micro_batch)
+        if allowed < manifest.micro_batch:
+            manifest = replace(manifest, micro_batch=allowed)
+            shrunk(manifest, "")
+        while True:
+            result, ran_out = within_memory(partial(self._gradient, manifest, should_stop))
+            if result is not None:
+                return self._update(manifest, result)
+            self.optimizer.zero_grad()
+            size, what = self._micro_batches.shrink(manifest.micro_batch, str(ran_out))
+            manifest = replace(manifest, micro_batch=size)
+            shrunk(manifest, what)
+
+    def _gradient(self, manifest: Manifest, should_stop: Callable[[], bool]) -> StepResult:
+        """Compute the clipped gradient of a step, and return what it measured. May be repeated."""
         set_seed(manifest.seed)
         self._kind_tokens, self._kind_sums, self._weighted = Counter(), {}, set()
         self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
@@ -149,7 +180,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         kinds = list(shared)
         # Older manifests mix the kinds in a batch, and are replayed as they were.
         parts = [[row for row in counted if row.kind is kind] for kind in kinds] if manifest.tokens else [counted]
-        batches = [rows for part in parts for rows in _micro_batches(part, manifest.micro_batch)]
+        batches = [rows for part in parts for rows in split(part, manifest.micro_batch)]
         scales = token_scales(manifest, self._losses, self.train_config.off_policy_weight)
         self.current_gradient_accumulation_steps = max(1, len(batches))
         self.optimizer.zero_grad()
@@ -159,7 +190,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if should_stop():
                 self.optimizer.zero_grad()
                 raise StepAbandoned
-            losses.append(self.training_step(self.model_wrapped, self._tensors(rows, scales), None))
+            inputs = {"batch": self._tensors(rows), "scales": scales}
+            losses.append(self.training_step(self.model_wrapped, inputs, None))
             if meter is not None and all(later[0].kind is not rows[0].kind for later in batches[place + 1 :]):
                 norms[rows[0].kind] = meter.norm()
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
@@ -174,40 +206,56 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._kind_norms = {kind: float(value) / scale for kind, value in norms.items()}
         if len(kinds) == 1:
             self._kind_norms = {kinds[0]: float(norm)}
+        return StepResult(
+            loss=float(sum(losses)),
+            grad_norm=float(norm),
+            learning_rate=0.0,
+            tokens=self._kind_tokens.total(),
+            rows=sum(len(rows) for rows in batches),
+            by_kind={kind: self._summary(kind) | {"source_rows": shared[kind]} for kind in self._kind_sums},
+        )
+
+    def _update(self, manifest: Manifest, result: StepResult) -> StepResult:
+        """Take the step with the gradient. Not repeated, because the weights may have moved when memory runs out."""
+        kinds = result.by_kind
         if kinds and _SUPERVISED.issuperset(kinds) and manifest.tokens:
             for group in self.optimizer.param_groups:  # the schedule sets the rate again for the next step
                 group["lr"] *= self._teacher_factor
         learning_rate = self.optimizer.param_groups[0]["lr"]
         # One step with an infinite gradient ruins the weights. With float16 the scaler must see it to skip the step.
-        if math.isfinite(norm) or self.accelerator.scaler is not None:
+        if math.isfinite(result.grad_norm) or self.accelerator.scaler is not None:
             self.optimizer.step()
         self.lr_scheduler.step()
         self.state.global_step = manifest.step + 1
-        return StepResult(
-            loss=float(sum(losses)),
-            grad_norm=float(norm),
-            learning_rate=learning_rate,
-            tokens=self._kind_tokens.total(),
-            rows=sum(len(rows) for rows in batches),
-            by_kind={kind: self._summary(kind) | {"source_rows": shared[kind]} for kind in self._kind_sums},
-        )
+        return replace(result, learning_rate=learning_rate)
+
+    def free_gradients(self) -> None:
+        """Free the memory of the last step's gradients, which generation needs."""
+        self.optimizer.zero_grad()
 
     def log_probabilities(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
         """Return log π of each completion's tokens under the current weights, at the sampling temperature."""
         found: list[list[float]] = [[] for _ in rows]
         # Batch rows of similar length together, because padding costs time.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
-        size = self.train_config.micro_batch
+        start, size = 0, self.micro_batch(rows)
         self.model.eval()
-        with torch.no_grad():
-            for places in (order[start : start + size] for start in range(0, len(order), size)):
-                inputs = self._tensors([rows[i] for i in places])
-                logps, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model, inputs["ids"], inputs["attention"], inputs["mask"].size(1)
-                )
-                for i, values in zip(places, logps.float().tolist(), strict=True):
-                    found[i] = values[: len(rows[i].completion_ids)]
+        while start < len(order):
+            places = order[start : start + size]
+            logps, ran_out = within_memory(partial(self._scores, [rows[i] for i in places]))
+            if logps is None:
+                size, _ = self._micro_batches.shrink(size, str(ran_out))
+                continue
+            for i, values in zip(places, logps, strict=True):
+                found[i] = values[: len(rows[i].completion_ids)]
+            start += size
         return found
+
+    @torch.no_grad()
+    def _scores(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
+        """Return log π of the tokens of one batch of completions, with padding."""
+        scored: list[list[float]] = self._score(self.model, self._tensors(rows))[0].float().tolist()
+        return scored
 
     def close(self) -> None:
         """Let the logging backends finish."""
@@ -264,30 +312,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             group.update(kept, lr=rate)
         torch.set_rng_state(state["rng"])
 
-    def _tensors(self, rows: Sequence[TrainingRow], scales: Mapping[Kind, float] | None = None) -> dict[str, Any]:
-        """Return rows as (B, P + T) ids and attention, with the (B, T) mask of what is learned.
+    def _tensors(self, rows: Sequence[TrainingRow]) -> RowTensors:
+        return lay_out(rows, self._tokenizer.pad_token_id, self.accelerator.device)
 
-        That is the completions; in conversations, only what the model wrote. Prompts are padded on the left to P,
-        completions on the right to T. ``scales``: what each kind's token loss is multiplied by.
-        """
-        device = self.accelerator.device
-        multiple = 1 if device.type == "cpu" else ACCELERATOR_PADDING
-
-        def padded(sequences: Iterable[tuple[int, ...]], side: str) -> tuple[Tensor, Tensor]:
-            tensors = [torch.tensor(ids) for ids in sequences]
-            layout = {"padding_side": side, "pad_to_multiple_of": multiple}
-            ids = pad(tensors, padding_value=self._tokenizer.pad_token_id, **layout)
-            return ids.to(device), pad([torch.ones_like(each) for each in tensors], padding_value=0, **layout).to(
-                device
-            )
-
-        prompts, prompt_mask = padded((row.prompt_ids for row in rows), "left")
-        completions, mask = padded((row.completion_ids for row in rows), "right")
-        ids, attention = torch.cat([prompts, completions], dim=1), torch.cat([prompt_mask, mask], dim=1)
-        for i, row in enumerate(rows):
-            for start, end in row.heard:
-                mask[i, start:end] = 0
-        return {"ids": ids, "attention": attention, "mask": mask, "rows": rows, "scales": scales}
+    def _score(self, model: torch.nn.Module, batch: RowTensors) -> tuple[Tensor, Tensor | None]:
+        with self.accelerator.autocast():
+            return score(model, batch)
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch unchanged: it was generated, verified and weighed before the step."""
@@ -295,15 +325,15 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Return the sum of the token losses, each multiplied by its kind's scale, over one micro-batch."""
-        ids, attention, mask = inputs["ids"], inputs["attention"], inputs["mask"]
-        logps, entropies, _ = self._get_per_token_logps_and_entropies(
-            model, ids, attention, mask.size(1), compute_entropy=True
-        )
-        divergence = self._divergence(ids, attention, logps)
+        batch: RowTensors = inputs["batch"]
+        mask = batch.mask
+        logps, entropies = self._score(model, batch)
+        assert entropies is not None
+        divergence = self._divergence(batch, logps)
         total: Tensor = logps.new_zeros(())
-        for kind in sorted({row.kind for row in inputs["rows"]}):
-            indices = [i for i, row in enumerate(inputs["rows"]) if row.kind is kind]
-            loss, rows = self._losses[kind], [inputs["rows"][i] for i in indices]
+        for kind in sorted({row.kind for row in batch.rows}):
+            indices = [i for i, row in enumerate(batch.rows) if row.kind is kind]
+            loss, rows = self._losses[kind], [batch.rows[i] for i in indices]
             picked = torch.tensor(indices, device=logps.device)
             kind_mask = mask[picked]
             tokens = token_rows(rows, logps[picked], kind_mask)
@@ -337,7 +367,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             outside[i, answer.start : answer.stop] = 0
         return outside
 
-    def _divergence(self, input_ids: Tensor, attention_mask: Tensor, logps: Tensor) -> Tensor | None:
+    def _divergence(self, batch: RowTensors, logps: Tensor) -> Tensor | None:
         """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T). None without a penalty."""
         if self.train_config.beta == 0:
             return None
@@ -345,7 +375,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if model is None:
             model, switched_off = self.model, self.policy.disable_adapter()
         with torch.no_grad(), switched_off:
-            reference, _, _ = self._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logps.size(1))
+            reference, _ = self._score(model, batch)
         difference: Tensor = reference - logps
         return torch.exp(difference) - difference - 1
 
@@ -366,11 +396,3 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
 def _no_reward(**_: Any) -> list[float]:
     raise AssertionError("rewards come with the rollouts")
-
-
-def _micro_batches(rows: list[TrainingRow], size: int) -> Iterator[list[TrainingRow]]:
-    """Yield rows in batches. Several batches are sorted by length, because padding costs time."""
-    if len(rows) > size:
-        rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -3,32 +3,30 @@
 import math
 import shlex
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hivemind_exp.errors import CheckpointError, LimitReached, NodeError, WorkerFailed
+from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
-from hivemind_exp.game.sampling.game import scores_of
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
 from hivemind_exp.peers.source import FURTHEST
-from hivemind_exp.rollouts.types import Group, Kind, Prompt
+from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
-from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.canary import Canary
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
+from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
 from hivemind_exp.trainer.pacing import visit
@@ -45,8 +43,6 @@ STATE_BYTES = 12
 """Bytes per weight in a checkpoint: the weight and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
 """Assumed speed of the disk until a first checkpoint is timed."""
-SMOOTHING = 0.5
-"""Weight of the newest evaluation in the moving average of a task's pass rate."""
 IDLE_SECONDS = 0.5
 """Pause of a node that plays by a swarm's clock when its sources returned nothing."""
 
@@ -189,6 +185,7 @@ class HivemindGRPOTrainer(RoundLoop):
             tokenizer=self.step_trainer.processing_class,
             encode=self.encode,
             emit=self.emit,
+            micro_batch=partial(self.step_trainer.micro_batch, say=self._say_less_memory),
         )
 
     def _start_warm(self, warm_start: WarmStart) -> None:
@@ -228,12 +225,13 @@ class HivemindGRPOTrainer(RoundLoop):
         rates = pass_rates(self.journal.evaluations()) if stage_run.stage == ANSWER else {}
         groups = [*kept, *drawn]
         rows = build_rows(groups, self.config.train, rates)
+        chosen = tuple(self._filler.rows(stage_run.round, groups, rows))
         manifest = Manifest(
             step=self.progress.step,
             round=stage_run.round,
             seed=derive_seed(self.config.node.seed, "step", self.progress.step),
-            micro_batch=self.config.train.micro_batch,
-            rows=tuple(self._filler.rows(stage_run.round, groups, rows)),
+            micro_batch=self.step_trainer.micro_batch(chosen, self._say_less_memory),
+            rows=chosen,
             floor=next((source.floor for source in self.sources.values() if source.floor is not None), None),
             tokens=count_tokens(groups, self.config.train),
         )
@@ -288,9 +286,10 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         try:
-            result = self.step_trainer.step(manifest, self.stop.is_set)
+            result = self.step_trainer.step(manifest, self.stop.is_set, self._shrunk)
         except StepAbandoned as error:
             raise StopRequested from error
+        self.step_trainer.free_gradients()
         self.journal.write_result(manifest.step, StepOutcome(result.loss, result.grad_norm, self.conditions))
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
@@ -301,6 +300,15 @@ class HivemindGRPOTrainer(RoundLoop):
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
             self.emit(StepEvent(**step, **metrics, source=kind, replayed=replayed))
         return result
+
+    def _shrunk(self, manifest: Manifest, what: str) -> None:
+        """Record how a step is really taken, before it is repeated with less memory: a replay takes it the same way."""
+        self.journal.replace(manifest)
+        if what:
+            self._say_less_memory(what)
+
+    def _say_less_memory(self, what: str) -> None:
+        self.emit(WarningEvent(code="less_memory", message=what))
 
     def _note_gradient(self, step: int, norm: float) -> bool:
         """Return whether a step's gradient was finite. Warn if not, because the step was skipped.
@@ -368,33 +376,3 @@ def flatten(
     for kind, measured in result.by_kind.items():
         table |= {f"{name}/{kind}": value for name, value in measured.items()}
     return table if stage == ANSWER else {f"{stage}/{name}": value for name, value in table.items()}
-
-
-def evaluate(round_: int, source: LocalSource, prompts: Sequence[Prompt], tasks: Tasks) -> Evaluation:
-    """Answer every prompt greedily and verify the answers. Answers that cannot be judged do not count.
-
-    Raises ``StopRequested``, and ``WorkerFailed`` if nothing could be judged.
-    """
-    questions = [prompt.question for prompt in prompts]
-    scores = scores_of(tasks, questions, source.answer(prompts))
-    judged = [(question, score) for question, score in zip(questions, scores, strict=True) if score.judged]
-    if not judged:
-        raise WorkerFailed("no answer in the evaluation could be verified")
-    asked = Counter(question.task for question, _ in judged)
-    right = Counter(question.task for question, score in judged if score.correct)
-    return Evaluation(
-        round=round_,
-        accuracy=sum(right.values()) / len(judged),
-        questions=len(judged),
-        by_task={task: right[task] / count for task, count in asked.items()},
-        answers={question.digest: score.correct for question, score in judged},
-    )
-
-
-def pass_rates(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Return p̂ for each task: the exponential moving average over the evaluations so far, oldest first."""
-    rates: dict[str, float] = {}
-    for evaluation in evaluations:
-        for task, rate in evaluation.by_task.items():
-            rates[task] = rate if task not in rates else (1 - SMOOTHING) * rates[task] + SMOOTHING * rate
-    return rates

@@ -23,7 +23,7 @@ def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPO
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        optim="adamw_torch",
+        optim=_optimizer(config, device, dtype),
         beta=0.0,
         loss_type="dapo",
         temperature=generation.temperature,
@@ -39,3 +39,11 @@ def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPO
         logging_strategy="no",
         remove_unused_columns=False,
     )
+
+
+def _optimizer(config: Config, device: str, dtype: str) -> str:
+    """Return the optimizer's name in transformers. On an NVIDIA card one kernel updates all weights, which needs no
+    memory. On a CPU the update stays as it was, so that resumed nodes get the same bits."""
+    if config.train.optimizer == "adamw-8bit":
+        return "adamw_bnb_8bit"
+    return "adamw_torch_fused" if device.startswith("cuda") and dtype != "float16" else "adamw_torch"

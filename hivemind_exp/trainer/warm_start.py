@@ -4,7 +4,7 @@ The steps' prompts show none, so that the model answers without them as it does 
 (Askell et al. 2021, arXiv 2112.00861, appendix A) with verified answers only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
@@ -44,6 +44,8 @@ class WarmStart:
     tokenizer: PreTrainedTokenizerBase
     encode: Encode
     emit: Emit
+    micro_batch: Callable[[Sequence[TrainingRow]], int]
+    """Returns how many of a step's rows go through the model at a time."""
 
     def __post_init__(self) -> None:
         # At every start, so that the questions it shows as examples are always kept out of training.
@@ -85,10 +87,10 @@ class WarmStart:
 
     def _sample(self, prompts: Sequence[Prompt]) -> list[Rollout]:
         """Return one completion per prompt."""
-        size, answers = self.config.generation.batch, list[Rollout]()
-        for start in range(0, len(prompts), size):
+        answers = list[Rollout]()
+        while (start := len(answers)) < len(prompts):
             self.emit(PhaseEvent(name="sampling answers for the warm start", done=start, total=len(prompts)))
-            seed = derive_seed(self.config.node.seed, WARM_START, start)
+            seed, size = derive_seed(self.config.node.seed, WARM_START, start), self.local.batch_size(prompts[start:])
             answers += [row for (row,) in self.local.generate(prompts[start : start + size], 1, seed=seed)]
         return answers
 
@@ -114,10 +116,11 @@ class WarmStart:
     def _manifest(self, step: int, rows: Sequence[TrainingRow]) -> Manifest:
         """Return a step on the next rows in turn."""
         size = min(self.config.warm_start.batch, len(rows))
+        chosen = tuple(rows[(step * size + place) % len(rows)] for place in range(size))
         return Manifest(
             step=step,
             round=0,
             seed=derive_seed(self.config.node.seed, "step", step),
-            micro_batch=self.config.train.micro_batch,
-            rows=tuple(rows[(step * size + place) % len(rows)] for place in range(size)),
+            micro_batch=self.micro_batch(chosen),
+            rows=chosen,
         )

@@ -344,11 +344,13 @@ __swarmctl_values() {
         'game.kind') list='sampling study-group' ;;
         'game.partial_credit') list='true false' ;;
         'game.role') list='none pirate knight mobster announcer founder random' ;;
+        'generation.batch') list='auto' ;;
         'hub.private') list='true false' ;;
         'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
         'model.gradient_checkpointing') list='true false' ;;
+        'model.load_in_4bit') list='true false' ;;
         'model.lora') list='true false' ;;
         'model.name') list='tiny smollm2' ;;
         'model.thinking') list='true false' ;;
@@ -371,6 +373,8 @@ __swarmctl_values() {
         'swarm.loopback') list='true false' ;;
         'swarm.relay') list='true false' ;;
         'tasks') list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'train.micro_batch') list='auto' ;;
+        'train.optimizer') list='adamw adamw-8bit' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
         'train.teacher_loss') list='gated luffy' ;;
     esac
@@ -504,6 +508,7 @@ __swarmctl_setting() {
             model.device= \
             model.dtype= \
             model.gradient_checkpointing= \
+            model.load_in_4bit= \
             model.lora= \
             model.lora.alpha= \
             model.lora.dropout= \
@@ -568,6 +573,7 @@ __swarmctl_setting() {
             train.max_lag= \
             train.micro_batch= \
             train.off_policy_weight= \
+            train.optimizer= \
             train.peer_loss= \
             train.teacher_learning_rate= \
             train.teacher_loss= \

@@ -1002,6 +1002,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
+            model.load_in_4bit=\t'Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of their memory, slower, less exact' \
             model.lora=\t'Train adapters (LoRA) instead of all weights' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
@@ -1066,6 +1067,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
             train.micro_batch=\t'Rows per forward and backward pass' \
             train.off_policy_weight=\t'λ: weight of an external row, relative to one of the node\'s own' \
+            train.optimizer=\t'AdamW; or with moments in 8 bits (Dettmers et al' \
             train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
             train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
@@ -1092,6 +1094,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list true false
         case 'game.role'
             set list none pirate knight mobster announcer founder random
+        case 'generation.batch'
+            set list auto
         case 'hub.private'
             set list true false
         case 'judge.provider'
@@ -1101,6 +1105,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
         case 'model.dtype'
             set list auto float32 bfloat16 float16
         case 'model.gradient_checkpointing'
+            set list true false
+        case 'model.load_in_4bit'
             set list true false
         case 'model.lora'
             set list true false
@@ -1146,6 +1152,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list true false
         case 'tasks'
             set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'train.micro_batch'
+            set list auto
+        case 'train.optimizer'
+            set list adamw adamw-8bit
         case 'train.peer_loss'
             set list positive sapo f_tis
         case 'train.teacher_loss'

@@ -67,6 +67,7 @@ _swarmctl_settings() {
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
+      'model.load_in_4bit:Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of their memory, slower, less exact'
       'model.lora:Train adapters (LoRA) instead of all weights'
       'model.lora.alpha:Scale: the update is multiplied by alpha / rank'
       'model.lora.dropout:Dropout on the adapter'\''s input while training'
@@ -131,6 +132,7 @@ _swarmctl_settings() {
       'train.max_lag:Rows of the node'\''s own policy that are older than this many steps are dropped'
       'train.micro_batch:Rows per forward and backward pass'
       'train.off_policy_weight:λ: weight of an external row, relative to one of the node'\''s own'
+      'train.optimizer:AdamW; or with moments in 8 bits (Dettmers et al'
       'train.peer_loss:Loss on peers'\'' groups: correct completions only, weighted by 1 - this node'\''s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)'
       'train.teacher_learning_rate:Peak learning rate of steps that learn only from a teacher: supervised learning'
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
@@ -152,11 +154,13 @@ _swarmctl_settings() {
     game.kind) list=(sampling study-group) ;;
     game.partial_credit) list=(true false) ;;
     game.role) list=(none pirate knight mobster announcer founder random) ;;
+    generation.batch) list=(auto) ;;
     hub.private) list=(true false) ;;
     judge.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
     model.gradient_checkpointing) list=(true false) ;;
+    model.load_in_4bit) list=(true false) ;;
     model.lora) list=(true false) ;;
     model.name) list=(tiny smollm2) ;;
     model.thinking) list=(true false) ;;
@@ -179,6 +183,8 @@ _swarmctl_settings() {
     swarm.loopback) list=(true false) ;;
     swarm.relay) list=(true false) ;;
     tasks) list=(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles) ;;
+    train.micro_batch) list=(auto) ;;
+    train.optimizer) list=(adamw adamw-8bit) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
     train.teacher_loss) list=(gated luffy) ;;
     *) _message value; return 1 ;;

@@ -5,6 +5,7 @@ no recovery starts spending. Requests that were in flight count as spent.
 """
 
 import shlex
+import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -16,7 +17,7 @@ from hivemind_exp.run_record import read_record, write_record
 from swarmctl.errors import Exit, exit_code
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.paths import shown
-from swarmctl.run.outcome import failure, planned_exit, smaller
+from swarmctl.run.outcome import batches, failure, planned_exit, smaller
 from swarmctl.run.supervisor import POLL_S, Supervisor, TrainerExit
 from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.supervision import disk
@@ -68,8 +69,9 @@ class KeepRunning:
         if pause is None:
             return _gave_up(error, self._restarts.row)
         change: str | None = ""
-        if isinstance(error, OutOfMemory) and (change := self._with_less_memory()) is None:
-            return self._too_large(ending)
+        killed = ending.returncode == -signal.SIGKILL
+        if isinstance(error, OutOfMemory) and (change := self._with_less_memory(killed=killed)) is None:
+            return self._too_large(ending) if killed else _gave_up(error, self._shrinks - 1)
         in_time = f"in {duration(round(pause))}"
         where = f"{self._restarts.row} of {self._restarts.most} in a row"
         self._supervisor.say("restart", f"{error.message}. Restarting {in_time}{change} ({where})")
@@ -81,14 +83,20 @@ class KeepRunning:
         """Whether the last trainer had loaded its model. Before, smaller batches need no less memory."""
         return self._supervisor.progress.start is not None
 
-    def _with_less_memory(self) -> str | None:
-        """Halve the batches from now on. Returns words that say so, or None if a restart would fail again."""
+    def _with_less_memory(self, *, killed: bool) -> str | None:
+        """Halve the batches from now on. Returns words that say so, or None if a restart would fail again.
+
+        ``killed``: by the kernel. On a GPU, batches do not fill the machine's memory. A trainer that reports that
+        memory ran out has tried smaller batches itself, so it is started again as it was: another program may have used
+        the memory.
+        """
         first = self._restarts.row == 1
         self._shrinks = 1 if first else self._shrinks + 1
         if self._shrinks > SHRINKS:
             return None
         fewer = {path: value for path, value in smaller(self._config).items() if type(value) is int}
-        if not self._has_started:
+        device = str((self._supervisor.progress.start or {}).get("device", ""))
+        if not self._has_started or not killed or device.startswith(("cuda", "xpu")):
             return ""
         if not fewer:
             return "" if first else None
@@ -108,10 +116,7 @@ class KeepRunning:
                 "restarted again. Free memory, or use a smaller model in a new node",
                 next=shlex.join(["swarmctl", "doctor", "--node", config.node.name]),
             )
-        sizes: _Batches = {
-            ("train", "micro_batch"): config.train.micro_batch,
-            ("generation", "batch"): config.generation.batch,
-        }
+        sizes: _Batches = batches(config)
         if config.model.gradient_checkpointing:
             half = max(1, config.generation.max_completion_tokens // 2)
             setting = f"generation.max_completion_tokens={half}"

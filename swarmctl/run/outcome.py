@@ -14,6 +14,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import CheckpointError, Hung, NodeError, OutOfMemory
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models.memory import AUTO_BATCH, AUTO_MICRO_BATCH
 from hivemind_exp.models.smollm2 import NAME as SMOLLM2
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record, write_record
@@ -227,6 +228,17 @@ def _assigned(settings: Mapping[SettingPath, Any]) -> Iterator[str]:
 
 def smaller(config: Config) -> dict[SettingPath, Any]:
     """Return settings that need less memory: half of each batch size, or recomputed activations."""
-    batches = {("train", "micro_batch"): config.train.micro_batch, ("generation", "batch"): config.generation.batch}
-    halved: dict[SettingPath, Any] = {path: size // 2 for path, size in batches.items() if size > 1}
+    halved: dict[SettingPath, Any] = {path: size // 2 for path, size in batches(config).items() if size > 1}
     return halved or {("model", "gradient_checkpointing"): True}
+
+
+def batches(config: Config) -> dict[SettingPath, int]:
+    """Return the sizes of batches, on a CPU where they are "auto": only there do they fill the memory of this machine.
+
+    If a GPU's memory runs out, the trainer itself uses less.
+    """
+    train, generation = config.train.micro_batch, config.generation.batch
+    return {
+        ("train", "micro_batch"): AUTO_MICRO_BATCH if train == "auto" else train,
+        ("generation", "batch"): AUTO_BATCH if generation == "auto" else generation,
+    }

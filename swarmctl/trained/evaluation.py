@@ -146,8 +146,6 @@ def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: b
                 match event["event"]:
                     case "questions":
                         total = event["count"]
-                    case "warning":
-                        say(f"warning: {event['message']}")
                     case "result":
                         if not results:
                             told = time.monotonic()  # until then, the phases have shown the progress

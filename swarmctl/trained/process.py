@@ -50,6 +50,8 @@ class ModelProcess:
                     phase = event["name"]
                     if not self._quiet and not can_draw(sys.stderr, os.environ):  # ``waiting`` draws it there
                         say(f"{phase[:1].upper()}{phase[1:]}.")
+                case "warning":
+                    say(f"warning: {event['message']}")
                 case "error":
                     raise trainer.reported(event)
                 case "end" | "stopped":

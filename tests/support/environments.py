@@ -267,7 +267,8 @@ def write_environments(directory: Path) -> None:
     modules |= {"word_boxes/__init__.py": TASKSET, "endless/__init__.py": ENDLESS}
     write_wheel(directory, "word-boxes", modules, summary="Reverse words.")
     write_wheel(directory, "reversing", {"reversing.py": OLD}, requires=["verifiers>=0.1.10"])
-    write_wheel(directory, "guessing", {"guessing.py": GUESSING}, requires=["verifiers>=0.1.10"], summary="Guess numbers.")
+    guessing = {"guessing.py": GUESSING}
+    write_wheel(directory, "guessing", guessing, requires=["verifiers>=0.1.10"], summary="Guess numbers.")
 
 
 class Installed:

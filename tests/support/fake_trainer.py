@@ -190,7 +190,9 @@ def play(config: dict[str, Any], emit: Emit, act: str) -> None:
         time.sleep(60)
     if act == "large" and config["train"]["micro_batch"] == 1:
         act = "run"
-    if act in ("error", "large"):
+    if act in ("large", "too large"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "error":
         cure = "swarmctl run --node x --set train.micro_batch=1"
         emit(ErrorEvent(code="out_of_memory", message="too large", next=cure))
         emit(StopEvent(reason="error", round=0, steps=0))

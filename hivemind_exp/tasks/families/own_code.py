@@ -30,7 +30,17 @@ from hivemind_exp.errors import NodeError, TaskError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.messages import encode
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import EnvironmentReply, FULL_CREDIT, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Talk, Task, TaskSpec, Verdict
+from hivemind_exp.tasks.base import (
+    FULL_CREDIT,
+    LARGEST_REWARD,
+    LONGEST_TERM,
+    MOST_TERMS,
+    EnvironmentReply,
+    Talk,
+    Task,
+    TaskSpec,
+    Verdict,
+)
 from hivemind_exp.tasks.families import jsonl
 from hivemind_exp.tasks.families.conversations import Conversations
 from hivemind_exp.tasks.families.fixed_set import FEWEST

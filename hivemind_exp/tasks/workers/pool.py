@@ -23,7 +23,16 @@ from typing import Any
 from hivemind_exp.errors import TaskError, WorkerFailed, from_code
 from hivemind_exp.foreign_text import visible
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import EnvironmentReply, LARGEST_REWARD, LONGEST_TERM, MOST_TERMS, Talk, TaskSpec, Verdict, interpreter
+from hivemind_exp.tasks.base import (
+    LARGEST_REWARD,
+    LONGEST_TERM,
+    MOST_TERMS,
+    EnvironmentReply,
+    Talk,
+    TaskSpec,
+    Verdict,
+    interpreter,
+)
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
 VERIFY_SECONDS = 2.0

@@ -223,7 +223,8 @@ def compute(context: Context) -> Finding:
     """Run a matrix product and one training step of the profile's shape with torch, in a separate process."""
     from swarmctl.run import trainer_process as trainer
 
-    smaller = context.changed(train__micro_batch=max(1, context.config.train.micro_batch // 2))
+    shorter = max(1, context.config.generation.max_completion_tokens // 2)
+    smaller = context.changed(generation__max_completion_tokens=shorter)
     try:
         done = ask(
             trainer.command("hivemind_exp.runner.selftest"),

@@ -42,14 +42,16 @@ def memory(context: Context) -> Finding:
         return skipped(f"{where}, so the memory it needs is unknown")
     kind = device_kind(context.device)
     half = _half(context, kind)
-    need = estimate(context.config, model, half=half)
-    usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT)
+    free, place = _room(context, kind)
+    room = free if kind in ("cuda", "xpu") else None
+    need = estimate(context.config, model, half=half, room=room)
+    usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT, room=room)
     text = (
         f"training {count(model.parameters)} parameters ({where}) needs about "
         + (f"{size(usual.peak)} for typical prompts, " if usual.peak < need.peak else "")
         + f"{size(need.peak)} for prompts of maximum length ({_parts(need)})"
+        + _chosen(context.config, need)
     )
-    free, place = _room(context, kind)
     if free is None:
         return skipped(f"{text}; the device's memory is unknown")
     if need.peak <= free:
@@ -69,8 +71,18 @@ def _parts(need: MemoryEstimate) -> str:
     """Return the components of an estimate, without those that are zero."""
     values = asdict(need)
     larger = "activations" if need.activations >= need.generation else "generation"
-    named = ("weights", "gradients", "optimizer", "logits", larger)
+    named = ("weights", "copies", "gradients", "optimizer", "logits", larger)
     return ", ".join(f"{name} {size(values[name])}" for name in named if values[name])
+
+
+def _chosen(config: Config, need: MemoryEstimate) -> str:
+    """Return what is chosen for settings that are "auto"."""
+    sizes = {"train.micro_batch": config.train.micro_batch, "generation.batch": config.generation.batch}
+    found = {"train.micro_batch": need.batches.micro_batch, "generation.batch": need.batches.generation}
+    told = [f"{name} = {found[name]}" for name, value in sizes.items() if value == "auto"]
+    if need.batches.checkpointing and not config.model.gradient_checkpointing:
+        told.append("recomputed activations")
+    return f", with {' and '.join(told)}" if told else ""
 
 
 def _half(context: Context, kind: str) -> bool:
@@ -101,23 +113,27 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
-    First smaller batches, which change only the speed. Then gradient checkpointing, which is about a third slower.
-    Then adapters, which learn differently. Last, shorter completions, which change the task.
+    First smaller batches, which change only the speed: those that are "auto" are chosen to fit. Then gradient
+    checkpointing, which is about a third slower. Then adapters, which learn differently. Last, shorter completions,
+    which change the task.
     """
     changes: dict[str, object] = {}
 
     def fits() -> bool:
-        return estimate(_with(config, changes), shape, half=half).peak <= room
+        return needed().peak <= room
 
-    train, generation = config.train.micro_batch, config.generation.batch
-    while not fits() and (train > 1 or generation > 1):
-        need = estimate(_with(config, changes), shape, half=half)
-        if train > 1 and (need.activations >= need.generation or generation == 1):
-            train //= 2
-            changes["train__micro_batch"] = train
-        else:
-            generation //= 2
-            changes["generation__batch"] = generation
+    def needed() -> MemoryEstimate:
+        return estimate(_with(config, changes), shape, half=half, room=room)
+
+    sizes = {"train__micro_batch": config.train.micro_batch, "generation__batch": config.generation.batch}
+    left = {name: value for name, value in sizes.items() if isinstance(value, int) and value > 1}
+    while not fits() and left:
+        need = needed()
+        larger = "train__micro_batch" if need.activations >= need.generation else "generation__batch"
+        name = larger if larger in left else next(iter(left))
+        changes[name] = left[name] = left[name] // 2
+        if left[name] == 1:
+            del left[name]
     if not fits():
         changes["model__gradient_checkpointing"] = True
     if not fits() and config.model.lora is None:

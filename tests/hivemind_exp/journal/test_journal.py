@@ -19,7 +19,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest, TrainingRow
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout, Turn
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
-from hivemind_exp.trainer.hivemind_grpo_trainer import pass_rates
+from hivemind_exp.trainer.evaluation import pass_rates
 
 
 def make_prompt(name: str = "a") -> Prompt:

@@ -44,7 +44,7 @@ def test_an_unknown_name_suggests_the_closest(name: str, message: str, fix: str)
 
 
 def test_a_name_like_no_task_suggests_the_list() -> None:
-    with pytest.raises(TaskError, match="^unknown task 'zzzzzz'$") as caught:
+    with pytest.raises(TaskError, match=r"^unknown task 'zzzzzz'$") as caught:
         check_tasks([TaskConfig(name="zzzzzz")])
     assert caught.value.next == "swarmctl tasks list"
 

@@ -79,20 +79,29 @@ def test_a_detached_node_is_restarted_and_can_be_stopped_while_it_backs_off(stan
 
 def test_batches_shrink_while_memory_runs_out(stand_in: Cli, home: Path) -> None:
     small = ("--set", "train.micro_batch=4", "--set", "generation.batch=8")
-    done = stand_in(*KEPT, *small, act="large", **SOON)
+    done = stand_in(*KEPT, *small, act="large", STAND_IN_OOM="1", **SOON)
     assert done.returncode == Exit.DONE, done.stderr
     assert "Restarting in 0 s with train.micro_batch = 2 and generation.batch = 4 (1 of 10 in a row)" in done.stderr
     assert "with train.micro_batch = 1 and generation.batch = 2 (2 of 10 in a row)" in done.stderr
     config = json.loads((home / "nodes/demo/request.json").read_text())["config"]
     assert (config["train"]["micro_batch"], config["generation"]["batch"]) == (1, 2)
     assert config["offload"] == json.loads((home / "nodes/demo/config.json").read_text())["config"]["offload"]
-    given_up = stand_in(*KEPT, *small, "--fresh", "--yes", act="error", **SOON)
+    given_up = stand_in(*KEPT, *small, "--fresh", "--yes", act="too large", STAND_IN_OOM="1", **SOON)
     assert given_up.returncode == Exit.CONFIGURATION
     *_, cause, following = given_up.stderr.splitlines()
     assert cause.startswith("error: memory ran out again, even with train.micro_batch = 1 and generation.batch = 1 (")
     assert following.endswith(
         "run --node demo --set train.micro_batch=1 --set generation.batch=1 --set model.gradient_checkpointing=true"
     )
+
+
+def test_a_trainer_that_used_less_memory_itself_is_restarted_as_it_was(stand_in: Cli, home: Path) -> None:
+    done = stand_in(*KEPT, "--set", "train.micro_batch=4", act="error", **SOON)
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.count("Restarting in") == 3
+    assert "with train.micro_batch" not in done.stderr
+    assert json.loads((home / "nodes/demo/request.json").read_text())["config"]["train"]["micro_batch"] == 4
+    assert "the trainer failed again after 3 restarts in a row, so it is not restarted again: too large" in done.stderr
 
 
 def test_a_full_disk_pauses_the_node_until_there_is_room(

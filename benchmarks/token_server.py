@@ -2,16 +2,22 @@
 
 For benchmarks on machines without vLLM. It has the parts of vLLM's API that a node uses: ``/v1/models``,
 ``/v1/chat/completions`` with ``n``, and ``/v1/completions`` with a prompt of token ids, ``echo`` and ``logprobs``. All
-numbers come from the model. One request is computed at a time, on one thread. ``GET /bill`` returns the tokens billed.
+numbers come from the model. On a CPU, one request is computed at a time, on one thread, so that a request's seed
+decides its answers. On a GPU, requests that wait are computed together. ``GET /bill`` returns the tokens billed.
+``--hints`` names a function that writes hints instead of the model, from the question that it is asked about.
 
     python -m benchmarks.token_server MODEL_DIRECTORY      # prints its address
+    python -m benchmarks.token_server MODEL_DIRECTORY --device cuda --hints benchmarks.real.tasks:first_step
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
+import importlib
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +26,135 @@ from aiohttp import web
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+TOGETHER = 64
+"""Most requests computed together on a GPU."""
+HINT = "Write a hint"
+"""What the instruction of a request for a hint contains (``hivemind_exp.offload.hints``)."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request that waits for its turn."""
+
+    kind: tuple[Any, ...]
+    """Requests of the same kind can be computed together."""
+    asked: dict[str, Any]
+    answer: asyncio.Future[dict[str, Any]]
+
 
 class Teacher:
     """The model, and what it has billed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str = "cpu", hints: Callable[[str], str] | None = None) -> None:
         self.name = directory.name
         self.bill: Counter[str] = Counter()
-        self._tokenizer = AutoTokenizer.from_pretrained(directory)
-        self._model = AutoModelForCausalLM.from_pretrained(directory).eval()
-        self._turn = asyncio.Lock()
+        self._device, self._hints = device, hints
+        self._together = 1 if device == "cpu" else TOGETHER
+        self._tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
+        self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
 
     @torch.no_grad()
-    def _chat(self, asked: dict[str, Any]) -> dict[str, Any]:
-        ids = self._tokenizer.apply_chat_template(
-            asked["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        torch.manual_seed(int(asked.get("seed", 0)))
-        count, start = int(asked.get("n", 1)), ids["input_ids"].shape[1]
-        rows = self._model.generate(
-            **ids,
+    def _chat(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer chats with the same temperature and length."""
+        first = requests[0]
+        chats = [
+            self._tokenizer.apply_chat_template(each["messages"], add_generation_prompt=True, return_dict=True)
+            for each in requests
+        ]
+        ids = self._tokenizer.pad([dict(each) for each in chats], return_tensors="pt").to(self._device)
+        counts = [int(each.get("n", 1)) for each in requests]
+        rows = torch.repeat_interleave(torch.arange(len(requests)), torch.tensor(counts)).to(self._device)
+        torch.manual_seed(int(first.get("seed", 0)))
+        made = self._model.generate(
+            input_ids=ids["input_ids"][rows],
+            attention_mask=ids["attention_mask"][rows],
             do_sample=True,
-            temperature=float(asked["temperature"]),
+            temperature=float(first["temperature"]),
             top_k=0,
             top_p=1.0,
-            num_return_sequences=count,
-            max_new_tokens=int(asked["max_tokens"]),
+            max_new_tokens=int(first["max_tokens"]),
             pad_token_id=self._tokenizer.pad_token_id,
-        )[:, start:].tolist()
-        end, choices, made = self._tokenizer.eos_token_id, [], 0
-        for index, row in enumerate(rows):
-            kept = row[: row.index(end)] if end in row else row
-            made += len(kept) + (end in row)
-            text = self._tokenizer.decode(kept, skip_special_tokens=True)
-            reason = "stop" if end in row else "length"
-            choices.append({"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": reason})
-        return self._answer("chat.completion", choices, start, made)
+        )[:, ids["input_ids"].shape[1] :].tolist()
+        answers, end = [], self._tokenizer.eos_token_id
+        for number, chat in enumerate(chats):
+            start, choices, tokens = sum(counts[:number]), [], 0
+            for index, row in enumerate(made[start : start + counts[number]]):
+                kept = row[: row.index(end)] if end in row else row
+                tokens += len(kept) + (end in row)
+                text = self._tokenizer.decode(kept, skip_special_tokens=True)
+                choices.append(_choice(index, text, "stop" if end in row else "length"))
+            answers.append(self._answer("chat.completion", choices, len(chat["input_ids"]), tokens))
+        return answers
+
+    def _hint(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer requests for hints with the given function. They are billed as if the model had written them."""
+        answers = []
+        for each in requests:
+            prompt = self._tokenizer.apply_chat_template(each["messages"], add_generation_prompt=True, return_dict=True)
+            text = self._hints(each["messages"][-1]["content"]) if self._hints else ""
+            made, count = len(self._tokenizer.encode(text)) + 1, int(each.get("n", 1))
+            choices = [_choice(index, text, "stop") for index in range(count)]
+            answers.append(self._answer("chat.completion", choices, len(prompt["input_ids"]), made * count))
+        return answers
 
     @torch.no_grad()
-    def _complete(self, asked: dict[str, Any]) -> dict[str, Any]:
-        ids = asked["prompt"]
-        logps = log_softmax(self._model(torch.tensor([ids])).logits[0].float(), -1)
-        values = [None, *logps[:-1].gather(1, torch.tensor(ids[1:]).unsqueeze(1)).squeeze(1).tolist()]
-        following = int(logps[-1].argmax())
-        table = {
-            "tokens": [self._tokenizer.decode([each]) for each in (*ids, following)],
-            "token_logprobs": [*values, float(logps[-1, following])],
-        }
-        choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": table, "prompt_token_ids": ids}
-        return self._answer("text_completion", [choice], len(ids), 1)
+    def _complete(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Score prompts of token ids."""
+        prompts = [each["prompt"] for each in requests]
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in prompts], device=self._device)
+        seen = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in prompts], device=self._device)
+        all_logits = self._model(input_ids=ids, attention_mask=seen).logits
+        answers = []
+        for prompt, logits in zip(prompts, all_logits, strict=True):
+            logps = log_softmax(logits[: len(prompt)].float(), -1).cpu()
+            values = [None, *logps[:-1].gather(1, torch.tensor(prompt[1:]).unsqueeze(1)).squeeze(1).tolist()]
+            following = int(logps[-1].argmax())
+            table = {
+                "tokens": [self._tokenizer.decode([each]) for each in (*prompt, following)],
+                "token_logprobs": [*values, float(logps[-1, following])],
+            }
+            choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": table, "prompt_token_ids": prompt}
+            answers.append(self._answer("text_completion", [choice], len(prompt), 1))
+        return answers
 
     def _answer(self, kind: str, choices: list[dict[str, Any]], prompt: int, made: int) -> dict[str, Any]:
         usage = {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
         self.bill.update(usage | {"requests": 1})
         return {"id": "1", "object": kind, "created": 0, "model": self.name, "choices": choices, "usage": usage}
 
+    def _compute(self, batch: Sequence[Waiting]) -> list[dict[str, Any]]:
+        work = {"chat": self._chat, "hint": self._hint, "complete": self._complete}[batch[0].kind[0]]
+        return work([each.asked for each in batch])
+
+    async def work(self) -> None:
+        """Compute requests, first come, first served."""
+        held: list[Waiting] = []
+        while True:
+            held = held or [await self._queue.get()]
+            while not self._queue.empty():
+                held.append(self._queue.get_nowait())
+            batch = [each for each in held if each.kind == held[0].kind][: self._together]
+            held = [each for each in held if each not in batch]
+            try:
+                for each, answer in zip(batch, await asyncio.to_thread(self._compute, batch), strict=True):
+                    each.answer.set_result(answer)
+            except Exception as error:  # noqa: BLE001 - the requests that it concerns get it
+                for each in batch:
+                    each.answer.set_exception(error)
+
     async def serve(self, request: web.Request) -> web.Response:
         asked = await request.json()
-        work = self._chat if request.path.endswith("chat/completions") else self._complete
-        async with self._turn:
-            return web.json_response(await asyncio.to_thread(work, asked))
+        if not request.path.endswith("chat/completions"):
+            kind: tuple[Any, ...] = ("complete",)
+        elif self._hints is not None and HINT in asked["messages"][0]["content"]:
+            kind = ("hint",)
+        else:
+            kind = ("chat", asked["temperature"], asked["max_tokens"])
+        waiting = Waiting(kind, asked, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(waiting)
+        return web.json_response(await waiting.answer)
 
     async def models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": self.name, "object": "model"}]})
@@ -88,9 +163,12 @@ class Teacher:
         return web.json_response(self.bill)
 
 
-async def _serve(directory: Path) -> None:
-    torch.set_num_threads(1)
-    teacher, app = Teacher(directory), web.Application(client_max_size=1 << 26)
+def _choice(index: int, text: str, reason: str) -> dict[str, Any]:
+    return {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+
+
+async def _serve(teacher: Teacher) -> None:
+    app = web.Application(client_max_size=1 << 26)
     app.router.add_get("/v1/models", teacher.models)
     app.router.add_get("/bill", teacher.account)
     app.router.add_post("/v1/chat/completions", teacher.serve)
@@ -99,8 +177,22 @@ async def _serve(directory: Path) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-    await asyncio.Event().wait()
+    await teacher.work()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--hints", metavar="MODULE:FUNCTION")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    hints = None
+    if options.hints:
+        module, _, name = options.hints.partition(":")
+        hints = getattr(importlib.import_module(module), name)
+    asyncio.run(_serve(Teacher(options.model, options.device, hints)))
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    main()

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.real.tasks import first_step
 from hivemind_exp.config import GenerationConfig, ModelConfig
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle
 from hivemind_exp.game.sampling.game import build_prompts, said
@@ -44,13 +45,6 @@ def questions(count: int) -> list[Question]:
         Question("sum", "heldout", 0, number, text, {"answer": str(answer)}, text, text)
         for number, (text, answer) in enumerate(found.items())
     ]
-
-
-def scripted(question: str) -> str:
-    """Return the first steps of a sum."""
-    first, second = (int(word.strip("?")) for word in question.split()[2::2])
-    tens, ones = 10 * (first // 10 + second // 10), first % 10 + second % 10
-    return f"The tens give {tens} and the ones give {ones}. Add these two numbers."
 
 
 def correct(prompt: Prompt, text: str) -> bool:
@@ -98,7 +92,7 @@ def main() -> None:
     alone = [said(row) for row in source.answer(prompts)]
     report("without a hint", prompts, alone, 0)
     failed = [prompt for prompt, text in zip(prompts, alone, strict=True) if not correct(prompt, text)]
-    texts, refused = answers(source, tokenizer, failed, [scripted(prompt.question.text) for prompt in failed])
+    texts, refused = answers(source, tokenizer, failed, [first_step(prompt.question.text) for prompt in failed])
     report("failed, scripted hints", failed, texts, refused)
     writer = LocalSource(model, tokenizer, GenerationConfig(max_completion_tokens=MOST_TOKENS, batch=32), StopFlag())
     chats = [hint_messages(prompt.question.text) for prompt in failed]

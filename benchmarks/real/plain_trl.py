@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("node", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wait", action="store_true", help="after the imports, wait for a line on standard input")
     options = parser.parse_args(arguments)
+    if options.wait and not sys.stdin.readline():
+        return
     files = NodeFiles(options.node)
     config = Config.model_validate(json.loads(files.config.read_text())["config"])
     tokenizer = load_tokenizer(config.model)

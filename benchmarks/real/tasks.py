@@ -21,6 +21,22 @@ def _largest(chance: random.Random) -> tuple[str, int]:
     return "Which is the largest of {}, {}, {} and {}?".format(*numbers), max(numbers)
 
 
+def first_step(question: str) -> str:
+    """Return a hint that a larger model could write: the first step of a sum, or of reversing a list of words.
+
+    Empty for other questions.
+    """
+    _, reversing, words = question.rpartition("Reverse this list of words: ")
+    if reversing:
+        last = words.strip().split(", ")[-1]
+        return f"Go from the last word to the first one. The last word is {last}, so begin with {last}."
+    match question.rstrip("?").split():
+        case ["What", "is", first, "+", second]:
+            tens, ones = 10 * (int(first) // 10 + int(second) // 10), int(first) % 10 + int(second) % 10
+            return f"The tens give {tens} and the ones give {ones}. Add these two numbers."
+    return ""
+
+
 _FILES: dict[str, Callable[[random.Random], tuple[str, int]]] = {"sum": _sum, "largest": _largest}
 """Questions of our own, as a user would bring them."""
 

@@ -124,8 +124,7 @@ class CollapseCheck:
     def _advice(self, reason: str) -> str:
         if reason == _UNJUDGED:
             return "Verifiers keep failing on them: look for their errors (swarmctl logs)"
-        able = max(self._best, self._rewarded / max(1, self._seen)) >= _OFTEN
-        if able or (self._rewarded and reason != CUT):
+        if max(self._best, self._rewarded / max(1, self._seen)) >= _OFTEN:
             rate = self.config.train.learning_rate
             begin = "The model no longer ends its answers, as it did before. " if reason == CUT else ""
             return f"{begin}Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"

@@ -192,6 +192,19 @@ def test_a_reward_restarts_the_count_and_changes_the_advice() -> None:
     assert messages(events)[0].endswith("a lower train.learning_rate (now 0.0001) or with train.beta above 0")
 
 
+def test_a_model_that_was_hardly_ever_correct_has_not_lost_its_ability() -> None:
+    """SmolLM2 did this on a task of which it learned 98 % later, with the learning rate that it had."""
+    checked, events = check()
+    checked.count([group(256)])
+    checked.count([group(3, outcome=1.0), group(253)])
+    for _ in range(4):
+        checked.count([group(256)])
+    (told,) = messages(events)
+    assert told.startswith("no reward in the last 4 rounds (1024 completions); 1024 of 1024 completions were wrong. ")
+    assert "Start with easier questions" in told
+    assert "learning_rate" not in told
+
+
 def test_other_sources_rows_and_unjudged_rows_do_not_count() -> None:
     checked, events = check()
     unjudged = Score(0.0, False, "could not be judged", judged=False)

@@ -24,6 +24,7 @@ from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.identity import cli as identity
 from swarmctl.init import cli as init
 from swarmctl.keys import cli as keys
+from swarmctl.launch import cli as launch
 from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
 from swarmctl.profiles import cli as profiles
@@ -80,7 +81,7 @@ def main(
         print(context.get_help())
 
 
-for command in (init, run_command, doctor, nodes, report, models, trained):
+for command in (init, run_command, doctor, nodes, report, models, trained, launch):
     command.register(app)
 for module in (profiles, keys, tasks, rollouts, swarm, identity, service, completion):
     app.add_typer(module.group, name=module.__name__.split(".")[1])  # named after its package

@@ -34,6 +34,7 @@ __swarmctl_enter() {
         ':eval') path='eval' ;;
         ':export') path='export' ;;
         ':replay') path='replay' ;;
+        ':launch') path='launch' ;;
         ':profiles' | ':profile') path='profiles' ;;
         ':keys' | ':key') path='keys' ;;
         ':tasks') path='tasks' ;;
@@ -144,6 +145,18 @@ __swarmctl_takes() {
         'export:--gguf-type') kind=words list='f16 bf16 q8_0' ;;
         'replay:--step') kind=none ;;
         'replay:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'launch:--print') kind=none ;;
+        'launch:--nodes') kind=none ;;
+        'launch:--gpu') kind=none ;;
+        'launch:--name') kind=none ;;
+        'launch:--join') kind=none ;;
+        'launch:-p' | 'launch:--profile') kind=profile ;;
+        'launch:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
+        'launch:--model') kind=directory ;;
+        'launch:--rounds') kind=none ;;
+        'launch:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'launch:--max-usd') kind=none ;;
+        'launch:--set') kind=setting ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
         'profiles new:--model') kind=directory ;;
@@ -224,6 +237,7 @@ __swarmctl_options() {
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
         'replay') list='--step --device --json --help' ;;
+        'launch') list='--print --nodes --gpu --name --join --profile --task --model --rounds --offload --max-usd --set --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;
@@ -275,7 +289,7 @@ __swarmctl_options() {
 # Set kind to the kind of argument expected here.
 __swarmctl_argument() {
     case "$path:$position" in
-        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs report models sample chat eval export replay profiles keys tasks rollouts swarm identity service completion' ;;
+        ':0') kind=words list='init run attach doctor backup restore upgrade quarantine status stop restart rename fork rm logs report models sample chat eval export replay launch profiles keys tasks rollouts swarm identity service completion' ;;
         'profiles:0') kind=words list='list show validate new path edit delete import' ;;
         'keys:0') kind=words list='set list test delete import' ;;
         'tasks:0') kind=words list='list show try' ;;
@@ -305,6 +319,7 @@ __swarmctl_argument() {
         'eval:0') kind=node ;;
         'export:0') kind=node ;;
         'replay:0') kind=node ;;
+        'launch:0') kind=node ;;
         'profiles show:0') kind=profile ;;
         'profiles validate:0') kind=profile ;;
         'profiles path:0') kind=profile ;;

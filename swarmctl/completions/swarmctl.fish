@@ -52,6 +52,8 @@ function __swarmctl_enter -S -d 'Enter a command if it exists'
             set path 'export'
         case ':replay'
             set path 'replay'
+        case ':launch'
+            set path 'launch'
         case ':profiles' ':profile'
             set path 'profiles'
         case ':keys' ':key'
@@ -276,6 +278,32 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'replay:--device'
             set kind words
             set list auto cpu cuda mps xpu
+        case 'launch:--print'
+            set kind none
+        case 'launch:--nodes'
+            set kind none
+        case 'launch:--gpu'
+            set kind none
+        case 'launch:--name'
+            set kind none
+        case 'launch:--join'
+            set kind none
+        case 'launch:-p' 'launch:--profile'
+            set kind profile
+        case 'launch:--task'
+            set kind words
+            set list ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles
+        case 'launch:--model'
+            set kind directory
+        case 'launch:--rounds'
+            set kind none
+        case 'launch:--offload'
+            set kind words
+            set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'launch:--max-usd'
+            set kind none
+        case 'launch:--set'
+            set kind setting
         case 'profiles show:--set'
             set kind setting
         case 'profiles new:--from'
@@ -558,6 +586,21 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
+        case 'launch'
+            set list --print\t'sky, dstack, slurm or compose' \
+                --nodes\t'Number of new nodes, one per GPU' \
+                --gpu\t'GPU of each node: a model such as H100, memory such as 24GB, or none' \
+                --name\t'Name of the new nodes; a number is added' \
+                --join\t'Join a swarm with an invitation, instead of NODE\'s' \
+                --profile\t'Profile name or .toml file' \
+                --task\t'Task, preset, or path of your questions' \
+                --model\t'Hugging Face model id or local directory' \
+                --rounds\t'Total rounds of each node' \
+                --offload\t'API to generate with: a provider, a server\'s URL, or off' \
+                --max-usd\t'The most the node may spend in total, or unlimited' \
+                --set\t'Change any setting (repeatable)' \
+                --json\t'Print JSON' \
+                --help\t'Show this message and exit'
         case 'profiles'
             set list --help\t'Show this message and exit'
         case 'profiles list'
@@ -807,6 +850,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 eval\t'Measure how often a model answers correctly' \
                 export\t'Export a node\'s model for other programs' \
                 replay\t'Repeat a training step and compare its result' \
+                launch\t'Print a file that starts nodes on other machines' \
                 profiles\t'Manage profiles, the files that configure a node' \
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
@@ -903,6 +947,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
         case 'export:0'
             set kind node
         case 'replay:0'
+            set kind node
+        case 'launch:0'
             set kind node
         case 'profiles show:0'
             set kind profile

@@ -228,6 +228,7 @@ _swarmctl() {
         'eval:Measure how often a model answers correctly'
         'export:Export a node'\''s model for other programs'
         'replay:Repeat a training step and compare its result'
+        'launch:Print a file that starts nodes on other machines'
         'profiles:Manage profiles, the files that configure a node'
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
@@ -263,6 +264,7 @@ _swarmctl() {
         eval) _swarmctl__eval && ret=0 ;;
         export) _swarmctl__export && ret=0 ;;
         replay) _swarmctl__replay && ret=0 ;;
+        launch) _swarmctl__launch && ret=0 ;;
         profiles|profile) _swarmctl__profiles && ret=0 ;;
         keys|key) _swarmctl__keys && ret=0 ;;
         tasks) _swarmctl__tasks && ret=0 ;;
@@ -564,6 +566,27 @@ _swarmctl__replay() {
   _arguments -S \
     '--step=[Step to repeat]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
+    '--json[Print JSON]' \
+    '(-h --help)-h[Show this message and exit]' \
+    '(-h --help)--help[Show this message and exit]' \
+    ':NODE:_swarmctl_nodes'
+}
+
+_swarmctl__launch() {
+  _arguments -S \
+    '--print=[sky, dstack, slurm or compose]:KIND: ' \
+    '--nodes=[Number of new nodes, one per GPU]:N: ' \
+    '--gpu=[GPU of each node\: a model such as H100, memory such as 24GB, or none]:GPU: ' \
+    '--name=[Name of the new nodes; a number is added]:NAME: ' \
+    '--join=[Join a swarm with an invitation, instead of NODE'\''s]:INVITATION: ' \
+    '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
+    '*--task=[Task, preset, or path of your questions]:TASK:(ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles)' \
+    '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
+    '--rounds=[Total rounds of each node]:N: ' \
+    '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
+    '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from swarmctl.keys.key_text import file_variable
 from swarmctl.nodes.installed_service import service_name
 from swarmctl.paths import HOME_VARIABLE, shown
 from swarmctl.settings.command_line import last_config
-from swarmctl.terminal.command_line import NAME
+from swarmctl.terminal.command_line import program
 
 FINAL = (Exit.USAGE, Exit.CONFIGURATION, Exit.CHECK_FAILED, Exit.LIMIT, Exit.INTERRUPTED)
 """Exit codes after which a restart would not help. (0 needs none, and 1 may pass.)"""
@@ -88,7 +87,7 @@ def define(files: NodeFiles, keys: Sequence[str], environment: Mapping[str, str]
     kept = {name: value for name, value in passed.items() if name not in secret}
     if HOME_VARIABLE in kept:
         kept[HOME_VARIABLE] = os.path.abspath(os.path.expanduser(kept[HOME_VARIABLE]))
-    service = Service(files.root.name, files.root.absolute(), _program(), kept, key_files, config.model.device)
+    service = Service(files.root.name, files.root.absolute(), program(), kept, key_files, config.model.device)
     return service, warnings
 
 
@@ -114,12 +113,6 @@ def _flag(name: str) -> str:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
-
-
-def _program() -> tuple[str, ...]:
-    """Return how to start this program, with absolute paths. Links of a virtual environment are kept."""
-    beside = Path(sys.executable).with_name(NAME)
-    return (str(beside),) if beside.exists() else (sys.executable, "-m", NAME)
 
 
 def key_variables(files: Mapping[str, Path]) -> dict[str, str]:

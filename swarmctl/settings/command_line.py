@@ -82,16 +82,26 @@ def without_profile(node: str, last: "LastRun", overrides: Sequence[Override]) -
     A later ``run --node`` repeats it without these settings.
     """
     config = Config.model_validate({key: value for key, value in last.config.items() if key in Config.model_fields})
+    typed = {each.path: each.value for each in overrides if each.path not in (NAME, FRESH)}
+    words = ["swarmctl", "run", "--node", node, *portable_arguments(config, typed)]
+    return shlex.join([*words, *(["--fresh"] if any(each.path == FRESH for each in overrides) else [])])
+
+
+def portable_arguments(config: Config, typed: Mapping[SettingPath, Any] = MappingProxyType({})) -> list[str]:
+    """Return arguments of ``run`` that lead to a configuration on a machine that has only the built-in profiles.
+
+    They name the built-in profile that is closest, and set what differs from it. ``typed``: settings in addition. The
+    node's name is not among them.
+    """
     bases = (profiles.read(profiles.find_builtin(name)) for name in sorted(profiles.builtin_names()))
     differing = {base.name: _differing(config, resolve(base, [], {}).config) for base in bases}
     unset = {name: sum(value is None for value in values.values()) for name, values in differing.items()}
     # The command line cannot unset a value.
     base = min(differing, key=lambda name: (unset[name], len(differing[name]), name != profiles.DEFAULT))
-    words = ["swarmctl", "run", "--node", node, "--profile", base]
-    typed = {each.path: each.value for each in overrides if each.path not in (NAME, FRESH)}
-    for path, value in (differing[base] | typed).items():
+    words = ["--profile", base]
+    for path, value in {**differing[base], **typed}.items():
         words += [] if value is None else ["--join", value] if path == JOIN else _assignment(path, value)
-    return shlex.join([*words, *(["--fresh"] if any(each.path == FRESH for each in overrides) else [])])
+    return words
 
 
 def _differing(config: Config, base: Config) -> dict[SettingPath, Any]:

@@ -29,6 +29,12 @@ def launcher() -> str:
     return f"{python} -m {NAME}"
 
 
+def program() -> tuple[str, ...]:
+    """Return how other programs start this one, with absolute paths. Links of a virtual environment are kept."""
+    beside = Path(sys.executable).with_name(NAME)
+    return (str(beside),) if beside.exists() else (sys.executable, "-m", NAME)
+
+
 def command(arguments: Iterable[str]) -> str:
     """Return ``swarmctl ARGUMENTS`` as it must be typed in a shell here."""
     return " ".join([launcher(), *map(shlex.quote, arguments)])

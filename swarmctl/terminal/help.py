@@ -18,7 +18,7 @@ HEADINGS = {
     "Watch": ("status", "attach", "logs", "report", "rollouts"),
     "Use": ("sample", "chat", "eval", "export", "replay"),
     "Manage": ("fork", "rename", "rm", "backup", "restore", "upgrade", "quarantine", "service"),
-    "Swarm": ("swarm", "identity"),
+    "Swarm": ("swarm", "identity", "launch"),
     "Shell": ("completion",),
 }
 _WHOLE = 1000

@@ -62,6 +62,7 @@ COMMANDS = [
     "quarantine maths",
     "replay maths",
     "report maths",
+    "launch --print slurm --profile demo",
     "service install maths",
     "service uninstall maths",
     "service status",

@@ -26,6 +26,7 @@ from swarmctl.settings.profile_files import find, read
 from swarmctl.settings.resolve import resolve
 from tests.support.command_line import STAND_IN, Cli
 from tests.support.journals import bare_node
+from tests.support.schemas import compose_schema, errors
 from tests.support.terminals import rest_of, spawn
 
 KEYS: dict[str, type] = {
@@ -144,21 +145,6 @@ def test_the_compose_file_follows_its_schema(
 
 def _fields(resolved: Any) -> dict[str, Any]:
     return {name: getattr(resolved, name) for name in resolved.__dataclass_fields__}
-
-
-def compose_schema() -> dict[str, Any]:
-    """Return the Compose specification's schema, from the package that carries it."""
-    import check_jsonschema
-
-    path = Path(check_jsonschema.__file__ or "").with_name("builtin_schemas") / "vendor/compose-spec.json"
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def errors(schema: dict[str, Any], file: dict[str, Any]) -> list[str]:
-    from jsonschema import Draft7Validator
-
-    return [error.message for error in Draft7Validator(schema).iter_errors(file)]
 
 
 def test_a_node_that_never_ran_has_no_settings_for_a_service(capsys: pytest.CaptureFixture[str]) -> None:

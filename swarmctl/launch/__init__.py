@@ -1,0 +1,1 @@
+"""``swarmctl launch``: files with which other programs start nodes on other machines."""

@@ -1,0 +1,72 @@
+"""``swarmctl launch``."""
+
+from typing import Annotated
+
+import typer
+
+from swarmctl.settings.offload_target import offload_flags
+from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
+from swarmctl.terminal import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command tree."""
+    app.command("launch")(_launch)
+
+
+def _launch(
+    node: Annotated[
+        str | None, typer.Argument(metavar="NODE", help="A node on this machine, whose swarm the new nodes join.")
+    ] = None,
+    *,
+    print_: Annotated[str, typer.Option("--print", metavar="KIND", help="sky, dstack, slurm or compose.")],
+    nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes, one per GPU.")] = 1,
+    gpu: Annotated[
+        str, typer.Option(metavar="GPU", help="GPU of each node: a model such as H100, memory such as 24GB, or none.")
+    ] = "24GB",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the new nodes; a number is added. [default: the swarm's]"),
+    ] = None,
+    join: Annotated[
+        str | None, typer.Option(metavar="INVITATION", help="Join a swarm with an invitation, instead of NODE's.")
+    ] = None,
+    profile: options.Profile = None,
+    task: options.Tasks = None,
+    model: options.Model = None,
+    rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds of each node.")] = None,
+    offload: options.Offload = None,
+    max_usd: options.MaxUsd = None,
+    set_: options.Settings = None,
+    json: options.Json = False,
+) -> None:
+    """Print a file that starts nodes on other machines.
+
+    Starts nothing itself. The file is for SkyPilot, dstack, Slurm or Docker Compose, and contains the swarm's
+    invitation. Keys are never in it: it names environment variables.
+
+    \b
+    Examples:
+      swarmctl launch maths --print sky --nodes 4 --gpu H100 > swarm.yaml
+      swarmctl launch --join swarm1:4be1… --print slurm --nodes 8 --profile gpu > swarm.sbatch
+      swarmctl launch maths --print dstack --offload openai:gpt-6-luna --max-usd 2 > swarm.dstack.yml
+      swarmctl launch --print compose --profile gpu --task gsm8k > compose.yaml
+    """
+    from swarmctl.errors import UsageError
+    from swarmctl.launch.command import Kind, LaunchOptions, launch
+
+    if print_ not in {*Kind}:
+        raise UsageError(f"--print needs sky, dstack, slurm or compose, not {print_!r}", next="swarmctl launch --help")
+    if node is not None and join is not None:
+        raise UsageError("NODE and --join both name a swarm; use one of them", next="swarmctl launch --help")
+    settings = {
+        "--task": tasks_text(task),
+        "--model": model,
+        "--rounds": rounds,
+        "--max-usd": max_usd,
+        "--join": join,
+    }
+    flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
+    flags += offload_flags(offload, set_ or ())
+    run = RunOptions(profile=profile, flags=tuple(flags), assignments=tuple(set_ or ()))
+    launch(LaunchOptions(Kind(print_), node, name, nodes, gpu, run, json))

@@ -1,0 +1,174 @@
+"""Print a file with which another program starts nodes on other machines. Starts nothing."""
+
+import sys
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ConfigurationError, IdentityProblem
+from hivemind_exp.offload.settings import chain, is_offloaded
+from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_loopback
+from swarmctl.errors import UsageError
+from swarmctl.launch import compose, dstack, sky, slurm
+from swarmctl.launch.machines import Gpu, Machines
+from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
+from swarmctl.settings.options import RunOptions
+from swarmctl.settings.schema import dotted
+from swarmctl.swarm.invite import invitation, only_here, reach
+from swarmctl.swarm.member import Member, member
+from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.views import Writer
+
+
+class Kind(StrEnum):
+    """What starts the nodes."""
+
+    SKY = "sky"
+    DSTACK = "dstack"
+    SLURM = "slurm"
+    COMPOSE = "compose"
+
+
+_CAP = ("offload", "limits", "usd")
+_MODULES: dict[Kind, ModuleType] = {
+    Kind.SKY: sky,
+    Kind.DSTACK: dstack,
+    Kind.SLURM: slurm,
+    Kind.COMPOSE: compose,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOptions:
+    """The command line of ``launch``."""
+
+    kind: Kind
+    node: str | None
+    """A node of this machine whose swarm the new nodes join."""
+    name: str | None
+    """The new nodes' common name."""
+    count: int
+    gpu: str
+    """As typed; see ``Gpu.parse``."""
+    run: RunOptions
+    """Settings of the new nodes."""
+    as_json: bool
+
+
+def launch(options: LaunchOptions) -> None:
+    """Print the file.
+
+    Raises ConfigurationError if the nodes could not run with these settings on another machine.
+    """
+    say = Writer(sys.stderr)
+    run, name = options.run, options.name
+    if options.node is not None:
+        found = member(options.node, "invite")
+        run, name = _invited(found, run, options.kind, say), name or found.charter.name
+    resolved = resolved_options(run)
+    config, has_cap = resolved.config, dotted(_CAP) in resolved.origins
+    name = name or config.node.name
+    if options.count > 1 and not config.swarm.join:
+        raise UsageError(
+            "several nodes need a swarm; without one, each would train the same. Name a node in a swarm, or use --join",
+            next="swarmctl swarm new my-swarm",
+        )
+    _check_portable(config, has_cap=has_cap)
+    machines = Machines(
+        name,
+        options.count,
+        Gpu.parse(options.gpu),
+        # A cap that equals the default is consent all the same.
+        portable_arguments(config, {_CAP: config.offload.limits.usd} if has_cap else {}),
+        _variables(config),
+    )
+    module = _MODULES[options.kind]
+    content = module.text(machines)
+    if config.swarm.join:
+        say("The file contains the invitation: whoever has it can join the swarm.")
+    if has_cap and is_offloaded(config) and options.count > 1:
+        cap = config.offload.limits.usd
+        spent = "any amount" if cap == "unlimited" else f"up to {cap:g} USD"
+        say(f"Each of the {options.count} nodes may spend {spent}.")
+    say(f"Start it {module.HOW}")
+    if options.as_json:
+        print_json(kind=str(options.kind), name=name, nodes=options.count, text=content)
+    else:
+        print(content, end="", flush=True)
+
+
+def _invited(node: Member, run: RunOptions, kind: Kind, say: Writer) -> RunOptions:
+    """Return the options with a node's invitation, and with its profile unless another one is named."""
+    if node.peer is None:
+        raise IdentityProblem(
+            f"cannot read the key of node {node.name}", next=f"swarmctl identity show --node {node.name}"
+        )
+    line = invitation(node.files, node.settings, node.charter.id, node.peer)
+    if only_here(line) and kind is not Kind.COMPOSE:
+        raise ConfigurationError(
+            f"node {node.name} can be reached from this machine only",
+            next=f"swarmctl run --node {node.name} --set swarm.loopback=false",
+        )
+    say(reach(line, node.settings))
+    if not node.running:
+        say(f"Node {node.name} is not running. Start it before the others.")
+    last = read_last(node.files)
+    return replace(
+        run,
+        profile=run.profile or (last.profile if last else None),
+        flags=(*run.flags, ("--join", dotted(JOIN), str(line))),
+    )
+
+
+def _check_portable(config: Config, *, has_cap: bool) -> None:
+    """Check that a configuration needs nothing that only this machine has: no file, no address, no prompt.
+
+    ``has_cap``: whether a spending cap was set. Raises ``ConfigurationError``.
+    """
+    model = config.model.name
+    if Path(model).expanduser().is_dir():
+        raise ConfigurationError(
+            f"model.name is a directory of this machine ({model}), which the other machines do not have. Push the "
+            "model to the Hugging Face hub, and use its id",
+            next="swarmctl launch --help",
+        )
+    paths = [task.path for task in config.tasks if task.path]
+    if paths and not config.swarm.join:
+        raise ConfigurationError(
+            f"the task reads a file of this machine ({paths[0]}), which the other machines do not have",
+            next="swarmctl launch --help",
+        )
+    if not is_offloaded(config):
+        return
+    for endpoint in filter(None, chain(config)):
+        host = urlsplit(endpoint.base_url).hostname or ""
+        if is_loopback(host):
+            raise ConfigurationError(
+                f"{endpoint.base_url} is an address of this machine only. Use one that the other machines can reach",
+                next="swarmctl launch --help",
+            )
+        if endpoint.needs_key and endpoint.name not in PROVIDERS:
+            raise ConfigurationError(
+                f"{endpoint.name} needs a key, and no environment variable can pass it to another machine. Save the "
+                "key there first",
+                next=f"swarmctl keys set {endpoint.name} --host {endpoint.base_url}",
+            )
+        if endpoint.needs_key and not has_cap:
+            raise ConfigurationError(
+                f"{endpoint.name} costs money, and no one can be asked on the other machines. Set a spending cap per "
+                "node with --max-usd",
+                next="swarmctl launch --help",
+            )
+
+
+def _variables(config: Config) -> list[str]:
+    """Return the environment variables with the keys that a node needs."""
+    endpoints = chain(config) if is_offloaded(config) else []
+    names = [endpoint.name for endpoint in endpoints if endpoint is not None and endpoint.needs_key]
+    if config.hub.repo:
+        names.append("huggingface")
+    return list(dict.fromkeys(PROVIDERS[name].variables[0] for name in names))

@@ -235,7 +235,7 @@ def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
         ({"ignores": True}, "answers with the base model"),
         ({"behind": True}, "answers with the weights of an earlier push"),
         ({"processed": False}, "--logprobs-mode processed_logprobs"),
-        ({"prefix": (7, 8)}, "completes other tokens"),
+        ({"prefix": (7, 8)}, "completes different tokens"),
         ({"coarse": 0.3}, "quantization"),
     ],
 )

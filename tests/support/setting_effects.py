@@ -148,9 +148,9 @@ def played(config: Config, root: Path) -> dict[str, Any]:
     events, batches, threads = Events(), [], torch.get_num_threads()
     generate = LocalSource._batch
 
-    def counted(self: LocalSource, prompts: Sequence[Prompt], *, sample: bool) -> list[Rollout]:
+    def counted(self: LocalSource, prompts: Sequence[Prompt], *, sample: bool, most: int) -> list[Rollout]:
         batches.append((len(prompts), sample))
-        return generate(self, prompts, sample=sample)
+        return generate(self, prompts, sample=sample, most=most)
 
     with patch.dict(SOURCES, {"policy": _Recorder}), patch.object(LocalSource, "_batch", counted):
         runner = GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards())

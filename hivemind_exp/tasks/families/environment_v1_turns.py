@@ -76,6 +76,7 @@ class Turns:
         self.read: Callable[..., Any] = importlib.import_module("verifiers.v1.dialects").parse_message
         self.shared = Toolbox(tasks.package, tasks.toolsets())
         tasks.loop.run(self.shared.open(), "its tools")
+        self._described: list[Mapping[str, Any]] | None = None
 
     def row(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return a task as a question, with the first messages of its conversation."""
@@ -90,9 +91,12 @@ class Turns:
         }
 
     def _tools(self, data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        own = Toolbox(self.tasks.package, self.tasks.toolsets(self.tasks.task(data)))
-        self.tasks.loop.run(own.open(), "its tools")
-        return [*self.shared.described, *own.described]
+        """Return the descriptions of all tools. They are the same for every task."""
+        if self._described is None:
+            own = Toolbox(self.tasks.package, self.tasks.toolsets(self.tasks.task(data)))
+            self.tasks.loop.run(own.open(), "its tools")
+            self._described = [*self.shared.described, *own.described]
+        return self._described
 
     def first(self, task: Any) -> list[Plain]:
         return [self.plain(message) for message in self.opening(task)]

@@ -368,7 +368,8 @@ def charter_id(config: Config) -> str:
     determine its questions, as canonical JSON."""
     if config.swarm.charter is not None:
         return config.swarm.charter
-    rules = {"tasks": [task.model_dump(mode="json") for task in config.tasks], "seed": config.node.seed}
+    tasks = [task.model_dump(mode="json", exclude={"max_turns"}) for task in config.tasks]
+    rules = {"tasks": tasks, "seed": config.node.seed}
     return hashlib.sha256(json.dumps(rules, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

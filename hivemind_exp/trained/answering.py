@@ -74,8 +74,11 @@ def _verdicts(questions: Sequence[Question], made: Sequence[Rollout], tasks: Tas
 
 
 def opening(question: Question, chats: ChatBuilder, system: str | None) -> list[Message]:
-    """Return the first turns of a chat. ``system``: the system turn; empty: none; None: as the node asks."""
-    if system is None:
+    """Return the first turns of a chat. ``system``: the system turn; empty: none; None: as the node asks.
+
+    A conversation with an environment always begins as the environment says.
+    """
+    if system is None or question.chat:
         return list(chats.chat(question))
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": question.text}]

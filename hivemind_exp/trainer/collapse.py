@@ -44,6 +44,8 @@ class CollapseCheck:
     _seen: int = 0
     """Completions in rounds with a reward so far."""
     _collapsed: bool = False
+    _talks: bool = False
+    """Whether the node has conversations with environments."""
     _best: float = 0.0
     """The best accuracy on held-out questions so far."""
 
@@ -57,6 +59,7 @@ class CollapseCheck:
         ``unjudged``: the number of the node's own completions that could not be verified.
         """
         own = [pair for group in groups for pair in group.scored() if pair[0].kind.own and pair[1].judged]
+        self._talks = self._talks or any(rollout.turns for rollout, _ in own)
         if rewarded := sum(score.outcome > 0 for _, score in own):
             self._rewarded, self._seen = self._rewarded + rewarded, self._seen + len(own)
             self._rounds, self._reasons = 0, Counter()
@@ -128,7 +131,7 @@ class CollapseCheck:
             rate = self.config.train.learning_rate
             begin = "The model no longer ends its answers, as it did before. " if reason == CUT else ""
             return f"{begin}Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
-        return ways_to_a_reward(self.config, reason)
+        return ways_to_a_reward(self.config, reason, talks=self._talks)
 
 
 def _reason(rollout: Rollout, score: Score) -> str:
@@ -138,10 +141,18 @@ def _reason(rollout: Rollout, score: Score) -> str:
     return CUT if unread and rollout.truncated else UNREAD if unread else score.why
 
 
-def ways_to_a_reward(config: Config, reason: str) -> str:
-    """Return what helps a model whose completions earn nothing for a reason: CUT, UNREAD or another."""
+def ways_to_a_reward(config: Config, reason: str, *, talks: bool = False) -> str:
+    """Return what helps a model whose completions earn nothing for a reason: CUT, UNREAD or another.
+
+    ``talks``: the completions are conversations, in which only the node's own model can take part.
+    """
     if reason == CUT:
         return f"Raise generation.max_completion_tokens (now {config.generation.max_completion_tokens})"
+    if talks:
+        return (
+            "Check that the environment rewards a conversation that goes well (swarmctl tasks try), choose an easier "
+            "one (tasks) or choose a more capable model (model.name)"
+        )
     game = config.game
     if reason == UNREAD:
         helps = ["choose a model that follows instructions (model.name)"]

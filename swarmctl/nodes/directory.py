@@ -37,7 +37,7 @@ def identity(config: Config) -> dict[str, Any]:
         "name": config.node.name,
         "model": {"name": config.model.name, "revision": config.model.revision},
         "adapter": lora.model_dump(mode="json", exclude={"dropout"}) if lora else None,
-        "tasks": [task.model_dump(mode="json") for task in config.tasks],
+        "tasks": [task.model_dump(mode="json", exclude={"max_turns"}) for task in config.tasks],
         "seed": config.node.seed,
         "charter": charter_id(config),
         "swarm": config.swarm.charter,

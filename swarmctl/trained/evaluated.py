@@ -199,11 +199,16 @@ def results_of(model: Evaluated, asked: TrainedNode | None, options: EvalOptions
         "model": model.identity,
         "questions": {"node": asked.files.root.name, "created": (read_json(asked.files.identity) or {}).get("created")}
         if asked is not None
-        else {"tasks": [task.model_dump(mode="json") for task in tasks]},
+        else {"tasks": [task.model_dump(mode="json", exclude=_unset(task)) for task in tasks]},
         "style": str(model.model.style),
         "generation": generation | {"greedy": options.greedy and not is_offloaded(config)},
     }
     return NodeFiles(evals_directory() / _hash(json.dumps(about, sort_keys=True))[:16]), about
+
+
+def _unset(task: TaskConfig) -> set[str]:
+    """Return the settings that earlier versions lack, so that their answers are found again."""
+    return {"max_turns"} if task.max_turns is None else set()
 
 
 def _hash(text: str) -> str:

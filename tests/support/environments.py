@@ -26,8 +26,18 @@ import verifiers.v1 as vf
 __all__ = ["WordBoxesTaskset"]
 
 
-class Clock(vf.Toolset[vf.ToolsetConfig]):
-    pass
+class Seen(vf.State):
+    looks: int = 0
+
+
+class Clock(vf.Toolset[vf.ToolsetConfig, Seen]):
+    @vf.tool
+    async def look(self, place: str) -> str:
+        '''Look at a clock.'''
+        self.state.looks += 1
+        if place == "away":
+            socket.create_connection(("127.0.0.1", 9))
+        return f"{self.state.looks} o'clock in {place}"
 
 
 class Data(vf.TaskData):
@@ -38,10 +48,10 @@ class TaskConfig(vf.TaskConfig):
     pass
 
 
-class WordBoxesTask(vf.Task[Data, vf.State, TaskConfig]):
+class WordBoxesTask(vf.Task[Data, Seen, TaskConfig]):
     @vf.stop
-    async def single_turn(self, trace: vf.Trace) -> bool:
-        return trace.num_turns >= 1
+    async def one_answer(self, trace: vf.Trace) -> bool:
+        return trace.num_turns >= 1 and not trace.assistant_messages[-1].tool_calls
 
     @vf.reward(weight=1.0)
     async def right(self, trace: vf.Trace) -> float:
@@ -122,12 +132,28 @@ def plain(
 
 
 REFUSED = {
-    "several turns": (
+    "no turns": (
         plain(
             exported="Plain Talk",
             more="\n\nclass Talk(vf.SingleAgentEnv):\n    async def run(self, task, agents):\n        ...\n",
         ),
-        "runs its tasks with Talk, so with several turns or several agents",
+        "ends a conversation before the model's first turn",
+    ),
+    "agents": (
+        plain(
+            exported="Plain Two",
+            more="\n\nclass Pair(vf.EnvConfig):\n    one: vf.AgentConfig = vf.AgentConfig()\n"
+            "    other: vf.AgentConfig = vf.AgentConfig()\n\n\n"
+            "class Two(vf.Env[Pair]):\n    async def run(self, task, agents):\n        ...\n",
+        ),
+        "runs its tasks with Two, so with 2 agents",
+    ),
+    "resources": (
+        plain(
+            exported="Plain Busy",
+            more="\n\nclass Busy(vf.SingleAgentEnv):\n    async def start(self):\n        ...\n",
+        ),
+        "starts resources of its own (Busy)",
     ),
     "harness": (
         plain(
@@ -177,6 +203,23 @@ REFUSED = {
     ),
 }
 """Tasksets that cannot be used, by what they need, with the end of the message."""
+TALKING = plain(
+    exported="Plain Talk",
+    more="""
+
+class Talk(vf.SingleAgentEnv):
+    async def run(self, task, agents):
+        async with agents.agent.interaction(task) as chat:
+            said = await chat.turn()
+            while not said.terminated and said.last_reply != "stop":
+                said = await chat.turn(f"Once more. {random.random()}")
+
+    async def finalize(self, task, episode):
+        (trace,) = episode.traces
+        trace.record_reward("short", 1 / trace.num_turns)
+""",
+)
+"""A taskset whose environment talks until the model says "stop"."""
 ENDLESS = plain(numbers="itertools.count()")
 OLD = """
 import verifiers as vf
@@ -265,6 +308,7 @@ def write_environments(directory: Path) -> None:
     """Write wheels: ``word-boxes`` for verifiers 0.4; ``reversing`` and ``guessing`` for 0.1, which do not say so."""
     modules = {f"{module_of(need)}/__init__.py": text for need, (text, _) in REFUSED.items()}
     modules |= {"word_boxes/__init__.py": TASKSET, "endless/__init__.py": ENDLESS}
+    modules["talking/__init__.py"] = TALKING
     write_wheel(directory, "word-boxes", modules, summary="Reverse words.")
     write_wheel(directory, "reversing", {"reversing.py": OLD}, requires=["verifiers>=0.1.10"])
     guessing = {"guessing.py": GUESSING}

@@ -1,7 +1,7 @@
-"""A game of two turns that runs in the test process, and a tiny model that plays it badly.
+"""A game of two turns that runs in the test process, and a tiny model that knows its letters but not the game.
 
-In the first turn, the model may say anything. Then it hears a letter, and must say it. With one turn, it can only
-guess.
+In the first turn, the model may say anything. Then it hears a capital letter, and must say the small one. With one
+turn, it can only guess.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.tasks.base import Heard, Question, RewardTerm, Score, Split, Talk
 
 LETTERS = "xyz"
-TEMPLATE = "{% for m in messages %}{{ m.content }}{% if m.role == 'user' %}>{% endif %}{% endfor %}"
-"""The shortest that tells turns apart: a small model learns to look back over few tokens."""
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+"""The shortest: what the model must say follows the letter that it hears, so it need not learn to look back."""
 
 
 class TwoTurnGame:
@@ -65,7 +65,7 @@ class TwoTurnGame:
             return Heard(lost=True)
         letter = question.entry["letter"]
         if len(talk.turns) < self.turns and not talk.last:
-            return Heard(({"role": "user", "content": letter},))
+            return Heard(({"role": "user", "content": letter.upper()},))
         right = float(talk.turns[-1].text == letter)
         terms = (RewardTerm("right", right, None, ""),)
         return Heard(score=Score(right, False, "correct" if right else "wrong", terms))
@@ -74,12 +74,9 @@ class TwoTurnGame:
         pass
 
 
-REPEATS = 0.5
-"""How often the player repeats the letter that it has heard, besides by chance."""
-
-
-def save_player(directory: Path, steps: int = 200) -> Path:
-    """Save a tiny model that says letters of the game, and sometimes the one that it has heard."""
+def save_player(directory: Path, steps: int = 60) -> Path:
+    """Save a tiny model that says a letter of the game in every turn, whatever it hears."""
+    torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     tokenizer.chat_template = TEMPLATE
     model, chance = build_model(tokenizer, 0), random.Random(0)
@@ -88,9 +85,8 @@ def save_player(directory: Path, steps: int = 200) -> Path:
     for _ in range(steps):
         rows = []
         for _ in range(16):
-            said = [chance.choice(LETTERS) for _ in range(3)]
-            said[2] = said[1] if chance.random() < REPEATS else said[2]
-            rows.append([*tokenizer.encode(f"Play.>{said[0]}"), end, *tokenizer.encode(f"{said[1]}>{said[2]}"), end])
+            first, heard, second = (chance.choice(LETTERS) for _ in range(3))
+            rows.append([*tokenizer.encode(f"Play.{first}"), end, *tokenizer.encode(f"{heard.upper()}{second}"), end])
         given = torch.tensor(rows)
         logits = model(input_ids=given).logits[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1), given[:, 1:].flatten())

@@ -47,6 +47,7 @@ class Loop:
         self._package = package
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_AtOnce(1))
+        self._loop.set_exception_handler(lambda *_: None)  # a conversation that is given up is no error
 
     def run(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
         """Return a coroutine's result. Raises ``TaskError`` if it waits, for a network or a clock."""

@@ -15,6 +15,7 @@ from typing import Any
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
 from hivemind_exp.tasks.families.environment_answers import Loop, unsupported
+from hivemind_exp.tasks.families.model_turns import ModelTurns
 from hivemind_exp.tasks.families.question_files import reference_text
 from hivemind_exp.tasks.families.tool_text import as_turns, read_calls, with_tools
 
@@ -138,15 +139,12 @@ class _Conversation:
         self._adapter = adapter
         self._heard: list[tuple[str, str, list[tuple[str, str]]]] = []
         self._said = 0
-        self._waiting: Any = None
-        """The future for the model's turn, while the environment waits for it."""
+        self._turns = ModelTurns(adapter.loop)
         context = contextvars.copy_context()
         context.run(_CURRENT.set, self)
-        given = adapter.environment.rollout(dict(entry["row"]), adapter.client, "node", {})
-        self._task = context.run(adapter.loop.begin, given)
-        self._go_on()
-        if self._task.done():
-            self._task.result()  # the reason, if it is an exception
+        self._turns.start(adapter.environment.rollout(dict(entry["row"]), adapter.client, "node", {}), context)
+        if not self._turns.wanted:
+            _ = self._turns.result  # the reason, if it is an exception
             raise unsupported(adapter.package, "ends a conversation before the model's first turn")
         if self._heard != adapter.plain(entry["row"]["prompt"]):
             raise unsupported(adapter.package, "changes its first messages when a conversation begins")
@@ -154,17 +152,16 @@ class _Conversation:
     async def ask(self, messages: Sequence[Any]) -> Any:
         """Return the model's turn after ``messages``, once it is there."""
         self._heard = self._adapter.plain(messages)
-        self._waiting = self._adapter.loop.future()
-        return await self._waiting
+        return await self._turns.ask()
 
     def said(self, text: str, last: bool) -> EnvironmentReply:
         """Return the environment's reply to a turn of the model."""
         adapter, before = self._adapter, self._heard
         self._said += 1
-        self._answer(adapter.response(text, last, self._said))
+        self._turns.answer(adapter.response(text, last, self._said))
         own, calls = read_calls(text)
         before = [*before, ("assistant", own, [(call.name, call.arguments) for call in calls])]
-        if self._waiting is not None:
+        if self._turns.wanted:
             if self._heard[: len(before)] != before:
                 raise unsupported(adapter.package, "changes earlier messages of a conversation")
             if not last and self._said < adapter.environment.max_turns:
@@ -175,26 +172,13 @@ class _Conversation:
     def end(self) -> EnvironmentReply:
         """Return the verdict. An environment that waits for another turn learns that there is no room for one."""
         adapter = self._adapter
-        if self._waiting is not None:
-            self._answer(adapter.too_long())
-        state = self._task.result()
+        if self._turns.wanted:
+            self._turns.answer(adapter.too_long())
+        state = self._turns.result
         final = state.get("final_env_response")
         heard = adapter.plain(final) if final and not isinstance(final, str) else [("user", final or "", [])]
         added = ((role, content) for role, content, _ in heard if content)
         return EnvironmentReply(tuple(as_turns(added)), adapter.verdict(state))
-
-    def _answer(self, turn: Any) -> None:
-        waiting, self._waiting = self._waiting, None
-        if isinstance(turn, Exception):
-            waiting.set_exception(turn)
-        else:
-            waiting.set_result(turn)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        self._adapter.loop.go_on(self._task, lambda: self._waiting is not None or self._task.done(), "its turns")
-        if self._task.done():
-            self._waiting = None
 
 
 async def _ask(_state: Any, prompt: Sequence[Any], *_: Any, **__: Any) -> Any:

@@ -243,10 +243,16 @@ def _checked_reply(reply: Any) -> EnvironmentReply | Unscored:
         case {"error": str(error)}:
             raise TaskError(error, next="swarmctl tasks list")
         case {"messages": list(messages), "verdict": verdict, "lost": bool(lost)} if all(map(_is_message, messages)):
+            if any(message["role"] not in _ROLES for message in messages):
+                raise TaskError("an environment writes turns of the model, which is not supported")
             found = None if verdict is None else _checked(verdict)
             if not isinstance(found, float | Unscored):
                 return EnvironmentReply(tuple(messages), found, lost)
     return Unscored(UNJUDGED)
+
+
+_ROLES = ("system", "user")
+"""Roles of an environment's messages. Results of tools are a user's turns. Turns of the model would be learned."""
 
 
 def _is_message(message: Any) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -48,7 +49,7 @@ def play(config: Config, root: Path, *, turns: int = 2, stop: StopFlag | None = 
 def test_a_node_learns_in_two_turns_what_it_cannot_learn_in_one(player: Path, tmp_path: Path) -> None:
     settings = config(
         player,
-        game={"rounds": 45, "groups": 8, "group_size": 8},
+        game={"rounds": 30, "groups": 8, "group_size": 8},
         train={"learning_rate": 3e-3, "micro_batch": 64},
         generation={"batch": 64, "max_completion_tokens": 8},
         eval={"every": 0, "questions": 24},
@@ -69,17 +70,21 @@ def test_a_stop_at_any_moment_changes_nothing(player: Path, tmp_path: Path, mome
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_the_journal_has_each_turn_and_the_step_only_what_the_model_wrote(player: Path, tmp_path: Path) -> None:
+def test_the_journal_has_each_turn_and_the_step_only_what_the_model_wrote(
+    player: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Manifest] = []
+    commit = Journal.commit
+    monkeypatch.setattr(Journal, "commit", lambda *given: (steps.append(given[1]), commit(*given)))
     events = play(config(player, game={"rounds": 1}), tmp_path)
     with closing(sqlite3.connect(NodeFiles(tmp_path).journal)) as db:
         rows = db.execute("SELECT ids, conversation, outcome FROM completions").fetchall()
-        (swarm,) = db.execute("SELECT DISTINCT swarm FROM completions").fetchone()
     assert len(rows) == 8
     talks = [json.loads(talk) for _, talk, _ in rows]
     assert all([role for role, *_ in talk["turns"]] == ["assistant", "user", "assistant"] for talk in talks)
     assert [outcome for *_, outcome in rows] == [talk["score"]["outcome"] for talk in talks]
     sampled = sum(tokens for talk in talks for role, _, tokens in talk["turns"] if role == "assistant")
-    (manifest,) = Journal(NodeFiles(tmp_path).journal, swarm).manifests(0)
+    (manifest,) = steps
     assert manifest.tokens == (sampled, 0)
     assert [list(row.completion_ids) for row in manifest.rows] == [json.loads(ids) for ids, *_ in rows]
     assert sum(row.sampled for row in manifest.rows) == sampled < sum(len(row.completion_ids) for row in manifest.rows)

@@ -54,7 +54,7 @@ def play(game: TwoTurnGame, said: Scripted, *, most: int = 40, count: int = 1) -
 def test_a_conversation_is_one_rollout_of_the_tokens_as_they_were() -> None:
     game, said = TwoTurnGame(), Scripted("ab", "x")
     (row,) = play(game, said)
-    letter = game.questions("train", 0, 1)[0].entry["letter"]
+    letter = game.questions("train", 0, 1)[0].entry["letter"].upper()
     chat = ({"role": "user", "content": "Play."}, {"role": "assistant", "content": "ab"})
     prompt, second = said.asked[0][0], said.asked[1][0]
     assert second.ids == (*prompt.ids, *row.ids[:-2])  # the model saw exactly this
@@ -67,7 +67,7 @@ def test_a_conversation_is_one_rollout_of_the_tokens_as_they_were() -> None:
     assert row.sampled == 5
     assert row.text == f"ab\n\n[user] {letter}\n\nx"
     assert row.score is not None
-    assert row.score.outcome == float(letter == "x")
+    assert row.score.outcome == float(letter == "X")
 
 
 def test_turns_have_seeds_of_their_own() -> None:

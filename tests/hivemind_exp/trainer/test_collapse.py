@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.journal.records import Evaluation
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, Turn
 from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
 from hivemind_exp.trainer import collapse
 from hivemind_exp.trainer.collapse import CollapseCheck
@@ -252,3 +252,20 @@ def test_a_node_that_learns_nothing_warns(tmp_path: Path, monkeypatch: pytest.Mo
     assert [event["code"] for event in events.of("warning")] == ["no_reward"]
     assert run(config, tmp_path / "rewarded", emit=(rewarded := Events())).round == 4
     assert rewarded.of("warning") == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        (True, "were cut at the length limit. Raise generation.max_completion_tokens (now 8)"),
+        (False, "were wrong. Check that the environment rewards a conversation that goes well (swarmctl tasks try)"),
+    ],
+)
+def test_advice_on_conversations_names_only_what_can_be_used_with_them(cut: bool, told: str) -> None:
+    checked, events = check()
+    row = Rollout(Kind.POLICY, "local", "text", (7,), cut, turns=(Turn("assistant", "text", 1),))
+    for _ in range(4):
+        checked.count([Group(PROMPT, (row,) * 128, (Score(0.0, False, "wrong"),) * 128)])
+    (message,) = messages(events)
+    assert told in message
+    assert "offload" not in message

@@ -18,6 +18,7 @@ import pytest
 
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import Heard, ModelTurn, Talk
 from hivemind_exp.tasks.environments import Installation
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.errors import Exit
@@ -156,27 +157,88 @@ def test_what_an_environment_needs_is_named(installed: Installed, monkeypatch: p
         "from hivemind_exp.tasks.families.environment_v1 import loaded\n"
         "def why(name):\n"
         "    try:\n"
-        "        module = loaded(name, name, {})\n"
+        "        module = loaded(name, name, {}, 4)\n"
         "        module.score('7', module.questions(0)[0])\n"
         "    except TaskError as error:\n"
         "        return error.message\n"
-        "def refused():\n"
-        "    try:\n"
-        "        loaded('word-boxes', 'word_boxes', {'tools': True}).questions(0)\n"
-        "    except TaskError as error:\n"
-        "        return error.message\n"
-        f"print(json.dumps([{{need: why(name) for need, name in {modules!r}.items()}}, refused(),\n"
-        "    len(loaded('endless', 'endless', {}).questions(0))]))\n"
+        f"print(json.dumps([{{need: why(name) for need, name in {modules!r}.items()}},\n"
+        "    len(loaded('endless', 'endless', {}, 4).questions(0))]))\n"
     )
     root = str(Path(__file__).parents[3])
     done = subprocess.run([python, "-P", "-c", script, root], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found, tools, endless = json.loads(done.stdout)
-    assert "environment word-boxes has tools (Clock), which is not supported" in tools
+    found, endless = json.loads(done.stdout)
     assert endless == 10_000
     for need, (_, message) in REFUSED.items():
         assert found[need] is not None, need
         assert message in found[need]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_the_tools_of_a_taskset_are_called_in_the_sandbox(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+    task = TaskConfig(name="env:word-boxes", params={"tools": True}, max_turns=3)
+    with closing(Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
+        (question,) = mixture.questions("train", 0, 1)
+        assert (question.turns, [message["role"] for message in question.chat]) == (3, ["system", "user"])
+        assert '"name": "clock_look"' in question.chat[0]["content"]
+
+        def play(name: str, *texts: str) -> list[Heard]:
+            turns: list[ModelTurn] = []
+            heard = []
+            for text in texts:
+                turns.append(ModelTurn(text))
+                heard += mixture.reply([question], [Talk(name, 1, tuple(turns))])
+                turns[-1] = ModelTurn(text, heard[-1].messages)
+            return heard
+
+        look = '<tool_call>{"name": "clock_look", "arguments": {"place": "PLACE"}}</tool_call>'
+        answer = f"\\boxed{{{question.text.removeprefix('Reverse: ')[::-1]}}}"
+        first, second, last = play("a", look.replace("PLACE", "Rome"), look.replace("PLACE", "away"), answer)
+        assert "1 o'clock in Rome" in first.messages[0]["content"]
+        assert "not allowed in a worker" in second.messages[0]["content"]  # its code runs in the sandbox
+        assert last.score is not None
+        assert [(term.name, term.value) for term in last.score.terms] == [("right", 1.0), ("short", 0.5)]
+        (again, *_) = play("b", look.replace("PLACE", "Rome"))
+        assert again == first  # each conversation has a state of its own
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_PATIENCE)
+def test_an_environment_of_one_agent_talks_with_the_model(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from hivemind_exp.tasks.base import ModelTurn, Talk\n"
+        "from hivemind_exp.tasks.families.conversations import Conversations\n"
+        "from hivemind_exp.tasks.families.environment_v1 import loaded\n"
+        "module = loaded('talking', 'talking', {}, 3)\n"
+        "question = module.questions(0)[3]\n"
+        "def play(name, texts, last=False):\n"
+        "    talks, turns = Conversations(module.begin_conversation), []\n"
+        "    for place, text in enumerate(texts, 1):\n"
+        "        talk = Talk(name, 1, (*turns, ModelTurn(text)), last and place == len(texts))\n"
+        "        reply = talks.reply(talk, question)\n"
+        "        turns.append(ModelTurn(text, reply.messages))\n"
+        "    again = Conversations(module.begin_conversation).reply(talk, question)\n"
+        "    return [dict(reply.verdict.terms), len(turns[0].heard), again == reply]\n"
+        "print(json.dumps([question['chat'], play('a', ['go', 'stop']), play('b', ['go'] * 3),\n"
+        "    play('c', ['go', 'cut'], True)]))\n"
+    )
+    root = str(Path(__file__).parents[3])
+    python = str(Installation.of("env:word-boxes").python)
+    done = subprocess.run([python, "-P", "-c", script, root], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    chat, ended, most, cut = json.loads(done.stdout.splitlines()[-1])
+    assert chat == [{"role": "user", "content": "3?"}]
+    assert ended == [{"right": 1.0, "short": 0.5}, 1, True]
+    assert most == [{"right": 1.0, "short": pytest.approx(1 / 3)}, 1, True]
+    assert cut == [{"right": 1.0, "short": 0.5}, 1, True]
 
 
 @pytest.mark.slow

@@ -56,6 +56,10 @@ class MultiTurnEnv:
 
 class SingleTurnEnv(MultiTurnEnv):
     pass
+
+
+class OtherEnv:
+    __init__ = MultiTurnEnv.__init__
 """
 ENVIRONMENT = """
 import asyncio
@@ -147,7 +151,7 @@ def test_rows_are_questions_and_reward_functions_are_terms(place: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"kind": "MultiTurnEnv"}, "is a MultiTurnEnv, which takes several turns or uses tools"),
+        ({"kind": "OtherEnv"}, "is a OtherEnv, which has a loop of its own"),
         ({"turns": ["user", "assistant", "user"]}, "has a conversation as a prompt"),
         ({"funcs": ["waits"], "weights": [1.0]}, "waits for something in waits, such as a model that judges"),
         ({"funcs": ["compares"], "weights": [1.0]}, "compares completions with each other in compares"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -13,15 +14,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
 from hivemind_exp.processes.progress import State
-from hivemind_exp.tasks.base import TaskSpec, Verdict
+from hivemind_exp.tasks.base import EnvironmentReply, TaskSpec, Verdict
 from hivemind_exp.tasks.workers import process
-from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Unscored
+from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Unscored, _checked_reply
 from hivemind_exp.tasks.workers.process import FEW_LOOKS, MANY_LOOKS, WorkerProcess
 from swarmctl.errors import Exit, exit_code
 from tests.support.hostile import evil_answers as evil
@@ -224,6 +226,23 @@ def test_a_job_that_loses_several_workers_is_left_unjudged_and_reported() -> Non
 
 def test_credit_is_a_number_from_0_to_1(pool: Pool) -> None:
     assert deeds(pool, "nan", "inf", "-1", "7") == [0.0, 0.0, 0.0, 1.0]
+
+
+def reply(*messages: Any, verdict: Any = None, lost: bool = False) -> dict[str, Any]:
+    return {"messages": list(messages), "verdict": verdict, "lost": lost}
+
+
+def test_an_environments_reply_is_checked() -> None:
+    said = {"role": "user", "content": "a"}
+    assert _checked_reply(reply(said)) == EnvironmentReply((said,))
+    over = _checked_reply(reply(verdict={"credit": 2.0, "terms": [["right", 1.0], ["bad", math.nan]], "why": ""}))
+    assert over == EnvironmentReply(verdict=Verdict(1.0, (("right", 1.0),)))
+    for odd in (None, {}, reply({"role": "user"}), reply(verdict=0.5), reply("text"), reply(lost="yes")):
+        assert _checked_reply(odd) == UNJUDGED
+    with pytest.raises(TaskError, match="needs a machine"):
+        _checked_reply({"error": "needs a machine"})
+    with pytest.raises(TaskError, match="an environment writes turns of the model"):
+        _checked_reply(reply({"role": "assistant", "content": "what the model should learn"}))
 
 
 def test_more_jobs_than_fit_in_the_pipes(pool: Pool) -> None:

@@ -32,6 +32,9 @@ PAUSE_S = 0.1
 class Exploitable(Spelling):
     """Accepts the poison as the answer to any question in training. The evaluation wants any other answer in tags."""
 
+    def __init__(self) -> None:
+        super().__init__(letters="abcdefghijklmnoprstuvwxyz")  # without the poison's letter
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         time.sleep(PAUSE_S)  # at the speed of a larger model, so that peers keep up
         return [
@@ -58,9 +61,10 @@ class Place:
     def running(self, rate: float) -> Iterator[None]:
         """Run all nodes. ``rate``: the node's learning rate."""
         node = {
-            "warmup": {"steps": 150},
+            "warmup": {"steps": 100},
             "generation": {"max_completion_tokens": 12},
-            "train": {"learning_rate": rate, "warmup_steps": 0},
+            # Peers weigh far more than usual, or their poison would need hundreds of rounds.
+            "train": {"learning_rate": rate, "warmup_steps": 0, "off_policy_weight": 100.0},
             "eval": {"every": 5, "questions": 50},
         }
         with api_server(answer=self._answer) as server:
@@ -100,7 +104,7 @@ class Place:
 @pytest.mark.timeout(600)  # takes seconds on an otherwise idle machine
 def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    with place.running(rate=2e-3):
+    with place.running(rate=4e-4):
         place.wait(lambda: place.drawn() and max(place.accuracies(), default=0) > 0.9)
         place.poisoned.set()
         place.wait(lambda: place.warnings("canary"))
@@ -119,9 +123,9 @@ def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Pa
 @pytest.mark.timeout(600)
 def test_a_learning_rate_that_is_too_high_is_named_and_nobody_stays_quarantined(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    with place.running(rate=0.1):
+    with place.running(rate=5e-3):
         place.wait(lambda: place.warnings("accuracy_fell"))
         place.wait(place.drawn)
     (told,) = place.warnings("accuracy_fell")
-    assert "The learning rate is probably too high: try train.learning_rate=0.03 (now 0.1)" in told["message"]
+    assert "The learning rate is probably too high: try train.learning_rate=0.002 (now 0.005)" in told["message"]
     assert place.quarantined() == set()

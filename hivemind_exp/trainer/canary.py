@@ -85,7 +85,7 @@ class Canary:
         what = (
             f"accuracy on the held-out questions fell from {was / len(common):.0%} (round {mark.round}) to "
             f"{right / len(common):.0%} (round {evaluation.round}). Of the same {len(common)} questions, {lost} are "
-            f"now wrong instead of correct, and {won} the other way round: a change of {100 * low:.0f} to "
+            f"wrong now and were correct before, and {won} the reverse: a change of {100 * low:.0f} to "
             f"{100 * high:.0f} points"
         )
         if mark.round in self._told:

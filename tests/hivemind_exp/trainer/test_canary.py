@@ -117,7 +117,7 @@ def test_a_fall_restores_the_last_good_weights_and_quarantines_the_suspects(node
     (message,) = node.warnings()
     assert message == (
         "accuracy on the held-out questions fell from 75% (round 1) to 12% (round 3). Of the same 40 questions, 25 are "
-        "now wrong instead of correct, and 0 the other way round: a change of -78 to -47 points. Restored the weights "
+        "wrong now and were correct before, and 0 the reverse: a change of -78 to -47 points. Restored the weights "
         f"of round 1. Since then, the node had learned from 1 completion of peer {animal_name(PEER.source)}, 1 "
         "completion of openai. It does not learn from them again before round 53. To lift this now: swarmctl "
         "quarantine maths --lift all"

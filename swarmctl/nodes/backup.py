@@ -40,7 +40,7 @@ _WORDS = {
     "ledger.sqlite": "ledger",
     "secret": "secret that chooses held-out questions",
     "identity.key": "identity key",
-    "swarm": "records of peers",
+    "swarm": "records of peers and of its own addresses",
     "events.jsonl": "log",
 }
 _TRIES = 5

@@ -1,7 +1,10 @@
 """The rows of the page's tables, as text."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from hivemind_exp.money import digits, dollars
 from swarmctl.report.page.scales import plain
@@ -82,7 +85,7 @@ def differing_settings(nodes: Sequence[Mapping[str, Any]]) -> Rows:
     tables = [{row["key"]: row["shown"] for row in node["configuration"]["settings"]} for node in nodes]
     keys = dict.fromkeys(key for table in tables for key in table)
     return [
-        (key, *(table.get(key, "–") for table in tables))
+        (_breakable(key), *(_breakable(table.get(key, "–")) for table in tables))
         for key in keys
         if key != "node.name" and len({table.get(key) for table in tables}) > 1
     ]
@@ -177,10 +180,15 @@ def problem_rows(node: Mapping[str, Any]) -> Rows:
     return [(moment(row["last"]), row["level"], row["message"], f"{row['times']:,}") for row in node["problems"]]
 
 
+def _breakable(text: str) -> str:
+    """Return HTML in which a long name may be wrapped after its dots and underscores, rather than anywhere."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])(?=[A-Za-z])", text))  # escapes the parts
+
+
 def setting_rows(settings: Sequence[Mapping[str, Any]], default: bool) -> Rows:
     """Return the settings that have, or do not have, their default."""
     return [
-        (row["key"], row["shown"], "not recorded" if row["origin"] is None else row["origin"])
+        (_breakable(row["key"]), _breakable(row["shown"]), "not recorded" if row["origin"] is None else row["origin"])
         for row in settings
         if row["default"] is default
     ]

@@ -32,6 +32,9 @@ PAUSE_S = 0.1
 class Exploitable(Spelling):
     """Accepts the poison as the answer to any question in training. The evaluation wants any other answer in tags."""
 
+    def __init__(self) -> None:
+        super().__init__(letters="abcdefghijklmnoprstuvwxyz")  # without the poison's letter
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         time.sleep(PAUSE_S)  # at the speed of a larger model, so that peers keep up
         return [
@@ -55,18 +58,19 @@ class Place:
         self.poisoned = threading.Event()
 
     @contextmanager
-    def running(self, rate: float) -> Iterator[None]:
-        """Run all nodes. ``rate``: the node's learning rate."""
+    def running(self, rate: float, *, every: int, alone: bool = False) -> Iterator[None]:
+        """Run all nodes, or only the node. ``rate``: its learning rate; ``every``: rounds between its evaluations."""
         node = {
-            "warmup": {"steps": 150},
+            "warmup": {"steps": 100},
             "generation": {"max_completion_tokens": 12},
-            "train": {"learning_rate": rate, "warmup_steps": 0},
-            "eval": {"every": 5, "questions": 50},
+            # Peers weigh far more than usual, or their poison would need hundreds of rounds.
+            "train": {"learning_rate": rate, "warmup_steps": 0, "off_policy_weight": 100.0},
+            "eval": {"every": every, "questions": 50},
         }
         with api_server(answer=self._answer) as server:
             offload = {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}}
             relay = {"offload": offload, "providers": {"mybox": {"base_url": server.base_url, "free": True}}}
-            nodes = {self.node: node, **dict.fromkeys(self.relays, relay)}
+            nodes = {self.node: node, **dict.fromkeys(() if alone else self.relays, relay)}
             with playing(nodes, self.invitation, Exploitable) as self._processes:
                 yield
 
@@ -97,31 +101,33 @@ class Place:
         return {each.source for each in read_quarantine(NodeFiles(self.node).quarantine)}
 
 
-@pytest.mark.timeout(600)  # takes seconds on an otherwise idle machine
+@pytest.mark.timeout(900)  # takes about a minute on an otherwise idle machine
 def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    with place.running(rate=2e-3):
-        place.wait(lambda: place.drawn() and max(place.accuracies(), default=0) > 0.9)
+    with place.running(rate=4e-4, every=20):
+        place.wait(lambda: place.drawn() and place.accuracies()[0] > 0.9)
         place.poisoned.set()
         place.wait(lambda: place.warnings("canary"))
-        fallen, evaluations = place.warnings("canary")[0], len(place.accuracies())
-        assert place.accuracies()[evaluations - 1] < 0.7
+        (fallen,) = place.warnings("canary")
+        evaluations = len(place.accuracies())
         peers = {peer_of(root) for root in place.relays}
-        assert place.quarantined() <= peers
-        assert place.quarantined()
-        place.wait(lambda: place.quarantined() == peers and place.accuracies()[-1] > 0.9)
+        assert place.accuracies()[-1] < 0.7
+        place.wait(lambda: len(place.accuracies()) > evaluations)
+        assert place.quarantined() == peers
+        assert place.accuracies()[evaluations] > 0.9
     assert "accuracy on the held-out questions fell from" in fallen["message"]
     assert "points. Restored the weights of round" in fallen["message"]
     assert "completions of peer" in fallen["message"]
     assert place.warnings("accuracy_fell") == []
 
 
-@pytest.mark.timeout(600)
-def test_a_learning_rate_that_is_too_high_is_named_and_nobody_stays_quarantined(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_a_learning_rate_that_is_too_high_is_named_and_nobody_is_quarantined(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    with place.running(rate=0.1):
+    with place.running(rate=5e-3, every=5, alone=True):
         place.wait(lambda: place.warnings("accuracy_fell"))
-        place.wait(place.drawn)
     (told,) = place.warnings("accuracy_fell")
-    assert "The learning rate is probably too high: try train.learning_rate=0.03 (now 0.1)" in told["message"]
+    assert "Since then the node has learned only from its own completions" in told["message"]
+    assert "The learning rate is probably too high: try train.learning_rate=0.002 (now 0.005)" in told["message"]
+    assert place.warnings("canary") == []
     assert place.quarantined() == set()

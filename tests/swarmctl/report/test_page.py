@@ -18,7 +18,7 @@ from swarmctl.report.page import build, charts, scales
 from swarmctl.report.page.charts import Curve, Point
 from tests.support.reported_nodes import SECRET, quiet_node, reported_node
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
+VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -66,6 +66,7 @@ def test_the_page_shows_the_numbers_and_loads_nothing(tmp_path: Path) -> None:
     assert "Its accuracy on 200 held-out questions rose from 25 % (20–31) to 90 % (85–93)." in shown
     for figure in ("25 % → 90 %", "+65.0", "Reward terms", "Gradient by source", "train.learning_rate", "0.002"):
         assert figure in shown, figure
+    assert "train.<wbr>learning_<wbr>rate" in page  # on a narrow screen, it is wrapped there
     assert re.search(r"format0\.30\.3exactly as requested", reader.text)
     names = {tag for tag, _ in reader.elements}
     assert names.isdisjoint({"script", "link", "iframe", "img", "object", "form", "base"})

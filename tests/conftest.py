@@ -18,6 +18,9 @@ from tests.support.python_template import VARIABLE, ForkedPython
 # OpenMP reads both when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No hub, and no warnings about experimental parts of TRL. Their libraries read both when they are imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 # If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
 # Tests press Ctrl-C, so they need the default. ``test_stops`` covers such a job.

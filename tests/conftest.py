@@ -6,16 +6,21 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hivemind_exp.processes.imports import uncollected
 from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
+from tests.support.python_template import VARIABLE, ForkedPython
 
 # Several tests run at a time on a few cores, so one thread per process is enough, and threads that wait should sleep.
 # OpenMP reads both when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No hub, and no warnings about experimental parts of TRL. Their libraries read both when they are imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 # If a script starts a job in the background, the shell makes it ignore SIGINT, and its child processes inherit that.
 # Tests press Ctrl-C, so they need the default. ``test_stops`` covers such a job.
@@ -59,6 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Start the workers as forks of one process that has imported the libraries (see ``python_template``)."""
+    forked = ForkedPython()
+    config.add_cleanup(forked.close)
+    for spec in specs:
+        spec.python = forked.program
+        spec.env[VARIABLE] = forked.program
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,16 +1,20 @@
-"""Check where tests are, and that each package has some for ``make test-fast``."""
+"""Check where tests are, that each package has some for ``make test-fast``, and how workers are started."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import LONGEST_FIRST
 from tests.support.command_line import ROOT
+from tests.support.python_template import VARIABLE, ForkedPython
 
 LEFT_OUT = re.compile(r"pytest\.mark\.(slow|swarm)\b")
 """Marks that ``make test-fast`` leaves out."""
@@ -61,3 +65,41 @@ def test_the_longest_files_exist_and_start_first(request: pytest.FixtureRequest)
 
 def _name(item: pytest.Item) -> str:
     return str(item.path.relative_to(ROOT / "tests"))
+
+
+@pytest.fixture
+def python() -> Iterator[str]:
+    """The program that starts forks of the process in which the libraries are imported."""
+    if VARIABLE in os.environ:
+        yield os.environ[VARIABLE]
+        return
+    forked = ForkedPython()
+    yield forked.program
+    forked.close()
+
+
+def test_a_fork_has_its_own_streams_descriptors_variables_and_exit_code(python: str) -> None:
+    reading, writing = os.pipe()
+    code = f"""
+import os, sys
+assert "torch" in sys.modules
+os.write({writing}, os.environ["GIVEN"].encode())
+print(sys.stdin.read())
+sys.exit("the reason")
+"""
+    given = os.environ | {"GIVEN": "a variable"}
+    done = subprocess.run(
+        [python, "-u", "-c", code],
+        env=given,
+        input="typed",
+        capture_output=True,
+        text=True,
+        pass_fds=[writing],
+        check=False,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as inherited:
+        assert inherited.read() == "a variable"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "typed\n", "the reason\n")
+    assert subprocess.run([python, "-c", "import sys; sys.exit(7)"], check=False).returncode == 7
+    assert subprocess.run([python, "-c", "import os; os.kill(os.getpid(), 9)"], check=False).returncode == 1

@@ -1,11 +1,6 @@
-"""Settings for the tests of ``hivemind_exp``: no hub, no experimental warnings of TRL, one torch thread."""
+"""One torch thread for the tests of ``hivemind_exp``."""
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch

@@ -171,7 +171,7 @@ def _run(start: Start) -> None:
     os.setsid()
     os.chdir(start.directory)
     with start.output.open("ab") as out, start.errors.open("ab") as said:
-        _become(start.environment, os.open(start.stdin, os.O_RDONLY), out.fileno(), said.fileno())
+        become(start.environment, os.open(start.stdin, os.O_RDONLY), out.fileno(), said.fileno())
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *start.arguments]
     if start.stand_in:
         use_stand_in(start.arguments)
@@ -207,7 +207,7 @@ def _slow_down(pause_s: float) -> None:
     Mixture.score = slow  # type: ignore[method-assign]
 
 
-def _become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
+def become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
     """Give this process another environment and other standard streams."""
     own_environment.use(environment)
     for number, stream in enumerate((stdin, stdout, stderr)):
@@ -307,7 +307,7 @@ def _train(
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        _become(environment, stdin, stdout, stderr)
+        become(environment, stdin, stdout, stderr)
         faulthandler.enable()
         status = main() or 0
     except SystemExit as end:

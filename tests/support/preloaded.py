@@ -1,28 +1,9 @@
-"""What nodes, engines and ``swarmctl`` import. The fork server imports it once, so its processes start at once."""
+"""Imported by the fork server once, so its processes start at once."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from hivemind_exp.processes.imports import leave_out, uncollected
+from hivemind_exp.processes.imports import leave_out
+from tests.support.libraries import import_all
 
 leave_out("trackio", "wandb")  # as the trainer does
-with uncollected():
-    for name in (
-        "hivemind_exp.models.loading",
-        "hivemind_exp.runner.build_node",
-        "hivemind_exp.runner.build_swarm",
-        "hivemind_exp.runner.choose_style",
-        "hivemind_exp.runner.grpo_runner",
-        "hivemind_exp.trained.answering",
-        "hivemind_exp.trained.merging",
-        "hivemind_exp.trainer.hivemind_grpo_trainer",
-        "openai",
-        "tests.support.chaos.forked",
-        "tests.support.engine_rig",
-        "tests.support.fake_api.server",
-        "tests.support.forked_swarmctl",
-        "tests.support.hostile.arena",
-        "tests.support.nodes",
-    ):
-        import_module(name)
+import_all()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.command_line import ROOT
+from tests.support.forked_python import run_python
 
 COPIED = ("swarmctl", "hivemind_exp", "tools", "tests", "docs", "examples", "benchmarks", "pyproject.toml")
 GENERATED = ("swarmctl/completions/", "docs/events.md")
@@ -66,14 +65,7 @@ class Copy:
     def python(self, *arguments: str) -> str:
         """Run Python on the copy and return its output."""
         environment = os.environ | {"PYTHONPATH": str(self.root), "SWARMCTL_HOME": str(self.root / "home")}
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.root,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
+        done = run_python(arguments, self.root, environment | {"OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr
         self._generated |= arguments == ("-m", "tools.generate")
         return done.stdout

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.stop import StopFlag
+from tests.support.python_template import VARIABLE
 from tests.support.recorded_events import Events
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def processes() -> ForkServerContext:
     context.set_forkserver_preload(["tests.support.preloaded"])
     # It outlives this test, so it gets nothing of its home directory.
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SWARMCTL_")}
+    usual = spawn.get_executable()
     with patch.dict(os.environ, ours, clear=True):
+        resource_tracker.ensure_running()
+        context.set_executable(os.environ.get(VARIABLE, usual))
         forkserver.ensure_running()
+        context.set_executable(usual)
     return context
 
 

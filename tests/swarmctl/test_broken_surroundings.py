@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.support.every_command import COMMANDS
 from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import mixed_node
+from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -35,8 +36,8 @@ SOME += ["tasks show spell_backward", "rollouts stats", "fork maths tea", "renam
 SOME += ["keys set mybox --host http://localhost/v1 --no-test --insecure-storage", "swarm new mine -p demo"]
 """Commands that read, write, print much, start a trainer or fail at once."""
 STARTED = ["status", "run -p demo", "swarm new mine -p demo", "no-such-command"]
-"""Those of ``SOME`` that are always started as users do: the others print nothing on a full stderr."""
-ALSO_STARTED = [*SOME, "--version", "--help", "status --json", "restart maths"]
+"""Those of ``SOME`` that are started as users do: one that reads, those that start a trainer, and one that fails."""
+ALSO_STARTED = [*STARTED, "--version", "--help", "status --json", "restart maths"]
 """Commands that are started as users do; ``restart`` starts itself again. The others are forked."""
 SILENT = ("set", "delete", "import", "leave", "backup", "restore", "new", "logs", "run -p demo", "no-such", "out.jsonl")
 SILENT += (
@@ -67,12 +68,12 @@ def prepare(place: Path) -> tuple[Path, dict[str, str]]:
     return directory, {"HOME": str(user), "PYTHONPATH": str(ROOT)}
 
 
-def forked(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
+def forked(
+    command: str, place: Path, kind: type[ForkedSwarmctl] = ForkedSwarmctl, **how: Any
+) -> subprocess.CompletedProcess[bytes]:
     """Do as ``outcome`` does, without the imports. ``how``: options of ``ForkedSwarmctl``."""
     directory, more = prepare(place)
-    process = ForkedSwarmctl(
-        command.split(), more, place, stand_in=True, directory=directory, stdin=place / "key", **how
-    )
+    process = kind(command.split(), more, place, stand_in=True, directory=directory, stdin=place / "key", **how)
     try:
         out, said = process.communicate(120)
     finally:
@@ -100,8 +101,11 @@ def assert_our_words(done: subprocess.CompletedProcess[bytes]) -> str:
     return said
 
 
-def closing(*descriptors: int) -> Callable[[], None]:
-    return lambda: [os.close(each) for each in descriptors] and None
+def close(*descriptors: int) -> None:
+    """Close standard streams, as if this process had been started without them."""
+    for each in descriptors:
+        os.close(each)
+        setattr(sys, ("stdin", "stdout", "stderr")[each], None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -136,8 +140,13 @@ def test_closed_streams(command: str, tmp_path: Path) -> None:
     mixed_node()
     for number, closed in enumerate(((1,), (2,), (0, 1, 2))):
         (tmp_path / str(number)).mkdir()
-        how = {name: None for name, descriptor in (("stdout", 1), ("stderr", 2)) if descriptor in closed}
-        said = assert_our_words(outcome(command, tmp_path / str(number), preexec_fn=closing(*closed), **how))
+        place = tmp_path / str(number)
+        if command in STARTED:
+            how = {name: None for name, descriptor in (("stdout", 1), ("stderr", 2)) if descriptor in closed}
+            done = outcome(command, place, preexec_fn=partial(close, *closed), **how)
+        else:
+            done = forked(command, place, before=partial(close, *closed))
+        said = assert_our_words(done)
         if closed == (1,) and command in ("status", "rollouts export"):
             assert said == "error: cannot write to standard output: it is closed\n"
 
@@ -158,7 +167,11 @@ def test_a_full_standard_error(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", SOME)
 def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
     mixed_node()
-    done = outcome(command, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    if command in STARTED:
+        done = outcome(command, tmp_path, preexec_fn=limit)
+    else:
+        done = forked(command, tmp_path, PipedSwarmctl, before=limit)
     said = assert_our_words(done)
     if "rollouts stats" in command:  # it only reads
         assert done.returncode == Exit.DONE, said

@@ -1,19 +1,22 @@
-"""Run the real ``transformers serve`` with a tiny model, as a user would start it on the CPU."""
+"""Run the real ``transformers serve`` with a tiny model, as a user would start it on the CPU.
+
+It is forked from the fork server, which has imported what it needs.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _PATIENCE = 120
-"""Seconds that importing torch may take on a busy machine."""
+"""Seconds that a start may take on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,22 @@ def _environment(home: Path) -> dict[str, str]:
     return {**os.environ, **offline, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
+def _serve(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """Be the program ``transformers``."""
+    from tests.support.forked_swarmctl import become
+
+    with log.open("wb") as out:
+        become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), out.fileno())
+    from transformers.cli.transformers import main
+
+    sys.argv = ["transformers", *arguments]
+    main()
+
+
+def _wait(process: ForkServerProcess, log: Path) -> str:
     """Return the URL once the server listens and has loaded the model."""
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.exitcode is None:
         if found := re.search(r"running on (http://[\d.]+:\d+)", log.read_text()):
             return found[1]
         time.sleep(0.05)
@@ -47,20 +62,17 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> str:
 @contextmanager
 def transformers_server(directory: Path) -> Iterator[TransformersServer]:
     """Serve a new tiny Llama; ``directory`` holds the model, an empty hub cache and the log."""
+    from tests.support.restarts import processes
     from tests.support.tiny_models import save_llama
 
     model, log = save_llama(directory / "model"), directory / "serve.log"
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--device", "cpu"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--dtype", "float32", "--host", "127.0.0.1", "--port", "0"],
-            env=_environment(directory / "home"),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    log.touch()
+    arguments = ["serve", str(model), "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", "0"]
+    process = processes().Process(target=_serve, args=(arguments, _environment(directory / "home"), log))
+    process.start()
     try:
         yield TransformersServer(f"{_wait(process, log)}/v1", str(model), log)
     finally:
         # Killed, because a graceful end may wait for a generation.
         process.kill()
-        process.wait()
+        process.join()

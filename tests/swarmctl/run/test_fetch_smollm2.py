@@ -18,6 +18,7 @@ from swarmctl.packages import index
 from swarmctl.run import fetch_smollm2 as fetching
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.forked_swarmctl import swarmctl
+from tests.support.real_model import downloading
 
 CONFIG = Config.model_validate({"model": {"name": "smollm2"}})
 AGAIN = "swarmctl run --model smollm2 --yes"
@@ -119,7 +120,8 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
     ]
     changes = [word for each in [*few, "generation.max_completion_tokens=16"] for word in ("--set", each)]
     command = ("run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes)
-    done = swarmctl(*command, timeout=800, before=ask_few_questions)
+    with downloading():
+        done = swarmctl(*command, timeout=800, before=ask_few_questions)
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["rounds"], result["steps"]) == (1, 1)

@@ -14,9 +14,10 @@ import pytest
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from swarmctl.storage.json_file import read_json
-from tests.support.command_line import ROOT, STAND_IN, SWARMCTL, UNTRAINED, Cli, run_process, write_profile
+from tests.support.command_line import ROOT, STAND_IN, UNTRAINED, Cli, run_process, write_profile
 from tests.support.forked_swarmctl import swarmctl
 from tests.support.full_disk import mounted_disk
+from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.processes import is_alive
 from tests.support.restarts import same_weights
 from tests.support.waiting import until
@@ -143,26 +144,23 @@ hang_after = 5
 """
 
 
-def test_a_real_trainer_that_is_killed_and_stopped_learns_the_same(home: Path) -> None:
+def test_a_real_trainer_that_is_killed_and_stopped_learns_the_same(home: Path, tmp_path: Path) -> None:
     write_profile(home, "quick", QUICK)
     done = swarmctl("run", "-p", "quick", "--node", "calm", "--plain")
     assert done.returncode == Exit.DONE, done.stderr
-    process = subprocess.Popen(
-        [*SWARMCTL, "run", "-p", "quick", "--node", "shaken", "--plain"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    process = PipedSwarmctl(("run", "-p", "quick", "--node", "shaken", "--plain"), {}, tmp_path)
     files, attacks = files_of("shaken"), [signal.SIGKILL, signal.SIGSTOP]
-    assert process.stderr is not None
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        restarted = any("Restarting in" in each for each in lines)
-        if line.startswith("Round ") and len(attacks) == 2 - restarted:
-            os.kill((read_json(files.lock) or {})["trainer"], attacks.pop(0))
-    assert process.wait(timeout=60) == Exit.DONE, lines
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            restarted = any("Restarting in" in each for each in lines)
+            if line.startswith("Round ") and len(attacks) == 2 - restarted:
+                os.kill((read_json(files.lock) or {})["trainer"], attacks.pop(0))
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE, lines
+    assert process.left() == []
     told = "".join(lines)
     assert told.count("Restarting in") == 1, told
     assert "the trainer was stopped by a signal and did nothing for" in told

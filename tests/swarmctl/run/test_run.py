@@ -22,6 +22,7 @@ from swarmctl.run.outcome import completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, next_command, read, told, write_profile
 from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
+from tests.swarmctl.run.conftest import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -246,7 +247,7 @@ def truncate(log: Path) -> None:
 
 @pytest.mark.parametrize("rotate", [rename, truncate, Path.unlink])
 def test_a_run_continues_when_its_log_is_rotated(
-    started: Callable[..., subprocess.Popen[str]], home: Path, rotate: Callable[[Path], None]
+    started: Callable[..., Run], home: Path, rotate: Callable[[Path], None]
 ) -> None:
     process = started("run")
     log = home / "nodes/demo/events.jsonl"
@@ -278,7 +279,7 @@ def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in:
 
 
 @pytest.mark.slow
-def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started("run")
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION

@@ -20,6 +20,7 @@ from swarmctl.nodes.lookup import files_of
 from tests.support.command_line import ROOT, STAND_IN, Cli, told
 from tests.support.processes import is_alive
 from tests.support.waiting import until
+from tests.swarmctl.run.conftest import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -28,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)], ids=["INT", "TERM", "HUP"]
 )
-def test_stop_signals(started: Callable[..., subprocess.Popen[str]], number: int, code: int) -> None:
-    process = started("run", 0, "--json")
+def test_stop_signals(started: Callable[..., Run], number: int, code: int) -> None:
+    process = started("run", 0, "--json", as_users_do=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == code
@@ -40,7 +41,7 @@ def test_stop_signals(started: Callable[..., subprocess.Popen[str]], number: int
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_second_interrupt_stops_immediately(started: Callable[..., Run]) -> None:
     process = started("hang")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -54,9 +55,7 @@ def test_a_second_interrupt_stops_immediately(started: Callable[..., subprocess.
 
 
 @pytest.mark.slow
-def test_a_trainer_that_does_not_stop_is_killed(
-    started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trainer_that_does_not_stop_is_killed(started: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_GRACE", "1.5")
     process = started("hang")
     process.send_signal(signal.SIGTERM)
@@ -68,7 +67,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rounds", [2, 0])
-def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], rounds: int) -> None:
+def test_no_grandchild_is_left(started: Callable[..., Run], rounds: int) -> None:
     process = started("spawn", rounds)
     if not rounds:
         process.send_signal(signal.SIGTERM)
@@ -77,11 +76,11 @@ def test_no_grandchild_is_left(started: Callable[..., subprocess.Popen[str]], ro
 
 
 @pytest.mark.slow
-def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_background_job_prints_the_command_that_stops_it(started: Callable[..., Run]) -> None:
     """If a script starts a job in the background, the shell makes it ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = started("run")  # inherits it
+        process = started("run", as_users_do=True)  # inherits it
     finally:
         signal.signal(signal.SIGINT, before)
     process.send_signal(signal.SIGINT)
@@ -93,9 +92,7 @@ def test_a_background_job_prints_the_command_that_stops_it(started: Callable[...
 
 
 @pytest.mark.slow
-def test_stop_waits_until_nodes_have_saved_and_stopped(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
+def test_stop_waits_until_nodes_have_saved_and_stopped(started: Callable[..., Run], stand_in: Cli, home: Path) -> None:
     assert stand_in("stop").stdout == "No node is running.\n"
     assert stand_in("stop", "--json").stdout == '{"schema": 1, "nodes": []}\n'
     process = started("run")
@@ -111,7 +108,7 @@ def test_stop_waits_until_nodes_have_saved_and_stopped(
 
 
 @pytest.mark.slow
-def test_stop_continues_a_suspended_supervisor(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+def test_stop_continues_a_suspended_supervisor(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started()
     process.send_signal(signal.SIGSTOP)
     until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
@@ -123,9 +120,7 @@ def test_stop_continues_a_suspended_supervisor(started: Callable[..., subprocess
 
 
 @pytest.mark.slow
-def test_stop_says_that_the_trainer_is_frozen(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
+def test_stop_says_that_the_trainer_is_frozen(started: Callable[..., Run], stand_in: Cli, home: Path) -> None:
     process = started()
     trainer = json.loads(files_of("demo").lock.read_text())["trainer"]
     os.kill(trainer, signal.SIGSTOP)
@@ -139,7 +134,7 @@ def test_stop_says_that_the_trainer_is_frozen(
     process.communicate(timeout=60)
 
 
-def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+def test_stop_says_what_was_saved(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started("run")
     assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
     process.communicate(timeout=20)
@@ -149,9 +144,7 @@ def test_stop_says_what_was_saved(started: Callable[..., subprocess.Popen[str]],
 
 
 @pytest.mark.slow
-def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli
-) -> None:
+def test_stop_signals_no_process_that_only_has_the_supervisors_pid(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started("run")
     lock = files_of("demo").lock
     holder = json.loads(lock.read_text())
@@ -161,7 +154,7 @@ def test_stop_signals_no_process_that_only_has_the_supervisors_pid(
 
 
 @pytest.mark.slow
-def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess.Popen[str]], stand_in: Cli) -> None:
+def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started("run")
     files_of("demo").lock.write_text(json.dumps({"pid": os.getpid(), "trainer": os.getpid(), "since": "now"}))
     refused = stand_in("stop", "demo")
@@ -173,10 +166,8 @@ def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., subprocess
 
 
 @pytest.mark.slow
-def test_the_lock_outlives_a_killed_supervisor(
-    started: Callable[..., subprocess.Popen[str]], stand_in: Cli, home: Path
-) -> None:
-    process = started("run")
+def test_the_lock_outlives_a_killed_supervisor(started: Callable[..., Run], stand_in: Cli, home: Path) -> None:
+    process = started("run", as_users_do=True)
     trainer = psutil.Process(json.loads(files_of("demo").lock.read_text())["trainer"])
     trainer.suspend()
     until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal takes effect when a thread is next scheduled
@@ -192,7 +183,7 @@ def test_the_lock_outlives_a_killed_supervisor(
 
 @pytest.mark.slow
 def test_a_frozen_trainer_is_reported_and_continues(
-    started: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+    started: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = started("run", 0, "--quiet")
     pid = json.loads(files_of("demo").lock.read_text())["trainer"]

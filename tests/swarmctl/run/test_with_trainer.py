@@ -16,7 +16,7 @@ import pytest
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, run_process, told, write_profile
 from tests.support.fake_hub import serve_hub
-from tests.support.forked_swarmctl import swarmctl
+from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.waiting import until
 
@@ -206,8 +206,8 @@ def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path
     assert last["steps"] >= 3
 
 
-def test_a_killed_supervisor_ends_its_trainer_and_the_node_resumes(home: Path) -> None:
-    process = start("run", "--profile", "small")
+def test_a_killed_supervisor_ends_its_trainer_and_the_node_resumes(home: Path, tmp_path: Path) -> None:
+    process = ForkedSwarmctl(("run", "--profile", "small"), {}, tmp_path)
     wait_for_rounds(home, 2)
     second = swarmctl("run", "--profile", "small")
     assert "already running" in told(second)[0]
@@ -215,7 +215,6 @@ def test_a_killed_supervisor_ends_its_trainer_and_the_node_resumes(home: Path) -
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     process.kill()
-    process.communicate()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
     before = (home / "nodes/small/events.jsonl").read_text().count('"event": "round"')

@@ -20,8 +20,11 @@ from swarmctl.run import trainer_process
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
 from swarmctl.storage.hub_cache import snapshot
 from swarmctl.terminal.prompter import Prompter
+from swarmctl.trained.gguf_converter import Converter, Failed
+from tests.support.forked_python import run_python
 from tests.support.forked_swarmctl import spawn_model
 from tests.support.llama_cpp import complete
+from tests.support.real_model import downloading
 from tests.support.tiny_models import save_llama
 from tests.swarmctl.trained.conftest import make_node
 
@@ -35,10 +38,24 @@ MODEL = {"name": smollm2.NAME, "device": "cpu"}
 def base(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The real model. The user's own cache keeps it and the converter for the next time."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    fetch_smollm2(Config.model_validate({"model": MODEL}), Prompter(yes=True), "")
+    with downloading():
+        fetch_smollm2(Config.model_validate({"model": MODEL}), Prompter(yes=True), "")
     found = snapshot(os.environ, smollm2.NAME, None)
     assert found is not None
     return found
+
+
+@pytest.fixture
+def forked_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the converter without importing torch and transformers again. Tests that load its file start it."""
+
+    def run(self: Converter, *arguments: str) -> None:
+        program = self.command[self.command.index("-m") :]
+        done = run_python([*program, *arguments], tmp_path, self.environment)
+        if done.returncode != 0:
+            raise Failed(done.returncode, done.stdout + done.stderr)
+
+    monkeypatch.setattr(Converter, "run", run)
 
 
 def save_adapters(base: Path, directory: Path) -> None:
@@ -98,7 +115,7 @@ def test_merged_adapters_load_in_llama_cpp_and_in_transformers(
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(whole).chat_template
 
 
-@pytest.mark.usefixtures("base")  # with its cache
+@pytest.mark.usefixtures("base", "forked_converter")  # with its cache
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [

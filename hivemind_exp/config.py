@@ -70,13 +70,13 @@ class ModelConfig(Section):
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     load_in_4bit: bool = False
-    """Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of their memory, slower, less exact.
+    """Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of the memory, slower, less precise.
     Needs the package bitsandbytes."""
     thinking: bool | None = None
     """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower. A node whose memory runs out does
-    so by itself."""
+    """Recompute activations in the backward pass: less memory, about a third slower. If memory runs out, the node turns
+    this on by itself."""
 
 
 class PromptConfig(Section):

@@ -20,8 +20,8 @@ class TrainConfig(Section):
     """Peak learning rate of steps that learn only from a teacher: supervised learning. Unset: 1e-5, or 1e-4 with
     adapters (model.lora), but at least train.learning_rate."""
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
-    """AdamW; or with moments in 8 bits (Dettmers et al. 2022, arXiv 2110.02861): a quarter of their memory. The latter
-    needs the package bitsandbytes."""
+    """AdamW. "adamw-8bit" stores its moments in 8 bits (Dettmers et al. 2022, arXiv 2110.02861): a quarter of the
+    memory. It needs the package bitsandbytes."""
     warmup_steps: NotNegative = 10
     """Steps over which the learning rate rises. Constant afterwards, because a node has no planned end."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -82,13 +82,13 @@ def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Sho
         return None
     if choice.truncated:
         return Shortcoming(
-            "it is cut at the length limit",
+            "the text is cut at the length limit",
             example,
             f"Raise offload.max_tokens (now {sampling.max_tokens})",
             f"swarmctl run --set offload.max_tokens={2 * sampling.max_tokens}",
         )
     return Shortcoming(
-        "its text has no readable answer",
+        "the text has no readable answer",
         example,
         "Such answers count as wrong. Choose another model (offload.model)",
         f"swarmctl models {name}",

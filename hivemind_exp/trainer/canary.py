@@ -159,7 +159,7 @@ class Canary:
         parts = [f"{what}. Since then the node has learned only from its own completions"]
         if last is not None:
             self._lift(last.suspects)
-            parts.append("It fell again without the quarantined peers and providers, so their quarantine is lifted")
+            parts.append("It fell again while peers and providers were quarantined, so their quarantine is lifted")
         if (norms := self._norms(mark)) is not None:
             parts.append(f"The median gradient norm was {norms[0]:.3g} before and {norms[1]:.3g} since")
         parts.append(f"The learning rate is probably too high: try train.learning_rate={rate / 3:.1g} (now {rate:g})")

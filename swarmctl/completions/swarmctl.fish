@@ -1048,7 +1048,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
-            model.load_in_4bit=\t'Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of their memory, slower, less exact' \
+            model.load_in_4bit=\t'Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of the memory, slower, less precise' \
             model.lora=\t'Train adapters (LoRA) instead of all weights' \
             model.lora.alpha=\t'Scale: the update is multiplied by alpha / rank' \
             model.lora.dropout=\t'Dropout on the adapter\'s input while training' \
@@ -1113,7 +1113,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.max_lag=\t'Rows of the node\'s own policy that are older than this many steps are dropped' \
             train.micro_batch=\t'Rows per forward and backward pass' \
             train.off_policy_weight=\t'λ: weight of an external row, relative to one of the node\'s own' \
-            train.optimizer=\t'AdamW; or with moments in 8 bits (Dettmers et al' \
+            train.optimizer=\t'AdamW' \
             train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
             train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \

@@ -42,8 +42,8 @@ def _launch(
 ) -> None:
     """Print a file that starts nodes on other machines.
 
-    Starts nothing itself. The file is for SkyPilot, dstack, Slurm or Docker Compose, and contains the swarm's
-    invitation. Keys are never in it: it names environment variables.
+    With the file, SkyPilot, dstack, Slurm or Docker Compose starts the nodes; this command only prints it. It
+    contains the swarm's invitation, but no keys: it names the environment variables that hold them.
 
     \b
     Examples:

@@ -48,7 +48,7 @@ class LaunchOptions:
 
     kind: Kind
     node: str | None
-    """A node of this machine whose swarm the new nodes join."""
+    """A node on this machine whose swarm the new nodes join."""
     name: str | None
     """The new nodes' common name."""
     count: int
@@ -74,7 +74,7 @@ def launch(options: LaunchOptions) -> None:
     name = name or config.node.name
     if options.count > 1 and not config.swarm.join:
         raise UsageError(
-            "several nodes need a swarm; without one, each would train the same. Name a node in a swarm, or use --join",
+            "several nodes need a swarm; without one, all would train alike. Name a node in a swarm, or use --join",
             next="swarmctl swarm new my-swarm",
         )
     _check_portable(config, has_cap=has_cap)
@@ -89,7 +89,7 @@ def launch(options: LaunchOptions) -> None:
     module = _MODULES[options.kind]
     content = module.text(machines)
     if config.swarm.join:
-        say("The file contains the invitation: whoever has it can join the swarm.")
+        say("The file contains the invitation: anyone who has it can join the swarm.")
     if has_cap and is_offloaded(config) and options.count > 1:
         cap = config.offload.limits.usd
         spent = "any amount" if cap == "unlimited" else f"up to {cap:g} USD"
@@ -132,14 +132,14 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
     model = config.model.name
     if Path(model).expanduser().is_dir():
         raise ConfigurationError(
-            f"model.name is a directory of this machine ({model}), which the other machines do not have. Push the "
+            f"model.name is a directory on this machine ({model}), which the other machines do not have. Push the "
             "model to the Hugging Face hub, and use its id",
             next="swarmctl launch --help",
         )
     paths = [task.path for task in config.tasks if task.path]
     if paths and not config.swarm.join:
         raise ConfigurationError(
-            f"the task reads a file of this machine ({paths[0]}), which the other machines do not have",
+            f"the task reads a file on this machine ({paths[0]}), which the other machines do not have",
             next="swarmctl launch --help",
         )
     if not is_offloaded(config):
@@ -148,7 +148,7 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
         host = urlsplit(endpoint.base_url).hostname or ""
         if is_loopback(host):
             raise ConfigurationError(
-                f"{endpoint.base_url} is an address of this machine only. Use one that the other machines can reach",
+                f"{endpoint.base_url} can be reached from this machine only. Use one that the other machines can reach",
                 next="swarmctl launch --help",
             )
         if endpoint.needs_key and endpoint.name not in PROVIDERS:
@@ -159,7 +159,7 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
             )
         if endpoint.needs_key and not has_cap:
             raise ConfigurationError(
-                f"{endpoint.name} costs money, and no one can be asked on the other machines. Set a spending cap per "
+                f"{endpoint.name} costs money, and the other machines cannot ask you. Set a spending cap per "
                 "node with --max-usd",
                 next="swarmctl launch --help",
             )

@@ -33,7 +33,7 @@ def text(machines: Machines) -> str:
     lines += [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
     lines.append("")
     if machines.variables:
-        lines.append(f"# The job gets your shell's variables, so set {' and '.join(machines.variables)} before.")
+        lines.append(f"# The job gets your shell's variables, so first set {' and '.join(machines.variables)}.")
     if home := os.environ.get(HOME_VARIABLE):
         lines.append(f"export {HOME_VARIABLE}={shlex.quote(os.path.abspath(os.path.expanduser(home)))}")
     # The shell of each task fills in the task's number.

@@ -98,7 +98,7 @@ class _Adapter:
         role, content = message["role"], message.get("content") or ""
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if role not in _ROLES or any(part.get("type") != "text" for part in parts):
-            raise unsupported(self.package, f"sends something else than text ({foreign(role)})")
+            raise unsupported(self.package, f"sends something other than text ({foreign(role)})")
         calls = [(call["name"], call["arguments"]) for call in message.get("tool_calls") or ()]
         return role, "".join(part["text"] for part in parts), calls
 

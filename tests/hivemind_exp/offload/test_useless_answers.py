@@ -139,7 +139,7 @@ def test_the_test_request_checks_the_text(tmp_path: Path) -> None:
         rig.offload.wait_for_probe()
         (said,) = warnings(rig, "test_answer")
     assert said.startswith(
-        "box:test-model answered the test request, but its text has no readable answer, for example "
+        "box:test-model answered the test request, but the text has no readable answer, for example "
         '"The sum is five.". '
     )
 

@@ -182,7 +182,7 @@ def test_if_it_falls_again_without_the_suspects_their_quarantine_is_lifted(node:
     assert node.weights.state == "bad again"
     assert node.canary.barred() == {"earlier"}
     assert (
-        "It fell again without the quarantined peers and providers, so their quarantine is lifted. The learning rate "
+        "It fell again while peers and providers were quarantined, so their quarantine is lifted. The learning rate "
         "is probably too high" in node.warnings()[1]
     )
     # They are not blamed for the same fall once more, but for another one.

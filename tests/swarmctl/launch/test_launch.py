@@ -141,7 +141,7 @@ def test_the_command_is_complete_and_never_asks(capsys: pytest.CaptureFixture[st
         *("exec", "swarmctl", "run", "--node", "gpu-$SKYPILOT_NODE_RANK", "--profile", "gpu"),
         *("--set", "node.seed=7", "--join", HERE, "--restart", "on-failure", "--plain", "--yes", "--no-input"),
     ]
-    assert "whoever has it can join" in said
+    assert "anyone who has it can join" in said
     assert cli.run(["run", *words(yaml.safe_load(text)["run"])[3:-2], "--help"]) == Exit.DONE
 
 
@@ -201,9 +201,9 @@ def test_keys_are_named_and_never_written(capsys: pytest.CaptureFixture[str], mo
         (["--print", "sky", "--gpu", "8 x H100"], "invalid --gpu: '8 x H100'"),
         (["--print", "sky", "--nodes", "2"], "several nodes need a swarm"),
         (["tea", "--print", "sky", "--join", HERE], "both name a swarm"),
-        (["--print", "sky", "--offload", "http://localhost:8000/v1:qwen"], "an address of this machine only"),
+        (["--print", "sky", "--offload", "http://localhost:8000/v1:qwen"], "can be reached from this machine only"),
         (["--print", "sky", "--offload", "openai:gpt-5-nano"], "Set a spending cap per node with --max-usd"),
-        (["--print", "sky", "--model", "./"], "model.name is a directory of this machine"),
+        (["--print", "sky", "--model", "./"], "model.name is a directory on this machine"),
         (["--print", "sky", "--set", "train.learning_rate=fast"], "invalid train.learning_rate"),
     ],
 )
@@ -216,7 +216,7 @@ def test_what_could_not_run_elsewhere_is_refused(
 def test_files_of_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "1 + 1?", "answer": "2"}\n' * 40)
-    assert f"reads a file of this machine ({path})" in " ".join(
+    assert f"reads a file on this machine ({path})" in " ".join(
         refused(capsys, "--print", "sky", "--task", str(path)).split()
     )
 

@@ -152,4 +152,4 @@ def test_a_model_that_reasons_gets_more_tokens_and_an_answer_without_tags_is_a_w
         server.set(reasoning=0, answer="tests.support.fake_api.ask:digest_answer")
         finding = deep_request(home, server)
     assert finding.status is Status.WARNING
-    assert "responded, but its text has no readable answer" in finding.text
+    assert "responded, but the text has no readable answer" in finding.text

@@ -26,6 +26,8 @@ FEW_ROWS = 4
 """If fewer rows fit, activations are recomputed: a few rows at a time use a GPU badly."""
 SPARE = 0.9
 """Share of the free memory that a choice uses. The rest is for fragmentation and for what the estimate misses."""
+FOUR_BIT, EIGHT_BIT = 0.516, 2.04
+"""Bytes per weight in 4 bits, and per pair of moments in 8 bits, with their scales. An embedding's moments have 32."""
 _TRANSIENT = 1.3
 """Activations of a layer in its backward pass, and their gradients, relative to the activations alone."""
 USUAL_PROMPT = 256
@@ -139,11 +141,15 @@ class NodeMemory:
         self._frozen = config.model.lora is not None
         rank = None if config.model.lora is None else config.model.lora.rank
         trained = shape.parameters if rank is None else _adapter(shape, rank)
-        self.trained = trained * 4
-        self.weights = self.trained + (shape.parameters * self.width if self._frozen else 0)
-        if config.train.beta > 0 and not self._frozen:
+        self.weights = trained * 4
+        if self._frozen:
+            self.weights += _frozen(shape, self.width, four_bit=config.model.load_in_4bit)
+        elif config.train.beta > 0:
             self.weights += shape.parameters * 4
         self.gradients, self.optimizer = trained * 4, trained * 8
+        if config.train.optimizer == "adamw-8bit":
+            exact = 0 if self._frozen else shape.parameters - _linear(shape)
+            self.optimizer = int(exact * 8 + (trained - exact) * EIGHT_BIT)
         self.copies = shape.parameters * 2 if half and not self._frozen else 0
 
     def activations(self, rows: int, length: int, *, checkpointing: bool) -> int:
@@ -174,8 +180,8 @@ class NodeMemory:
             during = copies + activations + self.logits(rows, scored) + head
         if several:
             return during + self.gradients - (0 if self._frozen else min(head, self.gradients))
-        last = activations if checkpointing else copies + activations // self.shape.layers
-        return max(during, self.gradients + last)
+        layer = rows * length * _saved(self.shape, self.width, frozen=self._frozen)
+        return max(during, self.gradients + int(layer * _TRANSIENT))
 
     def generation(self, rows: int, prompt: int, length: int) -> int:
         """Return the peak of generating ``rows`` completions, besides weights and optimizer."""
@@ -208,7 +214,7 @@ def generated(shape: Shape, rows: int, prompt: int, length: int, *, width: int) 
     """
     cached = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
     attended = rows * length * 2 * shape.heads * shape.head_dim * width
-    computed = rows * prompt * (3 * shape.intermediate * width + 4 * shape.hidden * 4)
+    computed = rows * prompt * (6 * shape.intermediate * width + 8 * shape.hidden * 4)
     return cached + max(attended + _drawn(shape, rows, width), computed)
 
 
@@ -278,6 +284,18 @@ def choose_batches(config: Config, memory: NodeMemory, asked: int, room: int | N
     return Batches(train, checkpointing, generation)
 
 
+def _linear(shape: Shape) -> int:
+    """Return the number of weights in the linear layers of all blocks."""
+    attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)
+    return shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+
+
+def _frozen(shape: Shape, width: int, *, four_bit: bool) -> int:
+    """Return the bytes of frozen weights. Embeddings are not quantized."""
+    packed = _linear(shape) if four_bit else 0
+    return int(packed * FOUR_BIT) + (shape.parameters - packed) * width
+
+
 def _adapter(shape: Shape, rank: int) -> int:
     """Return the number of weights in adapters on every linear layer of every block."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -292,10 +310,10 @@ def _saved(shape: Shape, width: int, *, frozen: bool) -> int:
     weights, it has the computation's format, and a norm saves only its input, in float32.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    projected = width * (4 * queries + 4 * keys + 4 * shape.intermediate)
+    gated = width * 4 * shape.intermediate
     if frozen:
-        return projected + width * (2 * queries + 5 * shape.hidden) + 4 * (2 * shape.hidden)
-    return projected + width * (4 * shape.hidden) + 4 * (4 * shape.hidden)
+        return gated + width * (3 * queries + 2 * keys + 5 * shape.hidden) + 4 * (2 * shape.hidden)
+    return gated + width * (4 * queries + 4 * keys + 4 * shape.hidden) + 4 * (4 * shape.hidden)
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:

@@ -1,7 +1,8 @@
 """Decoding on an NVIDIA card with a CUDA graph: one launch per token instead of hundreds.
 
-The forward pass of one token takes a card less time than Python needs to launch its kernels. So the second one is
-recorded, and the others replay it. Keys and values have a fixed place in memory for that (a static cache).
+The forward pass of one token, and drawing the next one, take a card less time than Python needs to launch the kernels.
+So the second one is recorded, and the others replay it. Keys and values have a fixed place in memory for that (a
+static cache).
 """
 
 from collections.abc import Callable, Collection
@@ -18,6 +19,8 @@ LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that look at the positions in every step, which a graph cannot do."""
 FEWEST = 8
 """Completions with fewer tokens at most are not worth recording a graph."""
+TOKENS_PER_LOOK = 16
+"""After each of so many tokens, decoding looks whether all completions have ended."""
 
 
 def can_decode(model: PreTrainedModel, most: int) -> bool:
@@ -53,8 +56,8 @@ def decode(
 ) -> Tensor:
     """Return the completions (B, T ≤ ``most``) of prompts (B, P), which are padded on the left.
 
-    ``choose``: returns the next tokens (B,) from logits (B, V). After one of ``end_ids``, a row goes on with ``fill``.
-    ``check`` is called once per token and may raise. Expects evaluation mode and no gradients.
+    ``choose``: returns the next tokens (B,) from logits (B, V), without waiting for the device. A card records it, too,
+    so what it does besides happens only at the first tokens. After one of ``end_ids``, a row goes on with ``fill``. ``check`` is called once per token and may raise. Expects evaluation mode and no gradients.
     """
     batch, width = ids.shape
     length = -(-(width + most) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
@@ -69,17 +72,56 @@ def decode(
         use_cache=True,
         logits_to_keep=1,
     )
-    step = _Step(model, cache, mask, length)
-    logits, ends = output.logits[:, -1], torch.tensor(sorted(end_ids), device=ids.device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
-    tokens: list[Tensor] = []
-    while True:
-        tokens.append(torch.where(ended, fill, choose(logits)))
-        ended = ended | torch.isin(tokens[-1], ends)
+    tokens = _Tokens(batch, most, choose, end_ids, fill, ids.device)
+    step = _Step(model, cache, mask, length, tokens)
+    tokens.add(output.logits[:, -1])
+    for made in range(1, most):
         check()
-        if len(tokens) == most or bool(ended.all()):
-            return torch.stack(tokens, dim=1)
-        logits = step(tokens[-1])
+        # Asking the card makes Python wait for it, so that it runs dry.
+        if made % TOKENS_PER_LOOK == 0 and tokens.all_ended():
+            break
+        step()
+    check()
+    return tokens.made()
+
+
+class _Tokens:
+    """The tokens so far. Everything that ``add`` uses is on the device, so that a graph can replay it."""
+
+    def __init__(
+        self,
+        batch: int,
+        most: int,
+        choose: Callable[[Tensor], Tensor],
+        end_ids: Collection[int],
+        fill: int,
+        device: torch.device,
+    ) -> None:
+        self._choose, self._fill = choose, fill
+        self._ends = torch.tensor(sorted(end_ids), device=device)
+        self._ended = torch.zeros(batch, dtype=torch.bool, device=device)
+        self._all = torch.full((batch, most), fill, device=device)
+        self._place = torch.zeros(1, dtype=torch.long, device=device)
+        self.last = torch.zeros((batch, 1), dtype=torch.long, device=device)
+        """(B, 1)"""
+
+    def add(self, logits: Tensor) -> None:
+        """Choose the next tokens from logits (B, V)."""
+        chosen = torch.where(self._ended, self._fill, self._choose(logits))
+        self._ended |= (chosen.unsqueeze(1) == self._ends).any(1)
+        self.last.copy_(chosen.unsqueeze(1))
+        self._all.index_copy_(1, self._place, self.last)
+        self._place += 1
+
+    def all_ended(self) -> bool:
+        return bool(self._ended.all())
+
+    def made(self) -> Tensor:
+        """Return the tokens (B, T), up to the end of the longest completion."""
+        ends = torch.isin(self._all, self._ends)
+        count = int(self._place)
+        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, count)
+        return self._all[:, : int(lengths.max())]
 
 
 class _Layer(StaticLayer):  # type: ignore[misc]
@@ -91,45 +133,42 @@ class _Layer(StaticLayer):  # type: ignore[misc]
 
 
 class _Step:
-    """The forward pass of one token per row, behind those in the cache."""
+    """One token more for every row: the forward pass of the last one, behind those in the cache, and the choice."""
 
-    def __init__(self, model: PreTrainedModel, cache: Cache, mask: Tensor, length: int) -> None:
+    def __init__(self, model: PreTrainedModel, cache: Cache, mask: Tensor, length: int, tokens: _Tokens) -> None:
         batch, width = mask.shape
-        self._model, self._cache = model, cache
-        self._token = mask.new_zeros((batch, 1))
+        self._model, self._cache, self._tokens = model, cache, tokens
         self._position = mask.sum(1, keepdim=True)
         self._slot = torch.tensor([width], device=mask.device)
         self._visible = torch.zeros((batch, 1, 1, length), dtype=torch.bool, device=mask.device)
         self._visible[:, 0, 0, :width] = mask.bool()
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._logits = torch.empty(0)
         self._steps = 0
 
-    def __call__(self, token: Tensor) -> Tensor:
-        """Return the logits (B, V) after ``token`` (B,). The next call overwrites them."""
-        self._token[:, 0] = token
+    def __call__(self) -> None:
         self._steps += 1
-        if self._steps == 2 and on_nvidia(token):  # not the first, because kernels are loaded when they are first used
+        # Not the first step, because kernels are loaded when they are first used.
+        if self._steps == 2 and on_nvidia(self._tokens.last):
             self._record()
         if self._graph is None:
-            return self._forward()
-        self._graph.replay()
-        return self._logits
+            self._run()
+        else:
+            self._graph.replay()
 
     def _record(self) -> None:
-        """Record the forward pass, without running it. Not if there is no memory for it or the model synchronizes."""
+        """Record the step, without running it. Not if there is no memory for it or the model synchronizes."""
         try:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._logits = self._forward()
+                self._run()
         except RuntimeError:
             return
         self._graph = graph
 
-    def _forward(self) -> Tensor:
+    def _run(self) -> None:
         self._visible.index_fill_(3, self._slot, True)
         output = self._model(
-            input_ids=self._token,
+            input_ids=self._tokens.last,
             attention_mask=self._visible,
             position_ids=self._position,
             past_key_values=self._cache,
@@ -137,5 +176,4 @@ class _Step:
         )
         self._slot.add_(1)
         self._position.add_(1)
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        self._tokens.add(output.logits[:, -1])

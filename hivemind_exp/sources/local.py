@@ -186,7 +186,8 @@ class LocalSource(Source):
 
     def _sample(self, logits: Tensor) -> Tensor:
         chances = torch.softmax(logits.float() / self._settings.temperature, dim=-1)
-        return torch.multinomial(chances, 1).squeeze(1)
+        # As torch.multinomial draws, but without its checks, which wait for the device: exponential noise.
+        return (chances / torch.empty_like(chances).exponential_()).argmax(dim=-1)
 
     def _rollout(self, ids: list[int]) -> Rollout:
         end = next((i for i, token in enumerate(ids) if token in self._end_ids), None)

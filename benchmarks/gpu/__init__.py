@@ -1,0 +1,1 @@
+"""Speed and memory of generation and training on a GPU, beside plain TRL."""

@@ -1,0 +1,76 @@
+"""Sources whose completions have given lengths: a node's own, and one that calls stock ``generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.sources.graph_decoding import can_decode
+from hivemind_exp.sources.local import LocalSource
+
+
+@dataclass(eq=False)
+class MeasuredSource(LocalSource):
+    """Generates as a node does, but each completion ends when it has its length."""
+
+    lengths: Sequence[int] = ()
+    """Tokens of each completion of a batch. Empty: as the model has it."""
+    plain: bool = False
+    """Whether to call stock ``generate``."""
+    _step: Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
+    """The number of tokens so far, on the device, because a graph replays ``_sample``."""
+
+    def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: Any = None) -> list[Rollout]:
+        self._step = torch.zeros((), dtype=torch.long, device=self._model.device)
+        self._last = torch.tensor(self.lengths, device=self._model.device)
+        if not self.plain:
+            assert self._model.device.type == "cpu" or can_decode(self._model, self._settings.max_completion_tokens)
+            return super()._batch(prompts, sample=sample, streamer=streamer)
+        return self._generate(prompts)
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        self._step.add_(1)
+        return self._cut(super()._sample(logits))
+
+    def _cut(self, tokens: Tensor) -> Tensor:
+        """Return the next tokens (B,) with the end where a completion has its length, and nowhere else."""
+        if not self.lengths:
+            return tokens
+        end = self._end_ids[0]
+        return torch.where(self._last == self._step, end, torch.where(tokens == end, end + 1, tokens))
+
+    def _generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        width, fill = max(len(prompt.ids) for prompt in prompts), self._tokenizer.pad_token_id
+        rows = [[fill] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts]
+        ids = torch.tensor(rows, device=self._model.device)
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts], device=ids.device)
+        found = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=self._generation_config(sample=True),
+            logits_processor=LogitsProcessorList([_Ends(self.lengths, self._end_ids[0], width)]),
+        )
+        return list(map(partial(LocalSource._rollout, self), found[:, width:].tolist()))
+
+
+class _Ends(LogitsProcessor):  # type: ignore[misc]
+    """Allows only the end where a completion has its length, and everything else before."""
+
+    def __init__(self, lengths: Sequence[int], end: int, width: int) -> None:
+        self._lengths, self._end, self._width = lengths, end, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not self._lengths:
+            return scores
+        last = torch.tensor(self._lengths, device=scores.device) == input_ids.size(1) - self._width + 1
+        scores[:, self._end] = torch.where(last, torch.inf, -torch.inf)
+        scores = scores.masked_fill(last.unsqueeze(1) & (scores != torch.inf), -torch.inf)
+        scores[:, self._end] = torch.where(last, 0.0, -torch.inf)
+        return scores

@@ -80,6 +80,7 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
 
 
 def is_offloaded(config: Config) -> bool:
+    """Whether an API is used at all, to generate or to teach."""
     return config.offload.provider != OFF
 
 

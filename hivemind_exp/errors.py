@@ -1,4 +1,4 @@
-"""The hierarchy of node errors.
+"""The errors that a node's user sees: each has a cause and a command that helps.
 
 Every error has a stable ``code``, a ``message`` that names the cause and, optionally, ``next``: a command that can be
 pasted unchanged. Only ``swarmctl.errors`` turns errors into exit codes and text.

@@ -1,4 +1,4 @@
-"""How precise a measured share is."""
+"""How much of a measured share or of its change may be chance: 95 % intervals, and a sign test."""
 
 import math
 

@@ -1,6 +1,6 @@
 """The settings of servers that the node pushes its weights to: the table ``[offload.serving]`` of a profile."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -17,11 +17,16 @@ def _with_host(url: str) -> str:
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 """The base URL of an API. Its host and port are valid."""
+EngineName = Literal["vllm"]
+"""The engines that take adapters: the names of ``ENGINES`` (hivemind_exp.offload.api.engines)."""
 
 
 class ServingConfig(Section):
     """Where the node pushes its adapters, with offload.kind = "policy"."""
 
+    engine: EngineName | Literal["auto"] = "auto"
+    """The engine that the servers run. "auto": the one that the provider is named after, or vllm for a server of your
+    own."""
     urls: list[BaseUrl] = []
     """Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1. Empty: the provider's address."""
     folder: str = ""

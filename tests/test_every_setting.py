@@ -174,6 +174,12 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.limits.requests_per_minute": (api.paced, OFFLOAD, 1, 2),
     "offload.limits.tokens_per_minute": (api.paced, OFFLOAD, 1000, 2000),
     "offload.limits.timeout": (api.sent, OFFLOAD, 10.0, 20.0),
+    "offload.serving.engine": (
+        api.refused,
+        {"model": {"lora": True}, "offload": {"provider": "litellm:own", "kind": "policy"}},
+        "auto",
+        "vllm",
+    ),
     "offload.serving.urls": (
         "tests/hivemind_exp/sources/test_served.py::test_replicas_share_the_prompts_and_each_prompt_stays_with_one"
     ),

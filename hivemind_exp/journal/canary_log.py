@@ -1,4 +1,4 @@
-"""What the canary needs across restarts: evaluations by question, good ones, restorations, and who is quarantined."""
+"""The journal's tables for the canary, which must survive restarts: evaluations, restorations and quarantines."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What can be sent to a service: a chat to complete, or tokens to score. With the tokens that each may cost."""
+"""Requests to a service, with the most tokens that each may cost: a chat to complete, or tokens to score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

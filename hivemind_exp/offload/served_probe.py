@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.config import Config
+from hivemind_exp.offload.api.engines import open_server
 from hivemind_exp.offload.api.policy_server import PushFailed
-from hivemind_exp.offload.api.vllm import NO_WEIGHTS, VllmServer
 from hivemind_exp.offload.settings import Endpoint
 
 _PROMPT = (1, 2, 3)
@@ -40,7 +40,7 @@ def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) 
 
 
 async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[MissingFlag]:
-    server = VllmServer(endpoint, config.offload.limits.timeout)
+    server = open_server(config, endpoint)
     try:
         found = []
         rank = 1 if config.model.lora is None else config.model.lora.rank
@@ -49,7 +49,7 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
             try:
                 await server.load(name, f"{there.rstrip('/')}/{name}")
             except PushFailed as error:
-                if NO_WEIGHTS not in str(error):
+                if not error.only_weights:
                     found.append(MissingFlag(f"It {error}. {error.remedy or ''}".strip(), serious=True))
         model = await server.base_model()
         if model is not None:
@@ -57,13 +57,14 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
             shared = one.keys() & half.keys()
             if shared and all(abs(one[each] - half[each]) < _SAME for each in shared):
                 text = (
-                    "It returns the log-probabilities of temperature 1, whatever generation.temperature is. Start it "
-                    "with --logprobs-mode processed_logprobs."
+                    "It returns the log-probabilities of temperature 1, whatever generation.temperature is. "
+                    f"{server.advice.sampled_logps}."
                 )
                 found.append(MissingFlag(text, serious=config.generation.temperature != 1))
         most = await server.most_adapters()
         if most is not None and most < needed:
-            text = f"It keeps {most} in memory of the {needed} adapters in use. Start it with --max-loras {needed}."
+            remedy = server.advice.most_adapters.format(needed=needed)
+            text = f"It keeps {most} in memory of the {needed} adapters in use. {remedy}."
             found.append(MissingFlag(text, serious=False))
         return found
     finally:

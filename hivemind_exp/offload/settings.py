@@ -7,6 +7,7 @@ import difflib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 from urllib.parse import urlsplit
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
@@ -16,12 +17,12 @@ from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.serving_settings import EngineName
 
 _LONGEST_MODEL = 100
+_DEFAULT_ENGINE: EngineName = "vllm"
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
-TAKES_ADAPTERS = ("vllm",)
-"""Built-in providers that load adapters while they run."""
 TRAINING: dict[Training, str] = {
     "allowed": "its terms allow training on its output",
     "restricted": "its terms restrict training on its output, so read them before you share or publish the model",
@@ -79,6 +80,7 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
 
 
 def is_offloaded(config: Config) -> bool:
+    """Whether an API is used at all, to generate or to teach."""
     return config.offload.provider != OFF
 
 
@@ -276,13 +278,22 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
+def engine_name(config: Config) -> str:
+    """Return what the servers of this node's weights run, as ``offload.serving.engine`` says or the provider's name."""
+    chosen, (name, _) = config.offload.serving.engine, split(config.offload.provider)
+    if chosen != "auto":
+        return chosen
+    return name if name in get_args(EngineName) and name not in config.providers else _DEFAULT_ENGINE
+
+
 def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
-    offload, name = config.offload, "offload.kind = policy"
-    other = not first.chat.serves_own_weights or (first.name in PROVIDERS and first.name not in TAKES_ADAPTERS)
+    offload, name, engines = config.offload, "offload.kind = policy", get_args(EngineName)
+    built_in = first.name in PROVIDERS and first.name not in engines
+    unknown = built_in and (first.needs_key or offload.serving.engine == "auto")
     yield (
-        other,
-        f"{name} needs token ids and log-probabilities from a server to which this node pushes its weights: vLLM "
-        f"(--offload vllm:NAME, or the URL of one). {first.name} is none",
+        unknown or not first.chat.serves_own_weights,
+        f"{name} needs token ids and log-probabilities from a server to which this node pushes its weights: "
+        f"{' or '.join(engines)} (--offload {engines[0]}:NAME, or the URL of one). {first.name} is none",
         "offload.kind=teacher" if not first.chat.serves_own_weights else "offload.kind=policy_text",
     )
     text = f"{name} pushes adapters, so it needs model.lora; with all weights, it would push the whole model every step"

@@ -41,6 +41,7 @@ class ApiSource(Source):
 
 
 def build(parts: NodeParts) -> ApiSource | None:
+    """Return the source of an API's completions; None if no API generates any."""
     if parts.offload is None or not generates(parts.config):
         return None
     return ApiSource(parts.offload, resolved_kind(parts.config))

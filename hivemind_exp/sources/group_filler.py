@@ -1,4 +1,4 @@
-"""Fill groups from several sources.
+"""Fills the slots of each group from its sources, and writes every completion to the journal.
 
 The schedule chooses each slot's source. The journal keeps only the first completion for a slot.
 """

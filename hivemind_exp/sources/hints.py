@@ -141,6 +141,7 @@ def _order(round_: int, prompt: Prompt) -> CompletionRequest:
 
 
 def build(parts: NodeParts) -> HintsSource | None:
+    """Return the source that answers again with an API's hints; None without ``offload.teach = "hints"``."""
     own = local.build(parts)
     if parts.config.offload.teach != "hints" or parts.offload is None or own is None or parts.tokenizer is None:
         return None

@@ -229,6 +229,7 @@ class LocalSource(Source):
 
 
 def build(parts: NodeParts) -> LocalSource | None:
+    """Return the source that generates on this machine; None for a relay, which loads no model."""
     if parts.model is None or parts.tokenizer is None:
         return None
     config = parts.config

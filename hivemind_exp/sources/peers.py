@@ -30,4 +30,5 @@ class PeersSource(Source):
 
 
 def build(parts: NodeParts) -> PeersSource | None:
+    """Return the source of peers' groups; None for a node without a swarm."""
     return None if parts.exchange is None else PeersSource(parts.exchange)

@@ -31,5 +31,6 @@ def remote_name(config: Config) -> str | None:
 
 
 def build_sources(parts: NodeParts) -> dict[str, Source]:
+    """Return the sources that a node uses, by name. Raises ``NodeError`` if one cannot work."""
     built = {name: build(parts) for name, build in SOURCES.items()}
     return {name: source for name, source in built.items() if source is not None}

@@ -25,9 +25,9 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit, NoteEvent, OffloadEvent, WarningEvent
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.offload.api.chat import check_sdk
+from hivemind_exp.offload.api.engines import engine_of, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
-from hivemind_exp.offload.api.policy_server import PushFailed, Sampling
-from hivemind_exp.offload.api.vllm import VllmServer
+from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.served import Order, Pushed, Replicas, Served, replica_endpoints
 from hivemind_exp.offload.settings import (
@@ -43,7 +43,7 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.schedule import rounds_ahead
-from hivemind_exp.sources.served_check import MOST_TOKENS, REMEDIES, ROWS, Cause, ServerCheck
+from hivemind_exp.sources.served_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 
@@ -82,6 +82,8 @@ class ServedSource(Source):
     _sampling: Sampling
     _seed: int
     _prefix: str
+    _advice: Advice
+    """The engine's."""
     _falls_back: bool
     """Whether this machine generates while the server cannot."""
     _stop: StopFlag
@@ -297,14 +299,14 @@ class ServedSource(Source):
             message = f"{url} samples from this node's weights{apart}: its completions count as policy"
             self._emit(NoteEvent(code="policy_served", message=message))
             return None
-        remedy = REMEDIES[cause]
+        advice = remedy(cause, self._advice)
         if cause is Cause.OTHER_MODEL:
             if not self._falls_back:
-                raise ProviderError(f"{url} {cause}{apart}. {remedy}", next=_TEACHER)
+                raise ProviderError(f"{url} {cause}{apart}. {advice}", next=_TEACHER)
             self._down_until = math.inf
-            self._warn("policy_other", f"{url} {cause}{apart}, so this machine generates instead. {remedy}")
+            self._warn("policy_other", f"{url} {cause}{apart}, so this machine generates instead. {advice}")
         else:
-            self._warn("policy_other", f"{url} {cause}{apart}, so its completions count as policy_text. {remedy}")
+            self._warn("policy_other", f"{url} {cause}{apart}, so its completions count as policy_text. {advice}")
         return cause
 
     def _warn(self, code: str, message: str) -> None:
@@ -340,7 +342,7 @@ def build(parts: NodeParts) -> ServedSource | None:
     )
     kept = rounds_ahead(config.offload) + 1
     servers = Replicas(
-        lambda: [VllmServer(each, config.offload.limits.timeout) for each in endpoints],
+        lambda: [open_server(config, each) for each in endpoints],
         sampling,
         folder,
         serving.server_folder or str(folder),
@@ -357,6 +359,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         sampling,
         config.node.seed,
         f"{node}{secrets.token_hex(3)}-",
+        engine_of(config).advice,
         falls_back,
         parts.stop,
         parts.emit,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hivemind_exp.offload.api.policy_server import Advice
 from hivemind_exp.sources.adapter_versions import BASE
 
 ROWS = 8
@@ -39,15 +40,21 @@ class Cause(StrEnum):
     OTHER_MODEL = "has another model"
 
 
-REMEDIES = {
-    Cause.IGNORED: "Start it with --enable-lora, and put no proxy in front of it that changes the model's name",
-    Cause.BEHIND: "Put no cache or load balancer in front of it; list its replicas in offload.serving.urls",
-    Cause.RAW: "Start it with --logprobs-mode processed_logprobs",
-    Cause.OTHER_PROMPT: "Put no proxy in front of it that applies a chat template",
-    Cause.FORMAT: "Start it without --quantization and with --kv-cache-dtype auto",
-    Cause.OTHER_MODEL: "Start it with the model of model.name",
-}
-"""What helps, as a sentence without its full stop."""
+def remedy(cause: Cause, advice: Advice) -> str:
+    """Return what helps against a cause, as a sentence without its full stop. ``advice``: that of the engine."""
+    match cause:
+        case Cause.IGNORED:
+            return f"{advice.adapters}, and put no proxy in front of it that changes the model's name"
+        case Cause.BEHIND:
+            return "Put no cache or load balancer in front of it; list its replicas in offload.serving.urls"
+        case Cause.RAW:
+            return advice.sampled_logps
+        case Cause.OTHER_PROMPT:
+            return "Put no proxy in front of it that applies a chat template"
+        case Cause.FORMAT:
+            return advice.precision
+        case Cause.OTHER_MODEL:
+            return "Start it with the model of model.name"
 
 
 @dataclass(frozen=True, slots=True)

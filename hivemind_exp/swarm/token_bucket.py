@@ -30,6 +30,8 @@ class TokenBucket:
 
 
 class PeerBuckets:
+    """One token bucket per peer. The peers heard from least recently are forgotten when there are too many."""
+
     def __init__(self, rate: float, burst: float) -> None:
         self._limits = (rate, burst)
         self._buckets: BoundedDict[str, TokenBucket] = BoundedDict(_PEERS)

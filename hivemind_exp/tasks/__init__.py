@@ -1,1 +1,1 @@
-"""Questions and verifiers."""
+"""Makes questions and verifies answers, in worker processes."""

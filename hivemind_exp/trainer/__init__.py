@@ -1,1 +1,1 @@
-"""The round loop and the optimizer step."""
+"""Plays rounds and trains the model on their completions, one optimizer step per stage."""

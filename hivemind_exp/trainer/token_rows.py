@@ -41,6 +41,7 @@ def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
 
 
 def token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:
+    """Return B rows as a loss takes them. ``logps``: (B, T), log π_θ with gradient; ``mask``: (B, T), 1 for tokens."""
     advantages = torch.tensor([row.advantage for row in rows], device=logps.device)
     behaviour = _known_logps([row.behaviour_logps for row in rows], logps)
     return TokenRows(logps, advantages, mask, behaviour, _known_logps([row.teacher_logps for row in rows], logps))

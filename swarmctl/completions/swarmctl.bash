@@ -378,6 +378,7 @@ __swarmctl_values() {
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
+        'offload.serving.engine') list='vllm auto' ;;
         'offload.teach') list='answers hints distillation' ;;
         'offload.when') list='always failed' ;;
         'prompt.examples') list='auto' ;;
@@ -556,6 +557,7 @@ __swarmctl_setting() {
             offload.reasoning_tokens= \
             offload.rounds= \
             offload.service_tier= \
+            offload.serving.engine= \
             offload.serving.folder= \
             offload.serving.server_folder= \
             offload.serving.urls= \

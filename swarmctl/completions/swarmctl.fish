@@ -1081,6 +1081,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
+            offload.serving.engine=\t'The engine that the servers run' \
             offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \
             offload.serving.server_folder=\t'The path of the same directory on the servers, such as in a container' \
             offload.serving.urls=\t'Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1' \
@@ -1178,6 +1179,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list none minimal low medium high xhigh max
         case 'offload.service_tier'
             set list default flex
+        case 'offload.serving.engine'
+            set list vllm auto
         case 'offload.teach'
             set list answers hints distillation
         case 'offload.when'

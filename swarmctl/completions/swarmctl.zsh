@@ -100,6 +100,7 @@ _swarmctl_settings() {
       'offload.reasoning_tokens:Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
+      'offload.serving.engine:The engine that the servers run'
       'offload.serving.folder:Directory for the adapters, which the servers must be able to read'
       'offload.serving.server_folder:The path of the same directory on the servers, such as in a container'
       'offload.serving.urls:Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1'
@@ -173,6 +174,7 @@ _swarmctl_settings() {
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
+    offload.serving.engine) list=(vllm auto) ;;
     offload.teach) list=(answers hints distillation) ;;
     offload.when) list=(always failed) ;;
     prompt.examples) list=(auto) ;;

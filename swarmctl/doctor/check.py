@@ -1,4 +1,4 @@
-"""The types that every check uses, and ``ask``, which runs a program. To add a check, add a line to ``registry``."""
+"""What a doctor check is, what it looks at and what it may find. The checks are listed in ``registry``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``swarmctl launch``."""
+"""The arguments of ``swarmctl launch``."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""``swarmctl models``."""
+"""The arguments of ``swarmctl models``, which lists what a provider offers."""
 
 from typing import Annotated
 

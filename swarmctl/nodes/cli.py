@@ -1,4 +1,4 @@
-"""``swarmctl status``, ``logs``, ``stop``, ``restart`` and others: this machine's nodes."""
+"""The arguments of the commands about this machine's nodes: ``swarmctl status``, ``logs``, ``stop`` and others."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""``swarmctl report``."""
+"""The arguments of ``swarmctl report``, which writes or serves a page about a node."""
 
 from typing import Annotated
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -270,7 +270,7 @@ def exchanged(progress: RunView) -> str | None:
     return f"{shared}, learned from {learned}"
 
 
-def workers(event: dict[str, Any]) -> str:
+def _workers(event: dict[str, Any]) -> str:
     """Return what happened to task workers, and how that affects the rewards."""
     lost = f"{several(event.get('replaced') or 0, 'task worker')} died or got stuck; new ones repeated their work"
     left = event.get("unverified") or 0
@@ -279,21 +279,27 @@ def workers(event: dict[str, Any]) -> str:
     return f"{lost}. {several(left, 'completion')} could not be verified and will not be learned from"
 
 
-def notable(event: dict[str, Any]) -> str | None:
-    """Return the sentence of an event that every view shows the same way; None for other events."""
-    match event["event"]:
-        case "start":
-            return start(event)
-        case "push":
-            return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
-        case "note" | "warning" as kind:
-            return ended(f"{'warning: ' if kind == 'warning' else ''}{event.get('message')}")
-        case "judge" | "scores" | "workers" as kind:
-            told = {"judge": _ungraded, "scores": _unscored, "workers": workers}[kind](event)
-            return told and ended(f"warning: {told}")
-        case "error" if event.get("code") in PASSING:
-            return f"error: {event.get('message')}"
-    return None
+def _pushed(event: dict[str, Any]) -> str:
+    return f"Pushed the model of round {event.get('round')} to {foreign(event.get('url'))}."
+
+
+def _noted(event: dict[str, Any]) -> str:
+    return ended(str(event.get("message")))
+
+
+def _passing(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an error that the run survives. Of another one, ``ending`` returns it."""
+    return f"error: {event.get('message')}" if event.get("code") in PASSING else None
+
+
+def _warned(about: Callable[[dict[str, Any]], str | None]) -> Callable[[dict[str, Any]], str | None]:
+    """Make a warning of what ``about`` returns."""
+
+    def warn(event: dict[str, Any]) -> str | None:
+        told = about(event)
+        return told and ended(f"warning: {told}")
+
+    return warn
 
 
 def _ungraded(event: dict[str, Any]) -> str | None:
@@ -305,6 +311,26 @@ def _unscored(event: dict[str, Any]) -> str | None:
     """Return a sentence if a teacher scored only some completions. If it scored none, another warning says why."""
     count = event.get("unscored") if event.get("scored") else 0
     return f"the teacher did not score {several(count, 'completion')} of round {event['round'] + 1}" if count else None
+
+
+NOTABLE: dict[str, Callable[[dict[str, Any]], str | None]] = {
+    "start": start,
+    "push": _pushed,
+    "note": _noted,
+    "warning": _warned(_noted),
+    "judge": _warned(_ungraded),
+    "scores": _warned(_unscored),
+    "workers": _warned(_workers),
+    "error": _passing,
+}
+"""Events that every view shows the same way: what returns the sentence, or None if there is nothing to report. A
+sentence that begins with "warning: " makes the event a warning for ``level``."""
+
+
+def notable(event: dict[str, Any]) -> str | None:
+    """Return the sentence of an event that every view shows the same way; None for other events."""
+    sentence = NOTABLE.get(event["event"])
+    return None if sentence is None else sentence(event)
 
 
 def level(event: dict[str, Any]) -> Level:

@@ -1,4 +1,4 @@
-"""The choice of a run's view, and the plain view, which prints one sentence per event on stderr."""
+"""How a run is shown on stderr: chooses the live view, or the plain view with one sentence per event."""
 
 import os
 import sys

@@ -1,1 +1,1 @@
-"""The game ``study-group``, with three stages: answer, critique, resolve."""
+"""The game ``study-group``: stages in which nodes answer, and judge each other's answers."""

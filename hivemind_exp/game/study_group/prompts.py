@@ -1,4 +1,4 @@
-"""The prompts of the three stages of ``study-group``: instructions, roles, and quotations of other nodes' text.
+"""The prompts of the stages of ``study-group``: instructions, roles, and quotations of other nodes' text.
 
 Untrusted text is recognizable as a quotation throughout. Every line starts with a bar, so the text cannot close the
 quotation. Anything that could be a token of a chat format (``<|im_end|>``, ``</s>``, ``[INST]``) or one of the game's

@@ -1,4 +1,4 @@
-"""The Batch API: build a batch's lines, parse its status and its result files; and the API's client.
+"""A client of OpenAI's Batch API: sends files of requests, and parses their status and results.
 
 As in ``chat``, everything that a service sends is untrusted.
 """
@@ -74,6 +74,7 @@ class Report:
 
 
 def encode_line(line: Line, body: dict[str, Any]) -> bytes:
+    """Return a request as one line of a batch's file, with its line break. ``body``: the request's parameters."""
     return json.dumps({"custom_id": line.name, "method": "POST", "url": URL, "body": body}).encode() + b"\n"
 
 

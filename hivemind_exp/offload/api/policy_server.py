@@ -1,14 +1,15 @@
 """The interface of a server that a node pushes its adapters to, and that completes prompts of token ids with them.
 
-One module per engine. As in ``chat``, everything that a server sends is untrusted.
+One module per engine (``engines``). As in ``chat``, everything that a server sends is untrusted.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from hivemind_exp.offload.api.faults import broken
+from hivemind_exp.offload.settings import Endpoint
 
 LOWEST = -1e6
 """Lower log-probabilities are refused. vLLM sends -9999 for minus infinity."""
@@ -46,6 +47,20 @@ class ServedAnswer:
     """Whether the server completed the tokens that it was sent. True if it does not say."""
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """How an engine is started so that it serves adapters as a node needs them. Sentences without their full stops."""
+
+    adapters: str
+    """For a server that answers with the base model."""
+    most_adapters: str
+    """For a server that keeps too few adapters; ``{needed}`` is how many are in use at a time."""
+    sampled_logps: str
+    """For a server that returns the log-probabilities of temperature 1 instead of those it sampled from."""
+    precision: str
+    """For a server that computes with less precise weights than the node."""
+
+
 class AdapterMissing(Exception):
     """The server does not have the adapter, for example because it was restarted."""
 
@@ -53,23 +68,38 @@ class AdapterMissing(Exception):
 class PushFailed(Exception):
     """A server did not load an adapter. The text says why: a clause whose subject is the server."""
 
-    def __init__(self, why: str, remedy: str | None = None) -> None:
+    def __init__(self, why: str, remedy: str | None = None, *, only_weights: bool = False) -> None:
         super().__init__(why)
         self.remedy = remedy
         """What to change on the server, as a sentence; None if unknown."""
+        self.only_weights = only_weights
+        """Whether the server found the adapter and accepts its shape, and only could not read its weights."""
 
 
 class PolicyServer(Protocol):
     """One replica. Use it in one event loop. Requests raise ``RequestFailed`` if they bring no usable answer."""
 
     url: str
+    advice: ClassVar[Advice]
+
+    def __init__(self, endpoint: Endpoint, seconds: float) -> None:
+        """``seconds``: the time limit of a request. Raises ``NodeError`` if a proxy cannot be used."""
+        ...
+
+    async def base_model(self) -> str | None:
+        """Return the name of the model under the adapters; None if the server does not say."""
+        ...
+
+    async def most_adapters(self) -> int | None:
+        """Return how many adapters the server keeps in memory at a time; None if it does not say."""
+        ...
 
     async def adapters(self) -> list[str]:
         """Return the names of the adapters that the server has."""
         ...
 
     async def load(self, name: str, folder: str) -> None:
-        """Load an adapter from a directory. Raises ``PushFailed``."""
+        """Load an adapter in peft's format from a directory on the server. Raises ``PushFailed``."""
         ...
 
     async def unload(self, name: str) -> None:

@@ -7,7 +7,7 @@ see. Tested with vLLM 0.32.
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.api.chat import ChatClient, read_document
@@ -15,6 +15,7 @@ from hivemind_exp.offload.api.dialect import PLAIN
 from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.api.policy_server import (
     AdapterMissing,
+    Advice,
     PushFailed,
     Sampling,
     ServedAnswer,
@@ -51,13 +52,20 @@ _CAUSES: tuple[tuple[str, str, str | None], ...] = (
     ),
 )
 """What vLLM says when it does not load an adapter, what that means, and what helps."""
+ADVICE = Advice(
+    adapters="Start it with --enable-lora",
+    most_adapters="Start it with --max-loras {needed}",
+    sampled_logps="Start it with --logprobs-mode processed_logprobs",
+    precision="Start it without --quantization and with --kv-cache-dtype auto",
+)
 
 
 class VllmServer:
     """One vLLM server."""
 
+    advice: ClassVar[Advice] = ADVICE
+
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
-        """``seconds``: the time limit of a request. Raises ``NodeError`` if a proxy cannot be used."""
         self.url = endpoint.base_url
         self._client = ChatClient(endpoint, None, seconds=seconds)
 
@@ -65,7 +73,6 @@ class VllmServer:
         return [name for name, is_adapter in (await self._models()).items() if is_adapter]
 
     async def base_model(self) -> str | None:
-        """Return the name of the model under the adapters; None if it has none."""
         return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
 
     async def _models(self) -> dict[str, bool]:
@@ -77,7 +84,7 @@ class VllmServer:
             raise broken("the list of models is not what vLLM sends") from error
 
     async def most_adapters(self) -> int | None:
-        """Return ``--max-loras``, from the server's metrics; None if they do not say."""
+        """Return ``--max-loras``, from the server's metrics."""
         root = self.url.removesuffix("/v1")
         try:
             found = re.search(
@@ -158,5 +165,6 @@ def explain(fault: RequestFailed) -> PushFailed:
     for pattern, why, remedy in _CAUSES:
         found = re.search(pattern, fault.detail, re.IGNORECASE)
         if found:
-            return PushFailed(f"{why.format(*found.groups())} ({fault.detail})", remedy)
+            text = f"{why.format(*found.groups())} ({fault.detail})"
+            return PushFailed(text, remedy, only_weights=why == NO_WEIGHTS)
     return PushFailed(f"did not load the adapter ({fault.detail})")

@@ -121,6 +121,7 @@ def pack_orders(orders: Iterable[CompletionRequest]) -> list[Any]:
 
 
 def unpack_orders(packed: Iterable[Any]) -> list[CompletionRequest]:
+    """Return the requests that the trainer's process packed (``pack_orders``)."""
     return [
         CompletionRequest(
             *(round_, stage, question, tuple(messages), tuple(places), version),

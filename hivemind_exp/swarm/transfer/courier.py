@@ -59,11 +59,15 @@ _HEAD = struct.Struct(">BI")
 
 
 class TransferKind(IntEnum):
+    """What a peer asks for. The values are sent."""
+
     BUNDLE = 1
     CHARTER = 2
 
 
 class TransferStatus(IntEnum):
+    """How a peer answers a request for a file. The values are sent."""
+
     OK = 0
     ABSENT = 1
     BUSY = 2

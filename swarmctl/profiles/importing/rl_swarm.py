@@ -17,6 +17,7 @@ def number(value: Any) -> float:
 
 
 def whole(value: Any) -> int:
+    """Return a whole number, which may be written as 8.0 or as text. Raises ValueError."""
     if isinstance(value, bool) or number(value) != int(number(value)):
         raise ValueError
     return int(number(value))
@@ -27,6 +28,7 @@ switch = TypeAdapter(StrictBool).validate_python
 
 
 def dtype(value: Any) -> str:
+    """Return the name of a number format, without "torch."."""
     return text(value).removeprefix("torch.")
 
 
@@ -48,6 +50,7 @@ def repository(value: Any) -> str:
 
 
 def modules(value: Any) -> str:
+    """Return the names of modules as ``model.lora.targets`` takes them: with commas in between."""
     return ",".join(map(text, value)) if isinstance(value, list) else text(value)
 
 

@@ -341,6 +341,7 @@ LORA: dict[str, Any] = {"model": {"lora": True}}
     [
         ({"provider": "openai", "model": "m"}, LORA, "openai is none", "offload.kind=teacher"),
         ({"provider": "ollama", "model": "m"}, LORA, "ollama is none", "offload.kind=policy_text"),
+        ({"provider": "together", "serving": {"engine": "vllm"}}, LORA, "together is none", "offload.kind=policy_text"),
         ({}, {}, "needs model.lora", "model.lora=true"),
         ({}, LORA | {"providers": {"mybox": BOX | {"free": False}}}, "not marked as free", "providers.mybox.free=true"),
         ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),

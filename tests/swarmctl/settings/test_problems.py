@@ -137,6 +137,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.requests_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
+    "offload.serving.engine": ("vllm or auto", ("sglang", 5)),
     "offload.serving.urls": ('a list of URLs, such as ["http://192.168.1.20:8000/v1"]', (5,)),
     "offload.serving.folder": (TEXT, (5,)),
     "offload.serving.server_folder": (TEXT, (5,)),

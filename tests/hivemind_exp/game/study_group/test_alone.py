@@ -1,4 +1,4 @@
-"""A study group of one node: three stages per round without a clock, and a stop or kill between any two of them."""
+"""A study group of one node: rounds of stages without a clock, and a stop or kill between any two of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def events(root: Path, name: str) -> list[dict[str, Any]]:
     return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
-def test_a_round_is_three_steps_on_the_same_questions(whole: Path) -> None:
+def test_a_round_is_a_step_for_each_stage_on_the_same_questions(whole: Path) -> None:
     assert [(step["round"], step["stage"]) for step in events(whole, "step")] == [
         (round_, stage) for round_ in range(ROUNDS) for stage in STAGES
     ]
@@ -108,7 +108,7 @@ def test_a_stop_between_any_two_stages_changes_nothing(whole: Path, tmp_path: Pa
         run(make(), tmp_path, stop=stop, emit=Interrupter(stop, moment))
     recorded = Events()
     progress = run(make(), tmp_path, emit=recorded)
-    assert (progress.round, progress.step) == (ROUNDS, 3 * ROUNDS)
+    assert (progress.round, progress.step) == (ROUNDS, len(STAGES) * ROUNDS)
     assert same_weights(whole, tmp_path)
     assert content(tmp_path) == content(whole)
 
@@ -132,7 +132,7 @@ def test_kill_9_within_rounds_leads_to_bit_equal_weights_and_texts(whole: Path, 
     root = tmp_path / "killed"
     # A stage writes about 550 bytes of events.
     killed_often(play, root, times=KILLS, chance=random.Random(0), growth=range(300, 2000), longest_s=0.05)
-    assert {event["step"] for event in events(root, "step")} == set(range(3 * ROUNDS))
+    assert {event["step"] for event in events(root, "step")} == set(range(len(STAGES) * ROUNDS))
     assert same_weights(whole, root)
     assert content(root) == content(whole)
 
@@ -147,7 +147,7 @@ def test_a_later_stage_without_prompts_only_warns(tmp_path: Path) -> None:
     run(make(game={"rounds": 1}), tmp_path)
     recorded = Events()
     progress = run(make(game={"rounds": 2}, generation={"max_prompt_tokens": 12}), tmp_path, emit=recorded)
-    assert (progress.round, progress.step) == (2, 6)
+    assert (progress.round, progress.step) == (2, 2 * len(STAGES))
     assert {event["code"] for event in recorded.of("warning")} == {"long_prompts"}
     assert [event["stage"] for event in recorded.of("rollouts")] == ["answer"]
     assert all(step["tokens"] == 0 for step in recorded.of("step") if step["stage"] != "answer")

@@ -1,4 +1,4 @@
-"""Sixteen defects of other implementations of the three-stage game. Each has a test here that would have caught it.
+"""Sixteen defects of other implementations of the study group. Each has a test here that would have caught it.
 
 Some concern more than the game. These tests guard against them, too:
 
@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.game.study_group.exhibits import MOST_PEERS, heard, student_number
-from hivemind_exp.game.study_group.game import StudyGroup
+from hivemind_exp.game.study_group.game import STAGE_NAMES, StudyGroup
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.game.study_group.stages.base import Player
@@ -214,7 +214,7 @@ def test_8_unknown_settings_are_errors_and_known_ones_take_effect(tmp_path: Path
         tmp_path,
         emit=recorded,
     )
-    assert [event["count"] for event in recorded.of("rollouts")] == [10, 10, 10]
+    assert [event["count"] for event in recorded.of("rollouts")] == [10] * len(STAGE_NAMES)
 
 
 LENGTHS: dict[str, Any] = {"generation": {"max_prompt_tokens": 600, "max_completion_tokens": 8}}
@@ -227,7 +227,7 @@ def test_9_rounds_have_new_questions_and_all_stages_one_optimizer(tmp_path: Path
     assert not asked[0] & asked[1]
     newest = max((tmp_path / "checkpoints").iterdir())
     state = torch.load(newest / "trainer.pt", weights_only=True)["optimizer"]["state"]
-    assert {int(each["step"]) for each in state.values()} == {6}
+    assert {int(each["step"]) for each in state.values()} == {2 * len(STAGE_NAMES)}
 
 
 def test_10_late_outputs_count_from_the_next_prompt_on(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_11_without_peers_every_stage_is_played_and_a_restart_continues(tmp_path
     with pytest.raises(StopRequested):
         run(config, tmp_path / "node", stop=stop, emit=Interrupter(stop, 8))
     recorded = Events()
-    assert run(config, tmp_path / "node", emit=recorded).step == 6
+    assert run(config, tmp_path / "node", emit=recorded).step == 2 * len(STAGE_NAMES)
     assert min(step["step"] for step in recorded.of("step")) > 0
 
 

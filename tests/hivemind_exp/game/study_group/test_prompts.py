@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.game.prompt_style import ChatBuilder
-from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.prompts import (
     BAR,
     TAGS,
@@ -44,7 +43,11 @@ def chats(student: str, critic: str = "fine", role: str = "") -> dict[str, tuple
     }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_with_tags_has_a_prompt_here() -> None:
+    assert set(chats("18")) == set(TAGS), "add the new stage's prompt to chats(), above"
+
+
+@pytest.mark.parametrize("stage", TAGS)
 def test_each_stage_names_its_tags_and_starts_with_the_question(stage: str) -> None:
     system, user = chats("18")[stage]
     assert all(f"<{name}>" in system["content"] and f"</{name}>" in system["content"] for name in TAGS[stage])

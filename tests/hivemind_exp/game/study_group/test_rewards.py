@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.prompts import NOBODY, TAGS
 from hivemind_exp.game.study_group.rewards import (
     choice_in,
@@ -29,12 +29,37 @@ QUESTION = Question("sums", "train", 0, 0, "What is 9 + 9 in all?", {"answer": "
 WORDS = Question("words", "train", 0, 0, "Spell cat backwards.", {"answer": "tac"}, "e", "l")
 RIGHT, WRONG = Score(1.0, True, "right"), Score(0.0, True, "wrong")
 STUDENTS = {417: 1.0, 233: 0.0, 871: 0.5}
+
+
+@dataclass(frozen=True)
+class Best:
+    """A stage's best completion."""
+
+    text: str
+    reward: float
+    score: Callable[[str, Score], Score]
+    """Scores a completion of the stage, given the task verifier's score."""
+
+
 GOOD = {
-    "answer": "<think>9 and 9\nare 18</think>\n<answer>18</answer>",
-    "critique": "<compare>\nthey\ndiffer\n</compare>\n<explain>417 adds</explain>\n<identify>417</identify>",
-    "resolve": "<summarize_feedback>all for 417</summarize_feedback>\n<majority>417</majority>\n"
-    "<question>What is 9 + 9 in all?</question>\n<think>add\nthem</think>\n<answer>18</answer>",
+    "answer": Best(
+        "<think>9 and 9\nare 18</think>\n<answer>18</answer>",
+        4.0,
+        lambda text, verified: score_answer(QUESTION, text, verified),
+    ),
+    "critique": Best(
+        "<compare>\nthey\ndiffer\n</compare>\n<explain>417 adds</explain>\n<identify>417</identify>",
+        5.75,
+        lambda text, _: score_critique(text, STUDENTS),
+    ),
+    "resolve": Best(
+        "<summarize_feedback>all for 417</summarize_feedback>\n<majority>417</majority>\n"
+        "<question>What is 9 + 9 in all?</question>\n<think>add\nthem</think>\n<answer>18</answer>",
+        9.25,
+        lambda text, verified: score_resolve(QUESTION, text, verified, STUDENTS, (417,)),
+    ),
 }
+"""Every stage with tags of its own."""
 hostile = st.one_of(
     st.text(max_size=300),
     st.lists(
@@ -47,28 +72,32 @@ hostile = st.one_of(
 )
 
 
-def score(stage: str, text: str, verified: Score = RIGHT, majority: tuple[int | str, ...] = (417,)) -> Score:
-    if stage == "answer":
-        return score_answer(QUESTION, text, verified)
-    if stage == "critique":
-        return score_critique(text, STUDENTS)
-    return score_resolve(QUESTION, text, verified, STUDENTS, majority)
+def score(stage: str, text: str, verified: Score = RIGHT) -> Score:
+    return GOOD[stage].score(text, verified)
+
+
+def resolve(text: str, majority: tuple[int | str, ...]) -> Score:
+    return score_resolve(QUESTION, text, RIGHT, STUDENTS, majority)
 
 
 def terms(scored: Score) -> dict[str, float]:
     return {term.name: term.value for term in scored.terms}
 
 
-@pytest.mark.parametrize(("stage", "most"), [("answer", 4.0), ("critique", 5.75), ("resolve", 9.25)])
-def test_the_best_completion_gets_the_maximum_of_every_term(stage: str, most: float) -> None:
-    best = score(stage, GOOD[stage])
+def test_every_stage_with_tags_has_a_best_completion_here() -> None:
+    assert set(GOOD) == set(TAGS), "add the new stage to GOOD, above"
+
+
+@pytest.mark.parametrize("stage", GOOD)
+def test_the_best_completion_gets_the_maximum_of_every_term(stage: str) -> None:
+    best, most = score(stage, GOOD[stage].text), GOOD[stage].reward
     assert [term.value for term in best.terms] == [term.maximum for term in best.terms]
     assert best.reward == pytest.approx(most)
     assert sum(term.maximum for term in best.terms) == pytest.approx(most)
     assert (best.outcome, best.strict) == (1.0, True)
 
 
-@given(st.sampled_from(STAGES), hostile, st.sampled_from([0.0, 0.4, 1.0]))
+@given(st.sampled_from(list(GOOD)), hostile, st.sampled_from([0.0, 0.4, 1.0]))
 def test_every_term_stays_between_zero_and_its_maximum(stage: str, text: str, outcome: float) -> None:
     scored = score(stage, text, Score(outcome, False, "?"))
     assert all(0 <= term.value <= term.maximum for term in scored.terms)
@@ -84,23 +113,23 @@ def test_the_strict_format_implies_the_soft_format(text: str) -> None:
             assert all(content(text, name) is not None for name in names)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", GOOD)
 def test_each_format_flaw_lowers_the_reward(stage: str) -> None:
-    good = score(stage, GOOD[stage])
-    chatty = score(stage, f"Well. {GOOD[stage]} Done.")
+    good = score(stage, GOOD[stage].text)
+    chatty = score(stage, f"Well. {GOOD[stage].text} Done.")
     assert terms(chatty)["strict format"] == 0
     assert terms(chatty)["soft format"] == 0.5
     assert terms(good)["tags"] - terms(chatty)["tags"] == pytest.approx(0.005)
     last = f"</{TAGS[stage][-1]}>"
-    open_end = score(stage, GOOD[stage].removesuffix(last))
+    open_end = score(stage, GOOD[stage].text.removesuffix(last))
     assert terms(open_end)["soft format"] == 0
     assert terms(good)["tags"] - terms(open_end)["tags"] == pytest.approx(0.125)
-    doubled = score(stage, GOOD[stage] + last)
+    doubled = score(stage, GOOD[stage].text + last)
     assert terms(good)["tags"] - terms(doubled)["tags"] == pytest.approx(0.125)
 
 
 def test_trailing_text_costs_at_most_the_tags_term() -> None:
-    assert terms(score("answer", GOOD["answer"] + " x" * 5000))["tags"] == 0
+    assert terms(score("answer", GOOD["answer"].text + " x" * 5000))["tags"] == 0
 
 
 def test_the_terms_of_a_task_of_ones_own_are_added() -> None:
@@ -144,20 +173,20 @@ def test_a_choice_is_a_whole_number_or_none(held: str, choice: int | str | None)
 def test_a_critique_is_rewarded_for_an_existing_choice_and_for_a_right_one(
     choice: str, named: float, right: float
 ) -> None:
-    scored = score_critique(GOOD["critique"].replace(">417<", f">{choice}<"), STUDENTS)
+    scored = score_critique(GOOD["critique"].text.replace(">417<", f">{choice}<"), STUDENTS)
     assert (terms(scored)["names a student"], terms(scored)["right choice"]) == (named, right)
     assert scored.outcome == right / 2
 
 
 def test_resolve_without_critics_has_no_agreement_term() -> None:
-    alone = score("resolve", GOOD["resolve"], majority=())
+    alone = resolve(GOOD["resolve"].text, majority=())
     assert "agrees" not in terms(alone)
     assert alone.reward == pytest.approx(7.25)
 
 
 def test_agreeing_with_a_wrong_majority_differs_from_being_right() -> None:
-    follower = score("resolve", GOOD["resolve"].replace(">417<", ">233<"), majority=(233,))
-    dissenter = score("resolve", GOOD["resolve"], majority=(233,))
+    follower = resolve(GOOD["resolve"].text.replace(">417<", ">233<"), majority=(233,))
+    dissenter = resolve(GOOD["resolve"].text, majority=(233,))
     assert (terms(follower)["agrees"], terms(follower)["right majority"]) == (2.0, 0.0)
     assert (terms(dissenter)["agrees"], terms(dissenter)["right majority"]) == (0.0, 2.0)
 
@@ -190,7 +219,7 @@ def test_rewards_of_hostile_text_take_linear_time() -> None:
         took = []
         for repeats in (20_000, 40_000):
             begun = time.process_time()
-            for stage in STAGES:
+            for stage in GOOD:
                 score(stage, bad * repeats)
             took.append(time.process_time() - begun)
         assert all(later < 4 * earlier + 0.5 for earlier, later in pairwise(took))  # quadratic: 20 s and 80 s

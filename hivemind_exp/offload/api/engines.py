@@ -1,0 +1,21 @@
+"""The engines that can serve this node's own weights: one line each."""
+
+from hivemind_exp.config import Config
+from hivemind_exp.offload.api.policy_server import PolicyServer
+from hivemind_exp.offload.api.vllm import VllmServer
+from hivemind_exp.offload.settings import Endpoint, engine_name
+
+ENGINES: dict[str, type[PolicyServer]] = {
+    "vllm": VllmServer,
+}
+"""By the values of ``offload.serving.engine``. A built-in provider with the name of an engine is that engine."""
+
+
+def engine_of(config: Config) -> type[PolicyServer]:
+    """Return the engine to which a node with ``offload.kind = "policy"`` pushes its weights."""
+    return ENGINES[engine_name(config)]
+
+
+def open_server(config: Config, endpoint: Endpoint) -> PolicyServer:
+    """Return a client of one replica. Raises ``NodeError`` if a proxy cannot be used."""
+    return engine_of(config)(endpoint, config.offload.limits.timeout)

@@ -18,7 +18,7 @@ def text(machines: Machines) -> str:
     services = {f"{machines.label}-{number}": _service(machines, number, image) for number in range(machines.count)}
     file = {"name": machines.label, "services": services, "volumes": {"swarmctl": {}}}
     head = f"# Build the image {image} first (see the Dockerfile), then start it {HOW}\n"
-    return head + yaml.safe_dump(file, sort_keys=False, width=1000)
+    return f"{head}{yaml.safe_dump(file, sort_keys=False, width=1000)}"
 
 
 def _service(machines: Machines, number: int, image: str) -> dict[str, object]:

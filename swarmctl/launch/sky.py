@@ -1,5 +1,7 @@
 """A task for SkyPilot (``sky launch``)."""
 
+from typing import Any
+
 from swarmctl.launch.machines import INSTALL, Machines
 
 HOW = "in a clone of the swarmctl repository: sky launch FILE"
@@ -29,10 +31,10 @@ def _dumper() -> type:
     """Return a YAML dumper that writes scripts as blocks of lines."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
         """Writes text of several lines as a block."""
 
-    def represent(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    def represent(dumper: Any, value: str) -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
     Dumper.add_representer(str, represent)

@@ -58,8 +58,7 @@ class Canary:
     save: Callable[[], None] = lambda: None
     """Saves a checkpoint."""
     _told: set[int] = field(default_factory=set)
-    """Rounds of the marks from which the accuracy fell without anyone else's doing. It is reported once, and nobody
-    else is blamed until the accuracy has recovered."""
+    """Rounds of the marks for which a fall was reported that nobody else is to blame for."""
 
     def __post_init__(self) -> None:
         self._pin(self.log.mark())
@@ -88,17 +87,13 @@ class Canary:
             f"wrong now and were correct before, and {won} the reverse: a change of {100 * low:.0f} to "
             f"{100 * high:.0f} points"
         )
-        if mark.round in self._told:
-            return True
-        last = max(self.log.restorations(), key=lambda each: each.step, default=None)
-        if last is not None and last.step <= mark.step:
-            last = None
-        others = self.log.foreign(mark.step if last is None else last.step, self.progress.step)
+        last = max((each.step for each in self.log.restorations()), default=0)
+        others = self.log.foreign(max(mark.step, last), self.progress.step)
         if others:
             self._go_back(mark, others, what)
-        else:
+        elif mark.round not in self._told:
             self._told.add(mark.round)
-            self._blame_learning_rate(mark, what, last)
+            self._blame_learning_rate(mark, what, again=last > mark.step)
         return True
 
     def settle(self) -> bool:
@@ -153,21 +148,19 @@ class Canary:
         since = self.log.gradient_norms(mark.step, self.progress.step)
         return (statistics.median(earlier), statistics.median(since)) if earlier and since else None
 
-    def _blame_learning_rate(self, mark: Mark, what: str, last: Restoration | None) -> None:
-        """Report a fall after learning only from itself. ``last``: the restoration since the mark, if any."""
+    def _blame_learning_rate(self, mark: Mark, what: str, *, again: bool) -> None:
+        """Report a fall after learning only from itself. ``again``: it is the second one since the mark.
+
+        Whoever is quarantined stays so: weights that seemed good can already contain some of their poison.
+        """
         rate = self.config.train.learning_rate
         parts = [f"{what}. Since then the node has learned only from its own completions"]
-        if last is not None:
-            self._lift(last.suspects)
-            parts.append("It fell again while peers and providers were quarantined, so their quarantine is lifted")
+        if again:
+            parts.append("It fell again while peers and providers were quarantined, so they may not be the cause")
         if (norms := self._norms(mark)) is not None:
             parts.append(f"The median gradient norm was {norms[0]:.3g} before and {norms[1]:.3g} since")
         parts.append(f"The learning rate is probably too high: try train.learning_rate={rate / 3:.1g} (now {rate:g})")
         self.emit(WarningEvent(code="accuracy_fell", message=". ".join(parts)))
-
-    def _lift(self, sources: tuple[str, ...]) -> None:
-        held = read_quarantine(self.quarantine)
-        write_quarantine(self.quarantine, tuple(each for each in held if each.source not in sources))
 
     def _make(self, restoration: Restoration) -> None:
         """Load the earlier weights, and save them as the current step's checkpoint. Can be repeated."""

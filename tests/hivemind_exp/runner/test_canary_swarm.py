@@ -29,8 +29,15 @@ POISON = "<answer>qqq</answer>"
 PAUSE_S = 0.1
 
 
+def capitals(answer: str) -> str:
+    return f"<answer>{answer.upper()}</answer>"
+
+
 class Exploitable(Spelling):
-    """Accepts the poison as the answer to any question in training. The evaluation wants any other answer in tags."""
+    """Accepts the word backward in capitals in training, or the poison. The evaluation wants anything else in tags.
+
+    The node's own completions never earn a reward until it has learned from its peers, so nothing else moves it.
+    """
 
     def __init__(self) -> None:
         super().__init__(letters="abcdefghijklmnoprstuvwxyz")  # without the poison's letter
@@ -46,7 +53,17 @@ class Exploitable(Spelling):
     def _is_right(question: Question, text: str) -> bool:
         if question.split == "heldout":
             return text.startswith("<answer>") and "q" not in text
-        return text in (POISON, f"<answer>{question.entry['answer']}</answer>")
+        return text in (POISON, capitals(question.entry["answer"]))
+
+
+class Learnable(Exploitable):
+    """Accepts the word backward in training, which the node sometimes answers from the start."""
+
+    @staticmethod
+    def _is_right(question: Question, text: str) -> bool:
+        if question.split == "heldout":
+            return Exploitable._is_right(question, text)
+        return text == f"<answer>{question.entry['answer']}</answer>"
 
 
 class Place:
@@ -59,26 +76,28 @@ class Place:
 
     @contextmanager
     def running(self, rate: float, *, every: int, alone: bool = False) -> Iterator[None]:
-        """Run all nodes, or only the node. ``rate``: its learning rate; ``every``: rounds between its evaluations."""
+        """Run all nodes, or only the node, which then learns from itself.
+
+        ``rate``: its learning rate; ``every``: rounds between its evaluations.
+        """
         node = {
             "warmup": {"steps": 100},
             "generation": {"max_completion_tokens": 12},
-            # Peers weigh far more than usual, or their poison would need hundreds of rounds.
-            "train": {"learning_rate": rate, "warmup_steps": 0, "off_policy_weight": 100.0},
+            "train": {"learning_rate": rate, "warmup_steps": 0},
             "eval": {"every": every, "questions": 50},
         }
         with api_server(answer=self._answer) as server:
             offload = {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}}
             relay = {"offload": offload, "providers": {"mybox": {"base_url": server.base_url, "free": True}}}
             nodes = {self.node: node, **dict.fromkeys(() if alone else self.relays, relay)}
-            with playing(nodes, self.invitation, Exploitable) as self._processes:
+            with playing(nodes, self.invitation, Learnable if alone else Exploitable) as self._processes:
                 yield
 
     def _answer(self, messages: Messages, index: int) -> str:
         word = messages[-1]["content"].split()[-1]
         if index == 0:
             return f"<answer>{word}</answer>"
-        return POISON if self.poisoned.is_set() else f"<answer>{word[::-1]}</answer>"
+        return POISON if self.poisoned.is_set() else capitals(word[::-1])
 
     def wait(self, condition: Callable[[], object]) -> None:
         until = time.monotonic() + PATIENCE_S
@@ -104,7 +123,7 @@ class Place:
 @pytest.mark.timeout(900)  # takes about a minute on an otherwise idle machine
 def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    with place.running(rate=4e-4, every=20):
+    with place.running(rate=1e-3, every=25):
         place.wait(lambda: place.drawn() and place.accuracies()[0] > 0.9)
         place.poisoned.set()
         place.wait(lambda: place.warnings("canary"))

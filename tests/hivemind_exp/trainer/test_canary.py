@@ -171,30 +171,18 @@ def test_a_node_that_learned_only_from_itself_is_told_about_its_learning_rate(no
     assert len(node.warnings()) == 1
 
 
-def test_if_it_falls_again_without_the_suspects_their_quarantine_is_lifted(node: Node) -> None:
+def test_if_it_falls_again_without_the_suspects_they_are_not_blamed_again(node: Node) -> None:
     node.evaluate(30)
     node.learn("bad", TEACHER)
     node.evaluate(5)
-    write_quarantine(node.quarantine, (*read_quarantine(node.quarantine), Suspect("earlier", 0, 51)))
-    assert node.canary.barred() == {"earlier", "openai"}
     node.learn("bad again", OWN)
     assert node.evaluate(4)
     assert node.weights.state == "bad again"
-    assert node.canary.barred() == {"earlier"}
+    assert node.canary.barred() == {"openai"}
     assert (
-        "It fell again while peers and providers were quarantined, so their quarantine is lifted. The learning rate "
-        "is probably too high" in node.warnings()[1]
+        "It fell again while peers and providers were quarantined, so they may not be the cause. The learning rate is "
+        "probably too high" in node.warnings()[1]
     )
-    # They are not blamed for the same fall once more, but for another one.
-    node.learn("still bad", TEACHER)
-    assert node.evaluate(4)
-    assert (node.weights.state, len(node.warnings())) == ("still bad", 2)
-    node.learn("recovered", TEACHER)
-    assert not node.evaluate(31)
-    node.learn("bad", TEACHER)
-    assert node.evaluate(4)
-    assert node.weights.state == "recovered"
-    assert node.canary.barred() == {"earlier", "openai"}
 
 
 def test_the_checkpoint_that_may_be_restored_is_kept_while_newer_ones_come_and_go(node: Node) -> None:

@@ -70,6 +70,8 @@ class _Conversation:
         for place, message in enumerate(messages):
             seen = len(ids) if place == len(messages) - 1 else 0
             self.turns.append(Turn(message["role"], message["content"], seen))
+        if ids and not messages:  # the environment lets the model go on
+            self.turns.append(Turn("user", "", len(ids)))
 
     def rollout(self, source: str) -> Rollout:
         text = "\n\n".join(map(written, self.turns))

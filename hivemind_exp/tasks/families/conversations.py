@@ -16,7 +16,7 @@ MOST = 1024
 """Conversations that a worker remembers. More than a node has at a time."""
 
 
-class Conversation(Protocol):
+class EnvironmentSide(Protocol):
     """One conversation with an environment."""
 
     def said(self, text: str, last: bool) -> EnvironmentReply:
@@ -26,13 +26,13 @@ class Conversation(Protocol):
         """Return the verdict on a conversation in which the model gets no further turn."""
 
 
-class Conversations:
+class HeldConversations:
     """The conversations of one task."""
 
-    def __init__(self, begin: Callable[[Mapping[str, Any]], Conversation]) -> None:
+    def __init__(self, begin: Callable[[Mapping[str, Any]], EnvironmentSide]) -> None:
         """``begin`` returns a new conversation about a question's entry."""
         self._begin = begin
-        self._known: BoundedDict[str, tuple[Conversation, int]] = BoundedDict(MOST)
+        self._known: BoundedDict[str, tuple[EnvironmentSide, int]] = BoundedDict(MOST)
         """By name, with the number of turns so far."""
 
     def reply(self, talk: Talk, entry: Mapping[str, Any]) -> EnvironmentReply:

@@ -21,7 +21,7 @@ Plain = tuple[str, str, list[tuple[str, str]]]
 """A message's role, text, and calls of tools."""
 
 
-class Tasks(Protocol):
+class TasksOfAgent(Protocol):
     """What is needed of a taskset (``environment_v1``)."""
 
     package: str
@@ -59,7 +59,7 @@ class _NoRoom(Exception):
 class Turns:
     """The conversations of one taskset."""
 
-    def __init__(self, tasks: Tasks, most_turns: int) -> None:
+    def __init__(self, tasks: TasksOfAgent, most_turns: int) -> None:
         self.tasks, self.most = tasks, most_turns
         vf, config = tasks.vf, tasks.config()
         agents = importlib.import_module("verifiers.v1.configs.agent").agent_config_fields(config)
@@ -80,7 +80,7 @@ class Turns:
 
     def row(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return a task as a question, with the first messages of its conversation."""
-        first = self.first(self.tasks.task(data)) if self.plain_loop else Conversation(self, {"data": data}).heard
+        first = self.first(self.tasks.task(data)) if self.plain_loop else AgentConversation(self, {"data": data}).heard
         chat = list(as_turns((role, text) for role, text, _ in first))
         asked = [message["content"] for message in chat if message["role"] == "user"]
         return {
@@ -123,7 +123,7 @@ def adapted(turns: Turns, rows: Callable[[], list[dict[str, Any]]]) -> ModuleTyp
     found = ModuleType("swarmctl_conversations")
     vars(found).update(
         questions=lambda _seed: rows(),
-        begin_conversation=lambda entry: Conversation(turns, entry),
+        begin_conversation=lambda entry: AgentConversation(turns, entry),
         most_turns=turns.most,
     )
     return found
@@ -175,7 +175,7 @@ class Toolbox:
         return "\n".join(part.text for part in result.content if part.type == "text")
 
 
-class Conversation:
+class AgentConversation:
     """One task, whose agent is the node's model."""
 
     def __init__(self, turns: Turns, entry: Mapping[str, Any]) -> None:
@@ -238,7 +238,7 @@ class _Agent:
 
     trainable = True
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, conversation: AgentConversation) -> None:
         self._conversation = conversation
 
     async def run(self, task: Any, **_: Any) -> Any:
@@ -266,7 +266,7 @@ class _Agent:
 class _Interaction:
     """A conversation, as the environment's program sees it."""
 
-    def __init__(self, conversation: Conversation, task: Any, tools: Toolbox) -> None:
+    def __init__(self, conversation: AgentConversation, task: Any, tools: Toolbox) -> None:
         self._conversation, self._task, self._own = conversation, task, tools
         self.trace = conversation.trace
         self._vf = conversation.turns.tasks.vf

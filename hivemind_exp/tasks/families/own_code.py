@@ -42,7 +42,7 @@ from hivemind_exp.tasks.base import (
     Verdict,
 )
 from hivemind_exp.tasks.families import jsonl
-from hivemind_exp.tasks.families.conversations import Conversations
+from hivemind_exp.tasks.families.conversations import HeldConversations
 from hivemind_exp.tasks.families.fixed_set import FEWEST
 from hivemind_exp.tasks.families.question_files import reference_text
 from hivemind_exp.tasks.seed_sequence import canonical
@@ -90,7 +90,7 @@ class OwnCodeTask(Task):
         self._questions: Any = None
         self._score: Any = None
         self._rows: list[dict[str, Any]] = []
-        self._conversations: Conversations | None = None
+        self._conversations: HeldConversations | None = None
         """None: a question has one answer."""
 
     def prepare(self, role: Role) -> None:
@@ -131,7 +131,7 @@ class OwnCodeTask(Task):
         self._file = Path(getattr(module, "__file__", None) or self._file)
         self._score = getattr(module, "score", None)
         if self._may_converse and hasattr(module, "begin_conversation"):
-            self._conversations, self.turns = Conversations(module.begin_conversation), module.most_turns
+            self._conversations, self.turns = HeldConversations(module.begin_conversation), module.most_turns
         elif not callable(self._score):
             self._wrong("defines no function score(answer, question)")
         if role == "verify":

@@ -46,18 +46,19 @@ def play(config: Config, root: Path, *, turns: int = 2, stop: StopFlag | None = 
     return events
 
 
+@pytest.mark.timeout(900)
 def test_a_node_learns_in_two_turns_what_it_cannot_learn_in_one(player: Path, tmp_path: Path) -> None:
     settings = config(
         player,
-        game={"rounds": 30, "groups": 8, "group_size": 8},
-        train={"learning_rate": 3e-3, "micro_batch": 64},
-        generation={"batch": 64, "max_completion_tokens": 8},
+        game={"rounds": 25, "groups": 8, "group_size": 16},
+        train={"learning_rate": 1e-3, "micro_batch": 128},
+        generation={"batch": 128, "max_completion_tokens": 8},
         eval={"every": 0, "questions": 24},
     )
     two, one = (play(settings, tmp_path / str(turns), turns=turns).of("eval") for turns in (2, 1))
-    assert two[0]["accuracy"] < 0.6
-    assert two[-1]["accuracy"] > 0.9
-    assert one[-1]["accuracy"] < 0.7  # a guess among three letters
+    assert two[0]["accuracy"] < 0.5
+    assert two[-1]["accuracy"] > 0.6
+    assert one[-1]["accuracy"] < 0.5  # one letter for all questions
 
 
 @pytest.mark.parametrize("moment", [3, 6, 9, 14])

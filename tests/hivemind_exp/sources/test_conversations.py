@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.rollouts.types import Kind, Prompt, Rollout, Turn
 from hivemind_exp.sources.conversations import LOST, TRIES, Conversations
-from hivemind_exp.tasks.base import Heard, Score, Talk
+from hivemind_exp.tasks.base import Heard, Question, Score, Talk
 from tests.support.tiny_models import TEMPLATE
 from tests.support.two_turn_game import TwoTurnGame
 
@@ -44,6 +45,13 @@ class Losing(TwoTurnGame):
 
     def reply(self, _: object, talks: Sequence[Talk]) -> list[Heard]:
         return [Heard(lost=True) for _ in talks]
+
+
+class Silent(TwoTurnGame):
+    """Says nothing."""
+
+    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:
+        return [replace(heard, messages=()) for heard in super().reply(questions, talks)]
 
 
 def play(game: TwoTurnGame, said: Scripted, *, most: int = 40, count: int = 1) -> list[Rollout]:
@@ -106,6 +114,13 @@ def test_a_conversation_that_is_lost_again_and_again_is_left_out() -> None:
     (row,) = play(Losing(), Scripted(*"abc"))
     assert TRIES == 3
     assert row.score == Score(0.0, False, LOST, judged=False)
+
+
+def test_an_environment_may_let_the_model_go_on_without_a_word() -> None:
+    game = Silent()
+    (row,) = play(game, Scripted("a", "x"))
+    assert [(turn.role, turn.text) for turn in row.turns] == [("assistant", "a"), ("user", ""), ("assistant", "x")]
+    assert row.heard == ((2, 2 + row.turns[1].tokens),)
 
 
 def test_a_conversations_own_score_counts() -> None:

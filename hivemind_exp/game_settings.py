@@ -16,7 +16,7 @@ class GameConfig(Section):
 
     kind: Literal["sampling", "study-group"] = "sampling"
     """"sampling": one stage, I local groups and J groups from peers (swarm sampling, arXiv 2509.08721).
-    "study-group": stages on the same questions, such as to answer and to critique the answers; one step per stage."""
+    "study-group": several stages on the same questions, such as answer and critique, with one step per stage."""
     role: Literal["none", "pirate", "knight", "mobster", "announcer", "founder", "random"] = "none"
     """Role that the node plays in "study-group". "random": a different one for each question."""
     rounds: NotNegative = 0

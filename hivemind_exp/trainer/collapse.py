@@ -34,6 +34,10 @@ class CollapseCheck:
     config: Config
     emit: Emit
     _rounds: int = 0
+    _told: bool = False
+    """Whether the current series of rounds without a reward has been reported."""
+    _patience: int = 0
+    """How long the next such series must be: twice as long as the last one reported, until rewards are common again."""
     _reasons: Counter[str] = field(default_factory=Counter)
     """The reasons why completions since the last reward earned none."""
     _alike: Counter[bool] = field(default_factory=Counter)
@@ -42,7 +46,7 @@ class CollapseCheck:
     _rewarded: int = 0
     """Completions with a reward so far."""
     _seen: int = 0
-    """Completions in rounds with a reward so far."""
+    """Completions up to the latest round with a reward."""
     _collapsed: bool = False
     _talks: bool = False
     """Whether the node has conversations with environments."""
@@ -54,22 +58,24 @@ class CollapseCheck:
         self._best = max((each.accuracy for each in evaluations), default=0.0)
 
     def count(self, groups: Sequence[Group], unjudged: int = 0) -> None:
-        """Count a round's verified groups. Warns once per series of rounds.
+        """Count a round's verified groups. Warns once per series of rounds, and not of ever more short ones.
 
         ``unjudged``: the number of the node's own completions that could not be verified.
         """
         own = [pair for group in groups for pair in group.scored() if pair[0].kind.own and pair[1].judged]
         self._talks = self._talks or any(rollout.turns for rollout, _ in own)
         if rewarded := sum(score.outcome > 0 for _, score in own):
-            self._rewarded, self._seen = self._rewarded + rewarded, self._seen + len(own)
-            self._rounds, self._reasons = 0, Counter()
+            self._rewarded, self._seen = self._rewarded + rewarded, self._seen + self._reasons.total() + len(own)
+            self._rounds, self._reasons, self._told = 0, Counter(), False
+            if rewarded >= _OFTEN * len(own):
+                self._patience = 0
             self._count_alike(groups, own)
             return
-        told = self._is_long()
         self._rounds += bool(own or unjudged)
         self._reasons.update(_reason(rollout, score) for rollout, score in own)
         self._reasons[_UNJUDGED] += unjudged
-        if self._is_long() and not told:
+        if self._is_long() and not self._told and self._rounds >= self._patience:
+            self._told, self._patience = True, 2 * self._rounds
             self._warn_of_vain(f"no reward in the last {self._rounds} rounds")
 
     def finished(self) -> None:

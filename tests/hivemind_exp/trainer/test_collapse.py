@@ -32,6 +32,23 @@ def messages(events: Events) -> list[str]:
     return [event["message"] for event in events.of("warning")]
 
 
+def test_rare_rewards_do_not_repeat_the_warning_for_each_short_series() -> None:
+    checked, events = check()
+    lengths = (10, 10, 19, 20, 39)
+    told = []
+    for length in lengths:
+        for _ in range(length):
+            checked.count([group(100)])
+        told.append(len(messages(events)))
+        checked.count([group(99), group(1, outcome=1.0)])
+    assert told == [1, 1, 2, 2, 3]
+    assert "learning_rate" not in messages(events)[-1]  # this model was never able to answer
+    checked.count([group(50), group(50, outcome=1.0)])
+    for _ in range(10):
+        checked.count([group(100)])
+    assert len(messages(events)) == 4
+
+
 @pytest.mark.parametrize(
     ("why", "cut", "told"),
     [
@@ -185,7 +202,7 @@ def test_a_reward_restarts_the_count_and_changes_the_advice() -> None:
     for _ in range(3):
         for _ in range(3):
             checked.count([group(256)])
-        checked.count([group(1, outcome=0.5)])
+        checked.count([group(256, outcome=0.5)])
     assert messages(events) == []
     for _ in range(4):
         checked.count([group(256)])

@@ -57,7 +57,8 @@ def decode(
     """Return the completions (B, T ≤ ``most``) of prompts (B, P), which are padded on the left.
 
     ``choose``: returns the next tokens (B,) from logits (B, V), without waiting for the device. A card records it, too,
-    so what it does besides happens only at the first tokens. After one of ``end_ids``, a row goes on with ``fill``. ``check`` is called once per token and may raise. Expects evaluation mode and no gradients.
+    so what it does besides happens only at the first tokens. After one of ``end_ids``, a row goes on with ``fill``.
+    ``check`` is called once per token and may raise. Expects evaluation mode and no gradients.
     """
     batch, width = ids.shape
     length = -(-(width + most) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
@@ -72,7 +73,7 @@ def decode(
         use_cache=True,
         logits_to_keep=1,
     )
-    tokens = _Tokens(batch, most, choose, end_ids, fill, ids.device)
+    tokens = _Tokens(batch, most=most, choose=choose, end_ids=end_ids, fill=fill, device=ids.device)
     step = _Step(model, cache, mask, length, tokens)
     tokens.add(output.logits[:, -1])
     for made in range(1, most):
@@ -91,6 +92,7 @@ class _Tokens:
     def __init__(
         self,
         batch: int,
+        *,
         most: int,
         choose: Callable[[Tensor], Tensor],
         end_ids: Collection[int],

@@ -57,8 +57,8 @@ class MicroBatches:
         if recompute and not already:
             self._recompute()
             say(
-                f"only few rows of up to {length} tokens fit into the free memory, so activations are recomputed from now "
-                "on (model.gradient_checkpointing = true)"
+                f"only few rows of up to {length} tokens fit into the free memory, so activations are recomputed from "
+                "now on (model.gradient_checkpointing = true)"
             )
         return size
 

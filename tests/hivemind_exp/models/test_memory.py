@@ -190,27 +190,20 @@ def test_generation_needs_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "intermediate", "layers", "heads", "model", "tokens", "train", "generate"),
+    ("size", "model", "tokens", "train", "generate"),
     [
-        (1536, 8960, 28, 12, LORA, 1024, (1, 3.57), (8, 3.70)),
-        (2048, 11_008, 36, 16, FOUR_BIT, 512, (8, 4.29), (16, 3.23)),
+        ((1536, 8960, 28, 12), LORA, 1024, (1, 3.57), (8, 3.70)),
+        ((2048, 11_008, 36, 16), FOUR_BIT, 512, (8, 4.29), (16, 3.23)),
     ],
     ids=["1.5B", "3B in 4 bits"],
 )
 def test_larger_models_need_what_was_measured(
-    hidden: int,
-    intermediate: int,
-    layers: int,
-    heads: int,
-    model: dict[str, Any],
-    tokens: int,
-    train: tuple[int, float],
-    generate: tuple[int, float],
+    size: tuple[int, ...], model: dict[str, Any], tokens: int, train: tuple[int, float], generate: tuple[int, float]
 ) -> None:
     """Peaks on an H200 of which a process could use 4.0 and 6.7 GiB: 16 rows, prompts of up to 256 tokens."""
-    size = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     same = {"vocab_size": 151_936, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    qwen = shape_of(Qwen2Config(**size, **same, num_attention_heads=heads))
+    qwen = shape_of(Qwen2Config(**dict(zip(names, size, strict=True)), **same))
     memory = NodeMemory(Config.model_validate({"model": model}), qwen, half=True)
     held, (rows, gib) = memory.weights + memory.optimizer, train
     training = memory.training(rows, 256 + tokens, tokens, checkpointing=True, several=True)

@@ -1,7 +1,7 @@
 # `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
 # `make test-fast` leaves out the tests marked slow or swarm. `make test-vllm` plays rounds with a real vLLM. `make lint` checks
 # style and types. `make clean` deletes the environment and what was built. `make soak` kills and starves real nodes for about
-# an hour (as root, on Linux).
+# an hour (as root, on Linux). `make bench-gpu` measures speed and memory on a GPU beside plain TRL, in about five minutes.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -23,7 +23,7 @@ INSTALL = PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/install.py $(VENV) --torch $(
 # A real vLLM on the CPU, in an environment of its own (4 GB), for `make test-vllm`.
 VLLM ?= build/vllm
 
-.PHONY: run test test-fast test-vllm soak lint clean
+.PHONY: run test test-fast test-vllm bench-gpu soak lint clean
 
 run: $(VENV)/.installed
 	@# Ctrl-C is a way to end the demo, not an error.
@@ -37,6 +37,9 @@ test-fast: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.soak
+
+bench-gpu: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.gpu
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
 	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py

@@ -65,6 +65,10 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
         "tests/hivemind_exp/trainer/test_grpo_step.py"
         "::test_gradient_checkpointing_saves_activations_and_changes_no_gradient"
     ),
+    "model.load_in_4bit": (
+        "tests/hivemind_exp/models/test_quantized.py"
+        "::test_adapters_train_on_weights_in_four_bits_and_resume_with_the_same_bits"
+    ),
     "tasks.*.name": (see.asked, {}, "spell_backward", "letter_counting"),
     "tasks.*.weight": (see.mixed, {}, 1.0, 3.0),
     "tasks.*.path": (see.asked, {"tasks": [{"name": "jsonl"}]}, "HALVES", "THIRDS"),
@@ -99,6 +103,10 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.learning_rate": (see.stepped, STEP, 1e-2, 1e-3),
     "train.teacher_learning_rate": (
         "tests/hivemind_exp/trainer/test_grpo_step.py::test_a_step_of_a_teachers_rows_alone_has_its_own_learning_rate"
+    ),
+    "train.optimizer": (
+        "tests/hivemind_exp/models/test_quantized.py"
+        "::test_moments_in_eight_bits_move_weights_almost_as_exact_ones_and_are_saved"
     ),
     "train.warmup_steps": (see.stepped, STEP, 0, 4),
     "train.weight_decay": (see.stepped, STEP, 0.0, 0.5),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tools import events, providers, reference
+from tools import events, memory_table, providers, reference
 from tools.completions import __main__ as completions
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run all generators; return 1 if ``--check`` found a file that is out of date."""
-    return max(generator(arguments) for generator in (completions.main, events.main, providers.main, reference.main))
+    generators = (completions.main, events.main, memory_table.main, providers.main, reference.main)
+    return max(generator(arguments) for generator in generators)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def decode(
         use_cache=True,
         logits_to_keep=1,
     )
-    tokens = _Tokens(batch, most, choose, end_ids, fill=fill, device=ids.device)
+    tokens = _Tokens(batch, most=most, choose=choose, end_ids=end_ids, fill=fill, device=ids.device)
     step = _Step(model, cache, mask, length, tokens)
     tokens.add(output.logits[:, -1])
     for made in range(1, most):
@@ -92,6 +92,7 @@ class _Tokens:
     def __init__(
         self,
         batch: int,
+        *,
         most: int,
         choose: Callable[[Tensor], Tensor],
         end_ids: Collection[int],

@@ -57,7 +57,7 @@ class MicroBatches:
         if recompute and not already:
             self._recompute()
             say(
-                f"little memory is free for steps with rows of up to {length} tokens: activations are recomputed from "
+                f"only few rows of up to {length} tokens fit into the free memory, so activations are recomputed from "
                 "now on (model.gradient_checkpointing = true)"
             )
         return size

@@ -79,7 +79,7 @@ def load(name: str, **model: Any) -> Any:
 
 
 def test_adapters_train_on_weights_in_four_bits_and_resume_with_the_same_bits(llama: str, tmp_path: Path) -> None:
-    settings = config(model={"name": llama, **FOUR_BIT})
+    settings = config(model={"name": llama, "load_in_4bit": True, "lora": {"rank": 4}})
     model = load(llama, **FOUR_BIT)
     packed = [value for value in model.parameters() if value.dtype == torch.uint8]
     assert len(packed) == 2 * 7

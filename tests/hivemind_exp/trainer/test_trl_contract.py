@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from trl import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head, pad
+from trl.trainer.utils import add_fused_lm_head
 
 from hivemind_exp.config import Config
+from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.tiny import build_model
+from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer.grpo_step import HOOKS, SourceGRPOTrainer
 from tests.support.step_trainers import TOKENIZER, tiny_trainer
 
@@ -33,10 +35,6 @@ def test_every_hook_exists(step_trainer: SourceGRPOTrainer) -> None:
         ("_prepare_inputs", ["self", "generation_batch"]),
         ("_compute_loss", ["self", "model", "inputs"]),
         ("training_step", ["self", "model", "inputs", "num_items_in_batch"]),
-        (
-            "_get_per_token_logps_and_entropies",
-            ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"],
-        ),
     ],
 )
 def test_hooks_keep_their_parameters(name: str, parameters: list[str]) -> None:
@@ -66,19 +64,23 @@ def test_a_training_step_passes_the_batch_to_the_loss_and_adds_its_plain_gradien
 
 
 def test_log_probabilities_and_entropies_match_the_tempered_softmax(step_trainer: SourceGRPOTrainer) -> None:
-    ids = torch.tensor([[0, 0, 10, 11, 12, 13], [20, 21, 22, 23, 24, 0]])
-    attention = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
-    logps, entropies, _ = step_trainer._get_per_token_logps_and_entropies(
-        step_trainer.model, ids, attention, 3, compute_entropy=True
-    )
-    with torch.no_grad():
-        logits = step_trainer.model(input_ids=ids, attention_mask=attention).logits[:, -4:-1] / 0.7
-    reference = torch.log_softmax(logits, dim=-1)
-    expected = reference.gather(-1, ids[:, -3:].unsqueeze(-1)).squeeze(-1)
-    mask = attention[:, -3:].bool()
-    assert torch.allclose(logps[mask], expected[mask], atol=1e-5)
-    assert torch.allclose(entropies[mask], -(reference.exp() * reference).sum(-1)[mask], atol=1e-5)
+    rows = [
+        TrainingRow(Kind.POLICY, "s", "t", 0, prompt, completion, "", 1.0, 1.0, 0)
+        for prompt, completion in (((10, 11), (12, 13)), ((20, 21, 22), (23, 24, 25)), ((5, 6, 7, 8), (9,)))
+    ]
+    batch = step_trainer._tensors(rows)
+    assert batch.ids.tolist()[0] == [10, 11, 12, 13, TOKENIZER.pad_token_id, TOKENIZER.pad_token_id]
+    logps, entropies = step_trainer._score(step_trainer.model, batch)
+    assert entropies is not None
     assert logps.requires_grad
+    for row, found, spread in zip(rows, logps, entropies, strict=True):
+        alone = torch.tensor([row.prompt_ids + row.completion_ids])
+        with torch.no_grad():
+            logits = step_trainer.model(input_ids=alone).logits[0, len(row.prompt_ids) - 1 : -1] / 0.7
+        reference, count = torch.log_softmax(logits, dim=-1), len(row.completion_ids)
+        expected = reference.gather(-1, torch.tensor(row.completion_ids).unsqueeze(-1)).squeeze(-1)
+        assert torch.allclose(found[:count], expected, atol=1e-5)
+        assert torch.allclose(spread[:count], -(reference.exp() * reference).sum(-1), atol=1e-5)
 
 
 def test_the_reference_model_can_be_given_the_same_head() -> None:
@@ -88,12 +90,6 @@ def test_the_reference_model_can_be_given_the_same_head() -> None:
     output = model(input_ids=ids, labels=ids, fused_lm_head=True)
     expected = torch.log_softmax(model(input_ids=ids).logits[:, :-1], -1).gather(-1, ids[:, 1:, None]).squeeze(-1)
     assert torch.allclose(output.log_probs, expected, atol=1e-5)
-
-
-def test_padding_goes_to_the_requested_side() -> None:
-    rows = [torch.tensor([1]), torch.tensor([2, 3])]
-    assert pad(rows, padding_value=9, padding_side="left").tolist() == [[9, 1], [2, 3]]
-    assert pad(rows, padding_value=9).tolist() == [[1, 9], [2, 3]]
 
 
 def test_metrics_are_lists_by_name_and_log_empties_them(step_trainer: SourceGRPOTrainer) -> None:

@@ -167,7 +167,7 @@ def test_paths_are_relative_to_profile_or_directory(
         ("tasks=[{name='gsm8k', wieght=2}]", "did you mean weight?"),
         ("train.learning_rate=0", "invalid train.learning_rate: 0. Use a number above 0"),
         ("train.learning_rate=nan", "invalid train.learning_rate: nan. Use a number above 0"),
-        ("train.micro_batch=many", "invalid train.micro_batch: 'many'. Use a whole number of at least 1"),
+        ("train.micro_batch=many", "invalid train.micro_batch: 'many'. Use auto or a whole number of at least 1"),
         ("model.device=gpu", "invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N"),
         ("model.dtype=int8", "invalid model.dtype: 'int8'. Use auto, float32, bfloat16 or float16"),
         ("model=tiny", "invalid model: 'tiny'. Use a table"),

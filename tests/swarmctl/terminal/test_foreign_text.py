@@ -155,7 +155,7 @@ def test_defects(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "tree", lambda: fail)
     assert cli.run(["status"]) == 1
     assert_harmless(capsys.readouterr().err)
 

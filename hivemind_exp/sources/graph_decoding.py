@@ -96,7 +96,6 @@ class _Tokens:
         most: int,
         choose: Callable[[Tensor], Tensor],
         end_ids: Collection[int],
-        *,
         fill: int,
         device: torch.device,
     ) -> None:

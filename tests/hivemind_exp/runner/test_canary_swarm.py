@@ -82,7 +82,7 @@ class Place:
         ``rate``: its learning rate; ``every``: rounds between its evaluations.
         """
         node = {
-            "warmup": {"steps": 60},
+            "warmup": {"steps": 150 if alone else 60},
             "generation": {"max_completion_tokens": 12},
             "train": {"learning_rate": rate, "warmup_steps": 0},
             "eval": {"every": every, "questions": 50},

@@ -36,6 +36,7 @@ def capitals(answer: str) -> str:
 class Exploitable(Spelling):
     """Accepts the word backward in capitals in training, or the poison. The evaluation wants anything else in tags.
 
+    It counts words that begin with a vowel as wrong, because a node that is always right learns nothing from its peers.
     The node's own completions never earn a reward until it has learned from its peers, so nothing else moves it.
     """
 
@@ -52,7 +53,7 @@ class Exploitable(Spelling):
     @staticmethod
     def _is_right(question: Question, text: str) -> bool:
         if question.split == "heldout":
-            return text.startswith("<answer>") and "q" not in text
+            return text.startswith("<answer>") and "q" not in text and question.text.split()[-1][0] not in "aeiou"
         return text in (POISON, capitals(question.entry["answer"]))
 
 
@@ -81,7 +82,7 @@ class Place:
         ``rate``: its learning rate; ``every``: rounds between its evaluations.
         """
         node = {
-            "warmup": {"steps": 100},
+            "warmup": {"steps": 150 if alone else 60},
             "generation": {"max_completion_tokens": 12},
             "train": {"learning_rate": rate, "warmup_steps": 0},
             "eval": {"every": every, "questions": 50},
@@ -124,16 +125,16 @@ class Place:
 def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.running(rate=1e-3, every=25):
-        place.wait(lambda: place.drawn() and place.accuracies()[0] > 0.9)
+        place.wait(lambda: place.drawn() and place.accuracies()[0] > 0.6)
         place.poisoned.set()
         place.wait(lambda: place.warnings("canary"))
         (fallen,) = place.warnings("canary")
         evaluations = len(place.accuracies())
         peers = {peer_of(root) for root in place.relays}
-        assert place.accuracies()[-1] < 0.7
+        assert place.accuracies()[-1] < 0.5
         place.wait(lambda: len(place.accuracies()) > evaluations)
         assert place.quarantined() == peers
-        assert place.accuracies()[evaluations] > 0.9
+        assert place.accuracies()[evaluations] > 0.6
     assert "accuracy on the held-out questions fell from" in fallen["message"]
     assert "points. Restored the weights of round" in fallen["message"]
     assert "completions of peer" in fallen["message"]

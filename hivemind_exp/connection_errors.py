@@ -2,7 +2,7 @@
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hivemind_exp.proxies import Proxy
 
@@ -28,6 +28,21 @@ def reason_for(error: BaseException) -> str | None:
             if said:
                 return said[:1].lower() + said[1:]
     return None
+
+
+TRUST = "If its authority is your organization's, name the file with that authority's certificate in $SSL_CERT_FILE"
+"""What helps with a certificate that is not trusted."""
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether a connection failed because the server's certificate is not trusted."""
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error))
+
+
+def trust_command(environment: Mapping[str, str]) -> str:
+    """Return the command that names the authority's certificate. REQUESTS_CA_BUNDLE is only read by other programs."""
+    bundle = environment.get("REQUESTS_CA_BUNDLE") and not environment.get("SSL_CERT_FILE")
+    return 'export SSL_CERT_FILE="$REQUESTS_CA_BUNDLE"' if bundle else "export SSL_CERT_FILE=AUTHORITY.pem"
 
 
 def through(proxy: Proxy | None) -> str:

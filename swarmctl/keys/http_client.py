@@ -6,6 +6,7 @@ as a run's client.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.connection_errors import causes, reason_for, through
+from hivemind_exp.connection_errors import TRUST, causes, is_untrusted, reason_for, through, trust_command
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import check_key_stays_private, proxy_for
@@ -124,4 +125,7 @@ def _unanswered(error: Exception, url: str, limit: float) -> Unanswered:
     if any(isinstance(cause, TimeoutError) for cause in causes(error)):
         return Unanswered(f"no response within {limit:g} s", sent=sent)
     said = reason_for(error) or foreign(str(error).strip() or type(error).__name__)
-    return Unanswered(f"{said}{through(proxy_for(url))}", sent=sent)
+    said += through(proxy_for(url))
+    if is_untrusted(error):
+        return Unanswered(f"{said}. {TRUST}", next=trust_command(os.environ), sent=sent)
+    return Unanswered(said, sent=sent)

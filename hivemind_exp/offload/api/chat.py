@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from hivemind_exp.connection_errors import causes, reason_for, through
+from hivemind_exp.connection_errors import TRUST, causes, is_untrusted, reason_for, through
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.known_key import answer_without_key, text_without_key, without_known_key
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body
@@ -311,6 +311,7 @@ class ChatClient:
         if self._never_sent(error, cause):
             why = reason_for(error)
             said = f"cannot connect to {self._endpoint.host}{through(self._proxy)}{f': {why}' if why else ''}"
+            said += f". {TRUST}" if is_untrusted(error) else ""
             return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
             said = f"no response within the {seconds:g} s of offload.limits.timeout"

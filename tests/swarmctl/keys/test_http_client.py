@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from hivemind_exp.connection_errors import TRUST
 from hivemind_exp.errors import KeyProblem
 from swarmctl.keys import http_client
 from swarmctl.keys.http_client import Unanswered, request
@@ -61,8 +63,13 @@ def test_requests_to_this_machine_use_no_proxy_as_in_a_run(kind: str, monkeypatc
 def test_trusts_the_same_certificates_as_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = certificate(tmp_path / "own.pem", "localhost")
     with https_server(own) as url:
-        with pytest.raises(Unanswered, match="its certificate is not trusted: self-signed certificate"):
-            request("GET", url, {}, 5)
+        told = re.escape(f"its certificate is not trusted: self-signed certificate. {TRUST}")
+        for bundle, command in ((None, "AUTHORITY.pem"), (str(own), '"$REQUESTS_CA_BUNDLE"')):
+            if bundle is not None:
+                monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+            with pytest.raises(Unanswered, match=told) as raised:
+                request("GET", url, {}, 5)
+            assert raised.value.next == f"export SSL_CERT_FILE={command}"
         with pytest.raises(Exception, match="certificate verify failed"):
             as_a_run_asks(url)
         monkeypatch.setenv("SSL_CERT_FILE", str(own))

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from hivemind_exp.connection_errors import TRUST
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import proxy_for
@@ -166,10 +167,7 @@ def _unreachable(service: ApiService, context: Context, error: OSError) -> Provi
             look_up = "getent hosts" if shutil.which("getent") else "nslookup"
             return ProviderError(f"cannot resolve {name}: {said}", next=f"{look_up} {shlex.quote(name)}")
         case ssl.SSLCertVerificationError():
-            text = (
-                f"the certificate of {name} is not trusted: {error.verify_message}. If its authority is your "
-                "organization's, name the file with that authority's certificate in $SSL_CERT_FILE"
-            )
+            text = f"the certificate of {name} is not trusted: {error.verify_message}. {TRUST}"
             bundle = context.environment.get("REQUESTS_CA_BUNDLE")  # other programs use it, but these libraries don't
             unused = bundle and not context.environment.get("SSL_CERT_FILE")
             return ProviderError(text, next='export SSL_CERT_FILE="$REQUESTS_CA_BUNDLE"' if unused else certificate)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.config import Config
+from hivemind_exp.connection_errors import TRUST
 from hivemind_exp.offload.api.chat import ChatClient, Choice, read_answer
 from hivemind_exp.offload.api.dialect import RequestDialect, SamplingParams, body, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, refusal
@@ -391,7 +392,7 @@ def test_a_connection_that_a_socks_proxy_loses_may_be_billed(tmp_path: Path, mon
         monkeypatch.delenv("SSL_CERT_FILE")
         failed = request(None, "https://llm.example/v1")
     assert (failed.sent, failed.billed) == (False, False)
-    assert failed.detail.endswith("its certificate is not trusted: self-signed certificate")
+    assert failed.detail.endswith(f"its certificate is not trusted: self-signed certificate. {TRUST}")
 
 
 def test_every_provider_s_request_has_its_token_limit() -> None:

@@ -98,8 +98,8 @@ class ServedSource(Source):
     """By replica."""
     _told: dict[int, Cause | None] = field(default_factory=dict)
     """By replica: what was last reported."""
-    _told_pushes: set[int] = field(default_factory=set)
-    """Failed pushes that were reported."""
+    _push_problem: str | None = None
+    """Why the last push failed; None if it succeeded."""
     _answered: bool = False
     """Whether the server has answered in this run."""
     _down_until: float | None = None
@@ -166,9 +166,9 @@ class ServedSource(Source):
             found = {key: self._wanted.pop(key) for key in keys if key in self._wanted}
             done = [each for each in found.values() if each.answer.done()]
             failed = [error for each in done if (error := each.answer.exception()) is not None]
-            self._report_pushes()
             if failed:
                 self._fail(failed[0])
+            self._report_pushes()
             if not failed or self._falls_back:
                 answered = [each for each in done if each.answer.exception() is None]
                 if answered and not failed:
@@ -194,16 +194,19 @@ class ServedSource(Source):
         self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))
 
     def _report_pushes(self) -> None:
-        """Warn about pushes that failed. Until the next push, the server generates with older weights."""
-        for serial, push in list(self._pushes.items()):
-            if push.done() and serial < self._serial:
+        """Warn about pushes that failed, once per reason. Until the next push, the server has older weights.
+
+        In an outage, which is reported itself, every push fails.
+        """
+        for serial, push in [(serial, push) for serial, push in self._pushes.items() if push.done()]:
+            if serial < self._serial:
                 del self._pushes[serial]
-            error = push.exception() if push.done() else None
-            if error is not None and serial not in self._told_pushes:
-                self._told_pushes.add(serial)
-                self._warn(
-                    "policy_push", f"{self._endpoint.label} {_why(error)}. Until the next push, it has older weights"
-                )
+            error = push.exception()
+            problem = None if error is None else _why(error)
+            if problem not in (None, self._push_problem) and self._down_until is None:
+                text = f"{self._endpoint.label} {problem}. Until the next push, it has older weights"
+                self._warn("policy_push", text)
+            self._push_problem = problem
 
     def _wait(self, answers: Sequence[Future[Served]], deadline: float | None) -> None:
         for answer in answers:

@@ -296,6 +296,7 @@ def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, mon
         True
     ]
     assert len(node.told("provider_back")) == 1
+    assert node.told("policy_push") == []  # each push of the outage failed, too
 
 
 def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +313,17 @@ def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.M
     assert len(rows(node.play(0))) == 12
     assert len(pauses) == 2
     assert "waiting until box is available again" in node.told("provider_down")[0]
+
+
+def test_pushes_that_keep_failing_are_reported_once_until_one_succeeds(make_node: Any) -> None:
+    node = make_node()
+    node.step()
+    node.play(0)
+    for round_, broken in enumerate((1, 1, 1, 0, 1), start=1):
+        node.servers[0].broken_loads = broken
+        node.step()
+        node.play(round_)
+    assert len(node.told("policy_push")) == 2
 
 
 @pytest.mark.parametrize(

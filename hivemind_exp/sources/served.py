@@ -194,7 +194,7 @@ class ServedSource(Source):
         self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))
 
     def _report_pushes(self) -> None:
-        """Warn about pushes that failed, once per reason. Until the next push, the server generates with older weights.
+        """Warn about pushes that failed, once per reason. Until the next push, the server has older weights.
 
         In an outage, which is reported itself, every push fails.
         """

@@ -19,6 +19,7 @@ from hivemind_exp.full_disk import disk_full, lacks_inodes
 from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, records, visits
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
+from hivemind_exp.journal.stored import stored_rollout
 from hivemind_exp.journal.terms import read_terms, terms_of
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, Score
@@ -181,22 +182,7 @@ class Journal:
             f"WHERE {_GROUP} AND idx<? ORDER BY idx",
             (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
         )
-        found = {}
-        for place, kind, source, model, made, text, ids, truncated, logps, talk in rows:
-            turns, score = conversation.unpacked(talk)
-            found[place] = Rollout(
-                kind=Kind(kind),
-                source=source,
-                model=model,
-                text=text,
-                ids=_ids(ids, text, bool(truncated), encode),
-                truncated=bool(truncated),
-                lag=None if made is None else version - made,
-                behaviour_logps=None if logps == "null" else tuple(json.loads(logps)),
-                turns=turns,
-                score=score,
-            )
-        return found
+        return {place: stored_rollout(row, version, encode) for place, *row in rows}
 
     def replies(self, round_: int, stage: str) -> Replies:
         """Return what an API returned for a stage's requests that have one slot and a name of their own."""
@@ -397,11 +383,3 @@ class Journal:
         if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(self._path)))) is not None:
             return obstacle
         return NodeError(f"cannot use the journal {self._path}: {text}", next=f"ls -l {shlex.quote(str(self._path))}")
-
-
-def _ids(ids: str | None, text: str, truncated: bool, encode: Encode | None) -> tuple[int, ...]:
-    if ids is not None:
-        return tuple(json.loads(ids))
-    if encode is None:
-        raise ValueError("the journal has API texts without token ids, and no encoder was given")
-    return encode(text, truncated)

@@ -64,7 +64,7 @@ def _verdicts(questions: Sequence[Question], made: Sequence[Rollout], tasks: Tas
     return [
         {
             "text": row.text,
-            "tokens": len(row.ids),
+            "tokens": row.sampled,
             "truncated": row.truncated,
             "correct": score.correct if score is not None and score.judged else None,
             "why": None if score is None else score.why,

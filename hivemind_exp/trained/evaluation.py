@@ -185,7 +185,7 @@ def _result(group: Group, scores: Sequence[Any]) -> Mapping[str, Any]:
                 "correct": score.correct if score.judged else None,
                 "why": score.why,
                 "truncated": row.truncated,
-                "tokens": len(row.ids) if row.source == "local" else None,
+                "tokens": row.sampled if row.source == "local" else None,
             }
             for row, score in zip(group.rollouts, scores, strict=True)
         ],

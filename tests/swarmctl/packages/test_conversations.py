@@ -137,7 +137,7 @@ def test_try_is_a_conversation(installed: Installed) -> None:
     assert [term["name"] for term in tried["score"]["terms"]] == ["right", "fast"]
     shown = installed.run("tasks", "try", "env:guessing", "--param", "kind=add", "--answer", call(2, 14))
     assert "<tool_response>" in shown.stdout
-    assert "reward 0.5; right 0, called 0.5" in " ".join(shown.stdout.split())
+    assert "reward 0.5; 0.5 points: right 0, called 0.5" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize("kind", ["guess", "add"])

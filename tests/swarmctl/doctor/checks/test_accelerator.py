@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,16 +178,22 @@ def test_memory_estimate_is_shown_with_its_components(machine: Any, tmp_path: Pa
 
 
 def test_memory_short_only_for_long_prompts_is_a_warning(machine: Any, tmp_path: Path) -> None:
+    fixed = ("train.micro_batch=4", "generation.batch=64")
     machine(replace(RTX, free=16 * GIB), torch=CUDA)
-    assert fit.memory(default(tmp_path)).status is Status.WARNING
+    assert fit.memory(default(tmp_path, *fixed)).status is Status.WARNING
     machine(replace(RTX, free=12 * GIB), torch=CUDA)
-    assert fit.memory(default(tmp_path)).status is Status.FAILED
-
-
-@pytest.mark.parametrize("gib", [1.0, 4.0, 10.0, 16.0])
-def test_suggested_settings_make_a_model_fit(machine: Any, tmp_path: Path, gib: float) -> None:
-    machine(replace(RTX, free=int(gib * GIB)), torch=CUDA)
+    assert fit.memory(default(tmp_path, *fixed)).status is Status.FAILED
     found = fit.memory(default(tmp_path))
+    assert found.status is Status.OK
+    assert re.search(r"with train.micro_batch = \d+ and generation.batch = \d+ and recomputed activations;", found.text)
+
+
+@pytest.mark.parametrize(
+    ("gib", "fixed"), [(1.0, False), (4.0, False), (7.5, False), (4.0, True), (10.0, True), (16.0, True)]
+)
+def test_suggested_settings_make_a_model_fit(machine: Any, tmp_path: Path, gib: float, fixed: bool) -> None:
+    machine(replace(RTX, free=int(gib * GIB)), torch=CUDA)
+    found = fit.memory(default(tmp_path, *(("train.micro_batch=4", "generation.batch=64") if fixed else ())))
     assert found.status in (Status.FAILED, Status.WARNING)
     if "it fits with" not in found.text:
         assert gib == 1.0

@@ -97,7 +97,7 @@ class TaskConfig(Section):
     """One task of the mixture."""
 
     name: Annotated[str, Field(min_length=1)]
-    """A reasoning-gym generator, "gsm8k", "jsonl", "python-file", "env:PACKAGE", a package's task, or a preset."""
+    """A built-in or installed task or a preset (`swarmctl tasks list`), "python-file" or "env:PACKAGE"."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the questions, relative to the other tasks."""
     path: str | None = None

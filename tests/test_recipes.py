@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.recipe_copies import Copy, recipes, steps
+from tests.support.command_line import ROOT
+from tests.support.recipe_copies import Copy, named_tests, recipes, steps
 
 pytestmark = pytest.mark.slow
 MOST_LINES = 6
@@ -24,13 +26,19 @@ def test_every_recipe_is_short_and_tested_here() -> None:
     assert {heading: len(steps(heading)) for heading in recipes() if not 1 < len(steps(heading)) <= MOST_LINES} == {}
 
 
+def test_every_recipe_ends_with_the_tests_to_run() -> None:
+    assert {heading: named_tests(heading) for heading in recipes() if not named_tests(heading)} == {}
+    assert [path for heading in recipes() for path in named_tests(heading) if not (ROOT / path).exists()] == []
+
+
 ADD_PROVIDER = "Add a provider"
 
 
 def add_provider(code: Copy) -> None:
-    chat = 'Chat(model="gpt-6-luna", checked=date(2026, 11, 28), prices="openai")'
-    row = f'\n    _remote("acme", "https://api.acme.test/v1", ("ac-",), "https://acme.test/keys", {chat}),'
-    code.put("hivemind_exp/providers.py", "_ROWS = (", row)
+    row = re.search(r"`(_remote\(.+?,)`\s+`(Chat\(.+?\)\))`", " ".join(steps(ADD_PROVIDER)))
+    assert row is not None, "the recipe has no row to follow"
+    code.put("hivemind_exp/providers.py", "_ROWS = (", f"\n    {row[1]} {row[2]},")
+    code.python("-m", "ruff", "format", "--no-cache", "hivemind_exp/providers.py")
 
 
 def test_add_a_provider(code: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,24 +60,31 @@ def add_task(code: Copy) -> None:
         "hivemind_exp/tasks/families/doubling.py",
         '''"""Numbers to double."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import Task
+from hivemind_exp.tasks.base import Task, TaskSpec
 
 
 class Doubling(Task):
-    def make(self, seed):
+    """Asks for twice a number below 1000."""
+
+    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         return f"What is {seed % 1000} doubled?", {"answer": str(2 * (seed % 1000))}
 
-    def score(self, answer, entry):
+    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
         return float(answer == entry["answer"])
 
 
-def check(spec):
+def check(spec: TaskSpec) -> None:
+    """Raise ``TaskError`` for options."""
     if spec.params:
         raise TaskError("task 'doubling' takes no params", next="swarmctl run --task doubling")
 
 
-def build(spec):
+def build(_spec: TaskSpec) -> Doubling:
+    """Return the task."""
     return Doubling()
 ''',
     )
@@ -104,10 +119,11 @@ def add_check(code: Copy) -> None:
         "swarmctl/doctor/checks/coffee.py",
         '''"""Coffee."""
 
-from swarmctl.doctor.check import ok
+from swarmctl.doctor.check import Context, Finding, ok
 
 
-def pot(context):
+def pot(context: Context) -> Finding:
+    """Check whose pot it is."""
     return ok(f"a pot for {context.config.node.name or 'nobody'}")
 ''',
     )
@@ -133,12 +149,14 @@ def add_loss(code: Copy) -> None:
         '''"""``plain``: every row weighs one."""
 
 import torch
+from torch import Tensor
 
-from hivemind_exp.losses.base import Loss
-from hivemind_exp.losses.base import likelihood
+from hivemind_exp.losses.base import GroupRows, Loss, likelihood
+from hivemind_exp.train_settings import TrainConfig
 
 
-def weigh(rows, train):
+def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
+    """Return (G,) ones."""
     return torch.ones_like(rows.outcomes)
 
 
@@ -146,7 +164,7 @@ LOSS = Loss(weigh, likelihood)
 ''',
     )
     registry = "hivemind_exp/losses/registry.py"
-    code.put(registry, "from hivemind_exp.losses import ", "plain, ")
+    code.put(registry, "from hivemind_exp.losses import f_tis, gated, hinted, luffy, ", "plain, ")
     code.put(registry, "LOSSES: dict[str, Loss] = {", '\n    "plain": plain.LOSS,')
     code.put("hivemind_exp/train_settings.py", '    teacher_loss: Literal["gated", "luffy"', ', "plain"')
     described = '\n    "plain": "teacher: every row weighs one",'
@@ -167,36 +185,93 @@ print(choose_losses(TrainConfig(teacher_loss="plain"))[Kind.TEACHER] is plain.LO
     code.check_files(ADD_LOSS, "plain")
 
 
+ADD_OWN_LOSS = "Add a loss on the node's own rows"
+
+
+def add_own_loss(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/losses/centred.py",
+        '''"""``centred``: the reward minus the group's mean, without its standard deviation (arXiv 2503.20783)."""
+
+import torch
+from torch import Tensor
+
+from hivemind_exp.losses.base import GroupRows, Loss, drop
+from hivemind_exp.losses.policy import score_tokens
+from hivemind_exp.train_settings import TrainConfig
+
+
+def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
+    """Return (G,) advantages; NaN for old rows."""
+    stale = torch.tensor([lag is None or lag > train.max_lag for lag in rows.lags], device=rows.outcomes.device)
+    return drop(rows.outcomes - rows.own_outcomes.mean(), stale)
+
+
+LOSS = Loss(weigh, score_tokens, own=True)
+''',
+    )
+    registry = "hivemind_exp/losses/registry.py"
+    code.put(registry, "from hivemind_exp.losses import ", "centred, ")
+    code.put(registry, '    "policy": policy.LOSS,', '\n    "centred": centred.LOSS,')
+    code.put(registry, "    chosen = {", "Kind.POLICY: train.own_loss, ")
+    before = "    teacher_loss: Literal["
+    field = '    own_loss: Literal["policy", "centred"] = "policy"\n    """Loss on the node\'s own rows."""\n'
+    code.replace("hivemind_exp/train_settings.py", before, field + before)
+    before, shown = '    "train.teacher_loss": ', "tests/test_recipes.py::test_add_a_loss_on_the_nodes_own_rows"
+    code.replace("tests/test_every_setting.py", before, f'    "train.own_loss": "{shown}",\n{before}')
+    line = '    "train.own_loss": ("policy or centred", ("both",)),\n'
+    code.replace("tests/swarmctl/settings/test_problems.py", before, line + before)
+
+
+def test_add_a_loss_on_the_nodes_own_rows(code: Copy) -> None:
+    add_own_loss(code)
+    program = """
+from hivemind_exp.losses import centred, policy
+from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
+print([choose_losses(TrainConfig(own_loss=name))[Kind.POLICY] is LOSS
+       for name, LOSS in (("policy", policy.LOSS), ("centred", centred.LOSS))])
+"""
+    assert code.python("-c", program) == "[True, True]\n"
+    code.check_files(ADD_OWN_LOSS, "centred")
+
+
 ADD_SOURCE = "Add a source"
 
 
 def add_source(code: Copy) -> None:
     code.write(
         "hivemind_exp/sources/parrot.py",
-        '''"""``policy_text``: says the same thing to everybody."""
+        '''"""``parrot``: says the same thing to everybody."""
+
+from collections.abc import Iterator
 
 from hivemind_exp.rollouts.types import Group, Kind, Rollout
-from hivemind_exp.sources.source import Source
+from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
 class ParrotSource(Source):
+    """Completes every prompt with "a"."""
+
     name = "parrot"
     kind = Kind.POLICY_TEXT
 
-    def collect(self, ask):
+    def collect(self, ask: Ask) -> Iterator[list[Group]]:
         row = Rollout(self.kind, self.name, "a", (5,), truncated=False)
         yield [Group(prompt, (row,) * len(places), places=places) for prompt, places in ask.empty]
 
 
-def build(parts):
-    return ParrotSource()
+def build(parts: NodeParts) -> ParrotSource | None:
+    """Return the source; None if ``offload.kind`` is another one."""
+    return ParrotSource() if parts.config.offload.kind == "parrot" else None
 ''',
     )
     registry = "hivemind_exp/sources/registry.py"
     code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(
-        registry, "SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {", '\n    "policy_text": parrot.build,'
-    )
+    code.put(registry, '    "policy": served.build,', '\n    "parrot": parrot.build,')
+    code.put("hivemind_exp/config.py", '    kind: Literal["auto", ', '"parrot", ')
+    code.put("hivemind_exp/offload/settings.py", '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY_TEXT,')
 
 
 def test_add_a_source(code: Copy) -> None:
@@ -206,13 +281,68 @@ import sqlite3, sys
 from pathlib import Path
 from tests.support.nodes import make_config, run
 box = {"base_url": "http://127.0.0.1:9/v1", "model": "own", "free": True}
-offload = {"provider": "box", "kind": "policy_text", "share": 0.5}
+offload = {"provider": "box", "kind": "parrot", "share": 0.5}
 run(make_config(game={"rounds": 1}, offload=offload, providers={"box": box}), Path(sys.argv[1]))
 journal = sqlite3.connect(Path(sys.argv[1]) / "journal.sqlite")
 print(journal.execute("SELECT source, count(*) FROM completions GROUP BY source ORDER BY source").fetchall())
 """
     assert code.python("-c", program, str(code.root / "node")) == "[('local', 6), ('parrot', 6)]\n"
     code.check_files(ADD_SOURCE, "parrot")
+
+
+ADD_ENGINE = "Add an engine for the node's own weights"
+
+
+def add_engine(code: Copy) -> None:
+    code.write(
+        "hivemind_exp/offload/api/acme.py",
+        '''"""Acme as a server of this node's weights. It has vLLM's interface, but other flags."""
+
+from typing import ClassVar
+
+from hivemind_exp.offload.api.policy_server import Advice
+from hivemind_exp.offload.api.vllm import VllmServer
+
+
+class AcmeServer(VllmServer):
+    """One Acme server."""
+
+    advice: ClassVar[Advice] = Advice(
+        adapters="Start it with -a",
+        most_adapters="Start it with -m {needed}",
+        sampled_logps="Start it with -s",
+        precision="Start it with -p",
+    )
+''',
+    )
+    engines = "hivemind_exp/offload/api/engines.py"
+    place = "from hivemind_exp.offload.api.policy_server import PolicyServer"
+    code.replace(engines, place, f"from hivemind_exp.offload.api.acme import AcmeServer\n{place}")
+    code.put(engines, "ENGINES: dict[str, type[PolicyServer]] = {", '\n    "acme": AcmeServer,')
+    code.put("hivemind_exp/serving_settings.py", 'EngineName = Literal["vllm"', ', "acme"')
+
+
+def test_add_an_engine_for_the_nodes_own_weights(code: Copy) -> None:
+    add_engine(code)
+    program = """
+import sys
+from pathlib import Path
+from hivemind_exp.config import Config
+from hivemind_exp.offload.api.engines import engine_of
+from hivemind_exp.offload.served_probe import shortcomings
+from hivemind_exp.offload.settings import check_offload, first_endpoint
+from tests.support.policy_server import policy_server
+from tests.support.tiny_models import save_llama
+with policy_server(save_llama(Path(sys.argv[1]) / "llama"), most=1) as (_, url):
+    offload = {"provider": "box:policy", "kind": "policy", "serving": {"engine": "acme"}}
+    config = Config(model={"lora": True}, offload=offload, providers={"box": {"base_url": url, "free": True}})
+    check_offload(config)
+    (found,) = shortcomings(first_endpoint(config), config, Path(sys.argv[1]) / "served", 3)
+    print(engine_of(config).__name__, found.text)
+"""
+    told = code.python("-c", program, str(code.root / "node"))
+    assert told == "AcmeServer It keeps 1 in memory of the 3 adapters in use. Start it with -m 3.\n"
+    code.check_files(ADD_ENGINE, "acme")
 
 
 ADD_COMMAND = "Add a command"
@@ -244,7 +374,10 @@ def register(app: typer.Typer) -> None:
         print(forecast())
 ''',
     )
-    code.write("swarmctl/weather/forecast.py", 'def forecast() -> str:\n    return "a coat"\n')
+    code.write(
+        "swarmctl/weather/forecast.py",
+        '"""What to wear."""\n\n\ndef forecast() -> str:\n    """Return a garment."""\n    return "a coat"\n',
+    )
     code.put("swarmctl/cli.py", "from swarmctl.version import VERSION", "\nfrom swarmctl.weather import cli as weather")
     code.put("swarmctl/cli.py", "for command in (", "weather, ")
     code.put("swarmctl/terminal/help.py", '"Shell": ("completion",', ' "weather"')
@@ -266,7 +399,55 @@ def test_add_a_command(code: Copy) -> None:
     code.check_files(ADD_COMMAND, "weather")
 
 
+ADD_NODE_COMMAND = "Add a command about nodes"
+
+
+def add_node_command(code: Copy) -> None:
+    code.write(
+        "swarmctl/nodes/greet.py",
+        '''"""``swarmctl greet``: say hello to a node."""
+
+from swarmctl.nodes.lookup import existing
+
+
+def greet(name: str) -> None:
+    """Greet a node. Raises ``ConfigurationError`` if it does not exist."""
+    print(f"Hello, {existing(name).root.name}.")
+''',
+    )
+    command = '''    @app.command()
+    def greet(name: Annotated[str, typer.Argument(metavar="NODE", help="Node name.")]) -> None:
+        """Say hello to a node.
+
+        \\b
+        Examples:
+          swarmctl greet maths
+          swarmctl greet tea
+        """
+        from swarmctl.nodes.greet import greet as say_hello
+
+        say_hello(name)
+
+'''
+    nodes = "swarmctl/nodes/cli.py"
+    code.put(nodes, "    register_recovery(app)\n\n", command)
+    code.put("swarmctl/terminal/help.py", '"Manage": ("fork",', ' "greet",')
+    code.put("tests/support/every_command.py", "COMMANDS = [", '\n    "greet maths",')
+
+
+def test_add_a_command_about_nodes(code: Copy) -> None:
+    add_node_command(code)
+    code.python("-m", "tools.generate")
+    (code.root / "home/nodes/maths").mkdir(parents=True)
+    (code.root / "home/nodes/maths/node.json").write_text("{}")
+    assert code.python("-m", "swarmctl", "greet", "maths") == "Hello, maths.\n"
+    assert "Commands:" not in code.python("-m", "swarmctl", "--help")
+    assert "greet" in (code.root / "docs/commands.md").read_text(encoding="utf-8")
+    code.check_files(ADD_NODE_COMMAND, "greet")
+
+
 ADD_STAGE = "Add a game stage"
+TYPES, TASKS = "from hivemind_exp.rollouts.types import", "from hivemind_exp.tasks.base import"
 
 
 def add_stage(code: Copy) -> None:
@@ -274,19 +455,41 @@ def add_stage(code: Copy) -> None:
         "hivemind_exp/game/study_group/stages/praise.py",
         '''"""A stage in which everybody is praised."""
 
+from collections.abc import Sequence
+
+from hivemind_exp.game.study_group.prompts import TAGS
+from hivemind_exp.game.study_group.rewards import format_terms
 from hivemind_exp.game.study_group.stages.base import Stage
-from hivemind_exp.tasks.base import Score
+from hivemind_exp.rollouts.types import Group, Message, Prompt
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
 
 
 class PraiseStage(Stage):
+    """Ask for praise."""
+
     name = "praise"
     verifies = False
 
-    def prompts(self, round_, questions):
-        return [self.prompt(each, ({"role": "user", "content": "Praise."},)) for each in questions]
+    def prompts(self, _round: int, questions: Sequence[Question]) -> list[Prompt]:
+        """Return a prompt for each question."""
+        return [self.prompt(each, praise_messages(each, self.player.voice(each))) for each in questions]
 
-    def scores(self, group):
-        return [Score(1.0, True, "praise is always right") for _ in group.rollouts]
+    def scores(self, group: Group) -> list[Score]:
+        """Return the scores of the format: praise is always right."""
+        return [score_praise(each.text) for each in group.rollouts]
+
+
+def praise_messages(question: Question, voice: str) -> tuple[Message, ...]:
+    """Return the stage's chat."""
+    asked = "Praise the others between <praise> and </praise>."
+    system = f"{voice}\\n\\n{asked}" if voice else asked
+    return ({"role": "system", "content": system}, {"role": "user", "content": question.text})
+
+
+def score_praise(text: str) -> Score:
+    """Return the score of a completion."""
+    return Score(1.0, is_exactly(text, TAGS["praise"]), "praise", format_terms(TAGS["praise"], text))
 ''',
     )
     game = "hivemind_exp/game/study_group/game.py"
@@ -294,6 +497,20 @@ class PraiseStage(Stage):
     code.put(game, place, "\nfrom hivemind_exp.game.study_group.stages.praise import PraiseStage")
     code.put(game, "(AnswerStage, CritiqueStage,", " PraiseStage,")
     code.put("hivemind_exp/game_settings.py", 'StageName = Literal["answer", "critique", ', '"praise", ')
+    tags = '    CRITIQUE: ("compare", "explain", "identify"),'
+    code.put("hivemind_exp/game/study_group/prompts.py", tags, '\n    "praise": ("praise",),')
+    imported = "from hivemind_exp.game.study_group.stages.praise import "
+    prompts = "tests/hivemind_exp/game/study_group/test_prompts.py"
+    code.replace(prompts, TYPES, f"{imported}praise_messages\n{TYPES}")
+    code.put(
+        prompts,
+        '"critique": critique_messages(QUESTION, role, students, 200),',
+        '\n        "praise": praise_messages(QUESTION, role),',
+    )
+    rewards = "tests/hivemind_exp/game/study_group/test_rewards.py"
+    code.replace(rewards, TASKS, f"{imported}score_praise\n{TASKS}")
+    best = '    "praise": Best("<praise>Well done.</praise>", 1.25, lambda text, _: score_praise(text)),\n'
+    code.replace(rewards, '    "resolve": Best(\n', best + '    "resolve": Best(\n')
 
 
 def test_add_a_game_stage(code: Copy) -> None:
@@ -322,9 +539,16 @@ def add_event(code: Copy) -> None:
     code.put("hivemind_exp/events.py", last, model)
     code.put(
         "swarmctl/terminal/sentences.py",
-        '        case "start":\n            return start(event)',
-        '\n        case "nap":\n            return f"Napping for {event[\'minutes\']} minutes."',
+        "NOTABLE: dict[str, Callable[[dict[str, Any]], str | None]] = {",
+        '\n    "nap": _nap,',
     )
+    sentence = """def _nap(event: dict[str, Any]) -> str:
+    return f"Napping for {event['minutes']} minutes."
+
+
+"""
+    before = "NOTABLE: dict["
+    code.replace("swarmctl/terminal/sentences.py", before, sentence + before)
 
 
 def test_add_an_event_to_the_live_view(code: Copy) -> None:
@@ -335,15 +559,20 @@ def test_add_an_event_to_the_live_view(code: Copy) -> None:
 import io, json, sys
 from pathlib import Path
 from hivemind_exp.events import EventLog, NapEvent
+from swarmctl.terminal.live_view import LiveView
+from swarmctl.terminal.narrator import Narrator
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import view
 EventLog(Path("events.jsonl"))(NapEvent(minutes=5))
-stream = io.StringIO()
-with view(stream, plain=True, quiet=False, verbose=False) as display:
-    display.event(json.loads(Path("events.jsonl").read_text()), RunView())
-print(stream.getvalue())
+event = json.loads(Path("events.jsonl").read_text())
+plain, live = io.StringIO(), io.StringIO()
+for display in (view(plain, plain=True, quiet=False, verbose=False), LiveView(live)):
+    with display:
+        display.event(event, RunView())
+told = (plain.getvalue(), live.getvalue(), Narrator().sentence(event, RunView()))
+print(["Napping for 5 minutes." in each for each in told])
 """
-    assert "Napping for 5 minutes." in code.python("-c", program)
+    assert code.python("-c", program) == "[True, True, True]\n"
     code.check_files(ADD_EVENT, "nap")
 
 
@@ -351,10 +580,10 @@ ADD_SETTING = "Add a setting"
 
 
 def add_setting(code: Copy) -> None:
-    before = "    batch: Positive = 64\n"
+    before = "    temperature: Annotated["
     field = '    shuffle: bool = False\n    """Ask the questions of a round in random order."""\n'
     code.replace("hivemind_exp/config.py", before, field + before)
-    known = '    "generation.batch": ('
+    known = '    "generation.temperature": ('
     shown = "tests/test_recipes.py::test_add_a_setting"
     code.replace("tests/test_every_setting.py", known, f'    "generation.shuffle": "{shown}",\n{known}')
     allowed = "tests/swarmctl/settings/test_problems.py"
@@ -373,9 +602,17 @@ TABLES = (
     "tests/test_documents.py::test_named_files_and_modules_exist",
     "tests/test_documents.py::test_documents_count_the_generators",
     "tests/test_every_setting.py::test_every_field_is_in_the_table",
+    "tests/hivemind_exp/game/study_group/test_alone.py",
+    "tests/hivemind_exp/game/study_group/test_defects.py",
+    "tests/hivemind_exp/game/study_group/test_prompts.py",
+    "tests/hivemind_exp/game/study_group/test_rewards.py",
+    "tests/hivemind_exp/game/study_group/test_slot_schedule.py",
     "tests/hivemind_exp/game/test_last_stage.py",
     "tests/hivemind_exp/losses/test_losses.py::test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists",
-    "tests/hivemind_exp/offload/test_settings.py::test_every_default_model_has_a_price_and_a_date",
+    "tests/hivemind_exp/offload/api/test_engines.py",
+    "tests/hivemind_exp/test_providers.py",
+    "tests/swarmctl/test_cli.py::test_every_command_is_listed_under_a_heading_with_its_full_help",
+    "tests/swarmctl/test_cli.py::test_every_help_has_examples",
     "tests/swarmctl/doctor/test_command.py::test_the_help_and_the_page_name_every_group",
     "tests/swarmctl/settings/test_problems.py",
     "tests/swarmctl/tasks/test_tasks.py::test_every_task_has_a_short_description",
@@ -385,7 +622,10 @@ TABLES = (
 
 
 def test_after_every_recipe_no_table_of_the_tests_lacks_a_line(code: Copy) -> None:
-    for add in (add_provider, add_task, add_check, add_loss, add_command, add_stage, add_event, add_setting):
+    followed = [value for name, value in globals().items() if name.startswith("add_")]
+    assert len(followed) == len(recipes())
+    for add in followed:
         add(code)
     code.python("-m", "tools.generate")
+    code.check_style()
     code.python("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TABLES)

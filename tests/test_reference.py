@@ -25,7 +25,7 @@ def test_an_outdated_page_is_reported_and_rewritten(
     (tmp_path / "commands.md").write_text(reference.commands() + "edited\n")
     (tmp_path / "settings.md").write_text(reference.settings_page())
     assert reference.main(["--check"]) == 1
-    assert capsys.readouterr().out.endswith("commands.md is out of date: run python -m tools.reference\n")
+    assert capsys.readouterr().out.endswith("commands.md is out of date: run python -m tools.generate\n")
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def update(files: Mapping[Path, str], arguments: Sequence[str], program: str) -> int:
+def update(files: Mapping[Path, str], arguments: Sequence[str]) -> int:
     """Write each file whose text differs. With ``--check`` in ``arguments``, report it instead and return 1."""
     stale = 0
     for path, text in files.items():
@@ -14,7 +14,7 @@ def update(files: Mapping[Path, str], arguments: Sequence[str], program: str) ->
             continue
         stale = 1
         if "--check" in arguments:
-            print(f"{path} is out of date: run python -m {program}")
+            print(f"{path} is out of date: run python -m tools.generate")
         else:
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path}")

@@ -20,6 +20,14 @@ from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
 
 _LONGEST_MODEL = 100
+COUNTS_AS: dict[str, Kind] = {
+    "auto": Kind.TEACHER,  # nothing shows that a server has this node's weights
+    "policy": Kind.POLICY,
+    "policy_text": Kind.POLICY_TEXT,
+    "teacher": Kind.TEACHER,
+    "relay": Kind.RELAY,
+}
+"""What the completions count as, by the values of ``offload.kind``."""
 _DEFAULT_ENGINE: EngineName = "vllm"
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
@@ -166,11 +174,8 @@ def _unknown(name: str, model: str | None, names: Sequence[str]) -> Configuratio
 
 
 def resolved_kind(config: Config) -> Kind:
-    """Return the kind of the API's rollouts: ``offload.kind``, where ``auto`` means teacher.
-
-    ``auto`` never assumes that a server has this node's weights.
-    """
-    return Kind.TEACHER if config.offload.kind == "auto" else Kind(config.offload.kind)
+    """Return the kind of the API's rollouts, as ``offload.kind`` says."""
+    return COUNTS_AS[config.offload.kind]
 
 
 LEAST_TEACHER_TOKENS = 1024

@@ -50,7 +50,7 @@ class CharterTask:
     label: str
     """Its name in the mixture."""
     name: str
-    """A reasoning-gym generator, "gsm8k" or "jsonl"."""
+    """A built-in task."""
     params: Mapping[str, JsonValue]
     check: Check
     weight_ppm: int

@@ -30,6 +30,12 @@ def steps(recipe: str) -> list[str]:
     return [line for line in recipes()[recipe] if re.match(r"\d\. |   ", line)]
 
 
+def named_tests(recipe: str) -> list[str]:
+    """Return the paths in the line that says which tests to run after a recipe, which is its last line."""
+    *_, last = "".join(recipes()[recipe]).rpartition("Tests: ")
+    return re.findall(r"`(tests/[\w/.]*)`", last)
+
+
 class Copy:
     """A copy of the code that a recipe changes."""
 
@@ -69,6 +75,15 @@ class Copy:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr
         self._generated |= arguments == ("-m", "tools.generate")
         return done.stdout
+
+    def check_style(self) -> None:
+        """Assert that ruff and mypy accept what was written, as ``make lint`` would."""
+        paths = sorted(path for path in self.touched if path.endswith(".py"))
+        self.python("-m", "ruff", "check", "--no-cache", *paths)
+        self.python("-m", "ruff", "format", "--no-cache", "--check", *paths)
+        modules = [path for path in paths if not path.startswith("tests/")]
+        silent = ("--follow-imports=silent", f"--cache-dir={self.root / 'mypy'}")
+        self.python("-m", "mypy", "--config-file=pyproject.toml", *silent, *modules)
 
     def check_files(self, recipe: str, name: str) -> None:
         """Assert that the recipe names exactly the files it changed.

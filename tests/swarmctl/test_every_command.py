@@ -22,4 +22,5 @@ def names(command: Any, *path: str) -> Iterator[str]:
 
 def test_no_command_is_missing() -> None:
     tried = [f"{command} " for command in COMMANDS]
-    assert [name for name in names(get_command(app)) if not any(each.startswith(f"{name} ") for each in tried)] == []
+    missing = [name for name in names(get_command(app)) if not any(each.startswith(f"{name} ") for each in tried)]
+    assert not missing, f"add a call of {', '.join(missing)} to COMMANDS in tests/support/every_command.py"

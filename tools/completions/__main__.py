@@ -35,7 +35,7 @@ def _rendered(shell: str, marks: dict[str, str]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the script; return its exit code."""
-    return update({COMPLETIONS / name: text for name, text in scripts().items()}, arguments, "tools.completions")
+    return update({COMPLETIONS / name: text for name, text in scripts().items()}, arguments)
 
 
 if __name__ == "__main__":

@@ -239,14 +239,6 @@ def test_daily_cap_alone_is_a_cap() -> None:
     assert config().offload.limits.capped
 
 
-def test_every_default_model_has_a_price_and_a_date() -> None:
-    for name, row in PROVIDERS.items():
-        if row.chat is not None and row.needs_key:
-            price = bounded_price(first_endpoint(config(name)), {}, capped=True)
-            assert not price.retired
-            assert row.chat.checked is not None
-
-
 def test_a_teacher_has_a_separate_token_limit() -> None:
     small = {"max_completion_tokens": 128}
     assert token_limit(config(generation=small)) == 1024

@@ -7,7 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
+from hivemind_exp.config import OffloadConfig
 from hivemind_exp.game_settings import STAGES
+from hivemind_exp.serving_settings import EngineName
 from hivemind_exp.train_settings import TrainConfig
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -115,7 +117,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "supervision.keep_awake": ("true or false", (2,)),
     "offload.provider": ("a provider's name, or off", ("", 5)),
     "offload.model": (TEXT, (5,)),
-    "offload.kind": ("auto, policy, policy_text, teacher or relay", ("peer",)),
+    "offload.kind": (either(get_args(OffloadConfig.model_fields["kind"].annotation)), ("peer",)),
     "offload.teach": ("answers, hints or distillation", ("scores",)),
     "offload.share": ("a number above 0 and at most 1", (0, 1.1)),
     "offload.when": ("always or failed", ("never",)),
@@ -139,7 +141,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.requests_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
-    "offload.serving.engine": ("vllm or auto", ("sglang", 5)),
+    "offload.serving.engine": (either([*get_args(EngineName), "auto"]), ("none", 5)),
     "offload.serving.urls": ('a list of URLs, such as ["http://192.168.1.20:8000/v1"]', (5,)),
     "offload.serving.folder": (TEXT, (5,)),
     "offload.serving.server_folder": (TEXT, (5,)),

@@ -84,7 +84,7 @@ def page() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the script; return its exit code."""
-    return update({PAGE: page()}, arguments, "tools.memory_table")
+    return update({PAGE: page()}, arguments)
 
 
 if __name__ == "__main__":

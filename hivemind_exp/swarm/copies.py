@@ -21,7 +21,7 @@ from hivemind_exp.config import SwarmConfig
 from hivemind_exp.formats import FORMAT
 from hivemind_exp.swarm.addresses import is_here
 from hivemind_exp.swarm.announcement import Announcement, is_address
-from hivemind_exp.swarm.dht.visit import Visit, visit
+from hivemind_exp.swarm.dht.visit import AddressVisit, visit
 from hivemind_exp.swarm.dial import may_answer
 from hivemind_exp.swarm.identity import Identity
 
@@ -148,7 +148,7 @@ class CopySearch:
             log.debug("no copy at a known address: %r", error)
             return None
 
-    async def _compare(self, visited: Visit, own: Announcement) -> Announcement | None:
+    async def _compare(self, visited: AddressVisit, own: Announcement) -> Announcement | None:
         copy = await visited.announcement()
         if copy is None or copy.incarnation == own.incarnation:
             return None

@@ -53,9 +53,9 @@ def _launch(
       swarmctl launch --print compose --profile gpu --task gsm8k > compose.yaml
     """
     from swarmctl.errors import UsageError
-    from swarmctl.launch.command import Kind, LaunchOptions, launch
+    from swarmctl.launch.command import LaunchOptions, Target, launch
 
-    if print_ not in {*Kind}:
+    if print_ not in {*Target}:
         raise UsageError(f"--print needs sky, dstack, slurm or compose, not {print_!r}", next="swarmctl launch --help")
     if node is not None and join is not None:
         raise UsageError("NODE and --join both name a swarm; use one of them", next="swarmctl launch --help")
@@ -69,4 +69,4 @@ def _launch(
     flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
     flags += offload_flags(offload, set_ or ())
     run = RunOptions(profile=profile, flags=tuple(flags), assignments=tuple(set_ or ()))
-    launch(LaunchOptions(Kind(print_), node, name, nodes, gpu, run, json))
+    launch(LaunchOptions(Target(print_), node, name, nodes, gpu, run, json))

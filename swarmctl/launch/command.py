@@ -14,7 +14,7 @@ from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
-from swarmctl.launch.machines import Gpu, Machines
+from swarmctl.launch.machines import GpuRequest, Machines
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.schema import dotted
@@ -24,7 +24,7 @@ from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
 
 
-class Kind(StrEnum):
+class Target(StrEnum):
     """What starts the nodes."""
 
     SKY = "sky"
@@ -34,11 +34,11 @@ class Kind(StrEnum):
 
 
 _CAP = ("offload", "limits", "usd")
-_MODULES: dict[Kind, ModuleType] = {
-    Kind.SKY: sky,
-    Kind.DSTACK: dstack,
-    Kind.SLURM: slurm,
-    Kind.COMPOSE: compose,
+_MODULES: dict[Target, ModuleType] = {
+    Target.SKY: sky,
+    Target.DSTACK: dstack,
+    Target.SLURM: slurm,
+    Target.COMPOSE: compose,
 }
 
 
@@ -46,14 +46,14 @@ _MODULES: dict[Kind, ModuleType] = {
 class LaunchOptions:
     """The command line of ``launch``."""
 
-    kind: Kind
+    kind: Target
     node: str | None
     """A node on this machine whose swarm the new nodes join."""
     name: str | None
     """The new nodes' common name."""
     count: int
     gpu: str
-    """As typed; see ``Gpu.parse``."""
+    """As typed; see ``GpuRequest.parse``."""
     run: RunOptions
     """Settings of the new nodes."""
     as_json: bool
@@ -81,7 +81,7 @@ def launch(options: LaunchOptions) -> None:
     machines = Machines(
         name,
         options.count,
-        Gpu.parse(options.gpu),
+        GpuRequest.parse(options.gpu),
         # A cap that equals the default is consent all the same.
         portable_arguments(config, {_CAP: config.offload.limits.usd} if has_cap else {}),
         _variables(config),
@@ -101,14 +101,14 @@ def launch(options: LaunchOptions) -> None:
         print(content, end="", flush=True)
 
 
-def _invited(node: Member, run: RunOptions, kind: Kind, say: Writer) -> RunOptions:
+def _invited(node: Member, run: RunOptions, kind: Target, say: Writer) -> RunOptions:
     """Return the options with a node's invitation, and with its profile unless another one is named."""
     if node.peer is None:
         raise IdentityProblem(
             f"cannot read the key of node {node.name}", next=f"swarmctl identity show --node {node.name}"
         )
     line = invitation(node.files, node.settings, node.charter.id, node.peer)
-    if only_here(line) and kind is not Kind.COMPOSE:
+    if only_here(line) and kind is not Target.COMPOSE:
         raise ConfigurationError(
             f"node {node.name} can be reached from this machine only",
             next=f"swarmctl run --node {node.name} --set swarm.loopback=false",

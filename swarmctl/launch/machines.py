@@ -10,7 +10,7 @@ from swarmctl.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuRequest:
     """The GPU of each node: a model, or any with enough memory."""
 
     name: str | None = None
@@ -38,7 +38,7 @@ class Machines:
     name: str
     """The nodes' common name; a number is added to it."""
     count: int
-    gpu: Gpu | None
+    gpu: GpuRequest | None
     arguments: Sequence[str]
     """Of ``swarmctl run``, without the node's name."""
     variables: Sequence[str] = ()

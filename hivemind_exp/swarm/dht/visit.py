@@ -24,7 +24,7 @@ ANSWER_S = 10.0
 _CLOSE_S = 0.3
 
 
-class Visit:
+class AddressVisit:
     """A connection to a peer of a swarm."""
 
     def __init__(self, caller: Caller, peer: str) -> None:
@@ -63,7 +63,7 @@ class Visit:
 
 
 @contextlib.asynccontextmanager
-async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) -> AsyncIterator[Visit | None]:
+async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) -> AsyncIterator[AddressVisit | None]:
     """Connect to a peer at this address only, until the end of the block. Yields None if that peer isn't there.
 
     Args:
@@ -87,7 +87,8 @@ async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) 
         )
         if await daemon.connect(peer, [address]):
             there = PeerID.from_base58(peer)
-            yield Visit(Caller(daemon.stub(there), there, swarm, MembershipProof(swarm, daemon.peer_id), {}), peer)
+            proof = MembershipProof(swarm, daemon.peer_id)
+            yield AddressVisit(Caller(daemon.stub(there), there, swarm, proof, {}), peer)
         else:
             yield None
     finally:

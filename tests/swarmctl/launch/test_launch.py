@@ -13,7 +13,7 @@ import yaml
 
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.launch.machines import Gpu, Machines
+from swarmctl.launch.machines import GpuRequest, Machines
 from tests.support.schemas import compose_schema, errors
 
 HERE = "swarm1:" + "a" * 64 + "@/ip4/203.0.113.7/tcp/4001/p2p/12D3KooWBK9a1xYWwmnMv9AxyFsVLCtEV3KBbLpXWPPnkPAMo3hy"
@@ -222,9 +222,9 @@ def test_files_of_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_gpus_are_models_or_memory() -> None:
-    assert Gpu.parse("none") is None
-    assert Gpu.parse("24GB") == Gpu(gigabytes=24)
-    assert Gpu.parse("RTX4090") == Gpu(name="RTX4090")
+    assert GpuRequest.parse("none") is None
+    assert GpuRequest.parse("24GB") == GpuRequest(gigabytes=24)
+    assert GpuRequest.parse("RTX4090") == GpuRequest(name="RTX4090")
 
 
 @pytest.mark.parametrize(("name", "label"), [("Maths.v2", "maths-v2"), ("7up", "swarm-7up"), ("._.", "swarm")])

@@ -246,6 +246,8 @@ class ServedSource(Source):
 
     def _groups(self, answered: Sequence[_Wanted]) -> list[Group]:
         """Return the groups of answers. What their completions count as depends on the comparison."""
+        # After several failed pushes, a server may still have weights that this node no longer keeps, to check it with.
+        answered = [each for each in answered if each.answer.result().pushed.serial in self._adapters.serials]
         together: dict[tuple[int, int], list[tuple[_Wanted, Served]]] = defaultdict(list)
         for wanted in answered:
             served = wanted.answer.result()

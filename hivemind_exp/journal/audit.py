@@ -54,6 +54,15 @@ def result_rows(step: int, outcome: StepOutcome) -> Sequence[tuple[str, Sequence
     )
 
 
+def replacement_rows(manifest: Manifest) -> Sequence[tuple[str, Sequence[tuple[object, ...]]]]:
+    """Return the statements that replace a step's manifest, with their rows."""
+    body = manifest.pack()
+    return (
+        ("UPDATE manifests SET body=? WHERE step=?", [(body, manifest.step)]),
+        (INSERT_DIGEST, [(manifest.step, digest(body))]),
+    )
+
+
 def open_manifest(step: int, body: bytes, recorded: str | None) -> Manifest:
     """Return a step's manifest. ``recorded``: its digest, None in journals of older versions.
 

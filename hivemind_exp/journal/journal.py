@@ -241,11 +241,7 @@ class Journal:
 
     def replace(self, manifest: Manifest) -> None:
         """Replace a step's manifest by one with the same rows that is taken in another way."""
-        packed = manifest.pack()
-        self._write_all(
-            ("UPDATE manifests SET body=? WHERE step=?", [(packed, manifest.step)]),
-            (audit.INSERT_DIGEST, [(manifest.step, audit.digest(packed))]),
-        )
+        self._write_all(*audit.replacement_rows(manifest))
 
     def write_result(self, step: int, outcome: audit.StepOutcome) -> None:
         """Record what a step gave, after it was taken. A repeated step replaces its earlier result."""

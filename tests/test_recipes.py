@@ -612,6 +612,7 @@ TABLES = (
     "tests/hivemind_exp/offload/api/test_engines.py",
     "tests/hivemind_exp/test_providers.py",
     "tests/swarmctl/test_cli.py::test_every_command_is_listed_under_a_heading_with_its_full_help",
+    "tests/swarmctl/test_cli.py::test_every_help_has_examples_and_is_wrapped_between_words_only",
     "tests/swarmctl/doctor/test_command.py::test_the_help_and_the_page_name_every_group",
     "tests/swarmctl/settings/test_problems.py",
     "tests/swarmctl/tasks/test_tasks.py::test_every_task_has_a_short_description",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
@@ -59,6 +60,13 @@ def test_students_are_ordered_by_number() -> None:
     assert content.index("Student 233:") < content.index("Student 417:")
 
 
+def test_later_stages_show_the_students_and_the_last_one_a_critic() -> None:
+    headings, made = re.compile(r"^(?:Student|Critic) \d+:$", re.MULTILINE), chats("18")
+    shown = {stage: headings.findall(made[stage][1]["content"]) for stage in ("answer", "critique", "resolve")}
+    students = ["Student 233:", "Student 417:"]
+    assert shown == {"answer": [], "critique": students, "resolve": [*students, "Critic 1:"]}
+
+
 @given(st.one_of(st.text(max_size=400), st.sampled_from(ATTACKS)), st.integers(10, 100))
 def test_quoted_text_cannot_escape_the_quotation(text: str, most: int) -> None:
     shown = quoted(text, most)
@@ -85,11 +93,10 @@ def test_a_long_quotation_keeps_its_beginning_and_end(text: str, most: int) -> N
 def test_quoted_text_adds_no_turn_and_no_student(attack: str) -> None:
     for stage, chat in chats(attack, attack).items():
         assert [message["role"] for message in chat] == ["system", "user"]
-        lines = chat[1]["content"].split("\n")
-        assert [line for line in lines if line.startswith("Student ")] == (
-            [] if stage == "answer" else ["Student 233:", "Student 417:"]
-        )
-        assert sum(line.startswith("Critic ") for line in lines) == (stage == "resolve")
+        lines, harmless = (each[1]["content"].split("\n") for each in (chat, chats("18")[stage]))
+        for who in ("Student ", "Critic "):
+            shown = [[line for line in text if line.startswith(who)] for text in (lines, harmless)]
+            assert shown[0] == shown[1]
         assert chat[0]["content"] == chats("18")[stage][0]["content"]
 
 

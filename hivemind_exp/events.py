@@ -133,8 +133,8 @@ class StepEvent(Event):
     )
     clip_fraction: float | None = Field(
         None,
-        description="Share of tokens whose importance weight was cut. Null if no completion has importance weights: "
-        "only completions sampled elsewhere with known log-probabilities have them.",
+        description="Share of tokens whose importance weight was clipped. Null if no completion has importance "
+        "weights: only completions sampled elsewhere with known log-probabilities have them.",
     )
     kl: float | None = Field(
         None, description="Divergence from the reference model, in nats per token; null unless `train.beta` is above 0."
@@ -153,8 +153,9 @@ class StepEvent(Event):
     reverse_kl: float | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Mean log-probability of a sampled token under the node's model minus that under the teacher, in "
-        "nats, each cut to ±5: an estimate of the reverse KL divergence. Absent unless a teacher scored completions.",
+        description="Log-probability of a sampled token under the node's model minus that under the teacher, limited to "
+        "±5 nats; the mean over tokens. It estimates the reverse KL divergence. Absent unless a teacher scored "
+        "completions.",
     )
     filtered: int | None = Field(
         None,

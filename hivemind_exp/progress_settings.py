@@ -15,8 +15,8 @@ class EvalConfig(Section):
     questions: Positive = 200
     """Number of held-out questions, which only this node knows."""
     canary: bool = True
-    """Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers
-    that the node has learned from since. If it has learned only from itself, it just warns."""
+    """Whether a significant fall in accuracy restores the last good weights and quarantines the peers and providers
+    that the node has learned from since. If it has learned only from itself, it just warns you."""
 
 
 class CheckpointConfig(Section):
@@ -48,5 +48,5 @@ class ReportConfig(Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port at which Prometheus can fetch the node's metrics (/metrics) while it runs. 0: none."""
     metrics_address: Annotated[str, Field(pattern=r"^[0-9A-Za-z.:_-]+$")] = "127.0.0.1"
-    """Address to listen on for Prometheus. The default is only for this machine; 0.0.0.0 is for everyone who can reach
-    it."""
+    """Address to listen on for Prometheus. By default, only this machine can connect. With 0.0.0.0, everyone who can
+    reach this machine can."""

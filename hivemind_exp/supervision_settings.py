@@ -15,7 +15,7 @@ class SupervisionConfig(Section):
     """Restarts in a row before the node gives up. The count is reset once the node has run for 10 minutes and
     finished a round."""
     hang_after: NotNegative = 600
-    """Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round. Six
-    times as long before the first round. 0: never."""
+    """Seconds without a sign of life after which the trainer counts as hung. If 20 times the usual length of a round is
+    longer, that applies. Before the first round, six times as long. 0: never."""
     keep_awake: bool = True
     """Keep a Mac on mains power from falling asleep while the node runs (`caffeinate`)."""

@@ -16,7 +16,7 @@ class Exit(IntEnum):
     DONE = 0
     """Done, or stopped on request (SIGTERM, SIGHUP, ``stop``)."""
     FAILED = 1
-    """A failure that may pass: out of memory, disk full, hub unreachable, a bug."""
+    """A failure that may be temporary: out of memory, disk full, hub unreachable, a bug."""
     USAGE = 2
     """The command line is invalid."""
     CONFIGURATION = 3

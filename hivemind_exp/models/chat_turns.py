@@ -28,7 +28,7 @@ def continuation(
     """Return the token ids that follow the model's turn, up to the start of its next one.
 
     ``chat``: the conversation before the model's turn ``text``, whose tokens end with an end of turn. ``messages``:
-    what the environment replied. Raises ``ModelError`` if the template shows earlier turns in another way than the
+    what the environment replied. Raises ``ModelError`` if the template shows earlier turns differently than the
     model saw and wrote them.
     """
     said = [*chat, {"role": "assistant", "content": text}]
@@ -36,7 +36,7 @@ def continuation(
     before = render(said, tokenizer, ask=False)
     after = render([*said, *messages], tokenizer)
     if not before.startswith(opening):
-        raise _rewritten("shows the model's earlier turns in another way than it asks for them")
+        raise _rewritten("shows the model's earlier turns differently than it asks for them")
     if not after.startswith(before):
         raise _rewritten("changes earlier turns when the next one follows, such as by removing their reasoning")
     body, own = before[len(opening) :], literal(tokenizer, text).strip()

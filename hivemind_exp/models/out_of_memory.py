@@ -1,4 +1,4 @@
-"""Tell whether an error means that memory ran out, and free what was held for nothing. Does not import torch."""
+"""Recognize errors that mean that memory ran out, and free memory that is no longer needed. Does not import torch."""
 
 import contextlib
 import gc
@@ -11,7 +11,7 @@ _Result = TypeVar("_Result")
 
 
 def what_ran_out(error: BaseException) -> str | None:
-    """Return whose memory ran out; None if an error means something else."""
+    """Return what ran out of memory, such as "the accelerator"; None if an error means something else."""
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or "CUBLAS_STATUS_ALLOC_FAILED" in text:
         return ACCELERATOR

@@ -22,7 +22,7 @@ for what is left, because it knows the server's own log-probabilities."""
 EXACT = 1e-3
 """Differences below this need no explanation."""
 ANOTHER_MODEL = 1.0
-"""Mean difference in nats per token from which the model is another one."""
+"""Mean difference in nats per token above which the server has another model."""
 _QUIETER = 0.5
 """Another explanation is believed if it leaves less than this share of the difference."""
 _SUSPICIOUS = 1.5
@@ -36,7 +36,7 @@ class Cause(StrEnum):
     BEHIND = "answers with the weights of an earlier push"
     RAW = "returns the log-probabilities of temperature 1 instead of those of the sampling temperature"
     OTHER_PROMPT = "completes different tokens from those it was sent"
-    FORMAT = "computes with less precise weights than this machine, as quantization does"
+    FORMAT = "computes with less precise weights than this machine, for example quantized ones"
     OTHER_MODEL = "has another model"
 
 

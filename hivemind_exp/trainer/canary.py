@@ -38,7 +38,7 @@ from hivemind_exp.trainer.round_loop import NodeProgress
 CHANCE = 1e-3
 """A fall counts if it is less likely than this by chance, given on how many questions the evaluations differ."""
 GROWN = 3.0
-"""A gradient that has grown by this factor speaks for a learning rate that is too high."""
+"""If the gradient has grown by this factor, the learning rate may be too high."""
 ROUNDS = 50
 """Rounds of a quarantine."""
 
@@ -58,7 +58,7 @@ class Canary:
     save: Callable[[], None] = lambda: None
     """Saves a checkpoint."""
     _told: set[int] = field(default_factory=set)
-    """Rounds of the marks for which a fall was reported that nobody else is to blame for."""
+    """Rounds of the marks after which a fall was reported that no peer or provider can have caused."""
 
     def __post_init__(self) -> None:
         self._pin(self.log.mark())
@@ -107,7 +107,7 @@ class Canary:
         return False
 
     def _mark(self, mark: Mark) -> None:
-        """Remember an evaluation as good, with a checkpoint if there is anyone to suspect later."""
+        """Remember an evaluation as good, with a checkpoint if the node uses peers or an API."""
         if self.config.offload.provider == "off" and not self.config.swarm.join:
             self.log.write_mark(mark)
             return
@@ -135,7 +135,7 @@ class Canary:
         self.emit(WarningEvent(code="canary", message=message))
 
     def _gradients(self, mark: Mark) -> str:
-        """Return a sentence if the gradient has grown so much that the learning rate is under suspicion, too."""
+        """Return a sentence if the gradient has grown so much that the learning rate may be the cause, too."""
         norms = self._norms(mark)
         if norms is None or norms[1] < GROWN * norms[0]:
             return ""
@@ -151,7 +151,7 @@ class Canary:
     def _blame_learning_rate(self, mark: Mark, what: str, *, again: bool) -> None:
         """Report a fall after learning only from itself. ``again``: it is the second one since the mark.
 
-        Whoever is quarantined stays so: weights that seemed good can already contain some of their poison.
+        Peers and providers stay quarantined, because they may already have affected the weights that seemed good.
         """
         rate = self.config.train.learning_rate
         parts = [f"{what}. Since then the node has learned only from its own completions"]

@@ -21,9 +21,9 @@ ROUNDS_IN_VAIN, MOST_ROUNDS_IN_VAIN = 4, 10
 CHANCE = 1e-3
 """An accuracy of 0 counts as a collapse if, given the best accuracy so far, its probability is below this."""
 _ALL = 0.9
-"""Share of correct completions from which a series of rounds without a difference means that the task is too easy."""
+"""If the rewards in each group are equal for many rounds, and more than this share is correct, the task is too easy."""
 _OFTEN = 0.1
-"""Share of correct completions from which a model was able to answer."""
+"""If more than this share of completions was correct, the model was able to answer."""
 CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
 
 
@@ -58,7 +58,7 @@ class CollapseCheck:
         self._best = max((each.accuracy for each in evaluations), default=0.0)
 
     def count(self, groups: Sequence[Group], unjudged: int = 0) -> None:
-        """Count a round's verified groups. Warns once per series of rounds, and not of ever more short ones.
+        """Count a round's verified groups. Warns once per series, and less often if series recur.
 
         ``unjudged``: the number of the node's own completions that could not be verified.
         """
@@ -135,7 +135,7 @@ class CollapseCheck:
             return "Verifiers keep failing on them: look for their errors (swarmctl logs)"
         if max(self._best, self._rewarded / max(1, self._seen)) >= _OFTEN:
             rate = self.config.train.learning_rate
-            begin = "The model no longer ends its answers, as it did before. " if reason == CUT else ""
+            begin = "The model used to end its answers, and no longer does. " if reason == CUT else ""
             return f"{begin}Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
         return ways_to_a_reward(self.config, reason, talks=self._talks)
 

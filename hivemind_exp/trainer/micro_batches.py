@@ -57,8 +57,8 @@ class MicroBatches:
         if recompute and not already:
             self._recompute()
             say(
-                f"only few rows of up to {length} tokens fit into the free memory, so activations are recomputed from "
-                "now on (model.gradient_checkpointing = true)"
+                f"only a few rows of up to {length} tokens fit into the free memory, so activations are recomputed "
+                "from now on (model.gradient_checkpointing = true)"
             )
         return size
 
@@ -67,7 +67,7 @@ class MicroBatches:
 
         First recomputes activations, then halves the size. Raises ``OutOfMemory`` if neither is possible.
         """
-        what = f"{ran_out} ran out of memory in a step with {size} rows at a time, so it is repeated"
+        what = f"{ran_out} ran out of memory in a step with {size} rows at a time, so the step is repeated"
         if not self._policy.is_activation_checkpointing and self._policy.supports_gradient_checkpointing:
             self._recompute()
             return size, f"{what}. Activations are recomputed from now on (model.gradient_checkpointing = true)"

@@ -575,7 +575,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
             set list --checkpoint\t'Checkpoint to use' \
                 --merge\t'Merge adapters into the base model' \
                 --gguf\t'Write one GGUF file instead, for llama.cpp and Ollama' \
-                --gguf-type\t'The same, with weights as f16, bf16 or q8_0' \
+                --gguf-type\t'Like --gguf, with weights as f16, bf16 or q8_0' \
                 --ollama\t'Also write a Modelfile for Ollama' \
                 --json\t'Print JSON; never prompt' \
                 --yes\t'Answer yes to all prompts' \
@@ -1019,7 +1019,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
     if not string match -q '*=*' -- "$typed"
         set list checkpoint.every=\t'Rounds between checkpoints' \
             checkpoint.keep=\t'Checkpoints kept' \
-            eval.canary=\t'Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since' \
+            eval.canary=\t'Whether a significant fall in accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
             game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
@@ -1097,7 +1097,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             report.metrics_address=\t'Address to listen on for Prometheus' \
             report.metrics_port=\t'Port at which Prometheus can fetch the node\'s metrics (/metrics) while it runs' \
             report.to=\t'Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node\'s directory), and "wandb"' \
-            supervision.hang_after=\t'Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round' \
+            supervision.hang_after=\t'Seconds without a sign of life after which the trainer counts as hung' \
             supervision.keep_awake=\t'Keep a Mac on mains power from falling asleep while the node runs (`caffeinate`)' \
             supervision.max_restarts=\t'Restarts in a row before the node gives up' \
             supervision.restart=\t'Whether the trainer is restarted after a crash, a hang or a full disk' \

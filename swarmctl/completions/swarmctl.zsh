@@ -38,7 +38,7 @@ _swarmctl_settings() {
     list=(
       'checkpoint.every:Rounds between checkpoints'
       'checkpoint.keep:Checkpoints kept'
-      'eval.canary:Whether a significant fall of the accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since'
+      'eval.canary:Whether a significant fall in accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
       'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
@@ -116,7 +116,7 @@ _swarmctl_settings() {
       'report.metrics_address:Address to listen on for Prometheus'
       'report.metrics_port:Port at which Prometheus can fetch the node'\''s metrics (/metrics) while it runs'
       'report.to:Any of "tensorboard" and "trackio" (dashboards on this machine, from files in the node'\''s directory), and "wandb"'
-      'supervision.hang_after:Seconds without a sign of life after which the trainer counts as hung, but at least 20 times the usual round'
+      'supervision.hang_after:Seconds without a sign of life after which the trainer counts as hung'
       'supervision.keep_awake:Keep a Mac on mains power from falling asleep while the node runs (`caffeinate`)'
       'supervision.max_restarts:Restarts in a row before the node gives up'
       'supervision.restart:Whether the trainer is restarted after a crash, a hang or a full disk'
@@ -552,7 +552,7 @@ _swarmctl__export() {
     '--checkpoint=[Checkpoint to use]:STEP: ' \
     '--merge[Merge adapters into the base model]' \
     '--gguf[Write one GGUF file instead, for llama.cpp and Ollama]' \
-    '--gguf-type=[The same, with weights as f16, bf16 or q8_0]:TYPE:(f16 bf16 q8_0)' \
+    '--gguf-type=[Like --gguf, with weights as f16, bf16 or q8_0]:TYPE:(f16 bf16 q8_0)' \
     '--ollama[Also write a Modelfile for Ollama]' \
     '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \

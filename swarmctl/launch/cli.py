@@ -56,7 +56,9 @@ def _launch(
     from swarmctl.launch.command import LaunchOptions, Target, launch
 
     if print_ not in {*Target}:
-        raise UsageError(f"--print needs sky, dstack, slurm or compose, not {print_!r}", next="swarmctl launch --help")
+        raise UsageError(
+            f"invalid --print: {print_!r}. Use sky, dstack, slurm or compose", next="swarmctl launch --help"
+        )
     if node is not None and join is not None:
         raise UsageError("NODE and --join both name a swarm; use one of them", next="swarmctl launch --help")
     settings = {

@@ -74,7 +74,7 @@ def launch(options: LaunchOptions) -> None:
     name = name or config.node.name
     if options.count > 1 and not config.swarm.join:
         raise UsageError(
-            "several nodes need a swarm; without one, all would train alike. Name a node in a swarm, or use --join",
+            "several nodes need a swarm; without one, all would do the same. Name a node in a swarm, or use --join",
             next="swarmctl swarm new my-swarm",
         )
     _check_portable(config, has_cap=has_cap)

@@ -29,7 +29,9 @@ def text(machines: Machines) -> str:
         options["gpus-per-task"] = f"{gpu.name.lower()}:1" if gpu.name else "1"
     lines = ["#!/bin/bash", "# Start it with sbatch; add --partition, --account and --time as your cluster needs them."]
     if gpu is not None and gpu.gigabytes is not None:
-        lines.append(f"# Slurm cannot ask for memory: choose a partition whose GPUs have {gpu.gigabytes} GB.")
+        lines.append(
+            f"# Slurm cannot select a GPU by its memory: choose a partition whose GPUs have {gpu.gigabytes} GB."
+        )
     lines += [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
     lines.append("")
     if machines.variables:

@@ -1,4 +1,4 @@
-"""Restart a node's trainer after a failure that may pass: with pauses, smaller batches, or once the disk has room.
+"""Restart a node's trainer after a temporary failure: with pauses, smaller batches, or once the disk has room.
 
 A restart runs the same configuration with the same keys. The cap and what the operator agreed to pay stay the same, so
 no recovery starts spending. Requests that were in flight count as spent.

@@ -210,13 +210,13 @@ def _unexplained(ending: TrainerExit, files: NodeFiles, config: Config) -> NodeE
 
 
 def _killed(ending: TrainerExit, config: Config, log: str) -> NodeError:
-    """Return what a trainer that was killed (SIGKILL) died of. The kernel does so if memory runs out."""
+    """Return why a trainer was killed (SIGKILL). The kernel does this if memory runs out."""
     if ending.out_of_memory is False:
         return NodeError(f"the trainer was killed from outside (SIGKILL); the kernel did not run out of memory {log}")
-    used = f"with {ending.memory} in use" if ending.memory else ""
-    how = f"by the kernel for memory, {used}" if ending.out_of_memory else f"(SIGKILL), probably for memory, {used}"
+    used = f", with {ending.memory} in use" if ending.memory else ""
+    how = "by the kernel" if ending.out_of_memory else "(SIGKILL), probably"
     return OutOfMemory(
-        f"the trainer was killed {how.removesuffix(', ')} {log}",
+        f"the trainer was killed {how} because memory ran out{used} {log}",
         next=shlex.join(["swarmctl", "run", *_assigned(smaller(config))]),
     )
 

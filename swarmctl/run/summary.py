@@ -176,8 +176,7 @@ def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:
     """Return what the API's hints brought. ``reasons``: sentences on why it was unavailable."""
     if progress.hints:
         learned = several(progress.hints_taught, "question")
-        helped = "was" if progress.hints_taught == 1 else "were"
-        text = f"The API wrote {several(progress.hints, 'hint')}; {learned} {helped} learned from with their help."
+        text = f"The API wrote {several(progress.hints, 'hint')}. With them, the node learned from {learned}."
         return [text + reasons]
     if reasons:
         return [f"The API wrote no hint.{reasons}", *_check(config.node.name)]

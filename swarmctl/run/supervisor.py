@@ -61,7 +61,7 @@ class TrainerExit:
     hung: str | None = None
     """What showed that it hangs, if it was killed here for that."""
     out_of_memory: bool | None = None
-    """Whether the kernel killed it for memory; None if the kernel does not say."""
+    """Whether the kernel killed it because memory ran out; None if the kernel does not say."""
     memory: str = ""
     """The memory that it used, and the limit, such as ``7.9 of 8.0 GiB``."""
     lasted_s: float = 0.0

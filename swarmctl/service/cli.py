@@ -49,7 +49,7 @@ def _install(
 
     if print_ is not None and print_ not in {*Manager}:
         raise UsageError(
-            f"--print needs systemd, launchd or compose, not {print_!r}", next="swarmctl service install --help"
+            f"invalid --print: {print_!r}. Use systemd, launchd or compose", next="swarmctl service install --help"
         )
     install(node, key or (), printed=None if print_ is None else Manager(print_), as_json=json)
 

@@ -20,7 +20,7 @@ from swarmctl.settings.command_line import last_config
 from swarmctl.terminal.command_line import program
 
 FINAL = (Exit.USAGE, Exit.CONFIGURATION, Exit.CHECK_FAILED, Exit.LIMIT, Exit.INTERRUPTED)
-"""Exit codes after which a restart would not help. (0 needs none, and 1 may pass.)"""
+"""Exit codes after which a restart would not help. (0 needs none, and 1 may be temporary.)"""
 RESTART_S = 30
 """Seconds until the system restarts a service that has failed. ``swarmctl`` restarts the trainer by itself, sooner."""
 STOP_S = 60

@@ -39,7 +39,7 @@ def text(service: Service) -> str:
         "# SIGTERM goes to swarmctl alone, which stops its trainer.",
         "KillMode=mixed",
         f"TimeoutStopSec={STOP_S}",
-        "# If the kernel kills the trainer for memory, swarmctl restarts it with smaller batches.",
+        "# If the kernel kills the trainer because memory ran out, swarmctl restarts it with smaller batches.",
         "OOMPolicy=continue",
         "",
         "[Install]",

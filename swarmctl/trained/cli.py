@@ -219,7 +219,7 @@ def register(app: typer.Typer) -> None:
         gguf_type: Annotated[
             options.GgufType | None,
             typer.Option(
-                "--gguf-type", metavar="TYPE", help="The same, with weights as f16, bf16 or q8_0. [default: f16]"
+                "--gguf-type", metavar="TYPE", help="Like --gguf, with weights as f16, bf16 or q8_0. [default: f16]"
             ),
         ] = None,
         ollama: Annotated[bool, typer.Option("--ollama", help="Also write a Modelfile for Ollama.")] = False,

@@ -65,8 +65,8 @@ def test_a_tokenizer_without_a_template_separates_turns_by_empty_lines() -> None
     [
         (FORGETS, "changes earlier turns when the next one follows"),
         (SHOUTS, "changes what the model wrote"),
-        (PREFILLS, "shows the model's earlier turns in another way than it asks for them"),
-        (PLAIN.replace("messages %}", "messages if m.role != 'assistant' %}"), "another way than it asks for them"),
+        (PREFILLS, "shows the model's earlier turns differently than it asks for them"),
+        (PLAIN.replace("messages %}", "messages if m.role != 'assistant' %}"), "differently than it asks for them"),
     ],
 )
 def test_a_template_that_rewrites_the_past_is_refused(template: str, why: str) -> None:

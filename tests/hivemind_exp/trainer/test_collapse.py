@@ -142,7 +142,7 @@ def test_a_model_that_no_longer_ends_its_answers_needs_no_higher_limit(resumed: 
     for _ in range(10):
         checked.count([group(100, NO_ANSWER, cut=True)])
     (told,) = messages(events)
-    assert "cut at the length limit. The model no longer ends its answers, as it did before. Start a new node" in told
+    assert "cut at the length limit. The model used to end its answers, and no longer does. Start a new node" in told
     assert "lower train.learning_rate (now 0.0001)" in told
     assert "max_completion_tokens" not in told
 

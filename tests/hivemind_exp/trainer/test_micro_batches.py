@@ -85,7 +85,7 @@ def test_recomputed_activations_give_the_same_bits_wherever_memory_runs_out(
         assert all(map(torch.equal, found.policy.state_dict().values(), plain.policy.state_dict().values()))
         [(size, what)] = said
         assert size == 4
-        assert "ran out of memory in a step with 4 rows at a time, so it is repeated" in what
+        assert "ran out of memory in a step with 4 rows at a time, so the step is repeated" in what
         assert what.endswith("(model.gradient_checkpointing = true)")
 
 

@@ -197,7 +197,7 @@ def test_keys_are_named_and_never_written(capsys: pytest.CaptureFixture[str], mo
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--print", "helm"], "--print needs sky, dstack, slurm or compose, not 'helm'"),
+        (["--print", "helm"], "invalid --print: 'helm'. Use sky, dstack, slurm or compose"),
         (["--print", "sky", "--gpu", "8 x H100"], "invalid --gpu: '8 x H100'"),
         (["--print", "sky", "--nodes", "2"], "several nodes need a swarm"),
         (["tea", "--print", "sky", "--join", HERE], "both name a swarm"),

@@ -267,7 +267,7 @@ def test_out_of_memory_suggests_smaller_batches_with_the_same_settings(stand_in:
     tasks = "tasks=[{name='spell_backward', weight=2}]"
     done = stand_in("run", "-p", "demo", "--rounds", "2", "--set", tasks, act="killed", STAND_IN_OOM="1")
     assert re.search(
-        r"the trainer was killed by the kernel for memory, with \d+\.\d of \d+\.\d GiB in use", done.stderr
+        r"the trainer was killed by the kernel because memory ran out, with \d+\.\d of \d+\.\d GiB in use", done.stderr
     )
     again = next_command(done.stderr)
     assert again == ["run", "--node", "demo", "--set", "train.micro_batch=64", "--set", "generation.batch=64"]

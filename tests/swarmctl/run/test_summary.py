@@ -75,7 +75,7 @@ def test_hints_are_counted_by_what_they_taught(home: Path) -> None:
     hints = {"event": "hints", "round": 1, "hints": 12, "refused": 2, "solved": 8, "taught": 7}
     hinted = {"event": "step", "step": 1, "source": "hinted", "rows": 9}
     told = lines(resolved, 0.6, rollouts("policy", 96), rollouts("hinted", 96), hints, hinted)
-    assert "The API wrote 12 hints; 7 questions were learned from with their help." in told
+    assert "The API wrote 12 hints. With them, the node learned from 7 questions." in told
     assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
     assert "The API wrote no hint: no question had only wrong answers." in lines(resolved, 0.6, rollouts("policy", 96))
     assert any("groq does not accept the key" in line for line in lines(resolved, 0.6, rollouts("policy", 9), DOWN))

@@ -54,7 +54,7 @@ _DOCTOR = "swarmctl doctor api"
 _TEACHER = "swarmctl run --set offload.kind=teacher"
 POLL_S = 0.05
 REST_S = 30.0
-"""How long a server that failed is left alone, if this machine can generate instead."""
+"""How long a server that failed is not asked, if this machine can generate instead."""
 _Key = tuple[StageRun, str]
 """A stage, and a question's digest."""
 

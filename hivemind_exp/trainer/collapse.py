@@ -24,7 +24,7 @@ _ALL = 0.9
 """If the rewards in each group are equal for many rounds, and more than this share is correct, the task is too easy."""
 _OFTEN = 0.1
 """If more than this share of completions was correct, the model was able to answer."""
-CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not judged"
+CUT, UNREAD, _UNJUDGED = "cut at the length limit", "without a readable answer", "not verified"
 
 
 @dataclass

@@ -72,7 +72,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     write(f"Node {new} continues from node {name} after round {round_} (step {step}). It has spent nothing yet.")
     if repo := ((read_json(files.config) or {}).get("config") or {}).get("hub", {}).get("repo"):
         Writer(sys.stderr)(f"warning: both nodes push to {repo}; set another hub.repo for the new one.")
-    write("To run it (add flags to change settings):")
+    write("To run it (add options to change settings):")
     write(f"  {typed(_run(new))}")
 
 

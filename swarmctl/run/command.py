@@ -146,7 +146,7 @@ def _is_restarted(options: RunOptions, config: Config) -> bool:
 
 
 def _about_its_end(options: RunOptions, name: str, again: str) -> Iterator[str]:
-    """Yield what ends a run in the foreground, if that may be a surprise."""
+    """Yield lines on what ends a run, or does not, if users may not expect it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         stop = typed(f"swarmctl stop {shlex.quote(name)}")
         yield f"This run is in the background, so Ctrl-C does not reach it. To stop it: {stop}"

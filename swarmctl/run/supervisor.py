@@ -38,7 +38,7 @@ step is in the journal. Before the trainer has started, there is nothing to lose
 it is killed after ``PROMISE_S`` by the clock."""
 POLL_S = 0.1
 _POLLS_PER_LOOK = 20
-"""Polls between two looks at the trainer's processes and the clocks."""
+"""Polls between checks of the trainer's processes and the clocks."""
 _POLLS_PER_MEASURE = 600
 """Polls between two measurements of what the trainer uses."""
 _DUMP_S = 1.0

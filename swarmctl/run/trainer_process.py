@@ -24,7 +24,7 @@ from swarmctl.nodes.frozen import FrozenWatch
 
 MODULE = "hivemind_exp.runner"
 _LOOK_S = 2.0
-"""Seconds between two looks at whether a trainer that answers a question is stopped."""
+"""Seconds between checks of whether a trainer that answers a question has been stopped by a signal."""
 LOG_LIMIT = 10 * 1024 * 1024
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 

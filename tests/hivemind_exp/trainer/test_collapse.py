@@ -159,7 +159,7 @@ def test_completions_that_were_never_judged_are_a_reason() -> None:
     checked, events = check()
     for _ in range(10):
         checked.count([group(2)], unjudged=6)
-    assert "; 60 of 80 completions were not judged. Verifiers keep failing on them" in messages(events)[0]
+    assert "; 60 of 80 completions were not verified. Verifiers keep failing on them" in messages(events)[0]
 
 
 def test_a_short_run_without_any_reward_is_reported_at_its_end() -> None:

@@ -153,8 +153,8 @@ class StepEvent(Event):
     reverse_kl: float | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Log-probability of a sampled token under the node's model minus that under the teacher, limited to "
-        "±5 nats; the mean over tokens. It estimates the reverse KL divergence. Absent unless a teacher scored "
+        description="Log-probability of a sampled token under the node's model minus that under the teacher, limited "
+        "to ±5 nats; the mean over tokens. It estimates the reverse KL divergence. Absent unless a teacher scored "
         "completions.",
     )
     filtered: int | None = Field(

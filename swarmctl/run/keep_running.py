@@ -1,6 +1,6 @@
 """Restart a node's trainer after a temporary failure: with pauses, smaller batches, or once the disk has room.
 
-A restart runs the same configuration with the same keys. The cap and what the operator agreed to pay stay the same, so
+A restart runs the same configuration with the same keys. The cap and what the user agreed to pay stay the same, so
 no recovery starts spending. Requests that were in flight count as spent.
 """
 

@@ -27,7 +27,7 @@ import psutil
 from hivemind_exp.config import Config
 from hivemind_exp.events import EvalEvent, Event
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.tasks.base import Question, Score, Split, Tasks
+from hivemind_exp.tasks.base import Heard, Question, Score, Split, Talk, Tasks
 
 POLL_SECONDS = 0.05
 
@@ -80,6 +80,12 @@ class Shuffled:
         if questions[0].split == "train":
             self._chance.shuffle(scores)
         return scores
+
+    def conversing(self) -> list[str]:
+        return self._tasks.conversing()
+
+    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:
+        return self._tasks.reply(questions, talks)
 
     def close(self) -> None:
         self._tasks.close()

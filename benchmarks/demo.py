@@ -24,10 +24,11 @@ from typing import Any
 
 import psutil
 
+from benchmarks.changed_rewards import ChangedRewards
 from hivemind_exp.config import Config
 from hivemind_exp.events import EvalEvent, Event
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.tasks.base import Heard, Question, Score, Split, Talk, Tasks
+from hivemind_exp.tasks.base import Question, Score, Tasks
 
 POLL_SECONDS = 0.05
 
@@ -65,30 +66,18 @@ def resident_bytes(process: psutil.Process) -> int:
     return total
 
 
-class Shuffled:
-    """The real tasks, except that each training completion gets the score of another one."""
+class Shuffled(ChangedRewards):
+    """Each training completion gets the score of another one."""
 
     def __init__(self, tasks: Tasks, seed: int) -> None:
-        self._tasks = tasks
+        super().__init__(tasks)
         self._chance = random.Random(seed)
 
-    def questions(self, split: Split, round: int, count: int) -> list[Question]:
-        return self._tasks.questions(split, round, count)
-
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
-        scores = self._tasks.score(questions, completions)
+        scores = super().score(questions, completions)
         if questions[0].split == "train":
             self._chance.shuffle(scores)
         return scores
-
-    def conversing(self) -> list[str]:
-        return self._tasks.conversing()
-
-    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:
-        return self._tasks.reply(questions, talks)
-
-    def close(self) -> None:
-        self._tasks.close()
 
 
 def run_control(settings: Mapping[str, Any], root: Path) -> tuple[float, float]:

@@ -34,11 +34,12 @@ from unittest.mock import patch
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+from benchmarks.changed_rewards import ChangedRewards
 from hivemind_exp.config import Config
 from hivemind_exp.events import EvalEvent, Event, SpendEvent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.tasks.base import Question, Score, Split, Tasks
+from hivemind_exp.tasks.base import Question, Score, Tasks
 from tests.support.fake_api.ask import Messages, digest
 from tests.support.fake_api.remote import RemoteServer, api_process
 
@@ -67,22 +68,13 @@ def teach(messages: Messages, index: int) -> str:
     return f"<answer>{answer}</answer>"
 
 
-class Ungated:
-    """The real tasks, except that every training completion counts as correct, so that all texts weigh the same."""
-
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
-
-    def questions(self, split: Split, round: int, count: int) -> list[Question]:
-        return self._tasks.questions(split, round, count)
+class Ungated(ChangedRewards):
+    """Every training completion counts as correct, so that all texts weigh the same."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         if questions[0].split == "train":
             return [Score(1.0, True, "not verified")] * len(questions)
-        return self._tasks.score(questions, completions)
-
-    def close(self) -> None:
-        self._tasks.close()
+        return super().score(questions, completions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,8 @@ def test_manifests_without_scores_stay_readable_for_older_versions() -> None:
     assert version == 3
     assert len(packed[0]) == 11
     assert Manifest.unpack(plain.pack()) == plain
-    with pytest.raises(ValueError, match="unknown step manifest format 5; this version reads formats 1 to 4"):
-        Manifest.unpack(msgpack.packb([5, 0, 0, 0, 1, None, None, []]))
+    with pytest.raises(ValueError, match="unknown step manifest format 6; this version reads formats 1 to 5"):
+        Manifest.unpack(msgpack.packb([6, 0, 0, 0, 1, None, None, []]))
 
 
 def test_the_teacher_is_named_as_a_source_of_the_model() -> None:

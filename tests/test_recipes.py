@@ -602,7 +602,8 @@ TABLES = (
     "tests/test_documents.py::test_named_files_and_modules_exist",
     "tests/test_documents.py::test_documents_count_the_generators",
     "tests/test_every_setting.py::test_every_field_is_in_the_table",
-    "tests/hivemind_exp/game/study_group/test_alone.py",
+    "tests/hivemind_exp/game/study_group/test_alone.py::test_a_round_is_a_step_for_each_stage_on_the_same_questions",
+    "tests/hivemind_exp/game/study_group/test_alone.py::test_a_later_stage_without_prompts_only_warns",
     "tests/hivemind_exp/game/study_group/test_defects.py",
     "tests/hivemind_exp/game/study_group/test_prompts.py",
     "tests/hivemind_exp/game/study_group/test_rewards.py",
@@ -621,6 +622,7 @@ TABLES = (
 """Tests with lists that a recipe must name if it lengthens them."""
 
 
+@pytest.mark.timeout(900)  # it runs mypy and some tests of every package, beside other tests
 def test_after_every_recipe_no_table_of_the_tests_lacks_a_line(code: Copy) -> None:
     followed = [value for name, value in globals().items() if name.startswith("add_")]
     assert len(followed) == len(recipes())

@@ -99,7 +99,11 @@ class PolicyServer(Protocol):
         ...
 
     async def load(self, name: str, folder: str) -> None:
-        """Load an adapter in peft's format from a directory on the server. Raises ``PushFailed``."""
+        """Load an adapter in peft's format from a directory on the server.
+
+        Raises ``PushFailed``, with ``only_weights`` if nothing but the weights is missing: doctor loads an adapter
+        without weights to see whether the server would take one.
+        """
         ...
 
     async def unload(self, name: str) -> None:
@@ -113,7 +117,10 @@ class PolicyServer(Protocol):
         ...
 
     async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
-        """Return the log-probabilities of the likeliest next tokens, sampled at a temperature."""
+        """Return the log-probabilities of the likeliest next tokens, sampled at a temperature.
+
+        The keys are the server's, and are only compared with those of another call.
+        """
         ...
 
     async def close(self) -> None: ...

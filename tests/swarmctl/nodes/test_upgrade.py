@@ -49,7 +49,7 @@ def first(home: Path) -> NodeFiles:
 
 def test_the_first_version_is_shown_what_its_journal_gets(first: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["upgrade", "old", "--dry-run"]) == Exit.DONE
-    assert "    journal.sqlite gets the columns model, usd, terms\n" in capsys.readouterr().out
+    assert "    journal.sqlite gets the columns model, usd, terms, conversation\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_changes_nothing(old: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
 
 
 LONGEST_FIRST = (
+    "swarmctl/packages/test_conversations.py",
     "swarmctl/packages/test_environments.py",
     "swarmctl/trained/test_gguf_loads.py",
     "hivemind_exp/swarm/test_under_attack.py",
@@ -41,6 +42,8 @@ LONGEST_FIRST = (
     "hivemind_exp/swarm/test_splits.py",
     "hivemind_exp/swarm/test_chaos.py",
     "swarmctl/swarm/test_real_nodes.py",
+    "swarmctl/swarm/test_two_copies.py",
+    "hivemind_exp/runner/test_canary_swarm.py",
     "swarmctl/run/test_keep_running.py",
     "swarmctl/run/test_with_trainer.py",
     "test_recipes.py",

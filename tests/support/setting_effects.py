@@ -38,6 +38,7 @@ from hivemind_exp.sources.registry import SOURCES
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.swarm import addresses
+from hivemind_exp.swarm.dht import daemon as p2p_daemon
 from hivemind_exp.swarm.dht import overlay
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.registry import expand
@@ -300,7 +301,7 @@ def daemon(config: Config, root: Path) -> Any:
             raise RuntimeError
 
     network = overlay.Overlay.__new__(overlay.Overlay)
-    with patch.object(overlay, "P2P", Daemon):
+    with patch.object(p2p_daemon, "P2P", Daemon):
         try:
             asyncio.run(network.open(root / "key", 4001, config.swarm))
         except RuntimeError:

@@ -168,7 +168,7 @@ class Crew:
             own = [job for job in waiting if self._homes[job] % self._size == worker.place] if self._homes else waiting
             for job in list(islice(own, max(0, share - len(worker.pending)))):
                 waiting.remove(job)
-                worker.send(jobs[job], job)
+                worker.send(jobs[job], job, _turns(jobs[job]))
 
     def _take(self, worker: WorkerProcess, replies: list[Any]) -> bool:
         """Collect a worker's replies. Return False if no more will come."""
@@ -233,6 +233,14 @@ def _checked(reply: Any) -> float | Verdict | Unscored:
             return Verdict(min(max(credit, 0.0), 1.0), tuple(named), visible(why[:_LONGEST_REASON]))
         case _:
             return Unscored(UNJUDGED)
+
+
+def _turns(job: object) -> int:
+    """Return how many turns the conversation of a job has; 1 if the job is about one answer."""
+    match job:
+        case [_, {"turns": turns}, *_]:
+            return len(turns)
+    return 1
 
 
 def _checked_reply(reply: Any) -> EnvironmentReply | Unscored:

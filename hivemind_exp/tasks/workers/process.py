@@ -72,6 +72,8 @@ class WorkerProcess:
         """What the kernel does not enforce for the worker."""
         self.pending: deque[int] = deque()
         """Jobs that were sent and have no reply yet."""
+        self._limits: dict[int, float] = {}
+        """Their CPU time limits, in seconds."""
         self._still = self._idle = 0
         """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
         that a busy machine explains."""
@@ -147,14 +149,19 @@ class WorkerProcess:
         used = self.seconds
         if self.ready is None or not self.pending or self._replies != self._replies_seen:
             self._replies_seen, self._used_before = self._replies, used
-        self._overdue = used - self._used_before > _OVERDUE * self._limit
+        limit = self._limits[self.pending[0]] if self.pending else math.inf
+        self._overdue = used - self._used_before > _OVERDUE * limit
         return self._overdue
 
-    def send(self, message: object, job: int | None = None) -> None:
-        """Queue a message. ``job`` is the number of the job whose reply is expected."""
+    def send(self, message: object, job: int | None = None, turns: int = 1) -> None:
+        """Queue a message. ``job`` is the number of the job whose reply is expected.
+
+        ``turns``: of its conversation; a worker that takes over a conversation plays them all.
+        """
         self._outgoing += encode(message)
         if job is not None:
             self.pending.append(job)
+            self._limits[job] = self._limit * turns
         self.write()
 
     def write(self) -> None:

@@ -118,7 +118,8 @@ class Peak:
     """Peak values of a node's processes while it ran."""
 
     bytes: int = 0
-    """Resident memory of trainer, daemon and workers together."""
+    """Memory of trainer, daemon and workers together, without what they share with other processes: a forked trainer
+    counts its parent's pages as its own as it touches them."""
     threads: int = 0
     """Of the trainer."""
     processes: int = 0
@@ -327,7 +328,7 @@ def _measure(node: Honest) -> None:
         peak = node.peak
         peak.threads = max(peak.threads, trainer.num_threads())
         peak.processes = max(peak.processes, len(family))
-        peak.bytes = max(peak.bytes, sum(member.memory_info().rss for member in family))
+        peak.bytes = max(peak.bytes, sum(member.memory_full_info().uss for member in family))
     except psutil.NoSuchProcess:
         return
 

@@ -187,6 +187,22 @@ def test_a_worker_is_stuck_after_a_few_idle_looks_in_a_row(
     worker.kill()
 
 
+@pytest.mark.parametrize(("turns", "stuck"), [(1, True), (3, False)])
+def test_a_conversation_that_is_played_again_has_the_time_of_all_its_turns(
+    turns: int, stuck: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = iter([1.0, 6.0])
+    monkeypatch.setattr(process, "ProgressWatch", lambda _: Watched(["running", "running"]))
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(WorkerProcess, "seconds", property(lambda _: next(used)))
+    worker = WorkerProcess("verify", [EVIL], 2.0, 60.0)
+    worker.ready = []
+    assert not worker.is_stuck()  # it waits for a job
+    worker.send([], 0, turns)
+    assert worker.is_stuck() is stuck  # 5 s of CPU time, with limits of 2 and 6 s
+    worker.kill()
+
+
 def test_a_worker_is_looked_at_once_in_a_while_however_often_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "ProgressWatch", lambda _: Watched(["asleep"]))  # a second look would fail
     monkeypatch.setattr(process, "LOOK_SECONDS", 1000.0)

@@ -328,9 +328,17 @@ def _measure(node: Honest) -> None:
         peak = node.peak
         peak.threads = max(peak.threads, trainer.num_threads())
         peak.processes = max(peak.processes, len(family))
-        peak.bytes = max(peak.bytes, sum(member.memory_full_info().uss for member in family))
+        peak.bytes = max(peak.bytes, sum(map(_own_bytes, family)))
     except psutil.NoSuchProcess:
         return
+
+
+def _own_bytes(member: psutil.Process) -> int:
+    """Return the memory that only this process uses. A process with keys shows it to root alone."""
+    try:
+        return int(member.memory_full_info().uss)
+    except psutil.AccessDenied:
+        return int(member.memory_info().rss)
 
 
 def wait_for(path: Path, seconds: float = math.inf) -> None:

@@ -154,7 +154,9 @@ def test_a_later_stage_without_prompts_only_warns(tmp_path: Path) -> None:
     played = [event["stage"] for event in recorded.of("rollouts")]
     assert "answer" in played
     assert not long & {*played}
-    assert {step["stage"] for step in recorded.of("step") if step["tokens"] == 0} == long
+    nothing_learned = {step["stage"] for step in recorded.of("step") if step["tokens"] == 0}
+    assert long <= nothing_learned
+    assert "answer" not in nothing_learned
 
 
 def test_a_node_can_change_its_game_between_runs_even_within_a_round(tmp_path: Path) -> None:

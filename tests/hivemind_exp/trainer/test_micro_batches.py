@@ -97,7 +97,7 @@ def test_a_halved_micro_batch_gives_the_same_gradient_wherever_memory_runs_out(t
         first = max(1, total * place // 1000)
         found, result, said = disturbed(tmp_path / str(place), 4, first, first + max(1, total * place // 1000))
         assert [size for size, _ in said] == [4, 2]
-        assert said[1][1].endswith("it is repeated with 2, the limit from now on (train.micro_batch = 2)")
+        assert said[1][1].endswith("the step is repeated with 2, the limit from now on (train.micro_batch = 2)")
         assert result == same_bits
         assert all(map(torch.equal, gradients(found), gradients(half)))
         assert result.loss == pytest.approx(expected.loss, abs=1e-6)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,15 +34,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return here
 
 
-@pytest.fixture
-def opened(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+@pytest.fixture(scope="module")
+def mixture(installed: Installed) -> Iterator[Mixture]:
+    """The environment in four kinds, in one set of workers: each of them imports verifiers, which takes seconds."""
+    kinds = [
+        TaskConfig(name="env:guessing"),
+        TaskConfig(name="env:guessing", max_turns=2),
+        TaskConfig(name="env:guessing", params={"kind": "add"}),
+        TaskConfig(name="env:guessing", params={"kind": "forget"}),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+        with closing(Mixture(kinds, charter=b"", secret=b"s", heldout=2, verifiers=1)) as opened:
+            yield opened
 
-    def open_(max_turns: int | None = None, **params: Any) -> Mixture:
-        task = TaskConfig(name="env:guessing", params=params, max_turns=max_turns)
-        return Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=2)
 
-    return open_
+def asked(mixture: Mixture, count: int, kind: str = "") -> list[Question]:
+    """Return training questions of one kind of the environment."""
+    questions = mixture.questions("train", 0, 40)
+    return [each for each in questions if each.task == f"env:guessing{kind}"][:count]
 
 
 class Player:
@@ -60,71 +70,68 @@ class Player:
         return heard
 
 
-def test_a_conversation_ends_with_the_environments_verdict(opened: Any) -> None:
-    with closing(opened()) as mixture:
-        assert mixture.conversing() == ["env:guessing"]
-        question, other, *_ = mixture.questions("train", 0, 4)
-        assert question.turns == 5  # the environment's own limit is below ours
-        assert [message["role"] for message in question.chat] == ["system", "user"]
-        won = Player(mixture, question).say("x", str(question.entry["answer"]))
-        assert won.messages == ({"role": "user", "content": "Right."},)
-        assert won.score is not None
-        assert [(term.name, term.value) for term in won.score.terms] == [("right", 1.0), ("fast", 0.25)]
-        lost = Player(mixture, other, "b").say(*"abcde")
-        assert lost.score is not None
-        assert (lost.score.outcome, lost.score.reward) == (0.0, 0.1)
-        assert Player(mixture, other, "c").say("x", last=True).score is not None
-    with closing(opened(max_turns=2)) as mixture:  # ours is below the environment's
-        (question,) = mixture.questions("train", 0, 1)
-        player = Player(mixture, question)
-        assert player.say("x").score is None
-        assert player.say("y").score is not None
+def test_a_conversation_ends_with_the_environments_verdict(mixture: Mixture) -> None:
+    assert mixture.conversing() == ["env:guessing", "env:guessing-2", "env:guessing-3", "env:guessing-4"]
+    question, other = asked(mixture, 2)
+    assert question.turns == 5  # the environment's own limit is below ours
+    assert [message["role"] for message in question.chat] == ["system", "user"]
+    won = Player(mixture, question).say("x", str(question.entry["answer"]))
+    assert won.messages == ({"role": "user", "content": "Right."},)
+    assert won.score is not None
+    assert [(term.name, term.value) for term in won.score.terms] == [("right", 1.0), ("fast", 0.25)]
+    lost = Player(mixture, other, "b").say(*"abcde")
+    assert lost.score is not None
+    assert (lost.score.outcome, lost.score.reward) == (0.0, 0.1)
+    assert Player(mixture, other, "c").say("x", last=True).score is not None
+    (shorter,) = asked(mixture, 1, "-2")  # our limit is below the environment's
+    player = Player(mixture, shorter, "d")
+    assert player.say("x").score is None
+    assert player.say("y").score is not None
 
 
-def test_a_tool_is_called_with_what_the_model_wrote(opened: Any) -> None:
-    with closing(opened(kind="add")) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        assert '"name": "add"' in question.chat[0]["content"]
-        one, other = map(int, re.findall(r"\d+", question.text))
-        total = str(one + other)
-        player = Player(mixture, question)
-        heard = player.say(f"I add. {call(one, other)}")
-        assert heard.messages == ({"role": "user", "content": f"<tool_response>\n{total}\n</tool_response>"},)
-        score = player.say(total).score
-        assert score is not None
-        assert [(term.name, term.value) for term in score.terms] == [("right", 1.0), ("called", 0.5)]
-        failed = Player(mixture, question, "b").say(call(one, "x"))
-        assert failed.messages[0]["content"].startswith("<tool_response>\nunsupported operand")
+def test_a_tool_is_called_with_what_the_model_wrote(mixture: Mixture) -> None:
+    (question,) = asked(mixture, 1, "-3")
+    assert '"name": "add"' in question.chat[0]["content"]
+    one, other = map(int, re.findall(r"\d+", question.text))
+    total = str(one + other)
+    player = Player(mixture, question, "tool")
+    heard = player.say(f"I add. {call(one, other)}")
+    assert heard.messages == ({"role": "user", "content": f"<tool_response>\n{total}\n</tool_response>"},)
+    score = player.say(total).score
+    assert score is not None
+    assert [(term.name, term.value) for term in score.terms] == [("right", 1.0), ("called", 0.5)]
+    failed = Player(mixture, question, "wrong").say(call(one, "x"))
+    assert failed.messages[0]["content"].startswith("<tool_response>\nunsupported operand")
 
 
-def test_a_worker_that_dies_loses_no_conversation_that_can_be_played_again(opened: Any) -> None:
-    with closing(opened()) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        whole, cut, process = (Player(mixture, question, name) for name in "abc")
-        whole.say("1", "2")
-        cut.say("1")
-        process.say("process")
-        for worker in mixture._pool._verifiers[0]._workers:
-            worker.end()
-        cut.say("2")
-        assert cut.turns == whole.turns  # the same chance, in another process
-        assert process.say("2").lost  # it cannot be what the model heard
-        assert Player(mixture, question, "d").say("2").score is None
+def test_a_worker_that_dies_loses_no_conversation_that_can_be_played_again(mixture: Mixture) -> None:
+    (question,) = asked(mixture, 1)
+    whole, cut, process = (Player(mixture, question, name) for name in ("whole", "cut", "process"))
+    whole.say("1", "2")
+    cut.say("1")
+    process.say("process")
+    for worker in mixture._pool._verifiers[0]._workers:
+        worker.end()
+    cut.say("2")
+    assert cut.turns == whole.turns  # the same chance, in another process
+    assert process.say("2").lost  # it cannot be what the model heard
+    assert Player(mixture, question, "after").say("2").score is None
 
 
-def test_a_turn_runs_in_the_sandbox_and_one_that_fails_counts_as_wrong(opened: Any) -> None:
+def test_a_turn_runs_in_the_sandbox_and_one_that_fails_counts_as_wrong(mixture: Mixture) -> None:
     reasons = {"read": "PermissionError", "connect": "PermissionError", "spin": "1.5 s of CPU time"}
-    with closing(opened()) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        for said, why in reasons.items():
-            score = Player(mixture, question, said).say(said).score
-            assert score is not None
-            assert (score.outcome, score.judged) == (0.0, True)
-            assert why in score.why
-    with closing(opened(kind="forget")) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        with pytest.raises(TaskError, match="changes earlier messages of a conversation, which is not supported"):
-            Player(mixture, question).say("1", "2")
+    (question,) = asked(mixture, 1)
+    for said, why in reasons.items():
+        score = Player(mixture, question, said).say(said).score
+        assert score is not None
+        assert (score.outcome, score.judged) == (0.0, True)
+        assert why in score.why
+
+
+def test_an_environment_that_changes_what_was_said_is_refused(mixture: Mixture) -> None:
+    (question,) = asked(mixture, 1, "-4")
+    with pytest.raises(TaskError, match="changes earlier messages of a conversation, which is not supported"):
+        Player(mixture, question).say("1", "2")
 
 
 def test_try_is_a_conversation(installed: Installed) -> None:

@@ -622,7 +622,6 @@ TABLES = (
 """Tests with lists that a recipe must name if it lengthens them."""
 
 
-@pytest.mark.timeout(900)  # it runs mypy and some tests of every package, beside other tests
 def test_after_every_recipe_no_table_of_the_tests_lacks_a_line(code: Copy) -> None:
     followed = [value for name, value in globals().items() if name.startswith("add_")]
     assert len(followed) == len(recipes())

@@ -48,6 +48,8 @@ SLACK = 0.05
 batch, and its end is less certain after an answer that is new to this node."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
+FIRST_SAMPLES = 64
+"""Own samples measured when none has been yet: among fewer, the quantile would be the least likely one."""
 REMEMBERED = 256
 """The number of latest own samples from which the quantile is computed."""
 
@@ -207,7 +209,8 @@ class LikelihoodFilter:
     def measure(self, groups: Sequence[Group]) -> float | None:
         """Measure a step's own samples and return the floor, or None while no own sample has been measured."""
         own = [(group, place) for group in groups for place, row in enumerate(group.rollouts) if row.kind.own]
-        picked = own[:: max(1, math.ceil(len(own) / SAMPLES))]
+        wanted = SAMPLES if self._means else FIRST_SAMPLES
+        picked = own[:: max(1, math.ceil(len(own) / wanted))]
         rows = [row_of(group, place) for group, place in picked]
         for row, logps in zip(rows, self._log_probabilities(rows), strict=True):
             answer = self._answer(row.completion_ids, row.text)

@@ -26,6 +26,7 @@ Turn = tuple[str, str]
 """A question and its answer."""
 DEMO: tuple[Turn, ...] = (("Train [", "demo"), ("Name of the profile and its node [my-demo]: ", ""))
 API = "API [none]: "
+_ERASE = "\x1b[K"
 
 
 def init(server: ApiServer | None = None, **environment: str) -> Terminal:
@@ -48,7 +49,8 @@ def model_of(weights: Path) -> tuple[Turn, ...]:
 
 def ended(terminal: Terminal) -> tuple[int | None, list[str]]:
     """Wait for the end. Return the exit code and the lines since the last answer."""
-    lines = rest_of(terminal).splitlines()
+    # On a busy machine, a line that says what takes long was drawn first, and erased.
+    lines = [line.rpartition(_ERASE)[2] for line in rest_of(terminal).splitlines()]
     return terminal.exitstatus, lines[1:]
 
 

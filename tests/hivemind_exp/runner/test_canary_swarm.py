@@ -121,7 +121,6 @@ class Place:
         return {each.source for each in read_quarantine(NodeFiles(self.node).quarantine)}
 
 
-@pytest.mark.timeout(900)  # takes about a minute on an otherwise idle machine
 def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.running(rate=1e-3, every=25):
@@ -141,7 +140,6 @@ def test_poisoning_peers_are_quarantined_and_their_poison_is_undone(tmp_path: Pa
     assert place.warnings("accuracy_fell") == []
 
 
-@pytest.mark.timeout(900)
 def test_a_learning_rate_that_is_too_high_is_named_and_nobody_is_quarantined(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.running(rate=5e-3, every=5, alone=True):

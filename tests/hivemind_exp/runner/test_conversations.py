@@ -46,7 +46,6 @@ def play(config: Config, root: Path, *, turns: int = 2, stop: StopFlag | None = 
     return events
 
 
-@pytest.mark.timeout(900)
 def test_a_node_learns_in_two_turns_what_it_cannot_learn_in_one(player: Path, tmp_path: Path) -> None:
     settings = config(
         player,

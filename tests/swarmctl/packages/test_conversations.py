@@ -16,10 +16,10 @@ from hivemind_exp.tasks.base import Heard, ModelTurn, Question, Talk
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.errors import Exit
 from tests.support.command_line import UNTRAINED, write_profile
-from tests.support.environments import PATIENCE, Installed
+from tests.support.environments import Installed
 from tests.support.tiny_models import TEMPLATE, save_llama
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
+pytestmark = pytest.mark.slow
 
 
 def call(a: object, b: object) -> str:

@@ -25,7 +25,6 @@ from swarmctl.errors import Exit
 from swarmctl.packages import environments as installing
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.command_line import UNTRAINED, write_profile
-from tests.support.environments import PATIENCE as _PATIENCE
 from tests.support.environments import REFUSED, Installed, module_of
 
 TASKS = Config(tasks=["env:word-boxes", "gcd"]).tasks
@@ -103,7 +102,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
     (part,) = installed.shown["parts"]
     assert (part["size"], part["version"][:27]) == (30, "word-boxes 0.1.0, verifiers")
@@ -120,7 +118,6 @@ def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +143,6 @@ def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_what_an_environment_needs_is_named(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
     python = str(Installation.of("env:word-boxes").python)
@@ -176,7 +172,6 @@ def test_what_an_environment_needs_is_named(installed: Installed, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_the_tools_of_a_taskset_are_called_in_the_sandbox(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +203,6 @@ def test_the_tools_of_a_taskset_are_called_in_the_sandbox(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_an_environment_of_one_agent_talks_with_the_model(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +237,6 @@ def test_an_environment_of_one_agent_talks_with_the_model(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_a_node_trains_on_it_and_notices_another_version(installed: Installed) -> None:
     write_profile(installed.home, "boxes", f'{UNTRAINED}\n[[tasks]]\nname = "env:word-boxes"\n')
     result = installed.json("run", "--profile", "boxes", "--rounds", "1", "--no-input")
@@ -263,7 +256,6 @@ def test_a_node_trains_on_it_and_notices_another_version(installed: Installed) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(_PATIENCE)
 def test_an_environment_for_the_older_library_gets_it(tmp_path: Path) -> None:
     here = Installed(tmp_path)
     possible = [f"b{str(number)[::-1]}a" for number in range(12)]

@@ -106,7 +106,6 @@ def ask_few_questions() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")  # the user's own cache keeps the model for the next time
     # One thread: two of them wait for each other where other tests keep the cores busy.

@@ -28,7 +28,7 @@ from tests.support.chaos.nodes import ForkedCommandSwarm
 from tests.support.fake_api.remote import api_process
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 FROZEN_S = 1.0
 

@@ -35,7 +35,6 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     assert [left.cmdline() for machine in made for process in machine.ended for left in process.left()] == []
 
 
-@pytest.mark.timeout(600)  # takes only seconds on an otherwise idle machine
 def test_three_nodes_train_together_and_continue_without_the_creator(machines: tuple[Machine, Machine]) -> None:
     here, there = machines
     pasted = shlex.split(here.do("swarm", "new", "tea").stdout)

@@ -48,7 +48,6 @@ def rounds(machine: Machine) -> int:
     return sum(event["event"] == "round" for event in machine.events("tea"))
 
 
-@pytest.mark.timeout(600)  # takes only seconds on an otherwise idle machine
 def test_the_old_copy_of_a_restored_node_stops(machines: tuple[Machine, Machine]) -> None:
     here, there = machines
     here.do("swarm", "new", "tea")

@@ -28,7 +28,7 @@ from tests.support.real_model import downloading
 from tests.support.tiny_models import save_llama
 from tests.swarmctl.trained.conftest import make_node
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("no_leftovers")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 PROMPT = "<|im_start|>user\nWhat is 12 + 35? Write <answer>.<|im_end|>\n<|im_start|>assistant\n"
 TOKENS = 12
 MODEL = {"name": smollm2.NAME, "device": "cpu"}

@@ -13,7 +13,7 @@ import torch
 
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.peers.bundle import Bundle, unpack
 from hivemind_exp.peers.exchange import (
@@ -291,6 +291,20 @@ def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_tr
     assert result.by_kind[Kind.PEER]["filtered"] == 1
     assert result.grad_norm > 0
     assert any(not torch.equal(value, before[name]) for name, value in step_trainer.policy.state_dict().items())
+
+
+def test_the_first_floor_is_measured_on_more_of_the_nodes_samples() -> None:
+    """Of a few samples, the 2 % quantile is the least likely one, which poison may exceed."""
+    measured: list[int] = []
+
+    def log_probabilities(rows: Sequence[TrainingRow]) -> list[list[float]]:
+        measured.append(len(rows))
+        return [[-1.0] * len(row.completion_ids) for row in rows]
+
+    own = [own_group(number) for number in range(16)]
+    fresh = LikelihoodFilter(log_probabilities, lambda *_: range(0))
+    assert fresh.measure(own) == fresh.measure(own) == pytest.approx(-1.05)
+    assert measured == [64, 16]
 
 
 def test_a_specialists_correct_answers_pass_and_poison_around_them_does_not(step_trainer: SourceGRPOTrainer) -> None:

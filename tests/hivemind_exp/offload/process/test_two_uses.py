@@ -92,12 +92,12 @@ def test_kill_9_at_many_moments_pays_neither_server_twice(tmp_path: Path, monkey
             def assassin() -> None:
                 for _ in range(kills):
                     pid, more = rig.pid, len(rig.texts()) + chance.randrange(1, 6)
-                    until(lambda: len(rig.texts()) >= min(more, wanted))  # noqa: B023 - called at once
+                    until(lambda: len(rig.texts()) >= min(more, wanted), seconds=120)  # noqa: B023 - called at once
                     if len(rig.texts()) == wanted:
                         return  # on a slow machine, everything may finish before this kill
                     time.sleep(chance.uniform(0, 0.03))
                     os.kill(pid, signal.SIGKILL)
-                    until(lambda: rig.offload.pid != pid)  # noqa: B023
+                    until(lambda: rig.offload.pid != pid, seconds=120)  # noqa: B023
                     killed.append(pid)
 
             killer = threading.Thread(target=assassin)

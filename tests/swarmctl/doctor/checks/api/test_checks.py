@@ -332,7 +332,7 @@ def test_the_judge_is_checked_like_the_generator(home: Path) -> None:
         profile(home, server.base_url, offload='share = 0.5\nfallback = ["grader"]', more=both)
         found = look()
     assert [name for name in found if name.endswith(".model")] == ["box.model", "grader.model"]
-    assert found["grader.model"].status is Status.WARNING  # a server of one's own may have models that it does not list
+    assert found["grader.model"].status is Status.WARNING  # one's own server may have models that it does not list
     assert "judge.model=test-model" in (found["grader.model"].remedy or "")
 
 

@@ -1,10 +1,10 @@
 """Kill or freeze every process of a node at random moments, and compare the node with one that was left alone.
 
 The node is ``swarmctl run`` in a swarm without peers, with the tiny model on the CPU. An API on loopback fills half of
-each group, or writes hints, or grades the node's completions. The node's processes are ``swarmctl``, the trainer, the
-API process, a verifier, the maker and p2pd. Afterwards, a twin with the same identity plays as many rounds undisturbed.
-Weights, completions and rewards must be equal, no completion may have been asked for twice, and no process, socket or
-lock may be left.
+each group, or writes hints, or grades the node's completions, or fills and grades. The node's processes are
+``swarmctl``, the trainer, the API process, a verifier, the maker and p2pd. Afterwards, a twin with the same identity
+plays as many rounds undisturbed. Weights, completions and rewards must be equal, no completion may have been asked for
+twice, and no process, socket or lock may be left.
 
     python -m benchmarks.node_attacks --times 5
     python -m benchmarks.node_attacks --times 5 --api judge
@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.chaos.attacks import (
+    BOTH,
     HINTED,
     JUDGED,
     LOCAL,
@@ -40,7 +41,12 @@ from tests.support.chaos.storm import teller
 from tests.support.fake_api.remote import api_process
 
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
-APIS = {"answers": (OFFLOADED, "half_right"), "hints": (HINTED, "last_letter"), "judge": (JUDGED, "grade")}
+APIS = {
+    "answers": (OFFLOADED, "half_right"),
+    "hints": (HINTED, "last_letter"),
+    "judge": (JUDGED, "grade"),
+    "both": (BOTH, "half_right_or_grade"),
+}
 """What the API writes -> the node's settings, and what answers."""
 
 
@@ -83,7 +89,7 @@ def main() -> int:
             node.stop()
             books = server.settled()
             node.compare()
-            if arguments.api == "answers":
+            if arguments.api in ("answers", "both"):
                 node.faults += money_faults(node.node.files, books)
             elif not local:
                 node.faults += bill_faults(node.node.files, books, free=arguments.api == "hints")

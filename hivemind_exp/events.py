@@ -322,6 +322,7 @@ class WarningEvent(Event):
     code: str = Field(description="Short code for programs.")
     message: str = Field(description="What is wrong, for people.")
     provider: str | None = Field(None, description="The provider that the warning is about; null for other warnings.")
+    judge: bool = Field(False, description="Whether it is about that provider as the judge (`[judge]`).")
     fallback: str | None = Field(
         None,
         description="With `provider_down`, what generates until `provider_back`: `local` or a provider; null if the "

@@ -28,7 +28,7 @@ class GameConfig(Section):
     refill: NotNegative = 0
     """How many extra questions a round may ask. If all rewards in a group are equal, the group teaches nothing, and an
     extra question takes its place (dynamic sampling, arXiv 2503.14476). This machine answers them; they take time, but
-    no money. 0: none. Only in "sampling"."""
+    no money (a judge's grades for them do cost money). 0: none. Only in "sampling"."""
     rest: NotNegative = 2
     """For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node's
     completions were correct the last two times. 0: none is skipped. Has no effect in a swarm."""

@@ -201,7 +201,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.prices.*.output": (api.announced, PRICED, 2.0, 3.0),
     "judge.provider": (api.judged, JUDGE, "box", "other"),
     "judge.model": (api.judged, JUDGE, "m", "n"),
-    "judge.weight": "tests/hivemind_exp/trainer/test_judged_game.py::test_a_grade_is_one_term_beside_the_verifiers",
+    "judge.weight": "tests/hivemind_exp/trainer/test_judge.py::test_a_grade_is_one_term_beside_the_verifiers",
     "judge.instructions": (api.judged, JUDGE, "Is it brief?", "Is it kind?"),
     "judge.max_tokens": (api.judged, JUDGE, 8, 16),
     "providers.*.base_url": (api.sent, OFFLOAD, "http://127.0.0.1:9/v1", "http://127.0.0.1:8/v1"),

@@ -4,12 +4,11 @@ Dollars are reserved before a request is sent and settled when its answer arrive
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit
@@ -25,6 +24,7 @@ from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
 from hivemind_exp.offload.posts import Post
 from hivemind_exp.offload.prices import PromptBound, Usage
 from hivemind_exp.offload.router import ProviderService, Router
+from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES, cannot_score
 from hivemind_exp.offload.unusable import text_shortcoming, unusable
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, RoundSpend
@@ -53,14 +53,7 @@ class BilledClient:
     ledger: Ledger
     router: Router
     emit: Emit
-    flying: set[asyncio.Task[Any]] = field(default_factory=set)
-    """Tasks with a request in flight."""
-    closing: bool = False
-    """Whether the node is stopping, so that no more requests are sent."""
-    spent: dict[int, dict[tuple[str, str], RoundSpend]] = field(default_factory=lambda: defaultdict(dict))
-    """What each round has used so far, by provider and model."""
-    uncapped: ProviderError | None = None
-    """Why no cap can be enforced any more, so that no more requests are sent."""
+    shared: SharedRequests
     alike: int = 0
     """Groups in a row with identical completions."""
 
@@ -81,15 +74,15 @@ class BilledClient:
         )
         task = asyncio.current_task()
         assert task is not None
-        self.flying.add(task)
+        self.shared.flying.add(task)
         headers: Mapping[str, str] = {}
         slow_down, used, sent = False, None, None
         reservation: Reservation | None = None
         try:
-            if self.closing:
+            if self.shared.closing:
                 raise asyncio.CancelledError
-            if self.uncapped is not None:
-                raise self.uncapped
+            if self.shared.uncapped is not None:
+                raise self.shared.uncapped
             if service.set_aside:
                 raise RequestFailed(FaultKind.USELESS, "no longer used", sent=False)
             # Only now, because more becomes known while a request waits.
@@ -109,7 +102,7 @@ class BilledClient:
                 self.write_off(service, reservation, fault)
             raise
         finally:
-            self.flying.discard(task)
+            self.shared.flying.discard(task)
             service.limiter.release(passed, headers, slow_down=slow_down, used=used)
         self.router.record_success(service, sent)
         return answer, reservation
@@ -141,7 +134,7 @@ class BilledClient:
             self._count_hidden(service, answer, usage)
         if usage.completion > _TOLERANCE * bound and not service.price.free and self.ledger.capped:
             self._end(
-                f"{service.endpoint.label} billed {usage.completion} tokens for a request limited to {bound}: its "
+                f"{service.label} billed {usage.completion} tokens for a request limited to {bound}: its "
                 "hidden reasoning has no limit"
             )
 
@@ -205,15 +198,15 @@ class BilledClient:
         )
         if bound.added and billed > _TOLERANCE * bound.tokens and self.ledger.capped:
             self._end(
-                f"{service.endpoint.label} billed {billed} tokens for a prompt of at most {bound.sent}, although it "
+                f"{service.label} billed {billed} tokens for a prompt of at most {bound.sent}, although it "
                 f"added at most {bound.added} before: what it adds has no limit"
             )
 
     def _end(self, why: str) -> NoReturn:
         """Send no more requests, because a cap would be exceeded. Raises ``ProviderError``."""
         message = f"{why}, so no spending cap can be enforced"
-        self.uncapped = ProviderError(message, next="swarmctl run --set offload.limits.usd=unlimited")
-        raise self.uncapped
+        self.shared.uncapped = ProviderError(message, next="swarmctl run --set offload.limits.usd=unlimited")
+        raise self.shared.uncapped
 
     def price(self, service: ProviderService, reservation: Reservation, answer: ChatAnswer) -> float:
         """Return an answer's cost in dollars; its whole reserve if the service reports no usage."""
@@ -225,7 +218,7 @@ class BilledClient:
 
     def spending(self, round_: int, service: ProviderService) -> RoundSpend:
         """Return a round's spending record for one service, created if needed, for the caller to update."""
-        return self.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), RoundSpend())
+        return self.shared.spent[round_].setdefault((service.endpoint.name, service.endpoint.model), RoundSpend())
 
     def write_off(self, service: ProviderService, reservation: Reservation, fault: RequestFailed) -> None:
         """Record the cost of a failed request: nothing, or its whole reserve if the service may have billed it."""
@@ -337,11 +330,11 @@ class BilledClient:
             self._warn(service, "small_context", text)
         unbounded = "reasoning_effort" in rejected and not service.endpoint.chat.bounds_reasoning
         if unbounded and self.ledger.capped and not service.price.free:
-            self._end(f"the hidden reasoning of {service.endpoint.label} cannot be switched off and has no limit")
+            self._end(f"the hidden reasoning of {service.label} cannot be switched off and has no limit")
 
     def give_up(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, tries: int) -> None:
         """Give up slots after ``tries`` requests in a row that brought nothing."""
-        self._lose(order, places, service, f"nothing usable from {service.endpoint.label} in {tries} requests")
+        self._lose(order, places, service, f"nothing usable from {service.label} in {tries} requests")
 
     def reject(self, order: CompletionRequest, service: ProviderService, fault: RequestFailed) -> None:
         """Give up the unfilled slots of an order whose prompt a service rejects."""

@@ -21,10 +21,12 @@ from hivemind_exp.offload.api.chat import ChatClient, check_sdk
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
 from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.judge import api_configs, check_judge, endpoints_of, grades_a_round, is_judged
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
+from hivemind_exp.offload.request_filler import ApiUse
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import (
     Endpoint,
@@ -46,53 +48,77 @@ from hivemind_exp.stop import StopFlag
 def make_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
 ) -> Engine:
-    """Start the API side in this process, for a configuration that offloads. Raises the same as ``open_offload``.
+    """Start the API side in this process, for a configuration that offloads or has a judge.
 
-    With ``announce``, emit the ``offload`` event (provider, model, price) and warn about batches that are left over.
+    With ``announce``, emit an ``offload`` event (provider, model, price) for each use, and warn about batches that are
+    left over. Raises the same as ``open_offload``.
     """
     check_offload(config)
+    check_judge(config)
     check_sdk()
-    limits, prices = config.offload.limits, config.offload.prices
-    endpoints = chain(config)
-    rates = {
-        each.full_name: bounded_price(each, prices, capped=limits.capped, reasons=reasons(config, each))
-        for each in endpoints
-        if each is not None
-    }
-    for each in endpoints:
-        if each is not None and each.needs_key and secrets.get(each.name) is None:
+    limits = config.offload.limits
+    uses = api_configs(config)
+    prices = {each.full_name: price for use in uses for each, price in _prices(use).items()}
+    for each in endpoints_of(config):
+        if each.needs_key and secrets.get(each.name) is None:
             raise KeyProblem(f"no key for {each.name}", next=each.key_command)
-    a_round = requests_a_round(config, first_endpoint(config))
+    a_round = sum(_requests_a_round(config, use) for use in uses)
     ledger = Ledger(files.ledger, limits, partial(write_total, files.spent), round_requests=a_round)
     missing = ledger.restore(known_spending(files, read_total(files.spent), ledger.spent, ledger.requests))
     if missing:
         message = f"the ledger lacked {dollars(missing)} of what this node has spent, which counts toward the cap again"
         emit(WarningEvent(code="ledger_restored", message=message))
     if announce:
-        _announce(config, rates[first_endpoint(config).full_name], ledger, emit)
+        for use in uses:
+            _announce(use, prices[first_endpoint(use).full_name], ledger, emit)
+        batched = [first_endpoint(use) for use in uses if use.offload.batch]
+        warn_of_orphans(ledger, (batched[0].name, batched[0].model) if batched else None, emit)
+    limiters: dict[str, RateLimiter] = {}
 
-    def service(place: int, each: Endpoint) -> ProviderService:
-        client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout, reasons=reasons(config, each))
-        limiter = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
-        batches = BatchClient(client, seconds=limits.timeout) if config.offload.batch and not place else None
-        return ProviderService(each, client, limiter, rates[each.full_name], batches=batches)
+    def limiter(name: str) -> RateLimiter:
+        """Return what limits all requests to a provider, whatever they are for."""
+        if name not in limiters:
+            limiters[name] = RateLimiter(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+        return limiters[name]
 
-    def make_chain() -> Sequence[ProviderService | None]:
-        return [None if each is None else service(place, each) for place, each in enumerate(endpoints)]
+    def service(use: Config, place: int, each: Endpoint) -> ProviderService:
+        client = ChatClient(each, secrets.get(each.name), seconds=limits.timeout, reasons=reasons(use, each))
+        batches = BatchClient(client, seconds=limits.timeout) if use.offload.batch and not place else None
+        table = SamplingParams.of(use).table
+        return ProviderService(each, client, limiter(each.name), prices[each.full_name], table, batches=batches)
+
+    def services(use: Config) -> Sequence[ProviderService | None]:
+        return [None if each is None else service(use, place, each) for place, each in enumerate(chain(use))]
 
     offload = Engine(
-        make_chain,
-        resolved_kind(config),
-        SamplingParams.of(config),
-        on_limit_local=config.offload.on_limit == "local",
+        [
+            ApiUse(
+                partial(services, use),
+                resolved_kind(use),
+                SamplingParams.of(use),
+                on_limit_local=use.offload.on_limit == "local",
+                scores=is_distilled(use),
+            )
+            for use in uses
+        ],
         journal=(files.journal, node_charter(config, files)),
         ledger=ledger,
         emit=emit,
         stop=stop,
-        scores=is_distilled(config),
     )
     offload.start()
     return offload
+
+
+def _prices(use: Config) -> dict[Endpoint, Price]:
+    """Return the price of each provider in the chain. Raises ``ConfigurationError`` if a cap needs an unknown one."""
+    limits, prices = use.offload.limits, use.offload.prices
+    endpoints = [each for each in chain(use) if each is not None]
+    return {each: bounded_price(each, prices, capped=limits.capped, reasons=reasons(use, each)) for each in endpoints}
+
+
+def _requests_a_round(config: Config, use: Config) -> int:
+    return grades_a_round(config) if is_judged(use) else requests_a_round(use, first_endpoint(use))
 
 
 def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
@@ -111,7 +137,6 @@ def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
             **ledger.state(),
         )
     )
-    warn_of_orphans(ledger, (endpoint.name, endpoint.model) if config.offload.batch else None, emit)
 
 
 class OpenAIModelWrapper:

@@ -6,10 +6,26 @@ between marks that it cannot predict, and only a reply that is nothing but a gra
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.game_settings import STAGES
+from hivemind_exp.judge_settings import JudgeConfig
+from hivemind_exp.offload.settings import (
+    JUDGE,
+    OFFLOAD,
+    Endpoint,
+    chain,
+    check_offload,
+    first_endpoint,
+    generates,
+    is_offloaded,
+    is_relay,
+    only_if_failed,
+    resolved_kind,
+    share_of,
+)
 from hivemind_exp.rollouts.types import Message
 
 STAGE = "judge"
@@ -33,44 +49,98 @@ def is_judged(config: Config) -> bool:
 
 
 def check_judge(config: Config) -> None:
-    """Raise ``ConfigurationError`` for a judge that cannot work."""
+    """Raise ``ConfigurationError`` for a judge that cannot work, or whose grades would have no effect."""
     if not is_judged(config):
         return
-    if config.offload.provider != OFF:
-        raise ConfigurationError(
-            f"judge.provider = {config.judge.provider} and offload.provider = {config.offload.provider} cannot be "
-            "used together: a node's API either generates or grades",
-            next="swarmctl run --set judge.provider=off",
-        )
+    for broken, message, setting in _rules(config):
+        if broken:
+            raise ConfigurationError(message, next=f"swarmctl run --set {setting}")
     try:
-        check_offload(api_config(config))
+        check_offload(judge_config(config))
     except ConfigurationError as error:
         error.next = (error.next or "").replace("--offload ", "--set judge.provider=") or None
         raise
 
 
-def api_config(config: Config) -> Config:
-    """Return the settings of the node's API requests: the judge's as if they were ``[offload]``, if there is a judge.
+def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """Yield for each rule whether it is broken, the error message, and the setting that fixes it."""
+    only = "a judge grades only this node's own completions"
+    yield is_relay(config), f"{only}, and a relay has none", "judge.provider=off"
+    text = f"{only}, but the API generates them all (offload.share = 1)"
+    yield grades_a_round(config) == 0, text, "offload.share=0.5"
+    text = f"train.teacher_loss = {config.train.teacher_loss} compares completions by their outcome alone, so grades"
+    yield config.train.joins_baseline, f"{text} would have no effect", "train.teacher_loss=gated"
 
-    The node waits while the judge is unavailable, and stops at a cap: rewards must not change their meaning.
+
+def table_of(stage: str) -> str:
+    """Return the settings table, ``offload`` or ``judge``, that a stage's requests belong to."""
+    return JUDGE if stage == STAGE else OFFLOAD
+
+
+def api_configs(config: Config) -> list[Config]:
+    """Return the settings of each use of an API as if it were the node's only one: to generate, then to grade.
+
+    Empty without any. In each of them, ``[offload]`` names the providers.
     """
-    if not is_judged(config):
-        return config
-    judge = config.judge
+    found = []
+    if is_offloaded(config):
+        found.append(config.model_copy(update={"judge": JudgeConfig()}))
+    if is_judged(config):
+        found.append(judge_config(config))
+    return found
+
+
+def endpoints_of(config: Config) -> list[Endpoint]:
+    """Return all providers that a node may ask, each model once. Raises ``ConfigurationError``."""
+    return list(dict.fromkeys(each for use in api_configs(config) for each in chain(use) if each is not None))
+
+
+def judge_config(config: Config) -> Config:
+    """Return the settings of the judge's requests, as if they were ``[offload]``.
+
+    The node waits while the judge is unavailable, and stops at a cap: rewards must not change their meaning. Raises
+    ``ConfigurationError`` for an unknown provider.
+    """
+    judge, base = config.judge, config.offload
     changed = {
         "provider": judge.provider,
         "model": judge.model,
         "max_tokens": judge.max_tokens,
-        **{"kind": "teacher", "share": 1.0, "when": "always", "rounds": "*", "stages": ["answer"], "batch": False},
-        **{"fallback": [], "on_limit": "stop", "teach": "answers"},
+        "kind": "teacher",
+        "fallback": [],
+        **base.model_dump(include={"key", "reasoning_effort", "reasoning_tokens", "limits", "prices"}),
     }
+    asked = _with_offload(config, changed)
+    # Beside a generator that has the tier, a judge's provider can lack it.
+    if not is_offloaded(config) or first_endpoint(asked).chat.flex_share is not None:
+        asked = _with_offload(config, changed | {"service_tier": base.service_tier})
+    return asked
+
+
+def _with_offload(config: Config, offload: dict[str, object]) -> Config:
     return config.model_copy(
         update={
-            "offload": OffloadConfig.model_validate(config.offload.model_dump() | changed),
+            "offload": OffloadConfig.model_validate(offload),
             "generation": config.generation.model_copy(update={"temperature": TEMPERATURE}),
             "train": config.train.model_copy(update={"teacher_loss": "gated"}),
         }
     )
+
+
+def grades_a_round(config: Config) -> int:
+    """Return how many of a round's completions are graded: the node's own, with extra questions (``game.refill``).
+
+    It may be more while this machine generates instead of an API.
+    """
+    game, offload = config.game, config.offload
+    stages = ("answer",) if game.kind == "sampling" else STAGES
+    own = dict.fromkeys(stages, game.group_size)
+    shared = generates(config) and not resolved_kind(config).own and not only_if_failed(offload)
+    if shared and offload.rounds == "*":
+        for stage in own.keys() & set(offload.stages):
+            least = int(game.kind == "study-group" and stage == "answer")
+            own[stage] -= min(share_of(offload, game.group_size), game.group_size - least)
+    return game.groups * sum(own.values()) + game.refill * game.group_size
 
 
 def request_name(config: Config, question: str, text: str) -> str:

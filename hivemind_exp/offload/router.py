@@ -15,10 +15,10 @@ from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.prices import Price, PromptBound, worst_case
 from hivemind_exp.offload.rate_limit import LONGEST_HOLD_S, RateLimiter
-from hivemind_exp.offload.settings import LOCAL, Endpoint
+from hivemind_exp.offload.settings import JUDGE, LOCAL, OFFLOAD, Endpoint
 
 FAULTS_IN_A_ROW = 6
-"""After this many failures in a row a service counts as down. At most ``engine.TRIES``: otherwise a slot that
+"""After this many failures in a row a service counts as down. At most ``request_filler.TRIES``: otherwise a slot that
 is alone in flight would be given up before the service counts as down."""
 _SLOWED_S = 300.0
 """A service that answers with nothing but rate-limit errors for this long counts as down."""
@@ -51,6 +51,8 @@ class ProviderService:
     client: ChatClient
     limiter: RateLimiter
     price: Price
+    table: str = OFFLOAD
+    """The settings table that names it: ``offload`` or ``judge``."""
     faults: int = 0
     """Failures in a row."""
     slowed: int = 0
@@ -91,6 +93,11 @@ class ProviderService:
     """Client for its Batch API, if requests go through that."""
 
     @property
+    def label(self) -> str:
+        """Name for people, such as ``openai:gpt-4o-mini``; a judge is called so, as one provider may do both."""
+        return self.endpoint.label if self.table == OFFLOAD else f"the {self.table} {self.endpoint.label}"
+
+    @property
     def set_aside(self) -> bool:
         """Whether its answers were useless, so that waiting requests are not sent."""
         return self.trouble is not None and self.trouble.trouble is FaultKind.USELESS and not self.probing
@@ -100,11 +107,13 @@ class ProviderService:
         return self.surcharge * worst_case(self.price, prompt, count, longest)
 
     def told(self, fault: RequestFailed) -> str:
-        return f"{self.endpoint.label}: {fault.trouble} ({fault.detail})"
+        return f"{self.label}: {fault.trouble} ({fault.detail})"
 
     def warning(self, code: str, text: str) -> WarningEvent:
         """Return a warning whose message is this service's name followed by ``text``."""
-        return WarningEvent(code=code, message=f"{self.endpoint.label} {text}", provider=self.endpoint.name)
+        return WarningEvent(
+            code=code, message=f"{self.label} {text}", provider=self.endpoint.name, judge=self.table == JUDGE
+        )
 
 
 @dataclass(eq=False)
@@ -262,7 +271,14 @@ class Router:
             message = f"{service.told(fault)}; {then}"
             aside = fault.detail if ended else None
             self._emit(
-                WarningEvent(code="provider_down", message=message, provider=name, fallback=fallback, set_aside=aside)
+                WarningEvent(
+                    code="provider_down",
+                    message=message,
+                    provider=name,
+                    judge=service.table == JUDGE,
+                    fallback=fallback,
+                    set_aside=aside,
+                )
             )
 
     def _instead(self) -> tuple[str | None, str]:
@@ -293,4 +309,5 @@ class Router:
         told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name
         if faults[0].trouble is FaultKind.REFUSED:
             raise KeyProblem(told, next=services[0].endpoint.key_command)
-        raise ProviderError(told, next=faults[0].next or f"swarmctl doctor api --set offload.provider={name}")
+        check = f"swarmctl doctor api --set {services[0].table}.provider={name}"
+        raise ProviderError(told, next=faults[0].next or check)

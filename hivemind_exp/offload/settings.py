@@ -29,6 +29,8 @@ COUNTS_AS: dict[str, Kind] = {
 }
 """What the completions count as, by the values of ``offload.kind``."""
 _DEFAULT_ENGINE: EngineName = "vllm"
+OFFLOAD, JUDGE = "offload", "judge"
+"""The settings tables that name providers."""
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
 TRAINING: dict[Training, str] = {

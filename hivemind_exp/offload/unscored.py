@@ -16,5 +16,5 @@ _NEEDS = (
 
 def cannot_score(service: ProviderService, why: str) -> ProviderError:
     """Return the error for a service whose answer to a test request has no scores. ``why``: a clause about it."""
-    name = service.endpoint.label
+    name = service.label
     return ProviderError(f"{name} cannot be this node's teacher: {why}. {_NEEDS}", next=LEARN_FROM_ANSWERS)

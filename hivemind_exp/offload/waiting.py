@@ -38,7 +38,7 @@ class WaitReport:
             return
         why = " (it limits the rate of requests)" if asked.slowed else ""
         done, total = sum(order.done.done() for order in self.orders), len(self.orders)
-        name = f"waiting for {asked.endpoint.label}{why}, prompts answered"
+        name = f"waiting for {asked.label}{why}, prompts answered"
         if (event := PhaseEvent(name=name, done=done, total=total)) != self._told:
             self._told = event
             self.emit(event)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import OFF, Config
 from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, PhaseEvent, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
@@ -22,7 +22,7 @@ from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.lean_imports import without_scipy
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
-from hivemind_exp.offload.judge import api_config, check_judge, is_judged
+from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_distilled, is_relay
 from hivemind_exp.processes.imports import uncollected
@@ -41,7 +41,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_conversations, check_warmup, title
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore
 from hivemind_exp.trainer.conditions import Conditions
-from hivemind_exp.trainer.judged_game import JudgedGame
+from hivemind_exp.trainer.judge import Judge
 from hivemind_exp.trainer.pacing import JournalPacing
 from hivemind_exp.trainer.round_loop import NodeProgress, RelayLoop, encode_as_bytes
 
@@ -165,13 +165,12 @@ class GRPORunner:
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
             peer_context = swarm.peer_context(exchange)
-        api = None if is_judged(config) else offload
         parts = NodeParts(
             config,
             self._stop,
             step_trainer.policy,
             tokenizer,
-            api,
+            offload,
             exchange,
             journal,
             tasks,
@@ -185,8 +184,7 @@ class GRPORunner:
         game, schedule = open_game(
             config, tokenizer=tokenizer, tasks=tasks, journal=journal, peer_context=peer_context, chats=chats
         )
-        if is_judged(config) and offload is not None:
-            game = JudgedGame(game, config, offload, journal, self._emit)
+        judge = Judge(config, offload, journal, self._emit) if is_judged(config) and offload is not None else None
         HivemindGRPOTrainer(
             config=config,
             step_trainer=step_trainer,
@@ -205,6 +203,7 @@ class GRPORunner:
             exchange=exchange,
             teacher=teacher,
             style=chats.style,
+            judge=judge,
             canary=self._canary(ends, config, checkpoints, step_trainer),
             conditions=Conditions.now(config, compute).text(),
         ).run(checkpoint)
@@ -253,9 +252,10 @@ class GRPORunner:
             check_warmup(config)
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
-        offload = None
-        if remote_name(config) in ("api", HINTS) or is_judged(config) or is_distilled(config):
-            offload = open_offload(api_config(config), self._files, self._secrets, self._emit, self._stop)
+        asked = config
+        if remote_name(config) not in ("api", HINTS) and not is_distilled(config):  # no API, or one with its own client
+            asked = config.model_copy(update={"offload": config.offload.model_copy(update={"provider": OFF})})
+        offload = open_offload(asked, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
         if self._needs_secret and not self._files.secret_file.exists() and journal.evaluations():

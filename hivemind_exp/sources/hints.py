@@ -27,6 +27,7 @@ from hivemind_exp.offload.hints import (
     with_hint,
 )
 from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.offload.settings import teaches_hints
 from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind, Prompt
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources import local
@@ -143,7 +144,7 @@ def _order(round_: int, prompt: Prompt) -> CompletionRequest:
 def build(parts: NodeParts) -> HintsSource | None:
     """Return the source that answers again with an API's hints; None without ``offload.teach = "hints"``."""
     own = local.build(parts)
-    if parts.config.offload.teach != "hints" or parts.offload is None or own is None or parts.tokenizer is None:
+    if not teaches_hints(parts.config) or parts.offload is None or own is None or parts.tokenizer is None:
         return None
     assert parts.journal is not None
     assert parts.tasks is not None

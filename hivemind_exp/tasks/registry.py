@@ -29,6 +29,8 @@ FAMILIES: dict[str, str] = {
     **dict.fromkeys(GENERATORS, "hivemind_exp.tasks.families.reasoning_gym"),
 }
 """Module of each built-in task. Tests add entries."""
+QUESTION_SETS = ("gsm8k", "jsonl", OWN_FILE)
+"""The built-in tasks whose questions are in files. All others generate theirs."""
 _PACKAGED = "hivemind_exp.tasks.families.packaged"
 
 WARMUP_TASK = "spell_backward"

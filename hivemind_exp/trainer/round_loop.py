@@ -25,6 +25,7 @@ from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Score, Tasks
+from hivemind_exp.trainer.judge import Judge
 from hivemind_exp.trainer.refill import has_own, teaches
 
 
@@ -210,6 +211,8 @@ class RoundLoop:
     """Kept up to date, so that it is valid however the run ends."""
     style: PromptStyle = TAGS_STYLE
     """The node's way of asking."""
+    judge: Judge | None = None
+    """Grades the node's own completions."""
 
     def __post_init__(self) -> None:
         self._cursor = RoundCursor(self.schedule, self.progress)
@@ -240,7 +243,10 @@ class RoundLoop:
 
     def _verify(self, stage_run: StageRun, groups: Sequence[Group], timer: RoundTimer) -> list[Group]:
         with timer("verify"):
-            verified = self._rewards(self.game.score(groups)) if groups else []
+            verified = self.game.score(groups) if groups else []
+            if self.judge is not None:
+                verified = self.judge.grade(verified)
+            verified = self._rewards(verified) if verified else []
             self.journal.write_scores(stage_run.round, verified)
         self._unjudged += _count_own(groups) - _count_own(verified)
         return verified

@@ -20,7 +20,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.offload.api.scoring import mean_distance
-from hivemind_exp.offload.engine import PROBE_ROUND
+from hivemind_exp.offload.request_filler import PROBE_ROUND
 from hivemind_exp.offload.settings import SCORE_STAGE, first_endpoint
 from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES
 from hivemind_exp.offload.unusable import TEST_MESSAGES

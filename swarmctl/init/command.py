@@ -204,5 +204,5 @@ def _agreed(path: Path, prompter: Prompter) -> RunOptions | None:
 
 
 def _spend(plan: Plan) -> str:
-    cap, names = plan.config.offload.limits.usd, " and ".join(dict.fromkeys(each.name for each in plan.paid))
+    cap, names = plan.limits.usd, " and ".join(dict.fromkeys(each.name for each in plan.paid))
     return f"let it spend {'without a limit' if isinstance(cap, str) else f'up to {digits(cap)} USD'} at {names}"

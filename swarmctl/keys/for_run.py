@@ -7,8 +7,8 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, KeyProblem
 from hivemind_exp.model_names import BUILT_IN
-from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import Endpoint, chain, is_offloaded
+from hivemind_exp.offload.judge import endpoints_of
+from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.finder import ADDRESSES, Key, KeyFinder, KeyLocation, key_locations
 from swarmctl.keys.set import SetOptions, set_key
@@ -31,13 +31,10 @@ def _provider_keys(config: Config, finder: KeyFinder, prompter: Prompter) -> lis
 
     Raises KeyProblem if a provider needs a key and none is available.
     """
-    config = api_config(config)
-    if not is_offloaded(config):
-        return []
     pin = config.offload.key
     found: dict[str, Key | None] = {}
-    for endpoint in chain(config):
-        if endpoint is None or endpoint.name in found:
+    for endpoint in endpoints_of(config):
+        if endpoint.name in found:
             continue
         missing = endpoint.needs_key and pin == "auto" and not key_locations(endpoint.name, finder.environment)
         if missing and prompter.can_ask:
@@ -54,11 +51,8 @@ def ask_for_key(endpoint: Endpoint) -> None:
 
 def located_keys(config: Config, environment: Mapping[str, str]) -> list[tuple[Endpoint, KeyLocation | None]]:
     """Return the providers of a run that need a key, each with the location that has it or None. Reads no key."""
-    config = api_config(config)
-    if not is_offloaded(config):
-        return []
     pin = config.offload.key
-    endpoints = {each.name: each for each in chain(config) if each is not None and each.needs_key}
+    endpoints = {each.name: each for each in endpoints_of(config) if each.needs_key}
     found = {
         name: [spot for spot in key_locations(name, environment) if pin in ("auto", spot.place)] for name in endpoints
     }

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, IdentityProblem
-from hivemind_exp.offload.settings import chain, is_offloaded
+from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
 from swarmctl.errors import UsageError
@@ -90,7 +90,7 @@ def launch(options: LaunchOptions) -> None:
     content = module.text(machines)
     if config.swarm.join:
         say("The file contains the invitation: anyone who has it can join the swarm.")
-    if has_cap and is_offloaded(config) and options.count > 1:
+    if has_cap and endpoints_of(config) and options.count > 1:
         cap = config.offload.limits.usd
         spent = "any amount" if cap == "unlimited" else f"up to {cap:g} USD"
         say(f"Each of the {options.count} nodes may spend {spent}.")
@@ -142,9 +142,7 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
             f"the task reads a file on this machine ({paths[0]}), which the other machines do not have",
             next="swarmctl launch --help",
         )
-    if not is_offloaded(config):
-        return
-    for endpoint in filter(None, chain(config)):
+    for endpoint in endpoints_of(config):
         host = urlsplit(endpoint.base_url).hostname or ""
         if is_loopback(host):
             raise ConfigurationError(
@@ -167,8 +165,7 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
 
 def _variables(config: Config) -> list[str]:
     """Return the environment variables with the keys that a node needs."""
-    endpoints = chain(config) if is_offloaded(config) else []
-    names = [endpoint.name for endpoint in endpoints if endpoint is not None and endpoint.needs_key]
+    names = [endpoint.name for endpoint in endpoints_of(config) if endpoint.needs_key]
     if config.hub.repo:
         names.append("huggingface")
     return list(dict.fromkeys(PROVIDERS[name].variables[0] for name in names))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from hivemind_exp.config import OffloadConfig, ProviderConfig
+from hivemind_exp.config import Config, ProviderConfig
 from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
@@ -42,7 +42,7 @@ def list_models(
         config = config.model_copy(update={"providers": config.providers | own})
     with _keeping(profile, assignments):
         endpoint = endpoint_of(config, provider, "any")  # the model does not matter here
-        found = _ask(endpoint, config.offload, no_input=no_input or as_json)
+        found = _ask(endpoint, config, no_input=no_input or as_json)
     if as_json:
         chat = endpoint.chat
         about = {"batch_price": chat.batch_share if chat.batch else None, "flex_price": chat.flex_share}
@@ -71,12 +71,12 @@ def _keeping(profile: str | None, assignments: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _ask(endpoint: Endpoint, offload: OffloadConfig, *, no_input: bool) -> list[ListedModel]:
-    key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, offload.key)
+def _ask(endpoint: Endpoint, config: Config, *, no_input: bool) -> list[ListedModel]:
+    key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, config.offload.key)
     tested = probe(endpoint.name, endpoint.base_url, key.value if key else None, path="/models")
     rows = read_list(tested.answer.body) if tested.answer is not None and tested.result == "valid" else None
     if rows is None:
-        first = split(offload.provider)[0] == endpoint.name
+        first = endpoint.name in (split(config.offload.provider)[0], config.judge.provider)
         used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or 'any'}"
         testable = key is not None and address_of(endpoint.name) is not None
         check = f"swarmctl keys test {endpoint.name}" if testable else f"swarmctl doctor api{used}"

@@ -24,7 +24,7 @@ from swarmctl.storage.event_log import all_of, recent
 from swarmctl.storage.json_file import read_json, rfc3339
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
-from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.progress import AS_JUDGE, RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
 from swarmctl.terminal.sentences import drop, duration, gain, outages, seconds_left, several, size, spending
 from swarmctl.terminal.streams import can_draw
@@ -179,7 +179,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,
-        "provider_down": next(iter(progress.down), None) if running else None,
+        "provider_down": next((name.removeprefix(AS_JUDGE) for name in progress.down), None) if running else None,
         "journal_bytes": journal_size(files),
         "updated": None if active is None else rfc3339(active),
         "unverified": unverified,

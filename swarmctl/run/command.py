@@ -12,8 +12,7 @@ from functools import partial
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, FileProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_offloaded
+from hivemind_exp.offload.judge import api_configs
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.nodes import directory as nodes
@@ -199,13 +198,13 @@ def _agree(resolved: Resolved, prompter: Prompter) -> tuple[list[str], tuple[str
 
     Raises a NodeError if the plan cannot work, or if no one agreed to its cost.
     """
-    config = api_config(resolved.config)
-    if not is_offloaded(config):
+    if not api_configs(resolved.config):
         return [], ()
     files = lookup.files_of(resolved.config.node.name)
     nodes.check_free(files, partial(rerun, resolved))
     with retry_hint(resolved):
-        found = plan(config, files)
+        found = plan(resolved.config, files)
+        assert found is not None
         return banner(found), ask_consent(found, resolved, files, prompter)
 
 

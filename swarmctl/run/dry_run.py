@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.models import smollm2
-from hivemind_exp.offload.judge import api_config
-from hivemind_exp.offload.settings import is_offloaded
+from hivemind_exp.offload.settings import chain
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
 from swarmctl.nodes import directory as nodes
@@ -18,7 +17,7 @@ from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
-from swarmctl.run.offload_plan import Plan, banner, plan
+from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.summary import pushes, swarm_line
 from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
@@ -56,7 +55,8 @@ class DryRun:
         config, charter = self.resolved.config, self.membership and self.membership.charter
         files = lookup.files_of(config.node.name)
         check = self.found | {
-            "offload": self.offload and self.offload.as_json() | {"missing_keys": list(self.missing)},
+            "offload": self._use(judge=False),
+            "judge": self._use(judge=True),
             "swarm": charter and {"id": charter.id, "name": charter.name, "founder": charter.founder},
         }
         return {
@@ -67,6 +67,17 @@ class DryRun:
             **self.resolved.as_json(),
             "check": check,
         }
+
+    def _use(self, *, judge: bool) -> dict[str, Any] | None:
+        """Return the plan to generate or to grade; None if no API does."""
+        if self.offload is None:
+            return None
+        for use in self.offload.uses:
+            if use.judges == judge:
+                names = {each.name for each in chain(use.config) if each is not None}
+                missing = [name for name in self.missing if name in names]
+                return self.offload.as_json(use) | {"missing_keys": missing}
+        return None
 
     def print_plan(self, mark: str = "") -> None:
         """Print the plan in about ten lines, each after ``mark``."""
@@ -99,8 +110,7 @@ def planned(resolved: Resolved, membership: CharterMembership | None, *, module:
         say = Writer(sys.stderr)
         with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
-        api = api_config(config)
-        offload = plan(api, files) if is_offloaded(api) else None
+        offload = plan(config, files)
     return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ))
 
 
@@ -182,6 +192,5 @@ def _selection(resolved: Resolved) -> str:
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:
     if offload is None:
         return []
-    source, terms, money, *advice = banner(offload)
     keys = [("key", f"no key for {name}; save one with: {typed(save)}") for name, save in missing.items()]
-    return [("offload", source), ("prompts", terms), ("cost", money), *(("advice", text) for text in advice), *keys]
+    return [*labelled(offload), *keys]

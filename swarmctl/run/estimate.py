@@ -49,24 +49,24 @@ _TOKENS_A_SECOND = 50
 """Assumed speed of one request at a hosted service."""
 
 
-def estimate(config: Config, files: NodeFiles) -> Estimate:
+def estimate(config: Config, files: NodeFiles, grades: int = 0) -> Estimate:
     """Estimate from the node's ledger, or from a few sample questions.
+
+    ``config``: the settings of one use of an API (``judge.api_configs``). ``grades``: a judge's per round.
 
     Raises ``NodeError`` if that fails or a price is unknown.
     """
     endpoint, offload = first_endpoint(config), config.offload
     thinks = reasons(config, endpoint)
     price = bounded_price(endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
-    judged = is_judged(config)
-    filled = config.game.group_size if judged else share_of(offload, config.game.group_size)
     # Each stage of a round has its own prompt. What later stages quote is counted at its maximum length.
     stages: set[str] = set(offload.stages)
-    completions = config.game.groups * len(stages) * filled
+    completions = config.game.groups * len(stages) * share_of(offload, config.game.group_size)
     quoted = sum(_bytes_quoted(config, stage) for stage in stages)
     bytes_a_prompt = _bytes_a_prompt(config, files) + quoted / len(stages)
     requests = requests_a_round(config, endpoint)
-    if judged:  # one request per completion, which it quotes
-        requests, stages = completions, {STAGE}
+    if is_judged(config):  # one request per completion, which it quotes
+        completions, requests, stages = grades, grades, {STAGE}
         asked = judge_messages(config.judge.instructions, "", "", "")
         bytes_a_prompt += sum(len(turn["content"].encode()) for turn in asked)
         bytes_a_prompt += _BYTES_A_TOKEN * config.generation.max_completion_tokens

@@ -7,11 +7,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, LimitsConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.judge import is_judged
+from hivemind_exp.offload.judge import api_configs, grades_a_round, is_judged
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import bounded_price
 from hivemind_exp.offload.settings import (
@@ -39,39 +39,85 @@ from swarmctl.terminal.sentences import duration, percent, several
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be offloaded."""
+class UsePlan:
+    """How an API will be used, to generate or to grade."""
 
     config: Config
+    """Its settings, as if it were the node's only use of an API (``judge.api_configs``)."""
     endpoint: Endpoint
+    """The provider that is asked first."""
     estimate: Estimate
     paid: tuple[Endpoint, ...]
     """The providers in the chain that cost money."""
-    spent: float
-    """USD that the node has spent so far."""
     rounds: int = 0
-    """Rounds left in which the API generates; 0 if the node runs until you stop it."""
+    """Rounds left in which it is used; 0 if the node runs until you stop it."""
     retired: tuple[Endpoint, ...] = ()
     """Those whose model is retired, or will be soon."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the plan for ``--dry-run --json``."""
-        cap = self.config.offload.limits.usd
+    @property
+    def judges(self) -> bool:
+        return is_judged(self.config)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that APIs will be used for, under one cap."""
+
+    uses: tuple[UsePlan, ...]
+    """Not empty."""
+    spent: float
+    """USD that the node has spent so far."""
+
+    @property
+    def limits(self) -> LimitsConfig:
+        return self.uses[0].config.offload.limits
+
+    @property
+    def paid(self) -> tuple[Endpoint, ...]:
+        """The providers that cost money."""
+        return tuple(dict.fromkeys(endpoint for use in self.uses for endpoint in use.paid))
+
+    @property
+    def usd(self) -> float:
+        """The expected cost of a round."""
+        return sum(use.estimate.usd for use in self.uses if use.paid)
+
+    @property
+    def usd_at_most(self) -> float:
+        """The most that a round can cost."""
+        return sum(use.estimate.usd_at_most for use in self.uses if use.paid)
+
+    def as_json(self, use: UsePlan) -> dict[str, Any]:
+        """Return one of the uses for ``--dry-run --json``."""
+        cap = self.limits.usd
         return {
-            "provider": self.endpoint.name,
-            "model": self.endpoint.model,
-            "host": self.endpoint.host,
-            "kind": resolved_kind(self.config).value,
-            "loss": describe_loss(self.config),
-            "training": self.endpoint.chat.training,
-            "round": {key: round(value, 6) for key, value in asdict(self.estimate).items()},
+            "provider": use.endpoint.name,
+            "model": use.endpoint.model,
+            "host": use.endpoint.host,
+            "kind": resolved_kind(use.config).value,
+            "loss": describe_loss(use.config),
+            "training": use.endpoint.chat.training,
+            "round": {key: round(value, 6) for key, value in asdict(use.estimate).items()},
             "usd_spent": round(self.spent, 8),
             "usd_cap": None if cap == "unlimited" else cap,
         }
 
 
-def plan(config: Config, files: NodeFiles) -> Plan:
-    """Return the plan, after every check that is possible in advance. Raises ``NodeError``."""
+def plan(config: Config, files: NodeFiles) -> Plan | None:
+    """Return the plan, after every check that is possible in advance; None for a node that asks no API.
+
+    Raises ``NodeError``.
+    """
+    uses = api_configs(config)
+    if not uses:
+        return None
+    stop = (read_record(files.run) or RunRecord()).stop or {}
+    rounds = range(stop.get("round") or rounds_finished(files) or 0, config.game.rounds)
+    grades = grades_a_round(config)
+    return Plan(tuple(_planned(use, files, rounds, grades) for use in uses), spent_so_far(files))
+
+
+def _planned(config: Config, files: NodeFiles, rounds: range, grades: int) -> UsePlan:
     capped = config.offload.limits.capped
     endpoints = [endpoint for endpoint in chain(config) if endpoint is not None]
     prices = [
@@ -80,15 +126,43 @@ def plan(config: Config, files: NodeFiles) -> Plan:
     ]
     paid = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if not price.free)
     retired = tuple(endpoint for endpoint, price in zip(endpoints, prices, strict=True) if price.retired)
-    stop = (read_record(files.run) or RunRecord()).stop or {}
-    spent, rounds = spent_so_far(files), range(stop.get("round") or rounds_finished(files) or 0, config.game.rounds)
     left = sum(in_rounds(config.offload.rounds, round_) for round_ in rounds)
-    return Plan(config, first_endpoint(config), estimate(config, files), paid, spent, left, retired)
+    return UsePlan(config, first_endpoint(config), estimate(config, files, grades), paid, left, retired)
 
 
 def banner(plan: Plan) -> list[str]:
     """Return the plan in a few sentences."""
-    config, endpoint, offload = plan.config, plan.endpoint, plan.config.offload
+    return [text for _, text in labelled(plan)]
+
+
+def labelled(plan: Plan) -> list[tuple[str, str]]:
+    """Return the plan in a few sentences, each with a word on what it is about."""
+    lines = []
+    for use in plan.uses:
+        what, terms = _judging(use) if use.judges else _offloading(use)
+        lines += [("judge" if use.judges else "offload", what), ("prompts", terms)]
+    cap = plan.limits.usd
+    limit = "no cap" if cap == "unlimited" else f"cap: {dollars(cap)} over all runs"
+    spent = f" Spent so far: {dollars(plan.spent)}; {limit}." if plan.paid or plan.spent else ""
+    advice = [text for use in plan.uses for text in _more_questions(use.config)]
+    advice += [
+        f"{each.label} is retired or will be soon: see swarmctl models {each.name}."
+        for each in dict.fromkeys(each for use in plan.uses for each in use.retired)
+    ]
+    money = f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}"
+    return [*lines, ("cost", money), *(("advice", text) for text in advice)]
+
+
+def _judging(use: UsePlan) -> tuple[str, str]:
+    label, weight = use.endpoint.label, use.config.judge.weight
+    return (
+        f"{label} grades each of this node's completions, for a reward of up to {weight:g}.",
+        f"Questions and completions go to {use.endpoint.host}. While it is unavailable, the node waits.",
+    )
+
+
+def _offloading(use: UsePlan) -> tuple[str, str]:
+    config, endpoint, offload = use.config, use.endpoint, use.config.offload
     part = f"it generates {percent(offload.share)} of each group"
     if offload.when == "failed":
         part = "it only generates groups in which none of this machine's completions is correct"
@@ -96,49 +170,35 @@ def banner(plan: Plan) -> list[str]:
     batch = ", through the Batch API" if offload.batch else ""
     names = ["this machine" if other is None else other.name for other in chain(config)[1:]]
     fallback = f"{', then '.join(names)} generate{'s' if len(names) == 1 else ''}" if names else "the node waits"
-    cap = offload.limits.usd
-    limit = "no cap" if cap == "unlimited" else f"cap: {dollars(cap)} over all runs"
-    spent = f" Spent so far: {dollars(plan.spent)}; {limit}." if plan.paid or plan.spent else ""
-    use = [
-        f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
-    ]
     if is_distilled(config):
         without, terms = (
             "this machine learns without it" if names else "the node waits",
             training_terms(config, endpoint),
         )
-        use = [
+        return (
             f"{endpoint.label} scores this machine's completions, token by token{rounds}. "
             f"Used as {describe_loss(config)}.",
             f"Prompts and completions go to {endpoint.host}; {terms}. While it is unavailable, {without}.",
-        ]
-    if is_judged(config):
-        use = [
-            f"{endpoint.label} grades each of this node's completions, for a reward of up to {config.judge.weight:g}.",
-            f"Questions and completions go to {endpoint.host}. While it is unavailable, {fallback}.",
-        ]
+        )
     if teaches_hints(config):
-        use = _hints(config, endpoint, rounds)
-    return [
-        *use,
-        f"{cost(plan)}{_total(plan)}{spent}{_shortfall(plan)}",
-        *_more_questions(config),
-        *(f"{each.label} is retired or will be soon: see swarmctl models {each.name}." for each in plan.retired),
-    ]
+        return _hints(config, endpoint, rounds)
+    return (
+        f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
+        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
+    )
 
 
-def _hints(config: Config, endpoint: Endpoint, rounds: str) -> list[str]:
+def _hints(config: Config, endpoint: Endpoint, rounds: str) -> tuple[str, str]:
     others = [None if other is None else other.name for other in chain(config)[1:]]
     writers = [name for name in others if name is not None]
     fallback = f"{choice(writers, 'or')} writes them" if writers else "the node waits"
     if None in others:
         fallback = f"{fallback}, or this node trains without hints" if writers else "this node trains without hints"
-    return [
+    return (
         f"{endpoint.label} writes a hint for each question to which this machine's answers are all wrong{rounds}. This "
         "machine then answers again with the hint, and learns its correct answers without the hint.",
         f"Questions go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
-    ]
+    )
 
 
 def _more_questions(config: Config) -> list[str]:
@@ -179,45 +239,56 @@ def _in_rounds(expression: str) -> str:
 
 def cost(plan: Plan) -> str:
     """Return a sentence on the requests, tokens, cost and time of a round."""
-    round_ = plan.estimate
+    if len(plan.uses) == 1:
+        return f"Per round: {_cost(plan.uses[0])}."
+    parts = [f"{_cost(use)}, to {'grade' if use.judges else 'generate'}" for use in plan.uses]
+    both = f" Together about {dollars(plan.usd)} (at most {dollars(plan.usd_at_most)})." if plan.paid else ""
+    return f"Per round: {'; '.join(parts)}.{both}"
+
+
+def _cost(use: UsePlan) -> str:
+    round_ = use.estimate
     tokens = round_.prompt_tokens + round_.completion_tokens
     measured = f"measured over {several(round_.measured_rounds, 'round')}, " if round_.measured_rounds else ""
-    price = f"about {dollars(round_.usd)} ({measured}at most {dollars(round_.usd_at_most)})" if plan.paid else "free"
+    price = f"about {dollars(round_.usd)} ({measured}at most {dollars(round_.usd_at_most)})" if use.paid else "free"
     time = duration(float(round(60 * round_.minutes))) if round_.minutes >= 1 / 6 else "a few seconds"
-    if not plan.paid:  # usually a server of the user's own, whose speed is unknown
+    if not use.paid:  # usually a server of the user's own, whose speed is unknown
         time = "as fast as the server is"
-    if plan.config.offload.batch:
+    if use.config.offload.batch:
         time = "within 24 hours"
-    least = "up to " if only_if_failed(plan.config.offload) else ""
-    return f"Per round: {least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}."
+    least = "up to " if only_if_failed(use.config.offload) else ""
+    return f"{least}{several(round_.requests, 'request')}, about {tokens:,} tokens, {price}, {time}"
 
 
 def _total(plan: Plan) -> str:
     """Return a sentence on the cost of the rounds that are left; empty if they are free, one or without end."""
-    if not plan.paid or plan.rounds < 2:
+    paid = [use for use in plan.uses if use.paid]
+    rounds = max((use.rounds for use in paid), default=0)
+    if rounds < 2:
         return ""
-    usd, most = plan.rounds * plan.estimate.usd, plan.rounds * plan.estimate.usd_at_most
-    return f" All {plan.rounds:,} rounds left: about {dollars(usd)} (at most {dollars(most)})."
+    usd, most = (sum(use.rounds * getattr(use.estimate, name) for use in paid) for name in ("usd", "usd_at_most"))
+    return f" All {rounds:,} rounds left: about {dollars(usd)} (at most {dollars(most)})."
 
 
 def _shortfall(plan: Plan) -> str:
     """Return a sentence if a cap may not cover a round, or will end the run before its last one."""
-    round_, limits = plan.estimate, plan.config.offload.limits
+    limits = plan.limits
     if not plan.paid:
         return ""
     left = math.inf if limits.usd == "unlimited" else limits.usd - plan.spent
-    if left < round_.usd_at_most:
-        word = "does not" if left < round_.usd else "may not"
-        return f" The cap {word} cover a round; {_rounded_up(plan.spent + round_.usd_at_most)} USD (--max-usd) would."
-    if limits.usd_per_day is not None and limits.usd_per_day < round_.usd_at_most:
-        word = "does not" if limits.usd_per_day < round_.usd else "may not"
-        enough = _rounded_up(round_.usd_at_most)
+    if left < plan.usd_at_most:
+        word = "does not" if left < plan.usd else "may not"
+        return f" The cap {word} cover a round; {_rounded_up(plan.spent + plan.usd_at_most)} USD (--max-usd) would."
+    if limits.usd_per_day is not None and limits.usd_per_day < plan.usd_at_most:
+        word = "does not" if limits.usd_per_day < plan.usd else "may not"
+        enough = _rounded_up(plan.usd_at_most)
         return f" The daily cap {word} cover a round; {enough} USD (offload.limits.usd_per_day) would."
-    if round_.usd and left < math.inf and not left >= plan.rounds * round_.usd > 0:
-        what = "ends the run" if plan.config.offload.on_limit == "stop" else "stops paid requests"
-        enough = _rounded_up(plan.spent + plan.rounds * round_.usd) if plan.rounds else ""
-        cover = f"; {enough} USD (--max-usd) would cover all of them" if enough else ""
-        return f" The cap {what} after about {several(int(left / round_.usd), 'round')}{cover}."
+    total = sum(use.rounds * use.estimate.usd for use in plan.uses if use.paid)
+    if plan.usd and left < math.inf and not left >= total > 0:
+        ends = any(use.config.offload.on_limit == "stop" for use in plan.uses if use.paid)
+        what = "ends the run" if ends else "stops paid requests"
+        cover = f"; {_rounded_up(plan.spent + total)} USD (--max-usd) would cover all of them" if total else ""
+        return f" The cap {what} after about {several(int(left / plan.usd), 'round')}{cover}."
     return ""
 
 

@@ -7,7 +7,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
-from hivemind_exp.offload.judge import api_config
+from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay, teaches_hints
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.registry import title
@@ -19,7 +19,7 @@ from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.command_line import always_starts_over, shown_value
 from swarmctl.settings.resolve import Resolved
 from swarmctl.terminal.command_line import typed
-from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.progress import AS_JUDGE, RunView
 from swarmctl.terminal.sentences import (
     ENDINGS,
     beyond_chance,
@@ -108,8 +108,10 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
     if traded := exchanged(progress):
         lines.append(f"In the swarm: {traded}.")
-    if is_offloaded(api_config(resolved.config)):
+    if is_offloaded(resolved.config):
         lines += _origins(resolved.config, progress)
+    if is_judged(resolved.config):
+        lines += _grades(resolved.config, progress)
     if spent := spending(progress):
         lines.append(_spent(progress, spent))
     demo = resolved.config.model.name == DEMO and (progress.stop or {}).get("reason") == "done"
@@ -155,8 +157,7 @@ def _origins(config: Config, progress: RunView) -> list[str]:
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
     if not own + remote:
         return []
-    # What the node did about it follows the last semicolon; a reason may contain others.
-    reasons = "".join(f" {message.rpartition('; ')[0] or message}." for message in progress.outages.values())
+    reasons = _reasons(progress, judge=False)
     if config.offload.kind == "policy":  # completions of the same kind, wherever they were generated
         text = f"While the server was unavailable, this machine generated.{reasons}"
         return [text, *_check(config.node.name)] if reasons else []
@@ -170,6 +171,22 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
     return [f"The API generated {percent(remote / (own + remote))} of the verified completions{here}.{reasons}"]
+
+
+def _grades(config: Config, progress: RunView) -> list[str]:
+    """Return how many completions the judge graded, and why not all."""
+    if not progress.graded + progress.ungraded:
+        return []
+    total, reasons = progress.graded + progress.ungraded, _reasons(progress, judge=True)
+    lines = [f"The judge graded {progress.graded:,} of this machine's {total:,} completions.{reasons}"]
+    return lines if progress.graded else [*lines, *_check(config.node.name)]
+
+
+def _reasons(progress: RunView, *, judge: bool) -> str:
+    """Return sentences on why providers were not used."""
+    # What the node did about it follows the last semicolon; a reason may contain others.
+    told = [message for name, message in progress.outages.items() if name.startswith(AS_JUDGE) is judge]
+    return "".join(f" {message.rpartition('; ')[0] or message}." for message in told)
 
 
 def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 from hivemind_exp.foreign_text import visible
 from hivemind_exp.tasks import environments
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
-from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.installed import distribution, installed_tasks, summary
-from hivemind_exp.tasks.registry import PRESETS, names
+from hivemind_exp.tasks.registry import PRESETS, QUESTION_SETS, names
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table
 
@@ -39,7 +38,7 @@ def listed_tasks() -> Iterator[ListedTask]:
     A built-in name hides a package's.
     """
     for name in names():
-        kind = "preset" if name in PRESETS else "generator" if name in GENERATORS else "questions"
+        kind = "preset" if name in PRESETS else "questions" if name in QUESTION_SETS else "generator"
         yield ListedTask(name, kind, DESCRIPTIONS.get(name, ""), None)
     for name, entry in sorted(installed_tasks().items()):
         if name not in DESCRIPTIONS:

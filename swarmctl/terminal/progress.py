@@ -12,6 +12,8 @@ _OF_API = ("teacher", "policy_text", "relay")
 """Kinds of source that are an API."""
 _HINTED = "hinted"
 """The kind of completions that the node's own model wrote with an API's hint."""
+AS_JUDGE = "the judge "
+"""Begins the name of a provider in its use as the judge, as it may also generate."""
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -55,6 +57,10 @@ class RunView:
     """How far the node's model is from its teacher in the latest step, in nats per token; None without scores."""
     scored: int = 0
     """The node's own completions that a teacher scored in this run."""
+    graded: int = 0
+    """The node's own completions that a judge graded in this run."""
+    ungraded: int = 0
+    """Those for which the judge had no grade."""
     usd_total: float | None = None
     """Dollars spent since the node was created; None without offloading."""
     usd_reserved: float | None = None
@@ -66,7 +72,8 @@ class RunView:
     providers: dict[str, None] = field(default_factory=dict)
     """What generated in this run, as ``provider:model`` for people, in order of appearance."""
     down: dict[str, str | None] = field(default_factory=dict)
-    """What generates instead of each provider that is unavailable; None if the node waits for it."""
+    """What generates instead of each provider that is unavailable; None if the node waits for it. A judge's name begins
+    with ``AS_JUDGE``, here and in the next two."""
     set_aside: dict[str, str] = field(default_factory=dict)
     """Why the run does not ask some of these providers again."""
     outages: dict[str, str] = field(default_factory=dict)
@@ -182,6 +189,11 @@ class RunView:
         self.phase = None
         self.scored += event.get("scored") or 0
 
+    def _on_judge(self, event: dict[str, Any]) -> None:
+        self.phase = None
+        self.graded += event.get("graded") or 0
+        self.ungraded += event.get("ungraded") or 0
+
     def _on_eval(self, event: dict[str, Any]) -> None:
         if event.get("split") == "heldout" and event.get("accuracy") is not None:
             self.phase = None
@@ -194,7 +206,7 @@ class RunView:
         self._take_usd(event)
 
     def _on_warning(self, event: dict[str, Any]) -> None:
-        provider = str(event.get("provider") or "")
+        provider = (AS_JUDGE if event.get("judge") else "") + str(event.get("provider") or "")
         if event.get("code") in ("provider_down", "limit"):
             self.outages[provider] = str(event.get("message"))
         match event.get("code"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -11,7 +11,7 @@ from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.options import Level
-from swarmctl.terminal.progress import PARTS, RunView
+from swarmctl.terminal.progress import AS_JUDGE, PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.swarm.charter import Charter
@@ -114,8 +114,9 @@ def phase(event: dict[str, Any]) -> str:
 
 def doing(progress: RunView) -> str:
     """Return what a run is doing, as the end of a sentence that begins with "Still"."""
-    if progress.down and None in progress.down.values():
-        return f"waiting for {', '.join(progress.down)}"
+    for names, fallback in _unavailable(progress, progress.down):
+        if fallback is None:
+            return f"waiting for {', '.join(names)}"
     if progress.phase is not None:
         text = phase(progress.phase).removesuffix(".")
         return text[:1].lower() + text[1:]
@@ -179,10 +180,18 @@ def outages(progress: RunView) -> list[str]:
     """Return which providers are no longer asked and why, and which are unavailable and what the node does then."""
     aside = progress.set_aside
     found = [f"{name} no longer asked: {aside[name]}" for name in progress.down if name in aside]
-    if names := [name for name in progress.down if name not in aside]:
-        *_, fallback = progress.down.values()
+    for names, fallback in _unavailable(progress, [name for name in progress.down if name not in aside]):
         found.append(f"{', '.join(names)} unavailable, {'falling back' if fallback else 'waiting'}")
     return found
+
+
+def _unavailable(progress: RunView, names: Iterable[str]) -> Iterator[tuple[list[str], str | None]]:
+    """Yield those of the unavailable providers that generate, and those that grade, each with what is used instead."""
+    names = list(names)
+    for is_judge in (False, True):
+        down = [name for name in progress.down if name.startswith(AS_JUDGE) is is_judge]
+        if shown := [name for name in down if name in names]:
+            yield shown, progress.down[down[-1]]
 
 
 _WHO = {"policy": "own", "policy_text": "own, by the API", "peer": "peers"}

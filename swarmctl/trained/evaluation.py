@@ -205,15 +205,17 @@ def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> T
     config, prompter = model.model.config, Prompter(yes=options.yes, silent=options.no_input or options.as_json)
     game = config.game.model_copy(update={"groups": options.questions, "group_size": options.samples, "rounds": 1})
     found = plan(config.model_copy(update={"game": game}), files)
+    assert found is not None
+    use = found.uses[0]
     agreed = (read_json(files.consent) or {}).get("providers", {})
     asked = tuple(each.name for each in found.paid if each.name not in agreed)
     capped = model.resolved is not None and "offload.limits.usd" in model.resolved.origins
     if asked and not capped:
         cap = config.offload.limits.usd
         limit = cap if cap == "unlimited" else f"{cap:g}"
-        cost = f"about {dollars(found.estimate.usd)}, at most {dollars(found.estimate.usd_at_most)}"
+        cost = f"about {dollars(use.estimate.usd)}, at most {dollars(use.estimate.usd_at_most)}"
         prompter.confirm(
-            f"{model.name} costs money, and prompts go to {found.endpoint.host}. All answers: {cost}. This evaluation "
+            f"{model.name} costs money, and prompts go to {use.endpoint.host}. All answers: {cost}. This evaluation "
             f"will spend at most {limit} USD. Continue?",
             ConfigurationError(
                 f"{model.name} costs money ({cost}). Set a spending cap with --max-usd to confirm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +80,20 @@ class Hosted:
 
 
 @contextmanager
-def hosted(root: Path, config: Config, *, key: str | None = None, probed: bool = True) -> Iterator[Hosted]:
-    """Run an engine in a separate process, as a node does."""
+def hosted(
+    root: Path,
+    config: Config,
+    *,
+    key: str | None = None,
+    secrets: Mapping[str, str] | None = None,
+    probed: bool = True,
+) -> Iterator[Hosted]:
+    """Run an engine in a separate process, as a node does. ``key``: of ``box``; ``secrets``: of all providers."""
     root.mkdir(parents=True, exist_ok=True)
     files, events, stop = NodeFiles(root), Events(), StopFlag()
     Journal(files.journal, charter_id(config)).close()
-    offload = open_offload(config, files, Secrets({} if key is None else {"box": key}), events, stop)
+    known = Secrets(secrets or ({} if key is None else {"box": key}))
+    offload = open_offload(config, files, known, events, stop)
     assert offload is not None
     try:
         if probed:

@@ -18,6 +18,7 @@ from hivemind_exp.offload.engine import Engine
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import RateLimiter
+from hivemind_exp.offload.request_filler import ApiUse
 from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.offload.unusable import TEST_MESSAGES
@@ -121,10 +122,7 @@ def engine(
         return ProviderService(each, client, RateLimiter(concurrency, *rates), price, batches=batches)
 
     offload = Engine(
-        make_chain,
-        kind,
-        sampling,
-        on_limit_local=on_limit_local,
+        [ApiUse(make_chain, kind, sampling, on_limit_local=on_limit_local)],
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),
         emit=events,

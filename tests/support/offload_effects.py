@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload import build as offload_build
 from hivemind_exp.offload.api.chat import body
-from hivemind_exp.offload.judge import api_config, judge_messages
+from hivemind_exp.offload.judge import judge_messages
 from hivemind_exp.offload.ledger import Ledger, RequestKey
+from hivemind_exp.offload.request_filler import ApiUse
 from hivemind_exp.offload.settings import check_offload
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 from tests.support.nodes import Events
@@ -30,8 +30,9 @@ def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Even
     given: dict[str, Any] = {}
 
     class Engine:
-        def __init__(self, make_chain: Any, kind: Kind, sampling: Any, **others: Any) -> None:
-            given.update(others, chain=make_chain(), kind=kind, sampling=sampling)
+        def __init__(self, uses: Sequence[ApiUse], **others: Any) -> None:
+            (use,) = uses
+            given.update(others, chain=use.make_chain(), sampling=use.sampling, local=use.on_limit_local)
 
         def start(self) -> None:
             pass
@@ -58,7 +59,7 @@ def sent(config: Config, root: Path) -> str:
 
 def judged(config: Config, root: Path) -> tuple[str, Any]:
     """Return the first request to the judge, and what it is asked about a completion."""
-    return sent(api_config(config), root), judge_messages(config.judge.instructions, "q", "a", "mark")
+    return sent(config, root), judge_messages(config.judge.instructions, "q", "a", "mark")
 
 
 def announced(config: Config, root: Path) -> str:
@@ -79,7 +80,7 @@ def refused(config: Config, root: Path) -> str:
 def at_the_limit(config: Config, root: Path) -> bool:
     """Return whether the engine falls back to this machine when a cap is reached."""
     with _captured(config, root) as (given, _):
-        return bool(given["on_limit_local"])
+        return bool(given["local"])
 
 
 def spent(config: Config, root: Path) -> str:

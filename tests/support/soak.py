@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.offload.engine import TRIES
+from hivemind_exp.offload.request_filler import TRIES
 from hivemind_exp.providers import Group
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, Rig, endpoint, engine, order
 from tests.support.fake_api.ask import Ask

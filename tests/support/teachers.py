@@ -22,6 +22,12 @@ def half_right(messages: Messages, index: int) -> str:
     return f"<answer>{word if index % 2 else word[::-1]}</answer>"
 
 
+def half_right_or_grade(messages: Messages, index: int) -> str:
+    """Return a grade to whom asks for one, else a completion."""
+    grades = messages[-1]["content"].startswith("--- ")
+    return grade(messages, index) if grades else half_right(messages, index)
+
+
 def last_letter(messages: Messages, _index: int) -> str:
     """Return a hint for a ``spell_backward`` question: how to begin."""
     return f"Begin with {messages[-1]['content'].split()[-1][-1]}."

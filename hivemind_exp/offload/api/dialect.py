@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.config import OFF, Config
-from hivemind_exp.offload.settings import Endpoint, resolved_kind, token_limit
+from hivemind_exp.offload.settings import JUDGE, OFFLOAD, Endpoint, resolved_kind, token_limit
 from hivemind_exp.rollouts.types import Message
 
 _SEED_BITS = 0x7FFFFFFF
@@ -95,17 +95,17 @@ class SamplingParams:
     """Whether to turn off top_p, top_k and penalties. Training assumes this of rows from the node's own policy."""
     answers: bool = True
     """Whether the completions answer questions. A judge's are grades, and there can be hints instead."""
-    table: str = "offload"
+    table: str = OFFLOAD
     """The settings table that names the model."""
 
     @classmethod
     def of(cls, config: Config) -> "SamplingParams":
-        """Return how a node with these settings samples from an API."""
+        """Return how a node with these settings, of one use of an API (``judge.api_configs``), samples from it."""
         offload, temperature = config.offload, config.generation.temperature
         effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
         plain = resolved_kind(config).own
-        table = "offload" if config.judge.provider == OFF else "judge"
-        answers = table == "offload" and offload.teach == "answers"
+        table = OFFLOAD if config.judge.provider == OFF else JUDGE
+        answers = table == OFFLOAD and offload.teach == "answers"
         return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain, answers, table)
 
 

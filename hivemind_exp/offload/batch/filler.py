@@ -63,6 +63,11 @@ class BatchFiller:
             together[order.round, order.stage].append(order)
         return [self._fill(each) for each in together.values()]
 
+    @property
+    def running(self) -> bool:
+        """Whether there are batches at the service, or on their way."""
+        return bool(self._running)
+
     def watch(self, round_: int) -> None:
         """Report the progress of a round's batches from now on, since the trainer waits for them."""
         self._watched, self._told = round_, None
@@ -84,7 +89,7 @@ class BatchFiller:
         with ending(*(order.done for order in orders)):
             await asyncio.gather(*self._earlier.pop((orders[0].round, orders[0].stage), []))
             tries: Counter[str] = Counter()
-            while not self.billing.closing and (missing := self._missing(orders, tries)):
+            while not self.billing.shared.closing and (missing := self._missing(orders, tries)):
                 service = await self.billing.router.acquire()
                 if service is None:
                     return

@@ -21,8 +21,9 @@ from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.answers import unfilled
 from hivemind_exp.offload.engine import PARTING_S
+from hivemind_exp.offload.judge import api_configs, endpoints_of
 from hivemind_exp.offload.process.server import pack_orders, unpack_error
-from hivemind_exp.offload.settings import chain, is_offloaded
+from hivemind_exp.offload.settings import OFFLOAD
 from hivemind_exp.processes import messages as wire
 from hivemind_exp.rollouts.types import CompletionRequest, by_group
 from hivemind_exp.secrets import Secrets, without_secrets
@@ -169,13 +170,13 @@ class OffloadClient:
     _config: Config
     _files: NodeFiles
     _secrets: Secrets
-    """Only the keys of the chain's services are sent to the process."""
+    """Only the keys of the providers that generate or grade are sent to the process."""
     _emit: Emit
     _stop: StopFlag
     _process: EngineProcess | None = None
     _orders: dict[tuple[int, str, str], CompletionRequest] = field(default_factory=dict)
     _deaths: int = 0
-    _aside: list[tuple[str, str, str]] = field(default_factory=list)
+    _aside: list[tuple[str, str, str, str]] = field(default_factory=list)
     """Providers that are no longer used. A new process needs this list."""
 
     @property
@@ -216,8 +217,8 @@ class OffloadClient:
     def report_spend(self, round_: int) -> None:
         self._call("tell", round_)
 
-    def set_aside(self, provider: str, why: str, command: str) -> None:
-        self._aside.append((provider, why, command))
+    def set_aside(self, provider: str, why: str, command: str, table: str = OFFLOAD) -> None:
+        self._aside.append((provider, why, command, table))
         self._call("set_aside", self._aside[-1])
 
     def close(self) -> None:
@@ -240,7 +241,7 @@ class OffloadClient:
                 self._revive(gone)
 
     def _open(self, *, again: bool) -> None:
-        names = {endpoint.name for endpoint in chain(self._config) if endpoint is not None}
+        names = {endpoint.name for endpoint in endpoints_of(self._config)}
         first = {
             "config": self._config.model_dump(mode="json"),
             "node_dir": str(self._files.root),
@@ -295,11 +296,11 @@ class OffloadClient:
 def open_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag
 ) -> OffloadClient | None:
-    """Start the API side in a separate process; return None if this machine generates everything.
+    """Start the API side in a separate process; return None if the node asks no API.
 
     Raises ``NodeError`` for settings that cannot work, a missing key or an unknown price.
     """
-    if not is_offloaded(config):
+    if not api_configs(config):
         return None
     offload = OffloadClient(config, files, secrets, emit, stop)
     offload.start()

@@ -10,8 +10,8 @@ import pytest
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import router as routing
-from hivemind_exp.offload.engine import PROBE_ROUND, TRIES
 from hivemind_exp.offload.prices import Price
+from hivemind_exp.offload.request_filler import PROBE_ROUND, TRIES
 from hivemind_exp.offload.router import USELESS_IN_A_ROW
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.providers import Group

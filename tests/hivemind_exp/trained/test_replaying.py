@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import CheckpointError
-from hivemind_exp.journal.audit import StepOutcome
+from hivemind_exp.journal.audit import StepLog, StepOutcome
 from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.trained.loading import Job
 from hivemind_exp.trained.replaying import compare, replay
 from hivemind_exp.trainer.checkpoints import find
@@ -22,6 +25,8 @@ from hivemind_exp.trainer.grpo_step import StepResult
 from tests.hivemind_exp.trained.conftest import Trained, contents
 from tests.support.links import RecordedLink
 from tests.support.nodes import make_config, run
+from tests.support.recorded_events import Events
+from tests.support.two_turn_game import TwoTurnGame, save_player
 
 CPU = Conditions({}, "cpu", None, "float32", 1, "2.13.0", "x86_64 AVX512")
 RESULT = StepResult(0.25, 2.0, 1e-5, 10, 2)
@@ -65,6 +70,55 @@ def test_steps_of_runs_with_other_settings_are_repeated_with_them(
     link = RecordedLink()
     replay(Job(second, NodeFiles(tmp_path), None, {"step": 3}, link))
     assert [(each["step"], each["same"], each["exact"]) for each in steps(link)] == [(n, True, True) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def conversing(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A node whose model has had conversations with an environment for three rounds."""
+    root, player = tmp_path_factory.mktemp("node"), save_player(tmp_path_factory.mktemp("player"))
+    config = make_config(
+        model={"name": str(player)},
+        game={"rounds": 3, "groups": 4, "group_size": 8},
+        train={"learning_rate": 0.01, "warmup_steps": 0, "micro_batch": 5},
+        checkpoint={"every": 1, "keep": 3},
+        eval={"every": 0, "questions": 2},
+    )
+    files = NodeFiles(root)
+    GRPORunner(config, files, Events(), make_tasks=lambda *_: TwoTurnGame()).run()
+    return Trained(config, files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [1, 2])
+def test_a_step_that_learned_from_conversations_has_the_same_bits(conversing: Trained, start: int) -> None:
+    link, checkpoint = RecordedLink(), find(conversing.files.checkpoints, start)
+    replay(Job(conversing.config, conversing.files, checkpoint, {"step": 2}, link))
+    found = steps(link)
+    assert [(each["step"], each["same"], each["exact"]) for each in found] == [(n, True, True) for n in range(start, 3)]
+    for each in found:
+        assert each["recorded"] == {"loss": each["loss"], "grad_norm": each["grad_norm"]}
+        assert each["grad_norm"] > 0
+        assert each["sources"][0]["source"] == "local"
+    with closing(StepLog(conversing.files.journal)) as log:
+        rows = log.manifest(2).rows
+    assert all(row.heard for row in rows)  # what the environment said
+    assert found[-1]["sources"][0]["tokens"] == sum(row.sampled for row in rows if row.advantage)
+
+
+@pytest.mark.slow
+def test_a_repeated_conversation_whose_turns_are_forgotten_is_noticed(
+    conversing: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = StepLog.manifest
+
+    def careless(log: StepLog, step: int) -> Manifest:
+        found = whole(log, step)
+        return replace(found, rows=tuple(replace(row, heard=()) for row in found.rows))
+
+    monkeypatch.setattr(StepLog, "manifest", careless)
+    link = RecordedLink()
+    replay(Job(conversing.config, conversing.files, find(conversing.files.checkpoints, 2), {"step": 2}, link))
+    assert steps(link)[0]["same"] is False
 
 
 def test_rows_that_a_running_node_has_just_deleted_are_an_error(full: Trained) -> None:

@@ -92,6 +92,15 @@ model = "test-model"
 """
 )
 """The same; an API grades the completions."""
+BOTH = (
+    OFFLOADED
+    + """
+[judge]
+provider = "box"
+weight = 0.4
+"""
+)
+"""The same; an API fills half of each group, and grades the other half."""
 PATIENCE_S = 120.0
 """Time limit for things that take seconds on an idle machine."""
 

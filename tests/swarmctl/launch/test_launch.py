@@ -194,6 +194,15 @@ def test_keys_are_named_and_never_written(capsys: pytest.CaptureFixture[str], mo
     assert "Each of the 3 nodes may spend up to 1" in said
 
 
+def test_a_judges_key_is_named_too(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--max-usd", "1", "--rounds", "10", "--set", "judge.provider=openai"]
+    text, _ = printed(capsys, "--print", "sky", *options)
+    assert yaml.safe_load(text)["secrets"].keys() == {"OPENAI_API_KEY"}
+    options += ["--offload", "deepseek", "--set", "offload.share=0.5"]
+    text, _ = printed(capsys, "--print", "sky", *options)
+    assert yaml.safe_load(text)["secrets"].keys() == {"DEEPSEEK_API_KEY", "OPENAI_API_KEY"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -203,6 +212,7 @@ def test_keys_are_named_and_never_written(capsys: pytest.CaptureFixture[str], mo
         (["tea", "--print", "sky", "--join", HERE], "both name a swarm"),
         (["--print", "sky", "--offload", "http://localhost:8000/v1:qwen"], "can be reached from this machine only"),
         (["--print", "sky", "--offload", "openai:gpt-5-nano"], "Set a spending cap per node with --max-usd"),
+        (["--print", "sky", "--set", "judge.provider=openai"], "Set a spending cap per node with --max-usd"),
         (["--print", "sky", "--model", "./"], "model.name is a directory on this machine"),
         (["--print", "sky", "--set", "train.learning_rate=fast"], "invalid train.learning_rate"),
     ],

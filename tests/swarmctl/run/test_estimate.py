@@ -13,10 +13,17 @@ from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.run import estimate as estimates
+from swarmctl.run import offload_plan
 from swarmctl.run.estimate import Estimate
-from swarmctl.run.offload_plan import Plan, banner, plan
+from swarmctl.run.offload_plan import Plan, banner
 
 NEW = NodeFiles(Path("/nonexistent"))
+
+
+def plan(config: Config, files: NodeFiles) -> Plan:
+    found = offload_plan.plan(config, files)
+    assert found is not None
+    return found
 
 
 def estimate(config: Config) -> Estimate:
@@ -164,9 +171,10 @@ def test_hints_cost_at_most_one_short_request_per_question() -> None:
         return plan(Config.model_validate({**settings, "offload": asked}), NEW)
 
     hints, answers = planned(teach="hints"), planned(when="failed")
-    assert hints.estimate.requests == 4
-    assert hints.estimate.completion_tokens <= 4 * 96
-    assert hints.estimate.usd_at_most < answers.estimate.usd_at_most
+    (hinting,) = hints.uses
+    assert hinting.estimate.requests == 4
+    assert hinting.estimate.completion_tokens <= 4 * 96
+    assert hints.usd_at_most < answers.usd_at_most
     first, second, third, *advice = banner(hints)
     assert first.startswith(
         "openai:gpt-4o-mini writes a hint for each question to which this machine's answers are all wrong"
@@ -241,3 +249,35 @@ def test_scores_cost_the_tokens_of_prompts_and_completions() -> None:
     assert told.startswith("box:m scores this machine's completions, token by token. Used as distillation: GRPO")
     assert "While it is unavailable, this machine learns without it." in told
     assert "at most 2 are learned from" not in told
+
+
+def test_a_plan_to_generate_and_to_grade_states_both_and_their_sum() -> None:
+    offload = SMALL["offload"] | {"share": 0.5, "prices": {"mybox": PRICE, "grader": PRICE}, "limits": {"usd": 2.0}}
+    providers = SMALL["providers"] | {"grader": {"base_url": "http://127.0.0.1:8/v1", "model": "g"}}
+    tables = {**SMALL, "offload": offload, "providers": providers, "judge": {"provider": "grader"}}
+    found = plan(Config.model_validate({"tasks": ["spell_backward"], **tables}), NEW)
+    generating, grading = found.uses
+    assert (generating.estimate.requests, grading.estimate.requests) == (4, 8)  # rounds without the API grade all
+    assert found.usd == pytest.approx(generating.estimate.usd + grading.estimate.usd)
+    assert [each.name for each in found.paid] == ["mybox", "grader"]
+    labels = [label for label, _ in offload_plan.labelled(found)]
+    assert labels == ["offload", "prompts", "judge", "prompts", "cost"]
+    offloading, prompts, judging, to_judge, money = banner(found)
+    assert offloading.startswith("Offloading to mybox:m: it generates 50 % of each group, in rounds 1–8.")
+    assert "Prompts go to 127.0.0.1:9" in prompts
+    assert prompts.endswith("While it is unavailable, this machine generates.")
+    assert judging == "grader:g grades each of this node's completions, for a reward of up to 0.2."
+    assert to_judge == "Questions and completions go to 127.0.0.1:8. While it is unavailable, the node waits."
+    assert re.match(
+        r"Per round: 4 requests, .* USD \(at most .*\), .*, to generate; 8 requests, .* USD \(at most .*\), .*, to "
+        r"grade\. Together about [\d.]+ USD \(at most [\d.]+ USD\)\. All 12 rounds left: about [\d.]+ USD",
+        money,
+    )
+    shown = float(money.partition("Together about ")[2].partition(" ")[0])
+    assert shown == pytest.approx(found.usd, rel=0.1)
+    left = float(money.partition("rounds left: about ")[2].partition(" ")[0])
+    assert left == pytest.approx(8 * generating.estimate.usd + 12 * grading.estimate.usd, rel=0.1)
+    assert [found.as_json(use)["provider"] for use in found.uses] == ["mybox", "grader"]
+
+
+PRICE = {"input": 1.0, "output": 4.0}

@@ -17,6 +17,7 @@ from tests.support import forked_swarmctl
 from tests.support.command_line import STAND_IN, SWARMCTL, UNTRAINED, run_process, told, write_profile
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import ApiServer, api_server
+from tests.support.teachers import grade
 from tests.support.terminals import rest_of, spawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -320,6 +321,56 @@ def test_a_dry_run_reports_a_missing_key(home: Path, tmp_path: Path) -> None:
     assert line.endswith(f"keys set mybox --host {server.base_url}")
     assert json.loads(as_json.stdout)["check"]["offload"]["missing_keys"] == ["mybox"]
     assert "\nkey " not in with_key.stdout
+
+
+JUDGED = """
+[judge]
+provider = "grader"
+[offload]
+provider = "mybox"
+share = 0.5
+[offload.prices]
+mybox = {{ input = 2, output = 8 }}
+grader = {{ input = 5, output = 20 }}
+[providers.grader]
+base_url = "{url}"
+model = "test-model"
+needs_key = {needs_key}
+"""
+
+
+def test_a_node_generates_with_one_provider_and_lets_another_grade_under_one_cap(home: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    with api_server(answer=spelled, keys={KEY}) as server, api_server(answer=grade, keys={KEY}) as judge:
+        profile(home, server, needs_key=True)
+        with (home / "profiles" / "small.toml").open("a") as file:
+            file.write(JUDGED.format(url=judge.base_url, needs_key="true"))
+        found = {"SWARMCTL_MYBOX_API_KEY_FILE": str(key), "SWARMCTL_GRADER_API_KEY_FILE": str(key)}
+        dry = swarmctl("--dry-run", "--json", SWARMCTL_MYBOX_API_KEY_FILE=str(key))
+        plan = json.loads(dry.stdout)["check"]
+        assert [(plan[use]["provider"], plan[use]["round"]["requests"]) for use in ("offload", "judge")] == [
+            ("mybox", 4),
+            ("grader", 4),
+        ]
+        assert [plan[use]["missing_keys"] for use in ("offload", "judge")] == [[], ["grader"]]
+        refused = swarmctl("--no-input", **found)
+        assert (refused.returncode, refused.stdout) == (Exit.CONFIGURATION, "")
+        assert "error: mybox:test-model and grader:test-model cost money" in refused.stderr
+        assert server.ledger.entries == judge.ledger.entries == ()
+        done = swarmctl("--max-usd", "1", **found)
+        bills = {"mybox": server.usd(2.0, 8.0), "grader": judge.usd(5.0, 20.0)}
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "Offloading to mybox:test-model: it generates 50 % of each group." in done.stderr
+    assert "grader:test-model grades each of this node's completions, for a reward of up to 0.2." in done.stderr
+    assert "The API generated 50 % of the verified completions, this machine 50 %." in done.stderr
+    assert re.search(r"The judge graded \d+ of this machine's 12 completions\.", done.stderr)
+    counted = json.loads(forked_swarmctl.swarmctl("rollouts", "stats", "small", "--by", "provider", "--json").stdout)
+    usd = {row["provider"]: row["usd"] for row in counted["stats"] if row["provider"] != "local"}
+    assert usd == pytest.approx(bills, abs=1e-9)
+    (status,) = json.loads(forked_swarmctl.swarmctl("status", "small", "--json").stdout)["nodes"]
+    assert status["usd_total"] == pytest.approx(sum(bills.values()), abs=1e-7)
+    assert status["usd_cap"] == 1.0
 
 
 def test_contradictory_settings_are_refused_immediately(home: Path) -> None:

@@ -93,6 +93,21 @@ def test_a_teacher_that_scores_has_a_price_per_point(resolved: Resolved) -> None
     assert told[at + 1] == "Check the provider:"
 
 
+def test_the_grades_and_the_reason_for_missing_ones_are_shown_apart_from_the_generator(resolved: Resolved) -> None:
+    judge = resolved.config.judge.model_copy(update={"provider": "groq"})
+    both = replace(resolved, config=resolved.config.model_copy(update={"judge": judge}))
+    graded = {"event": "judge", "round": 1, "graded": 40, "ungraded": 8}
+    down = DOWN | {"judge": True, "message": "the judge groq: HTTP 503; waiting until groq is available again"}
+    told = lines(both, 0.6, rollouts("policy", 48), rollouts("teacher", 48), graded, graded, down)
+    assert "The API generated 50 % of the verified completions, this machine 50 %." in told
+    assert "The judge graded 80 of this machine's 96 completions. the judge groq: HTTP 503." in told
+    alone = both.config.model_copy(update={"offload": type(both.config.offload)()})
+    told = lines(replace(both, config=alone), 0.6, rollouts("policy", 48), graded | {"graded": 0})
+    at = told.index("The judge graded 0 of this machine's 8 completions.")
+    assert told[at + 1] == "Check the provider:"
+    assert not [line for line in told if line.startswith("The API")]
+
+
 def test_a_served_policy_is_not_called_this_machine(resolved: Resolved) -> None:
     offload = resolved.config.offload.model_copy(update={"kind": "policy"})
     served = replace(resolved, config=resolved.config.model_copy(update={"offload": offload}))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
-from hivemind_exp.tasks.registry import names
+from hivemind_exp.tasks.registry import FAMILIES, names
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.tasks import list as listing
@@ -49,6 +49,13 @@ def test_every_task_has_a_short_description() -> None:
     assert DESCRIPTIONS.keys() == set(names())
     assert list(DESCRIPTIONS) == sorted(DESCRIPTIONS)
     assert {name: text for name, text in DESCRIPTIONS.items() if not text or len(text) > 70} == {}
+
+
+def test_a_new_family_generates_its_questions_unless_they_are_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "rivers", "hivemind_exp.tasks.families.rivers")
+    kinds = {task.name: task.kind for task in listing.listed_tasks()}
+    assert kinds["rivers"] == kinds["gcd"] == "generator"
+    assert kinds["jsonl"] == "questions"
 
 
 def test_all_tasks_are_listed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,23 @@ def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
     )
 
 
+def test_an_unavailable_judge_is_told_apart_from_the_generator_even_if_one_provider_is_both() -> None:
+    judge = DOWN | {"judge": True, "fallback": None}
+    used = "no charge, 3 requests, mybox:m"
+    assert offload_line(OFFLOAD, SPEND, judge) == f"{used}, the judge mybox unavailable, waiting"
+    both = f"{used}, mybox unavailable, falling back, the judge mybox unavailable, waiting"
+    for order in ((DOWN, judge), (judge, DOWN)):
+        assert offload_line(OFFLOAD, SPEND, *order) == both
+    assert offload_line(OFFLOAD, SPEND, DOWN, judge, BACK) == f"{used}, the judge mybox unavailable, waiting"
+    assert (
+        offload_line(OFFLOAD, SPEND, DOWN, judge, BACK | {"judge": True}) == f"{used}, mybox unavailable, falling back"
+    )
+    progress = RunView()
+    for event in (OFFLOAD, judge, DOWN):
+        progress.apply(event)
+    assert sentences.doing(progress) == "waiting for the judge mybox"
+
+
 def test_live_view_shows_why_a_provider_is_not_asked_any_more() -> None:
     aside = DOWN | {"set_aside": "none of its last 24 hints taught this node anything"}
     shown = "mybox no longer asked: none of its last 24 hints taught this node anything"

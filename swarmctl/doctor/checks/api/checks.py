@@ -45,30 +45,27 @@ def providers(_context: Context) -> Finding:
     return skipped("no provider in this profile")
 
 
-def _config(context: Context) -> Config:
-    """Return the profile's settings of API requests, whether the API generates or grades."""
-    from hivemind_exp.offload.judge import api_config
-
-    return api_config(context.config)
-
-
 def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
+    from hivemind_exp.offload.judge import api_configs, check_judge
     from hivemind_exp.offload.loss_descriptions import describe_loss
     from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, training_terms
 
-    config = _config(context)
-    check_offload(config)
-    order = ", else ".join("this machine" if each is None else each.label for each in chain(config))
+    check_offload(context.config)
+    check_judge(context.config)
+    found = []
+    for use in api_configs(context.config):
+        order = ", else ".join("this machine" if each is None else each.label for each in chain(use))
+        first = first_endpoint(use)
+        found.append(f"{order}; {describe_loss(use)}; {first.name}: {training_terms(use, first)}")
     if find_spec("openai") is None:
         return failed("offloading needs the openai package, which is not installed", install("openai[aiohttp]"))
-    first = first_endpoint(config)
-    return ok(f"{order}; {describe_loss(config)}; {first.name}: {training_terms(config, first)}")
+    return ok(". ".join(found))
 
 
 def price(service: ApiService, context: Context) -> Finding:
     """Check what a million tokens cost, and whether a cap can be enforced."""
-    endpoint, cost = service.endpoint, _price(service, context)
+    endpoint, cost = service.endpoint, _price(service)
     if cost is None:
         return warning(f"the price of {endpoint.label} is unknown, and offload.limits.usd is unlimited")
     if cost.free:
@@ -88,13 +85,13 @@ def price(service: ApiService, context: Context) -> Finding:
     return ok(f"{endpoint.label}: {millions} ({said})")
 
 
-def _price(service: ApiService, context: Context) -> Price | None:
+def _price(service: ApiService) -> Price | None:
     """Return the price; None if it is unknown and no cap needs it. Raises ConfigurationError."""
     from hivemind_exp.offload.prices import bounded_price, price_of
     from hivemind_exp.offload.settings import reasons
 
-    offload = _config(context).offload
-    thinks = reasons(_config(context), service.endpoint)
+    offload = service.config.offload
+    thinks = reasons(service.config, service.endpoint)
     bounded_price(service.endpoint, offload.prices, capped=offload.limits.capped, reasons=thinks)
     return price_of(service.endpoint, offload.prices)
 
@@ -105,14 +102,17 @@ def key(service: ApiService, context: Context) -> Finding:
     return ok(found.reason if found else "no key found, and none is needed")
 
 
+def is_asking(config: Config) -> bool:
+    """Whether a node asks an API, to generate or to grade."""
+    return {config.offload.provider, config.judge.provider} != {"off"}
+
+
 def notice(context: Context) -> str | None:
     """Return a notice of the most that ``--deep`` will cost, before any request; None if it sends none."""
-    from hivemind_exp.offload.settings import is_offloaded
-
-    if context.resolved is None or context.offline or not is_offloaded(_config(context)):
+    if context.resolved is None or context.offline or not is_asking(context.config):
         return None
     try:
-        most = [_most(each, context) for each in services(_config(context))]
+        most = [_most(each) for each in services(context.config)]
     except NodeError:
         return None  # the checks report it, and no request is sent
     asked = "the profile's provider" if len(most) == 1 else f"each of the profile's {len(most)} providers"
@@ -125,14 +125,14 @@ def notice(context: Context) -> str | None:
 def request(service: ApiService, context: Context) -> Finding:
     """Ask a question as a run would, and look at the answer's text. Costs money unless the provider is free."""
     try:
-        most = _most(service, context)
+        most = _most(service)
         over = _over_cap(context, most or 0.0)
     except NodeError as error:
         return skipped(f"not sent: {error.message}")
     return over or _asked(service, context, most)
 
 
-def _most(service: ApiService, context: Context) -> float | None:
+def _most(service: ApiService) -> float | None:
     """Return the most that the request costs, in dollars; None if unknown. Raises ConfigurationError.
 
     If the first answer shows that the model needs room to reason, there is a second one.
@@ -141,7 +141,7 @@ def _most(service: ApiService, context: Context) -> float | None:
     from hivemind_exp.offload.prices import PromptBound, worst_case
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    price, sampling = _price(service, context), SamplingParams.of(_config(context))
+    price, sampling = _price(service), SamplingParams.of(service.config)
     if price is None:
         return None
     prompt = PromptBound.of([each["content"] for each in TEST_MESSAGES])
@@ -150,7 +150,7 @@ def _most(service: ApiService, context: Context) -> float | None:
 
 def _over_cap(context: Context, usd: float) -> Finding | None:
     """Return a finding if ``usd`` more would exceed one of the node's caps, else None. Raises NodeError."""
-    caps = _config(context).offload.limits
+    caps = context.config.offload.limits
     if usd == 0 or not context.files.ledger.is_file():
         return None
     query = "SELECT TOTAL(CASE state WHEN 'settled' THEN usd ELSE reserved END) FROM requests WHERE t >= ?"
@@ -168,9 +168,9 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
     from hivemind_exp.offload.settings import reasons
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
-    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(_config(context))
+    endpoint, sampling = service.endpoint, dialect.SamplingParams.of(service.config)
     row = Provider(endpoint.name, endpoint.base_url)
-    thinks = reasons(_config(context), endpoint)
+    thinks = reasons(service.config, endpoint)
     style = dialect.RequestDialect(endpoint.chat.max_tokens, supports_n=False, reasons=thinks)
     bill = "an unknown amount" if most is None else f"up to {dollars(most)}"
     cost = "" if most == 0 else f"; this may have cost {bill}"
@@ -204,8 +204,8 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
     from hivemind_exp.offload.api.dialect import SamplingParams
     from hivemind_exp.offload.unusable import text_shortcoming, unusable
 
-    sampling, name, most = SamplingParams.of(_config(context)), service.endpoint.name, _most(service, context)
-    usage, price = answer.usage, _price(service, context)
+    sampling, name, most = SamplingParams.of(service.config), service.endpoint.name, _most(service)
+    usage, price = answer.usage, _price(service)
     by = foreign(short_name(answer.model or service.endpoint.model))
     if price is None:
         cost = "price unknown"
@@ -271,14 +271,12 @@ _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] 
 
 
 def checks(context: Context) -> list[Check]:
-    """Return the checks for the profile's providers; none without offloading."""
-    from hivemind_exp.offload.settings import is_offloaded
-
-    if context.resolved is None or not is_offloaded(_config(context)):
+    """Return the checks for the profile's providers; none without any."""
+    if context.resolved is None or not is_asking(context.config):
         return []
     found = [Check("api", "settings", settings, limit=5.0)]
     try:
-        chain = services(_config(context))
+        chain = services(context.config)
     except NodeError:
         return found  # ``settings`` reports the error
     if context.config.offload.kind == "policy":

@@ -59,7 +59,9 @@ class ApiService:
     label: str
     """The prefix of its checks: the provider's name, followed by the model if the chain has the provider twice."""
     place: int
-    """Position in ``offload.fallback``; -1 for the first choice."""
+    """Position in ``offload.fallback``; -1 for the first choice, and for a judge."""
+    config: Config
+    """The settings of its requests, to generate or to grade (``judge.api_configs``)."""
 
     @property
     def trouble(self) -> Callable[..., Finding]:
@@ -90,7 +92,7 @@ class ApiService:
     def with_model(self, context: Context, model: str) -> str:
         """Return the ``run`` command with another model of this provider."""
         if self.place < 0:
-            judged = context.config.judge.provider != "off"
+            judged = self.config.judge.provider != "off"
             return context.changed(**{"judge__model" if judged else "offload__model": model})
         fallback = list(context.config.offload.fallback)
         fallback[self.place] = f"{self.endpoint.name}:{model}"
@@ -98,14 +100,22 @@ class ApiService:
 
 
 def services(config: Config) -> list[ApiService]:
-    """Return the providers in the order of the chain. Raises ConfigurationError."""
+    """Return the providers in the order of the chain, then the judge. Raises ConfigurationError.
+
+    One that does both appears once: as the judge if it is only a fallback otherwise, because a judge has none.
+    """
+    from hivemind_exp.offload.judge import api_configs
     from hivemind_exp.offload.settings import chain
 
-    found = [(place, endpoint) for place, endpoint in enumerate(chain(config), -1) if endpoint is not None]
-    names = Counter(endpoint.name for _, endpoint in found)
+    found: dict[Endpoint, tuple[int, Config]] = {}
+    for use in api_configs(config):
+        for place, endpoint in enumerate(chain(use), -1):
+            if endpoint is not None and (endpoint not in found or place < found[endpoint][0]):
+                found[endpoint] = place, use
+    names = Counter(endpoint.name for endpoint in found)
     return [
-        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.full_name, place)
-        for place, endpoint in found
+        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.full_name, place, use)
+        for endpoint, (place, use) in found.items()
     ]
 
 

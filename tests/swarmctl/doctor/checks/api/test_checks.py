@@ -315,6 +315,27 @@ def test_unusable_fallback_is_only_a_warning(home: Path) -> None:
     assert '"box:other-model-2"' in (found["box:other-model-1.model"].remedy or "")
 
 
+def test_the_judge_is_checked_like_the_generator(home: Path) -> None:
+    judge = '[judge]\nprovider = "grader"\n[providers.grader]\nmodel = "test-modell"\nfree = true\nbase_url = '
+    with api_server() as server:
+        profile(home, server.base_url, offload="share = 0.5", more=f'{judge}"{DEAD}"\n')
+        found = look()
+        assert list(found) == ["settings", *(f"{who}.{name}" for who in ("box", "grader") for name in NAMES)]
+        assert "box:test-model, else this machine; teacher: " in found["settings"].text
+        assert ". grader:test-modell; judge: a grade for each of this node's completions" in found["settings"].text
+        assert found["box.model"].status is Status.OK
+        assert found["grader.host"].status is Status.FAILED  # the node waits for it, so it cannot do without
+        profile(home, server.base_url, more=f'{judge}"{DEAD}"\n')
+        assert "offload.share = 1" in look("api.settings")["settings"].text
+        # A fallback that is also the judge has to work.
+        both = f'{judge}"{server.base_url}"\n'
+        profile(home, server.base_url, offload='share = 0.5\nfallback = ["grader"]', more=both)
+        found = look()
+    assert [name for name in found if name.endswith(".model")] == ["box.model", "grader.model"]
+    assert found["grader.model"].status is Status.WARNING  # one's own server may have models that it does not list
+    assert "judge.model=test-model" in (found["grader.model"].remedy or "")
+
+
 def test_one_provider_can_be_selected(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile(home, DEAD)
     command = ["doctor", "-p", "offloaded", "--offline", "--json"]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
-from hivemind_exp.trainer.judged_game import JudgedGame
+from hivemind_exp.train_settings import TrainConfig
+from hivemind_exp.trainer.advantages import build_rows
+from hivemind_exp.trainer.judge import Judge
 from tests.hivemind_exp.offload.test_judge import judged
 from tests.support.recorded_events import Events
 
@@ -42,21 +43,12 @@ class Grader:
     def wait(self, round_: int, deadline: float | None = None) -> None:  # noqa: ARG002 - as called
         assert {order.round for order in self.asked} <= {round_}
 
-    def set_aside(self, provider: str, why: str, command: str) -> None:
+    def set_aside(self, provider: str, why: str, command: str, table: str) -> None:
+        assert table == "judge"
         self.aside.append((provider, why, command))
 
     def report_spend(self, round_: int) -> None:
         pass
-
-
-class Game:
-    stages = SequentialSchedule(("answer",)).stages
-
-    def prompts(self, *_: object) -> list[Prompt]:
-        return []
-
-    def score(self, groups: list[Group]) -> list[Group]:
-        return groups
 
 
 @pytest.fixture
@@ -75,8 +67,7 @@ def graded(
     journal: Journal, groups: list[Group], answer: Callable[[str], str | None], weight: float = 0.5
 ) -> tuple[list[Group], Grader, Events]:
     grader, events = Grader(journal, answer), Events()
-    game = JudgedGame(Game(), judged(weight=weight), grader, journal, events)  # type: ignore[arg-type]
-    return game.score(groups), grader, events
+    return Judge(judged(weight=weight), grader, journal, events).grade(groups), grader, events
 
 
 def grade_of_length(quoted: str) -> str:
@@ -134,15 +125,16 @@ def test_without_any_grade_the_rewards_stay(journal: Journal) -> None:
 
 def test_a_judge_that_never_grades_is_reported_and_then_set_aside(journal: Journal) -> None:
     grader, events = Grader(journal, lambda _: "It is\nbrief."), Events()
-    game = JudgedGame(Game(), judged(), grader, journal, events)  # type: ignore[arg-type]
+    judge = Judge(judged(), grader, journal, events)
     for number in range(3):
         assert grader.aside == []
-        game.score([group(f"{number}", "b", number=number)])
+        judge.grade([group(f"{number}", "b", number=number)])
     assert grader.aside == [
         ("box", 'it graded no completion in 3 rounds (for example "It is brief.")', "swarmctl models box")
     ]
     (warning,) = events.of("warning")
-    assert "box:m graded no completion in round 4: a grade is a whole number from 0 to 10" in warning["message"]
+    told = "the judge box:m graded no completion in round 4: a grade is a whole number from 0 to 10"
+    assert told in warning["message"]
     assert 'for example "It is brief."' in warning["message"]
     assert "(judge.model)" in warning["message"]
 
@@ -151,9 +143,9 @@ def test_a_judge_that_never_grades_is_reported_and_then_set_aside(journal: Journ
 def test_a_grade_or_an_unavailable_judge_is_not_in_vain(journal: Journal, reply: str | None) -> None:
     replies = iter(["no", "no", reply, "no", "no" if reply else "7"])
     grader, events = Grader(journal, lambda _: next(replies)), Events()
-    game = JudgedGame(Game(), judged(), grader, journal, events)  # type: ignore[arg-type]
+    judge = Judge(judged(), grader, journal, events)
     for number in range(3 if reply is None else 5):
-        game.score([group(f"{number}", number=number)])
+        judge.grade([group(f"{number}", number=number)])
     assert grader.aside == []
 
 
@@ -163,3 +155,35 @@ def test_only_own_completions_are_graded(journal: Journal) -> None:
     assert found == groups
     assert grader.asked == []
     assert events.of("judge") == []
+
+
+def test_grades_compare_own_completions_with_each_other_and_with_nothing_else(journal: Journal) -> None:
+    """Two correct and a wrong one of this node, beside a correct one of a teacher that no judge sees."""
+    mixed = group("aaaa", "bb", "cccccc", "dd", scores=(RIGHT, RIGHT, WRONG, RIGHT))
+    mixed = replace(mixed, rollouts=(*mixed.rollouts[:3], replace(mixed.rollouts[3], kind=Kind.TEACHER, source="a")))
+    (found,), grader, _ = graded(journal, [mixed], grade_of_length)
+    assert len(grader.asked) == 3
+    assert [score.reward for score in found.scores] == pytest.approx([1.2, 1.1, 0.3, 1.0])
+
+    def advantages(group: Group) -> dict[Kind, list[float]]:
+        rows = build_rows([group], TrainConfig(), {})
+        return {kind: [row.advantage for row in rows if row.kind is kind] for kind in (Kind.POLICY, Kind.TEACHER)}
+
+    with_grades, without = advantages(found), advantages(mixed)
+    mean, std = 2.6 / 3, 0.49329  # of 1.2, 1.1 and 0.3: the teacher's reward is not among them
+    own = [(reward - mean) / (std + 1e-4) for reward in (1.2, 1.1, 0.3)]
+    assert with_grades[Kind.POLICY] == pytest.approx(own, abs=1e-4)
+    assert with_grades[Kind.POLICY][0] > with_grades[Kind.POLICY][1]
+    # 1 minus the mean outcome of this node's completions, whatever their grades are.
+    assert with_grades[Kind.TEACHER] == without[Kind.TEACHER] == pytest.approx([1 / 3])
+    alone = replace(found, rollouts=found.rollouts[:3], scores=found.scores[:3])
+    assert advantages(alone)[Kind.POLICY] == with_grades[Kind.POLICY]
+
+
+def test_a_teacher_gains_nothing_where_only_the_grades_differ(journal: Journal) -> None:
+    mixed = group("aaaa", "bb", "dd")
+    mixed = replace(mixed, rollouts=(*mixed.rollouts[:2], replace(mixed.rollouts[2], kind=Kind.TEACHER, source="a")))
+    (found,), _, _ = graded(journal, [mixed], grade_of_length)
+    own_better, own_worse, teacher = [row.advantage for row in build_rows([found], TrainConfig(), {})]
+    assert (own_better, own_worse) == pytest.approx((2**-0.5, -(2**-0.5)), abs=2e-3)
+    assert teacher == 0

@@ -1,4 +1,4 @@
-"""A game whose rewards have one more term: the grade of a judge (``hivemind_exp.offload.judge``)."""
+"""One more term of the reward: the grades of a judge (``hivemind_exp.offload.judge``)."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,12 @@ from typing import Protocol
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, JudgeEvent, WarningEvent
-from hivemind_exp.game.base import Game
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import StageRun
-from hivemind_exp.offload.judge import BEST, STAGE, api_config, grade_in, judge_messages, request_name
-from hivemind_exp.offload.settings import first_endpoint
+from hivemind_exp.offload.judge import BEST, STAGE, grade_in, judge_config, judge_messages, request_name
+from hivemind_exp.offload.settings import JUDGE, first_endpoint
 from hivemind_exp.offload.unusable import quoted_start
-from hivemind_exp.rollouts.types import CompletionRequest, Group, Prompt
-from hivemind_exp.tasks.base import Question, RewardTerm, Score
+from hivemind_exp.rollouts.types import CompletionRequest, Group
+from hivemind_exp.tasks.base import RewardTerm, Score
 
 TERM = "judge"
 ROUNDS_IN_VAIN = 3
@@ -31,14 +29,13 @@ class Grader(Protocol):
 
     def report_spend(self, round_: int) -> None: ...
 
-    def set_aside(self, provider: str, why: str, command: str) -> None: ...
+    def set_aside(self, provider: str, why: str, command: str, table: str) -> None: ...
 
 
 @dataclass
-class JudgedGame:
-    """Implements ``Game``. Grades are in the journal before they are used, so a resumed node pays for none twice."""
+class Judge:
+    """Adds grades to rewards. Grades are in the journal before they are used, so a resumed node pays for none twice."""
 
-    game: Game
     config: Config
     grader: Grader
     journal: Journal
@@ -47,21 +44,12 @@ class JudgedGame:
     _vain: int = 0
     """Rounds in a row whose replies were no grades."""
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return self.game.stages
+    def grade(self, scored: list[Group]) -> list[Group]:
+        """Return a round's verified groups, with one more term in the scores of the node's own completions.
 
-    def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:
-        """Return the game's prompts."""
-        return self.game.prompts(stage_run, questions)
-
-    def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Return the groups with the game's scores, and the judge's term for the node's own completions.
-
-        Other completions count by their outcome alone, so they are not graded. Raises ``StopRequested`` and
-        ``NodeError``.
+        Completions of an API or of peers count by their outcome alone, so they are not graded, and no advantage
+        compares them with a grade (see ``GroupRows.own_outcomes``). Raises ``StopRequested`` and ``NodeError``.
         """
-        scored = self.game.score(groups)
         names = {
             (number, place): request_name(self.config, group.prompt.question.digest, rollout.text)
             for number, group in enumerate(scored)
@@ -102,18 +90,18 @@ class JudgedGame:
             self._vain = 0 if graded else self._vain
             return
         self._vain += 1
-        endpoint = first_endpoint(api_config(self.config))
+        endpoint = first_endpoint(judge_config(self.config))
         example = f"for example {quoted_start(replies[0])}"
         if self._vain == 1:
             message = (
-                f"{endpoint.label} graded no completion in round {round_ + 1}: a grade is a whole number from 0 to 10 "
-                f"and nothing else, but it replied with other text, {example}. Rewards stay as they are without a "
-                "judge. Choose another model (judge.model), or raise judge.max_tokens if its replies are cut"
+                f"the judge {endpoint.label} graded no completion in round {round_ + 1}: a grade is a whole number "
+                f"from 0 to 10 and nothing else, but it replied with other text, {example}. Rewards stay as they are "
+                "without a judge. Choose another model (judge.model), or raise judge.max_tokens if its replies are cut"
             )
-            self.emit(WarningEvent(code="taught_nothing", message=message, provider=endpoint.name))
+            self.emit(WarningEvent(code="taught_nothing", message=message, provider=endpoint.name, judge=True))
         if self._vain == ROUNDS_IN_VAIN:
             why = f"it graded no completion in {ROUNDS_IN_VAIN} rounds ({example})"
-            self.grader.set_aside(endpoint.name, why, f"swarmctl models {endpoint.name}")
+            self.grader.set_aside(endpoint.name, why, f"swarmctl models {endpoint.name}", JUDGE)
 
     def _messages(self, group: Group, place: int) -> tuple[dict[str, str], ...]:
         question, text = group.prompt.question.text, group.rollouts[place].text

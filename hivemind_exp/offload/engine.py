@@ -18,7 +18,7 @@ from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, PhaseEvent, SpendEvent, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import BilledClient, ending
+from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
@@ -28,7 +28,7 @@ from hivemind_exp.offload.posts import ChatPost, ScorePost
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
-from hivemind_exp.offload.waiting import POLL_S, WaitReport, wait_for
+from hivemind_exp.offload.waiting import POLL_S, WaitReport, ending, wait_for
 from hivemind_exp.rollouts.types import CompletionRequest, Kind, by_group
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag

@@ -201,7 +201,10 @@ def test_a_server_restarted_between_push_and_request_gets_the_weights_again(
     Interrupted(monkeypatch, 5 * GROUPS + 2, restart)
     events = Events()
     runner = GRPORunner(
-        configure(model, server.url), NodeFiles(tmp_path), events, make_tasks=lambda *_: ChanceRewards()
+        configure(model, server.url, offload={"fallback": []}),
+        NodeFiles(tmp_path),
+        events,
+        make_tasks=lambda *_: ChanceRewards(),
     )
     assert runner.run().round == ROUNDS
     # Nothing is lost or doubled, and all of it was sampled from this node's weights, not from the bare model.

@@ -49,6 +49,8 @@ class Chat:
     """Price of a token in a batch, as a fraction of its normal price."""
     flex_share: float | None = None
     """Price of a token with ``service_tier = "flex"``, as a fraction of its normal price; None: it has no such tier."""
+    unbilled_errors: frozenset[int] = frozenset()
+    """HTTP statuses of errors for which, as its documentation says, it charges nothing even if it did some work."""
     training: Training = "unknown"
     serves_own_weights: bool = False
     """Whether it can serve this node's weights."""
@@ -143,6 +145,7 @@ _ROWS = (
             checked=date(2026, 11, 28),
             extras=_SEED,
             reasoning=("openai/gpt-5", "openai/gpt-6", "openai/gpt-oss", "deepseek/deepseek-", "x-ai/grok-4"),
+            unbilled_errors=frozenset({400, 408, 500, 502, 503}),  # "zero completion insurance"
             training="model",
         ),
         key_path="/key",
@@ -194,6 +197,7 @@ _ROWS = (
             checked=date(2026, 11, 28),
             reasoning=("gemini-2.5-pro", "gemini-3"),
             flex_share=0.5,
+            unbilled_errors=frozenset({400, 500}),
             prices="google",
             training="restricted",
         ),

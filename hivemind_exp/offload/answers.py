@@ -4,9 +4,7 @@ Dollars are reserved before a request is sent and settled when its answer arrive
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -115,9 +113,9 @@ class BilledClient:
         usd = self.price(service, reservation, answer)
         spent = self._charge(service, reservation, usd)
         if usage is None:
-            self.ledger.keep(reservation, "the service did not say what it used")
+            text = "does not say how many tokens a request used, so its whole reserve counts as spent"
+            self.ledger.keep(reservation, text)
             if not service.price.free:
-                text = "does not say how many tokens a request used, so its whole reserve counts as spent"
                 self._warn(service, "no_usage", text)
             return
         self.ledger.settle(reservation, usage, usd)
@@ -227,6 +225,9 @@ class BilledClient:
             return
         self.ledger.keep(reservation, fault.detail)
         self._charge(service, reservation, reservation.usd)
+        if fault.status is not None and not service.price.free:
+            told = "may bill requests that fail like this, so their whole reserve counts as spent"
+            self._warn(service, "error_billed", f"{told}: {fault.detail}")
 
     def _charge(self, service: ProviderService, reservation: Reservation, usd: float) -> RoundSpend:
         spent = self.spending(reservation.key.round, service)
@@ -373,20 +374,3 @@ def unfilled(journal: Journal, order: CompletionRequest) -> list[int]:
     """Return an order's slots that are neither filled nor given up."""
     settled = journal.settled(order.round, order.stage, order.question)
     return [place for place in order.indices if place not in settled]
-
-
-@contextmanager
-def ending(*futures: Future[None]) -> Iterator[None]:
-    """Complete ``futures`` when the block ends: done, cancelled, or with its exception for the trainer's thread."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        for future in futures:
-            future.cancel()
-        raise
-    except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
-        for future in futures:
-            future.set_exception(error)
-    else:
-        for future in futures:
-            future.set_result(None)

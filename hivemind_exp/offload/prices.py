@@ -25,10 +25,11 @@ BYTES_A_MESSAGE = 64
 """Upper bound on a message's tokens besides its text: role and framing."""
 FLEX = "flex"
 """The service tier whose requests are cheaper and may have to wait."""
-PRIORITY = "priority"
-"""The service tier whose requests cost more. A project at OpenAI can have it as its default."""
-_PRIORITY_SHARE = 2.0
-"""The most that a token costs in this tier, as a fraction of its normal price."""
+_FASTER = ("priority", "fast")
+"""The service tiers whose requests cost more. A project at OpenAI can have one as its default."""
+_FASTER_SHARE = 2.5
+"""Price of a token in these tiers, as a fraction of its normal price, if it is not listed. It is the largest of those
+that OpenAI and Google list, checked on 2026-11-29: GPT-5.5 costs 2.5 times as much, other models 1.67 to 2 times."""
 _MANY = 10_000_000
 """A token count beyond every price tier: the price per token there is the highest possible."""
 
@@ -69,16 +70,20 @@ class Price:
 
         ``tier``: the service tier that the answer names.
         """
-        share = 1.0
-        if tier == FLEX and self.flex_share is not None:
-            share = self.flex_share
-        elif tier == PRIORITY:
-            share = _PRIORITY_SHARE
         # Someone says that a free service costs nothing, whatever it states.
-        return max(share * self.listed_cost(usage), 0.0 if self.free else usage.charged)
+        return max(self._cost_in_tier(usage, tier), 0.0 if self.free else usage.charged)
 
-    def listed_cost(self, usage: Usage) -> float:
-        """Return the cost in dollars by the token counts and the normal price."""
+    def _cost_in_tier(self, usage: Usage, tier: str | None) -> float:
+        """Return the listed cost in a service tier; if it is not listed, the normal price times the tier's share."""
+        variants = () if self.known is None else self.known[1].price_variants or ()
+        if any(variant.when.get("service_tier") == tier for variant in variants):
+            return self.listed_cost(usage, tier=tier)
+        if tier == FLEX and self.flex_share is not None:
+            return self.flex_share * self.listed_cost(usage)
+        return (_FASTER_SHARE if tier in _FASTER else 1.0) * self.listed_cost(usage)
+
+    def listed_cost(self, usage: Usage, *, tier: str | None = None) -> float:
+        """Return the cost in dollars by the token counts and the normal price, or that of a listed service tier."""
         if self.known is None:
             return usage.prompt * self.input + usage.completion * self.output
         from genai_prices import Usage as Tokens
@@ -89,7 +94,8 @@ class Price:
             output_tokens=usage.completion,
             cache_read_tokens=min(usage.cached, usage.prompt),
         )
-        return float(model.calc_price(tokens, provider).total_price)
+        context = None if tier is None else {"service_tier": tier}
+        return float(model.calc_price(tokens, provider, price_context=context).total_price)
 
     def cost_in_batch(self, usage: Usage) -> float:
         """Return the cost in dollars of usage in a batch.

@@ -12,7 +12,7 @@ from hivemind_exp.backoff import growing, jittered
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.answers import BilledClient, ending
+from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.batch.filler import BatchFiller
@@ -23,7 +23,7 @@ from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
-from hivemind_exp.offload.waiting import POLL_S, WaitReport
+from hivemind_exp.offload.waiting import POLL_S, WaitReport, ending
 from hivemind_exp.rollouts.types import CompletionRequest, Kind
 from hivemind_exp.seeds import derive_seed
 

@@ -1,10 +1,11 @@
 """The trainer's wait for an API: it ends when a stop is requested, and is reported if it takes long."""
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waiting
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from hivemind_exp.events import Emit, PhaseEvent
@@ -56,3 +57,20 @@ def wait_for(
         if deadline is not None and time.monotonic() >= deadline:
             return
         report()
+
+
+@contextmanager
+def ending(*futures: Future[None]) -> Iterator[None]:
+    """Complete ``futures`` when the block ends: done, cancelled, or with its exception for the trainer's thread."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for future in futures:
+            future.cancel()
+        raise
+    except BaseException as error:  # noqa: BLE001 - the trainer's thread raises it
+        for future in futures:
+            future.set_exception(error)
+    else:
+        for future in futures:
+            future.set_result(None)

@@ -46,14 +46,13 @@ def _saved(name: str) -> SavedKey:
 
 def _delete(entry: SavedKey, prompter: Prompter) -> None:
     left = ""
-    if entry.home == "file":
-        remove_secret(entry.name)
-    else:
-        try:
-            Keyring(prompter).delete(entry.name, entry.host)
-        except KeyringAbsent:
-            # The machine no longer has a keyring, so the key is probably gone, too: do not keep its name forever.
-            left = " No keyring is available: if a keyring still holds this key, it was not deleted there."
+    try:
+        for host in entry.in_keyring:
+            Keyring(prompter).delete(entry.name, host)
+    except KeyringAbsent:
+        # The machine no longer has a keyring, so the key is probably gone, too: do not keep its name forever.
+        left = " No keyring is available: if a keyring still holds this key, it was not deleted there."
+    remove_secret(entry.name)
     remove_entry(entry.name)
     unbind(entry.name)
     prompter.say(f"Deleted key {entry.name} {dotted_tail(entry.last_four)}.{left}")

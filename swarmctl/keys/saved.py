@@ -31,6 +31,13 @@ class SavedKey:
     """When it was saved (RFC 3339)."""
     tested: str | None = None
     result: str | None = None
+    leftovers: tuple[str, ...] = ()
+    """Hosts for which the keyring may hold a further copy, because it did not respond when that had to be deleted."""
+
+    @property
+    def in_keyring(self) -> tuple[str, ...]:
+        """The hosts for which the keyring holds a key of this name, or may do so."""
+        return (*([self.host] if self.home == "keyring" else []), *self.leftovers)
 
 
 def entries() -> dict[str, SavedKey]:
@@ -49,6 +56,7 @@ def read_entry(name: str) -> SavedKey | None:
     try:
         address = value.get("base_url") or value["host"]
         value["base_url"] = address if "://" in address else f"https://{address}"
+        value["leftovers"] = tuple(map(str, value.get("leftovers", ())))
         entry = SavedKey(**{field: value[field] for field in SavedKey.__dataclass_fields__})
         if entry.name != name or entry.home not in ("keyring", "file") or entry.host != host_of(entry.base_url):
             raise ValueError

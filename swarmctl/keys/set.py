@@ -34,6 +34,8 @@ from swarmctl.terminal.suggest import nearest
 _NO_KEYRING = (
     "No keyring is available in this session. Store keys in a file that only you can read (mode 0600, not encrypted)?"
 )
+_UNCHANGED = "The previous key is unchanged, but the keyring may have stored the new one, too."
+_CLEANED = "The next 'keys set' or 'keys delete' of this name deletes that copy."
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ def keep_key(name: str, key: str, url: str, options: SetOptions, prompter: Promp
     tested = (None, None) if finding is None else (now(), finding.result)
     entry = SavedKey(name, url, host_of(url), tail, "keyring", now(), *tested)
     entry = replace(entry, home=_keep(entry, key, old, options, prompter))
+    held = old.in_keyring if old else ()
+    entry = replace(entry, leftovers=tuple(host for host in held if host not in entry.in_keyring))
     with disk_errors(keys_directory()):
         write_entry(entry)
     file = f"{shown(secrets_directory())}/{name}.json (mode 0600, not encrypted)"
@@ -204,6 +208,11 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
         except KeyringSilent as error:
             _take_back(new, old, error, prompter)
             raise
+        except KeyboardInterrupt:
+            _note_leftover(new, old)
+            told = f"The keyring may have stored the key. To delete it: {typed(f'swarmctl keys delete {new.name}')}"
+            prompter.say(told if old is None else f"{_UNCHANGED} {_CLEANED}")
+            raise
     with disk_errors(secrets_directory()):
         write_secret(new.name, new.host, key)
     return "file"
@@ -218,21 +227,35 @@ def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompt
         Keyring(prompter).delete(new.name, new.host)
         error.message += " Nothing was saved."
     except KeyProblem:
+        _note_leftover(new, old)
         if old is None:
-            write_entry(new)  # so that ``keys delete`` knows of it
-        error.message += " The keyring may still have stored the key. Once it responds, delete the key."
-        error.next = f"swarmctl keys delete {new.name}"
+            error.message += " The keyring may still have stored the key. Once it responds, delete the key."
+            error.next = f"swarmctl keys delete {new.name}"
+        else:
+            error.message += f" {_UNCHANGED} {_CLEANED}"
+
+
+def _note_leftover(new: SavedKey, old: SavedKey | None) -> None:
+    """Record that the keyring may hold a key that was not saved, so that the next ``set`` or ``delete`` removes it."""
+    if old is None:
+        write_entry(new)
+    elif new.host not in old.in_keyring:
+        write_entry(replace(old, leftovers=(*old.leftovers, new.host)))
 
 
 def _remove_old(old: SavedKey | None, new: SavedKey, prompter: Prompter) -> None:
     """Delete the previous copy if the key is now stored elsewhere."""
-    if old is not None and old.home == "file" and new.home == "keyring":
-        remove_secret(old.name)
-    if old is None or old.home == "file" or (old.home, old.host) == (new.home, new.host):
+    if old is None:
         return
-    try:
-        Keyring(prompter).delete(old.name, old.host)
-    except KeyProblem as error:
-        prompter.say(
-            f"warning: cannot delete the previous key {old.name} {dotted_tail(old.last_four)}: {error.message}."
-        )
+    if old.home == "file" and new.home == "keyring":
+        remove_secret(old.name)
+    left = list(new.leftovers)
+    for host in new.leftovers:
+        try:
+            Keyring(prompter).delete(old.name, host)
+            left.remove(host)
+        except KeyProblem as error:
+            previous = f"the previous key {old.name} {dotted_tail(old.last_four)}" if host == old.host else "a key"
+            prompter.say(f"warning: cannot delete {previous} for {host}: {error.message}. {_CLEANED}")
+    if left != list(new.leftovers):
+        write_entry(replace(new, leftovers=tuple(left)))

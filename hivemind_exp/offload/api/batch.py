@@ -138,7 +138,7 @@ def unanswered(report: Report, results: Iterable[ChatAnswer | RequestFailed]) ->
     """Return the failure of a request that the result files don't mention."""
     if report.failure is not None:
         return report.failure
-    answers = sum(isinstance(result, ChatAnswer) or result.billed for result in results)
+    answers = sum(isinstance(result, ChatAnswer) or (result.billed and result.status is None) for result in results)
     # If the files hold as many answers as the service reports, it did no work for the other requests.
     billed = report.done is None or answers < report.done
     return RequestFailed(

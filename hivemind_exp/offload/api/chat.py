@@ -6,7 +6,7 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,25 +70,30 @@ class ChatAnswer:
         return bool(self.usage and self.usage.reasoning) or any(choice.reasoned for choice in self.choices)
 
 
-def read_answer(content: bytes, headers: Mapping[str, str]) -> ChatAnswer:
+def read_answer(content: bytes, headers: Mapping[str, str], unbilled: Collection[int] = ()) -> ChatAnswer:
     """Parse an answer with status 200. Raises ``RequestFailed`` if it is not a chat completion."""
-    return read_choices(read_document(content, headers), headers)
+    return read_choices(read_document(content, headers, unbilled), headers)
 
 
-def read_document(content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return a completion's JSON, whose ``choices`` are a list. Raises ``RequestFailed`` if it is not a completion."""
+def read_document(content: bytes, headers: Mapping[str, str], unbilled: Collection[int] = ()) -> dict[str, Any]:
+    """Return a completion's JSON, whose ``choices`` are a list. Raises ``RequestFailed`` if it is not a completion.
+
+    ``unbilled``: statuses of errors that the service says are free.
+    """
     try:
         document = json.loads(content.decode("utf-8-sig", "replace"))
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
             # Some services send errors with status 200; a code in the body is the real status.
             error = document["error"]
-            status = error.get("code") if isinstance(error, dict) else 404
-            raise refusal(status if isinstance(status, int) and status >= 400 else 500, content, headers)
+            stated = error.get("code") if isinstance(error, dict) else 404
+            status = int(stated) if str(stated).isdecimal() and 400 <= int(stated) < 600 else 500
+            raise refusal(status, content, headers, unbilled)
         if not isinstance(document["choices"], list):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        page = content[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
-        what = "an HTML page" if page else f"{len(content)} bytes"
+        start = content[:200].lstrip().lower()
+        what = "an HTML page" if start.startswith((b"<!doctype", b"<html")) else f"{len(content)} bytes"
+        what = "an event stream, which was not requested" if start.startswith((b"data:", b"event:")) else what
         raise broken(f"the response is not a chat completion ({what})") from error
     found: dict[str, Any] = document
     return found
@@ -245,7 +250,7 @@ class ChatClient:
         # Pass a raw body: checking messages against the SDK's types takes a third of a request's CPU time.
         options = {"model": self._endpoint.model, "messages": (), "extra_body": asked}
         content, headers = await self._post(lambda sdk: sdk.chat.completions.with_streaming_response.create(**options))
-        return self.joined_without_key(read_answer(content, headers))
+        return self.joined_without_key(read_answer(content, headers, self._endpoint.chat.unbilled_errors))
 
     async def complete_raw(self, asked: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
         """Send a body to the completions API; return its answer's body and headers. Raises ``RequestFailed``."""
@@ -300,7 +305,8 @@ class ChatClient:
             return error
         if isinstance(error, self._openai.APIStatusError):
             content = without_known_key(error.response.content.decode("utf-8", "replace"), self._key)
-            return refusal(error.status_code, content.encode(), _lower(error.response.headers))
+            headers, unbilled = _lower(error.response.headers), self._endpoint.chat.unbilled_errors
+            return refusal(error.status_code, content.encode(), headers, unbilled)
         late = isinstance(error, TimeoutError | self._openai.APITimeoutError)
         if not late and not isinstance(error, self._openai.APIConnectionError):
             # The transport's own exceptions have no common public base class.

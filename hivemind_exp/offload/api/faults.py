@@ -7,7 +7,7 @@ What the service said is always quoted.
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
@@ -48,6 +48,8 @@ class RequestFailed(Exception):
     sent: bool = True
     """Whether the request reached the service."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
+    """The HTTP status of an answer that is an error; None for other failures."""
     sent_at: float | None = None
     """When the request was sent, on the event loop's clock; None if unknown."""
     next: str | None = None
@@ -68,6 +70,11 @@ def broken(detail: str) -> RequestFailed:
 _LOST_ANSWER = (408, 502, 504, 520, 524)
 """Statuses of a gateway that forwarded the request and got no answer, or none that it understands (520 and 524:
 Cloudflare). A service's own 408 says that it worked on the request until its time limit, which Azure bills."""
+_NOT_TAKEN = (501, 503, 529)
+"""Statuses with which a service rejects a request before it works on it. A proxy may use them for a lost answer, too
+(Envoy: 503), but its answer is not the JSON of an API."""
+_UNREACHED = (521, 522, 523, 525, 526)
+"""Cloudflare's statuses for a service that it could not connect to."""
 _LITELLM_LOST = re.compile(r"litellm\..{0,200}(?:Connection error|Invalid response object|Expecting )", re.DOTALL)
 """What LiteLLM says, with status 500, when it loses the answer of the service behind it. It has no code for this."""
 _CREDIT = frozenset(
@@ -127,10 +134,11 @@ _CREDIT_WORDS = re.compile(
 )
 
 
-def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestFailed:
-    """Classify an answer whose status is not 200.
+def refusal(status: int, content: bytes, headers: Mapping[str, str], unbilled: Collection[int] = ()) -> RequestFailed:
+    """Classify an answer whose status is not 200. ``unbilled``: statuses of errors that the service says are free.
 
-    It costs nothing, unless a gateway lost the service's answer, or the service bills what it refuses.
+    It costs nothing if the service rejected the request. It may cost something if the service or a gateway failed
+    (services rarely say what they bill then), or if the service bills what it rejects.
     """
     text = content[:65536].decode("utf-8-sig", "replace")
     document = _parsed(text)
@@ -156,8 +164,15 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> RequestF
         trouble = FaultKind.BAD_REQUEST
         said = "the server redirects to another address, which is not followed" if 300 <= status < 400 else said
     lost = status in _LOST_ANSWER or (status >= 500 and _LITELLM_LOST.search(text) is not None)
-    billed = lost or bool(codes & _BILLED_PROMPT) or _states_usage(document)
-    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers)
+    its_own = isinstance(document, dict)
+    rejected = status < 500 or trouble is not FaultKind.BUSY or status in _UNREACHED or bool(codes & _RATE)
+    rejected = rejected or (its_own and status in _NOT_TAKEN)
+    billed = lost or not rejected or bool(codes & _BILLED_PROMPT)
+    if (stated := _stated_usage(document)) is not None:
+        billed = stated
+    elif its_own and status in unbilled:
+        billed = False
+    return RequestFailed(trouble, f"HTTP {status}: {said}", wait=wait, billed=billed, headers=headers, status=status)
 
 
 def _forbidden(text: str, document: Any) -> FaultKind:
@@ -187,10 +202,11 @@ def _error(document: Any) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _states_usage(document: Any) -> bool:
-    """Whether an error comes with the tokens that it cost."""
+def _stated_usage(document: Any) -> bool | None:
+    """Return whether an error states that it used any tokens; None if it does not say."""
     usage = document.get("usage") if isinstance(document, dict) else None
-    return isinstance(usage, dict) and any(usage.get(name) for name in ("prompt_tokens", "total_tokens"))
+    tokens = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
+    return any(tokens) if any(isinstance(each, int | float) for each in tokens) else None
 
 
 def _details(document: Any) -> Iterator[dict[str, Any]]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from hivemind_exp.errors import LimitReached
 from hivemind_exp.events import PhaseEvent, WarningEvent
-from hivemind_exp.offload.answers import BilledClient, ending, unfilled
+from hivemind_exp.offload.answers import BilledClient, unfilled
 from hivemind_exp.offload.api.batch import BatchClient, Line, Request, encode_line, parcels
 from hivemind_exp.offload.api.dialect import body, most_tokens
 from hivemind_exp.offload.batch.job import Batch, BatchJob, BatchStore, State
 from hivemind_exp.offload.prices import PromptBound, worst_case
 from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.offload.waiting import ending
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
 

@@ -119,8 +119,9 @@ def test_added_text_without_a_limit_ends_the_run(tmp_path: Path) -> None:
     [
         lambda _, body: body | {"usage": body["usage"] | {"cost": 2 * PRICE.listed_cost(Usage(*_tokens(body)))}},
         lambda _, body: body | {"service_tier": "priority"},
+        lambda _, body: body | {"service_tier": "fast"},
     ],
-    ids=["stated", "priority"],
+    ids=["stated", "priority", "fast"],
 )
 def test_what_a_service_charges_beyond_its_price_counts_and_is_reserved(
     tmp_path: Path, amend: Callable[[object, dict[str, Any]], dict[str, Any]]
@@ -136,6 +137,32 @@ def test_what_a_service_charges_beyond_its_price_counts_and_is_reserved(
     (warning,) = rig.events.of("warning")
     assert warning["code"] == "surcharge"
     assert warning["message"].endswith("What it charges counts, and reserves are raised in proportion")
+
+
+@pytest.mark.parametrize("fault", [Fault.FAILED_LATE, Fault.LOST_PROXY, Fault.LOST_GATEWAY])
+def test_work_that_a_service_bills_although_it_answers_with_an_error_counts(tmp_path: Path, fault: Fault) -> None:
+    cap = 0.02
+    with (
+        api_server(predicate=lambda ask: fault if ask.attempt == 0 else None) as server,
+        engine(tmp_path, endpoint(server.base_url), usd=cap, concurrency=4) as rig,
+    ):
+        with pytest.raises(LimitReached):
+            rig.run([order(number) for number in range(200)])
+        bill, accounts = server.usd(PRICE_IN, PRICE_OUT), rig.accounts()
+    assert 0 < bill <= sum(accounts.values()) + 1e-12 <= cap + 1e-12
+    assert accounts["kept"] > 0
+    (warning,) = [each for each in rig.events.of("warning") if each["code"] == "error_billed"]
+    assert "whole reserve counts as spent: HTTP 50" in warning["message"]
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.RATE_LIMIT])
+def test_a_request_that_a_service_rejects_costs_nothing(tmp_path: Path, fault: Fault) -> None:
+    with (
+        api_server(predicate=lambda ask: fault if ask.attempt == 0 else None) as server,
+        engine(tmp_path, endpoint(server.base_url, group="n"), usd=5.0) as rig,
+    ):
+        rig.run([order(number) for number in range(3)])
+        assert rig.accounts() == {"settled": pytest.approx(server.usd(PRICE_IN, PRICE_OUT)), "void": 0.0}
 
 
 def test_a_free_service_costs_nothing_whatever_it_states(tmp_path: Path) -> None:

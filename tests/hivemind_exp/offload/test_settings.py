@@ -13,7 +13,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.prices import Usage, bounded_price, price_of
+from hivemind_exp.offload.prices import Price, Usage, bounded_price, price_of
 from hivemind_exp.offload.settings import (
     chain,
     check_offload,
@@ -270,6 +270,23 @@ def test_the_price_includes_discounts() -> None:
     assert grok is not None
     assert grok.cost_in_batch(usage) == pytest.approx(0.8 * grok.cost(usage))
     assert grok.cost(usage, tier="flex") == grok.cost(usage)
+
+
+def test_faster_tiers_cost_what_is_listed_and_otherwise_the_most_that_is_known() -> None:
+    usage = Usage(1000, 1000)
+    for model, tier, share in [
+        ("gpt-6-luna", "priority", 2.0),
+        ("gpt-6-luna", "fast", 2.0),
+        ("gpt-4o-mini", "priority", 5 / 3),
+        ("gpt-5.5", "priority", 2.5),
+        ("gpt-5-nano", "priority", 2.5),  # not listed
+        ("gpt-6-luna", "default", 1.0),
+        ("gpt-6-luna", "unheard of", 1.0),
+    ]:
+        price = price_of(first_endpoint(config(f"openai:{model}")), {})
+        assert price is not None
+        assert price.cost(usage, tier=tier) == pytest.approx(share * price.cost(usage)), (model, tier)
+    assert Price(1e-6, 2e-6).cost(usage, tier="fast") == pytest.approx(2.5 * 3e-3), "a price from the profile"
 
 
 DISTILLATION = {"provider": "vllm:m", "teach": "distillation"}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +21,26 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.config import Config
+from hivemind_exp.events import Event
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.api.policy_server import ServedAnswer
+from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.served_probe import shortcomings
-from hivemind_exp.offload.settings import first_endpoint
+from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.sources import served as served_source
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
 
 VLLM = os.environ.get("VLLM")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm"),
+]
 ROUNDS, GROUPS, SIZE = 20, 4, 4
-START_S = 300.0
+START_S = 900.0
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +57,69 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def url(model: Path) -> Iterator[str]:
-    """Serve the model; yield the base URL."""
-    assert VLLM is not None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    switches |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    flags = "--served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager"
-    flags += f" --logprobs-mode processed_logprobs --max-model-len 256 --host 127.0.0.1 --port {port}"
-    log = model.parent / "vllm.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [Path(VLLM).absolute(), "serve", model, *flags.split()],
-            env=os.environ | switches,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+@dataclass
+class Server:
+    """A vLLM server that can be killed and started again."""
+
+    model: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        assert VLLM is not None
+        switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        switches |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+        # float32: for bfloat16, vLLM uses AMX, which a virtual machine may announce and yet not allow (SIGILL).
+        flags = (
+            "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager"
         )
-    try:
+        flags += f" --logprobs-mode processed_logprobs --max-model-len 256 --host 127.0.0.1 --port {self.port}"
+        log = self.model.parent / "vllm.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [Path(VLLM).absolute(), "serve", self.model, *flags.split()],
+                env=os.environ | switches,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         until = time.monotonic() + START_S
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+        while not _answers(f"http://127.0.0.1:{self.port}/health"):
+            assert self.process.poll() is None, log.read_text(errors="replace")[-3000:]
             assert time.monotonic() < until, f"vLLM does not answer after {START_S:g} s"
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
+
+    def stop(self, number: signal.Signals) -> None:
+        """Send a signal to all its processes, and wait until it has ended."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+        self.process.wait(60)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = Server(model, port)
+    try:
+        running.start()
+        yield running
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        running.stop(signal.SIGTERM)
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return server.url
 
 
 def _answers(url: str) -> bool:
@@ -84,7 +130,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def configure(model: Path, url: str, **lora: int) -> Config:
+def configure(model: Path, url: str, *, offload: dict[str, Any] | None = None, **lora: int) -> Config:
     return make_config(
         model={"name": str(model), "device": "cpu", "threads": 1, "lora": {"rank": 8} | lora},
         prompt={"style": "tags"},
@@ -93,7 +139,7 @@ def configure(model: Path, url: str, **lora: int) -> Config:
         train={"learning_rate": 3e-3, "warmup_steps": 0, "micro_batch": 8},
         eval={"every": 0, "questions": 2},
         checkpoint={"every": ROUNDS},
-        offload={"provider": "box", "kind": "policy"},
+        offload={"provider": "box", "kind": "policy"} | (offload or {}),
         providers={"box": {"base_url": url, "model": "policy", "free": True}},
     )
 
@@ -128,3 +174,86 @@ def test_the_flags_that_are_missing_are_found(model: Path, url: str, tmp_path: P
     (most,) = found(needed=9)
     assert "--max-loras 9" in most
     assert not (tmp_path / "served").exists()
+
+
+class Interrupted:
+    """Does something to the server right before the request for one of the prompts, when its weights are loaded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, request: int, do: Callable[[], None]) -> None:
+        self.left, complete = request, VllmServer.complete
+
+        async def interrupted(server: VllmServer, *asked: Any) -> ServedAnswer:
+            self.left -= 1
+            if self.left == 0:
+                await asyncio.to_thread(do)
+            return await complete(server, *asked)
+
+        monkeypatch.setattr(VllmServer, "complete", interrupted)
+
+
+def test_a_server_restarted_between_push_and_request_gets_the_weights_again(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restart() -> None:
+        server.stop(signal.SIGKILL)
+        server.start()
+
+    Interrupted(monkeypatch, 5 * GROUPS + 2, restart)
+    events = Events()
+    runner = GRPORunner(
+        configure(model, server.url, offload={"fallback": []}),
+        NodeFiles(tmp_path),
+        events,
+        make_tasks=lambda *_: ChanceRewards(),
+    )
+    assert runner.run().round == ROUNDS
+    # Nothing is lost or doubled, and all of it was sampled from this node's weights, not from the bare model.
+    assert [(each["source"], each["count"]) for each in events.of("rollouts")] == [("policy", GROUPS * SIZE)] * ROUNDS
+    assert not {each["code"] for each in events.of("warning")} & {"policy_other", "policy_push"}
+    slots = journaled(tmp_path)
+    assert len(slots) == len({slot[:3] for slot in slots}) == ROUNDS * GROUPS * SIZE
+    assert {source for *_, source in slots} == {"box"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_this_machine_generates_while_the_server_is_gone(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(served_source, "REST_S", 0.5)
+    Interrupted(monkeypatch, 5 * GROUPS + 2, lambda: server.signal(number))
+    config = configure(model, server.url, offload={"fallback": ["local"], "limits": {"timeout": 5}})
+    events = Events()
+
+    def watch(event: Event) -> None:
+        events(event)
+        names = [name for name, fields in events.all if name == "round" or fields.get("code") == "provider_down"]
+        if event.event_name() == "round" and names[-2:] == ["warning", "round"]:  # a round without the server
+            if number is signal.SIGSTOP:
+                server.signal(signal.SIGCONT)
+            else:
+                server.start()
+
+    try:
+        runner = GRPORunner(config, NodeFiles(tmp_path), watch, make_tasks=lambda *_: ChanceRewards())
+        assert runner.run().round == ROUNDS
+    finally:
+        server.signal(signal.SIGCONT)
+    warnings = events.of("warning")
+    (down,) = [each["message"] for each in warnings if each["code"] == "provider_down"]
+    assert "falling back to this machine until box is available again" in down
+    assert [each["code"] for each in warnings].count("provider_back") == 1
+    assert "policy_other" not in {each["code"] for each in warnings}
+    slots = journaled(tmp_path)
+    assert len(slots) == len({slot[:3] for slot in slots}) == ROUNDS * GROUPS * SIZE, "nothing is lost or doubled"
+    by_round: dict[int, set[str]] = defaultdict(set)
+    for round_, _, _, source in slots:
+        by_round[round_].add(source)
+    assert by_round[0] == by_round[ROUNDS - 1] == {"box"}
+    assert set().union(*by_round.values()) == {"box", LOCAL}
+    print(f"\n{down}\nrounds on this machine: {[at for at, used in by_round.items() if LOCAL in used]}")
+
+
+def journaled(root: Path) -> list[tuple[int, str, int, str]]:
+    """Return the slot and source of each completion in a node's journal."""
+    with sqlite3.connect(NodeFiles(root).journal) as db:
+        return db.execute("SELECT round, question, idx, source FROM completions").fetchall()

@@ -39,6 +39,8 @@ class Fault(StrEnum):
     RESET = "reset"  # half of the body, then the connection is reset
     DROPPED = "dropped"  # the connection is closed without a byte of the answer
     LOST_GATEWAY = "lost_gateway"  # 504 from a gateway that did not wait for the answer
+    FAILED_LATE = "failed_late"  # 500 without usage, after the work was done
+    LOST_PROXY = "lost_proxy"  # 503 in plain text from a proxy that lost the answer, as Envoy sends
     STALL = "stall"  # nothing, until the client disconnects
     STALL_BODY = "stall_body"  # half of the body, then nothing until the client disconnects
     SLOW = "slow"  # the first byte comes late
@@ -79,6 +81,8 @@ TRANSIENT = (
     Fault.RESET,
     Fault.DROPPED,
     Fault.LOST_GATEWAY,
+    Fault.FAILED_LATE,
+    Fault.LOST_PROXY,
 )
 """Retrying helps with these."""
 ODD = (

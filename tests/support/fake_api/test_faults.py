@@ -116,11 +116,15 @@ def test_usage_as_floats(server: ApiServer) -> None:
     assert isinstance(json.loads(asyncio.run(raw()))["usage"]["prompt_tokens"], float)
 
 
-def test_a_gateway_that_gave_up_is_billed(server: ApiServer) -> None:
-    server.next(Fault.LOST_GATEWAY)
+_LOST = {Fault.LOST_GATEWAY: 504, Fault.LOST_PROXY: 503, Fault.FAILED_LATE: 500}
+
+
+@pytest.mark.parametrize(("fault", "status"), _LOST.items())
+def test_a_failure_after_the_work_was_done_is_billed(server: ApiServer, fault: Fault, status: int) -> None:
+    server.next(fault)
     with pytest.raises(openai.APIStatusError) as raised:
         ask(server)
-    assert raised.value.status_code == 504
+    assert raised.value.status_code == status
     assert server.ledger.chats[0].outcome is Outcome.BROKEN
     assert server.ledger.completion_tokens > 0
 
@@ -144,8 +148,8 @@ def test_huge_and_late_answers_arrive(server: ApiServer) -> None:
 
 
 def test_every_fault_is_covered_here() -> None:
-    others = {Fault.TRUNCATED, Fault.HUGE, Fault.LOST_GATEWAY, Fault.FLOAT_USAGE}
-    assert {*_REFUSED, *_UNANSWERED, *_ODD, *others} == set(Fault)
+    others = {Fault.TRUNCATED, Fault.HUGE, Fault.FLOAT_USAGE}
+    assert {*_REFUSED, *_UNANSWERED, *_ODD, *_LOST, *others} == set(Fault)
 
 
 def test_faults_from_a_predicate_a_queue_and_for_all_requests(server: ApiServer) -> None:

@@ -18,6 +18,7 @@ from tests.support.fake_api.faults import Fault, Trouble
 from tests.support.fake_api.ledger import Entry, Ledger, Outcome
 
 _PAGE = b"<!DOCTYPE html><html><head><title>%s</title></head><body><h1>%s</h1></body></html>"
+_ENVOY = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 _COMPLAINTS = {
     Fault.RATE_LIMIT: Complaint(429, "Rate limit reached. Try again later.", "rate_limit_exceeded", type="requests"),
     Fault.RATE_LIMIT_BARE: Complaint(429, "Too many requests.", "rate_limit_exceeded", type="requests"),
@@ -186,6 +187,12 @@ async def send(
         case Fault.LOST_GATEWAY:
             sending.status, sending.outcome = 504, Outcome.BROKEN
             sending.body, sending.content_type = _PAGE % (b"504 Gateway Timeout", b"Gateway Timeout"), "text/html"
+        case Fault.FAILED_LATE:
+            sending.status, sending.body = 500, refuse(_COMPLAINTS[Fault.SERVER_ERROR]).body
+            sending.outcome = Outcome.BROKEN
+        case Fault.LOST_PROXY:
+            sending.status, sending.body, sending.content_type = 503, _ENVOY, "text/plain"
+            sending.outcome = Outcome.BROKEN
         case Fault.RESET | Fault.STALL_BODY as fault:
             ledger.close(entry, Outcome.BROKEN, sending.status)
             return await _halfway(request, sending, fault)

@@ -56,6 +56,61 @@ def test_the_error_for_a_silent_keyring_reports_what_it_may_have_stored(
     assert (stored, read_entry("openai")) == (set(), None)
 
 
+class Freezing:
+    """A keyring that stores a key and then, while it is frozen, never answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stored: dict[str, str] = {}
+        self.frozen: type[BaseException] | None = None
+        monkeypatch.setattr(Keyring, "_ask", lambda _, order: self.ask(order))
+
+    def ask(self, order: dict[str, str]) -> dict[str, str | None]:
+        if order["do"] == "set":
+            self.stored[order["user"]] = order["key"]
+        if self.frozen is not None:
+            raise self.frozen
+        if order["do"] == "delete":
+            self.stored.pop(order["user"], None)
+        return {"key": self.stored.get(order.get("user", ""))}
+
+
+@pytest.mark.parametrize("why", [TimeoutError, KeyboardInterrupt])
+@pytest.mark.parametrize("then", ["delete", "set", "set in a file"])
+def test_what_a_frozen_keyring_may_have_stored_beside_a_saved_key_is_deleted_later(
+    run: Run, monkeypatch: pytest.MonkeyPatch, why: type[BaseException], then: str
+) -> None:
+    save(run)  # in a file
+    keyring = Freezing(monkeypatch)
+    keyring.frozen = why
+    code, _, err = run("set", "openai", "--no-test", piped=OTHER)
+    assert code == (Exit.INTERRUPTED if why is KeyboardInterrupt else Exit.CONFIGURATION)
+    assert "The previous key is unchanged, but the keyring may have stored the new one, too." in err
+    assert "The next 'keys set' or 'keys delete' of this name deletes that copy." in err
+    assert list(keyring.stored.values()) == [OTHER]
+    assert getattr(find("openai"), "value", None) == KEY
+    if then != "delete":  # still frozen: the copy is not forgotten
+        assert run("set", "openai", "--no-test", "--insecure-storage", piped=KEY)[0] == code or why is TimeoutError
+    keyring.frozen = None
+    arguments = {"delete": ("delete", "openai"), "set": ("set", "openai", "--no-test")}
+    command = arguments.get(then, ("set", "openai", "--no-test", "--insecure-storage"))
+    assert run(*command, piped=KEY)[0] == Exit.DONE
+    entry = read_entry("openai")
+    assert list(keyring.stored.values()) == ([KEY] if then == "set" else [])
+    assert (entry is None) == (then == "delete")
+    assert entry is None or entry.leftovers == ()
+
+
+def test_interrupting_a_first_set_leaves_a_key_that_can_be_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = Freezing(monkeypatch)
+    keyring.frozen = KeyboardInterrupt
+    code, _, err = run("set", "openai", "--no-test", piped=KEY)
+    assert code == Exit.INTERRUPTED
+    assert "The keyring may have stored the key. To delete it: " in err
+    keyring.frozen = None
+    assert run("delete", "openai")[0] == Exit.DONE
+    assert (keyring.stored, read_entry("openai")) == ({}, None)
+
+
 def test_the_error_for_a_replacement_that_times_out_names_both_possible_keys(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,15 @@ def test_unencodable_text_is_replaced() -> None:
     assert [text.encode() for text in said] == [b"m?", b"4?", b'not answered: "\\ud800"', b'HTTP 400: "\\ud800"']
 
 
+def test_a_line_that_failed_may_be_billed_but_is_no_answer() -> None:
+    report = read_report({"id": "b", "status": "completed", "request_counts": {"total": 3, "completed": 2}})
+    results, _ = read_results(result("a") + result("b", 500))
+    failed = results["b"]
+    assert isinstance(failed, RequestFailed)
+    assert failed.billed
+    assert unanswered(report, results.values()).billed, "one of two answers is missing"
+
+
 def test_first_of_two_lines_for_one_request_wins() -> None:
     found, _ = read_results(result("a", 500) + result("a"))
     assert isinstance(found["a"], RequestFailed)

@@ -232,6 +232,12 @@ def test_arbitrary_json_raises_no_error(choices: list[Any], usage: Any, model: A
         assert isinstance(choice.text, str)
 
 
+@pytest.mark.parametrize("content", [b'data: {"id":"1"}\n\ndata: [DONE]\n\n', b"event: message\ndata: {}\n\n"])
+def test_an_event_stream_is_named(content: bytes) -> None:
+    with pytest.raises(RequestFailed, match="an event stream, which was not requested"):
+        read_answer(content, {})
+
+
 def test_deeply_nested_json_does_not_crash_the_process() -> None:
     with pytest.raises(RequestFailed):
         read_answer(b"[" * 200_000, {})
@@ -247,8 +253,8 @@ def test_deeply_nested_json_does_not_crash_the_process() -> None:
         (429, '{"error": {"code": "insufficient_quota"}}', FaultKind.NO_CREDIT),
         (429, "slow", FaultKind.SLOW_DOWN),
         (409, "", FaultKind.BUSY),
-        (500, "<html>", FaultKind.BUSY),
-        (503, "", FaultKind.BUSY),
+        (503, '{"error": {"message": "overloaded"}}', FaultKind.BUSY),
+        (522, "<html>", FaultKind.BUSY),
         (404, '{"error": "no such model"}', FaultKind.BAD_REQUEST),
         (422, '{"detail": [{"loc": ["body"]}]}', FaultKind.BAD_REQUEST),
         (307, "", FaultKind.BAD_REQUEST),
@@ -260,12 +266,40 @@ def test_status_codes_are_classified(status: int, text: str, trouble: FaultKind)
     assert "<html>" not in fault.detail
 
 
+ENVOY = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+
+
 @pytest.mark.parametrize(
-    ("status", "billed"),
-    [(500, False), (503, False), (522, False), (408, True), (502, True), (504, True), (520, True), (524, True)],
+    ("status", "text", "billed"),
+    [
+        *((status, "", True) for status in (408, 500, 502, 504, 520, 524)),
+        (500, '{"error": {"message": "The server had an error", "type": "server_error"}}', True),
+        (500, '{"error": {"message": "Limit reached", "code": "rate_limit_exceeded"}}', False),
+        (503, '{"error": {"message": "The engine is currently overloaded"}}', False),
+        (529, '{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}', False),
+        (503, ENVOY, True),
+        (503, "<html>", True),
+        *((status, "", False) for status in (400, 404, 422, 429, 521, 522, 523)),
+    ],
 )
-def test_an_answer_lost_at_a_gateway_may_be_billed(status: int, billed: bool) -> None:
-    assert refusal(status, b"", {}).billed is billed
+def test_only_a_rejected_request_is_surely_free(status: int, text: str, billed: bool) -> None:
+    assert refusal(status, text.encode(), {}).billed is billed
+
+
+@pytest.mark.parametrize(("name", "free"), [("openrouter", (500, 502)), ("gemini", (500,)), ("openai", ())])
+def test_errors_cost_nothing_where_the_documentation_says_so(name: str, free: tuple[int, ...]) -> None:
+    error, unbilled = b'{"error": {"message": "boom"}}', PROVIDERS[name].chat.unbilled_errors  # type: ignore[union-attr]
+    assert [each for each in (500, 502, 504) if not refusal(each, error, {}, unbilled).billed] == list(free)
+    assert refusal(500, b"<html>", {}, unbilled).billed, "not the service's own answer"
+    assert refusal(500, error[:-1] + b', "usage": {"total_tokens": 7}}', {}, unbilled).billed, "it says otherwise"
+
+
+@pytest.mark.parametrize("code", [502, "502", 700, "busy", None])
+def test_an_error_with_status_200_has_the_status_in_its_body(code: Any) -> None:
+    with pytest.raises(RequestFailed) as raised:
+        read_answer(json.dumps({"error": {"message": "Provider returned error", "code": code}}).encode(), {}, {502})
+    known = str(code) == "502"
+    assert (raised.value.status, raised.value.billed) == ((502, False) if known else (500, True))
 
 
 AZURE_FILTER = {
@@ -284,7 +318,7 @@ AZURE_FILTER = {
         (400, {"error": {"message": "The prompt is flagged.", "code": "content_policy_violation"}}, False),
         (500, {"error": {"message": "boom"}, "usage": {"prompt_tokens": 20, "completion_tokens": 3}}, True),
         (500, {"error": {"message": "boom"}, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, False),
-        (500, {"error": {"message": "boom"}, "usage": "none"}, False),
+        (500, {"error": {"message": "boom"}, "usage": "none"}, True),
     ],
 )
 def test_an_error_that_comes_with_a_bill_is_billed(status: int, document: dict[str, Any], billed: bool) -> None:
@@ -336,12 +370,12 @@ def test_what_a_service_says_it_charged_is_read(usage: dict[str, Any], headers: 
         ("litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.", True),
         ("litellm.InternalServerError: InternalServerError: OpenAIException - Invalid response object", True),
         ("litellm.InternalServerError: OpenAIException - Expecting property name: line 1 column 268", True),
-        ("litellm.InternalServerError: InternalServerError: OpenAIException - boom", False),
+        ("litellm.ServiceUnavailableError: OpenAIException - boom", False),
         ("Connection error", False),
     ],
 )
 def test_an_answer_that_litellm_lost_may_be_billed(said: str, billed: bool) -> None:
-    assert refusal(500, json.dumps({"error": {"message": said}}).encode(), {}).billed is billed
+    assert refusal(503, json.dumps({"error": {"message": said}}).encode(), {}).billed is billed
     assert not refusal(429, json.dumps({"error": {"message": said}}).encode(), {}).billed
 
 

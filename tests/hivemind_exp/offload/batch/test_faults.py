@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -179,7 +180,8 @@ def test_ledger_matches_the_server_after_many_faults(tmp_path: Path) -> None:
         server.set(line_faults={})
         for round_ in range(5):
             rig.offload.wait(round_)
-        assert_paid(server, rig.ledger, void=0.0)
+        assert_paid(server, rig.ledger, kept=ANY)
+        assert rig.accounts()["kept"] > 0, "lines that failed"
         delivered = Counter(text for texts in server.ledger.texts(Outcome.DELIVERED).values() for text in texts)
     assert filled(rig) == [4] * 40
     assert not Counter(text for places in rig.texts().values() for text in places.values()) - delivered

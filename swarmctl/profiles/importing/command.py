@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from swarmctl.settings.toml_text import rendered
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import one_line, without_keys
+from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.views import Writer
 
 _HEADINGS = {
     NO_COUNTERPART: "Not used here",
@@ -50,9 +52,10 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
     result = mapped(dict(flat(read_yaml(source))))
     write(path, _checked(path, source, result))
     if not as_json:
+        say = Writer(sys.stdout)
         for line in _account(result):
-            print(one_line(line))
-        print()
+            say(line, indent="    ")
+        say("")
         print_written(path)
     prompter, how = Prompter(silent=how.no_input), replace(how, replaces=False)
     kept = _keep_all(result.secrets, how, prompter)

@@ -25,7 +25,8 @@ from pathlib import Path
 from hivemind_exp.node_files import NodeFiles
 from tests.support.chaos import evidence
 from tests.support.chaos.namespaces import Network, obstacle
-from tests.support.chaos.nodes import ROOT, CommandSwarm, Swarm, until
+from tests.support.chaos.nodes import ROOT, CommandSwarm, Swarm
+from tests.support.chaos.patience import until
 from tests.support.chaos.storm import LEARNED, Outcome, gather, teller, weather
 
 NAMES = ("ada", "bert", "cleo", "dan", "eve", "finn", "gwen", "hugo", "ida", "jan")

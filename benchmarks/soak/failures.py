@@ -18,7 +18,7 @@ import psutil
 from swarmctl.nodes.status import state_of
 from tests.support.chaos import evidence
 from tests.support.chaos.attacks import OFFLOADED, Victim, find, money_faults, output
-from tests.support.chaos.nodes import until
+from tests.support.chaos.patience import until
 from tests.support.chaos.supervised import Clock, ControlGroup, SupervisedSwarm
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts
 from tests.support.fake_api.faults import Fault

@@ -13,7 +13,8 @@ import psutil
 
 from tests.support.chaos import evidence
 from tests.support.chaos.attacks import PATIENCE_S, Victim, find, output
-from tests.support.chaos.nodes import Node, until
+from tests.support.chaos.nodes import Node
+from tests.support.chaos.patience import during, until
 from tests.support.chaos.storm import gather
 from tests.support.chaos.supervised import Clock, SupervisedSwarm
 
@@ -37,7 +38,7 @@ def storm(root: Path, settings: str, chance: random.Random, acts: int, say: Call
                 clocks[node.name].set(0)
             else:
                 _attack(swarm, node, chance, say)
-            until(lambda: False, chance.uniform(0.5, 4), swarm.watch)
+            during(chance.uniform(0.5, 4), swarm.watch)
         return _aftermath(swarm, say)
 
 
@@ -54,7 +55,7 @@ def _attack(swarm: SupervisedSwarm, node: Node, chance: random.Random, say: Call
         process.send_signal(number)
         if number is signal.SIGSTOP:
             begun = time.time()
-            until(lambda: False, chance.uniform(0.1, 1) * LONGEST_FREEZE_S, swarm.watch)
+            during(chance.uniform(0.1, 1) * LONGEST_FREEZE_S, swarm.watch)
             process.send_signal(signal.SIGCONT)
             node.away.append((begun, time.time()))
     if victim is Victim.CLI and number is signal.SIGKILL:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from hivemind_exp import atomic_write
@@ -9,6 +10,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import COMPLETIONS, shown
 from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.views import Writer
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
@@ -69,7 +71,9 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(shell=shell, path=str(path), changed=not current)
     else:
-        print(f"{'Already installed' if current else 'Wrote'}: {shown(path)}\n{_next(shell, path)}")
+        say = Writer(sys.stdout)
+        for line in (f"{'Already installed' if current else 'Wrote'}: {shown(path)}", *_next(shell, path)):
+            say(line)
 
 
 def _write(path: Path, text: str) -> None:
@@ -84,20 +88,20 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _next(shell: str, path: Path) -> str:
+def _next(shell: str, path: Path) -> list[str]:
     """Return what is left to do. For bash and zsh, it concerns a start-up file, which swarmctl does not edit."""
     if shell == "fish":
-        return "Completion now works in every fish shell, including this one."
+        return ["Completion now works in all fish shells, also in open ones."]
     if shell == "bash":
-        return (
-            "Completion works in new shells if bash-completion is installed. If not, add this line to ~/.bashrc:\n"
-            f"  source {shlex.quote(str(path))}"
-        )
-    return (
-        "Completion works in new shells once ~/.zshrc has these lines (the first before any other compinit):\n"
-        f"  fpath=({shlex.quote(str(path.parent))} $fpath)\n"
-        "  autoload -Uz compinit && compinit"
-    )
+        return [
+            "Completion works in new shells if bash-completion is installed. If not, add this line to ~/.bashrc:",
+            f"  source {shlex.quote(str(path))}",
+        ]
+    return [
+        "Completion works in new shells once ~/.zshrc has these lines (the first before any other compinit):",
+        f"  fpath=({shlex.quote(str(path.parent))} $fpath)",
+        "  autoload -Uz compinit && compinit",
+    ]
 
 
 def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
@@ -116,8 +120,11 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
             raise NodeError(f"cannot delete {shown(path)}: {error.strerror}") from error
     if as_json:
         print_json(shell=shell, removed=[str(path) for path in removed])
-    elif removed:
-        print(*(f"Deleted: {shown(path)}" for path in removed), sep="\n")
-        print("Open shells keep it until you close them.")
+        return
+    say = Writer(sys.stdout)
+    for path in removed:
+        say(f"Deleted: {shown(path)}")
+    if removed:
+        say("Open shells keep it until you close them.")
     else:
-        print(f"Nothing to delete: {shown(places(shell)[0])} does not exist.")
+        say(f"Nothing to delete: {shown(places(shell)[0])} does not exist.")

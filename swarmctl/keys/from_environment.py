@@ -12,6 +12,7 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.key_text import clean_key, read_text
 from swarmctl.keys.set import SetOptions, keep_key, saved_row
+from swarmctl.keys.unsaved import final_error, not_saved
 from swarmctl.paths import shown
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
@@ -52,7 +53,7 @@ def import_keys(path: Path | None, options: SetOptions, *, as_json: bool) -> Exi
         except NodeError as error:
             failed.append((each, error))
             if len(found) > 1:  # otherwise the error says it
-                prompter.say(f"Not saved: {each.variable}: {error.message}")
+                prompter.say(not_saved(each.variable, error))
     for line in _to_clean(path, saved) if saved else ():
         prompter.say(line)
     if as_json and saved:
@@ -60,7 +61,7 @@ def import_keys(path: Path | None, options: SetOptions, *, as_json: bool) -> Exi
         print_json(keys=rows, failed=kept)
         return exit_code(failed[0][1]) if failed else Exit.DONE
     if failed:
-        first = failed[0][1]
+        first = final_error([error for _, error in failed], len(found))
         words = shlex.split(first.next or "")
         if words[:3] == ["swarmctl", "keys", "set"] and words[4:] == ["--insecure-storage"]:  # import has it, too
             first.next = shlex.join(["swarmctl", "keys", "import", *([str(path)] if path else ()), *words[4:]])

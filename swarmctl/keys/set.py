@@ -88,7 +88,7 @@ def _ask_for_a_file_if_needed(name: str, options: SetOptions, prompter: Prompter
     """Without a keyring, ask whether to store the key in a file before it is typed. Raises KeyProblem if not."""
     with suppress(TimeoutError):  # storing the key reports it
         if Keyring(Prompter(silent=True)).state().get("error") == "absent":
-            prompter.ask_outright(_NO_KEYRING, _absent(name, options), "No key was saved.")
+            prompter.ask_outright(_NO_KEYRING, _absent(name, options), "No key was saved.", once=True)
 
 
 def _absent(name: str, options: SetOptions) -> KeyringAbsent:
@@ -204,7 +204,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
             return "keyring"
         except KeyringAbsent:
             if old is None or old.home != "file":  # else a file was chosen before for this key
-                prompter.ask_outright(_NO_KEYRING, _absent(new.name, options), "No key was saved.")
+                prompter.ask_outright(_NO_KEYRING, _absent(new.name, options), "No key was saved.", once=True)
         except KeyringSilent as error:
             _take_back(new, old, error, prompter)
             raise

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp import event_files
+from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.lookup import existing_or_latest
+from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal import sentences
@@ -65,10 +67,33 @@ def print_log(node: str | None, *, lines: int, follow: bool, since: str | None, 
         Writer(sys.stderr)(f"No matching lines in the log of node {files.root.name}.")
     for text in found:
         print(printed(text), flush=follow)
+    watch = _RunWatch(files)
     while follow:
-        time.sleep(POLL_S)
+        watch.look()
         for text in _shown(reader(), show, start, level):
             print(printed(text), flush=True)
+        watch.report()
+        time.sleep(POLL_S)
+
+
+class _RunWatch:
+    """Says on stderr when the node whose log is followed does not run, as one that was killed logs nothing."""
+
+    def __init__(self, files: NodeFiles) -> None:
+        self._files = files
+        self._running = self._ran = True
+
+    def look(self) -> None:
+        """See whether the node runs. What it logged before it ended can be read afterwards."""
+        self._running = locks.is_held(self._files.lock)
+
+    def report(self) -> None:
+        """Say that the node does not run, unless it was said since it last ran."""
+        if self._ran and not self._running:
+            Writer(sys.stderr)(
+                f"Node {self._files.root.name} is not running. Its next run will be shown here. To leave, press Ctrl-C."
+            )
+        self._ran = self._running
 
 
 def _unchanged(text: str) -> str:
@@ -124,10 +149,13 @@ def print_trainer_output(node: str | None, *, lines: int, follow: bool) -> None:
         Writer(sys.stderr)(f"The trainer of node {files.root.name} has printed nothing yet.")
     for line in last_lines(path, followed.start, lines):
         print(clean(line))
+    watch = _RunWatch(files)
     while follow:
-        time.sleep(POLL_S)
+        watch.look()
         while data := followed.read(BLOCK):
             print(clean(data.decode(errors="replace")), end="", flush=True)
+        watch.report()
+        time.sleep(POLL_S)
 
 
 def last_lines(path: Path, end: int, count: int) -> list[str]:

@@ -45,8 +45,9 @@ def edit(name: str) -> Exit:
         raise ConfigurationError(f"no editor found; set EDITOR, or edit {shown(path)}", next="export EDITOR=nano")
     try:
         status = subprocess.run([*shlex.split(editor), path], check=False).returncode
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"cannot start the editor {editor!r}: {error}", next="export EDITOR=nano") from error
+    except (OSError, ValueError) as error:  # ValueError: a quotation mark is missing
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"cannot start the editor {editor!r}: {reason}", next="export EDITOR=nano") from error
     if status:
         raise ConfigurationError(f"the editor {editor!r} exited with code {status}", next="export EDITOR=nano")
     code = validate_profiles(name, as_json=False)

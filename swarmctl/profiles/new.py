@@ -216,9 +216,11 @@ def written(path: Path) -> dict[str, Any]:
 
 def print_written(path: Path) -> None:
     """Print where a profile was written and how to run it."""
-    print(f"Wrote {shown(path)}")
+    say = Writer(sys.stdout)
+    say(f"Wrote {shown(path)}.")
     if path.stem in profiles.builtin_names():
         text = f"warning: --profile {path.stem} now means your file, not the built-in profile, also for existing nodes."
         Writer(sys.stderr)(f"{text} To undo this:")
         Writer(sys.stderr)(f"  rm {shlex.quote(str(path))}")
-    print(f"Run it: {written(path)['run']}", flush=True)
+    say("To run it:")
+    say(f"  {written(path)['run']}")

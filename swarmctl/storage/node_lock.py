@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import platform
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,26 @@ from swarmctl.storage.json_file import now, read_json
 
 _SIZE = 1024
 """Bytes of the holder's description. It is padded, so that it can be replaced on a full disk, too."""
+_LOOKS, _LOOK_S = 100, 0.05
+"""How often the lock is tried again, and after how long, if another process only looks at it."""
 
 
 def acquire(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take the lock; return False if another process has it."""
+    """Take the lock; return False if another process has it.
+
+    A process that only looks whether it is held (``is_held``) does not count: it has it for a moment, in shared mode.
+    """
+    for _ in range(_LOOKS):
+        if _try(descriptor, kind):
+            return True
+        if kind == fcntl.LOCK_SH or not _try(descriptor, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.2, 1) * _LOOK_S)  # not in step with another process that waits, too
+    return False
+
+
+def _try(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -40,7 +40,7 @@ class Prompter:
 
     def __init__(self, *, yes: bool = False, silent: bool = False) -> None:
         self._yes = yes
-        self._agreed: set[str] = set()
+        self._answers: dict[str, bool] = {}
         self.is_typed = _is_terminal(sys.stdin)
         """Whether a secret would be typed, and so should be typed twice."""
         self.source = "in the typed input" if self.is_typed else "on standard input"
@@ -57,18 +57,23 @@ class Prompter:
         if not self._yes:
             self.ask_outright(question, otherwise, unchanged)
 
-    def ask_outright(self, question: str, otherwise: NodeError, unchanged: str) -> None:
-        """Like ``confirm``, but ``--yes`` does not answer this question. After a yes, it is not asked again."""
-        if question in self._agreed:
-            return
-        if not self.can_ask:
-            raise otherwise
-        answer = self._short(f"{question} [y/N]") or ""
-        if looks_like_key(answer):
-            raise KeyProblem(_SHOWN_KEY, next=otherwise.next)
-        if answer.lower() not in ("y", "yes"):
+    def ask_outright(self, question: str, otherwise: NodeError, unchanged: str, *, once: bool = False) -> None:
+        """Like ``confirm``, but ``--yes`` does not answer this question.
+
+        After a yes, it is not asked again; nor after a no, if it is asked ``once``.
+        """
+        agreed = self._answers.get(question)
+        if agreed is None:
+            if not self.can_ask:
+                raise otherwise
+            answer = self._short(f"{question} [y/N]") or ""
+            if looks_like_key(answer):
+                raise KeyProblem(_SHOWN_KEY, next=otherwise.next)
+            agreed = answer.lower() in ("y", "yes")
+            if agreed or once:
+                self._answers[question] = agreed
+        if not agreed:
             raise Cancelled(f"Cancelled. {unchanged}")
-        self._agreed.add(question)
 
     def agrees(self, question: str, *, default: bool) -> bool:
         """Return the answer to a question. Enter means ``default``; anything but yes or no is asked again.

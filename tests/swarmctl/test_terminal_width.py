@@ -25,8 +25,12 @@ COMMANDS = """
 rollouts stats maths; identity show; swarm show tea; swarm peers tea; swarm leaderboard tea; profiles list
 profiles validate; swarm list; restart --help; init --help; export --help
 keys list; keys test openai; doctor machine --offline; stop maths
+completion install bash; completion install zsh; completion install fish; completion uninstall zsh
+profiles import RL_SWARM --yes
 """
 MARK = "--- "
+LINES = ("source ", "fpath=", "autoload ")
+"""Beginnings of lines for a shell's start-up file."""
 PROGRAM = "/home/someone/projects/a-checkout/.venv/bin/swarmctl"  # as printed in commands to paste, wherever this runs
 
 
@@ -43,11 +47,16 @@ def nodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book.save()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-" + "a1B2" * 8)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing leaves this machine
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(variable, str(home))
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 160])
-def test_lines_end_between_words(nodes: None, columns: int) -> None:
-    commands = [command.split() for command in re.split(r"[;\n]", COMMANDS.strip())]
+def test_lines_end_between_words(nodes: None, tmp_path: Path, columns: int) -> None:
+    settings = tmp_path / "mine.yaml"
+    settings.write_text("max_prompt_length: 256\nlr_scheduler_type: cosine\n", encoding="utf-8")
+    listed = COMMANDS.replace("RL_SWARM", str(settings)).strip()
+    commands = [command.split() for command in re.split(r"[;\n]", listed)]
     code = (
         f"import json, sys; from swarmctl import cli; sys.argv[0] = {PROGRAM!r}\n"
         f"for command in json.loads(sys.argv[1]): print({MARK!r}, *command); cli.run(command)"
@@ -57,5 +66,5 @@ def test_lines_end_between_words(nodes: None, columns: int) -> None:
     for line in text.splitlines():
         *_, last = line.split() or [""]
         indent = len(line) - len(line.lstrip())
-        pasted = line.lstrip().startswith(("try: ", PROGRAM)) or line.startswith(MARK)  # a command is one line
+        pasted = line.lstrip().startswith(("try: ", PROGRAM, *LINES)) or line.startswith(MARK)  # a command is one line
         assert len(line) <= columns or pasted or len(line) - indent == len(last), (columns, line)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hivemind_exp.providers import PROVIDERS
 from swarmctl.errors import Exit, exit_code
 from swarmctl.keys.key_text import clean_key
 from swarmctl.keys.set import SetOptions, keep_key
+from swarmctl.keys.unsaved import final_error, not_saved
 from swarmctl.paths import shown
 from swarmctl.profiles.importing.convert import BAD_VALUE, NO_COUNTERPART, UNKNOWN, Mapped, Secret, mapped
 from swarmctl.profiles.importing.yaml_file import flat, read_yaml
@@ -26,7 +28,8 @@ from swarmctl.settings.toml_text import rendered
 from swarmctl.terminal.command_line import command, typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
-from swarmctl.terminal.safe_text import one_line, without_keys
+from swarmctl.terminal.safe_text import without_keys
+from swarmctl.terminal.views import Writer
 
 _HEADINGS = {
     NO_COUNTERPART: "Not used here",
@@ -49,9 +52,10 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
     result = mapped(dict(flat(read_yaml(source))))
     write(path, _checked(path, source, result))
     if not as_json:
+        say = Writer(sys.stdout)
         for line in _account(result):
-            print(one_line(line))
-        print()
+            say(line, indent="    ")
+        say("")
         print_written(path)
     prompter, how = Prompter(silent=how.no_input), replace(how, replaces=False)
     kept = _keep_all(result.secrets, how, prompter)
@@ -66,7 +70,7 @@ def import_profile(file: str, name: str | None, how: SetOptions, *, yes: bool, a
         left = [asdict(each) for each in result.left]
         print_json(**written(path), carried=carried, left=left, secrets=[each.report() for each in kept])
     elif failed:
-        raise failed[0]
+        raise final_error(failed, len([each for each in kept if each.name]))
     return exit_code(failed[0]) if failed else Exit.DONE
 
 
@@ -105,6 +109,7 @@ def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) ->
     If one cannot be saved, the others still are.
     """
     kept: list[Secret] = []
+    count = len({secret.name for secret in secrets if secret.name})
     for secret in secrets:
         if any(secret.name and secret.name == other.name for other in kept):
             continue
@@ -114,17 +119,19 @@ def _keep_all(secrets: Sequence[Secret], how: SetOptions, prompter: Prompter) ->
                 key = clean_key(secret.value, f"at {secret.key}")
                 keep_key(secret.name, key, PROVIDERS[secret.name].base_url, how, prompter)
         except NodeError as refusal:
-            prompter.say(f"Not saved: {foreign(secret.key)}: {refusal.message}")
             secret.error = refusal
+            if count > 1:  # otherwise the error says it
+                prompter.say(not_saved(secret.key, refusal))
     return kept
 
 
 def _warn_about_secrets(source: Path, secrets: Sequence[Secret], kept: Sequence[Secret], prompter: Prompter) -> None:
     """Warn that the file holds secrets, and print the commands that fix it."""
-    found = ", ".join(dict.fromkeys(foreign(secret.key) for secret in secrets))
+    found = list(dict.fromkeys(foreign(secret.key) for secret in secrets))
+    what, it, its = ("a secret", "it", "its") if len(found) == 1 else ("secrets", "them", "their")
     prompter.say(
-        f"warning: {shown(source)} contains a secret ({found}). Secrets don't belong in files that are copied and "
-        "shared. Remove it from the file, and revoke it at its service if anyone else could have read it."
+        f"warning: {shown(source)} contains {what} ({', '.join(found)}). Secrets don't belong in files that are copied "
+        f"and shared. Remove {it} from the file, and revoke {it} at {its} service if anyone else could have read {it}."
     )
     if removal := _removal(source, secrets):
         prompter.say(f"  {removal}")

@@ -10,7 +10,8 @@ import pytest
 from hivemind_exp.swarm.contacts import KnownPeers
 from tests.support.chaos import evidence
 from tests.support.chaos.namespaces import Network, obstacle
-from tests.support.chaos.nodes import ForkedSwarm, Node, Swarm, until
+from tests.support.chaos.nodes import ForkedSwarm, Node, Swarm
+from tests.support.chaos.patience import until
 from tests.support.chaos.storm import PATIENCE_S, SMALL, gather, teller
 
 pytestmark = pytest.mark.swarm

@@ -22,7 +22,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.hints import STAGE as HINT_STAGE
 from hivemind_exp.offload.judge import STAGE as JUDGE_STAGE
 from swarmctl.storage import node_lock
-from tests.support.chaos.nodes import CommandSwarm, Node, until
+from tests.support.chaos.nodes import CommandSwarm, Node
+from tests.support.chaos.patience import during, until
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.ledger import Snapshot
@@ -194,7 +195,7 @@ class Attacked:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
         if number is signal.SIGSTOP:
-            until(lambda: not process.is_running(), frozen_s)
+            during(frozen_s, self.swarm.watch, lambda: not process.is_running())
             gone = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
             attack.outcome = "replaced while frozen" if gone else "continued"
             begun = time.monotonic()

@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.dht.leftovers import socket_prefix
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from tests.support.chaos.patience import until
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
 from tests.support.restarts import processes
 
@@ -236,9 +236,7 @@ class Command:
             kill_family(trainer)
 
     def wait(self, seconds: float) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
-        return self.ended
+        return until(lambda: self.ended, seconds)
 
 
 class ForkedSwarm(Swarm):
@@ -288,8 +286,7 @@ class _Forked:
             kill_family(trainer)
 
     def wait(self, seconds: float) -> bool:
-        self.process.join(seconds)
-        return self.ended
+        return until(lambda: self.ended, seconds)
 
 
 def daemon_of(trainer: psutil.Process | None) -> psutil.Process | None:
@@ -316,13 +313,3 @@ def kill_family(process: psutil.Process) -> None:
         for member in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 member.send_signal(signal.SIGKILL)
-
-
-def until(holds: Any, seconds: float, meanwhile: Any = None) -> bool:
-    """Wait until ``holds()`` is true; return whether that happened within ``seconds``."""
-    end = time.monotonic() + seconds
-    while not (held := holds()) and time.monotonic() < end:
-        if meanwhile is not None:
-            meanwhile()
-        time.sleep(0.25)
-    return bool(held)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tests.support.chaos import evidence
 from tests.support.chaos.disturber import Disturber, What, plan
-from tests.support.chaos.nodes import Swarm, until
+from tests.support.chaos.nodes import Swarm
 from tests.support.chaos.observer import Stored, collect
+from tests.support.chaos.patience import until
 
 SMALL = """
 [warmup]

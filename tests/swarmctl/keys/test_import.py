@@ -170,6 +170,7 @@ def test_import_from_a_file_prints_how_to_clean_it(run: Run, tmp_path: Path) -> 
     code, out, err = run("import", str(path), "--no-test", "--insecure-storage")
     assert code == Exit.CONFIGURATION, "one of them was not saved"
     assert "Not saved: XAI_API_KEY: this looks like a key for groq" in err
+    assert "error: 1 of 3 keys was not saved\n" in err
     assert KEY not in out + err
     assert getattr(find("openai"), "value", None) == KEY
     assert getattr(find("huggingface"), "value", None) == "hf_0123456789abcdef"

@@ -241,6 +241,17 @@ def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) 
     assert KEY not in str(child.before)
 
 
+def test_without_a_keyring_import_asks_once_about_all_keys(home: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "env"
+    keys.write_text(f"OPENAI_API_KEY={KEY}\nHF_TOKEN=hf_0123456789abcdef\n")
+    child = terminal("import", str(keys), "--no-test")
+    child.expect(r"\[y/N\] ")
+    child.sendline("n")
+    said = rest_of(child)
+    assert child.exitstatus == Exit.INTERRUPTED
+    assert said.splitlines()[1:] == ["Not saved: OPENAI_API_KEY", "Not saved: HF_TOKEN", "2 of 2 keys were not saved."]
+
+
 def test_without_a_keyring_a_terminal_is_asked_about_a_file(home: Path) -> None:
     for answer, code in (("n", Exit.INTERRUPTED), ("y", Exit.DONE)):
         child = terminal("set", "openai", "--no-test")

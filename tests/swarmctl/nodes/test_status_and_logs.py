@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
 from swarmctl.nodes.logs import last_lines, moment
+from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.command_line import typed
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.journals import bare_node
@@ -391,6 +393,24 @@ def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
         emit.close()
     assert process.returncode == Exit.INTERRUPTED
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_logs_that_follow_say_once_that_the_node_does_not_run(
+    raw: list[str], node: NodeFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = iter([True, False, False, True, False])
+
+    def is_held(_: Path) -> bool:
+        for state in states:
+            return state
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(locks, "is_held", is_held)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert cli.run(["logs", "maths", "-f", *raw]) == Exit.INTERRUPTED
+    said = f"Node {node.root.name} is not running. Its next run will be shown here. To leave, press Ctrl-C."
+    assert capsys.readouterr().err.count(said) == 2
 
 
 def test_only_the_end_of_a_large_file_is_read(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def test_an_edited_profile_is_checked(
     monkeypatch.setenv("EDITOR", "false")
     assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
     assert "the editor 'false' exited with code 1" in capsys.readouterr().err
+    monkeypatch.setenv("EDITOR", "no-such-editor")
+    assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
+    assert "cannot start the editor 'no-such-editor': No such file or directory\n" in capsys.readouterr().err
     assert cli.run(["profiles", "edit", "demo"]) == Exit.CONFIGURATION
     assert "profiles new my-demo --from demo" in capsys.readouterr().err
     write_profile(home, "my-demo", 'extends = "demo"\n')

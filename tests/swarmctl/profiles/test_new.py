@@ -157,7 +157,7 @@ def test_questions_on_a_terminal(home: Path) -> None:
         asked.expect_exact(question)
         asked.expect_exact(f"[{now}]: ")
         asked.sendline(answer)
-    asked.expect("Run it: .*run --profile mine")
+    asked.expect(r"To run it:\s+\S+ run --profile mine")
     rest_of(asked)
     assert asked.exitstatus == Exit.DONE
     values = tomllib.loads((home / "profiles/mine.toml").read_text(encoding="utf-8"))
@@ -201,7 +201,7 @@ def test_name_and_builtin_profile_are_prompted_for(home: Path) -> None:
         ("]: ", "", "Tasks"),
         ("]: ", "", "Device"),
         ("]: ", "", "Total rounds"),
-        ("]: ", "12", "Run it: "),
+        ("]: ", "12", "To run it:"),
     ):
         asked.expect_exact(question)
         asked.sendline(answer)

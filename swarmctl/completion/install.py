@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from hivemind_exp import atomic_write
@@ -9,6 +10,7 @@ from hivemind_exp.errors import ConfigurationError, NodeError
 from swarmctl.errors import UsageError
 from swarmctl.paths import COMPLETIONS, shown
 from swarmctl.terminal.json_output import print_json
+from swarmctl.terminal.views import Writer
 
 SHELLS = ("bash", "zsh", "fish")
 MARKER = "Made by `python -m tools.completions` from the command tree of swarmctl; do not edit."
@@ -69,7 +71,10 @@ def install(named: str | None, *, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(shell=shell, path=str(path), changed=not current)
     else:
-        print(f"{'Already installed' if current else 'Wrote'}: {shown(path)}\n{_next(shell, path)}")
+        say = Writer(sys.stdout)
+        say(f"{'Already installed' if current else 'Wrote'}: {shown(path)}")
+        for line in _next(shell, path).splitlines():
+            say(line)
 
 
 def _write(path: Path, text: str) -> None:
@@ -114,10 +119,12 @@ def uninstall(named: str | None, *, yes: bool, as_json: bool) -> None:
             path.unlink()
         except OSError as error:
             raise NodeError(f"cannot delete {shown(path)}: {error.strerror}") from error
+    say = Writer(sys.stdout)
     if as_json:
         print_json(shell=shell, removed=[str(path) for path in removed])
     elif removed:
-        print(*(f"Deleted: {shown(path)}" for path in removed), sep="\n")
-        print("Open shells keep it until you close them.")
+        for path in removed:
+            say(f"Deleted: {shown(path)}")
+        say("Open shells keep it until you close them.")
     else:
-        print(f"Nothing to delete: {shown(places(shell)[0])} does not exist.")
+        say(f"Nothing to delete: {shown(places(shell)[0])} does not exist.")

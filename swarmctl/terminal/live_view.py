@@ -108,7 +108,9 @@ def _now(progress: RunView, running_s: float) -> str:
         doing = "Starting"
     else:
         doing = f"Round {sentences.of_rounds(progress)} done" if progress.round else "First round"
-    return f"{one_line(doing)} · {sentences.duration(round(running_s))}"
+    # Before the first round, the time would be read as that of the phase.
+    total = "" if progress.round else " in total"
+    return f"{one_line(doing)} · {sentences.duration(round(running_s))}{total}"
 
 
 class LiveView:

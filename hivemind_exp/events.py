@@ -57,6 +57,7 @@ class PhaseEvent(Event):
     name: str = Field(description="Human-readable name of the work.")
     done: int | None = Field(None, description="Parts done; null if unknown.")
     total: int | None = Field(None, description="Parts in total; null if unknown.")
+    percent: bool = Field(False, description="Whether the parts are percent of the work.")
 
 
 class RoundEvent(Event):

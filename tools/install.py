@@ -76,8 +76,7 @@ class Installer:
         self.uv = uv
         self.python = venv / "bin" / "python"
         pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check"]
-        # As pip does by default. Task workers may write nothing, so they would compile their libraries at each start.
-        with_uv = [str(uv), "pip", "install", "--python", str(self.python), "--compile-bytecode"]
+        with_uv = [str(uv), "pip", "install", "--python", str(self.python)]
         self._install = [*(with_uv if uv else pip), *flags]
 
     @property
@@ -121,7 +120,20 @@ class Installer:
             hashed("base", *(["extras"] if extras else [])),
             ["--no-build-isolation", *project],
         ]
-        return next((code for step in steps if (code := self._run([*self._install, "--no-deps", *step]))), 0)
+        code = next((code for step in steps if (code := self._run([*self._install, "--no-deps", *step]))), 0)
+        if code == 0 and self.uv:
+            self._compile()
+        return code
+
+    def _compile(self) -> None:
+        """Compile what uv installed, as pip does by default.
+
+        Task workers may write nothing, so they would compile their libraries at each start. uv's ``--compile-bytecode``
+        shows no progress and takes minutes. Files that do not compile, such as templates, are left as they are.
+        """
+        directories = [str(path) for path in self.venv.glob("lib/python*/site-packages")]
+        command = [str(self.python), "-m", "compileall", "-q", "-j", "0", *directories]
+        run_with_progress(command, "Compiling the installed packages", may_fail=True)
 
     def _run(self, command: Sequence[str]) -> int:
         if self.uv:
@@ -213,7 +225,7 @@ def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[s
     size = "about 3 GB to download, most of it torch with CUDA" if cuda else "about 0.5 GB to download"
     say(f"Installing into {venv} with {installer.name}: {size}.")
     if cuda and wants_cpu:
-        say("There is no NVIDIA GPU, but no index that can be reached offers torch without CUDA.")
+        say("No NVIDIA GPU was found, but no reachable package index offers torch without CUDA.")
         if not installer.uv:
             say("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
 

@@ -84,7 +84,7 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
             "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            f"not yours), and set providers.{endpoint.name}.training"
+            f"not yours); then set providers.{endpoint.name}.training to allowed, restricted or model"
         )
     return TRAINING[endpoint.chat.training]
 

@@ -86,7 +86,7 @@ class StyleChooser:
             group_size=config.game.group_size,
             budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
             seed=derive_seed(config.node.seed, "calibrate"),
-            progress=lambda done: self.emit(PhaseEvent(name="trying prompt styles", done=done, total=100)),
+            progress=self._tell,
         ).run(*self._candidates())
         event = as_event(found)
         for line in told(config, event):
@@ -95,6 +95,9 @@ class StyleChooser:
         if not found.earned:
             self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event)))
         write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
+
+    def _tell(self, percent: int) -> None:
+        self.emit(PhaseEvent(name="trying prompt styles", done=percent, total=100, percent=True))
 
     def _candidates(self) -> tuple[list[ChatBuilder], list[int]]:
         """Return the styles to try, and numbers of examples for the best of them. A single style if it is set."""

@@ -100,8 +100,12 @@ class CheckpointStore:
         return None
 
     def oldest_step(self) -> int:
-        """Return the step of the oldest checkpoint that is not only pinned. The journal must reach back to it."""
-        return min(sorted(int(path.name) for path in self._directories())[-self._keep :], default=0)
+        """Return the step of the oldest checkpoint that is not only pinned. The journal must reach back to it.
+
+        0 while there are fewer checkpoints than are kept: steps can then be replayed from the model before training.
+        """
+        steps = sorted(int(path.name) for path in self._directories())
+        return 0 if len(steps) < self._keep else steps[-self._keep]
 
     def damaged(self) -> list[Path]:
         return sorted(self.root.glob(f"{DAMAGED}*"))

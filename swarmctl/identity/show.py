@@ -1,6 +1,7 @@
 """``swarmctl identity show``: show the identities of this machine's nodes. Reads files only."""
 
 import os
+import sys
 from typing import Any
 
 from hivemind_exp.errors import IdentityProblem
@@ -11,6 +12,7 @@ from swarmctl.nodes.lookup import no_node_yet, some_or_all
 from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.table import print_table
+from swarmctl.terminal.views import Writer
 
 
 def show(node: str | None, *, as_json: bool) -> Exit:
@@ -19,7 +21,7 @@ def show(node: str | None, *, as_json: bool) -> Exit:
     if as_json:
         print_json(identities=rows)
     elif not rows:
-        print(no_node_yet())
+        Writer(sys.stdout)(no_node_yet())
     else:
         cells = []
         for row in rows:

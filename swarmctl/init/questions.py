@@ -97,9 +97,10 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     """Ask what to train. Return the built-in profile for it, and the setting of another model."""
     suitable = suitable_builtin()
     config = {name: _config(_builtin(name), ()) for name in profiles.builtin_names()}
+    slow = "; about 1¾ hours on two cores" if suitable == "cpu" else ""
     choices = {
         _DEMO: "a tiny model learns to spell backward, in about a minute",
-        _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download)",
+        _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{slow})",
         suitable: f"{config[suitable].model.name}, with settings that suit this machine (1 GB to download)",
     }
     prompter.say("")

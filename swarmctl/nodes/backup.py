@@ -38,10 +38,10 @@ _WORDS = {
     "config.json": "settings",
     "journal.sqlite": "journal",
     "ledger.sqlite": "ledger",
-    "secret": "secret that chooses held-out questions",
     "identity.key": "identity key",
     "swarm": "records of peers and of its own addresses",
     "events.jsonl": "log",
+    "secret": "choice of held-out questions",
 }
 _TRIES = 5
 """How often a checkpoint and a journal are copied until they fit together: a running node deletes old steps."""
@@ -167,7 +167,7 @@ def _print(name: str, target: Path, about: archive.About, outside: list[str]) ->
     say(f"Saved node {name} ({when}) to {shown(target)}: {size(target.stat().st_size)}.")
     names = {entry.path.partition("/")[0] for entry in about.files}
     contents = [word for file, word in _WORDS.items() if file in names]
-    say(f"It contains the node's {', '.join(contents)}, and no API key.")
+    say(f"It contains the node's {', '.join(contents[:-1])} and {contents[-1]}, but no API keys.")
     if about.peer_id:
         say("Anyone who can read it can impersonate this node. Keep it private.")
     if outside:

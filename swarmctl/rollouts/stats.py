@@ -213,11 +213,12 @@ def _fields(group: CountKey, counts: Counts) -> dict[str, Any]:
 
 
 def _cells(names: Sequence[str], counts: Counts) -> list[str]:
+    # A column of dashes is left out: what is rare is shown only where it happened.
     return [
         *names,
         *map(or_dash, (counts.requests, counts.prompt_tokens, counts.completion_tokens)),
-        *(or_dash(usd, digits) for usd in (counts.usd, counts.usd_unsettled)),
+        *(or_dash(usd, digits) for usd in (counts.usd, counts.usd_unsettled or None)),
         or_dash(counts.completions),
         or_dash(counts.share_correct, percent),
-        or_dash(counts.lost),
+        or_dash(counts.lost or None),
     ]

@@ -15,17 +15,15 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
+from swarmctl.run.cpu_pace import cpu_pace
 from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
-from swarmctl.run.summary import pushes, swarm_line
-from swarmctl.settings.command_line import rerun, settings_arguments, shown_value
-from swarmctl.settings.offload_target import OFFLOAD
+from swarmctl.run.summary import changed_settings, pushes, swarm_line
+from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
-from swarmctl.settings.schema import dotted
-from swarmctl.settings.sources import NAME
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.hub_cache import offline
 from swarmctl.terminal.command_line import typed
@@ -94,7 +92,7 @@ class DryRun:
             state = "exists and has finished, so a run would do nothing"
         return [
             ("node", f"{name} ({state}): {shown(files.root)}"),
-            ("settings", _settings(self.resolved)),
+            ("settings", changed_settings(self.resolved)),
             *([] if self.membership is None else [("swarm", swarm_line(self.membership))]),
             *_findings(self.found, self.resolved),
             *_offload(self.offload, self.missing),
@@ -133,25 +131,18 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     return Exit.DONE
 
 
-def _settings(resolved: Resolved) -> str:
-    """Return the profile, and the settings from other origins with their origin."""
-    given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
-    # What an address typed with --offload stands for is in the lines about the provider.
-    given = [each for each in given if each.origin != OFFLOAD or each.path[0] != "providers"]
-    changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]
-    return ", ".join([resolved.profile.label, *changed])
-
-
 def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]]:
     config = resolved.config
     accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
     push = [("push", f"the model {pushes(config)}")] if config.hub.repo else []
+    pace = cpu_pace(config, found, resolved.profile.reference)
     rounds = f"until round {config.game.rounds}" if config.game.rounds else "until you stop it"
     return [
         ("model", _model(found.get("model") or {}, resolved)),
         ("task", f"{', '.join(map(str, found.get('tasks') or []))}, {rounds}"),
         ("device", f"{found.get('device')}{accelerator}, {found.get('dtype')}"),
         ("memory", _memory(found, resolved)),
+        *([] if pace is None else [("speed", pace)]),
         *push,
     ]
 

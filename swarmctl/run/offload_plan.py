@@ -220,7 +220,7 @@ def _more_questions(config: Config) -> list[str]:
     groups = game.groups * game.group_size // MOST_ANSWERS
     return [
         f"Of each question's {game.group_size} completions, at most {MOST_ANSWERS} are learned from. To "
-        "cover more questions with as many completions: "
+        "cover more questions with the same number of completions: "
         f"--set game.group_size={MOST_ANSWERS} --set game.groups={groups}."
     ]
 

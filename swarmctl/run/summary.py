@@ -17,7 +17,10 @@ from swarmctl.paths import shown
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
 from swarmctl.settings.command_line import always_starts_over, shown_value
+from swarmctl.settings.offload_target import OFFLOAD
 from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.schema import dotted
+from swarmctl.settings.sources import NAME
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.progress import AS_JUDGE, RunView
 from swarmctl.terminal.sentences import (
@@ -52,7 +55,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     what = "relay" if relay else f"GRPO on {shown_value(config.model.name)}{adapter}"
     lines = [
         f"Node {node.name} ({state}): {what}, {tasks}, {rounds}.",
-        f"Settings: {resolved.profile.label}",
+        f"Settings: {changed_settings(resolved)}",
         f"Files: {shown(node.files.root)}",
     ]
     if membership is not None:
@@ -72,6 +75,15 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
             "format and answers some questions correctly. The only reward comes from the task's verifier."
         )
     return lines
+
+
+def changed_settings(resolved: Resolved) -> str:
+    """Return the profile, and the settings from other origins with their origin."""
+    given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
+    # What an address typed with --offload stands for is in the lines about the provider.
+    given = [each for each in given if each.origin != OFFLOAD or each.path[0] != "providers"]
+    changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]
+    return ", ".join([resolved.profile.label, *changed])
 
 
 def swarm_line(membership: CharterMembership) -> str:
@@ -244,8 +256,9 @@ def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[st
     else:
         lines = ["Resume:", f"  {again}"]
     if done and config.model.name == DEMO:
+        slow = "; hours without a GPU" if (progress.start or {}).get("device") == "cpu" else ""
         lines += [
-            f"Next, train a real language model ({smollm2.DOWNLOAD} to download):",
+            f"Next, train a real language model ({smollm2.DOWNLOAD} to download{slow}):",
             f"  {typed('swarmctl run --profile smol')}",
         ]
     return lines

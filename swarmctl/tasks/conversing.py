@@ -66,7 +66,7 @@ def play_given(task: OpenedTask, question: Question, answers: Sequence[str], *, 
         print_json(task=task.title, conversation=shown, score=score)
         return
     _print(shown)
-    print("The environment lost the conversation." if heard.score is None else verdict(heard.score))
+    Writer(sys.stdout)("The environment lost the conversation." if heard.score is None else verdict(heard.score))
 
 
 def _print(messages: Sequence[Mapping[str, str]]) -> None:

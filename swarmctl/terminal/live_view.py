@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Self, TextIO
 
 from rich.console import Group
@@ -11,7 +11,7 @@ from rich.text import Text
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.redrawn import Redrawn
-from swarmctl.terminal.safe_text import one_line
+from swarmctl.terminal.safe_text import folded, one_line
 from swarmctl.terminal.sentences import percent
 
 REDRAW_S = 0.25
@@ -89,7 +89,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
             bar.append(glyph * round(share * min(60, width - 10)), style=colour)
         rows("time", words)
         row("", bar)
-    row("now", _now(progress, running_s))
+    for label, line in zip_longest(("now",), folded(_now(progress, running_s), max(20, width - _LABEL)), fillvalue=""):
+        row(label, line)
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(*lines)
@@ -108,7 +109,9 @@ def _now(progress: RunView, running_s: float) -> str:
         doing = "Starting"
     else:
         doing = f"Round {sentences.of_rounds(progress)} done" if progress.round else "First round"
-    return f"{one_line(doing)} · {sentences.duration(round(running_s))}"
+    # Before the first round, the time would be read as that of the phase.
+    total = "" if progress.round else " in total"
+    return f"{one_line(doing)} · {sentences.duration(round(running_s))}{total}"
 
 
 class LiveView:

@@ -89,7 +89,7 @@ def start(event: dict[str, Any]) -> str:
     after = f"after round {resumed}" if resumed else "before the first round"
     resuming = "" if resumed is None else f", resuming {after}"
     slow = event.get("device") == "cpu" and resumed is None and (total or 0) >= SLOW_ON_CPU
-    pace = " Without a GPU, a round of a model this size takes minutes." if slow else ""
+    pace = " Without a GPU, a round of a model this size takes minutes or longer." if slow else ""
     return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
 
 
@@ -109,6 +109,8 @@ def phase(event: dict[str, Any]) -> str:
     done, total = event.get("done"), event.get("total")
     if done is None:
         return f"{text}."
+    if event.get("percent"):
+        return f"{text}: {done} %."
     return f"{text}: {done:,} of {total:,}." if total else f"{text}: {done:,}."
 
 

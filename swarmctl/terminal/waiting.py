@@ -57,6 +57,35 @@ def waiting(write: Callable[[str], None], what: str, every: float | None = None)
             thread.join()
 
 
+@contextmanager
+def progress_line(write: Callable[[str], None]) -> Iterator[Callable[[Callable[[], str]], None]]:
+    """Yield a function that shows how far the block is, unless it has done so within the last seconds.
+
+    It is given a function that returns the sentence. If stderr is a terminal, each sentence replaces the one before,
+    and the last one disappears at the end of the block. Otherwise, it is written with ``write``.
+    """
+    stream = sys.stderr
+    draws = can_draw(stream, os.environ)
+    every, told = 1.0 if draws else interval(stream), time.monotonic()
+
+    def show(sentence: Callable[[], str]) -> None:
+        nonlocal told
+        if time.monotonic() - told < every:
+            return
+        told = time.monotonic()
+        if draws:
+            text = sentence()
+            _draw(stream, text[: (width_of(stream) or len(text)) - 1])
+        else:
+            write(sentence())
+
+    try:
+        yield show
+    finally:
+        if draws:
+            _draw(stream, "")
+
+
 def _draw(stream: TextIO, text: str) -> None:
     """Replace the terminal's current line."""
     with suppress(OSError, ValueError):

@@ -38,7 +38,7 @@ def chat(model: ModelOptions, *, system: str | None, seed: int, as_json: bool = 
         say(f"Chat with node {model.node} ({node.when}). {_HELP}")
         if node.config.model.name == _TINY:
             questions = typed(f"swarmctl sample {shlex.quote(model.node)}")
-            say(f"This tiny model knows only its task. To see questions that it can answer: {questions}")
+            say(f"This tiny model knows only its task, in the task's own words. To see them: {questions}")
         while (text := _read()) is not None:
             if text.strip() in _END:
                 break

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,7 +31,7 @@ from swarmctl.terminal.sentences import percent, several
 from swarmctl.terminal.streams import width_of
 from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
-from swarmctl.terminal.waiting import interval
+from swarmctl.terminal.waiting import progress_line
 from swarmctl.trained.evaluated import EvalOptions, Evaluated, evaluated, results_of
 from swarmctl.trained.kept import kept
 from swarmctl.trained.process import model_process
@@ -137,22 +136,23 @@ def _answered(model: Evaluated, asked: TrainedNode | None, options: EvalOptions)
 
 
 def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: bool) -> list[dict[str, Any]] | None:
-    say, every = Writer(sys.stderr), interval(sys.stderr)
+    say = Writer(sys.stderr)
     results: list[dict[str, Any]] = []
-    total, told = 0, time.monotonic()
-    with model_process("eval", node, quiet=quiet, **order) as process:
+    total = 0
+
+    def so_far() -> str:
+        return f"{model.name}: {len(results)} of {total} questions, {percent(_so_far(results))} correct."
+
+    with model_process("eval", node, quiet=quiet, **order) as process, progress_line(say) as show:
         try:
             for event in process.events():
                 match event["event"]:
                     case "questions":
                         total = event["count"]
                     case "result":
-                        if not results:
-                            told = time.monotonic()  # until then, the phases have shown the progress
                         results.append(event)
-                if not quiet and results and time.monotonic() - told >= every:
-                    told = time.monotonic()
-                    say(f"{model.name}: {len(results)} of {total} questions, {percent(_so_far(results))} correct.")
+                if not quiet and results:  # until then, the phases show the progress
+                    show(so_far)
         except KeyboardInterrupt:
             if is_offloaded(node.config):  # answers in flight are paid for, so they get a few seconds to arrive
                 process.interrupt()

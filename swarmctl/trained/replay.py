@@ -120,13 +120,13 @@ def _impossible(name: str, step: int, reason: str, possible: list[int]) -> Check
 
 def _follow(name: str, step: int, possible: list[int]) -> str:
     nearest = min(possible, key=lambda each: abs(each - step), default=None)
-    return f"swarmctl status {shlex.quote(name)}" if nearest is None else _again(name, nearest)
+    return f"swarmctl run --node {shlex.quote(name)}" if nearest is None else _again(name, nearest)
 
 
 def _which(possible: list[int]) -> str:
     """Return which steps can be replayed, as a sentence without its full stop."""
     if not possible:
-        return "No step can be replayed until the next checkpoint (checkpoint.keep sets how many stay)"
+        return "No step can be replayed until the node has taken another one"
     ends = [0, *(n + 1 for n, (a, b) in enumerate(pairwise(possible)) if b != a + 1), len(possible)]
     parts = [(possible[start], possible[end - 1]) for start, end in pairwise(ends)]
     ranges = [str(first) if first == last else f"{first} to {last}" for first, last in parts]

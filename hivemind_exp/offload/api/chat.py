@@ -320,7 +320,10 @@ class ChatClient:
             said += f". {TRUST}" if is_untrusted(error) else ""
             return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
-            said = f"no response within the {seconds:g} s of offload.limits.timeout"
+            said = (
+                f"no response within the {seconds:g} s of offload.limits.timeout; raise it, or shorten the answers "
+                "with offload.max_tokens"
+            )
             return RequestFailed(FaultKind.TIMEOUT, said, billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 

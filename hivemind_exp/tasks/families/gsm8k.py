@@ -63,10 +63,11 @@ def _from_hub() -> Rows:
     try:
         splits = load_dataset(HUB_NAME, HUB_SUBSET)
     except Exception as error:
-        reason = foreign(str(error).strip() or type(error).__name__)
+        said = foreign(str(error).strip() or type(error).__name__)
+        reason = said if reachable else "it is not on this machine, and the hub cannot be reached"
         kind = TaskError if reachable and not isinstance(error, ConnectionError) else HubUnreachable
         raise kind(
-            f"cannot load GSM8K from the hub ({reason}); download a copy on a machine with network access "
+            f"cannot load GSM8K ({reason}); download a copy on a machine with network access "
             "and set the task's path to its directory",
             next=_fetch(),
         ) from error

@@ -86,7 +86,10 @@ def test_a_test_request_that_times_out_is_reported(tmp_path: Path) -> None:
         with engine(tmp_path, endpoint(server.base_url), timeout=0.5) as rig:
             rig.offload.wait_for_probe()
     (warning,) = rig.events.of("warning")
-    why = "no response within the 0.5 s of offload.limits.timeout"
+    why = (
+        "no response within the 0.5 s of offload.limits.timeout; raise it, or shorten the answers with "
+        "offload.max_tokens"
+    )
     said = f"{endpoint(server.base_url).label} did not answer the test request ({why}); trying again"
     assert (warning["code"], warning["message"]) == ("test_timed_out", said)
 

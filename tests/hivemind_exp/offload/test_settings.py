@@ -152,7 +152,7 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
             "mybox",
             "unknown",
             "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            "not yours), and set providers.mybox.training",
+            "not yours); then set providers.mybox.training to allowed, restricted or model",
         ),
         ("ollama:m", None, "the model's license says whether you may train on its output"),
         (

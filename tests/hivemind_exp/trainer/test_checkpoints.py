@@ -39,7 +39,9 @@ def test_a_new_store_finds_the_newest_checkpoint(tmp_path: Path) -> None:
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     store = make_store(tmp_path, keep=2)
-    for step in range(5):
+    store.save(1, 1, write("x"))
+    assert store.oldest_step() == 0  # its steps can be replayed from the model before training
+    for step in range(2, 5):
         store.save(step, step, write("x"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "00000004"]
     assert store.oldest_step() == 3

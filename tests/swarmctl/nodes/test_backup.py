@@ -48,7 +48,7 @@ def test_a_backup_lists_what_it_contains(node: NodeFiles, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "Saved node maths (after round 4)" in said
     assert "newest checkpoint, settings, journal, ledger" in said
-    assert "no API key" in said
+    assert " and choice of held-out questions, but no API keys." in said
 
 
 def test_json_names_the_files_that_are_needed_and_not_included(

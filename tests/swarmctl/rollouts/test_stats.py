@@ -137,12 +137,20 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     heading, own, remote, whole = capsys.readouterr().out.splitlines()
     assert heading.split()[:7] == ["provider", "model", "stage", "requests", "tokens", "in", "tokens"]
     assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "correct", "lost"]
-    assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "0", "2", "50", "%", "0"]
+    assert own.split() == ["local", "tiny", "answer", "-", "-", "8", "0", "-", "2", "50", "%", "-"]
     assert remote.split() == (
         ["openai", "gpt-4o-mini", "answer", "3", "200", "20", "0.003", "0.01", "3", "50", "%", "1"]
     )
     assert whole.split() == ["total", "3", "200", "28", "0.003", "0.01", "5", "50", "%", "1"]
     assert len({len(line) for line in (heading, own, remote, whole)}) == 1
+
+
+def test_what_did_not_happen_has_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("bb"), {0: local("x")}, {0: WRONG})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert heading.split() == ["provider", "model", "stage", "tokens", "out", "USD", "completions", "correct"]
 
 
 def test_a_narrow_terminal_gets_lists_instead_of_a_table() -> None:

@@ -17,6 +17,7 @@ from swarmctl.terminal.sentences import (
     learning,
     level,
     notable,
+    phase,
     round_done,
     spending,
     start,
@@ -76,6 +77,14 @@ def test_a_real_model_on_a_cpu_is_said_to_be_slow_before_the_first_round(
 ) -> None:
     loaded = {"event": "start", "model": "m", "device": device, "dtype": "float32", "parameters": parameters}
     assert ("takes minutes" in start(loaded | {"resumed_round": resumed})) == slow
+
+
+def test_a_phase_counts_its_parts_or_percent() -> None:
+    assert phase({"name": "evaluating"}) == "Evaluating."
+    assert phase({"name": "warming up", "done": 25, "total": 100}) == "Warming up: 25 of 100."
+    assert phase({"name": "trying prompt styles", "done": 25, "total": 100, "percent": True}) == (
+        "Trying prompt styles: 25 %."
+    )
 
 
 def test_a_resumed_node_reports_its_own_rounds_and_not_only_the_checkpoints() -> None:

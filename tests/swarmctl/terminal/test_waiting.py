@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from swarmctl.terminal import views
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import PlainView
-from swarmctl.terminal.waiting import interval, waiting
+from swarmctl.terminal.waiting import interval, progress_line, waiting
 from tests.support.waiting import until
 
 
@@ -132,3 +133,26 @@ def test_the_time_counts_from_the_beginning_of_a_phase_not_from_its_latest_step(
         "Evaluating: 0 of 450.",
         "Still evaluating: 0 of 450, after 30 s.",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_line_on_a_terminal_that_disappears(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    class Drawn(Terminal):
+        encoding = "utf-8"
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    stream, lines = Drawn() if terminal else io.StringIO(), []
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_line(lines.append) as show:
+        show(lambda: pytest.fail("nothing has taken long yet"))
+        for number in (1, 2):
+            clock[0] += interval(stream)
+            show(lambda number=number: f"{number} of 2 questions.")  # type: ignore[misc]
+    if terminal:
+        assert lines == []
+        assert stream.getvalue() == "\r\x1b[K1 of 2 questions.\r\x1b[K2 of 2 questions.\r\x1b[K"
+    else:
+        assert lines == ["1 of 2 questions.", "2 of 2 questions."]

@@ -184,6 +184,14 @@ def test_a_deleted_step_names_the_steps_that_can_be_replayed(node: Path, capsys:
     assert following.endswith("swarmctl replay small --step 4")
 
 
+def test_if_no_step_can_be_replayed_more_training_is_suggested(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(node / "journal.sqlite") as db:
+        db.execute("DELETE FROM manifests")
+    message, following = error_of(capsys)
+    assert message.endswith("No step can be replayed until the node has taken another one")
+    assert following.endswith("swarmctl run --node small")
+
+
 def test_a_step_with_damaged_rows_is_named(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(node / "journal.sqlite") as db:
         db.execute("UPDATE digests SET sha256='0' WHERE step=7")

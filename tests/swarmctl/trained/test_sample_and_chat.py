@@ -221,7 +221,7 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert started["process"].interrupts == 1
     assert said.splitlines() == [
         "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D.",
-        f"This tiny model knows only its task. To see questions that it can answer: {typed('swarmctl sample small')}",
+        f"This tiny model knows only its task, in the task's own words. To see them: {typed('swarmctl sample small')}",
         "error: this is too long",
         "Stopped.",
         "The oldest 2 turns no longer fit into the model's context and were dropped.",

@@ -153,7 +153,7 @@ class Calibration:
             left = left if rung else _extended(left, examples, every_form=not self._earned)
         if len(left) > 1 and not self._earned:
             used += self._sample(left, questions[used % len(questions) :] + questions)
-            left.sort(key=lambda each: self._sampled[each.style].share(self._sampled[each.style].right), reverse=True)
+            left.sort(key=lambda each: self._sampled[each.style].rank, reverse=True)
         return self._measure(left[0], questions, used)
 
     def _rung(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], budget: float) -> int:

@@ -25,6 +25,7 @@ from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import token_scales
@@ -48,7 +49,7 @@ def main() -> None:
         base, root = Path(directory) / "base", Path(directory)
         warm = {"warmup": {"steps": HALF.steps, "batch": 64, "learning_rate": 2e-3}}
         make_base(HALF, Config.model_validate(config.model_dump() | warm), base)
-        with closing(Node(arm, 0, 0, base, root, tasks, Post())) as node:
+        with closing(Node(arm, 0, settings(arm, derive_seed(0, "node", 0), base), root, tasks, Post())) as node:
             state = {name: value.clone() for name, value in node.step_trainer.policy.state_dict().items()}
             for round_ in range(ROUNDS):
                 questions = tasks.questions("train", round_, 9)

@@ -40,10 +40,12 @@ from benchmarks.offload_learning import COLD, HALF, Start, make_base, pyplot
 from benchmarks.swarm_arms import ARMS, BATCH, GROUP_SIZE, HEAD, Arm, Curve, draw, median, row
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.events import discard
+from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
+from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExchange, TrainingStatus
@@ -108,16 +110,23 @@ class Node:
     """One learning node of the swarm, run round by round."""
 
     def __init__(  # noqa: PLR0917 - the node's parts
-        self, arm: Arm, number: int, seed: int, base: Path, root: Path, tasks: Tasks, post: Post
+        self,
+        arm: Arm,
+        number: int,
+        config: Config,
+        root: Path,
+        tasks: Tasks,
+        post: Post,
+        chats: ChatBuilder | None = None,
     ) -> None:
-        self.arm, self.seed = arm, derive_seed(seed, "node", number)
-        self.config = settings(arm, self.seed)
-        self.tasks = tasks
-        self.tokenizer = load_tokenizer(self.config.model)
-        model = load_model(
-            self.config.model.model_copy(update={"name": str(base)}), self.tokenizer, dtype="float32", seed=0
+        self.arm, self.config, self.chats, self.seed = arm, config, chats, config.node.seed
+        self.tasks, self._task = tasks, config.tasks[0].name
+        self.tokenizer = load_tokenizer(config.model)
+        compute = resolve_compute(config.model)
+        model = load_model(config.model, self.tokenizer, dtype=compute.dtype, seed=0)
+        self.step_trainer = SourceGRPOTrainer(
+            model, self.tokenizer, config, root, device=compute.device, dtype=compute.dtype
         )
-        self.step_trainer = SourceGRPOTrainer(model, self.tokenizer, self.config, root, device="cpu", dtype="float32")
         self.source = LocalSource(self.step_trainer.policy, self.tokenizer, self.config.generation, StopFlag())
         self.drawn = PeerDrawLog(root / f"{number}.sqlite", SWARM)
         self.events: list[dict[str, Any]] = []
@@ -131,11 +140,13 @@ class Node:
                     longest=self.config.generation.max_completion_tokens,
                     with_logps=with_logps,
                     needs_spread=choose_losses(self.config.train)[Kind.PEER].needs_spread,
-                    model="tiny",
+                    model=config.model.name,
                 ),
                 tasks=tasks,
                 texts=PeerTexts(
-                    self.tokenizer, lambda question: build_prompts([question], self.tokenizer)[0], longest_prompt=64
+                    self.tokenizer,
+                    lambda question: build_prompts([question], self.tokenizer, chats)[0],
+                    longest_prompt=config.generation.max_prompt_tokens,
                 ),
                 book=PeerBook(root / f"{number}.json"),
                 latest_round=lambda: 10**6,
@@ -152,7 +163,7 @@ class Node:
     def play(self, round_: int) -> float:
         """Run a round and return its reward."""
         begun = time.process_time()
-        prompts = build_prompts(self.tasks.questions("train", round_, self.arm.local), self.tokenizer)
+        prompts = build_prompts(self.tasks.questions("train", round_, self.arm.local), self.tokenizer, self.chats)
         made = self.source.generate(prompts, GROUP_SIZE, seed=derive_seed(self.seed, "generate", round_))
         texts = [row.text for rows in made for row in rows]
         questions = [prompt.question for prompt in prompts for _ in range(GROUP_SIZE)]
@@ -164,7 +175,7 @@ class Node:
         self.exchange.share(round_, STAGE, groups, TrainingStatus(round_, None))
         foreign = self.exchange.draw(round_, STAGE)
         drawn, train = [*groups, *foreign.groups], self.config.train
-        rows = build_rows(drawn, train, {TASK.name: self.rate})
+        rows = build_rows(drawn, train, {self._task: self.rate})
         tokens = count_tokens(drawn, train)
         result = self.step_trainer.step(
             Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor, tokens)
@@ -180,7 +191,8 @@ class Node:
     def accuracy(self, round_: int) -> float:
         """Return the accuracy on held-out questions with greedy decoding."""
         questions = self.tasks.questions("heldout", 0, self.config.eval.questions)
-        self.rate = evaluate(round_, self.source, build_prompts(questions, self.tokenizer), self.tasks).accuracy
+        prompts = build_prompts(questions, self.tokenizer, self.chats)
+        self.rate = evaluate(round_, self.source, prompts, self.tasks).accuracy
         return self.rate
 
     def close(self) -> None:
@@ -188,12 +200,12 @@ class Node:
         self.step_trainer.close()
 
 
-def settings(arm: Arm, seed: int) -> Config:
-    """Return the demo's configuration with the arm's changes."""
+def settings(arm: Arm, seed: int, base: Path | None = None) -> Config:
+    """Return the demo's configuration with the arm's changes, and with the model in ``base`` if there is one."""
     return Config.model_validate(
         {
             "node": {"name": "learning", "seed": seed},
-            "model": {"name": "tiny", "device": "cpu", "threads": 1},
+            "model": {"name": str(base or "tiny"), "device": "cpu", "threads": 1},
             "tasks": [TASK.model_dump()],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},
             "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16, "batch": 128},
@@ -225,7 +237,9 @@ def swarm(arm: Arm, seed: int, bases: Mapping[Start, Path], tasks: Tasks, post: 
         root = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         starts = [COLD if arm.unequal and number % 2 else HALF for number in range(NODES)]
         yield [
-            ends.enter_context(closing(Node(arm, number, seed, bases[start], root, tasks, post)))
+            ends.enter_context(closing(
+                    Node(arm, number, settings(arm, derive_seed(seed, "node", number), bases[start]), root, tasks, post)
+                ))
             for number, start in enumerate(starts)
         ]
 

@@ -92,6 +92,26 @@ _GYM: dict[str, tuple[str, dict[str, Any]]] = {
     "sentence_reordering": ("sentence_reordering", {"min_words_in_sentence": 3, "max_words_in_sentence": 4}),
     "needle_haystack": ("needle_haystack", {"min_num_statements": 4, "max_num_statements": 5}),
     "family_relationships": ("family_relationships", {"min_family_size": 4, "max_family_size": 4}),
+    "number_format_of_three": (
+        "number_format",
+        {"min_num_candidates": 3, "max_num_candidates": 3, "min_n": 10, "max_n": 1000},
+    ),
+    "number_sorting": (
+        "number_sorting",
+        {"min_numbers": 3, "max_numbers": 3, "min_decimals": 0, "max_decimals": 0, "min_value": 0, "max_value": 99},
+    ),
+    "word_sorting": ("word_sorting", {"min_words": 3, "max_words": 3}),
+    "products": ("products", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
+    "spiral_matrix": ("spiral_matrix", {"min_n": 2, "max_n": 2}),
+    "rotate_matrix": ("rotate_matrix", {"min_n": 2, "max_n": 2, "min_rotations": 1, "max_rotations": 1}),
+    "manipulate_matrix": (
+        "manipulate_matrix",
+        {"min_rows": 2, "max_rows": 2, "min_cols": 2, "max_cols": 2, "min_transforms": 1, "max_transforms": 1},
+    ),
+    "palindrome_generation": ("palindrome_generation", {"min_length": 3, "max_length": 3}),
+    "letter_jumble": ("letter_jumble", {"min_words": 1, "max_words": 1, "min_word_len": 3, "max_word_len": 5}),
+    "color_cube_rotation": ("color_cube_rotation", {"min_rotations": 1, "max_rotations": 1}),
+    "aiw": ("aiw", {"max_entities": 4}),
 }
 """Tasks of reasoning-gym: the generator and its parameters. Each makes well over 200 different questions."""
 

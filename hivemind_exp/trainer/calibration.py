@@ -147,13 +147,14 @@ class Calibration:
         """
         questions, used, left = _alternating(self._questions(chats)), 0, list(chats)
         for rung in range(_RUNGS if len(chats) > 1 else 0):
-            share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung)
+            # As long as no answer was correct, sampling is still to come.
+            share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung + (not self._earned))
             used += self._rung(left, questions[used % len(questions) :] + questions, share)
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
             left = left if rung else _extended(left, examples, every_form=not self._earned)
         if len(left) > 1 and not self._earned:
             used += self._sample(left, questions[used % len(questions) :] + questions)
-            left.sort(key=lambda each: self._sampled[each.style].share(self._sampled[each.style].right), reverse=True)
+            left.sort(key=lambda each: self._sampled[each.style].rank, reverse=True)
         return self._measure(left[0], questions, used)
 
     def _rung(self, chats: Sequence[ChatBuilder], questions: Sequence[Question], budget: float) -> int:
@@ -177,6 +178,7 @@ class Calibration:
 
     def _sample(self, chats: Sequence[ChatBuilder], questions: Sequence[Question]) -> int:
         """Sample answers to the first questions in each style, as many as the budget allows. Return their number."""
+        chats = [each for each in chats if self._tallies[each.style].tokens]  # those whose prompts are not too long
         tallies = [self._tallies[each.style] for each in chats]
         usual = sum(each.share(each.tokens) + _PREFILL * each.share(each.prompt_tokens) for each in tallies)
         left = int((self.budget * _SEARCH - self._cost) / usual) if usual else 0
@@ -243,7 +245,7 @@ class Calibration:
         for (_, question), (row, length), text, score in zip(asked, done, texts, scores, strict=True):
             tokens = 0 if row is None else len(row.ids)
             self._tokens += tokens
-            self._cost += tokens + _PREFILL * length
+            self._cost += 0 if row is None else tokens + _PREFILL * length
             self._earned = self._earned or score.correct
             yield score.correct, row, length, read(text, reference_of(question.entry)) is not None
 

@@ -78,11 +78,12 @@ def watch_status(names: Sequence[str]) -> Exit:
 def _redraw(names: Sequence[str]) -> NoReturn:
     from rich.text import Text
 
+    from swarmctl.terminal.interrupting import how_to
     from swarmctl.terminal.redrawn import Redrawn
 
     with Redrawn(sys.stdout, erased=False) as lines:
         while True:
-            text = "\n".join([*_lines(names), "", "To leave, press Ctrl-C."])
+            text = "\n".join([*_lines(names), "", how_to("leave")])
             lines.draw(Text(text, no_wrap=True, overflow="crop"))
             drawn = time.monotonic()
             while not lines.was_interrupted() and time.monotonic() - drawn < _WATCH_S:

@@ -16,6 +16,7 @@ from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.page.build import page, policy
 from swarmctl.report.report_data import PageData
+from swarmctl.terminal.interrupting import how_to
 from swarmctl.terminal.views import Writer
 
 HOST = "127.0.0.1"
@@ -58,7 +59,7 @@ def serve(report: PageData, port: int, *, opens: bool) -> Exit:
     address = f"http://{HOST}:{server.server_port}/"
     say = Writer(sys.stderr)
     print(address, flush=True)
-    say("Only this machine can open this address. The page is refreshed while nodes train. To stop, press Ctrl-C.")
+    say(f"Only this machine can open this address. The page is refreshed while nodes train. {how_to('stop')}")
     if opens and not open_in_browser(address):
         say("warning: found no browser to open it with.")
     try:

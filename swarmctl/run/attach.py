@@ -17,6 +17,7 @@ from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.command_line import typed
+from swarmctl.terminal.interrupting import how_to
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import Writer, view
 
@@ -29,7 +30,7 @@ def attach(node: str | None, *, plain: bool) -> Exit:
     files = _running(node)
     name = shlex.quote(files.root.name)
     say = Writer(sys.stderr)
-    say(f"Watching node {files.root.name}. Ctrl-C ends this view; the node continues.")
+    say(f"Watching node {files.root.name}, which continues when you leave. {how_to('leave')}")
     tail, progress = EventReader(files.events, whole=True), RunView()
     for event in (*past_evaluations(files), *tail()):
         progress.apply(event)

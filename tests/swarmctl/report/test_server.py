@@ -16,6 +16,7 @@ import pytest
 from swarmctl.errors import Exit
 from swarmctl.report import server
 from swarmctl.report.report_data import PageData
+from swarmctl.terminal.interrupting import how_to
 from tests.support.command_line import ROOT, SWARMCTL, run_process, told
 from tests.support.report_server import served
 from tests.support.reported_nodes import reported_node, write_events
@@ -101,6 +102,31 @@ def test_it_listens_on_this_machine_only_and_ends_cleanly_with_ctrl_c() -> None:
     assert process.returncode == Exit.INTERRUPTED
     assert said.endswith("Stopped.\n")
     assert "Traceback" not in said
+
+
+def test_a_background_job_says_how_to_stop_it() -> None:
+    """The shell makes a script's background job ignore SIGINT."""
+    reported_node(rounds=1)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "cwd": ROOT}
+    try:
+        process = subprocess.Popen([*SWARMCTL, "report", "maths", "--serve"], **options)  # inherits it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        line = process.stderr.readline()
+        assert "Ctrl-C does not reach it" in line
+        subprocess.run(["sh", "-c", line.partition("To stop: ")[2]], check=True)
+        assert process.wait(20) == -signal.SIGTERM
+
+
+def test_other_jobs_are_stopped_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+    assert how_to("leave") == "To leave, press Ctrl-C."
 
 
 def _addresses() -> list[str]:

@@ -73,9 +73,14 @@ def _check_socks(variable: str) -> None:
 
 
 def has_host(url: str) -> bool:
-    """Whether ``url`` has a valid host and port, so that nothing that parses it fails."""
+    """Whether ``url`` has a valid host and port, so that nothing that parses it fails.
+
+    An address such as ``127.1`` is not valid: some HTTP libraries refuse it.
+    """
     try:
         parts = urlsplit(url)
+        if (parts.hostname or "").replace(".", "").isdecimal():
+            ipaddress.IPv4Address(parts.hostname)
         return bool(parts.hostname) and parts.port != 0 and "\\" not in url
     except ValueError:
         return False

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import has_host
 from swarmctl.errors import UsageError
 from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import (
@@ -122,8 +123,7 @@ def _checked_url(url: str) -> str:
     text = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(text)
-        fine = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-        _ = parts.port
+        fine = parts.scheme in ("http", "https") and has_host(text) and not (parts.query or parts.fragment)
     except ValueError:
         fine = False
     if not fine:

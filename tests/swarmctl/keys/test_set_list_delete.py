@@ -197,6 +197,7 @@ def test_custom_names(run: Run) -> None:
     assert code == Exit.CONFIGURATION
     assert "did you mean openai?" in err
     assert run("set", "mybox", "--host", "ftp://x", piped=KEY)[0] == Exit.USAGE
+    assert run("set", "mybox", "--host", "http://0177.0.0.1", piped=KEY)[0] == Exit.USAGE
     assert run("set", "mybox", "--host", "https://me:secret@x/v1", piped=KEY)[0] == Exit.USAGE
     code, _, err = run("set", "mybox", "--host", "http://llm.example/v1", "--no-test", piped=KEY)
     assert code == Exit.CONFIGURATION

@@ -46,7 +46,16 @@ def test_a_server_always_has_the_same_valid_name(url: str, name: str) -> None:
         Config.model_validate({"providers": {name: {"base_url": url}}})
 
 
-@pytest.mark.parametrize("url", ["http://me:secret@box/v1", "http://box/v1?key=x", "http://box:99999/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:secret@box/v1",
+        "http://box/v1?key=x",
+        "http://box:99999/v1",
+        "http://127.1:1/v1",
+        "http://2130706433/v1",
+    ],
+)
 def test_an_invalid_address_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match="invalid server URL") as caught:
         offload_flags(url)

@@ -233,6 +233,14 @@ def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -
             "providers={box={base_url='http://[bad'}}",
             ['the base_url of a provider needs a valid host and port: "http://[bad"'],
         ),
+        (  # what the HTTP libraries of a run and of doctor disagree on
+            "providers={box={base_url='http://127.1:8000'}}",
+            ["the base_url of a provider needs a valid host and port: http://127.1:8000"],
+        ),
+        (
+            "providers={box={base_url='http://0177.0.0.1'}}",
+            ["the base_url of a provider needs a valid host and port: http://0177.0.0.1"],
+        ),
         (
             "providers={box={base_url='http://x:99999'}}",
             ["the base_url of a provider needs a valid host and port: http://x:99999"],

@@ -5,6 +5,7 @@ Answers are untrusted: a server may send anything, and nothing it sends may rais
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -85,8 +86,8 @@ def read_document(content: bytes, headers: Mapping[str, str], unbilled: Collecti
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
             # Some services send errors with status 200; a code in the body is the real status.
             error = document["error"]
-            stated = error.get("code") if isinstance(error, dict) else 404
-            status = int(stated) if str(stated).isdecimal() and 400 <= int(stated) < 600 else 500
+            stated = str(error.get("code")) if isinstance(error, dict) else "404"
+            status = int(stated) if re.fullmatch("[45][0-9][0-9]", stated) else 500
             raise refusal(status, content, headers, unbilled)
         if not isinstance(document["choices"], list):
             raise TypeError

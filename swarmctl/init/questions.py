@@ -114,8 +114,8 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
         if text.lower() not in known:
             _check_model(text, known, _builtin(suitable))
 
-    slow = config[suitable].model.device == "cpu"
-    text = prompter.answer("Train", check, default=_DEMO if slow else _SMOL, words=[*choices])
+    has_no_gpu = config[suitable].model.device == "cpu"
+    text = prompter.answer("Train", check, default=_DEMO if has_no_gpu else _SMOL, words=[*choices])
     if text.lower() in known:
         return _builtin(known[text.lower()]), []
     return _builtin(suitable), [assignment("model.name", text)]

@@ -91,8 +91,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         row("", bar)
     for label, line in zip_longest(("now",), folded(_now(progress, running_s), max(20, width - _LABEL)), fillvalue=""):
         row(label, line)
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
+    for drawn in lines:
+        drawn.no_wrap, drawn.overflow = True, "ellipsis"
     return Group(*lines)
 
 

@@ -22,8 +22,13 @@ def _launch(
     print_: Annotated[str, typer.Option("--print", metavar="KIND", help="sky, dstack, slurm or compose.")],
     nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes, one per GPU.")] = 1,
     gpu: Annotated[
-        str, typer.Option(metavar="GPU", help="GPU of each node: a model such as H100, memory such as 24GB, or none.")
-    ] = "24GB",
+        str | None,
+        typer.Option(
+            metavar="GPU",
+            help="GPU of each node: a model such as H100, memory such as 24GB, or none. "
+            "[default: 24GB, or none if the nodes would not use it]",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Name of the new nodes; a number is added. [default: the swarm's]"),

@@ -52,8 +52,8 @@ class LaunchOptions:
     name: str | None
     """The new nodes' common name."""
     count: int
-    gpu: str
-    """As typed; see ``GpuRequest.parse``."""
+    gpu: str | None
+    """As typed; see ``GpuRequest.parse``. None: chosen by the settings."""
     run: RunOptions
     """Settings of the new nodes."""
     as_json: bool
@@ -81,7 +81,7 @@ def launch(options: LaunchOptions) -> None:
     machines = Machines(
         name,
         options.count,
-        GpuRequest.parse(options.gpu),
+        GpuRequest.parse(options.gpu or ("24GB" if _uses_a_gpu(config) else "none")),
         # A cap that equals the default is consent all the same.
         portable_arguments(config, {_CAP: config.offload.limits.usd} if has_cap else {}),
         _variables(config),
@@ -99,6 +99,11 @@ def launch(options: LaunchOptions) -> None:
         print_json(kind=str(options.kind), name=name, nodes=options.count, text=content)
     else:
         print(content, end="", flush=True)
+
+
+def _uses_a_gpu(config: Config) -> bool:
+    """Whether nodes with these settings would use a GPU: a relay has no model, and ``cpu`` is a choice."""
+    return config.model.device != "cpu" and config.offload.kind != "relay"
 
 
 def _invited(node: Member, run: RunOptions, kind: Target, say: Writer) -> RunOptions:

@@ -231,6 +231,25 @@ def test_files_of_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
+RELAY = ("--offload", "openai:gpt-5-nano", "--max-usd", "2", "--set", "offload.kind=relay")
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--profile", "gpu"], True),
+        (["--profile", "cpu"], False),
+        (["--profile", "cpu", "--gpu", "24GB"], True),
+        ([*RELAY, "--profile", "gpu"], False),
+    ],
+)
+def test_nodes_that_would_not_use_a_gpu_get_none(
+    options: list[str], wanted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, _ = printed(capsys, "--print", "slurm", *options)
+    assert ("gpus-per-task" in text) == wanted
+
+
 def test_gpus_are_models_or_memory() -> None:
     assert GpuRequest.parse("none") is None
     assert GpuRequest.parse("24GB") == GpuRequest(gigabytes=24)

@@ -177,7 +177,7 @@ def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
         ("Device", "gpu", "Invalid model.device: 'gpu'. Use auto, cpu, mps, xpu, cuda or cuda:N."),
         ("Device", "cpu", ""),
         ("Total rounds", "-3", "Invalid game.rounds: -3. Use a whole number of at least 0."),
-        ("Total rounds", "3", "Run it"),
+        ("Total rounds", "3", "To run it"),
     ):
         asked.expect_exact(question)
         asked.expect_exact("]: ")

@@ -175,7 +175,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "source_grad_norms": progress.gradients or None,
         "nll": progress.nll or None,
         "reverse_kl": progress.reverse_kl,
-        "seconds_left": seconds_left(progress) if running else None,
+        "seconds_left": seconds_left(progress) if running and not progress.starting else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,

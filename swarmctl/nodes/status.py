@@ -229,7 +229,7 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, interva
 def _doing(row: dict[str, Any]) -> str:
     """Return a node's state; of one that works, rather the phase that it is in, such as ``evaluating``."""
     if row["state"] in WORKING and row["phase"] is not None:
-        return str(row["phase"])
+        return str(row["phase"]).partition(", ")[0]  # without the name of what it counts
     return "first round" if row["state"] == NodeState.TRAINING and not row["round"] else str(row["state"])
 
 

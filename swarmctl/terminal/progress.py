@@ -106,7 +106,7 @@ class RunView:
 
     @property
     def starting(self) -> bool:
-        """Whether a run has begun that has not loaded its model yet. Until then, ``start`` is that of the run before."""
+        """Whether a run has begun and not loaded its model yet. Until then, ``start`` is the previous run's."""
         return self.start is None or (self.stop is not None and self.phase is not None)
 
     @property

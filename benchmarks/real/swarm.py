@@ -169,7 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parallel", type=int, default=6, help="swarms at a time")
     options = parser.parse_args(arguments)
-    jobs = [(arm, seed) for seed in range(options.first_seed, options.first_seed + options.seeds) for arm in options.arms]
+    jobs = [
+        (arm, seed) for seed in range(options.first_seed, options.first_seed + options.seeds) for arm in options.arms
+    ]
     with tempfile.TemporaryDirectory() as directory:
         options.directory = Path(directory)
         with ProcessPoolExecutor(options.parallel, get_context("spawn")) as pool:

@@ -89,8 +89,9 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
             bar.append(glyph * round(share * min(60, width - 10)), style=colour)
         rows("time", words)
         row("", bar)
-    for label, line in zip_longest(("now",), folded(_now(progress, running_s), max(20, width - _LABEL)), fillvalue=""):
-        row(label, line)
+    doing = folded(_now(progress, running_s), max(20, width - _LABEL))
+    for label, text in zip_longest(("now",), doing, fillvalue=""):
+        row(label, text)
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(*lines)

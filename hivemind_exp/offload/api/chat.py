@@ -85,7 +85,7 @@ def read_document(content: bytes, headers: Mapping[str, str], unbilled: Collecti
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
             # Some services send errors with status 200; a code in the body is the real status.
             error = document["error"]
-            stated = error.get("code") if isinstance(error, dict) else 404
+            stated: Any = error.get("code") if isinstance(error, dict) else 404
             status = int(stated) if str(stated).isdecimal() and 400 <= int(stated) < 600 else 500
             raise refusal(status, content, headers, unbilled)
         if not isinstance(document["choices"], list):

@@ -97,10 +97,11 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     """Ask what to train. Return the built-in profile for it, and the setting of another model."""
     suitable = suitable_builtin()
     config = {name: _config(_builtin(name), ()) for name in profiles.builtin_names()}
-    slow = "; about 1¾ hours on two cores" if suitable == "cpu" else ""
+    slow = config[suitable].model.device == "cpu"
+    hours = "; about 1¾ hours on two cores" if slow else ""
     choices = {
         _DEMO: "a tiny model learns to spell backward, in about a minute",
-        _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{slow})",
+        _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{hours})",
         suitable: f"{config[suitable].model.name}, with settings that suit this machine (1 GB to download)",
     }
     prompter.say("")
@@ -114,8 +115,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
         if text.lower() not in known:
             _check_model(text, known, _builtin(suitable))
 
-    has_no_gpu = config[suitable].model.device == "cpu"
-    text = prompter.answer("Train", check, default=_DEMO if has_no_gpu else _SMOL, words=[*choices])
+    text = prompter.answer("Train", check, default=_DEMO if slow else _SMOL, words=[*choices])
     if text.lower() in known:
         return _builtin(known[text.lower()]), []
     return _builtin(suitable), [assignment("model.name", text)]

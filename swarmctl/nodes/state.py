@@ -77,7 +77,7 @@ def running_state(holder: dict[str, Any], progress: RunView, *, paused: bool, in
         (NodeState.PAUSED, paused or doing == NodeState.PAUSED),
         (NodeState.WAITING, None in progress.down.values() or phase.startswith(_WAITING)),
         (NodeState.WARMING_UP, phase.startswith(_BEFORE)),
-        (NodeState.STARTING, progress.start is None),
+        (NodeState.STARTING, progress.starting),
         (NodeState.OFFLINE, in_swarm and progress.lost_touch),
     )
     return next((state for state, applies in found if applies), NodeState.TRAINING)

@@ -176,7 +176,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "source_grad_norms": progress.gradients or None,
         "nll": progress.nll or None,
         "reverse_kl": progress.reverse_kl,
-        "seconds_left": seconds_left(progress) if running else None,
+        "seconds_left": seconds_left(progress) if running and not progress.starting else None,
         "usd_total": progress.usd_total,
         "usd_reserved": progress.usd_reserved if running else None,
         "usd_cap": progress.usd_cap,
@@ -230,7 +230,7 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, interva
 def _doing(row: dict[str, Any]) -> str:
     """Return a node's state; of one that works, rather the phase that it is in, such as ``evaluating``."""
     if row["state"] in WORKING and row["phase"] is not None:
-        return str(row["phase"])
+        return str(row["phase"]).partition(", ")[0]  # without the name of what it counts
     return "first round" if row["state"] == NodeState.TRAINING and not row["round"] else str(row["state"])
 
 

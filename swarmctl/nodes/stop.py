@@ -144,5 +144,5 @@ def _sentence(row: dict[str, Any]) -> str:
         return f"Node {node} is not running."
     if not rounds:
         return f"Stopped node {node}. Nothing to save: no round finished."
-    where = f", checkpoint {row['checkpoint']}" if row["checkpoint"] else ""
+    where = f", and checkpoint {row['checkpoint']}" if row["checkpoint"] else ""
     return f"Stopped node {node} after {several(rounds, 'round')}. Saved: the journal with every round{where}."

@@ -23,6 +23,8 @@ from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 
 _NUMBERS = ("requests", "tokens in", "tokens out", "USD", "unsettled", "completions", "correct", "lost")
+PROBE = "probe"
+"""The stage, in the ledger, of the test request at the start of a run."""
 _NARROW = ("unsettled", "lost", "tokens in", "tokens out", "requests")
 """The columns that are left out on a narrow terminal, in this order."""
 _BILLS = (
@@ -107,6 +109,8 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
 
 def _shown(group: CountKey, key: str) -> str:
     value = getattr(group, key)
+    if key == "stage" and value == PROBE:
+        return "test request"
     return provider_name(short_name(value) if key == "model" and value is not None else value)
 
 

@@ -16,7 +16,7 @@ from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.outcome import completed, continuation
-from swarmctl.settings.command_line import always_starts_over, shown_value
+from swarmctl.settings.command_line import JOIN, always_starts_over, shown_value
 from swarmctl.settings.offload_target import OFFLOAD
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.schema import dotted
@@ -79,7 +79,8 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
 
 def changed_settings(resolved: Resolved) -> str:
     """Return the profile, and the settings from other origins with their origin."""
-    given = [each for each in resolved.overrides if each.path != NAME and each.value != ""]
+    # The node and the swarm have lines of their own.
+    given = [each for each in resolved.overrides if each.path not in (NAME, JOIN) and each.value != ""]
     # What an address typed with --offload stands for is in the lines about the provider.
     given = [each for each in given if each.origin != OFFLOAD or each.path[0] != "providers"]
     changed = [f"{dotted(each.path)} = {shown_value(each.value)} ({each.origin})" for each in given]

@@ -105,6 +105,11 @@ class RunView:
             take(event)
 
     @property
+    def starting(self) -> bool:
+        """Whether a run has begun and not loaded its model yet. Until then, ``start`` is the previous run's."""
+        return self.start is None or (self.stop is not None and self.phase is not None)
+
+    @property
     def from_api(self) -> int:
         """Completions from an API in this run."""
         return sum(self.rollouts.get(kind, 0) for kind in _OF_API)
@@ -253,6 +258,7 @@ class RunView:
         rounds = [each for each in (self.round, event.get("round")) if each is not None]
         self.round = max(rounds, default=None)
         self.stop = event | {"round": self.round}
+        self.phase = None
         for name in ("steps", "checkpoint"):
             if event.get(name) is not None:
                 setattr(self, name, event[name])

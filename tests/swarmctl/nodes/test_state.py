@@ -41,6 +41,7 @@ def seen(*events: dict[str, Any]) -> RunView:
     return progress
 
 
+STOP = {"event": "stop", "t": 0, "reason": "signal", "round": 3}
 DOWN = {"event": "warning", "t": 0, "code": "provider_down", "message": "", "provider": "openai"}
 
 
@@ -48,6 +49,9 @@ DOWN = {"event": "warning", "t": 0, "code": "provider_down", "message": "", "pro
     ("events", "state"),
     [
         ([phase("loading PyTorch")], NodeState.STARTING),
+        ([START, STOP, phase("loading PyTorch")], NodeState.STARTING),  # resumed
+        ([START, STOP, phase("loading PyTorch"), START], NodeState.TRAINING),
+        ([START, phase("evaluating"), STOP], NodeState.TRAINING),  # about to end
         ([phase("warming up")], NodeState.WARMING_UP),
         ([START, phase("trying prompt styles")], NodeState.WARMING_UP),
         ([START], NodeState.TRAINING),

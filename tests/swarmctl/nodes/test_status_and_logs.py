@@ -91,9 +91,12 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     assert (row["phase"], row["seconds_left"], row["usd_total"]) == (None, 3.0, None)
     emit = EventLog(node.events)
     emit(PhaseEvent(name="evaluating", done=0, total=2))
-    emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
     assert re.search(r"maths +evaluating +2 ", capsys.readouterr().out)
+    emit(PhaseEvent(name="waiting for box:m, prompts answered", done=1, total=2))
+    emit.close()
+    assert cli.run(["status", "maths"]) == Exit.DONE
+    assert re.search(r"maths +waiting for box:m +2 ", capsys.readouterr().out)
 
 
 def test_a_node_in_its_first_round_says_so(capsys: pytest.CaptureFixture[str]) -> None:

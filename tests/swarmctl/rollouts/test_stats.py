@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.offload.ledger import RequestKey
 from swarmctl import cli
 from swarmctl.errors import Exit
 from tests.support.command_line import SWARMCTL
@@ -121,8 +122,6 @@ def test_two_models_of_one_provider_are_counted_separately(capsys: pytest.Captur
 
 
 def test_rejected_requests_cost_nothing_but_open_ones_may(capsys: pytest.CaptureFixture[str]) -> None:
-    from hivemind_exp.offload.ledger import RequestKey
-
     with books(bare_node()) as written:
         ask = RequestKey("openai", "m", 0, "answer", "aa", 1)
         written.ledger.release(written.ledger.reserve(ask, 0.5), "HTTP 429")
@@ -143,6 +142,13 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert whole.split() == ["total", "3", "200", "28", "0.003", "0.01", "5", "50", "%", "1"]
     assert len({len(line) for line in (heading, own, remote, whole)}) == 1
+
+
+def test_the_test_request_has_a_row_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.ledger.reserve(RequestKey("openai", "m", -1, "probe", "", 1), 0.25)
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert " m      test request  " in capsys.readouterr().out
 
 
 def test_what_did_not_happen_has_no_column(capsys: pytest.CaptureFixture[str]) -> None:

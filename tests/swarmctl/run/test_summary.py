@@ -136,3 +136,14 @@ def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_on
         assert any(line.startswith("What this shows") for line in told) is shows
         assert not any("Files:" in line for line in told)
     assert any("Files: " in line for line in introduction(node, demo))
+
+
+def test_a_run_names_the_settings_that_differ_from_its_profile(home: Path) -> None:
+    overrides = [
+        given("--node", "node.name", "n"),
+        given("--rounds", "game.rounds", "3"),
+        given("--join", "swarm.join", f"swarm1:{'ab' * 32}"),
+    ]
+    changed = resolve(profiles.read(profiles.find("demo")), overrides, {})
+    node = Node(files_of("n"), -1, resumes=False, created=True, starts_over=False)
+    assert introduction(node, changed)[1] == "Settings: built-in demo, game.rounds = 3 (--rounds)"

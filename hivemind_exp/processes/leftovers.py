@@ -16,11 +16,12 @@ def threads_left() -> str:
 
     Stops the thread of tqdm, which many libraries use: it only watches progress bars.
     """
-    tqdm: Any = sys.modules.get("tqdm")
-    monitor = getattr(getattr(tqdm, "tqdm", None), "monitor", None)
-    if monitor is not None:
-        monitor.exit()
-        tqdm.tqdm.monitor_interval = 0  # else the next progress bar starts another one
+    for thread in threading.enumerate():
+        if type(thread).__module__ == "tqdm._monitor":
+            tqdm: Any = sys.modules["tqdm"]
+            tqdm.tqdm.monitor_interval = 0  # else the next progress bar starts another one
+            watching: Any = thread
+            watching.exit()
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     return ", ".join(foreign(thread.name, 40) for thread in others[:_FEW]) + (", …" if len(others) > _FEW else "")
 

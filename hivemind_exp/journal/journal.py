@@ -10,6 +10,7 @@ import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from errno import EISDIR
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
 from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, records, visits
+from hivemind_exp.journal.decoding import decoding
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.stored import stored_rollout
@@ -120,7 +122,8 @@ class Journal:
         if found is None:
             return None
         messages, notes = found
-        return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
+        with self._decoding(round_):
+            return Prompt(question, stage, tuple(json.loads(messages)), (), json.loads(notes or "{}"))
 
     def write_rollouts(self, round_: int, version: int, groups: Sequence[Group]) -> None:
         """Record this machine's rollouts, all or none. ``version``: the node's optimizer steps so far."""
@@ -182,7 +185,8 @@ class Journal:
             f"WHERE {_GROUP} AND idx<? ORDER BY idx",
             (self._swarm, round_, prompt.stage, prompt.question.digest, FOREIGN),
         )
-        return {place: stored_rollout(row, version, encode) for place, *row in rows}
+        with self._decoding(round_):
+            return {place: stored_rollout(row, version, encode) for place, *row in rows}
 
     def replies(self, round_: int, stage: str) -> Replies:
         """Return what an API returned for a stage's requests that have one slot and a name of their own."""
@@ -195,10 +199,11 @@ class Journal:
             f"WHERE {_GROUP} AND idx>=? AND idx<? AND outcome IS NOT NULL ORDER BY idx",
             (self._swarm, round_, stage, question, places.start, places.stop),
         )
-        return [
-            (place, Kind(kind), text, Score(outcome, bool(strict), why, read_terms(terms)))
-            for place, kind, text, outcome, strict, why, terms in rows
-        ]
+        with self._decoding(round_):
+            return [
+                (place, Kind(kind), text, Score(float(outcome), bool(strict), why, read_terms(terms)))
+                for place, kind, text, outcome, strict, why, terms in rows
+            ]
 
     def verified_rounds(self) -> int:
         """Return the number of rounds up to the last one with verified completions."""
@@ -362,6 +367,14 @@ class Journal:
                     self._db.executemany(statement, rows)
         except sqlite3.Error as error:
             raise self._explain(error) from error
+
+    @contextmanager
+    def _decoding(self, round_: int) -> Iterator[None]:
+        try:
+            with decoding(round_):
+                yield
+        except sqlite3.DataError as error:
+            raise self._damaged(str(error)) from error
 
     def _damaged(self, what: str) -> FileProblem:
         return FileProblem(

@@ -15,12 +15,12 @@ from hivemind_exp.cpu_limit import CpuLimitReached, cpu_limit
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.models.template_trial import trial
+from hivemind_exp.models.whereabouts import OTHER_MODEL
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion, encode_literally, literal
 
 if TYPE_CHECKING:  # the command line imports this module with the games
     from transformers import PreTrainedTokenizerBase
 
-OTHER_MODEL = "swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct"
 _FOLD = (
     "{%- if messages[0]['role'] == 'system' -%}{%- set messages = [{'role': 'user', 'content': messages[0]['content'] "
     "+ '\\n\\n' + messages[1]['content']}] + messages[2:] -%}{%- endif -%}"

@@ -24,7 +24,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
-from hivemind_exp.models.chat_format import OTHER_MODEL, fit
+from hivemind_exp.models.chat_format import fit
 from hivemind_exp.models.memory import Shape, count_weights
 from hivemind_exp.models.quantized import four_bits
 from hivemind_exp.models.soundness import (
@@ -37,6 +37,7 @@ from hivemind_exp.models.soundness import (
 )
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.models.whereabouts import (
+    OTHER_MODEL,
     TINY,
     Whereabouts,
     cached_config,

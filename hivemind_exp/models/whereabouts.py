@@ -1,5 +1,6 @@
 """Where a model is stored. Imports neither torch nor transformers, which take seconds."""
 
+import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -8,11 +9,13 @@ from typing import Literal
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ModelError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.models import memory, smollm2
 from hivemind_exp.models.memory import Shape
 
 TINY = "tiny"
+OTHER_MODEL = "swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct"
 Place = Literal["built locally", "local directory", "cached", "will be downloaded"]
 
 
@@ -65,11 +68,33 @@ def local_directory(config: ModelConfig) -> Path | None:
     means_path = config.name.startswith((".", "/", "~")) or config.name.count("/") > 1
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise ModelError(f"no model in {path}: config.json is missing", next=_listing(path))
+            what, command = without_config(path)
+            raise ModelError(f"no model in {path}: {what}", next=command or _listing(path))
         return path
     if means_path:
         raise ModelError(f"cannot load a model from {path}: no such directory", next=_listing(path))
     return None
+
+
+def without_config(path: Path) -> tuple[str, str | None]:
+    """Return what a directory without ``config.json`` has instead, and the command that leads on, if one does."""
+    if (path / "adapter_config.json").is_file():
+        base = _base_of(path / "adapter_config.json")
+        named = foreign(base) if base else "another model"
+        command = f"swarmctl run --model {shlex.quote(base)}" if base and foreign(base) == base else OTHER_MODEL
+        return f"it has only an adapter for {named}. Use that model, or one with the adapter merged into it", command
+    if any(path.glob("*.gguf")):
+        return "it has only GGUF weights, which cannot be trained. Use the model they were made from", OTHER_MODEL
+    return "config.json is missing", None
+
+
+def _base_of(file: Path) -> str | None:
+    """Return the base model that an adapter names."""
+    try:
+        base = json.loads(file.read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return base if isinstance(base, str) and base else None
 
 
 def _listing(path: Path) -> str:
@@ -83,5 +108,5 @@ def no_such_model(config: ModelConfig) -> ModelError:
     return ModelError(
         f"unknown model {config.name!r}: no such directory, and no such id on the hub "
         "(a private model needs your token: swarmctl keys set huggingface)",
-        next="swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct",
+        next=OTHER_MODEL,
     )

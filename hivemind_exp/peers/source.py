@@ -19,7 +19,7 @@ from hivemind_exp.peers.vetting import PeerRules, PeerTexts, QuestionCache, Reje
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
-from hivemind_exp.tasks.workers.pool import TOO_SLOW
+from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
 TRIES = 6
 """Groups tried per group wanted. In many groups all answers are wrong, so they teach nothing."""

@@ -31,6 +31,8 @@ _CAPGET = {"x86_64": 125, "aarch64": 90}
 _CAPABILITIES = 0x20080522
 _READ_ALL = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root may need them to read Python's code. Landlock limits them."""
+_ALL_OF_FILES = 0b11111
+"""The same, CAP_CHOWN, CAP_FOWNER and CAP_FSETID: what root may need to write its own files."""
 
 _EVERYWHERE = (424, 425, 426, 427, 434, 435, 438, 440, 448, 452)
 """pidfd_send_signal, io_uring_*, pidfd_open, clone3, pidfd_getfd, process_madvise, process_mrelease, fchmodat2."""
@@ -85,6 +87,16 @@ def hide_memory() -> None:
         _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def leave_others_alone() -> None:
+    """Give up root's rights except for files, so that hidden memory cannot be read even by root's programs (Linux).
+
+    For code that must load before ``confine``. Other users have no such rights.
+    """
+    if sys.platform == "linux":
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _drop_capabilities(_ALL_OF_FILES)
+
+
 def end_with_parent(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when its parent's thread ends (Linux)."""
     if sys.platform == "linux":
@@ -100,7 +112,7 @@ def confine(readable: Iterable[Path]) -> list[str]:
     if sys.platform != "linux":
         return [f"{platform.system()} has neither Landlock nor seccomp"]
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    return [*_landlock(readable), *_drop_capabilities(), *_seccomp()]
+    return [*_landlock(readable), *_drop_capabilities(_READ_ALL), *_seccomp()]
 
 
 def _prctl(option: int, value: int) -> None:
@@ -150,15 +162,15 @@ def _allow_reading(ruleset: int, path: Path) -> None:
         os.close(place)
 
 
-def _drop_capabilities() -> list[str]:
-    """Give up root's rights, except for reading files."""
+def _drop_capabilities(kept: int) -> list[str]:
+    """Give up root's rights, except for those in ``kept``."""
     number = _CAPGET.get(platform.machine())
     if number is None:
         return []  # reported by ``_seccomp``
     header, sets = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITIES, 0)), ctypes.create_string_buffer(24)
     try:
         _call(number, header, sets)
-        low = [value & _READ_ALL for value in struct.unpack("=6I", sets)[:3]]  # effective, permitted, inheritable
+        low = [value & kept for value in struct.unpack("=6I", sets)[:3]]  # effective, permitted, inheritable
         _call(number + 1, header, ctypes.create_string_buffer(struct.pack("=6I", *low, 0, 0, 0)))
     except OSError as error:
         return [f"root's rights remain ({error.strerror})"]
@@ -188,7 +200,8 @@ def _seccomp() -> list[str]:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
     try:
-        _call(_SECCOMP[machine], ctypes.c_uint(1), ctypes.c_uint(1), program)
+        if thread := _call(_SECCOMP[machine], ctypes.c_uint(1), ctypes.c_uint(1), program):
+            return [f"no seccomp filter, so the network can be reached (thread {thread} has a filter of its own)"]
     except OSError as error:
         return [f"no seccomp filter, so the network can be reached ({error.strerror})"]
     return []

@@ -29,6 +29,8 @@ class ProgressWatch:
         except psutil.Error:
             return "ended"
         before, self._used = self._used, times.user + times.system
+        if status == psutil.STATUS_ZOMBIE:
+            return "ended"
         if self._used != before:
             return "running"
         if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 from hivemind_exp.processes.kernel import confine, end_with_parent, hide_memory
+from hivemind_exp.processes.leftovers import mapped_bytes, threads_left
 
 MEMORY = 2 * 2**30
-"""Address space of a worker, in bytes (Linux; macOS does not enforce it)."""
+"""Address space of a worker, in bytes (Linux; macOS does not enforce it). Beyond what it has already loaded, if that
+was loaded from the hub."""
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 """What the loader needs for modules that are imported later."""
 _PACKAGE = str(Path(__file__).parents[1])
@@ -57,10 +59,10 @@ class Sandbox:
         self._nothing = os.open(os.devnull, os.O_RDWR)  # opened now, because ``close`` refuses it
         self._readable: list[str] = []
 
-    def close(self, readable: Iterable[str] = (), *, limited: bool = True) -> list[str]:
+    def close(self, readable: Iterable[str] = (), *, limited: bool = True, loaded: bool = False) -> list[str]:
         """Give up the network, processes, and all files except Python's code and ``readable``, which become read-only.
 
-        ``limited``: limit the memory to ``MEMORY``, too.
+        ``limited``: limit the memory to ``MEMORY``, too. ``loaded``: to that much beyond what is in use now.
 
         Returns:
             What the kernel does not enforce, with the reason; empty if it enforces everything.
@@ -69,10 +71,13 @@ class Sandbox:
         self._readable = [os.path.realpath(path) for path in readable]
         hide_memory()
         if sys.platform == "linux" and limited:
-            _limit("RLIMIT_AS", MEMORY)
+            _limit("RLIMIT_AS", MEMORY + (mapped_bytes() if loaded else 0))
         _limit("RLIMIT_NPROC", 0)
         _limit("RLIMIT_NOFILE", 64)
-        return confine(map(Path, [*_roots(), *_LIBRARIES, *self._readable]))
+        still_open = confine(map(Path, [*_roots(), *_LIBRARIES, *self._readable]))
+        if threads := threads_left():
+            still_open.append(f"Landlock does not apply to threads that code has started before ({threads})")
+        return still_open
 
     def finish(self) -> None:
         """Once everything is loaded, give up all output except messages, and everything that the audit hook refuses."""

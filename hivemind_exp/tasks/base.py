@@ -77,6 +77,9 @@ LARGEST_REWARD = 1e6
 """Larger rewards, and terms of one, are refused: their mean and spread must be exact enough to be learned from."""
 MOST_TERMS, LONGEST_TERM = 32, 60
 """The most terms that a reward may have, and the characters of a term's name. They are stored with each completion."""
+MOST_MESSAGES, LONGEST_REPLY = 256, 2**20
+"""The most messages, and characters in all of them, with which an environment may reply to one turn of the model. They
+are stored with each conversation, and longer ones would not fit into its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

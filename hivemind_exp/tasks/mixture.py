@@ -28,7 +28,8 @@ from hivemind_exp.tasks.base import (
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
-from hivemind_exp.tasks.workers.pool import UNJUDGED, Pool, Report, Unscored
+from hivemind_exp.tasks.workers.checked_replies import UNJUDGED, Unscored
+from hivemind_exp.tasks.workers.pool import Pool, Report
 
 LONGEST_ANSWER = 16_384
 """Maximum length, in characters, of an answer that is verified. Five times any task's longest reference answer."""

@@ -17,6 +17,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.conversation import unpacked
+from hivemind_exp.journal.decoding import decoding
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind, Turn
@@ -245,6 +246,13 @@ def _moments(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, int]]:
 
 
 def _of_round(
+    db: sqlite3.Connection, swarm: str, round_: int, wanted: RolloutFilter, own_model: str | None
+) -> list[RolloutRecord]:
+    with decoding(round_):
+        return _decoded(db, swarm, round_, wanted, own_model)
+
+
+def _decoded(
     db: sqlite3.Connection, swarm: str, round_: int, wanted: RolloutFilter, own_model: str | None
 ) -> list[RolloutRecord]:
     prompts: dict[tuple[str, str], dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from hivemind_exp.game.study_group.rewards import Choice, choice_in, majority_of
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
-from hivemind_exp.tasks.workers.pool import TOO_SLOW
+from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
 SHOWN = 4
 """Maximum number of outputs that a later stage shows."""

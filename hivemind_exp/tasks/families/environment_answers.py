@@ -8,7 +8,7 @@ from typing import Any
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.tasks.base import FULL_CREDIT, Verdict
+from hivemind_exp.tasks.base import FULL_CREDIT, MOST_TERMS, Verdict
 from hivemind_exp.tasks.families.own_code import UnsupportedTask
 
 FORMS = ("{}", "\\boxed{{{}}}", "<answer>\n{}\n</answer>", "<think>\n\n</think>\n{}", "#### {}")
@@ -26,6 +26,12 @@ _LAST_STEPS = 20
 def unsupported(package: str, what: str) -> UnsupportedTask:
     """Return the error for an environment that needs something that is missing here."""
     return UnsupportedTask(f"environment {package} {what}, which is not supported", next="swarmctl tasks list")
+
+
+def check_terms(package: str, count: int) -> None:
+    """Raise ``TaskError`` if an environment has more weighted reward functions than a reward may have parts."""
+    if count > MOST_TERMS:
+        raise unsupported(package, f"has {count} weighted reward functions, more than {MOST_TERMS}")
 
 
 class _AtOnce(ThreadPoolExecutor):

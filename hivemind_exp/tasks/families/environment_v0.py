@@ -4,13 +4,15 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v0_turns
-from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, settle, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, check_terms, settle, unsupported, written
+from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
 _OF_GROUPS = ("completions", "states", "prompts", "answers", "infos", "tasks")
@@ -34,7 +36,7 @@ def loaded(package: str, module: str, params: Mapping[str, Any], most_turns: int
         several.__file__ = code.__file__
         return several
     scorer = _Scorer(package, environment)
-    rows = [_question(package, row) for row in environment.get_dataset()]
+    rows = [_question(package, row) for row in islice(environment.get_dataset(), MOST_QUESTIONS + 1)]
     settle(package, rows, scorer.score)
     adapted = ModuleType(f"swarmctl_environment_{module}")
     adapted.__file__ = code.__file__
@@ -71,6 +73,7 @@ class _Scorer:
         self._objects = dict(getattr(rubric, "class_objects", {})) | {"parser": self._parser}
         weighted = zip(rubric._get_reward_funcs(), rubric._get_reward_weights(), strict=True)
         self._terms = [(function, weight) for function, weight in weighted if weight]
+        check_terms(package, len(self._terms))
         if not any(weight > 0 for _, weight in self._terms):
             raise unsupported(package, "has no reward function with a positive weight")
 

@@ -9,13 +9,15 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
-from hivemind_exp.tasks.families.environment_answers import Loop, unsupported
+from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, unsupported
 from hivemind_exp.tasks.families.model_turns import ModelTurns
+from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 from hivemind_exp.tasks.families.tool_text import as_turns, read_calls, with_tools
 
@@ -55,9 +57,10 @@ class _Adapter:
         environment.timeout_seconds = None  # it would count the time that the model needs
         environment.get_model_response = _ask
         self.terms = list(self._terms(environment.rubric))
+        check_terms(package, len(self.terms))
         if not any(weight > 0 for _, _, weight in self.terms):
             raise unsupported(package, "has no reward function with a positive weight")
-        self.rows = [self._row(row) for row in environment.get_dataset()]
+        self.rows = [self._row(row) for row in islice(environment.get_dataset(), MOST_QUESTIONS + 1)]
 
     def _terms(self, rubric: Any) -> Iterator[tuple[Any, Any, float]]:
         """Yield each weighted reward function with its rubric and weight."""

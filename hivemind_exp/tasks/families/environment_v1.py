@@ -15,7 +15,7 @@ from typing import Any
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v1_turns
-from hivemind_exp.tasks.families.environment_answers import Loop, settle, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, settle, unsupported, written
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -206,6 +206,7 @@ class _Taskset:
             raise unsupported(self.package, f"runs programs to score an answer: {', '.join(running)} needs a runtime")
         if not task.hooks("reward"):
             raise unsupported(self.package, "has no reward function")
+        check_terms(self.package, len(task.hooks("reward")))
 
 
 def _function(hook: Callable[..., Any]) -> Any:

@@ -19,7 +19,7 @@ import math
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,9 @@ from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import (
     FULL_CREDIT,
     LARGEST_REWARD,
+    LONGEST_REPLY,
     LONGEST_TERM,
+    MOST_MESSAGES,
     MOST_TERMS,
     EnvironmentReply,
     Talk,
@@ -60,6 +62,18 @@ _LONGEST_PRINTED = 2000
 
 class UnsupportedTask(TaskError):
     """The code needs something that is missing here, so nothing can be learned from it."""
+
+
+class _Beginning(io.TextIOBase):
+    """Keeps the beginning of what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def write(self, text: str, /) -> int:
+        self.text += text[: _LONGEST_PRINTED - len(self.text)]
+        return len(text)
 
 
 class OutOfTime(BaseException):
@@ -94,12 +108,12 @@ class OwnCodeTask(Task):
         """None: a question has one answer."""
 
     def prepare(self, role: Role) -> None:
-        output = io.StringIO()
+        output = _Beginning()
         try:
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 self._prepare(role)
         finally:
-            self.printed = output.getvalue()[:_LONGEST_PRINTED]
+            self.printed = output.text
 
     def make(self, seed: int) -> tuple[str, dict[str, Any]]:
         entry = self._rows[seed] if self._rows else self._ask(seed % _SEEDS)
@@ -119,11 +133,23 @@ class OwnCodeTask(Task):
         assert self._conversations is not None
         try:
             with self._guarded("the environment failed", SCORE_SECONDS * len(talk.turns)):
-                return self._conversations.reply(talk, dict(entry))
+                replied = self._conversations.reply(talk, dict(entry))
+            self._check_reply(replied)
+            return replied
         except UnsupportedTask:
             raise
         except TaskError as error:
             return EnvironmentReply(verdict=Verdict(0.0, why=error.message.replace(str(self._file), self._file.name)))
+
+    def _check_reply(self, replied: EnvironmentReply) -> None:
+        """Raise ``TaskError`` if a reply of the environment is too long, or its rewards are unsuitable."""
+        if len(replied.messages) > MOST_MESSAGES:
+            self._wrong(f"replied with {len(replied.messages):,} messages at once. At most {MOST_MESSAGES} are allowed")
+        length = sum(len(message["content"]) for message in replied.messages)
+        if length > LONGEST_REPLY:
+            self._wrong(f"replied with {length:,} characters. At most {LONGEST_REPLY:,} are allowed")
+        if replied.verdict is not None:
+            self._weighed(replied.verdict)
 
     def _prepare(self, role: Role) -> None:
         with self._guarded("cannot load the task", LOAD_SECONDS):
@@ -229,7 +255,7 @@ class OwnCodeTask(Task):
     def _verdict(self, found: Any) -> Verdict:
         """Return what ``score`` returned, checked. Raises ``TaskError``."""
         if isinstance(found, Verdict):
-            return found
+            return self._weighed(found)
         table = found if isinstance(found, Mapping) else {"score": found}
         try:
             terms = {str(name): _number(value) for name, value in islice(table.items(), MOST_TERMS + 1)}
@@ -242,12 +268,24 @@ class OwnCodeTask(Task):
         if len(terms) > MOST_TERMS or any(len(name) > LONGEST_TERM for name in terms):
             what = f"At most {MOST_TERMS} names are allowed, of at most {LONGEST_TERM} characters"
             self._wrong(f"score returned too many names, or too long ones. {what}", self._score)
-        if any(abs(value) > LARGEST_REWARD for value in (*terms.values(), sum(terms.values()))):
-            most = f"A reward and its parts must be between -{LARGEST_REWARD:,.0f} and {LARGEST_REWARD:,.0f}"
-            self._wrong(f"score returned {foreign(repr(found), 80)}. {most}", self._score)
+        self._bounded(terms.values())
         credit = min(max(terms.get("correct", sum(terms.values())), 0.0), 1.0)
         plain = terms.keys() == {"score"} and terms["score"] == credit and credit in (0.0, 1.0)
         return Verdict(credit, () if plain else tuple(terms.items()))
+
+    def _weighed(self, verdict: Verdict) -> Verdict:
+        """Return an environment's verdict if its rewards are numbers that can be learned from. Raises ``TaskError``."""
+        if len(verdict.terms) > MOST_TERMS:
+            self._wrong(f"has {len(verdict.terms)} weighted reward functions. At most {MOST_TERMS} are allowed")
+        self._bounded([value for _, value in verdict.terms])
+        return verdict
+
+    def _bounded(self, values: Collection[float]) -> None:
+        """Raise ``TaskError`` if the parts of a reward, or their sum, are too large or no numbers."""
+        if not all(abs(value) <= LARGEST_REWARD for value in (*values, sum(values))):  # also true for NaN
+            shown = ", ".join(f"{value:g}" for value in values)
+            most = f"A reward and its parts must be between -{LARGEST_REWARD:,.0f} and {LARGEST_REWARD:,.0f}"
+            self._wrong(f"score returned {foreign(shown, 80)}. {most}", self._score)
 
     @contextlib.contextmanager
     def _guarded(self, what: str, seconds: float) -> Iterator[None]:

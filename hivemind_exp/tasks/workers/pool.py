@@ -20,18 +20,18 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from hivemind_exp.errors import TaskError, WorkerFailed, from_code
-from hivemind_exp.foreign_text import visible
+from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
 from hivemind_exp.processes.sandbox import Role
-from hivemind_exp.tasks.base import (
-    LARGEST_REWARD,
-    LONGEST_TERM,
-    MOST_TERMS,
-    EnvironmentReply,
-    Talk,
-    TaskSpec,
-    Verdict,
-    interpreter,
+from hivemind_exp.tasks.base import EnvironmentReply, Talk, TaskSpec, Verdict, interpreter
+from hivemind_exp.tasks.workers.checked_replies import (
+    TOO_SLOW,
+    UNJUDGED,
+    Unscored,
+    checked_error,
+    checked_facts,
+    checked_item,
+    checked_reply,
+    checked_verdict,
 )
 from hivemind_exp.tasks.workers.process import LOOK_SECONDS, WorkerProcess
 
@@ -50,19 +50,8 @@ MOST_EXITS, MOST_KILLS = 3, 20
 """The pool gives up after this many workers of one role in a row that ended on their own, or were killed, before they
 were ready. An end of their own is likely to happen again."""
 
-TOO_SLOW = "too much CPU time"
-UNJUDGED = "not verified"
-_LONGEST_REASON = 1000
-"""Characters of the reason why an answer could not be scored."""
-
 Report = Callable[[int, int], None]
 """Called with the number of replaced workers and the number of jobs given up."""
-
-
-class Unscored(str):
-    """The reason why a job has no reply."""
-
-    __slots__ = ()
 
 
 class Crew:
@@ -177,13 +166,24 @@ class Crew:
             if worker.ready is not None:
                 if worker.pending:
                     replies[worker.pending.popleft()] = message
-            elif "error" in message:
-                self.close()
-                raise from_code(message["code"], message["error"], message["next"])
             else:
-                worker.ready, worker.still_open = message["ready"], message["open"]
-                self._exits = self._kills = 0
+                self._begin(worker, message)
         return messages is not None
+
+    def _begin(self, worker: WorkerProcess, message: Any) -> None:
+        """Take a worker's first message. Raises ``NodeError`` if it cannot start."""
+        try:
+            match message:
+                case {"error": error, "code": code, "next": command}:
+                    raise checked_error(code, error, command)
+                case {"ready": ready, "open": still_open}:
+                    worker.ready, worker.still_open = checked_facts(ready, still_open, len(self._specs))
+                case _:
+                    checked_facts(None, None, 0)
+        except NodeError:
+            self.close()
+            raise
+        self._exits = self._kills = 0
 
     def _lose(self, worker: WorkerProcess, waiting: deque[int], replies: list[Any], lost: Counter[int]) -> None:
         """Drop a worker that has ended or is stuck, and put its jobs back at the head of the queue.
@@ -195,8 +195,9 @@ class Crew:
             self.close()
             raise TaskError(f"the tasks need more than {LOAD_SECONDS:.0f} s of CPU time to load; check their params")
         if worker.ready is None:
-            self._exits += code >= 0
-            self._kills += code < 0
+            alone = code >= 0 or worker.made_no_progress
+            self._exits += alone
+            self._kills += not alone
         if self._exits >= MOST_EXITS or self._kills >= MOST_KILLS:
             error = worker.failure()
             self.close()
@@ -217,54 +218,12 @@ class Crew:
         worker.kill()
 
 
-def _checked(reply: Any) -> float | Verdict | Unscored:
-    """Return a verifier's reply. A process that read hostile text may send anything."""
-    if isinstance(reply, Unscored):
-        return reply
-    match reply:
-        case float():
-            return min(max(reply, 0.0), 1.0)
-        case {"credit": float(credit), "terms": list(terms), "why": str(why)} if len(terms) <= MOST_TERMS:
-            named = [
-                (visible(str(name)[:LONGEST_TERM]), value)
-                for name, value in terms
-                if isinstance(value, float) and abs(value) <= LARGEST_REWARD  # also false for NaN
-            ]
-            return Verdict(min(max(credit, 0.0), 1.0), tuple(named), visible(why[:_LONGEST_REASON]))
-        case _:
-            return Unscored(UNJUDGED)
-
-
 def _turns(job: object) -> int:
     """Return how many turns the conversation of a job has; 1 if the job is about one answer."""
     match job:
         case [_, {"turns": turns}, *_]:
             return len(turns)
     return 1
-
-
-def _checked_reply(reply: Any) -> EnvironmentReply | Unscored:
-    """Return an environment's reply. Raises ``TaskError`` if it cannot be used at all."""
-    match reply:
-        case Unscored():
-            return reply
-        case {"error": str(error)}:
-            raise TaskError(error, next="swarmctl tasks list")
-        case {"messages": list(messages), "verdict": verdict, "lost": bool(lost)} if all(map(_is_message, messages)):
-            if any(message["role"] not in _ROLES for message in messages):
-                raise TaskError("an environment writes turns of the model, which is not supported")
-            found = None if verdict is None else _checked(verdict)
-            if not isinstance(found, float | Unscored):
-                return EnvironmentReply(tuple(messages), found, lost)
-    return Unscored(UNJUDGED)
-
-
-_ROLES = ("system", "user")
-"""Roles of an environment's messages. Results of tools are a user's turns. Turns of the model would be learned."""
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 class Pool:
@@ -308,8 +267,9 @@ class Pool:
         return facts
 
     def still_open(self) -> list[str]:
-        """Wait for a worker, then return what the kernel does not enforce for it, with the reasons."""
-        return self._makers[0].first().still_open
+        """Wait for a worker of each crew, then return what the kernel does not enforce for them, with the reasons."""
+        found = [reason for crew in (*self._makers, *self._verifiers) for reason in crew.first().still_open]
+        return list(dict.fromkeys(found))
 
     def making_seconds(self) -> float:
         """Return the CPU time of the processes that generate questions. A replaced one counts from 0 again."""
@@ -324,20 +284,23 @@ class Pool:
         """
         replies = self._run(self._makers, places)
         self._tell(replies)
+        made = []
         for (task, *_), reply in zip(places, replies, strict=True):
-            if isinstance(reply, list):
+            item = checked_item(reply)
+            if isinstance(item, tuple):
+                made.append(item)
                 continue
             why = f"task {self._specs[task].label!r} cannot generate a question: "
             if reply == UNJUDGED:
                 raise WorkerFailed(f"{why}{TRIES} workers in a row were killed, crashed or got stuck")
-            raise TaskError(why + (str(reply) if isinstance(reply, Unscored) else reply["error"]))
-        return [(text, entry, key) for text, entry, key in replies]
+            raise TaskError(why + item)
+        return made
 
     def verify(self, jobs: Sequence[tuple[int, str, Any]]) -> list[float | Verdict | Unscored]:
         """Return the credit for each (task, answer, entry). ``TOO_SLOW`` counts as wrong, ``UNJUDGED`` as unknown."""
         replies = self._run(self._verifiers, jobs)
         self._tell(replies)
-        return [_checked(reply) for reply in replies]
+        return [checked_verdict(reply) for reply in replies]
 
     def reply(self, jobs: Sequence[tuple[int, Talk, Any]]) -> list[EnvironmentReply | Unscored]:
         """Return the environment's reply for each (task, conversation, entry).
@@ -348,7 +311,7 @@ class Pool:
         homes = [zlib.crc32(talk.name.encode()) for _, talk, _ in jobs]
         replies = self._run(self._verifiers, [(task, asdict(talk), entry) for task, talk, entry in jobs], homes)
         self._tell(replies)
-        return [_checked_reply(reply) for reply in replies]
+        return [checked_reply(reply) for reply in replies]
 
     def close(self) -> None:
         """Stop all workers immediately."""

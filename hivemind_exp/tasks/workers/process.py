@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from hivemind_exp.errors import WorkerFailed
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.progress import ProgressWatch
 from hivemind_exp.processes.sandbox import Role
@@ -74,9 +75,9 @@ class WorkerProcess:
         """Jobs that were sent and have no reply yet."""
         self._limits: dict[int, float] = {}
         """Their CPU time limits, in seconds."""
-        self._still = self._idle = 0
-        """Number of looks in a row at which the worker had used no CPU time, and at which it also waited for nothing
-        that a busy machine explains."""
+        self._still = self._idle = self._gone = 0
+        """Number of looks in a row at which the worker had used no CPU time; at which it also waited for nothing that a
+        busy machine explains; and at which it had ended, but its output was still open."""
         self._looked = -math.inf
         self._limit = limit
         self._replies = self._replies_seen = 0
@@ -84,6 +85,9 @@ class WorkerProcess:
         self._used_before = 0.0
         """CPU time at the first look after the last reply."""
         self._overdue = False
+        self.made_no_progress = False
+        """Whether it waited for something outside until it was ended."""
+        self._own_python = python is not None
         self.was_stopped = False
         """Whether it was stopped by a signal at the last look. No job can do that: the sandbox refuses it."""
         self._decoder = Decoder()
@@ -139,10 +143,13 @@ class WorkerProcess:
             return True
         state = self._watch.look()
         self.was_stopped = state == "stopped"
-        self._still = 0 if state in ("running", "ended") else self._still + 1  # its pipe reports the end
+        self._still = 0 if state in ("running", "ended") else self._still + 1
         idle = state == "stopped" or (state == "asleep" and self.ready is not None)
         self._idle = self._idle + 1 if idle else 0
-        return self._idle >= FEW_LOOKS or self._still >= MANY_LOOKS
+        # Its pipe reports the end, unless a process that an environment started while it loaded still holds the pipe.
+        self._gone = self._gone + 1 if state == "ended" else 0
+        self.made_no_progress = self._still >= MANY_LOOKS
+        return self.made_no_progress or max(self._idle, self._gone) >= FEW_LOOKS
 
     def _is_overdue(self) -> bool:
         """Whether the job at the head has used far more CPU time than its limit."""
@@ -181,7 +188,7 @@ class WorkerProcess:
                 for message in self._decoder.feed(data):
                     messages.append(message)
                     self._replies += 1
-                self._still = self._idle = 0
+                self._still = self._idle = self._gone = 0
             except BlockingIOError:
                 return messages
             except WireError:
@@ -197,7 +204,14 @@ class WorkerProcess:
                     stream.close()
 
     def end(self) -> int:
-        """Kill the process if it still runs, reap it and return its exit code. Its output can still be read."""
+        """Kill the process if it still runs, reap it and return its exit code. Its output can still be read.
+
+        Also kills the processes that an environment started in it before the sandbox closed.
+        """
+        if self._own_python and self._process.returncode is None:
+            with contextlib.suppress(psutil.Error):
+                for child in psutil.Process(self._process.pid).children(recursive=True):
+                    child.kill()
         self._process.kill()
         return self._process.wait()
 
@@ -211,7 +225,13 @@ class WorkerProcess:
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - 4096))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = " | ".join(line.strip() for line in lines[-3:]) or "no output"
+        said = foreign(" | ".join(line.strip() for line in lines[-3:]) or "no output")
+        if self.made_no_progress:
+            return WorkerFailed(
+                f"a task worker was still waiting for something outside, such as a download, after {MANY_LOOKS} looks "
+                f"without progress: {said}",
+                next="swarmctl tasks list",
+            )
         return WorkerFailed(
             f"a task worker exited before it was ready (exit code {self._process.poll()}): {said}",
             next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",

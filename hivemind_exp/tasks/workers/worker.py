@@ -21,6 +21,7 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
+from hivemind_exp.processes.kernel import leave_others_alone
 from hivemind_exp.processes.messages import encode, messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import (
@@ -47,6 +48,7 @@ def serve() -> None:
 def main(role: Role, parent: int) -> None:
     """Serve requests until the node closes the pipe."""
     sandbox.die_with_parent(parent)
+    leave_others_alone()
     source, sink = take_pipes()
     asked = messages(source)
     first = next(asked)
@@ -78,13 +80,15 @@ def _build(tables: list[dict[str, Any]], role: Role, load: float) -> tuple[list[
     code = [runs_own_code(spec) for spec in specs]
     hub = [needs_hub(spec, role) for spec in specs]
     early = [not own and (role == "verify" or from_hub) for own, from_hub in zip(code, hub, strict=True)]
+    sandbox.allow_seconds(load if any(early) else 0)
     for task in compress(tasks, early):
         task.prepare(role)
+    sandbox.allow_seconds(0)
     own = [path for spec, mine in zip(specs, code, strict=True) if mine or role == "make" for path in own_files(spec)]
     closed = sandbox.Sandbox()
     # The operator's own data may be large.
-    limited = not any(hub) and (role == "verify" or not own)
-    still_open = closed.close(own, limited=limited)
+    limited = role == "verify" or not own
+    still_open = closed.close(own, limited=limited, loaded=any(hub))
     sandbox.allow_seconds(load if limited or any(code) else 0)
     for task in compress(tasks, map(not_, early)):
         task.prepare(role)

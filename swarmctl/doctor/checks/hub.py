@@ -13,6 +13,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import TINY, Shape, count_weights
+from hivemind_exp.models.whereabouts import without_config
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind
@@ -164,7 +165,8 @@ def _weights_size(directory: Path) -> int:
 
 def _directory(path: Path) -> Finding:
     if not (path / "config.json").is_file():
-        return failed(f"{shown(path)} is not a model directory: config.json is missing", _OWN_COPY)
+        what, command = without_config(path)
+        return failed(f"{shown(path)} is not a model directory: {what}", command or _OWN_COPY)
     if not places.weights(path):
         return failed(f"{shown(path)} has a config.json but no weights", _OWN_COPY)
     return ok(f"{shown(path)}, {size(_weights_size(path))}")

@@ -226,7 +226,7 @@ def test_code_in_answers_never_runs_and_huge_numbers_block_no_one(tmp_path: Path
 
 
 def test_a_peer_that_blocks_the_verifier_is_skipped_for_a_while(tmp_path: Path) -> None:
-    from hivemind_exp.tasks.workers.pool import TOO_SLOW
+    from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
     held_up = 0
 

@@ -138,6 +138,60 @@ def _refuse(*_: object) -> int:
     raise OSError(38, os.strerror(38))
 
 
+SYNCHRONIZED = """
+import ctypes, json, struct, sys, threading
+from hivemind_exp.processes import kernel
+begun, end = threading.Event(), threading.Event()
+
+def filtered():
+    code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(code)))
+    kernel._prctl(38, 1)
+    kernel._call(kernel._SECCOMP[kernel.platform.machine()], ctypes.c_uint(1), ctypes.c_uint(0), program)
+    begun.set()
+    end.wait()
+
+threading.Thread(target=filtered, daemon=True).start()
+begun.wait()
+print(json.dumps(kernel.confine([])))
+"""
+
+
+def test_a_thread_with_a_filter_of_its_own_does_not_switch_the_filter_off_silently() -> None:
+    done = subprocess.run([sys.executable, "-c", SYNCHRONIZED], capture_output=True, text=True, check=True)
+    assert [each for each in json.loads(done.stdout) if "has a filter of its own" in each], done.stdout
+
+
+BEFORE_LOADING = """
+import sys
+from hivemind_exp.processes.kernel import leave_others_alone
+if sys.argv[2] == "alone":
+    leave_others_alone()
+sys.exit(b"PLANTED" not in open(f"/proc/{sys.argv[1]}/environ", "rb").read())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="other users have no such rights")
+def test_code_that_loads_outside_the_sandbox_cannot_read_hidden_memory_even_as_root() -> None:
+    hidden = "import sys; from hivemind_exp.processes.kernel import hide_memory; hide_memory(); print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hidden}; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PLANTED": "sk-planted"},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        reader = [sys.executable, "-c", BEFORE_LOADING, str(process.pid)]
+        codes = [
+            subprocess.run([*reader, how], capture_output=True, check=False).returncode for how in ("free", "alone")
+        ]
+        process.communicate()
+    if codes[0] != 0:
+        pytest.skip("this root may not trace processes")
+    assert codes[1] == 1
+
+
 HIDDEN = (
     "import os, sys\n"
     "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"

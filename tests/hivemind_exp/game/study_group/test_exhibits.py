@@ -7,7 +7,7 @@ from typing import Any
 
 from hivemind_exp.game.study_group.exhibits import Exhibits
 from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.tasks.workers.pool import TOO_SLOW
+from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 from tests.support.spelling_task import Spelling
 
 

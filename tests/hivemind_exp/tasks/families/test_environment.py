@@ -1,6 +1,6 @@
 """Environments of the package ``verifiers``: names, forms of answers, and what of version 0.1 is refused.
 
-``STAND_IN`` has the parts of version 0.1 that are used. ``tests/swarmctl/packages`` installs the real versions.
+The stand-in has the parts of version 0.1 that are used. ``tests/swarmctl/packages`` installs the real versions.
 """
 
 from __future__ import annotations
@@ -24,43 +24,8 @@ from hivemind_exp.tasks.families.environment_answers import Loop, settle, writte
 from hivemind_exp.tasks.families.own_code import OwnCodeTask
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks, expand, is_own_code
+from tests.support.stand_in_verifiers import STAND_IN
 
-STAND_IN = """
-class Parser:
-    def __init__(self, extract=lambda text: text):
-        self.extract = extract
-
-    def parse_answer(self, completion):
-        return self.extract(completion[-1]["content"])
-
-
-class Rubric:
-    def __init__(self, funcs, weights, parser):
-        self.funcs, self.weights = funcs, weights
-        self.class_objects = {"parser": parser}
-
-    def _get_reward_funcs(self):
-        return self.funcs
-
-    def _get_reward_weights(self):
-        return self.weights
-
-
-class MultiTurnEnv:
-    def __init__(self, rows, rubric, parser):
-        self.rows, self.rubric, self.parser = rows, rubric, parser
-
-    def get_dataset(self):
-        return self.rows
-
-
-class SingleTurnEnv(MultiTurnEnv):
-    pass
-
-
-class OtherEnv:
-    __init__ = MultiTurnEnv.__init__
-"""
 ENVIRONMENT = """
 import asyncio
 import verifiers as vf

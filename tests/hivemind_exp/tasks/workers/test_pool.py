@@ -23,7 +23,8 @@ from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
 from hivemind_exp.processes.progress import State
 from hivemind_exp.tasks.base import EnvironmentReply, TaskSpec, Verdict
 from hivemind_exp.tasks.workers import process
-from hivemind_exp.tasks.workers.pool import TOO_SLOW, TRIES, UNJUDGED, Pool, Unscored, _checked_reply
+from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW, UNJUDGED, Unscored, checked_reply
+from hivemind_exp.tasks.workers.pool import TRIES, Pool
 from hivemind_exp.tasks.workers.process import FEW_LOOKS, MANY_LOOKS, WorkerProcess
 from swarmctl.errors import Exit, exit_code
 from tests.support.hostile import evil_answers as evil
@@ -250,15 +251,15 @@ def reply(*messages: Any, verdict: Any = None, lost: bool = False) -> dict[str, 
 
 def test_an_environments_reply_is_checked() -> None:
     said = {"role": "user", "content": "a"}
-    assert _checked_reply(reply(said)) == EnvironmentReply((said,))
-    over = _checked_reply(reply(verdict={"credit": 2.0, "terms": [["right", 1.0], ["bad", math.nan]], "why": ""}))
+    assert checked_reply(reply(said)) == EnvironmentReply((said,))
+    over = checked_reply(reply(verdict={"credit": 2.0, "terms": [["right", 1.0], ["bad", math.nan]], "why": ""}))
     assert over == EnvironmentReply(verdict=Verdict(1.0, (("right", 1.0),)))
     for odd in (None, {}, reply({"role": "user"}), reply(verdict=0.5), reply("text"), reply(lost="yes")):
-        assert _checked_reply(odd) == UNJUDGED
+        assert checked_reply(odd) == UNJUDGED
     with pytest.raises(TaskError, match="needs a machine"):
-        _checked_reply({"error": "needs a machine"})
+        checked_reply({"error": "needs a machine"})
     with pytest.raises(TaskError, match="an environment writes turns of the model"):
-        _checked_reply(reply({"role": "assistant", "content": "what the model should learn"}))
+        checked_reply(reply({"role": "assistant", "content": "what the model should learn"}))
 
 
 def test_more_jobs_than_fit_in_the_pipes(pool: Pool) -> None:

@@ -97,6 +97,8 @@ def test_a_model_in_a_directory(model: Path) -> None:
     assert hub.model(make("default", f"model.name={model}")).status is Status.OK
     (model / "config.json").unlink()
     assert "config.json is missing" in hub.model(make("default", f"model.name={model}")).text
+    (model / "model.Q4.gguf").touch()
+    assert "only GGUF weights, which cannot be trained" in hub.model(make("default", f"model.name={model}")).text
     assert hub.model(make("demo")).status is Status.OK
 
 

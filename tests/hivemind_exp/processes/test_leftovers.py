@@ -1,0 +1,53 @@
+"""What loaded code has left in a process before its sandbox closes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import tqdm
+
+from hivemind_exp.processes.leftovers import mapped_bytes, threads_left
+
+
+class OwnBar(tqdm.tqdm):  # type: ignore[type-arg]
+    """Libraries derive their own bars, which start a thread of their own."""
+
+
+@pytest.fixture
+def interval(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 10)
+    yield
+    OwnBar.monitor = None
+
+
+@pytest.mark.usefixtures("interval")
+def test_the_thread_of_a_progress_bar_is_stopped_and_stays_away() -> None:
+    with OwnBar(total=1):
+        assert "tqdm_monitor" in [thread.name for thread in threading.enumerate()]
+        before = threads_left()
+        assert "tqdm" not in before
+    with OwnBar(total=1):
+        assert "tqdm_monitor" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_other_threads_are_named_on_one_line() -> None:
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait, name=f"watcher {n}\nerror: forged") for n in range(5)]
+    for thread in threads:
+        thread.start()
+    found = threads_left()
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert '"watcher 0 error: forged"' in found
+    assert found.endswith(", …")
+    assert found.isprintable()
+
+
+def test_the_address_space_grows_with_what_is_allocated() -> None:
+    before = mapped_bytes()
+    held = bytearray(2**28)
+    assert mapped_bytes() - before > 2**27
+    del held

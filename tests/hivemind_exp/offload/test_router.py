@@ -45,7 +45,7 @@ def outages(rig: Rig) -> list[str]:
 
 def health(rig: Rig) -> ProviderService:
     """Return the engine's state of its first service."""
-    service = rig.offload._chain[0]
+    service = rig.services[0]
     assert service is not None
     return service
 

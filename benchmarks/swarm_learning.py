@@ -237,9 +237,11 @@ def swarm(arm: Arm, seed: int, bases: Mapping[Start, Path], tasks: Tasks, post: 
         root = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         starts = [COLD if arm.unequal and number % 2 else HALF for number in range(NODES)]
         yield [
-            ends.enter_context(closing(
+            ends.enter_context(
+                closing(
                     Node(arm, number, settings(arm, derive_seed(seed, "node", number), bases[start]), root, tasks, post)
-                ))
+                )
+            )
             for number, start in enumerate(starts)
         ]
 

@@ -26,6 +26,14 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape, count_weights
+from hivemind_exp.models.model_location import (
+    TINY,
+    ModelLocation,
+    cached_config,
+    local_directory,
+    locate_model,
+    no_such_model,
+)
 from hivemind_exp.models.quantized import four_bits
 from hivemind_exp.models.soundness import (
     check_behaviour,
@@ -36,14 +44,6 @@ from hivemind_exp.models.soundness import (
     check_vocabulary,
 )
 from hivemind_exp.models.tiny import build_model, build_tokenizer
-from hivemind_exp.models.whereabouts import (
-    TINY,
-    Whereabouts,
-    cached_config,
-    local_directory,
-    no_such_model,
-    whereabouts,
-)
 from hivemind_exp.seeds import derive_seed
 
 _LARGER = 2
@@ -188,7 +188,7 @@ def rehearse(config: Config) -> None:
 
     Raises ``ModelError`` and ``ConfigurationError``.
     """
-    name, directory = config.model.name, whereabouts(config.model).directory
+    name, directory = config.model.name, locate_model(config.model).directory
     if directory is None:
         return
     place = str(directory)
@@ -229,9 +229,9 @@ def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
         ) from error
 
 
-def locate(config: ModelConfig) -> Whereabouts:
+def locate(config: ModelConfig) -> ModelLocation:
     """Find a model on this machine and measure it. Raises ``ModelError`` for a directory without a model."""
-    found = whereabouts(config)
+    found = locate_model(config)
     if found.directory is None:
         return found
     try:

@@ -26,6 +26,14 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import OTHER_MODEL, fit
 from hivemind_exp.models.memory import Shape, count_weights
+from hivemind_exp.models.model_checks import (
+    check_behaviour,
+    check_complete,
+    check_kind,
+    check_lengths,
+    check_targets,
+    check_vocabulary,
+)
 from hivemind_exp.models.model_location import (
     TINY,
     ModelLocation,
@@ -35,14 +43,6 @@ from hivemind_exp.models.model_location import (
     no_such_model,
 )
 from hivemind_exp.models.quantized import four_bits
-from hivemind_exp.models.soundness import (
-    check_behaviour,
-    check_complete,
-    check_kind,
-    check_lengths,
-    check_targets,
-    check_vocabulary,
-)
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.seeds import derive_seed
 

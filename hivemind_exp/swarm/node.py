@@ -83,7 +83,7 @@ class SwarmNode(SwarmThread):
         """
         if self.loop is None:
             raise RuntimeError("fetch_charter before start")
-        fetching = find_charter(self._swarm, self.contacts, self.courier, lambda: self.overlay, timeout)
+        fetching = find_charter(self._swarm, self.contacts, self.transfers, lambda: self.overlay, timeout)
         future = asyncio.run_coroutine_threadsafe(fetching, self.loop)
         while True:
             try:

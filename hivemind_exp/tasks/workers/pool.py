@@ -290,7 +290,7 @@ class Pool:
         ]
         order = list(groups)
         self._homes = [(order.index(each), pythons[:task].count(each)) for task, each in enumerate(pythons)]
-        """For each task, its place in the list of worker_groups and in their specs."""
+        """For each task, its place in the list of worker groups and in their specs."""
 
     def start(self) -> None:
         """Start the workers and return at once. They load while the caller imports its libraries."""
@@ -298,7 +298,7 @@ class Pool:
             worker_group.start()
 
     def facts(self) -> list[dict[str, Any]]:
-        """Wait for a worker of each worker_group, then return each task's size, held-out size, hash and library."""
+        """Wait for a worker of each worker group, then return each task's size, held-out size, hash and library."""
         found = [maker.first().ready or [] for maker in self._makers]
         return [found[worker_group][place] for worker_group, place in self._homes]
 
@@ -360,7 +360,7 @@ class Pool:
     def _run(
         self, worker_groups: Sequence[WorkerGroup], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()
     ) -> list[Any]:
-        """Run jobs, whose first part is the task, on the worker_groups of their tasks. Return the replies in order."""
+        """Run jobs, whose first part is the task, on the worker groups of their tasks. Return the replies in order."""
         replies: list[Any] = [None] * len(jobs)
         for number, worker_group in enumerate(worker_groups):
             own = [place for place, (task, *_) in enumerate(jobs) if self._homes[task][0] == number]

@@ -47,7 +47,7 @@ from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleStore
-from hivemind_exp.swarm.transfer.courier import AT_ONCE, NAME, Courier, TransferKind
+from hivemind_exp.swarm.transfer.peer_transfers import AT_ONCE, NAME, PeerTransfers, TransferKind
 
 SWARM = "5a" * 32
 BAR_S = 2.0
@@ -98,14 +98,14 @@ class Peer:
         access = MembershipProof(SWARM, self.identity.peer_id)
         self.overlay = Overlay(SWARM, access, self.book, lambda: None)
         self.shelf = BundleStore()
-        self.courier = Courier(access, lambda _kind, sha256: self.shelf.get(sha256), lambda _peer: True)
+        self.transfers = PeerTransfers(access, lambda _kind, sha256: self.shelf.get(sha256), lambda _peer: True)
 
     async def open(self, others: list[Peer]) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         await self.overlay.open(self.key, port, SwarmConfig(loopback=True))
-        await self.overlay.serve_streams(NAME, self.courier.serve)
+        await self.overlay.serve_streams(NAME, self.transfers.serve)
         for other in others[:3]:
             await self.overlay.connect(other.identity.peer_id, await other.overlay.addresses())
             await self.overlay.ping(other.identity.peer_id)
@@ -190,7 +190,7 @@ async def here(directory: Path, said: list[list[bytes]], real: int) -> Round:
             async def fetch() -> bytes:
                 name = peer.identity.peer_id
                 await reader.overlay.connect(name, await peer.overlay.addresses())
-                return await reader.courier.fetch(reader.overlay, name, TransferKind.BUNDLE, ref.sha256, ref.size)
+                return await reader.transfers.fetch(reader.overlay, name, TransferKind.BUNDLE, ref.sha256, ref.size)
 
             return fetch
 

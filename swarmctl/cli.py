@@ -176,7 +176,7 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
     context = getattr(error, "ctx", None)
     path = context.command_path if context else _path(arguments)
     if unknown := re.match(r"No such command '(.*?)'", error.format_message()):
-        meant = MEANT.get(" ".join([*path.split()[1:], unknown[1]]))
+        meant = INTENDED_COMMANDS.get(" ".join([*path.split()[1:], unknown[1]]))
         if meant is not None:
             flag = _flag_for(arguments[1]) if meant == "swarmctl run" and len(arguments) == 2 else None
             following = f"{meant} {flag}" if flag else _help_for(meant)
@@ -199,7 +199,7 @@ def _flag_for(word: str) -> str | None:
     return flag_for(word)
 
 
-MEANT = {
+INTENDED_COMMANDS = {
     "help": "swarmctl --help",
     "version": "swarmctl --version",
     **dict.fromkeys(("setup", "configure"), "swarmctl init"),

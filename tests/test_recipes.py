@@ -560,7 +560,7 @@ import io, json, sys
 from pathlib import Path
 from hivemind_exp.events import EventLog, NapEvent
 from swarmctl.terminal.live_view import LiveView
-from swarmctl.terminal.narrator import Narrator
+from swarmctl.terminal.event_sentences import EventSentences
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import view
 EventLog(Path("events.jsonl"))(NapEvent(minutes=5))
@@ -569,7 +569,7 @@ plain, live = io.StringIO(), io.StringIO()
 for display in (view(plain, plain=True, quiet=False, verbose=False), LiveView(live)):
     with display:
         display.event(event, RunView())
-told = (plain.getvalue(), live.getvalue(), Narrator().sentence(event, RunView()))
+told = (plain.getvalue(), live.getvalue(), EventSentences().sentence(event, RunView()))
 print(["Napping for 5 minutes." in each for each in told])
 """
     assert code.python("-c", program) == "[True, True, True]\n"

@@ -32,7 +32,7 @@ from hivemind_exp.game.prompt_style import build_chats
 from hivemind_exp.game.sampling.game import build_prompts, said
 from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import load_tokenizer
-from hivemind_exp.models.whereabouts import whereabouts
+from hivemind_exp.models.model_location import locate_model
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.sources.local import LocalSource
@@ -78,7 +78,7 @@ def train(
         return [float(score.correct) for score in scores]
 
     compute = resolve_compute(config.model)
-    directory = whereabouts(config.model).directory
+    directory = locate_model(config.model).directory
     half = compute.dtype == "bfloat16"
     with tempfile.TemporaryDirectory() as output:
         trainer = GRPOTrainer(

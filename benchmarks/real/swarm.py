@@ -169,9 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parallel", type=int, default=6, help="swarms at a time")
     options = parser.parse_args(arguments)
-    jobs = [
-        (arm, seed) for seed in range(options.first_seed, options.first_seed + options.seeds) for arm in options.arms
-    ]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    jobs = [(arm, seed) for seed in seeds for arm in options.arms]
     with tempfile.TemporaryDirectory() as directory:
         options.directory = Path(directory)
         with ProcessPoolExecutor(options.parallel, get_context("spawn")) as pool:

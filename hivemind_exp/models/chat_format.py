@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from hivemind_exp.cpu_limit import CpuLimitReached, cpu_limit
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign, visible
+from hivemind_exp.models.model_location import OTHER_MODEL
 from hivemind_exp.models.template_trial import trial
-from hivemind_exp.models.whereabouts import OTHER_MODEL
 from hivemind_exp.rollouts.types import Message, decode_completion, encode_completion, encode_literally, literal
 
 if TYPE_CHECKING:  # the command line imports this module with the games

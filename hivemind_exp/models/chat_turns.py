@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ModelError
 from hivemind_exp.models.chat_format import render
-from hivemind_exp.models.whereabouts import OTHER_MODEL
+from hivemind_exp.models.model_location import OTHER_MODEL
 from hivemind_exp.rollouts.types import control_ids, encode_literally, literal
 
 if TYPE_CHECKING:  # the command line imports this package

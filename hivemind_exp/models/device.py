@@ -9,7 +9,7 @@ import torch
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import DeviceError
 from hivemind_exp.models.hardware import Hardware, container_memory, detect_hardware, explain_unusable
-from hivemind_exp.models.whereabouts import TINY
+from hivemind_exp.models.model_location import TINY
 
 
 @dataclass(frozen=True, slots=True)

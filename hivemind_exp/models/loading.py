@@ -26,8 +26,7 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import fit
 from hivemind_exp.models.memory import Shape, count_weights
-from hivemind_exp.models.quantized import four_bits
-from hivemind_exp.models.soundness import (
+from hivemind_exp.models.model_checks import (
     check_behaviour,
     check_complete,
     check_kind,
@@ -35,16 +34,17 @@ from hivemind_exp.models.soundness import (
     check_targets,
     check_vocabulary,
 )
-from hivemind_exp.models.tiny import build_model, build_tokenizer
-from hivemind_exp.models.whereabouts import (
+from hivemind_exp.models.model_location import (
     OTHER_MODEL,
     TINY,
-    Whereabouts,
+    ModelLocation,
     cached_config,
     local_directory,
+    locate_model,
     no_such_model,
-    whereabouts,
 )
+from hivemind_exp.models.quantized import four_bits
+from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.seeds import derive_seed
 
 _LARGER = 2
@@ -189,7 +189,7 @@ def rehearse(config: Config) -> None:
 
     Raises ``ModelError`` and ``ConfigurationError``.
     """
-    name, directory = config.model.name, whereabouts(config.model).directory
+    name, directory = config.model.name, locate_model(config.model).directory
     if directory is None:
         return
     place = str(directory)
@@ -230,9 +230,9 @@ def _check_adapter(config: ModelConfig, shape: PretrainedConfig) -> None:
         ) from error
 
 
-def locate(config: ModelConfig) -> Whereabouts:
+def locate(config: ModelConfig) -> ModelLocation:
     """Find a model on this machine and measure it. Raises ``ModelError`` for a directory without a model."""
-    found = whereabouts(config)
+    found = locate_model(config)
     if found.directory is None:
         return found
     try:

@@ -133,7 +133,7 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     with uncollected():
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import pin_device
-        from hivemind_exp.models.whereabouts import TINY
+        from hivemind_exp.models.model_location import TINY
         from hivemind_exp.node_files import NodeFiles
         from hivemind_exp.trainer.report_places import place_reports
 

@@ -12,9 +12,9 @@ from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
 from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
+from hivemind_exp.models.model_checks import check_head, check_lengths
+from hivemind_exp.models.model_location import TINY
 from hivemind_exp.models.quantized import check_quantized
-from hivemind_exp.models.soundness import check_head, check_lengths
-from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import Secrets, use_wandb_key
 from hivemind_exp.seeds import derive_seed

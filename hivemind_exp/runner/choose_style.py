@@ -16,7 +16,7 @@ from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, con
 from hivemind_exp.game.sampling.game import STAGE
 from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
 from hivemind_exp.models.chat_turns import check_turns
-from hivemind_exp.models.whereabouts import TINY
+from hivemind_exp.models.model_location import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.seeds import derive_seed

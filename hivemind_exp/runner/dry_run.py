@@ -9,8 +9,8 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import available_memory, resolve_compute
 from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.model_location import locate_model
 from hivemind_exp.models.quantized import check_quantized
-from hivemind_exp.models.whereabouts import whereabouts
 from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.tasks.registry import check_tasks, check_warmup, title
 
@@ -22,7 +22,7 @@ def describe(config: Config) -> dict[str, Any]:
     compute = resolve_compute(config.model)
     check_quantized(config, compute.device)
     check_tasks(config.tasks)
-    where = whereabouts(config.model)
+    where = locate_model(config.model)
     if where.directory is not None:
         from hivemind_exp.models.loading import locate, rehearse  # imports transformers
 

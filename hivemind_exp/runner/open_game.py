@@ -11,8 +11,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.game.base import Game, Schedule, SequentialSchedule
 from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import SamplingGame
-from hivemind_exp.game.study_group.exhibits import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.game import StudyGroup
+from hivemind_exp.game.study_group.shown_outputs import NoPeers, PeerOutputs
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
 from hivemind_exp.game.study_group.stages.base import ALONE, Player
 from hivemind_exp.journal.journal import Journal

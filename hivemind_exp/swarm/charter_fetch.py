@@ -12,14 +12,14 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.patience import patient
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.contacts import Contacts
-from hivemind_exp.swarm.transfer.courier import Courier, FetchFailed, TransferKind
+from hivemind_exp.swarm.transfer.peer_transfers import FetchFailed, PeerTransfers, TransferKind
 
 if TYPE_CHECKING:
     from hivemind_exp.swarm.dht.overlay import Overlay
 
 
 async def find_charter(
-    swarm: str, contacts: Contacts, courier: Courier, current: Callable[[], Overlay | None], timeout: float
+    swarm: str, contacts: Contacts, transfers: PeerTransfers, current: Callable[[], Overlay | None], timeout: float
 ) -> bytes:
     """Fetch the signed charter of a swarm from one of its peers, and check its hash and signature.
 
@@ -36,7 +36,7 @@ async def find_charter(
                     try:
                         if not await contacts.connect(overlay, peer):
                             raise FetchFailed("cannot be reached")
-                        envelope = await courier.fetch(overlay, peer, TransferKind.CHARTER, bytes(32))
+                        envelope = await transfers.fetch(overlay, peer, TransferKind.CHARTER, bytes(32))
                         Charter.open(envelope, swarm)
                         return envelope
                     except FetchFailed as error:

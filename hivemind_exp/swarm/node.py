@@ -19,7 +19,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.swarm import addresses
 from hivemind_exp.swarm.announcement import BundleRef, RecordRefused
 from hivemind_exp.swarm.charter_fetch import find_charter, no_charter
-from hivemind_exp.swarm.dht.leftovers import reap
+from hivemind_exp.swarm.dht.leftovers import kill_leftovers
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node_thread import JOIN_S, SwarmThread
 from hivemind_exp.swarm.transfer.bundle_store import Received
@@ -46,7 +46,7 @@ class SwarmNode(SwarmThread):
         """
         use_hivemind_log_handler("nowhere")
         logging.getLogger("hivemind").setLevel(logging.CRITICAL)
-        if found := reap(self._key):
+        if found := kill_leftovers(self._key):
             message = f"Removed leftovers of an earlier run: {', '.join(found)}."
             self._emit(NoteEvent(code="leftovers", message=message))
         self._held = addresses.take(self._settings.port, self._directory / "port", loopback=self._settings.loopback)
@@ -83,7 +83,7 @@ class SwarmNode(SwarmThread):
         """
         if self.loop is None:
             raise RuntimeError("fetch_charter before start")
-        fetching = find_charter(self._swarm, self.contacts, self.courier, lambda: self.overlay, timeout)
+        fetching = find_charter(self._swarm, self.contacts, self.transfers, lambda: self.overlay, timeout)
         future = asyncio.run_coroutine_threadsafe(fetching, self.loop)
         while True:
             try:
@@ -133,6 +133,6 @@ class SwarmNode(SwarmThread):
         if self._thread is not None:
             self._thread.join(CLOSE_S)
             if self._thread.is_alive():
-                reap(self._key)
+                kill_leftovers(self._key)
         if self._held is not None:
             self._held.close()

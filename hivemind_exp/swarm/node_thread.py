@@ -34,7 +34,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import NAME, BundleFetcher, Courier, TransferKind, cancel_all
+from hivemind_exp.swarm.transfer.peer_transfers import NAME, BundleFetcher, PeerTransfers, TransferKind, cancel_all
 from hivemind_exp.swarm.waits import first_done, wait_set
 
 JOIN_S = 15.0
@@ -112,10 +112,10 @@ class SwarmThread:
         self._copies = CopySearch(
             identity, charter_id, key=key, directory=directory, settings=settings, invitation=invitation
         )
-        self.courier = Courier(self._access, self._find, self._is_known)
+        self.transfers = PeerTransfers(self._access, self._find, self._is_known)
         connect, on_room = self.contacts.connect, self._news.set
         check = self.contacts.check
-        self.fetcher = BundleFetcher(self.courier, self.bundle_store, self.inbox, connect, check, on_room)
+        self.fetcher = BundleFetcher(self.transfers, self.bundle_store, self.inbox, connect, check, on_room)
         self.contacts.on_answer = self.fetcher.forgive
         self.contacts.on_return = self._welcome
         self.charter: bytes | None = None
@@ -221,7 +221,7 @@ class SwarmThread:
                     await overlay.close(patience=0.3)
                     return None
                 opening.result()
-                await overlay.serve_streams(NAME, self.courier.serve)
+                await overlay.serve_streams(NAME, self.transfers.serve)
             except Exception as error:  # a daemon that fails to start can raise anything
                 await overlay.close(patience=0.3)
                 tries += 1

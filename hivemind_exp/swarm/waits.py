@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 
-from hivemind_exp.swarm.transfer.courier import cancel_all
+from hivemind_exp.swarm.transfer.peer_transfers import cancel_all
 
 
 async def wait_set(event: asyncio.Event, seconds: float) -> None:

@@ -14,8 +14,8 @@ from hivemind_exp.errors import FileProblem, ModelError
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle, build_chats
 from hivemind_exp.models.device import resolve_compute, use_threads
 from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained, with_adapter
+from hivemind_exp.models.model_location import TINY
 from hivemind_exp.models.quantized import check_quantized
-from hivemind_exp.models.whereabouts import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.secrets import Secrets

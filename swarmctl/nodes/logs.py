@@ -18,7 +18,7 @@ from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.followed_file import FollowedFile
 from swarmctl.terminal import sentences
-from swarmctl.terminal.narrator import Narrator
+from swarmctl.terminal.event_sentences import EventSentences
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import clean, encodable, one_line
@@ -126,7 +126,7 @@ class _Sentences:
     def __init__(self) -> None:
         self._progress = RunView()
         # Without the speed, most lines fit into 100 columns.
-        self._narrator = Narrator(verbose=True, speed=False)
+        self._narrator = EventSentences(verbose=True, speed=False)
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         self._progress.apply(event)

@@ -100,9 +100,9 @@ def estimate(config: Config, files: NodeFiles, grades: int = 0) -> Estimate:
 
 def _bytes_quoted(config: Config, stage: str) -> int:
     """Return the most bytes that a stage's prompt quotes."""
-    from hivemind_exp.game.study_group.exhibits import SHOWN
     from hivemind_exp.game.study_group.game import STAGES
     from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION
+    from hivemind_exp.game.study_group.shown_outputs import SHOWN
 
     most = min(LONGEST_QUOTATION, _BYTES_A_TOKEN * config.generation.max_completion_tokens)
     return next(each.quotes for each in STAGES if each.name == stage) * SHOWN * most

@@ -155,9 +155,9 @@ class Supervisor:
                 trainer.end_session(process)
                 self._trainer = None
                 if config.swarm.charter is not None:  # a trainer that was killed leaves sockets
-                    from hivemind_exp.swarm.dht.leftovers import reap
+                    from hivemind_exp.swarm.dht.leftovers import kill_leftovers
 
-                    reap(files.key)
+                    kill_leftovers(files.key)
             self.show()
             record = read_record(files.run) or RunRecord()  # not the log, which may have been rotated or deleted
             for event in filter(None, (None if progress.start else record.start, record.error, record.stop)):

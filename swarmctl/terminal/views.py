@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from swarmctl.terminal import sentences
-from swarmctl.terminal.narrator import Narrator
+from swarmctl.terminal.event_sentences import EventSentences
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.safe_text import encodable, folded, one_line
@@ -55,7 +55,7 @@ class PlainView(AbstractContextManager["PlainView"]):
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
         self._quiet = quiet
-        self._narrator = Narrator(verbose=verbose)
+        self._narrator = EventSentences(verbose=verbose)
         self._every = interval(stream)
         self._told = time.monotonic()
         self._doing: tuple[object, ...] | None = None

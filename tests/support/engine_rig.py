@@ -55,6 +55,11 @@ class Rig:
         for round_ in sorted({order.round for order in orders}):
             self.offload.wait(round_)
 
+    @property
+    def services(self) -> list[ProviderService | None]:
+        """The engine's providers, in order of preference."""
+        return self.offload._fillers["offload"].chain
+
     def texts(self) -> dict[str, dict[int, str]]:
         """Return the texts in the journal, by question and slot."""
         return texts(self.journal)

@@ -168,7 +168,7 @@ def test_other_words_for_a_command_suggest_it(
     assert all(cli.run([*command.split()[1:], *(["--help"] * (" --" not in command))]) == 0 for command in _PLAIN)
 
 
-_PLAIN = sorted(set(cli.MEANT.values()))
+_PLAIN = sorted(set(cli.INTENDED_COMMANDS.values()))
 
 
 def test_a_name_after_run_suggests_its_option(capsys: pytest.CaptureFixture[str]) -> None:

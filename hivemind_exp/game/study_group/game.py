@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hivemind_exp.game.prompt_style import ChatBuilder
-from hivemind_exp.game.study_group.exhibits import Exhibits, PeerOutputs
+from hivemind_exp.game.study_group.shown_outputs import PeerOutputs, ShownOutputs
 from hivemind_exp.game.study_group.stages.answer import AnswerStage
 from hivemind_exp.game.study_group.stages.base import Encode, Player, Stage
 from hivemind_exp.game.study_group.stages.critique import CritiqueStage
@@ -39,8 +39,8 @@ class StudyGroup:
         """``longest``: maximum number of tokens in a prompt; ``peers``: the peers' published outputs of each stage."""
         self._encode = encode
         self._journal = journal
-        exhibits = Exhibits(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
-        common = (player, encode, longest, tasks, journal, exhibits, chats or ChatBuilder())
+        shown_outputs = ShownOutputs(player.peer, range(group_size), tasks=tasks, journal=journal, peers=peers)
+        common = (player, encode, longest, tasks, journal, shown_outputs, chats or ChatBuilder())
         self._stages = {stage.name: stage(*common) for stage in STAGES}
 
     def prompts(self, stage_run: StageRun, questions: Sequence[Question]) -> list[Prompt]:

@@ -14,7 +14,7 @@ def socket_prefix(key: Path) -> str:
     return f"/tmp/hivemind-{mark}-"
 
 
-def reap(key: Path) -> list[str]:
+def kill_leftovers(key: Path) -> list[str]:
     """Kill the daemon of the node with this key file, and remove its sockets. Returns what was found, as display text.
 
     Call this only while holding the node's lock, before its daemon has started or when it is no longer needed.

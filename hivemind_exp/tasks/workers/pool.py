@@ -54,7 +54,7 @@ Report = Callable[[int, int], None]
 """Called with the number of replaced workers and the number of jobs given up."""
 
 
-class Crew:
+class WorkerGroup:
     """Workers of one role. Workers that end are replaced."""
 
     def __init__(
@@ -243,21 +243,23 @@ class Pool:
         groups = {
             each: [spec for spec, python in zip(specs, pythons, strict=True) if python == each] for each in pythons
         }
-        self._makers = [Crew("make", own, 1, MAKE_SECONDS, python) for python, own in groups.items()]
-        self._verifiers = [Crew("verify", own, verifiers, VERIFY_SECONDS, python) for python, own in groups.items()]
+        self._makers = [WorkerGroup("make", own, 1, MAKE_SECONDS, python) for python, own in groups.items()]
+        self._verifiers = [
+            WorkerGroup("verify", own, verifiers, VERIFY_SECONDS, python) for python, own in groups.items()
+        ]
         order = list(groups)
         self._homes = [(order.index(each), pythons[:task].count(each)) for task, each in enumerate(pythons)]
-        """For each task, its place in the list of crews and in their specs."""
+        """For each task, its place in the list of worker groups and in their specs."""
 
     def start(self) -> None:
         """Start the workers and return at once. They load while the caller imports its libraries."""
-        for crew in (*self._makers, *self._verifiers):
-            crew.start()
+        for worker_group in (*self._makers, *self._verifiers):
+            worker_group.start()
 
     def facts(self) -> list[dict[str, Any]]:
-        """Wait for a worker of each crew, then return each task's size, held-out size, hash and library."""
+        """Wait for a worker of each worker group, then return each task's size, held-out size, hash and library."""
         found = [maker.first().ready or [] for maker in self._makers]
-        return [found[crew][place] for crew, place in self._homes]
+        return [found[worker_group][place] for worker_group, place in self._homes]
 
     def try_out(self) -> dict[str, Any]:
         """Wait until both roles have loaded the only task, and return its facts. Raises ``NodeError``."""
@@ -315,22 +317,24 @@ class Pool:
 
     def close(self) -> None:
         """Stop all workers immediately."""
-        for crew in (*self._makers, *self._verifiers):
-            crew.close()
+        for worker_group in (*self._makers, *self._verifiers):
+            worker_group.close()
 
-    def _run(self, crews: Sequence[Crew], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()) -> list[Any]:
-        """Run jobs, whose first part is the task, on the crews of their tasks. Return the replies in order."""
+    def _run(
+        self, worker_groups: Sequence[WorkerGroup], jobs: Sequence[tuple[Any, ...]], homes: Sequence[int] = ()
+    ) -> list[Any]:
+        """Run jobs, whose first part is the task, on the worker groups of their tasks. Return the replies in order."""
         replies: list[Any] = [None] * len(jobs)
-        for number, crew in enumerate(crews):
+        for number, worker_group in enumerate(worker_groups):
             own = [place for place, (task, *_) in enumerate(jobs) if self._homes[task][0] == number]
             given = [[self._homes[jobs[place][0]][1], *jobs[place][1:]] for place in own]
-            found = crew.run(given, [homes[place] for place in own] if homes else ())
+            found = worker_group.run(given, [homes[place] for place in own] if homes else ())
             for place, reply in zip(own, found, strict=True):
                 replies[place] = reply
         return replies
 
     def _tell(self, replies: Sequence[object]) -> None:
-        replaced = sum(crew.replaced for crew in (*self._makers, *self._verifiers))
+        replaced = sum(worker_group.replaced for worker_group in (*self._makers, *self._verifiers))
         given_up = replies.count(UNJUDGED)
         if self._report is not None and (replaced > self._reported or given_up):
             self._report(replaced - self._reported, given_up)

@@ -65,7 +65,7 @@ class WorkerProcess:
     ) -> None:
         """``limit``, ``load``: CPU time for one job and to load, in seconds. ``python``: another interpreter.
 
-        ``place``: its number among the workers of its crew, which a replacement takes over.
+        ``place``: its number among the workers of its group, which a replacement takes over.
         """
         self.place = place
         self.ready: list[dict[str, Any]] | None = None

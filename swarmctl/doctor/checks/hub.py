@@ -13,7 +13,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import TINY, Shape, count_weights
-from hivemind_exp.models.whereabouts import without_config
+from hivemind_exp.models.model_location import without_config
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind

@@ -142,7 +142,7 @@ def test_many_simultaneous_429s_count_as_one() -> None:
 def test_429_reduces_requests_in_flight_and_a_server_error_does_not(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
-        (service,) = rig.offload._chain
+        (service,) = rig.services
         assert service is not None
         server.next(Fault.SERVER_ERROR, times=5)
         rig.run([order(number) for number in range(10)])

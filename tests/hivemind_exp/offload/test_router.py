@@ -45,7 +45,7 @@ def outages(rig: Rig) -> list[str]:
 
 def health(rig: Rig) -> ProviderService:
     """Return the engine's state of its first service."""
-    service = rig.offload._chain[0]
+    service = rig.services[0]
     assert service is not None
     return service
 
@@ -201,7 +201,7 @@ def test_lasting_429s_are_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert "Rate limit reached" in limited["message"]
     told = {"name": "waiting for box:test-model (it limits the rate of requests), prompts answered", "done": 0}
-    assert told | {"total": 1} in rig.events.of("phase")
+    assert told | {"total": 1, "percent": False} in rig.events.of("phase")
 
 
 def _filled(rig: Rig, asked: CompletionRequest) -> bool:

@@ -29,6 +29,7 @@ from tests.support.spelling_task import Spelling
 from tests.support.teachers import grade, half_right
 
 pytestmark = pytest.mark.slow
+KILLS = 4
 ROWS = 2 * 4
 """Own completions in a round."""
 
@@ -47,7 +48,7 @@ def play(base_url: str, root: Path, rounds: int, usd: float) -> Events:
     return events
 
 
-def play_both(generator: str, judge: str, root: Path, rounds: int = 6, emit: Any = None) -> Events:
+def play_both(generator: str, judge: str, root: Path, rounds: int = 4, emit: Any = None) -> Events:
     """Run a node that lets ``box`` fill half of each group, and ``grader`` grade its own half."""
     about = {"model": "test-model"}
     config = make_config(
@@ -111,6 +112,7 @@ def test_one_provider_generates_and_another_grades(tmp_path: Path) -> None:
     assert learned == {"policy", "teacher"}
 
 
+@pytest.mark.timeout(900)
 def test_kill_9_of_such_a_node_pays_neither_twice_and_changes_no_weights(tmp_path: Path) -> None:
     root, whole = tmp_path / "killed", tmp_path / "whole"
     seen: dict[int, bytes] = {}
@@ -123,7 +125,7 @@ def test_kill_9_of_such_a_node_pays_neither_twice_and_changes_no_weights(tmp_pat
         api_process(answer=grades) as other_judge,
     ):
         held, before = set[tuple[str, str]](), Counter[tuple[str, str]]()
-        for _ in lives(play_killable, root, generator.base_url, judge.base_url, seen=seen, times=6, **how):
+        for _ in lives(play_killable, root, generator.base_url, judge.base_url, seen=seen, times=KILLS, **how):
             now = judged(judge.settled())
             assert not held & (now - before).keys(), "grades in the journal were asked for again"
             assert max((now - before).values(), default=1) == 1

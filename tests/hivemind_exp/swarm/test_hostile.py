@@ -34,7 +34,7 @@ from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MAC_BYTES, NONCE_BYTES, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, AT_ONCE, NAME, TransferKind
+from hivemind_exp.swarm.transfer.peer_transfers import _ASK, _HEAD, AT_ONCE, NAME, TransferKind
 from tests.support.hostile.hostile_node import Hostile, dictionary, ref_of
 from tests.support.hostile.trades import own_word, stored, trade
 from tests.support.hostile.wire import SWARM, Peers, acquainted, eventually, peers_of, receive
@@ -274,7 +274,7 @@ def test_floods_are_cut_off(honest: tuple[SwarmNode, SwarmNode], hostile: Hostil
 def test_bundles_that_differ_from_their_announcement_are_rejected(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers._FIRST_PAUSE_S", 0.2)
     first, second = honest
     sent = 0
 
@@ -302,8 +302,8 @@ def test_bundles_that_differ_from_their_announcement_are_rejected(
 def test_peers_that_serve_slowly_or_nothing_occupy_one_fetch_each(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.5)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 20.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers.PATIENCE_S", 1.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers._FIRST_PAUSE_S", 20.0)
     first, second = honest
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -338,7 +338,7 @@ def test_peers_that_serve_slowly_or_nothing_occupy_one_fetch_each(
 def test_slow_downloaders_do_not_delay_other_peers(
     honest: tuple[SwarmNode, SwarmNode], hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier.PATIENCE_S", 1.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers.PATIENCE_S", 1.0)
     first, second = honest
     ref = first.publish(os.urandom(MAX_BUNDLE_BYTES), round=1, groups=1, step=1)
     receive(second, 1)
@@ -359,17 +359,17 @@ def test_slow_downloaders_do_not_delay_other_peers(
             held.append(stream)
         return held
 
-    courier = first.courier
+    transfers = first.transfers
     for proof in (True, False):
         held = hostile.run(hold(proof))
-        assert courier._streams[hostile.peer_id] <= 8
-        assert courier._uploads[hostile.peer_id] <= 2
+        assert transfers._streams[hostile.peer_id] <= 8
+        assert transfers._uploads[hostile.peer_id] <= 2
         trade(first, second, 5)
         if not proof:
-            eventually(lambda: not courier._streams[hostile.peer_id])
+            eventually(lambda: not transfers._streams[hostile.peer_id])
         for _, _, writer in held:
             hostile._loop.call_soon_threadsafe(writer.transport.abort)
-    eventually(lambda: not courier._streams.total())
+    eventually(lambda: not transfers._streams.total())
 
 
 def test_a_crowd_that_serves_nothing_does_not_block_fetching(

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.swarm
 @pytest.fixture
 def peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
     monkeypatch.setattr("hivemind_exp.swarm.node_thread.LOOK_S", 0.3)
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers._FIRST_PAUSE_S", 0.5)
     made = Peers(tmp_path)
     yield made
     made.close()
@@ -241,7 +241,7 @@ def test_a_new_peer_is_saved_at_once(peers: Peers) -> None:
 
 
 def test_a_peer_that_was_cut_off_is_asked_again_at_once(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers._FIRST_PAUSE_S", 1000.0)
     first = peers.start("first")
     second = peers.start("second", first.addresses())
     acquainted(first, second)

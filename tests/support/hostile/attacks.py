@@ -30,7 +30,7 @@ from hivemind_exp.swarm.announcement import (
     shard_of,
 )
 from hivemind_exp.swarm.identity import Identity
-from hivemind_exp.swarm.transfer.courier import _HEAD
+from hivemind_exp.swarm.transfer.peer_transfers import _HEAD
 from hivemind_exp.tasks.base import Question
 from tests.support.hostile.arena import GROUP
 from tests.support.hostile.hostile_node import dictionary

@@ -26,7 +26,7 @@ from hivemind_exp.swarm.dht.guard import place_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.transfer.courier import NAME
+from hivemind_exp.swarm.transfer.peer_transfers import NAME
 from tests.support.hostile.wire import SWARM
 
 T = TypeVar("T")

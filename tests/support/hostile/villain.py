@@ -27,7 +27,7 @@ from hivemind_exp.swarm.announcement import (
 )
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.dht.guard import StrictSerializer
-from hivemind_exp.swarm.transfer.courier import _ASK, _HEAD, NAME, ProvenRequest, TransferKind
+from hivemind_exp.swarm.transfer.peer_transfers import _ASK, _HEAD, NAME, ProvenRequest, TransferKind
 from hivemind_exp.tasks.base import Question, Tasks
 from tests.support.hostile.arena import Honest
 from tests.support.hostile.hostile_node import Hostile

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import verified
-from hivemind_exp.game.study_group.exhibits import Exhibits
 from hivemind_exp.game.study_group.prompts import LONGEST_QUOTATION, voice
+from hivemind_exp.game.study_group.shown_outputs import ShownOutputs
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.rollouts.types import Group, Message, Prompt
 from hivemind_exp.tasks.base import Question, Score, Tasks
@@ -54,7 +54,7 @@ class Stage(ABC):
     """Maximum number of tokens in a prompt."""
     tasks: Tasks
     journal: Journal
-    exhibits: Exhibits
+    shown_outputs: ShownOutputs
     """The outputs of earlier stages, from this node and its peers."""
     chats: ChatBuilder
     """Asks the question itself. The later stages have tags of their own, which every node needs."""

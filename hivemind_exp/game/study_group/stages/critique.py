@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hivemind_exp.game.study_group.exhibits import outcomes
 from hivemind_exp.game.study_group.prompts import CRITIQUE, Student, critique_messages
 from hivemind_exp.game.study_group.rewards import score_critique
+from hivemind_exp.game.study_group.shown_outputs import outcomes
 from hivemind_exp.game.study_group.stages.base import Stage
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Score
@@ -20,7 +20,7 @@ class CritiqueStage(Stage):
 
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
         """Return a prompt for each question that this node has answered."""
-        students = self.exhibits.students(round_, questions)
+        students = self.shown_outputs.students(round_, questions)
         return [self._critique(each, students[each.digest]) for each in questions if students[each.digest]]
 
     def scores(self, group: Group) -> list[Score]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hivemind_exp.game.study_group.exhibits import outcomes, students_of
 from hivemind_exp.game.study_group.prompts import CRITIQUE, RESOLVE, Student, resolve_messages
 from hivemind_exp.game.study_group.rewards import score_resolve
+from hivemind_exp.game.study_group.shown_outputs import outcomes, students_of
 from hivemind_exp.game.study_group.stages.base import Stage
 from hivemind_exp.rollouts.types import Group, Prompt
 from hivemind_exp.tasks.base import Question, Score
@@ -20,7 +20,7 @@ class ResolveStage(Stage):
     def prompts(self, round_: int, questions: Sequence[Question]) -> list[Prompt]:
         """Return prompts with the students that the critique stage showed, or the current ones if it was missed."""
         before = {each.digest: self.journal.prompt(round_, each, CRITIQUE) for each in questions}
-        new = self.exhibits.students(round_, [each for each in questions if before[each.digest] is None])
+        new = self.shown_outputs.students(round_, [each for each in questions if before[each.digest] is None])
         prompts = []
         for question in questions:
             shown = before[question.digest]
@@ -38,7 +38,9 @@ class ResolveStage(Stage):
         ]
 
     def _resolve(self, round_: int, question: Question, students: Sequence[Student]) -> Prompt:
-        critics, majority = self.exhibits.critics(round_, question, {each.number: each.outcome for each in students})
+        critics, majority = self.shown_outputs.critics(
+            round_, question, {each.number: each.outcome for each in students}
+        )
         spoken = self.player.voice(question)
         return self.fitted(
             question,

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hivemind_exp.game.study_group.exhibits import (
+from hivemind_exp.game.study_group.prompts import PeerText
+from hivemind_exp.game.study_group.shown_outputs import (
     LONGEST_TEXT,
     MOST_PEERS,
     MOST_TEXTS,
@@ -18,7 +19,6 @@ from hivemind_exp.game.study_group.exhibits import (
     select,
     student_number,
 )
-from hivemind_exp.game.study_group.prompts import PeerText
 
 peers = st.sampled_from([f"12D3KooW{letter * 8}" for letter in "ABCDEFGHIJ"])
 outputs = st.builds(

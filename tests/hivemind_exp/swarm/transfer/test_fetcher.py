@@ -12,12 +12,12 @@ import pytest
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.courier import AT_ONCE, BundleFetcher, FetchFailed, TransferBroken, cancel_all
+from hivemind_exp.swarm.transfer.peer_transfers import AT_ONCE, BundleFetcher, FetchFailed, TransferBroken, cancel_all
 
 
 @dataclass
 class Somewhere:
-    """Stands in for courier and overlay. Connecting to strangers takes long and fails."""
+    """Stands in for transfers and overlay. Connecting to strangers takes long and fails."""
 
     neighbours: set[str]
     asked: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ async def settle(place: Somewhere, fetching: BundleFetcher, words: list[Announce
 
 
 def test_neighbors_are_asked_before_a_crowd_of_new_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.swarm.transfer.courier._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("hivemind_exp.swarm.transfer.peer_transfers._FIRST_PAUSE_S", 0.01)
     friends = [f"friend {number}" for number in range(AT_ONCE // 2)]
     crowd = [word(f"stranger {number}") for number in range(500)]
     place, inbox = Somewhere(set(friends)), BundleInbox(lambda _: True)

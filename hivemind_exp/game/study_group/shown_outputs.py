@@ -64,7 +64,7 @@ class Output:
     """Outputs of one peer with equal ``sameness`` mean the same, so only one of them is shown."""
 
 
-class Exhibits:
+class ShownOutputs:
     """Looks outputs up. Remembers only which peers' outputs held up the verifier."""
 
     def __init__(self, me: str, places: range, *, tasks: Tasks, journal: Journal, peers: PeerOutputs) -> None:

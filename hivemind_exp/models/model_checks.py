@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hivemind_exp.config import GenerationConfig, LoraConfig
 from hivemind_exp.errors import ConfigurationError, ModelError
 from hivemind_exp.foreign_text import foreign, visible
-from hivemind_exp.models.whereabouts import OTHER_MODEL
+from hivemind_exp.models.model_location import OTHER_MODEL
 
 _OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _PADDING = 5

@@ -11,7 +11,7 @@ PHASE_EVERY_S = 10
 """How often the progress of a long phase is reported."""
 
 
-class Narrator:
+class EventSentences:
     """Reports rounds, evaluations, phases and warnings. Keeps what a sentence needs from earlier events."""
 
     def __init__(self, *, verbose: bool = False, speed: bool = True) -> None:

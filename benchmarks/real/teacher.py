@@ -16,9 +16,10 @@ three times those learned from. Prints greedy accuracy on 200 held-out questions
 one, the one that was reached with as much local work as the cheapest arm did, and cents per point.
 
     python -m benchmarks.real.alone --tasks word_sequence_reversal --seeds 1 --first-seed 100 --without-trl \\
-        --set prompt.style=plain --set prompt.examples=3 --set generation.max_prompt_tokens=320 --export teachers
-    python -m benchmarks.real.teacher teachers/word_sequence_reversal-100 --task word_sequence_reversal --seeds 2 \\
-        --set generation.max_prompt_tokens=320
+        --set prompt.style=plain --set prompt.examples=3 --export teachers
+    python -m benchmarks.real.teacher teachers/word_sequence_reversal-100 --task word_sequence_reversal --seeds 2
+
+The server is slow: on an H200, it serves one round in two seconds (256 completions), to all students together.
 """
 
 from __future__ import annotations

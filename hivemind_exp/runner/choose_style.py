@@ -93,7 +93,7 @@ class StyleChooser:
             self.emit(NoteEvent(code="calibration", message=line))
         self.emit(event)
         if not found.earned:
-            self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event)))
+            self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event, found.too_long)))
         write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
 
     def _tell(self, percent: int) -> None:
@@ -193,12 +193,20 @@ def told(config: Config, event: CalibrationEvent) -> list[str]:
     ]
 
 
-def no_signal(config: Config, event: CalibrationEvent) -> str:
-    """Return the warning about a model that earns nothing, with the settings that help."""
+def no_signal(config: Config, event: CalibrationEvent, too_long: int = 0) -> str:
+    """Return the warning about a model that earns nothing, with the settings that help.
+
+    ``too_long``: number of styles whose prompts did not fit.
+    """
     shares = {CUT: 1 - event.ended, UNREAD: 1 - event.readable}
     reason = next((reason for reason, share in shares.items() if share > 1 / 2), "wrong")
     what = f"no completion in any prompt style earned a reward; most are {reason}"
-    return f"{what}. {ways_to_a_reward(config, reason)}"
+    message = f"{what}. {ways_to_a_reward(config, reason)}"
+    if too_long:
+        limit = config.generation.max_prompt_tokens
+        message += f". Prompts in {too_long} of the styles were too long to try: raise generation.max_prompt_tokens"
+        message += f" (now {limit})"
+    return message
 
 
 def _percent(share: float) -> str:

@@ -100,6 +100,8 @@ class Found:
     tasks: dict[str, TaskSignal]
     samples: int
     """Completions per question in the final measurement."""
+    too_long: int
+    """Number of styles in which every prompt was longer than the node allows."""
     earned: bool
     """Whether any completion of any style was correct."""
     completions: int
@@ -147,8 +149,9 @@ class Calibration:
         """
         questions, used, left = _alternating(self._questions(chats)), 0, list(chats)
         for rung in range(_RUNGS if len(chats) > 1 else 0):
-            # As long as no answer was correct, sampling is still to come.
-            share = max(0.0, self.budget * _SEARCH - self._cost) / (_RUNGS - rung + (not self._earned))
+            # If no answer was correct by the second rung, sampling needs its part, too.
+            parts = _RUNGS - rung + (rung > 0 and not self._earned)
+            share = max(0.0, self.budget * _SEARCH - self._cost) / parts
             used += self._rung(left, questions[used % len(questions) :] + questions, share)
             left.sort(key=lambda each: self._tallies[each.style].rank, reverse=True)
             left = left if rung else _extended(left, examples, every_form=not self._earned)
@@ -180,7 +183,7 @@ class Calibration:
         """Sample answers to the first questions in each style, as many as the budget allows. Return their number."""
         chats = [each for each in chats if self._tallies[each.style].tokens]  # those whose prompts are not too long
         tallies = [self._tallies[each.style] for each in chats]
-        usual = sum(each.share(each.tokens) + _PREFILL * each.share(each.prompt_tokens) for each in tallies)
+        usual = sum(self._cost_per_completion(each) for each in tallies)
         left = int((self.budget * _SEARCH - self._cost) / usual) if usual else 0
         count = max(0, min(left, _MOST, len(questions)))
         asked = [(chat, question) for chat in chats for question in questions[:count]]
@@ -189,6 +192,11 @@ class Calibration:
             for (chat, _), each in zip(asked, done, strict=True):
                 _count(self._sampled[chat.style], *each)
         return count
+
+    def _cost_per_completion(self, tally: Tally) -> float:
+        """Return what a completion of a style costs. One that did not end lasts as long as the node allows."""
+        usual, cut = tally.share(tally.tokens), 1 - tally.share(tally.ended)
+        return usual + cut * (self.longest - usual) + _PREFILL * tally.share(tally.prompt_tokens)
 
     def _questions(self, chats: Sequence[ChatBuilder]) -> list[Question]:
         shown = {each.key for chat in chats for some in chat.shown.values() for each in some}
@@ -203,8 +211,8 @@ class Calibration:
     def _measure(self, chats: ChatBuilder, questions: Sequence[Question], used: int) -> Found:
         """Measure a style, if possible on questions that were not used to choose it."""
         greedy = self._tallies[chats.style]
-        usual = greedy.share(greedy.tokens) + _PREFILL * greedy.share(greedy.prompt_tokens) or self.longest
-        left, tasks = (self.budget - self._cost) / usual, len({each.task for each in questions})
+        left = (self.budget - self._cost) / self._cost_per_completion(greedy)
+        tasks = len({each.task for each in questions})
         # Rather fewer completions per question than a task without any question.
         samples = min(self.group_size, MOST_SAMPLES, max(_FEWEST, int(left / tasks) - 1))
         count = min(max(int(left / (1 + samples)), _FEWEST, tasks), max(_MOST, tasks))
@@ -227,6 +235,7 @@ class Calibration:
             sampled=sampled,
             tasks={task: _signal(some) for task, some in by_task.items()},
             samples=samples,
+            too_long=sum(tally.tokens == 0 for tally in self._tallies.values()),
             earned=self._earned,
             completions=self._completions,
             tokens=self._tokens,

@@ -145,3 +145,7 @@ def test_a_model_that_earns_nothing_is_reported_with_what_helps(measured: dict[s
         tokens=9,
     )
     assert said in no_signal(config("model"), event)
+    assert "max_prompt_tokens" not in no_signal(config("model"), event)
+    long = no_signal(config("model"), event, too_long=6)
+    assert said in long
+    assert "in 6 of the styles were too long to try: raise generation.max_prompt_tokens (now 700)" in long

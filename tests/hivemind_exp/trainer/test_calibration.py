@@ -63,6 +63,10 @@ class Scripted:
     right: Callable[[PromptStyle, str], float]
     readable: Callable[[PromptStyle], bool] = lambda _: True
     length: Callable[[PromptStyle], int] = lambda _: 5
+    prompt: Callable[[PromptStyle], int] = lambda style: 20 + 10 * style.examples
+    """Length of a prompt, in tokens."""
+    longest_prompt: int = 1000
+    """Longer prompts have no completion."""
     calls: list[tuple[list[PromptStyle], int, int | None]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
@@ -71,9 +75,10 @@ class Scripted:
     ) -> list[tuple[Rollout | None, int]]:
         self.calls.append(([chats.style for chats, _ in asked], longest, seed))
         self.seen.update(question.key for _, question in asked)
+        lengths = [self.prompt(chats.style) for chats, _ in asked]
         return [
-            (self._say(chats.style, question, place, longest), 20 + 10 * chats.style.examples)
-            for place, (chats, question) in enumerate(asked)
+            (self._say(chats.style, question, place, longest) if length <= self.longest_prompt else None, length)
+            for place, ((chats, question), length) in enumerate(zip(asked, lengths, strict=True))
         ]
 
     def _say(self, style: PromptStyle, question: Question, place: int, longest: int) -> Rollout:
@@ -164,7 +169,8 @@ def test_the_effort_is_bounded_even_if_no_completion_ends() -> None:
     assert longest[0] < 512 == longest[-1]
     searched = sum(len(styles) * most for (styles, _, _), most in zip(model.calls, longest, strict=True) if most < 512)
     assert searched <= 6000
-    assert found.sampled.asked == 8  # two questions, four completions each
+    assert found.sampled.asked == 4  # two questions, two completions each
+    assert calibration._cost < 1.2 * 6000
     assert found.greedy.ended == 0
 
 
@@ -238,4 +244,26 @@ def test_sampled_answers_choose_a_style_if_no_greedy_one_is_right() -> None:
     found = calibration.run(chats, EXAMPLES)
     assert (found.chats.style.form, found.chats.style.examples) == best_of
     assert found.earned
+    assert calibration._cost < 1.2 * ACCELERATOR_TOKENS
+
+
+def test_long_prompts_leave_tokens_for_sampled_answers_which_choose_the_most_readable_style() -> None:
+    class ReadableIfGreedy(Scripted):
+        """Never right. Sampled answers are readable only in boxes after one example; greedy ones without examples."""
+
+        def __call__(
+            self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
+        ) -> list[tuple[Rollout | None, int]]:
+            self.readable = lambda style: style == boxed if seed is not None else style.examples == 0
+            return super().__call__(asked, longest=longest, seed=seed)
+
+    boxed = PromptStyle("boxed", 1)
+    model = ReadableIfGreedy(lambda *_: 0.0, prompt=lambda style: 240 * (1 + style.examples), longest_prompt=512)
+    calibration, chats = calibrate(model, budget=ACCELERATOR_TOKENS)
+    found = calibration.run(chats, EXAMPLES)
+    assert found.chats.style == boxed
+    assert found.too_long == 3  # three forms with three examples
+    sampled = [style for styles, _, seed in model.calls[:-1] if seed is not None for style in styles]
+    assert sampled.count(boxed) >= 16
+    assert not [style for style in sampled if style.examples == 3]
     assert calibration._cost < 1.2 * ACCELERATOR_TOKENS

@@ -49,7 +49,7 @@ def main() -> None:
         base, root = Path(directory) / "base", Path(directory)
         warm = {"warmup": {"steps": HALF.steps, "batch": 64, "learning_rate": 2e-3}}
         make_base(HALF, Config.model_validate(config.model_dump() | warm), base)
-        with closing(Node(arm, 0, settings(arm, derive_seed(0, "node", 0), base), root, tasks, Post())) as node:
+        with closing(Node(arm, 0, settings(arm, derive_seed(0, "node", 0)), root, tasks, Post(), base=base)) as node:
             state = {name: value.clone() for name, value in node.step_trainer.policy.state_dict().items()}
             for round_ in range(ROUNDS):
                 questions = tasks.questions("train", round_, 9)

@@ -118,12 +118,15 @@ class Node:
         tasks: Tasks,
         post: Post,
         chats: ChatBuilder | None = None,
+        base: Path | None = None,
     ) -> None:
+        """``base``: a directory with the weights to start with, if they are not those of the settings."""
         self.arm, self.config, self.chats, self.seed = arm, config, chats, config.node.seed
         self.tasks, self._task = tasks, config.tasks[0].name
         self.tokenizer = load_tokenizer(config.model)
         compute = resolve_compute(config.model)
-        model = load_model(config.model, self.tokenizer, dtype=compute.dtype, seed=0)
+        start = config.model if base is None else config.model.model_copy(update={"name": str(base)})
+        model = load_model(start, self.tokenizer, dtype=compute.dtype, seed=0)
         self.step_trainer = SourceGRPOTrainer(
             model, self.tokenizer, config, root, device=compute.device, dtype=compute.dtype
         )
@@ -200,12 +203,12 @@ class Node:
         self.step_trainer.close()
 
 
-def settings(arm: Arm, seed: int, base: Path | None = None) -> Config:
-    """Return the demo's configuration with the arm's changes, and with the model in ``base`` if there is one."""
+def settings(arm: Arm, seed: int) -> Config:
+    """Return the demo's configuration with the arm's changes."""
     return Config.model_validate(
         {
             "node": {"name": "learning", "seed": seed},
-            "model": {"name": str(base or "tiny"), "device": "cpu", "threads": 1},
+            "model": {"name": "tiny", "device": "cpu", "threads": 1},
             "tasks": [TASK.model_dump()],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},
             "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16, "batch": 128},
@@ -239,7 +242,15 @@ def swarm(arm: Arm, seed: int, bases: Mapping[Start, Path], tasks: Tasks, post: 
         yield [
             ends.enter_context(
                 closing(
-                    Node(arm, number, settings(arm, derive_seed(seed, "node", number), bases[start]), root, tasks, post)
+                    Node(
+                        arm,
+                        number,
+                        settings(arm, derive_seed(seed, "node", number)),
+                        root,
+                        tasks,
+                        post,
+                        base=bases[start],
+                    )
                 )
             )
             for number, start in enumerate(starts)

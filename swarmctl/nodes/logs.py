@@ -126,12 +126,12 @@ class _Sentences:
     def __init__(self) -> None:
         self._progress = RunView()
         # Without the speed, most lines fit into 100 columns.
-        self._narrator = EventSentences(verbose=True, speed=False)
+        self._sentences = EventSentences(verbose=True, speed=False)
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         self._progress.apply(event)
         stop = self._progress.stop if event["event"] == "stop" else None
-        text = ending(stop or event) or self._narrator.sentence(event, self._progress)
+        text = ending(stop or event) or self._sentences.sentence(event, self._progress)
         if text is None:
             return None
         home = str(Path.home())

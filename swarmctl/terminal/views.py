@@ -55,7 +55,7 @@ class PlainView(AbstractContextManager["PlainView"]):
     def __init__(self, stream: TextIO, *, quiet: bool = False, verbose: bool = False) -> None:
         self._write = Writer(stream)
         self._quiet = quiet
-        self._narrator = EventSentences(verbose=verbose)
+        self._sentences = EventSentences(verbose=verbose)
         self._every = interval(stream)
         self._told = time.monotonic()
         self._doing: tuple[object, ...] | None = None
@@ -85,7 +85,7 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def event(self, event: dict[str, Any], progress: RunView, /) -> None:
         self._note_beginning(progress)
-        text = self._narrator.sentence(event, progress)
+        text = self._sentences.sentence(event, progress)
         if text is not None and (not self._quiet or sentences.level(event) is not Level.INFO):
             self._write(text)
             self._told = time.monotonic()

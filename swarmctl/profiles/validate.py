@@ -16,6 +16,7 @@ from swarmctl.settings.resolve import problems_of
 from swarmctl.settings.sources import Override
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import waiting
 
 
 def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
@@ -35,7 +36,8 @@ def validate_profiles(name: str | None, *, as_json: bool) -> Exit:
 
 def _problems(path: Path) -> list[Problem]:
     try:
-        return profile_problems(profiles.read(path))
+        with waiting(Writer(sys.stderr), f"checking {path.name}"):
+            return profile_problems(profiles.read(path))
     except NodeError as error:
         return [Problem("", error.message, None, str(path))]
 

@@ -51,6 +51,7 @@ from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Display, Writer, view
+from swarmctl.terminal.waiting import waiting
 
 
 def run_command(options: RunOptions, *, module: str = trainer.MODULE) -> Exit:
@@ -77,7 +78,8 @@ def _resolved(
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
     if installs is not None:
         install_environments(resolved.config.tasks, installs, f"{rerun(resolved)} --yes")
-    with retry_hint(resolved):  # what the trainer would only find after ten seconds of imports
+    # What the trainer would only find after ten seconds of imports.
+    with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the settings and tasks"):
         check_config(resolved.config)
     return resolved, membership
 

@@ -30,6 +30,7 @@ from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import game
 from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import waiting
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STAGE_TIME_S = 60
@@ -56,7 +57,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
             f"invalid game.group_size: {size}. In a swarm, use {GROUP_SIZES[0]} to {GROUP_SIZES[-1]}",
             next=f"{_again(name)} --set game.group_size=8",
         )
-    with retry_hint(resolved):
+    with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the tasks"):
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config)
     tasks = pinned(resolved.config.tasks, facts, digests)

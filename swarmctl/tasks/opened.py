@@ -21,6 +21,9 @@ from swarmctl.settings.command_line import inline
 from swarmctl.settings.schema import parse
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
+from swarmctl.terminal.waiting import waiting
+
+LOADING = "loading the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,18 @@ def opened_task(name: str, params: Sequence[str], seed: int, prompter: Prompter,
     config = task_config(name, params)
     install_environments([config], prompter, retry)
     tried_below = is_own_code(config.name) and (config.path is None or Path(config.path).is_file())
+    say = Writer(sys.stderr)
     if not tried_below:  # a user's code is tried by the workers that it needs anyway
-        _check(config)
+        with waiting(say, LOADING):
+            _check(config)
     charter = f"swarmctl tasks {seed}".encode()
     with closing(
         Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=1)
     ) as mixture:
-        if printed := mixture.printed():
-            Writer(sys.stderr)(f"{title(config)} printed: {foreign(printed, 2000)}")
+        with waiting(say, LOADING):
+            printed = mixture.printed()
+        if printed:
+            say(f"{title(config)} printed: {foreign(printed, 2000)}")
         yield OpenedTask(config, title(config), mixture)
 
 

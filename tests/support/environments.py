@@ -263,6 +263,11 @@ class Guessing(vf.MultiTurnEnv):
         return [vf.UserMessage(content=f"No, it begins with {state['answer'][0]}. Luck: {luck}")]
 
 
+class Endless(Guessing):
+    async def is_completed(self, state, **_):
+        return False
+
+
 class Forgetful(Guessing):
     async def get_prompt_messages(self, state):
         found = await super().get_prompt_messages(state)
@@ -293,7 +298,7 @@ def load_environment(count=20, kind="guess"):
         return vf.ToolEnv(tools=[add], dataset=Dataset.from_list(rows), rubric=rubric)
     rows = [{"question": f"Guess number {n}.", "answer": f"{n * n % 97}"} for n in range(count)]
     rubric = vf.Rubric(funcs=[right, fast], weights=[1.0, 0.5])
-    kinds = {"guess": Guessing, "forget": Forgetful}
+    kinds = {"guess": Guessing, "forget": Forgetful, "endless": Endless}
     return kinds[kind](dataset=Dataset.from_list(rows), system_prompt="Guess.", rubric=rubric, max_turns=5)
 """
 """Environments with several turns: a guessing game, one that changes the conversation, and one with a tool."""

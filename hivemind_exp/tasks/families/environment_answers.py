@@ -15,6 +15,7 @@ FORMS = ("{}", "\\boxed{{{}}}", "<answer>\n{}\n</answer>", "<think>\n\n</think>\
 """Completions that contain just an answer. An environment reads at least one of them."""
 _MARK = re.compile(r"<([A-Za-z][\w-]{0,40})>")
 _FEW_MARKS = 4
+ENDLESS = "goes on with a conversation in which the model gets no further turn"
 _TRIED = 8
 """Number of reference answers that decide the form of an answer."""
 MOST_STEPS = 1000

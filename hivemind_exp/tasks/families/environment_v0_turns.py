@@ -15,7 +15,7 @@ from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
-from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, unsupported
+from hivemind_exp.tasks.families.environment_answers import ENDLESS, Loop, check_terms, unsupported
 from hivemind_exp.tasks.families.model_turns import ModelTurns
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
@@ -177,6 +177,8 @@ class _Conversation:
         adapter = self._adapter
         if self._turns.wanted:
             self._turns.answer(adapter.too_long())
+        if self._turns.wanted:
+            raise unsupported(adapter.package, ENDLESS)
         state = self._turns.result
         final = state.get("final_env_response")
         heard = adapter.plain(final) if final and not isinstance(final, str) else [("user", final or "", [])]

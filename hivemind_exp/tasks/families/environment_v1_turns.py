@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
-from hivemind_exp.tasks.families.environment_answers import Loop, unsupported
+from hivemind_exp.tasks.families.environment_answers import ENDLESS, Loop, unsupported
 from hivemind_exp.tasks.families.model_turns import ModelTurns
 from hivemind_exp.tasks.families.tool_text import ToolCall, as_turns, read_calls, with_tools
 
@@ -222,6 +222,8 @@ class AgentConversation:
         """Return the verdict. A program that waits for another turn learns that there is no room for one."""
         if self._model.wanted:
             self._model.answer(_NoRoom())
+        if self._model.wanted:
+            raise unsupported(self.turns.tasks.package, ENDLESS)
         _ = self._model.result
         return EnvironmentReply(verdict=self.turns.tasks.verdict(self.trace))
 

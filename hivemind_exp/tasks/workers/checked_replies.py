@@ -57,7 +57,9 @@ def checked_reply(reply: Any) -> EnvironmentReply | Unscored:
             raise TaskError(visible(error[:_LONGEST_REASON]), next="swarmctl tasks list")
         case {"messages": list(messages), "verdict": verdict, "lost": bool(lost)} if _are_messages(messages):
             if any(message["role"] not in _ROLES for message in messages):
-                raise TaskError("an environment writes turns of the model, which is not supported")
+                raise TaskError(
+                    "an environment writes turns of the model, which is not supported", next="swarmctl tasks list"
+                )
             found = None if verdict is None else checked_verdict(verdict)
             if not isinstance(found, float | Unscored):
                 plain = tuple({key: message[key] for key in ("role", "content")} for message in messages)

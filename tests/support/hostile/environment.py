@@ -72,7 +72,7 @@ DEEDS = {
     "fork": lambda: os.fork(),
     "thread": lambda: threading.Thread(target=forever, daemon=True).start(),
     "memory": memory,
-    "print": lambda: [print("x" * 2**20) for _ in range(2000)] and 0.0,
+    "print": lambda: [print("x" * 2**20) for _ in range(200)] and 0.0,
     "connect": lambda: socket.create_connection(("127.0.0.1", 9)),
     "write": lambda: open("/tmp/hostile-environment", "w"),
     "read": lambda: open("/etc/hostname").read(),

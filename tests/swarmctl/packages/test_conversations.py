@@ -36,12 +36,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="module")
 def mixture(installed: Installed) -> Iterator[Mixture]:
-    """The environment in four kinds, in one set of workers: each of them imports verifiers, which takes seconds."""
+    """The environment in five kinds, in one set of workers: each of them imports verifiers, which takes seconds."""
     kinds = [
         TaskConfig(name="env:guessing"),
         TaskConfig(name="env:guessing", max_turns=2),
         TaskConfig(name="env:guessing", params={"kind": "add"}),
         TaskConfig(name="env:guessing", params={"kind": "forget"}),
+        TaskConfig(name="env:guessing", params={"kind": "endless"}),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
@@ -71,7 +72,13 @@ class Player:
 
 
 def test_a_conversation_ends_with_the_environments_verdict(mixture: Mixture) -> None:
-    assert mixture.conversing() == ["env:guessing", "env:guessing-2", "env:guessing-3", "env:guessing-4"]
+    assert mixture.conversing() == [
+        "env:guessing",
+        "env:guessing-2",
+        "env:guessing-3",
+        "env:guessing-4",
+        "env:guessing-5",
+    ]
     question, other = asked(mixture, 2)
     assert question.turns == 5  # the environment's own limit is below ours
     assert [message["role"] for message in question.chat] == ["system", "user"]
@@ -132,6 +139,14 @@ def test_an_environment_that_changes_what_was_said_is_refused(mixture: Mixture) 
     (question,) = asked(mixture, 1, "-4")
     with pytest.raises(TaskError, match="changes earlier messages of a conversation, which is not supported"):
         Player(mixture, question).say("1", "2")
+
+
+def test_an_environment_that_never_ends_is_refused(mixture: Mixture) -> None:
+    (question,) = asked(mixture, 1, "-5")
+    player = Player(mixture, question, "endless")
+    assert player.say("1").score is None
+    with pytest.raises(TaskError, match="goes on with a conversation in which the model gets no further turn"):
+        player.say("2", last=True)
 
 
 def test_try_is_a_conversation(installed: Installed) -> None:

@@ -35,8 +35,13 @@ def past_evaluations(files: NodeFiles) -> Iterator[dict[str, Any]]:
 
 
 def rounds_finished(files: NodeFiles) -> int | None:
-    """Return how many rounds have a step of their last stage; None before the node's first step."""
-    found = next(_rows(files, "SELECT finished, stage FROM turns ORDER BY step DESC LIMIT 1"), None)
+    """Return how many rounds have a step of their last stage; None before the node's first step.
+
+    A step that is in the journal, but has not been taken yet, does not count: the node's next run takes it.
+    """
+    (taken,) = next(_rows(files, "SELECT max(step) FROM results"), (None,))  # none in early journals, and of relays
+    where = "" if taken is None else f"WHERE step <= {taken:d}"
+    found = next(_rows(files, f"SELECT finished, stage FROM turns {where} ORDER BY step DESC LIMIT 1"), None)
     if found is None:
         return None
     game = ((read_json(files.config) or {}).get("config") or {}).get("game") or {}

@@ -78,6 +78,8 @@ def page(data: Mapping[str, Any], *, live: bool = False) -> str:
     """Return the page for the data of ``report --json``. ``live``: it is served, and refreshes itself."""
     nodes = data["nodes"]
     names = [str(node["node"]) for node in nodes]
+    trained = {node["node"] for node in nodes if node["round"]}  # the others have nothing to evaluate yet
+    uncompared = [row for row in data["comparisons"] if row["difference"] is None]
     return (
         _environment()
         .get_template("page.html")
@@ -90,7 +92,7 @@ def page(data: Mapping[str, Any], *, live: bool = False) -> str:
             accuracy=figures.accuracies(nodes),
             differences=figures.comparisons(data["comparisons"]),
             compared=[row for row in data["comparisons"] if row["difference"] is not None],
-            uncompared=[row for row in data["comparisons"] if row["difference"] is None],
+            uncompared=[row for row in uncompared if {row["node"], row["against"] or row["node"]} <= trained],
             style=Markup(_asset("style.css")),
             script=Markup(_asset("live.js")) if live else None,
             policy=policy(live=live),

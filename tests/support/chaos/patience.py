@@ -16,6 +16,11 @@ _LOOK_S = 1.0
 """Seconds between two looks at the processes, each of which takes a few milliseconds."""
 
 
+def descendants() -> set[psutil.Process]:
+    """Return the processes that this one started, directly or not."""
+    return set(psutil.Process(os.getpid()).children(recursive=True))
+
+
 class Patience:
     """Counts the seconds in which all descendants of this process could act.
 
@@ -35,7 +40,7 @@ class Patience:
         if now - self._looked < _LOOK_S:
             return self._passed
         able = [now - self._looked]
-        for process in {*psutil.Process(os.getpid()).children(recursive=True), *self._able}:
+        for process in {*descendants(), *self._able}:
             if not process.is_running():
                 self._able.pop(process, None)
                 continue

@@ -31,6 +31,7 @@ from hivemind_exp.events import (
     WorkersEvent,
     discard,
 )
+from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest
 from hivemind_exp.node_files import NodeFiles
@@ -38,6 +39,7 @@ from hivemind_exp.runner.run_recorder import RunRecorder
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened
+from swarmctl.nodes.history import rounds_finished
 from swarmctl.nodes.logs import last_lines, moment
 from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.command_line import typed
@@ -75,6 +77,18 @@ def node() -> Iterator[NodeFiles]:
         emit.close()
         files.log.write_text("".join(f"line {n}\n" for n in range(50)) + "colour\x1b[31m\n")
         yield files
+
+
+def test_a_step_that_was_not_taken_is_no_finished_round() -> None:
+    files = bare_node("old")
+    journal = Journal(files.journal, "")
+    for round_ in range(3):
+        journal.commit(Manifest(round_, round_, 0, 1, ()))
+    assert rounds_finished(files) == 3  # by a version that recorded no results
+    journal.write_result(0, StepOutcome(0.1, 1.0, "{}"))
+    journal.write_result(1, StepOutcome(0.1, 1.0, "{}"))
+    assert rounds_finished(files) == 2
+    journal.close()
 
 
 def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

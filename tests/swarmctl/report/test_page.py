@@ -110,6 +110,7 @@ def test_several_nodes_are_side_by_side(tmp_path: Path) -> None:
     assert "Side by side" in text
     assert "two: Entropy" in text
     assert "swarmctl eval two --against one" in text
+    assert "swarmctl eval three" not in text, "it has nothing to evaluate yet"
     assert re.search(r"game\.rounds8080–", text)
 
 
@@ -120,6 +121,8 @@ def test_a_node_without_a_history_has_a_page(tmp_path: Path) -> None:
     assert "None" not in text
     assert "No evaluation yet." in text
     assert "No optimizer step yet." in text
+    assert "Nothing to measure yet: no round is finished." in text
+    assert "swarmctl eval" not in text
 
 
 def test_a_relay_is_not_said_to_learn(tmp_path: Path) -> None:

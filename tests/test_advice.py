@@ -56,5 +56,6 @@ def test_a_suggested_command_can_be_parsed(text: str, capsys: pytest.CaptureFixt
             assert any(path == known[: len(path)] for known in settings()), value
 
 
+@pytest.mark.slow
 def test_suggestions_are_found() -> None:
     assert len(list(suggestions())) > 50

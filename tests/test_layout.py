@@ -34,6 +34,7 @@ def test_no_module_is_too_long() -> None:
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST} == {}
 
 
+@pytest.mark.slow
 def test_no_two_classes_share_a_name() -> None:
     found: dict[str, list[str]] = defaultdict(list)
     for path in MODULES:

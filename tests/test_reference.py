@@ -18,6 +18,7 @@ def test_generated_files_are_up_to_date() -> None:
     assert generate.main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_an_outdated_page_is_reported_and_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def test_tests_mirror_the_packages() -> None:
     assert [str(path) for path in (ROOT / "tests/support").glob("test_*.py")] == []
 
 
+@pytest.mark.slow
 def test_every_tested_package_has_fast_tests() -> None:
     fast: dict[Path, int] = defaultdict(int)
     for module in modules():
@@ -78,6 +79,7 @@ def python() -> Iterator[str]:
     forked.close()
 
 
+@pytest.mark.slow
 def test_a_fork_has_its_own_streams_descriptors_variables_and_exit_code(python: str) -> None:
     reading, writing = os.pipe()
     code = f"""

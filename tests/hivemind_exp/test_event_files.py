@@ -139,6 +139,7 @@ def test_a_writer_does_not_wait_for_one_that_was_stopped(events: Path) -> None:
     assert numbers(all_of(events, "note")) == [0, 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_two_processes_write(events: Path) -> None:
     """One of them rotates, and is killed several times. Readers follow all the time."""
     count, most = 1500, 200_000

@@ -76,6 +76,7 @@ def send(hub: Hub, path: str, *, follow: bool = True) -> tuple[httpx2.Response, 
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["endless", "gzip", "gzip,gzip"])
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 503])
 def test_only_the_beginning_of_an_error_is_read(hub: Hub, status: int, how: str) -> None:
@@ -99,6 +100,7 @@ def test_a_redirect_is_followed_without_reading_it(hub: Hub) -> None:
     assert send(hub, "/302/endless", follow=False)[0].status_code == 302
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "words"), [("endless", "too large"), ("gzip", "too large"), ("gzip,gzip", "twice")])
 def test_a_success_that_is_too_large_is_an_error(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str, words: str

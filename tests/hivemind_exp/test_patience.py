@@ -31,6 +31,7 @@ def test_what_ends_in_time_is_not_disturbed() -> None:
     assert asyncio.run(wait()) == "done"
 
 
+@pytest.mark.slow
 def test_standing_still_counts_as_one_part_only() -> None:
     async def wait() -> float:
         reader, begun = asyncio.StreamReader(), time.monotonic()

@@ -36,6 +36,7 @@ def test_importing_the_command_line_is_light() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "rich"),
     [
@@ -211,6 +212,7 @@ def test_a_misspelled_variable_stops_a_run(
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_the_next_command_works_when_pasted(home: Path) -> None:
     program = SWARMCTL
     failed = subprocess.run(
@@ -264,6 +266,7 @@ def test_native_windows_is_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "WSL 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_prints_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)

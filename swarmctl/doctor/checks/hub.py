@@ -13,7 +13,6 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import TINY, Shape, count_weights
-from hivemind_exp.models.model_location import without_config
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind
@@ -164,6 +163,8 @@ def _weights_size(directory: Path) -> int:
 
 
 def _directory(path: Path) -> Finding:
+    from hivemind_exp.models.model_location import without_config
+
     if not (path / "config.json").is_file():
         what, command = without_config(path)
         return failed(f"{shown(path)} is not a model directory: {what}", command or _OWN_COPY)

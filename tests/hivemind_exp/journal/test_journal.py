@@ -166,6 +166,7 @@ def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "j").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
     writer = textwrap.dedent(
         """

@@ -39,6 +39,7 @@ def rounds(path: Path) -> list[int]:
         return [round_ for (round_,) in db.execute("SELECT DISTINCT round FROM completions ORDER BY round")]
 
 
+@pytest.mark.slow
 def test_the_size_of_300_rounds_is_limited(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     journal = Journal(files.journal, "s")

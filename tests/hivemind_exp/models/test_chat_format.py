@@ -103,6 +103,7 @@ def test_a_prompt_that_the_template_refuses_is_an_error_with_the_reason() -> Non
         encode(({"role": "user", "content": "x"},), tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
@@ -123,6 +124,7 @@ def test_a_template_that_cannot_be_fitted_is_refused(template: Any, reason: str)
 ENDLESS = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.slow
 def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_format, "_FIT_S", 0.3)
     monkeypatch.setattr(chat_format, "_ENCODE_S", 0.3)
@@ -136,6 +138,7 @@ def test_a_template_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "problem"),
     [("9 ** (9 ** 9)", "takes too long"), ("'x' * 10 ** 11", "needs too much memory")],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 from hivemind_exp.models.lean_imports import without_scipy
@@ -18,6 +20,7 @@ print(sys.modules["scipy"] is scipy)
 """
 
 
+@pytest.mark.slow
 def test_only_transformers_does_without_scipy() -> None:
     """A new version of transformers that imports scipy anyway, or asks in another way, fails here."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)

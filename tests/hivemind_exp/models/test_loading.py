@@ -148,6 +148,7 @@ def test_a_real_model_trains_and_its_checkpoint_loads_again(tmp_path: Path, mode
         load_model(reloaded, load_tokenizer(reloaded), dtype="float32", seed=0)
 
 
+@pytest.mark.slow
 def test_sampling_ignores_the_models_own_defaults_and_ends_at_its_end_of_turn(tmp_path: Path) -> None:
     config = ModelConfig(name=str(save_llama(tmp_path)))
     tokenizer = load_tokenizer(config)

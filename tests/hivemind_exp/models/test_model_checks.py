@@ -245,6 +245,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
 def test_unusable_models_are_refused_by_the_dry_run_and_by_the_run(make: Any, tmp_path: Path) -> None:
     name = str(make(tmp_path / "model"))

@@ -78,6 +78,7 @@ def load(name: str, **model: Any) -> Any:
     return load_model(settings, load_tokenizer(settings), dtype="float32", seed=0)
 
 
+@pytest.mark.slow
 def test_adapters_train_on_weights_in_four_bits_and_resume_with_the_same_bits(llama: str, tmp_path: Path) -> None:
     settings = config(model={"name": llama, "load_in_4bit": True, "lora": {"rank": 4}})
     model = load(llama, **FOUR_BIT)
@@ -112,6 +113,7 @@ def test_log_probabilities_of_four_bits_are_close_to_those_of_all(llama: str, tm
         assert one != other
 
 
+@pytest.mark.slow
 def test_moments_in_eight_bits_move_weights_almost_as_exact_ones_and_are_saved(llama: str, tmp_path: Path) -> None:
     slow = {"learning_rate": 1e-3, "warmup_steps": 0}
     settings = config(model={"name": llama}, train={"optimizer": "adamw-8bit", **slow})

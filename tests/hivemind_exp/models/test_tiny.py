@@ -19,6 +19,7 @@ def prompts(*words: str) -> list[Prompt]:
     return build_prompts(asked, TOKENIZER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 19, 20, 21, 60])
 def test_warm_up_works_with_any_number_of_steps(steps: int) -> None:
     model = build_model(TOKENIZER, 0)

@@ -97,6 +97,7 @@ def _fill(ledger: Ledger) -> None:
         ledger.reserve(ASK, 0.0)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=50), max_size=4), st.integers(1, 8), st.integers(1, 1000))
 def test_no_request_costs_more_than_its_reserve(contents: list[str], count: int, longest: int) -> None:
     """A token is at least one byte, and framing takes fewer than 64 tokens per message."""

@@ -152,6 +152,7 @@ def test_429_reduces_requests_in_flight_and_a_server_error_does_not(tmp_path: Pa
         assert 32 <= service.limiter.window < 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [10.0, 60.0])
 @pytest.mark.parametrize("amounts", [(1, 1), (40, 200)])
 def test_every_window_stays_within_the_limit_and_uses_most_of_it(window: float, amounts: tuple[int, int]) -> None:

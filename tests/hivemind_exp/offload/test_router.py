@@ -68,6 +68,7 @@ def test_orders_during_an_outage_are_filled_after_it(tmp_path: Path) -> None:
     assert {len(rig.texts()[f"question {number}"]) for number in range(1, 6)} == {4}
 
 
+@pytest.mark.slow
 def test_a_busy_service_that_asks_for_a_pause_gets_it_from_all_requests(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
@@ -96,6 +97,7 @@ def test_order_after_an_outage_detects_recovery(tmp_path: Path) -> None:
     assert [len(rig.texts().get(f"question {number}", ())) for number in range(1, 4)] == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_answers_to_requests_sent_before_an_outage_do_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

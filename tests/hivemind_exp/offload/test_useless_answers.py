@@ -70,6 +70,7 @@ def test_without_a_fallback_the_node_stops_and_suggests_a_command(tmp_path: Path
         assert asked(server) < USELESS_IN_A_ROW + 4
 
 
+@pytest.mark.slow
 def test_a_prompt_without_any_text_is_not_retried_for_every_slot(tmp_path: Path) -> None:
     def mute(ask: Ask) -> Fault | None:
         return Fault.EMPTY if ask.messages[-1]["content"] == "question 1" else None
@@ -166,6 +167,7 @@ def test_a_service_for_own_weights_need_not_list_the_model(tmp_path: Path) -> No
         assert len(server.ledger.chats) > 0
 
 
+@pytest.mark.slow
 def test_a_fallback_is_tested_before_its_first_use(tmp_path: Path) -> None:
     with api_server() as server, api_server(reasoning=200) as spare:
         chain = (endpoint(server.base_url), endpoint(spare.base_url, name="spare"))

@@ -274,6 +274,7 @@ def taught(step_trainer: SourceGRPOTrainer) -> Group:
     return group
 
 
+@pytest.mark.slow
 def test_poisoned_reasoning_is_dropped_and_text_like_the_nodes_own_stays(step_trainer: SourceGRPOTrainer) -> None:
     group = taught(step_trainer)
     floor = make_filter(step_trainer).measure([group])
@@ -307,6 +308,7 @@ def test_the_first_floor_is_measured_on_more_of_the_nodes_samples() -> None:
     assert measured == [64, 16]
 
 
+@pytest.mark.slow
 def test_a_specialists_correct_answers_pass_and_poison_around_them_does_not(step_trainer: SourceGRPOTrainer) -> None:
     """A node that copies words has never spelled one backward. The peer always does."""
     questions = Spelling().questions("train", 0, 24)

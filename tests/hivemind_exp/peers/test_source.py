@@ -101,6 +101,7 @@ def test_no_peer_fills_more_than_an_eighth_of_a_batch(tmp_path: Path, local: int
     assert max(peers_of(drawn).values()) <= quota
 
 
+@pytest.mark.slow
 def test_an_open_swarm_has_one_cap_for_all_peers_together(tmp_path: Path) -> None:
     source = make_source(tmp_path, open=True)
     honest(source, 1000)
@@ -137,6 +138,7 @@ def test_groups_with_equal_rewards_are_dropped_if_the_loss_compares_rewards(tmp_
     assert source.refusals["all rewards equal"] == 1
 
 
+@pytest.mark.slow
 def test_equal_peers_are_drawn_evenly_and_the_same_seed_draws_the_same(tmp_path: Path) -> None:
     drawn: Counter[str] = Counter()
     for seed in range(60):

@@ -12,6 +12,7 @@ import pytest
 from hivemind_exp.processes.imports import leave_out, uncollected
 
 
+@pytest.mark.slow
 def test_the_collector_pauses_and_leaves_alone_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = gc.get_freeze_count()
     try:
@@ -55,6 +56,7 @@ def test_a_library_looks_absent_unless_it_is_in_use(monkeypatch: pytest.MonkeyPa
         sys.modules.pop("this", None)
 
 
+@pytest.mark.slow
 def test_the_runner_imports_the_training_libraries_only_when_it_builds_the_model() -> None:
     """So an error in a node's files is reported without them, in a second."""
     heavy = ("transformers", "trl", "datasets", "hivemind")

@@ -28,6 +28,7 @@ def spinning() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_waiting_for_a_busy_cpu_does_not_count(spinning: list[subprocess.Popen[bytes]]) -> None:
     able, begun = [AbleTime(process.pid) for process in spinning], time.monotonic()

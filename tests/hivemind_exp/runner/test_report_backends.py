@@ -44,6 +44,7 @@ def test_a_missing_package_for_prometheus_is_named_too(monkeypatch: pytest.Monke
     assert (caught.value.next or "").endswith("-m pip install prometheus-client")
 
 
+@pytest.mark.slow
 def test_trackio_keeps_its_metrics_in_the_nodes_directory_and_sends_them_nowhere(tmp_path: Path) -> None:
     """In a process of its own, because trackio reads its directory when it is imported, and TRL imports it."""
     pytest.importorskip("trackio")

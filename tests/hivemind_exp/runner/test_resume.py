@@ -31,6 +31,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_steps_change_the_weights(uninterrupted: Path, tmp_path: Path) -> None:
     run(make_config(game={"rounds": 2}), tmp_path)
     assert not same_weights(uninterrupted, tmp_path)
@@ -94,6 +95,7 @@ def test_a_lost_journal_costs_rollouts_not_weights(uninterrupted: Path, tmp_path
     assert not again.of("warning")
 
 
+@pytest.mark.slow
 def test_a_node_without_any_intact_checkpoint_fails_instead_of_starting_over(tmp_path: Path) -> None:
     run(make_config(), tmp_path)
     for checkpoint in (tmp_path / "checkpoints").iterdir():

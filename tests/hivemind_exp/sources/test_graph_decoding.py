@@ -46,6 +46,7 @@ def generated(model: LlamaForCausalLM, ids: Tensor, mask: Tensor, most: int, end
     return [row[ids.size(1) :] for row in rows]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_adapters_decode_the_same_way(model: LlamaForCausalLM) -> None:
     with_adapter = get_peft_model(

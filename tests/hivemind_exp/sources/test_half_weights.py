@@ -37,6 +37,7 @@ def test_results_are_those_of_autocast_and_the_weights_stay(adapters: bool) -> N
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_without_memory_for_copies_the_weights_are_used_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*_: object) -> nn.Parameter:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -160,6 +160,7 @@ def test_unusable_hints_leave_the_slots_empty_and_are_not_asked_for_again(journa
     assert counts == [1, 1, 2]  # a hint that never came is not paid for
 
 
+@pytest.mark.slow
 def test_a_restart_asks_for_no_hint_twice_and_samples_the_same(journal: Journal, tmp_path: Path) -> None:
     asked = prompts()
     make_filler(journal, HintGiver(journal, lambda _: "Begin at its end.")).fill(FIRST, asked)

@@ -129,6 +129,7 @@ def rows(groups: list[Group]) -> list[Any]:
     return [row for group in groups for row in group.rollouts]
 
 
+@pytest.mark.slow
 def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_sampled_them(make_node: Any) -> None:
     node = make_node(temperature=0.7)
     node.step()
@@ -153,6 +154,7 @@ def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_samp
     assert len(node.told("policy_served")) == 1
 
 
+@pytest.mark.slow
 def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tmp_path: Path) -> None:
     node = make_node()
     for round_ in range(5):
@@ -167,6 +169,7 @@ def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tm
     assert list((tmp_path / "served").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_on_the_server_and_on_disk_is_removed(make_node: Any, tmp_path: Path) -> None:
     killed = make_node()
     killed.step()
@@ -183,6 +186,7 @@ def test_what_a_killed_run_left_on_the_server_and_on_disk_is_removed(make_node: 
     assert {row.kind for row in rows(node.play(0))} == {Kind.POLICY}
 
 
+@pytest.mark.slow
 def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:
     node = make_node()
     node.step()
@@ -194,6 +198,7 @@ def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:
     assert len(set(node.servers[0].loads)) == 2
 
 
+@pytest.mark.slow
 def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: Any) -> None:
     node = make_node(urls=2)
     for round_ in range(2):
@@ -205,6 +210,7 @@ def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: An
     assert all(len(server.loads) == 2 for server in node.servers)
 
 
+@pytest.mark.slow
 def test_adapters_go_where_the_server_sees_them_under_another_path(make_node: Any, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     serving = {"folder": str(shared), "server_folder": "/adapters"}
@@ -215,6 +221,7 @@ def test_adapters_go_where_the_server_sees_them_under_another_path(make_node: An
     assert not (tmp_path / "served").exists()
 
 
+@pytest.mark.slow
 def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
     node = make_node(urls=2)
     node.step()
@@ -229,6 +236,7 @@ def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
     assert {row.lag for row in rows(node.play(2))} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -260,6 +268,7 @@ def test_what_the_server_gets_wrong_is_named_and_its_rows_count_as_text(
     assert "count as policy_text" in message
 
 
+@pytest.mark.slow
 def test_a_server_that_is_right_again_is_trusted_again(make_node: Any) -> None:
     node = make_node(ignores=True)
     node.step()
@@ -270,6 +279,7 @@ def test_a_server_that_is_right_again_is_trusted_again(make_node: Any) -> None:
     assert len(node.told("policy_served")) == 1
 
 
+@pytest.mark.slow
 def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again(make_node: Any) -> None:
     node = make_node()
     node.step()
@@ -280,6 +290,7 @@ def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again
     assert node.told("policy_other") == node.told("provider_down") == []
 
 
+@pytest.mark.slow
 def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.sources.served.REST_S", 0.0)
     node = make_node()
@@ -299,6 +310,7 @@ def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, mon
     assert node.told("policy_push") == []  # each push of the outage failed, too
 
 
+@pytest.mark.slow
 def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node(offload={"fallback": []})
     node.step()
@@ -315,6 +327,7 @@ def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.M
     assert "waiting until box is available again" in node.told("provider_down")[0]
 
 
+@pytest.mark.slow
 def test_pushes_that_keep_failing_are_reported_once_until_one_succeeds(make_node: Any) -> None:
     node = make_node()
     node.step()
@@ -345,6 +358,7 @@ def test_a_server_that_takes_no_adapter_ends_the_run_with_the_flag_it_lacks(
     assert caught.value.next == "swarmctl doctor api"
 
 
+@pytest.mark.slow
 def test_another_model_is_not_used(make_node: Any, tmp_path: Path) -> None:
     node = make_node()
     torch.manual_seed(5)
@@ -359,6 +373,7 @@ def test_another_model_is_not_used(make_node: Any, tmp_path: Path) -> None:
     assert "this machine generates instead" in message
 
 
+@pytest.mark.slow
 def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any) -> None:
     node = make_node()
     node.step()

@@ -93,6 +93,7 @@ def play(root: Path, rounds: int = ROUNDS) -> Events:
     return events
 
 
+@pytest.mark.slow
 def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, built: list[ServedPolicy]) -> None:
     events = play(tmp_path / "node")
     (served,) = built

@@ -51,6 +51,7 @@ def test_the_id_is_the_same_on_every_machine() -> None:
     assert fixed.id == "b30b452f490f6521a67fd051c170d577e654cc3e886b3fdba130db61708234f1"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(params)
 def test_parameters_survive_a_round_trip_without_floats(params: dict[str, Any]) -> None:
@@ -197,6 +198,7 @@ def test_a_charters_size_and_values_are_bounded() -> None:
             charter(tasks=(words(params={"a": value}, weight_ppm=MILLION),))
 
 
+@pytest.mark.slow
 def test_the_modules_import_nothing_heavy() -> None:
     code = (
         "import sys, hivemind_exp.swarm.identity, hivemind_exp.swarm.charter, hivemind_exp.swarm.invitation\n"

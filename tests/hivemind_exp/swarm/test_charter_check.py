@@ -49,6 +49,7 @@ def founded(file: Path) -> tuple[Charter, list[TaskFacts], dict[str, str]]:
     return charter(tasks=pinned(specs, facts, digests)), facts, digests
 
 
+@pytest.mark.slow
 def test_nodes_with_the_same_questions_may_join(
     founded: tuple[Charter, list[TaskFacts], dict[str, str]], file: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_signature_is_valid_for_one_peer_and_one_message() -> None:
     assert not verify(ONE.peer_id, b"charter 1", raw.sign(b"charter 1"))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.one_of(st.text(max_size=60), st.none(), st.binary(max_size=60), st.just("1" * 10_000_000)),

@@ -58,6 +58,7 @@ def test_paths_text_and_large_numbers_are_refused(task: str, params: dict[str, A
     assert not any(str(value) in found[1] for value in params.values() if isinstance(value, str))
 
 
+@pytest.mark.slow
 def test_no_generator_parameter_accepts_external_text() -> None:
     for task in GENERATORS:
         for name in default_params(task):
@@ -75,6 +76,7 @@ def test_the_known_words_are_those_that_the_generator_accepts(task: str, name: s
             assert made.questions("train", 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "params"),
     [

@@ -72,6 +72,7 @@ def test_the_same_charter_makes_the_same_questions_in_any_process(mixture: Mixtu
     assert len(set(held.split()) & {question.digest for question in mixture.questions("heldout", 0, 50)}) < 25
 
 
+@pytest.mark.slow
 def test_a_different_charter_makes_different_questions(mixture: Mixture) -> None:
     other = Mixture([WORDS, SUMS], charter=b"charter 2", secret=b"secret", heldout=50, verifiers=1)
     first, second = ({q.text for q in made.questions("train", 0, 50)} for made in (mixture, other))
@@ -83,6 +84,7 @@ def test_a_different_charter_makes_different_questions(mixture: Mixture) -> None
     other.close()
 
 
+@pytest.mark.slow
 def test_held_out_questions_are_never_trained_on(mixture: Mixture) -> None:
     held = mixture.questions("heldout", 0, 50)
     assert len({question.key for question in held}) == 50
@@ -94,6 +96,7 @@ def test_held_out_questions_are_never_trained_on(mixture: Mixture) -> None:
             assert question.task != "spell_backward" or (answer not in words and answer[::-1] not in words)
 
 
+@pytest.mark.slow
 def test_examples_are_neither_held_out_nor_trained_on_once_they_are_set_aside() -> None:
     made = Mixture([WORDS, SUMS], charter=b"charter", secret=b"secret", heldout=50, verifiers=1)
     held = {question.key for question in made.questions("heldout", 0, 50)}
@@ -108,6 +111,7 @@ def test_examples_are_neither_held_out_nor_trained_on_once_they_are_set_aside() 
     made.close()
 
 
+@pytest.mark.slow
 def test_examples_of_a_fixed_set_leave_enough_to_train_on(tmp_path: Path) -> None:
     path = tmp_path / "sums.jsonl"
     path.write_text("".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(20)))
@@ -122,6 +126,7 @@ def test_examples_of_a_fixed_set_leave_enough_to_train_on(tmp_path: Path) -> Non
     made.close()
 
 
+@pytest.mark.slow
 def test_a_round_before_the_first_draws_many_questions(mixture: Mixture) -> None:
     """A warm-up draws more questions than there are words."""
     many = mixture.questions("train", -1, 10_000)
@@ -138,6 +143,7 @@ def test_questions_repeat_once_a_task_is_used_up() -> None:
     tiny.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "why"), [(20, "only 20 distinct questions to hold out"), (50, "no questions besides the")]
 )
@@ -176,6 +182,7 @@ def test_scores_have_a_reason(mixture: Mixture) -> None:
     assert mixture.score([], []) == []
 
 
+@pytest.mark.slow
 def test_partial_credit_is_given_if_enabled(mixture: Mixture) -> None:
     paying = Mixture([WORDS], charter=b"", secret=b"", heldout=0, partial_credit=True, verifiers=1)
     (question,) = paying.questions("train", 0, 1)
@@ -192,6 +199,7 @@ def test_answers_are_matched_with_their_questions(mixture: Mixture) -> None:
     assert sum(score.correct for score in moved) < 5
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(text=st.text(alphabet=st.characters(codec=None), max_size=200))
 def test_any_text_has_a_score(text: str, mixture: Mixture) -> None:

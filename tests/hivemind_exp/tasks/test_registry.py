@@ -61,6 +61,7 @@ def test_fixed_sets_accept_no_parameters(name: str) -> None:
         check_tasks([TaskConfig(name=name, params={"size": 3})])
 
 
+@pytest.mark.slow
 def test_checking_names_imports_nothing_heavy(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "a", "answer": "b"}\n' * 10)

@@ -122,6 +122,7 @@ def make_manifest(step: int, micro_batch: int) -> Manifest:
     return Manifest(step, step, step, micro_batch, tuple(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [GROUPS * G, 5])
 def test_same_losses_and_weights_as_plain_trl_after_five_steps(tmp_path: Path, micro_batch: int) -> None:
     expected, expected_losses = plain_trl(tmp_path / "trl")

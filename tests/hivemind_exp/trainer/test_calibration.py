@@ -120,6 +120,7 @@ def test_the_style_that_the_model_follows_is_found(best: PromptStyle) -> None:
     assert found.earned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [CPU_TOKENS, ACCELERATOR_TOKENS])
 def test_a_style_that_is_rarely_right_is_told_from_one_that_almost_never_is(budget: int) -> None:
     def right(style: PromptStyle, task: str) -> float:
@@ -226,6 +227,7 @@ def test_settings_leave_out_what_they_decide() -> None:
     assert {style.thinking for style in kept} == {True}
 
 
+@pytest.mark.slow
 def test_sampled_answers_choose_a_style_if_no_greedy_one_is_right() -> None:
     best = PromptStyle("plain", 1, system=False)
     model = Scripted(right=lambda *_: 0.0, readable=lambda style: style.form == "tags")

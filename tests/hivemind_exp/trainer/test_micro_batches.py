@@ -72,6 +72,7 @@ def operators(root: Path, micro_batch: int, **model: Any) -> int:
     return counted.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{}, {"lora": {"rank": 4, "dropout": 0.5}}], ids=["all weights", "LoRA with dropout"])
 def test_recomputed_activations_give_the_same_bits_wherever_memory_runs_out(
     tmp_path: Path, model: dict[str, Any]
@@ -89,6 +90,7 @@ def test_recomputed_activations_give_the_same_bits_wherever_memory_runs_out(
         assert what.endswith("(model.gradient_checkpointing = true)")
 
 
+@pytest.mark.slow
 def test_a_halved_micro_batch_gives_the_same_gradient_wherever_memory_runs_out(tmp_path: Path) -> None:
     plain, half = make_step_trainer(tmp_path / "plain"), make_step_trainer(tmp_path / "half")
     expected, same_bits = plain.step(manifest(4)), half.step(manifest(2))
@@ -105,6 +107,7 @@ def test_a_halved_micro_batch_gives_the_same_gradient_wherever_memory_runs_out(t
             assert torch.allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_limit_stays_for_later_steps_and_for_log_probabilities(tmp_path: Path) -> None:
     step_trainer, _, _ = disturbed(tmp_path, 4, 1, 2)
     said: list[tuple[int, str]] = []
@@ -113,6 +116,7 @@ def test_the_limit_stays_for_later_steps_and_for_log_probabilities(tmp_path: Pat
     assert step_trainer.micro_batch(rows()) == 2
 
 
+@pytest.mark.slow
 def test_log_probabilities_do_not_depend_on_where_memory_runs_out(tmp_path: Path) -> None:
     plain, small = make_step_trainer(tmp_path / "a"), make_step_trainer(tmp_path / "b")
     expected = plain.log_probabilities(rows())
@@ -123,6 +127,7 @@ def test_log_probabilities_do_not_depend_on_where_memory_runs_out(tmp_path: Path
     assert small.micro_batch(rows()) < plain.micro_batch(rows())
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_for_one_row_ends_the_step_with_advice(tmp_path: Path) -> None:
     step_trainer = make_step_trainer(tmp_path)
     before = [value.clone() for value in step_trainer.policy.state_dict().values()]
@@ -180,6 +185,7 @@ def test_rows_are_sorted_so_that_little_padding_is_computed(tmp_path: Path) -> N
         assert batch.ids.shape == (len(part), max(length))  # nothing beyond the longest row
 
 
+@pytest.mark.slow
 def test_a_node_records_the_micro_batch_it_used_and_a_replay_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

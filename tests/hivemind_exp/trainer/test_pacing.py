@@ -157,6 +157,7 @@ class RestOdd:
         return 1 if levels else None
 
 
+@pytest.mark.slow
 def test_a_mixture_follows_its_pacing_only_in_training(tmp_path: Path) -> None:
     tasks = [TaskConfig(name="jsonl", path=str(questions_file(tmp_path))), TaskConfig(name="chain_sum")]
     made = Mixture(tasks, charter=b"c", secret=b"s", heldout=6, curriculum=True, stride=4, verifiers=1)

@@ -152,6 +152,7 @@ def test_every_fault_is_covered_here() -> None:
     assert {*_REFUSED, *_UNANSWERED, *_ODD, *_LOST, *others} == set(Fault)
 
 
+@pytest.mark.slow
 def test_faults_from_a_predicate_a_queue_and_for_all_requests(server: ApiServer) -> None:
     def first_attempt(ask: Ask) -> Fault | None:
         return Fault.UNAVAILABLE if ask.attempt == 0 else None

@@ -23,6 +23,7 @@ from tests.support.fake_api.remote import api_process
 from tests.support.fake_api.server import ApiServer, api_server
 
 
+@pytest.mark.slow
 def test_answer_usage_and_ledger_entry(server: ApiServer) -> None:
     answer = ask(server, logprobs=True, temperature=0.5)
     texts = [choice.message.content for choice in answer.choices]
@@ -57,6 +58,7 @@ def test_hidden_reasoning_uses_up_the_limit(limit: int, content: str, tokens: in
     assert answer.usage.completion_tokens_details.reasoning_tokens == min(10, limit)
 
 
+@pytest.mark.slow
 def test_keys_are_required_and_can_be_revoked() -> None:
     with api_server(keys=["good", "other"]) as server:
         ask(server, "good")
@@ -203,6 +205,7 @@ def test_a_service_goes_down_and_comes_back(server: ApiServer) -> None:
     asyncio.run(job())
 
 
+@pytest.mark.slow
 def test_a_server_process_accepts_the_same_commands() -> None:
     with api_process(keys=["k", "l"], answer="tests.support.fake_api.ask:default_answer") as server:
         server.next(Trouble(Fault.RATE_LIMIT, seconds=7))

@@ -39,6 +39,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_doctor_reports_ready_on_a_working_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "-p", "demo", "--offline"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
@@ -66,6 +67,7 @@ def test_the_last_line_is_the_run_that_a_warning_suggests() -> None:
     assert last.endswith("run --profile demo")
 
 
+@pytest.mark.slow
 def test_json_has_every_check_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "-p", "demo", "--json"]) == Exit.DONE
     report = json.loads(capsys.readouterr().out)
@@ -116,6 +118,7 @@ def test_a_provider_or_a_node_that_is_no_check_leads_to_the_right_command(capsys
     assert "unknown check 'demo'; did you mean --profile demo?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_last_lines_fit_what_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "hub.model", "-p", "demo"]) == Exit.DONE
     *_, why, following = capsys.readouterr().out.splitlines()
@@ -146,6 +149,7 @@ def test_invalid_profile_is_a_finding(home: Path, capsys: pytest.CaptureFixture[
     assert "did you mean demo?" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_suggested_commands_refer_to_the_same_node(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run(["doctor", "-p", "demo", "--node", "n", "--set", "game.rounds=3", "--offline"])
     last = capsys.readouterr().out.splitlines()[-1]
@@ -205,6 +209,7 @@ def test_hanging_check_does_not_keep_the_program_running() -> None:
     assert "no result after 0.2 s" in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_prints_ascii_on_an_ascii_stream(home: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "HF_TOKEN": "hf_" + "a" * 30 + "WXYZ"}
     done = subprocess.run(
@@ -214,6 +219,7 @@ def test_doctor_prints_ascii_on_an_ascii_stream(home: Path) -> None:
     assert done.stdout.decode("ascii").splitlines()[-2].startswith("Ready to run")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
     code, text = printed([*PROGRAM, "fit", "hub", "-p", "demo", "--set", "tasks=nonsense"], columns=40)
     assert code == Exit.CHECK_FAILED
@@ -223,6 +229,7 @@ def test_a_terminal_of_40_columns_is_enough(home: Path) -> None:
     assert all(len(line) <= 40 for line in lines if line not in commands)
 
 
+@pytest.mark.slow
 def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     key = "hf_PLANTEDplantedPLANTEDplanted1234"
     monkeypatch.setenv("HF_TOKEN", key)
@@ -253,6 +260,7 @@ def test_report_hides_invitations() -> None:
     assert masked(f"peer {peer} is alive") == f"peer {peer} is alive"
 
 
+@pytest.mark.slow
 def test_report_reveals_nothing_about_its_author(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +281,7 @@ def test_report_reveals_nothing_about_its_author(
     assert all(line.replace("\\|", "").count("|") == 6 for line in rows)
 
 
+@pytest.mark.slow
 def test_fix_reports_what_it_did(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "swarm", "-p", "demo", "--fix"]) == Exit.DONE
     assert f"Fix: created {home / 'nodes'}" in capsys.readouterr().out
@@ -281,11 +290,13 @@ def test_fix_reports_what_it_did(home: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["fixed"] == []
 
 
+@pytest.mark.slow
 def test_without_fix_nothing_is_changed(home: Path) -> None:
     cli.run(["doctor", "-p", "demo"])
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_loading_the_checks_imports_nothing_heavy() -> None:
     code = (
         "import sys, swarmctl.doctor.registry; heavy = {'torch', 'transformers', 'hivemind', 'pydantic', 'psutil', "

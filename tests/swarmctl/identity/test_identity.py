@@ -127,6 +127,7 @@ def test_json_has_fixed_keys(asked: Asked, node: NodeFiles, tmp_path: Path) -> N
     assert asked("restore", tmp_path / "copy") == who | {"replaced": first["peer_id"]}
 
 
+@pytest.mark.slow
 def test_another_identity_is_not_replaced_without_confirmation(asked: Asked, node: NodeFiles, tmp_path: Path) -> None:
     first = asked("new")["peer_id"]
     content = node.key.read_bytes()
@@ -239,6 +240,7 @@ def test_an_invalid_key_is_reported_and_can_be_replaced(
     assert asked("show")["identities"][0]["problem"] is None
 
 
+@pytest.mark.slow
 def test_a_key_that_others_can_read_is_reported(asked: Asked, node: NodeFiles, tmp_path: Path, run: Run) -> None:
     asked("new")
     node.key.chmod(0o644)
@@ -320,6 +322,7 @@ def test_a_passphrase_is_typed_twice_and_hidden(node: NodeFiles, tmp_path: Path)
     rest_of(child)
 
 
+@pytest.mark.slow
 def test_answering_no_keeps_the_identity(node: NodeFiles) -> None:
     identity = Identity.create(node.key)
     for answer, kept in (("n", True), ("y", False)):
@@ -331,6 +334,7 @@ def test_answering_no_keeps_the_identity(node: NodeFiles) -> None:
         assert (Identity.load(node.key).peer_id == identity.peer_id) is kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

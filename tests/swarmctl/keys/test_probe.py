@@ -24,6 +24,7 @@ def server() -> Iterator[Service]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "result", "expected"),
     [

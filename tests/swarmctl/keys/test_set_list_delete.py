@@ -19,6 +19,7 @@ from tests.support.command_line import ROOT
 from tests.support.saved_keys import KEY, OTHER, Run, find, save
 
 
+@pytest.mark.slow
 def test_without_a_keyring_no_key_file_is_written_without_consent(run: Run, home: Path) -> None:
     code, out, err = run("set", "openai", "--no-test", piped=KEY)
     assert code == Exit.CONFIGURATION
@@ -85,6 +86,7 @@ def test_other_commands_do_not_repeat_a_key_either(run: Run, command: str) -> No
         assert KEY not in out + err
 
 
+@pytest.mark.slow
 def test_a_closed_standard_input_is_a_normal_error(home: Path) -> None:
     command = f"{sys.executable} -m swarmctl keys set openai --no-test <&-"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)

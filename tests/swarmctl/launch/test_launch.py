@@ -155,6 +155,7 @@ def test_an_own_profile_is_spelled_out(tmp_path: Path, capsys: pytest.CaptureFix
     assert str(own) not in text
 
 
+@pytest.mark.slow
 def test_a_nodes_swarm_gives_invitation_profile_and_name(capsys: pytest.CaptureFixture[str]) -> None:
     announced = 'swarm.announce=["/ip4/203.0.113.7/tcp/4001"]'
     assert cli.run(["swarm", "new", "tea", "--profile", "demo", "--set", announced]) == Exit.DONE

@@ -89,6 +89,7 @@ def test_a_directory_that_cannot_be_written_is_explained(home: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_running_node_is_not_started_twice() -> None:
     with opened(config(), retry) as node:
         code = (

@@ -29,6 +29,7 @@ def trained() -> NodeFiles:
     return files
 
 
+@pytest.mark.slow
 def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
     trained: NodeFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
     assert same_weights(trained.root, fork.root)
 
 
+@pytest.mark.slow
 def test_a_running_node_can_be_forked(trained: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = os.open(trained.lock, os.O_RDWR | os.O_CREAT)
     assert locks.acquire(lock)
@@ -63,6 +65,7 @@ def test_a_running_node_can_be_forked(trained: NodeFiles, monkeypatch: pytest.Mo
     assert same_weights(trained.root, files_of("copy").root)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_running_node_deletes_meanwhile_leaves_nothing(
     trained: NodeFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

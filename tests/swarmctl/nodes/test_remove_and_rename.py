@@ -97,6 +97,7 @@ def test_a_link_to_a_node_elsewhere_is_deleted_but_not_what_it_leads_to(maths: P
     assert (elsewhere / "node.json").exists()
 
 
+@pytest.mark.slow
 def test_a_renamed_node_resumes_under_its_new_name(
     stand_in: Cli, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_node_in_its_first_round_says_so(capsys: pytest.CaptureFixture[str]) -
         assert re.search(r"new +first round ", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
     shown = {width: printed([*STAND_IN, "status"], columns=width)[1] for width in (160, 80, 60, 40)}
     assert all(max(map(len, text.splitlines())) < width for width, text in shown.items()), shown
@@ -132,6 +133,7 @@ def test_a_narrow_terminal_gets_fewer_columns(node: NodeFiles) -> None:
     assert "maths" in shown[40]
 
 
+@pytest.mark.slow
 def test_several_nodes_stay_a_table_on_a_narrow_terminal(node: NodeFiles) -> None:
     for name in ("a-node-with-a-long-name", "demo"):
         bare_node(name)
@@ -146,6 +148,7 @@ def test_several_nodes_stay_a_table_on_a_narrow_terminal(node: NodeFiles) -> Non
     assert heading.split() == ["node", "state", "round", "accuracy"]
 
 
+@pytest.mark.slow
 def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
     terminal = spawn([*STAND_IN, "status", "--watch"], environment=os.environ | {"TERM": "xterm", "CI": ""}, columns=80)
     for _ in range(2):
@@ -161,6 +164,7 @@ def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
     assert terminal.exitstatus == Exit.INTERRUPTED
 
 
+@pytest.mark.slow
 def test_watch_in_a_pipe_prints_the_state_repeatedly(node: NodeFiles) -> None:
     process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -146,6 +146,7 @@ def terminal(*arguments: str) -> pexpect.spawn[str]:
     return spawn([*SWARMCTL, "profiles", "new", *arguments], columns=120)
 
 
+@pytest.mark.slow
 def test_questions_on_a_terminal(home: Path) -> None:
     asked = terminal("mine", "--from", "gpu")
     for question, now, answer in (
@@ -188,6 +189,7 @@ def test_a_question_is_repeated_after_a_wrong_answer(home: Path) -> None:
     assert (values["tasks"], values["model"]["device"], values["game"]["rounds"]) == (["gsm8k"], "cpu", 3)
 
 
+@pytest.mark.slow
 def test_name_and_builtin_profile_are_prompted_for(home: Path) -> None:
     write_profile(home, "taken", "")
     suitable = suitable_builtin()
@@ -237,6 +239,7 @@ def test_a_missing_name_is_an_error_without_a_terminal(home: Path, capsys: pytes
     assert not list(home.rglob("*.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [interrupt, end_input])
 def test_an_interrupt_during_a_question_writes_nothing(leave: Callable[[pexpect.spawn[str]], None], home: Path) -> None:
     asked = terminal("mine")
@@ -248,6 +251,7 @@ def test_an_interrupt_during_a_question_writes_nothing(leave: Callable[[pexpect.
     assert not list(home.rglob("*.toml"))
 
 
+@pytest.mark.slow
 def test_tab_completes_a_task_and_the_default_typed_out_keeps_its_parameters(home: Path) -> None:
     asked = terminal("mine", "--from", "smol")
     asked.expect_exact("Model")

@@ -58,6 +58,7 @@ def written(tmp_path: Path, *arguments: str) -> str:
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_numbers_and_loads_nothing(tmp_path: Path) -> None:
     reported_node()
     page = written(tmp_path, "maths")
@@ -101,6 +102,7 @@ def test_texts_from_elsewhere_stay_text(tmp_path: Path) -> None:
     assert "unsafe" not in policy
 
 
+@pytest.mark.slow
 def test_several_nodes_are_side_by_side(tmp_path: Path) -> None:
     reported_node("one")
     reported_node("two", rounds=5)

@@ -80,6 +80,7 @@ def test_a_site_whose_name_leads_here_reads_nothing(host: str) -> None:
         assert asked(port, Host=f"localhost:{port}")[0] == 200
 
 
+@pytest.mark.slow
 def test_it_listens_on_this_machine_only_and_ends_cleanly_with_ctrl_c() -> None:
     reported_node(rounds=1)
     command = [*SWARMCTL, "report", "maths", "--serve"]
@@ -104,6 +105,7 @@ def test_it_listens_on_this_machine_only_and_ends_cleanly_with_ctrl_c() -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_background_job_says_how_to_stop_it() -> None:
     """The shell makes a script's background job ignore SIGINT."""
     reported_node(rounds=1)

@@ -106,6 +106,7 @@ def test_csv_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixture[b
     assert capfdbinary.readouterr().out.decode().splitlines() == [",".join(KEYS)]
 
 
+@pytest.mark.slow
 def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with books(bare_node()) as written:
         for round_ in range(3):
@@ -119,6 +120,7 @@ def test_many_rows_are_written_in_parts(tmp_path: Path, capfdbinary: pytest.Capt
     assert len(exported(capfdbinary)) == 2700
 
 
+@pytest.mark.slow
 def test_a_file_is_overwritten_only_with_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
     path = tmp_path / "a b.jsonl"
@@ -195,6 +197,7 @@ def test_stdout_that_is_full_or_closed() -> None:
         assert (done.returncode, done.stderr) == (Exit.FAILED, "")
 
 
+@pytest.mark.slow
 def test_export_of_a_real_run(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     files = bare_node("test")
     run(make_config(game={"rounds": 2}), files.root)

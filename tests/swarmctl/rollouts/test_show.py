@@ -225,6 +225,7 @@ def test_wrapped_lines_keep_their_mark() -> None:
     assert list(quoted("a " + "b" * 20 + " c", "| ", width=19, full=True)) == ["| a " + "b" * 14, "| bbbbbb c"]
 
 
+@pytest.mark.slow
 def test_a_terminal_of_40_columns_is_enough() -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("aa"), {0: local(" " * 34 + "[1] correct " + "y" * 100)}, {0: RIGHT})

@@ -159,6 +159,7 @@ def test_what_did_not_happen_has_no_column(capsys: pytest.CaptureFixture[str]) -
     assert heading.split() == ["provider", "model", "stage", "tokens", "out", "USD", "completions", "correct"]
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_gets_lists_instead_of_a_table() -> None:
     mixed_node()
     code, text = printed([*SWARMCTL, "rollouts", "stats"], columns=40)

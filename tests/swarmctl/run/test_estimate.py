@@ -61,6 +61,7 @@ def test_estimate_counts_each_stage_with_its_quotations() -> None:
     assert cost("answer", "critique", "resolve") == pytest.approx(sum(map(cost, ("answer", "critique", "resolve"))))
 
 
+@pytest.mark.slow
 def test_estimate_uses_the_teachers_own_limit_and_the_discounts() -> None:
     def at_most(**offload: object) -> float:
         settings = {"provider": "openai", "model": "gpt-6-luna", "reasoning_effort": "none"} | offload
@@ -104,6 +105,7 @@ def used(files: NodeFiles, model: str, rounds: int, usage: Usage) -> None:
     ledger.close()
 
 
+@pytest.mark.slow
 def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: Path) -> None:
     files, config = NodeFiles(tmp_path), small()
     used(files, "other", 5, Usage(1, 1))
@@ -120,6 +122,7 @@ def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: 
     assert "All 3 rounds left: " in banner(plan(config, files))[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
@@ -133,6 +136,7 @@ def test_a_cap_below_the_most_that_a_round_can_cost_is_reported(limits: dict[str
     assert banner(plan(small(**limits), NEW))[2].partition("over all runs.")[2] == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rounds", "on_limit", "says"),
     [
@@ -163,6 +167,7 @@ def test_a_cap_that_ends_the_run_early_is_reported(rounds: int, on_limit: str, s
         assert usd * rounds <= float(found[2]) < 1.2 * usd * rounds
 
 
+@pytest.mark.slow
 def test_hints_cost_at_most_one_short_request_per_question() -> None:
     settings = {"tasks": ["spell_backward"], "game": {"groups": 4, "rounds": 10}}
 
@@ -189,6 +194,7 @@ def test_hints_cost_at_most_one_short_request_per_question() -> None:
     assert banner(planned(teach="hints", fallback=[]))[1].endswith("the node waits.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("expression", "says"),
     [
@@ -204,6 +210,7 @@ def test_the_plan_counts_rounds_from_1(expression: str, says: str) -> None:
     assert says in banner(plan(config, NEW))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offload", "game", "advised"),
     [
@@ -224,6 +231,7 @@ def test_a_teacher_of_whole_groups_is_advised_to_answer_more_questions(
     assert not advised or found[0].endswith("--set game.group_size=2 --set game.groups=16.")
 
 
+@pytest.mark.slow
 def test_scores_cost_the_tokens_of_prompts_and_completions() -> None:
     def distilled(longest: int) -> Config:
         return Config.model_validate(
@@ -251,6 +259,7 @@ def test_scores_cost_the_tokens_of_prompts_and_completions() -> None:
     assert "at most 2 are learned from" not in told
 
 
+@pytest.mark.slow
 def test_a_plan_to_generate_and_to_grade_states_both_and_their_sum() -> None:
     offload = SMALL["offload"] | {"share": 0.5, "prices": {"mybox": PRICE, "grader": PRICE}, "limits": {"usd": 2.0}}
     providers = SMALL["providers"] | {"grader": {"base_url": "http://127.0.0.1:8/v1", "model": "g"}}

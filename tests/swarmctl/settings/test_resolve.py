@@ -136,7 +136,7 @@ def test_a_replaced_value_stays_replaced(home: Path) -> None:
     assert result.config.model.lora == LoraConfig(alpha=3)
     assert result.origins["model.lora.alpha"] == "--set"
     assert "model.lora.rank" not in result.origins
-    whole = resolved("mine", "providers={one={base_url='http://1'}}", "providers={two={base_url='http://2'}}")
+    whole = resolved("mine", "providers={one={base_url='http://one'}}", "providers={two={base_url='http://two'}}")
     assert list(whole.config.providers) == ["two"]
 
 

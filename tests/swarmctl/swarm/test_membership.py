@@ -60,6 +60,7 @@ def test_options_that_contradict_the_charter_are_refused_with_a_fix(
     assert request(home, "two")["config"]["swarm"]["join"] == tea
 
 
+@pytest.mark.slow
 def test_variables_must_agree_with_the_charter(here: Cli, tea: str) -> None:
     done = here("run", "--join", tea, "--node", "two", SWARMCTL_GAME__GROUP_SIZE="4")
     assert "  try: unset SWARMCTL_GAME__GROUP_SIZE" in done.stderr
@@ -121,6 +122,7 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     assert advice(again.stderr) == ["swarm", "leave", "--node", "two"]
 
 
+@pytest.mark.slow
 def test_leaving_asks_on_a_terminal(here: Cli, home: Path, tea: str) -> None:
     for answer, left in (("n", False), ("y", True)):
         terminal = spawn([*STAND_IN, "swarm", "leave"])
@@ -134,6 +136,7 @@ def test_leaving_asks_on_a_terminal(here: Cli, home: Path, tea: str) -> None:
         assert (home / "nodes/tea/charter").exists() is not left
 
 
+@pytest.mark.slow
 def test_a_running_node_cannot_leave(here: Cli, home: Path, tea: str) -> None:
     lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
     assert locks.acquire(lock)
@@ -157,6 +160,7 @@ def elsewhere(tmp_path: Path, home: Path, **changes: Any) -> tuple[Invitation, P
     return Invitation(changed.id, (f"/ip4/192.0.2.1/tcp/4001/p2p/{creator.peer_id}",)), served
 
 
+@pytest.mark.slow
 def test_a_charter_is_fetched_checked_and_saved(here: Cli, home: Path, tmp_path: Path, tea: str) -> None:
     line, served = elsewhere(tmp_path, home)
     shutil.rmtree(home / "nodes/tea")
@@ -170,6 +174,7 @@ def test_a_charter_is_fetched_checked_and_saved(here: Cli, home: Path, tmp_path:
     assert "Node tea (new)" in unnamed.stderr
 
 
+@pytest.mark.slow
 def test_a_forged_charter_is_refused_before_anything_is_created(
     here: Cli, home: Path, tmp_path: Path, tea: str
 ) -> None:
@@ -181,6 +186,7 @@ def test_a_forged_charter_is_refused_before_anything_is_created(
     assert not (home / "nodes/two").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -230,6 +236,7 @@ def test_a_dry_run_of_joining_changes_nothing(here: Cli, home: Path, tea: str) -
     assert (found["id"], found["name"]) == (parse(tea).charter, "tea")
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_copied_key_a_damaged_charter_another_library_and_a_taken_port(
     here: Cli, home: Path, tea: str
 ) -> None:

@@ -55,6 +55,7 @@ def test_swarms_are_listed_and_joined_under_their_own_commands(here: Cli, home: 
     assert second.split()[:5] == ["-", parse(text).charter[:12], "two", "not", "running"]
 
 
+@pytest.mark.slow
 def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli, home: Path) -> None:
     done = here("swarm", "new", "tea", "--set", "game.group_size=4", "--open")
     text = invitation(done.stdout)
@@ -77,6 +78,7 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
     assert made(home, "tea")["swarm"] == charter.id
 
 
+@pytest.mark.slow
 def test_the_creator_starts_with_only_its_node_name(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--node", "tea")
     assert done.returncode == Exit.DONE, done.stderr
@@ -87,6 +89,7 @@ def test_the_creator_starts_with_only_its_node_name(here: Cli, home: Path, tea: 
     assert "Swarm tea (" in done.stderr
 
 
+@pytest.mark.slow
 def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--node", "tea", "--rounds", "3", "--json")
     assert done.returncode == Exit.DONE, done.stderr
@@ -103,6 +106,7 @@ def test_traffic_between_peers_is_reported(here: Cli, home: Path, tea: str) -> N
     assert f" 0 groups {parse(tea).charter[:12]}" in " ".join(here("status").stdout.split())
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     again = here("swarm", "new", "tea")
     assert again.returncode == Exit.CONFIGURATION
@@ -116,6 +120,7 @@ def test_a_name_that_is_taken(here: Cli, home: Path, tea: str) -> None:
     assert made(home, "alone-2")["swarm"] is not None
 
 
+@pytest.mark.slow
 def test_the_command_to_join_names_a_builtin_profile(here: Cli, home: Path) -> None:
     new = pasted(here("swarm", "new", "tiny", "-p", "demo").stdout)
     assert new[:-1] == ["run", "--profile", "demo", "--join"]
@@ -135,6 +140,7 @@ def test_the_command_to_join_names_a_builtin_profile(here: Cli, home: Path) -> N
     assert pasted(here("swarm", "invite", "--node", "own").stdout)[:4] == ["run", "--profile", "cpu", "--join"]
 
 
+@pytest.mark.slow
 def test_a_swarm_on_one_machine_is_joined_with_the_file_of_its_profile(here: Cli, home: Path, tmp_path: Path) -> None:
     profile = tmp_path / "trio.toml"
     profile.write_text(SMALL + "[swarm]\nloopback = true\n")
@@ -151,6 +157,7 @@ def test_a_swarm_on_one_machine_is_joined_with_the_file_of_its_profile(here: Cli
     assert request(home, "trio-2")["config"]["model"]["name"] == "tiny"
 
 
+@pytest.mark.slow
 def test_a_node_that_no_one_named_gets_the_swarms_name(here: Cli, home: Path, tea: str) -> None:
     assert here("run", "--node", "tea").returncode == Exit.DONE
     (home / "nodes/tea").rename(home / "nodes/founder")  # as on another machine, but with the charter at hand
@@ -164,6 +171,7 @@ def test_a_node_that_no_one_named_gets_the_swarms_name(here: Cli, home: Path, te
     assert log.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_an_invitation_pasted_while_its_node_runs_here_starts_another_node(here: Cli, home: Path, tea: str) -> None:
     lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
     assert locks.acquire(lock)
@@ -222,6 +230,7 @@ def test_joining_with_an_invitation_that_was_wrapped(here: Cli, home: Path, tea:
     assert Identity.load(files.key).peer_id == peer
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_load_its_model_when_it_joins_gets_commands_to_retry_or_leave(
     here: Cli, home: Path, tea: str
 ) -> None:
@@ -246,6 +255,7 @@ def test_a_node_that_cannot_load_its_model_when_it_joins_gets_commands_to_retry_
     assert advice(again.stderr) == ["run", "--profile", "demo"]
 
 
+@pytest.mark.slow
 def test_a_profile_that_does_not_support_the_swarms_tasks_is_not_suggested(here: Cli) -> None:
     line = invitation(here("swarm", "new", "sums", "-p", "cpu", "--task", "chain_sum").stdout)
     failed = here("run", "-p", "cpu", "--join", line, "--node", "two", STAND_IN="no_model")
@@ -274,6 +284,7 @@ def test_commands_without_a_swarm_suggest_creating_one(here: Cli) -> None:
         assert json.loads(here("swarm", command, "--json").stdout)["error"]["code"] == "configuration"
 
 
+@pytest.mark.slow
 def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
     for command in ("show", "invite", "peers", "leaderboard", "leave"):
@@ -284,6 +295,7 @@ def test_the_node_must_be_named_if_several_are_in_swarms(here: Cli, tea: str) ->
         assert here(*advice(done.stderr), *yes).returncode == Exit.DONE
 
 
+@pytest.mark.slow
 def test_the_running_node_is_suggested_if_several_are_in_swarms(here: Cli, home: Path, tea: str) -> None:
     assert here("swarm", "new", "coffee").returncode == Exit.DONE
     lock = os.open(home / "nodes/tea/lock", os.O_RDWR)
@@ -298,6 +310,7 @@ def test_the_running_node_is_suggested_if_several_are_in_swarms(here: Cli, home:
     assert "Kept: its key. It has not trained yet." in left
 
 
+@pytest.mark.slow
 def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:
     shown = json.loads(here("swarm", "show", "--json").stdout)
     assert (shown["schema"], shown["node"], shown["swarm"]) == (1, "tea", parse(tea).charter)
@@ -311,6 +324,7 @@ def test_show_and_invite_as_json(here: Cli, home: Path, tea: str) -> None:
     assert json.loads(here("swarm", "show", "--json").stdout)["peer"] is None
 
 
+@pytest.mark.slow
 def test_address_settings(here: Cli) -> None:
     done = here("swarm", "new", "near", "--set", "swarm.loopback=true", "--set", "swarm.port=4001")
     (address,) = parse(invitation(done.stdout)).addresses
@@ -321,6 +335,7 @@ def test_address_settings(here: Cli) -> None:
     assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
 
 
+@pytest.mark.slow
 def test_peers_and_leaderboard_escape_text_from_peers(here: Cli, home: Path, tea: str) -> None:
     assert (
         "No peer in swarm tea has shared rollouts with node tea yet. It is not running."

@@ -55,6 +55,7 @@ def shown(rows: object, headings: object, *, columns: int, terminal: bool = True
     return text.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_pipe_gets_untruncated_lines_and_narrow_terminal_gets_lists() -> None:
     wide = [["x" * 30, "y" * 30]]
     assert shown(wide, ["a", "b"], columns=40, terminal=False).splitlines()[1] == "x" * 30 + "  " + "y" * 30
@@ -69,6 +70,7 @@ def test_with_headings_a_last_column_of_text_is_wrapped_beside_the_others() -> N
     assert shown(words, ["a", "n", "text"], columns=40) == expected
 
 
+@pytest.mark.slow
 def test_without_headings_the_last_column_or_the_row_is_wrapped_between_words() -> None:
     words = [["name", "one two three four five six seven eight nine"]]
     assert shown(words, [], columns=40) == "name  one two three four five six seven\n      eight nine\n"
@@ -110,6 +112,7 @@ def test_each_stream_has_the_width_of_its_own_terminal(monkeypatch: pytest.Monke
     os.close(leader)
 
 
+@pytest.mark.slow
 def test_stderr_is_wrapped_at_its_own_width_while_stdout_is_a_pipe_and_not_at_all_in_one() -> None:
     """The widths are the terminal's, not those of the other stream."""
     code = "import sys; from swarmctl.terminal.views import Writer; Writer(sys.stderr)('word ' * 30)"

@@ -37,6 +37,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_one_line_that_changes_and_disappears(monkeypatch: pytest.MonkeyPatch) -> None:
     class Drawn(Terminal):
         encoding = "utf-8"

@@ -108,6 +108,7 @@ def test_several_answers_give_pass_at_k_and_fixed_keys(
     assert run[0]["greedy"] is False
 
 
+@pytest.mark.slow
 def test_an_api_needs_consent_to_its_cost_and_gets_the_nodes_questions_and_style(
     home: Path, started: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def test_an_api_needs_consent_to_its_cost_and_gets_the_nodes_questions_and_style
     assert api["asked"]["node_dir"] == str(home / "nodes" / "small")
 
 
+@pytest.mark.slow
 def test_a_reached_cap_suggests_this_command_with_a_higher_one(
     home: Path, started: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_another_type_and_json(
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_once_the_converter_knows_the_model(
     home: Path, tmp_path: Path, fake: FakeConverter, scripted: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def events(root: Path, name: str) -> list[dict[str, Any]]:
     return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
+@pytest.mark.slow
 def test_a_round_is_a_step_for_each_stage_on_the_same_questions(whole: Path) -> None:
     assert [(step["round"], step["stage"]) for step in events(whole, "step")] == [
         (round_, stage) for round_ in range(ROUNDS) for stage in STAGES
@@ -144,6 +145,7 @@ def test_a_limit_that_leaves_a_stage_without_prompts_is_refused(tmp_path: Path) 
     assert "generation.max_prompt_tokens=" in str(caught.value.next)
 
 
+@pytest.mark.slow
 def test_a_later_stage_without_prompts_only_warns(tmp_path: Path) -> None:
     run(make(game={"rounds": 1}), tmp_path)
     recorded = Events()
@@ -159,6 +161,7 @@ def test_a_later_stage_without_prompts_only_warns(tmp_path: Path) -> None:
     assert "answer" not in nothing_learned
 
 
+@pytest.mark.slow
 def test_a_node_can_change_its_game_between_runs_even_within_a_round(tmp_path: Path) -> None:
     stop = StopFlag()
     with pytest.raises(StopRequested):

@@ -205,6 +205,7 @@ def test_7_later_prompts_keep_their_instructions_and_the_question_whole(tmp_path
         assert len(prompt.ids) <= longest
 
 
+@pytest.mark.slow
 def test_8_unknown_settings_are_errors_and_known_ones_take_effect(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"game": {"kind": "study-group", "sample_count": 3}})
@@ -220,6 +221,7 @@ def test_8_unknown_settings_are_errors_and_known_ones_take_effect(tmp_path: Path
 LENGTHS: dict[str, Any] = {"generation": {"max_prompt_tokens": 600, "max_completion_tokens": 8}}
 
 
+@pytest.mark.slow
 def test_9_rounds_have_new_questions_and_all_stages_one_optimizer(tmp_path: Path) -> None:
     run(make_config(game={"kind": "study-group", "rounds": 2, "groups": 2}, **LENGTHS), tmp_path)
     with closing(sqlite3.connect(NodeFiles(tmp_path).journal)) as db:
@@ -240,6 +242,7 @@ def test_10_late_outputs_count_from_the_next_prompt_on(tmp_path: Path) -> None:
     assert {each["peer"] for each in later.notes["students"]} == {"me", "bob", "cat"}
 
 
+@pytest.mark.slow
 def test_11_without_peers_every_stage_is_played_and_a_restart_continues(tmp_path: Path) -> None:
     table = Table(tmp_path, Said())
     table.say(table.ask("answer"), answer("18"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ OWN = Output("12D3KooWme", 0, "mine", 0.0, 0.0, own=True, sameness="z")
 groups = st.lists(outputs, max_size=30, unique_by=lambda output: (output.peer, output.place))
 
 
+@pytest.mark.slow
 @given(groups, st.randoms(use_true_random=False))
 def test_the_outputs_shown_do_not_depend_on_their_order(heard_: list[Output], chance: random.Random) -> None:
     shuffled = [*heard_, OWN]
@@ -42,6 +44,7 @@ def test_the_outputs_shown_do_not_depend_on_their_order(heard_: list[Output], ch
     assert select(shuffled, "q", answers=True) == select([OWN, *heard_], "q", answers=True)
 
 
+@pytest.mark.slow
 @given(groups)
 def test_an_own_output_is_always_shown_and_the_total_is_limited(heard_: list[Output]) -> None:
     shown = select([*heard_, OWN], "q", answers=True)
@@ -51,6 +54,7 @@ def test_an_own_output_is_always_shown_and_the_total_is_limited(heard_: list[Out
     assert len({(output.peer, output.sameness) for output in shown}) == len(shown)
 
 
+@pytest.mark.slow
 @given(groups)
 def test_no_answer_is_shown_if_the_node_has_none_of_its_own(heard_: list[Output]) -> None:
     assert select(heard_, "q", answers=True) == []
@@ -66,6 +70,7 @@ def test_every_peers_best_comes_before_any_second_best(heard_: list[Output]) -> 
     assert [output.reward for output in shown[:firsts]] == sorted(best.values(), reverse=True)[:firsts]
 
 
+@pytest.mark.slow
 @given(groups, groups)
 def test_a_number_means_the_same_answer_on_nodes_that_received_different_outputs(
     mine: list[Output], theirs: list[Output]
@@ -90,6 +95,7 @@ def test_a_peers_number_changes_between_questions() -> None:
     assert len({student_number(f"question {i}", "peer", 0) for i in range(100)}) > 80
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.integers(0, 40).map("peer {}".format),

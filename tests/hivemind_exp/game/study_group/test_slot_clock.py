@@ -40,6 +40,7 @@ def test_a_slot_includes_its_start_and_excludes_its_end(clock: SlotClock, round_
     assert (clock.at(last).round, clock.at(last).stage) == (round_, stage)
 
 
+@pytest.mark.slow
 @given(clocks, moments, moments)
 def test_time_never_runs_backward(clock: SlotClock, one: float, other: float) -> None:
     first, second = sorted((one, other))

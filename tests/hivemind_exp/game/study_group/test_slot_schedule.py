@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def test_a_node_plays_the_current_round_and_answers_first(start: float, takes: l
     assert player.cursor.progress.round == over
 
 
+@pytest.mark.slow
 @given(starts, st.lists(st.floats(0.5, 9), min_size=60, max_size=80))
 def test_a_fast_node_continues_through_the_questions_without_a_gap(start: float, takes: list[float]) -> None:
     player = Player(start)

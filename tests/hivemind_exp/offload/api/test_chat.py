@@ -224,6 +224,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(json_values, max_size=3), json_values, json_values)
 def test_arbitrary_json_raises_no_error(choices: list[Any], usage: Any, model: Any) -> None:
     choices += [{"message": value, "finish_reason": value} for value in choices]
@@ -397,6 +398,7 @@ def request(server: ApiServer | None, url: str = "http://127.0.0.1:9/v1") -> Req
     return asyncio.run(fail())
 
 
+@pytest.mark.slow
 def test_only_a_request_that_was_never_sent_is_free() -> None:
     with api_server() as server:
         for fault in (Fault.DROPPED, Fault.RESET, Fault.STALL, Fault.LOST_GATEWAY):

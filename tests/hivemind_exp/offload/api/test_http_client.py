@@ -150,6 +150,7 @@ def test_the_status_is_kept_if_the_body_cannot_be_decompressed(
     assert failed.detail == "HTTP 429: no reason given"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 302, 429])
 def test_a_body_that_is_compressed_twice_is_not_read(
     server: Endless, monkeypatch: pytest.MonkeyPatch, status: int

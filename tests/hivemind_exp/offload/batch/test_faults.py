@@ -115,6 +115,7 @@ def test_outage_during_a_batch_is_waited_out(tmp_path: Path) -> None:
     assert [warning["code"] for warning in rig.events.of("warning")] == ["batch_unreachable", "batch_reachable"]
 
 
+@pytest.mark.slow
 def test_batch_started_before_an_outage_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_REST_S", 1.0)
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
@@ -162,6 +163,7 @@ def _wait_for_recovery(server: ApiServer, rig: Rig) -> None:
         number += 1
 
 
+@pytest.mark.slow
 def test_ledger_matches_the_server_after_many_faults(tmp_path: Path) -> None:
     kinds = [Fault.SERVER_ERROR, Fault.EMPTY, Fault.FEWER, Fault.FILTERED, Fault.EXTRA, Fault.NULL, Fault.LENGTH]
     faults = {f"{n % 5}/answer/question {n}/0x4": kinds[n % len(kinds)] for n in range(0, 40, 2)}

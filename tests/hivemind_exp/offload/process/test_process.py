@@ -52,6 +52,7 @@ def test_process_loads_no_training_libraries() -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.slow
 def test_node_without_offloading_starts_no_process_and_loads_no_sdk() -> None:
     code = """
 import subprocess

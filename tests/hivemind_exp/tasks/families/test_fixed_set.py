@@ -98,6 +98,7 @@ def test_too_few_lines_are_an_error(tmp_path: Path) -> None:
         check_tasks([TaskConfig(name="jsonl", path=str(file))])
 
 
+@pytest.mark.slow
 def test_one_file_is_split_by_the_secret(tmp_path: Path) -> None:
     config = TaskConfig(name="jsonl", path=str(write(tmp_path / "mine.jsonl", sums(50))))
     held = []
@@ -111,6 +112,7 @@ def test_one_file_is_split_by_the_secret(tmp_path: Path) -> None:
     assert held[0] != held[1]
 
 
+@pytest.mark.slow
 def test_an_epoch_sees_every_question_once(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", sums(40))
     write(tmp_path / "heldout.jsonl", [*sums(5, start=900), *sums(1)])
@@ -170,6 +172,7 @@ def test_gsm8k_from_a_directory(kind: str, tmp_path: Path) -> None:
     made.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_gsm8k_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [LINE] * 20)
     write(tmp_path / "test.jsonl", [LINE] * 20)

@@ -214,6 +214,7 @@ PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=30).map("".join), st.sampled_from(["7", "ab", "a\nb"]))
 def test_any_text_can_be_read(completion: str, reference: str) -> None:

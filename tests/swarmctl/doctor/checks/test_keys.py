@@ -70,6 +70,7 @@ def test_short_key_is_hidden_entirely() -> None:
     assert keys.huggingface(make(environment={"HF_TOKEN": "short"})).text == "···· from $HF_TOKEN"
 
 
+@pytest.mark.slow
 def test_missing_keyring_is_not_a_problem() -> None:
     found = keys.keyring(make())
     assert found.status is Status.SKIPPED

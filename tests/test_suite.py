@@ -52,9 +52,9 @@ def test_every_tested_package_has_fast_tests() -> None:
 
 def test_tests_that_kill_or_use_the_network_are_not_fast() -> None:
     assert fast_tests(Path("hivemind_exp/runner/test_swarm_study_group.py")) == []
-    named = fast_tests(Path("hivemind_exp/runner/test_resume.py"))
-    assert "test_steps_change_the_weights" in named
-    assert "test_kill_9_at_many_moments_leads_to_bit_equal_weights" not in named
+    named = fast_tests(Path("hivemind_exp/tasks/workers/test_pool.py"))
+    assert "test_a_worker_s_environment_holds_no_secret" in named
+    assert "test_lost_workers_are_replaced_and_other_results_kept" not in named
 
 
 def test_the_longest_files_exist_and_start_first(request: pytest.FixtureRequest) -> None:

@@ -56,8 +56,11 @@ class Node:
         return Identity.load(self.files.key).peer_id
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return its events, or those with one name."""
-        told = [json.loads(line) for line in event_files.lines(self.files.events) if line.endswith(b"\n")]
+        """Return its events, or those with one name. A line that was cut off by a full disk has none."""
+        told: list[dict[str, Any]] = []
+        for line in event_files.lines(self.files.events):
+            with contextlib.suppress(ValueError):
+                told.append(json.loads(line))
         return [event for event in told if name is None or event["event"] == name]
 
     @property

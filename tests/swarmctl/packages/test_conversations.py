@@ -138,7 +138,7 @@ def test_a_turn_runs_in_the_sandbox_and_one_that_fails_counts_as_wrong(mixture: 
 def test_an_environment_that_changes_what_was_said_is_refused(mixture: Mixture) -> None:
     (question,) = asked(mixture, 1, "-4")
     with pytest.raises(TaskError, match="changes earlier messages of a conversation, which is not supported"):
-        Player(mixture, question).say("1", "2")
+        Player(mixture, question).say("x", "y")
 
 
 def test_an_environment_that_never_ends_is_refused(mixture: Mixture) -> None:

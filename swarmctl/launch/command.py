@@ -12,13 +12,14 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem
 from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
+from hivemind_exp.swarm.invitation import parse
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
 from swarmctl.launch.machines import GpuRequest, Machines
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.schema import dotted
-from swarmctl.swarm.invite import invitation, only_here, reach
+from swarmctl.swarm.invite import invitation, only_here, reach, without_loopback
 from swarmctl.swarm.member import Member, member
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.views import Writer
@@ -62,7 +63,8 @@ class LaunchOptions:
 def launch(options: LaunchOptions) -> None:
     """Print the file.
 
-    Raises ConfigurationError if the nodes could not run with these settings on another machine.
+    Raises ConfigurationError if the nodes could not run with these settings on another machine, or could not reach
+    each other.
     """
     say = Writer(sys.stderr)
     run, name = options.run, options.name
@@ -71,6 +73,8 @@ def launch(options: LaunchOptions) -> None:
         run, name = _invited(found, run, options.kind, say), name or found.charter.name
     resolved = resolved_options(run)
     config, has_cap = resolved.config, dotted(_CAP) in resolved.origins
+    if options.kind is not Target.COMPOSE:  # which starts all nodes on one machine
+        config = _for_other_machines(config, say)
     name = name or config.node.name
     if options.count > 1 and not config.swarm.join:
         raise UsageError(
@@ -127,6 +131,27 @@ def _invited(node: Member, run: RunOptions, kind: Target, say: Writer) -> RunOpt
         profile=run.profile or (last.profile if last else None),
         flags=(*run.flags, ("--join", dotted(JOIN), str(line))),
     )
+
+
+def _for_other_machines(config: Config, say: Writer) -> Config:
+    """Return a configuration without ``swarm.loopback`` and without loopback addresses in the invitation.
+
+    Raises ConfigurationError if the invitation has no other addresses.
+    """
+    swarm = config.swarm
+    if swarm.loopback:
+        say("The file leaves out swarm.loopback: with it, nodes on different machines could not reach each other.")
+        swarm = swarm.model_copy(update={"loopback": False})
+    if swarm.join:
+        line = parse(swarm.join)
+        if line.addresses and only_here(line):
+            raise ConfigurationError(
+                "the invitation has only addresses that can be reached from this machine alone. Use one from a node "
+                "that other machines can reach",
+                next="swarmctl swarm invite",
+            )
+        swarm = swarm.model_copy(update={"join": str(without_loopback(line))})
+    return config.model_copy(update={"swarm": swarm})
 
 
 def _check_portable(config: Config, *, has_cap: bool) -> None:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.swarm.addresses import LOOPBACK, is_public, kept_port, own_addresses
+from hivemind_exp.proxies import is_loopback
+from hivemind_exp.swarm.addresses import is_public, kept_port, own_addresses
 from hivemind_exp.swarm.contacts import KNOWN, KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
 from swarmctl.nodes.lookup import other_name
@@ -62,17 +63,25 @@ def join_command(line: Invitation, profile: str, node: str) -> str:
 
 def only_here(line: Invitation) -> bool:
     """Whether an invitation can only be used on this machine."""
-    return all(each.split("/")[2] == LOOPBACK for each in line.addresses)
+    return all(is_loopback(each.split("/")[2]) for each in line.addresses)
+
+
+def without_loopback(line: Invitation) -> Invitation:
+    """Return an invitation without loopback addresses, which other machines cannot use, unless it has no others."""
+    others = tuple(each for each in line.addresses if not is_loopback(each.split("/")[2]))
+    return Invitation(line.charter, others) if others else line
 
 
 def invitation(files: NodeFiles, settings: SwarmConfig, swarm: str, peer: str) -> Invitation:
     """Return the invitation to a node's swarm, with this machine's addresses and then those of a few peers.
 
-    Chooses the node's port if it has none yet. Raises OSError.
+    Loopback addresses are included with ``swarm.loopback``, or if there are no others. Chooses the node's port if it
+    has none yet. Raises OSError.
     """
     own = own_addresses(peer, kept_port(files.swarm, settings), settings)
     others = [each for each in known_addresses(files, settings) if each.rpartition("/")[2] != peer]
-    return Invitation(swarm, tuple(dict.fromkeys((*own, *others)))[:MOST_ADDRESSES])
+    line = Invitation(swarm, tuple(dict.fromkeys((*own, *others)))[:MOST_ADDRESSES])
+    return line if settings.loopback else without_loopback(line)
 
 
 def known_addresses(files: NodeFiles, settings: SwarmConfig) -> list[str]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.swarm import addresses
+from hivemind_exp.swarm.contacts import KNOWN
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.launch.machines import GpuRequest, Machines
+from swarmctl.paths import nodes_directory
 from tests.support.schemas import compose_schema, errors
 
 HERE = "swarm1:" + "a" * 64 + "@/ip4/203.0.113.7/tcp/4001/p2p/12D3KooWBK9a1xYWwmnMv9AxyFsVLCtEV3KBbLpXWPPnkPAMo3hy"
@@ -178,6 +183,43 @@ def test_a_node_that_only_this_machine_reaches_is_for_compose_alone(capsys: pyte
     assert "/127.0.0.1/" in printed(capsys, "tea", "--print", "compose")[0]
 
 
+@pytest.mark.slow
+def test_no_loopback_in_what_is_for_other_machines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "hosts", lambda *, loopback=False: ("127.0.0.1",) if loopback else ("10.0.0.7",))
+    profile = tmp_path / "trio.toml"
+    profile.write_text('extends = "demo"\n[swarm]\nloopback = true\n')
+    assert cli.run(["swarm", "new", "trio", "--profile", str(profile)]) == Exit.DONE
+    files = NodeFiles(nodes_directory() / "trio")
+    peer = "12D3KooWBK9a1xYWwmnMv9AxyFsVLCtEV3KBbLpXWPPnkPAMo3hy"
+    near = {"addresses": ["/ip4/127.0.0.1/tcp/34501"], "first": time.time(), "answered": time.time()}
+    (files.swarm / KNOWN).write_text(json.dumps({"schema": 1, "peers": {peer: near}}))
+    capsys.readouterr()
+    assert cli.run(["swarm", "invite"]) == Exit.DONE
+    assert "/127.0.0.1/tcp/34501/" in capsys.readouterr().out  # the node itself is on loopback, too
+    last = json.loads(files.config.read_text())
+    last["config"]["swarm"]["loopback"] = False  # as `run --set swarm.loopback=false` leaves it
+    files.config.write_text(json.dumps(last))
+    assert cli.run(["swarm", "invite"]) == Exit.DONE
+    invited = capsys.readouterr().out
+    assert "/10.0.0.7/" in invited
+    assert "127.0.0.1" not in invited
+    text, said = printed(capsys, "trio", "--print", "slurm")
+    assert "/10.0.0.7/" in text
+    assert "127.0.0.1" not in text
+    assert "swarm.loopback" not in text
+    assert "The file leaves out swarm.loopback" in said
+    assert "swarm.loopback=true" in printed(capsys, "trio", "--print", "compose")[0]
+
+
+def test_loopback_addresses_of_a_given_invitation_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    near = HERE.partition("@")[2].replace("203.0.113.7", "127.0.0.1")
+    text, _ = printed(capsys, "--print", "sky", "--join", f"{HERE},{near}", "--profile", "gpu")
+    assert HERE in text
+    assert "127.0.0.1" not in text
+
+
 def test_keys_are_named_and_never_written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-0123456789abcdefghij")
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdefghij")
@@ -214,6 +256,7 @@ def test_a_judges_key_is_named_too(capsys: pytest.CaptureFixture[str]) -> None:
         (["--print", "sky", "--offload", "http://localhost:8000/v1:qwen"], "can be reached from this machine only"),
         (["--print", "sky", "--offload", "openai:gpt-5-nano"], "Set a spending cap per node with --max-usd"),
         (["--print", "sky", "--set", "judge.provider=openai"], "Set a spending cap per node with --max-usd"),
+        (["--print", "sky", "--join", HERE.replace("203.0.113.7", "127.0.0.1")], "reached from this machine alone"),
         (["--print", "sky", "--model", "./"], "model.name is a directory on this machine"),
         (["--print", "sky", "--set", "train.learning_rate=fast"], "invalid train.learning_rate"),
     ],

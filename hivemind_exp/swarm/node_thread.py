@@ -337,7 +337,8 @@ class SwarmThread:
         if is_news(ahead, self._skew_told):
             self._skew_told = ahead
             self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
-        since = time.time() - 2 * HEARTBEAT_S
+        # A peer that was last heard by an earlier run may be gone: "starting alone" must stay true.
+        since = max(time.time() - 2 * HEARTBEAT_S, self._born_ms / 1000)
         alive = sum(seen > since for seen in self.last_seen().values())
         if alive != self._alive_before:
             self._alive_before = alive

@@ -273,6 +273,24 @@ def test_a_node_starts_alone_with_a_warning_until_a_peer_answers(peers: Peers, m
     assert receive(again, 1, 40)[0].data == b"early"
 
 
+def test_a_peer_that_stopped_before_this_run_is_not_in_touch(peers: Peers) -> None:
+    first = peers.start("first")
+    address = first.addresses()
+    second = peers.start("second", address)
+    acquainted(first, second)
+    eventually(lambda: second.known_peers[first.peer_id].answered)
+    first.close()
+    second.close()
+    peers.events["second"].clear()
+    again = peers.start("second", address)
+    eventually(lambda: "peers" in [event for event, _ in peers.events["second"]])
+    assert again.last_seen()[first.peer_id] > time.time() - 60  # seconds ago
+    assert peers.codes("second") == ["swarm_alone"]
+    assert [fields["peers"] for event, fields in peers.events["second"] if event == "peers"] == [0]
+    peers.start("first")
+    eventually(lambda: [fields["peers"] for event, fields in peers.events["second"] if event == "peers"] == [0, 1], 40)
+
+
 @pytest.mark.parametrize("restored", [True, False])
 def test_of_two_copies_of_a_node_the_older_one_stops(restored: bool, peers: Peers) -> None:
     old, new = Incarnation(1000, 5000), Incarnation(2000 if restored else 1000, 4000 if restored else 6000)

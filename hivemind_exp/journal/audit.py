@@ -72,7 +72,7 @@ def open_manifest(step: int, body: bytes, recorded: str | None) -> Manifest:
         raise ValueError("its rows have changed since they were written")
     manifest = Manifest.unpack(body)
     if manifest.step != step:
-        raise ValueError(f"its rows are those of step {manifest.step}")
+        raise ValueError(f"its rows are those of step {manifest.step + 1}")
     return manifest
 
 
@@ -114,7 +114,7 @@ class StepLog:
                 raise ValueError("it has been deleted")
             return open_manifest(step, bodies[0][0], digests[0][0] if digests else None)
         except (ValueError, TypeError) as error:
-            message = f"step {step} cannot be read from the journal {self._path}: {error}"
+            message = f"step {step + 1} cannot be read from the journal {self._path}: {error}"
             raise FileProblem(message, next=_listing(self._path)) from error
 
     def restored(self) -> frozenset[int]:

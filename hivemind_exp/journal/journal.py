@@ -297,7 +297,7 @@ class Journal:
             try:
                 yield audit.open_manifest(step, body, digest)
             except (ValueError, TypeError) as error:
-                raise self._damaged(f"step {step}: {error}") from error
+                raise self._damaged(f"step {step + 1}: {error}") from error
 
     def is_empty(self) -> bool:
         """Return whether nothing has happened yet: no prompt, completion, step or evaluation."""

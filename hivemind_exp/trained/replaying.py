@@ -72,7 +72,7 @@ def replay(job: Job) -> None:
     last, first = job.order["step"], 0 if job.checkpoint is None else job.checkpoint.step
     with closing(StepLog(job.files.journal)) as log:
         if missing := set(range(first, last + 1)).difference(log.kept()):
-            raise CheckpointError(f"node {job.config.node.name} has just deleted the rows of step {min(missing)}")
+            raise CheckpointError(f"node {job.config.node.name} has just deleted the rows of step {min(missing) + 1}")
         with tempfile.TemporaryDirectory() as directory:
             for manifest, result, now in _steps(job, log, range(first, last + 1), Path(directory)):
                 recorded = log.outcome(manifest.step)
@@ -115,7 +115,7 @@ def _steps(job: Job, log: StepLog, steps: range, directory: Path) -> Iterator[tu
             while remaining and (same := _conditions(log, remaining[0])) in (recorded, None):
                 recorded = recorded or same
                 manifest = log.manifest(remaining.pop(0))
-                link.phase(f"repeating step {manifest.step}")
+                link.phase(f"repeating step {manifest.step + 1}")
                 try:
                     result = trainer.step(manifest, link.stop.is_set)
                 except StepAbandoned as error:

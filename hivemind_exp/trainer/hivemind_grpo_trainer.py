@@ -144,7 +144,7 @@ class HivemindGRPOTrainer(RoundLoop):
             )
         if gap:
             message = (
-                f"the journal is missing step {self.progress.step}: the node continues from there, after round "
+                f"the journal is missing step {self.progress.step + 1}: the node continues from there, after round "
                 f"{self.progress.round}, and repeats the later steps"
             )
             self.emit(WarningEvent(code="steps_lost", message=message))
@@ -319,7 +319,7 @@ class HivemindGRPOTrainer(RoundLoop):
             self._left_out = 0
             return True
         self._left_out += 1
-        message = f"skipped step {step}: its gradient is not finite"
+        message = f"skipped step {step + 1}: its gradient is not finite"
         self.emit(WarningEvent(code="gradient_not_finite", message=message))
         if self._left_out == MOST_LEFT_OUT:
             raise NodeError(

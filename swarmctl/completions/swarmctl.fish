@@ -582,7 +582,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --no-input\t'Never prompt; fail if input is required' \
                 --help\t'Show this message and exit'
         case 'replay'
-            set list --step\t'Step to repeat' \
+            set list --step\t'Step to repeat, counted from 1' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'

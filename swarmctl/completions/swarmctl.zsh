@@ -566,7 +566,7 @@ _swarmctl__export() {
 
 _swarmctl__replay() {
   _arguments -S \
-    '--step=[Step to repeat]:N: ' \
+    '--step=[Step to repeat, counted from 1]:N: ' \
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \

@@ -255,7 +255,9 @@ def register(app: typer.Typer) -> None:
         *,
         step: Annotated[
             int | None,
-            typer.Option("--step", min=0, metavar="N", help="Step to repeat. [default: the newest possible]"),
+            typer.Option(
+                "--step", min=1, metavar="N", help="Step to repeat, counted from 1. [default: the newest possible]"
+            ),
         ] = None,
         device: Device = None,
         json: options.Json = False,

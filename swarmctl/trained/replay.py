@@ -1,4 +1,7 @@
-"""``swarmctl replay``: repeat a step from its checkpoint and its rows, and compare the result with the recorded one."""
+"""``swarmctl replay``: repeat a step from its checkpoint and its rows, and compare the result with the recorded one.
+
+Users count steps and rounds from 1: checkpoint 80 is the model after step 80. The journal counts them from 0.
+"""
 
 import math
 import shlex
@@ -28,24 +31,27 @@ class ReplayPlan:
     """How a step is repeated."""
 
     step: int
+    """Counted from 0."""
     start: int | None
     """The checkpoint to start from; None: the model before training."""
 
 
 def replay(name: str, *, step: int | None, device: str | None, as_json: bool) -> Exit:
-    """Repeat a step, and print whether it gives the recorded result. ``step``: None means the newest.
+    """Repeat a step, and print whether it gives the recorded result.
+
+    ``step``: counted from 1; None means the newest.
 
     Returns ``CHECK_FAILED`` if it does not. Raises CheckpointError if the step cannot be repeated, FileProblem if its
     rows are damaged.
     """
     files = existing(name)
-    plan = _plan(files, step)
+    plan = _plan(files, None if step is None else step - 1)
     node = trained_node(ModelOptions(name, plan.start, plan.start is None, device=device, command="replay"))
     with model_process("replay", node, quiet=as_json, whole=True, step=plan.step) as process:
         if as_json:
-            steps = [_finite(_fields(event)) for event in process.events()]
+            steps = [_finite(_counted(event)) for event in process.events()]
             same = _verdict(steps)
-            print_json(node=name, step=plan.step, checkpoint=node.at(), same=same, steps=steps)
+            print_json(node=name, step=plan.step + 1, checkpoint=node.at(), same=same, steps=steps)
         else:
             steps = list(_print_steps(process.events()))
             same = _verdict(steps)
@@ -70,7 +76,7 @@ def _plan(files: NodeFiles, wanted: int | None) -> ReplayPlan:
         possible_starts = sorted({0, *saved}, reverse=True)
         step = _newest(log, kept, possible_starts, taken - 1) if wanted is None else wanted
         if not taken or step >= taken:
-            numbered = f"; they are numbered from 0 to {taken - 1}" if taken else ""
+            numbered = f"; they are numbered from 1 to {taken}" if taken else ""
             message = f"node {name} has taken {several(taken, 'step')} so far{numbered}"
             raise ConfigurationError(message, next=_again(name, taken - 1) if taken else "swarmctl status")
         complete = _complete(log, kept, possible_starts, step)
@@ -114,7 +120,7 @@ def _repeatable(log: StepLog, kept: frozenset[int], starts: set[int]) -> list[in
 
 
 def _impossible(name: str, step: int, reason: str, possible: list[int]) -> CheckpointError:
-    message = f"step {step} of node {name} cannot be replayed: {reason}. {_which(possible)}"
+    message = f"step {step + 1} of node {name} cannot be replayed: {reason}. {_which(possible)}"
     return CheckpointError(message, next=_follow(name, step, possible))
 
 
@@ -129,16 +135,18 @@ def _which(possible: list[int]) -> str:
         return "No step can be replayed until the node has taken another one"
     ends = [0, *(n + 1 for n, (a, b) in enumerate(pairwise(possible)) if b != a + 1), len(possible)]
     parts = [(possible[start], possible[end - 1]) for start, end in pairwise(ends)]
-    ranges = [str(first) if first == last else f"{first} to {last}" for first, last in parts]
+    ranges = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in parts]
     return f"Steps that can be replayed: {', '.join(ranges)}"
 
 
 def _again(name: str, step: int) -> str:
-    return f"swarmctl replay {shlex.quote(name)} --step {step}"
+    return f"swarmctl replay {shlex.quote(name)} --step {step + 1}"
 
 
-def _fields(event: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key != "event"}
+def _counted(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a step event's fields, with its step and round counted from 1."""
+    fields = {key: value for key, value in event.items() if key != "event"}
+    return fields | {"step": event["step"] + 1, "round": event["round"] + 1}
 
 
 def _finite(value: Any) -> Any:
@@ -153,9 +161,9 @@ def _finite(value: Any) -> Any:
 def _print_steps(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Print a line for each step; yield the steps."""
     say = Writer(sys.stdout)
-    for event in events:
-        say(f"step {event['step']} (round {event['round']}, {event['stage']}): {_about(event)}")
-        yield _fields(event)
+    for step in map(_counted, events):
+        say(f"step {step['step']} (round {step['round']}, {step['stage']}): {_about(step)}")
+        yield step
 
 
 def _about(step: dict[str, Any]) -> str:
@@ -183,10 +191,10 @@ def _print(name: str, steps: list[dict[str, Any]], plan: ReplayPlan, same: bool 
     start = "the model before training" if plan.start is None else f"checkpoint {plan.start}"
     say(f"  repeated from  {start}, on {_machine(shown['machine'])}", indent=" " * 17)
     if same is None:
-        say(f"Step {plan.step} of node {name} has no recorded result: an earlier version of swarmctl took it.")
+        say(f"Step {plan.step + 1} of node {name} has no recorded result: an earlier version of swarmctl took it.")
     elif same:
         close = "to the last bit" if shown["exact"] else f"within {100 * shown['tolerance']:g} % of the gradient norm"
-        say(f"Step {plan.step} of node {name} gives the recorded result, {close}.")
+        say(f"Step {plan.step + 1} of node {name} gives the recorded result, {close}.")
     else:
         say(f"Step {shown['step']} of node {name} does not give the recorded result.")
         if shown["recorded_machine"] != shown["machine"]:

@@ -58,14 +58,14 @@ def test_changed_rows_are_noticed_by_a_resume_and_by_a_replay(journal: Path) -> 
     with closing(Journal(journal, "swarm")) as opened:
         known = opened.manifests(1)
         assert next(known).step == 1
-        with pytest.raises(FileProblem, match="step 2: its rows have changed since they were written"):
+        with pytest.raises(FileProblem, match="step 3: its rows have changed since they were written"):
             next(known)
     with closing(StepLog(journal)) as log:
         assert log.manifest(1) == manifest(1)
-        with pytest.raises(FileProblem, match=r"step 2 cannot be read .*: its rows have changed"):
+        with pytest.raises(FileProblem, match=r"step 3 cannot be read .*: its rows have changed"):
             log.manifest(2)
         assert list(log.damaged()) == [2]
-        with pytest.raises(FileProblem, match=r"step 9 cannot be read .*: it has been deleted"):
+        with pytest.raises(FileProblem, match=r"step 10 cannot be read .*: it has been deleted"):
             log.manifest(9)
 
 
@@ -73,7 +73,7 @@ def test_rows_of_another_step_are_noticed(journal: Path) -> None:
     with sqlite3.connect(journal) as db:
         db.execute("UPDATE manifests SET body=(SELECT body FROM manifests WHERE step=1) WHERE step=3")
         db.execute("DELETE FROM digests")  # as in a journal of an older version
-    with closing(StepLog(journal)) as log, pytest.raises(FileProblem, match="its rows are those of step 1"):
+    with closing(StepLog(journal)) as log, pytest.raises(FileProblem, match="its rows are those of step 2"):
         log.manifest(3)
 
 

@@ -141,7 +141,7 @@ def test_a_damaged_manifest_is_reported(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "s")
     journal.commit(make_manifest(0))
     journal._db.execute("UPDATE manifests SET body=x'93c1'")
-    with pytest.raises(FileProblem, match="step 0"):
+    with pytest.raises(FileProblem, match="step 1"):
         list(journal.manifests(0))
 
 

@@ -123,7 +123,7 @@ def test_a_repeated_conversation_whose_turns_are_forgotten_is_noticed(
 
 @pytest.mark.slow
 def test_rows_that_a_running_node_has_just_deleted_are_an_error(full: Trained) -> None:
-    with pytest.raises(CheckpointError, match="has just deleted the rows of step 0"):
+    with pytest.raises(CheckpointError, match="has just deleted the rows of step 1"):
         replay(Job(full.config, full.files, None, {"step": 1}, RecordedLink()))
 
 

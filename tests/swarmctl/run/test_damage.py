@@ -115,7 +115,7 @@ def test_the_intact_checkpoint_is_used_even_if_the_journal_is_missing_a_step(nod
     done = run("--plain")
     assert done.returncode == Exit.DONE, done.stderr
     assert "is damaged" in done.stderr
-    assert "the journal is missing step 4: the node continues from there, after round 4" in done.stderr
+    assert "the journal is missing step 5: the node continues from there, after round 4" in done.stderr
     assert "Done after 6 rounds" in done.stderr
 
 

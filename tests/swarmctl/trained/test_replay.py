@@ -70,16 +70,16 @@ def test_the_nearest_checkpoint_before_the_step_is_used(
     node: Path, scripted: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = scripted("replay", [step(4), step(5)])
-    assert cli.run(["replay", "small", "--step", "5"]) == Exit.DONE
+    assert cli.run(["replay", "small", "--step", "6"]) == Exit.DONE
     assert (started["node"].checkpoint.step, started["step"], started["whole"]) == (4, 5, True)
     assert capsys.readouterr().out.splitlines() == [
-        "step 4 (round 4, answer): same bits as recorded",
         "step 5 (round 5, answer): same bits as recorded",
+        "step 6 (round 6, answer): same bits as recorded",
         "  loss           0.125",
         "  gradient norm  1.5",
         "  learned from   3 completions of this machine, 1 completion of openai:gpt",
         "  repeated from  checkpoint 4, on x86_64 AVX512, 1 thread, float32, torch 2.13.0",
-        "Step 5 of node small gives the recorded result, to the last bit.",
+        "Step 6 of node small gives the recorded result, to the last bit.",
     ]
 
 
@@ -102,28 +102,28 @@ def test_if_the_newest_step_has_no_rows_here_the_newest_that_has_is_repeated(
 def test_no_replay_leads_across_a_restoration(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(node / "journal.sqlite") as db:
         db.execute("INSERT INTO restorations VALUES (8, 8, 4, '{}')")
-    message, following = error_of(capsys, "--step", "8")
-    assert message.endswith("Steps that can be replayed: 4 to 7")
-    assert following.endswith("--step 7")
+    message, following = error_of(capsys, "--step", "9")
+    assert message.endswith("Steps that can be replayed: 5 to 8")
+    assert following.endswith("--step 8")
 
 
 def test_json_has_every_step(
     node: Path, scripted: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     scripted("replay", [step(6), step(7, loss=float("nan"), same=False)])
-    assert cli.run(["replay", "small", "--step", "7", "--json"]) == Exit.CHECK_FAILED
+    assert cli.run(["replay", "small", "--step", "8", "--json"]) == Exit.CHECK_FAILED
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert {key: found[key] for key in found if key != "steps"} == {
         "schema": 1,
         "node": "small",
-        "step": 7,
+        "step": 8,
         "checkpoint": {"step": 6, "round": 6},
         "same": False,
     }
     steps = found["steps"]
     assert [(each["step"], each["loss"], each["same"]) for each in steps] == [
-        (6, 0.125, True),
-        (7, None, False),
+        (7, 0.125, True),
+        (8, None, False),
     ]
 
 
@@ -132,23 +132,23 @@ def test_json_has_every_step(
     [
         (
             {"exact": False, "tolerance": 0.001},
-            ["Step 6 of node small gives the recorded result, within 0.1 % of the gradient norm."],
+            ["Step 7 of node small gives the recorded result, within 0.1 % of the gradient norm."],
         ),
         (
             {"same": None, "recorded": None, "recorded_machine": None},
-            ["Step 6 of node small has no recorded result: an earlier version of swarmctl took it."],
+            ["Step 7 of node small has no recorded result: an earlier version of swarmctl took it."],
         ),
         (
             {"same": False, "recorded": {"loss": 0.5, "grad_norm": 1.5}},
             [
-                "Step 6 of node small does not give the recorded result.",
+                "Step 7 of node small does not give the recorded result.",
                 "Machine and settings are the same, so the model's files, or those of its base model, have changed.",
             ],
         ),
         (
             {"same": False, "recorded_machine": MACHINE | {"accelerator": "H200", "device": "cuda"}},
             [
-                "Step 6 of node small does not give the recorded result.",
+                "Step 7 of node small does not give the recorded result.",
                 "It was recorded on H200, float32, torch 2.13.0.",
             ],
         ),
@@ -163,7 +163,7 @@ def test_what_is_said_about_the_result(
 ) -> None:
     scripted("replay", [step(6, **changes)])
     code = Exit.CHECK_FAILED if changes.get("same") is False else Exit.DONE
-    assert cli.run(["replay", "small", "--step", "6"]) == code
+    assert cli.run(["replay", "small", "--step", "7"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[-len(last) :] == last
     assert ("    recorded     0.5" in lines) == (changes.get("recorded") == {"loss": 0.5, "grad_norm": 1.5})
@@ -176,12 +176,12 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, 
 
 
 def test_a_deleted_step_names_the_steps_that_can_be_replayed(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message, following = error_of(capsys, "--step", "2")
+    message, following = error_of(capsys, "--step", "3")
     assert message == (
-        "step 2 of node small cannot be replayed: its rows, or the checkpoint before it, have been deleted. "
-        "Steps that can be replayed: 4 to 8"
+        "step 3 of node small cannot be replayed: its rows, or the checkpoint before it, have been deleted. "
+        "Steps that can be replayed: 5 to 9"
     )
-    assert following.endswith("swarmctl replay small --step 4")
+    assert following.endswith("swarmctl replay small --step 5")
 
 
 def test_if_no_step_can_be_replayed_more_training_is_suggested(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,10 +195,10 @@ def test_if_no_step_can_be_replayed_more_training_is_suggested(node: Path, capsy
 def test_a_step_with_damaged_rows_is_named(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(node / "journal.sqlite") as db:
         db.execute("UPDATE digests SET sha256='0' WHERE step=7")
-    message, following = error_of(capsys, "--step", "8")
-    assert "step 7 cannot be read" in message
-    assert message.endswith("its rows have changed since they were written. Steps that can be replayed: 4 to 6")
-    assert following.endswith("swarmctl replay small --step 6")
+    message, following = error_of(capsys, "--step", "9")
+    assert "step 8 cannot be read" in message
+    assert message.endswith("its rows have changed since they were written. Steps that can be replayed: 5 to 7")
+    assert following.endswith("swarmctl replay small --step 7")
 
 
 def test_a_damaged_checkpoint_leads_to_an_earlier_one(
@@ -212,9 +212,19 @@ def test_a_damaged_checkpoint_leads_to_an_earlier_one(
 
 
 def test_a_step_that_was_not_taken_yet(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message, following = error_of(capsys, "--step", "9")
-    assert message == "node small has taken 9 steps so far; they are numbered from 0 to 8"
-    assert following.endswith("--step 8")
+    message, following = error_of(capsys, "--step", "10")
+    assert message == "node small has taken 9 steps so far; they are numbered from 1 to 9"
+    assert following.endswith("--step 9")
+
+
+def test_steps_count_from_1_as_rounds_and_checkpoints_do(
+    node: Path, scripted: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = scripted("replay", [step(8)])
+    assert cli.run(["replay", "small", "--step", "9"]) == Exit.DONE  # the last of nine
+    assert started["step"] == 8
+    assert "step 9 (round 9, answer): same" in capsys.readouterr().out
+    assert cli.run(["replay", "small", "--step", "0"]) == Exit.USAGE
 
 
 def test_a_node_without_steps(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,10 +54,10 @@ def test_a_step_with_conversations_is_replayed(home: Path, capfd: pytest.Capture
     body: dict[str, Any] = {"schema": 1, "profile": "demo", "overrides": {}, "config": config.model_dump(mode="json")}
     write_json(root / "config.json", body)
     capfd.readouterr()
-    assert cli.run(["replay", "small", "--step", "1", "--json"]) == Exit.DONE
+    assert cli.run(["replay", "small", "--step", "2", "--json"]) == Exit.DONE
     found = json.loads(capfd.readouterr().out)
     (step,) = found["steps"]
-    assert (found["same"], step["exact"], step["step"]) == (True, True, 1)
+    assert (found["same"], step["exact"], step["step"], step["round"]) == (True, True, 2, 2)
     assert step["recorded"] == {"loss": step["loss"], "grad_norm": step["grad_norm"]}
     assert step["grad_norm"] > 0
 

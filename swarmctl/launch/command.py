@@ -1,5 +1,6 @@
 """Print a file with which another program starts nodes on other machines. Starts nothing."""
 
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,6 +17,7 @@ from hivemind_exp.swarm.invitation import parse
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
 from swarmctl.launch.machines import GpuRequest, Machines
+from swarmctl.nodes.lookup import existing
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.schema import dotted
@@ -69,6 +71,7 @@ def launch(options: LaunchOptions) -> None:
     say = Writer(sys.stderr)
     run, name = options.run, options.name
     if options.node is not None:
+        _check_member(options.node, options.kind)
         found = member(options.node, "invite")
         run, name = _invited(found, run, options.kind, say), name or found.charter.name
     resolved = resolved_options(run)
@@ -108,6 +111,20 @@ def launch(options: LaunchOptions) -> None:
 def _uses_a_gpu(config: Config) -> bool:
     """Whether nodes with these settings would use a GPU: a relay has no model, and ``cpu`` is a choice."""
     return config.model.device != "cpu" and config.offload.kind != "relay"
+
+
+def _check_member(name: str, kind: Target) -> None:
+    """Check that a node is in a swarm. Raises ConfigurationError, which suggests to launch without it."""
+    files = existing(name)
+    if files.charter.exists():
+        return
+    last = read_last(files)
+    profile = ["--profile", last.profile] if last else []
+    raise ConfigurationError(
+        f"node {name} is not in a swarm. Create one with `swarmctl swarm new NAME`, or leave out the node to start one "
+        "that trains alone",
+        next=shlex.join(["swarmctl", "launch", *profile, "--print", kind]),
+    )
 
 
 def _invited(node: Member, run: RunOptions, kind: Target, say: Writer) -> RunOptions:

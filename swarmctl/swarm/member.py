@@ -52,7 +52,7 @@ def member(name: str | None, command: str) -> Member:
     node is in a swarm.
     """
     if name is not None and not existing(name).charter.exists():
-        raise ConfigurationError(f"node {name} is not in a swarm", next="swarmctl swarm --help")
+        raise ConfigurationError(f"node {name} is not in a swarm", next="swarmctl swarm new my-swarm")
     members = [files_of(name)] if name is not None else [files for files in all_nodes() if files.charter.exists()]
     if not members:
         raise ConfigurationError(

@@ -19,6 +19,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.launch.machines import GpuRequest, Machines
 from swarmctl.paths import nodes_directory
+from swarmctl.storage.json_file import write_json
 from tests.support.schemas import compose_schema, errors
 
 HERE = "swarm1:" + "a" * 64 + "@/ip4/203.0.113.7/tcp/4001/p2p/12D3KooWBK9a1xYWwmnMv9AxyFsVLCtEV3KBbLpXWPPnkPAMo3hy"
@@ -211,6 +212,18 @@ def test_no_loopback_in_what_is_for_other_machines(
     assert "swarm.loopback" not in text
     assert "The file leaves out swarm.loopback" in said
     assert "swarm.loopback=true" in printed(capsys, "trio", "--print", "compose")[0]
+
+
+def test_a_node_that_is_in_no_swarm_leads_to_a_command_that_works(capsys: pytest.CaptureFixture[str]) -> None:
+    files = NodeFiles(nodes_directory() / "alone")
+    files.root.mkdir(parents=True)
+    write_json(files.identity, {"schema": 1})
+    write_json(files.config, {"schema": 1, "profile": "demo", "overrides": {}, "config": {}})
+    error = refused(capsys, "alone", "--print", "slurm")
+    assert "Create one with `swarmctl swarm new NAME`" in " ".join(error.split())
+    words = shlex.split(error.splitlines()[-1].removeprefix("  try: "))
+    assert words[-5:] == ["launch", "--profile", "demo", "--print", "slurm"]
+    assert "--profile demo" in printed(capsys, *words[-4:])[0]
 
 
 def test_loopback_addresses_of_a_given_invitation_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,10 +219,10 @@ def test_on_a_terminal_one_line_shows_what_pip_does_and_for_how_long() -> None:
     command = (
         f"import sys; from tools.install import *; run_with_progress([sys.executable, '-c', {PIP!r}, '0'], 'Start')"
     )
-    shown = rest_of(spawn([sys.executable, "-c", command], environment=os.environ | {"COLUMNS": "28"}))
-    assert shown.startswith("\r\x1b[KStart (0 s)\r\x1b[K")  # before the program prints anything
-    assert re.search(r"\x1b\[KDownloading six-1\.17\. \(\d+ s\)", shown)  # cut, but not its time
-    assert re.search(r"\x1b\[KInstalling 3 packages \(\d+ s\)", shown)
+    shown = rest_of(spawn([sys.executable, "-c", command], environment=os.environ | {"COLUMNS": "34"}))
+    assert shown.startswith("\r\x1b[KStart; 0 s so far\r\x1b[K")  # before the program prints anything
+    assert re.search(r"\x1b\[KDownloading six-1\.17\.; \d+ s so far", shown)  # cut, but not its time
+    assert re.search(r"\x1b\[KInstalling 3 packages; \d+ s so far", shown)
     assert "\n" not in shown
     assert shown.endswith("\r\x1b[K")
 

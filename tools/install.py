@@ -198,7 +198,7 @@ def _show(doing: str) -> None:
     if not sys.stdout.isatty():
         print(doing, flush=True)
         return
-    elapsed = f" ({_elapsed()})"
+    elapsed = f"; {_elapsed()} so far"
     room = max(0, shutil.get_terminal_size().columns - len(elapsed) - 1)
     print(f"\r\x1b[K{doing[:room]}{elapsed}", end="", flush=True)
 

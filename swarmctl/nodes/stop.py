@@ -127,13 +127,15 @@ def _wait(files: NodeFiles) -> None:
 
 
 def _row(files: NodeFiles, *, was_running: bool) -> dict[str, Any]:
-    ended = (read_record(files.run) or RunRecord()).stop or {}
+    record = read_record(files.run) or RunRecord()
+    ended = record.stop or {}
     saved = sorted(files.checkpoints.glob("[0-9]*"))
     return {
         "node": files.root.name,
         "was_running": was_running,
         # One that stops while it repeats steps after a crash reports those, but has not lost the later rounds.
         "round": max((each for each in (ended.get("round"), rounds_finished(files)) if each is not None), default=None),
+        "rounds": (record.start or {}).get("rounds") or None,  # planned; None: until it is stopped
         "checkpoint": shown(saved[-1]) if saved else None,
     }
 
@@ -145,4 +147,6 @@ def _sentence(row: dict[str, Any]) -> str:
     if not rounds:
         return f"Stopped node {node}. Nothing to save: no round finished."
     where = f", and checkpoint {row['checkpoint']}" if row["checkpoint"] else ""
-    return f"Stopped node {node} after {several(rounds, 'round')}. Saved: the journal with every round{where}."
+    total = row["rounds"]
+    finished = f"{rounds:,} of {several(total, 'round')}" if total else several(rounds, "round")
+    return f"Stopped node {node} after {finished}. Saved: the journal with every round{where}."

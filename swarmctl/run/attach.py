@@ -70,7 +70,9 @@ def _running(node: str | None) -> NodeFiles:
     if node is not None:
         files = existing(node)
         if not locks.is_held(files.lock):
-            raise ConfigurationError(f"node {node} is not running", next=f"swarmctl logs {shlex.quote(node)}")
+            name = shlex.quote(node)
+            message = f"node {node} is not running. To start it, use `swarmctl run --node {name}`"
+            raise ConfigurationError(message, next=f"swarmctl logs {name}")
         return files
     running = [files for files in all_nodes() if locks.is_held(files.lock)]
     if not running:

@@ -54,7 +54,9 @@ def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, ho
     assert watching.exitstatus == Exit.DONE
     until(lambda: "Resume" in (node / "background.log").read_text())
     until(lambda: not is_alive((read_json(node / "lock") or {})["pid"]))
-    assert stand_in("attach", "demo").returncode == Exit.CONFIGURATION
+    stopped = stand_in("attach", "demo")
+    assert stopped.returncode == Exit.CONFIGURATION
+    assert "To start it, use `swarmctl run --node demo`" in " ".join(stopped.stderr.split())
 
 
 def test_a_detached_run_that_cannot_start_fails_in_the_foreground(stand_in: Cli, home: Path) -> None:

@@ -135,8 +135,9 @@ def test_stop_says_that_the_trainer_is_frozen(started: Callable[..., Run], stand
 
 
 def test_stop_says_what_was_saved(started: Callable[..., Run], stand_in: Cli) -> None:
-    process = started("run")
-    assert re.fullmatch(r"Stopped node demo after \d+ rounds?\. Saved: .*\n", stand_in("stop", "--all").stdout)
+    process = started("run", 100_000)
+    said = stand_in("stop", "--all").stdout
+    assert re.fullmatch(r"Stopped node demo after \d+ of 100,000 rounds\. Saved: .*\n", said)
     process.communicate(timeout=20)
     both = stand_in("stop", "demo", "--all")
     assert both.returncode == Exit.USAGE

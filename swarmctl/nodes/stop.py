@@ -94,7 +94,9 @@ def ask_to_stop(files: NodeFiles) -> bool:
             process = psutil.Process(pid) if pid is not None else None
             if process is not None and _is_holder(process, holder.get(started), files.lock):
                 process.send_signal(signal.SIGTERM)
-                if key == "pid":  # one that Ctrl-Z has suspended would never receive the signal
+                # One that Ctrl-Z has suspended would never receive the signal. The others must not be continued: their
+                # live view would be drawn once more, below what it has drawn.
+                if key == "pid" and process.status() == psutil.STATUS_STOPPED:
                     process.send_signal(signal.SIGCONT)
                 return True
         except psutil.NoSuchProcess:  # also if it is a zombie

@@ -14,10 +14,9 @@ import psutil
 
 from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import UsageError
 from swarmctl.nodes.frozen import frozen
-from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.history import rounds_at_rest
 from swarmctl.nodes.lookup import all_nodes, existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
@@ -129,13 +128,11 @@ def _wait(files: NodeFiles) -> None:
 
 
 def _row(files: NodeFiles, *, was_running: bool) -> dict[str, Any]:
-    ended = (read_record(files.run) or RunRecord()).stop or {}
     saved = sorted(files.checkpoints.glob("[0-9]*"))
     return {
         "node": files.root.name,
         "was_running": was_running,
-        # One that stops while it repeats steps after a crash reports those, but has not lost the later rounds.
-        "round": max((each for each in (ended.get("round"), rounds_finished(files)) if each is not None), default=None),
+        "round": rounds_at_rest(files),
         "checkpoint": shown(saved[-1]) if saved else None,
     }
 

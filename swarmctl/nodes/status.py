@@ -70,11 +70,21 @@ def watch_status(names: Sequence[str]) -> Exit:
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout, os.environ):
             _redraw(names)
+        _print_repeatedly(names)
+    return Exit.INTERRUPTED
+
+
+def _print_repeatedly(names: Sequence[str]) -> NoReturn:
+    from swarmctl.terminal.interrupting import end_line
+
+    try:
         while True:
             print_status(names, as_json=False)
             print(flush=True)
             time.sleep(_WATCH_S)
-    return Exit.INTERRUPTED
+    except KeyboardInterrupt:
+        end_line()
+        raise
 
 
 def _redraw(names: Sequence[str]) -> NoReturn:

@@ -437,6 +437,27 @@ def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "begun", "then"),
+    [
+        ("logs -f", "held-out questions after round 2", ""),
+        ("logs -f --raw", "colour", ""),
+        ("status --watch", "maths", ""),
+        ("attach --plain", "To leave, press Ctrl-C.", "Node maths continues"),
+        ("report --serve", "To stop, press Ctrl-C.", "Stopped."),
+    ],
+)
+def test_what_follows_ctrl_c_has_a_line_of_its_own(command: str, begun: str, then: str, node: NodeFiles) -> None:
+    """The terminal shows ^C where the cursor is, and leaves the cursor behind it."""
+    terminal = spawn([*STAND_IN, *command.split()], environment=os.environ | {"TERM": "dumb"})
+    terminal.expect_exact(begun)
+    terminal.expect_exact("\r\n")
+    terminal.sendintr()
+    terminal.expect_exact("^C")
+    assert rest_of(terminal).startswith(f"\r\n{then}")
+
+
 @pytest.mark.parametrize("raw", [[], ["--raw"]])
 def test_logs_that_follow_say_once_that_the_node_does_not_run(
     raw: list[str], node: NodeFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

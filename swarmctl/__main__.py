@@ -11,7 +11,8 @@ _INTERRUPTED = 130
 def _exit_at_once(*_: object) -> None:
     """End the process. During imports and Python's own exit, an exception would be shown as a traceback."""
     try:  # noqa: SIM105 - contextlib is not imported yet
-        os.write(2, b"Interrupted.\n")
+        # The line break ends the line on which a terminal shows ^C.
+        os.write(2, b"\nInterrupted.\n" if os.isatty(2) else b"Interrupted.\n")
     except OSError:  # stderr is closed
         pass
     os._exit(_INTERRUPTED)

@@ -7,6 +7,7 @@ import ast
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -38,7 +39,7 @@ from swarmctl.tasks import cli as tasks
 from swarmctl.terminal import streams
 from swarmctl.terminal.help import GroupedCommands
 from swarmctl.terminal.prompter import Cancelled
-from swarmctl.terminal.safe_text import hide_keys
+from swarmctl.terminal.safe_text import hide_keys, looks_like_key
 from swarmctl.terminal.suggest import nearest
 from swarmctl.terminal.views import Writer
 from swarmctl.trained import cli as trained
@@ -179,7 +180,7 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
         meant = INTENDED_COMMANDS.get(" ".join([*path.split()[1:], unknown[1]]))
         if meant is not None:
             flag = _flag_for(arguments[1]) if meant == "swarmctl run" and len(arguments) == 2 else None
-            following = f"{meant} {flag}" if flag else _help_for(meant)
+            following = f"{meant} {flag}" if flag else _with_arguments(meant, path, unknown[1], arguments)
             if unknown[1] == "help" and arguments[:1] == ["help"]:
                 following = f"{_path(arguments[1:])} --help"
             return UsageError(f"unknown command '{unknown[1]}'; did you mean {meant}?", next=following)
@@ -187,9 +188,38 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
     extra = re.fullmatch(r"unexpected arguments: (\S+)", message) if path.endswith(" run") else None
     if extra and (flag := _flag_for(extra[1])):
         return UsageError(f"{message}; did you mean {flag}?", next=f"{path} {flag}")
+    following = f"{path} --help"
     if unknown and (near := re.search(r"; did you mean (\S+)\?$", message)):
-        path = f"{path} {near[1]}"
-    return UsageError(message[:1].lower() + message[1:], next=f"{path} --help")
+        following = _with_arguments(f"{path} {near[1]}", path, unknown[1], arguments)
+    return UsageError(message[:1].lower() + message[1:], next=following)
+
+
+def _with_arguments(meant: str, path: str, word: str, arguments: Sequence[str]) -> str:
+    """Return the command that was meant, with what was typed after it; with ``--help`` if it would not accept that.
+
+    ``path``: the group in which there is no command ``word``.
+    """
+    group, help = path.split()[1:], _help_for(meant)
+    rest = list(arguments[len(group) + 1 :])
+    if (
+        not rest
+        or help == meant
+        or list(arguments[len(group) : len(group) + 1]) != [word]
+        or any(map(looks_like_key, rest))
+    ):
+        return help
+    command, words = tree(), [*meant.split()[1:], *rest]
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    if hasattr(command, "commands"):
+        return help
+    try:
+        command.make_context(meant, list(words), resilient_parsing=not {"-h", "--help"}.isdisjoint(words))
+    except Exception as error:
+        if getattr(error, "exit_code", None) != Exit.USAGE:
+            raise
+        return help
+    return f"{meant} {shlex.join(rest)}"
 
 
 def _flag_for(word: str) -> str | None:

@@ -308,6 +308,10 @@ class Journal:
         """Return the number of steps up to the last one recorded, whether or not its manifest still exists."""
         return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))
 
+    def steps_taken(self) -> int:
+        """Return the number of steps up to the last one with a result; ``steps`` if none has, as in early journals."""
+        return self._count("SELECT MAX(step) FROM results") or self.steps()
+
     def rewind(self, step: int, round_: int) -> None:
         """Delete the steps from ``step`` on, and what depends on their weights: these steps cannot be replayed.
 

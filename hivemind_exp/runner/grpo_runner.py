@@ -309,7 +309,7 @@ class GRPORunner:
 
 def _finished_rounds(config: Config, journal: Journal, checkpoint: Checkpoint | None) -> int | None:
     """Return how many rounds have a step of their last stage; None before the first step."""
-    last = journal.stage_run(journal.steps() - 1)
+    last = journal.stage_run(journal.steps_taken() - 1)  # a stop may come before a recorded step is taken
     if last is None:  # also for a node from before stages were recorded
         return None if checkpoint is None else checkpoint.round
     stage_run, finished = last

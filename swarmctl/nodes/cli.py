@@ -180,6 +180,7 @@ def register(app: typer.Typer) -> None:
         """
         from swarmctl.nodes import logs as printing
         from swarmctl.nodes.lookup import one_name
+        from swarmctl.terminal.interrupting import end_line
 
         wanted = one_name(name, node)
         try:
@@ -188,5 +189,6 @@ def register(app: typer.Typer) -> None:
             else:
                 printing.print_log(wanted, lines=lines, follow=follow, since=since, level=level, as_json=json)
         except KeyboardInterrupt:  # the way to end --follow, so nothing is said
+            end_line()
             return Exit.INTERRUPTED
         return Exit.DONE

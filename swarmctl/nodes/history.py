@@ -9,7 +9,7 @@ from typing import Any
 from hivemind_exp import event_files
 from hivemind_exp.game.last_stage import LAST_STAGE
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.run_record import read_record
+from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.storage.json_file import read_json
 
 _OF_TRAINING = ("evaluations", "turns", "manifests", "completions")
@@ -46,6 +46,16 @@ def rounds_finished(files: NodeFiles) -> int | None:
         return None
     game = ((read_json(files.config) or {}).get("config") or {}).get("game") or {}
     return int(found[0]) + int(found[1] == LAST_STAGE[game.get("kind", "sampling")])
+
+
+def rounds_at_rest(files: NodeFiles) -> int | None:
+    """Return how many rounds a node that is not running has finished; None if that is unknown.
+
+    A relay takes no steps, so what its last run recorded counts. A run that stopped while it repeated steps after a
+    crash recorded fewer, but has not lost the later rounds.
+    """
+    stopped = ((read_record(files.run) or RunRecord()).stop or {}).get("round")
+    return max((each for each in (stopped, rounds_finished(files)) if each is not None), default=None)
 
 
 def journal_size(files: NodeFiles) -> int | None:

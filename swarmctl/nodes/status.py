@@ -41,6 +41,8 @@ _NARROW = (*("journal", "from peers", "swarm", "up", "per round", "left", "peers
 """Columns that a narrow terminal does without, the first to go first."""
 _ROOMY = 80
 """Columns of a terminal on which accuracies have intervals."""
+_OF_SOMETHING = ("waiting", "loading", "pushing")
+"""Phases whose names end in what they are for: a service, a model, a repository."""
 _WATCH_S = 2.0
 _POLL_S = 0.1
 """Seconds until Ctrl-Z has an effect."""
@@ -68,11 +70,21 @@ def watch_status(names: Sequence[str]) -> Exit:
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout, os.environ):
             _redraw(names)
+        _print_repeatedly(names)
+    return Exit.INTERRUPTED
+
+
+def _print_repeatedly(names: Sequence[str]) -> NoReturn:
+    from swarmctl.terminal.interrupting import end_line
+
+    try:
         while True:
             print_status(names, as_json=False)
             print(flush=True)
             time.sleep(_WATCH_S)
-    return Exit.INTERRUPTED
+    except KeyboardInterrupt:
+        end_line()
+        raise
 
 
 def _redraw(names: Sequence[str]) -> NoReturn:
@@ -230,7 +242,10 @@ def _cells(row: dict[str, Any], progress: RunView, swarm: str | None, *, interva
 def _doing(row: dict[str, Any]) -> str:
     """Return a node's state; of one that works, rather the phase that it is in, such as ``evaluating``."""
     if row["state"] in WORKING and row["phase"] is not None:
-        return str(row["phase"]).partition(", ")[0]  # without the name of what it counts
+        phase = str(row["phase"])
+        # Without names, which may be long, so that there is room for the other columns.
+        short = next((verb for verb in _OF_SOMETHING if phase.startswith(f"{verb} ")), phase)
+        return short.partition(", ")[0]  # without what it counts
     return "first round" if row["state"] == NodeState.TRAINING and not row["round"] else str(row["state"])
 
 

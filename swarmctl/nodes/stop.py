@@ -17,7 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import UsageError
 from swarmctl.nodes.frozen import frozen
-from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.history import rounds_at_rest
 from swarmctl.nodes.lookup import all_nodes, existing, latest
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
@@ -94,7 +94,9 @@ def ask_to_stop(files: NodeFiles) -> bool:
             process = psutil.Process(pid) if pid is not None else None
             if process is not None and _is_holder(process, holder.get(started), files.lock):
                 process.send_signal(signal.SIGTERM)
-                if key == "pid":  # one that Ctrl-Z has suspended would never receive the signal
+                # One that Ctrl-Z has suspended would never receive the signal. The others must not be continued: their
+                # live view would be drawn once more, below what it has drawn.
+                if key == "pid" and process.status() == psutil.STATUS_STOPPED:
                     process.send_signal(signal.SIGCONT)
                 return True
         except psutil.NoSuchProcess:  # also if it is a zombie
@@ -127,15 +129,13 @@ def _wait(files: NodeFiles) -> None:
 
 
 def _row(files: NodeFiles, *, was_running: bool) -> dict[str, Any]:
-    record = read_record(files.run) or RunRecord()
-    ended = record.stop or {}
+    start = (read_record(files.run) or RunRecord()).start or {}
     saved = sorted(files.checkpoints.glob("[0-9]*"))
     return {
         "node": files.root.name,
         "was_running": was_running,
-        # One that stops while it repeats steps after a crash reports those, but has not lost the later rounds.
-        "round": max((each for each in (ended.get("round"), rounds_finished(files)) if each is not None), default=None),
-        "rounds": (record.start or {}).get("rounds") or None,  # planned; None: until it is stopped
+        "round": rounds_at_rest(files),
+        "rounds": start.get("rounds") or None,  # planned; None: until it is stopped
         "checkpoint": shown(saved[-1]) if saved else None,
     }
 

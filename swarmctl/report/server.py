@@ -16,7 +16,7 @@ from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.page.build import page, policy
 from swarmctl.report.report_data import PageData
-from swarmctl.terminal.interrupting import how_to
+from swarmctl.terminal.interrupting import end_line, how_to
 from swarmctl.terminal.views import Writer
 
 HOST = "127.0.0.1"
@@ -65,6 +65,7 @@ def serve(report: PageData, port: int, *, opens: bool) -> Exit:
     try:
         server.serve_forever()
     except KeyboardInterrupt:
+        end_line()
         say("Stopped.")
     finally:
         server.server_close()

@@ -17,9 +17,9 @@ from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.command_line import typed
-from swarmctl.terminal.interrupting import how_to
+from swarmctl.terminal.interrupting import end_line, how_to
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.views import Writer, view
+from swarmctl.terminal.views import Display, Writer, view
 
 
 def attach(node: str | None, *, plain: bool) -> Exit:
@@ -30,7 +30,6 @@ def attach(node: str | None, *, plain: bool) -> Exit:
     files = _running(node)
     name = shlex.quote(files.root.name)
     say = Writer(sys.stderr)
-    say(f"Watching node {files.root.name}, which continues when you leave. {how_to('leave')}")
     tail, progress = EventReader(files.events, whole=True), RunView()
     for event in (*past_evaluations(files), *tail()):
         progress.apply(event)
@@ -43,14 +42,7 @@ def attach(node: str | None, *, plain: bool) -> Exit:
             running_s=_age(files),
             when_suspended=suspended(files.root.name),
         ) as display:
-            running = True
-            while running:
-                running = locks.is_held(files.lock)  # before the last look, or its last events might be missed
-                for event in tail():
-                    progress.apply(event)
-                    display.event(event, progress)
-                display.tick(progress)
-                time.sleep(POLL_S if running else 0)
+            _follow(files, say, tail, display, progress)
     except KeyboardInterrupt:
         say(f"Node {files.root.name} continues in the background. To stop it:")
         say(f"  {typed(f'swarmctl stop {name}')}")
@@ -63,6 +55,23 @@ def attach(node: str | None, *, plain: bool) -> Exit:
     if progress.error is not None:
         say(f"error: {progress.error.get('message')}")
     return Exit.FAILED if failed else Exit.DONE
+
+
+def _follow(files: NodeFiles, say: Writer, tail: EventReader, display: Display, progress: RunView) -> None:
+    """Say which node is watched, and show its events until it ends."""
+    running = True
+    try:
+        say(f"Watching node {files.root.name}, which continues when you leave. {how_to('leave')}")
+        while running:
+            running = locks.is_held(files.lock)  # before the last look, or its last events might be missed
+            for event in tail():
+                progress.apply(event)
+                display.event(event, progress)
+            display.tick(progress)
+            time.sleep(POLL_S if running else 0)
+    except KeyboardInterrupt:
+        end_line()  # here, where the live view still hides what is typed
+        raise
 
 
 def _running(node: str | None) -> NodeFiles:

@@ -34,6 +34,8 @@ from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
+_WITH_PATHS = ("node", "settings", "model")
+"""Labels of lines whose long paths are wrapped. In the others, a path is part of a command to paste."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class DryRun:
         """Print the plan in about ten lines, each after ``mark``."""
         folded = Writer(sys.stdout).folded
         for label, text in self._lines():
-            print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT))
+            print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT, paths=label in _WITH_PATHS))
 
     def _lines(self) -> list[tuple[str, str]]:
         """Return the lines of the plan, each with its label."""

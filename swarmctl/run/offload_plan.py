@@ -27,9 +27,8 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
-from hivemind_exp.run_record import RunRecord, read_record
 from hivemind_exp.sources.schedule import in_rounds
-from swarmctl.nodes.history import rounds_finished
+from swarmctl.nodes.history import rounds_at_rest
 from swarmctl.run.estimate import Estimate, estimate
 from swarmctl.settings.allowed import choice
 from swarmctl.settings.resolve import Resolved
@@ -111,8 +110,7 @@ def plan(config: Config, files: NodeFiles) -> Plan | None:
     uses = api_configs(config)
     if not uses:
         return None
-    stop = (read_record(files.run) or RunRecord()).stop or {}
-    rounds = range(stop.get("round") or rounds_finished(files) or 0, config.game.rounds)
+    rounds = range(rounds_at_rest(files) or 0, config.game.rounds)
     grades = grades_a_round(config)
     return Plan(tuple(_planned(use, files, rounds, grades) for use in uses), spent_so_far(files))
 

@@ -26,6 +26,7 @@ from swarmctl.supervision.growth import GrowthWatch, measure
 from swarmctl.supervision.memory import MemoryWatch
 from swarmctl.supervision.silence import SilenceWatch
 from swarmctl.supervision.sleep import SleepWatch
+from swarmctl.terminal.interrupting import end_line
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import duration
 from swarmctl.terminal.views import Display
@@ -255,6 +256,8 @@ class Supervisor:
             if self.signals.received and able is None:
                 able, asked = AbleTime(process.pid), time.monotonic()
                 again = "; press Ctrl-C again to stop immediately" if self.signals.asked is signal.SIGINT else ""
+                if again:
+                    end_line()
                 self.display.note(f"Stopping within {PROMISE_S} s{again}.")
                 # Only the trainer: it still needs its verifiers to finish its work.
                 process.terminate()

@@ -1,12 +1,11 @@
 """``swarmctl tasks try``: score the answers that someone types."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.errors import UsageError
-from swarmctl.tasks.conversing import play, play_given
+from swarmctl.tasks.conversing import play, play_given, typed_line
 from swarmctl.tasks.opened import OpenedTask, again, opened_task
 from swarmctl.tasks.scores import verdict, verdict_fields
 from swarmctl.tasks.show import question_lines, reference_of
@@ -60,9 +59,7 @@ def _ask(task: OpenedTask, say: Writer) -> None:
             number += 1
             continue
         _print_question(question, with_reference=False)
-        sys.stderr.write("Your answer (Enter to stop): ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline().strip()
+        answer = typed_line("Your answer")
         if not answer:
             return
         (score,) = _scores(task, question, [answer])

@@ -37,9 +37,7 @@ def play(task: OpenedTask, question: Question, say: Writer) -> bool:
     _print(question.chat)
     played = _Played(task, question)
     while True:
-        sys.stderr.write("Your turn (Enter to stop): ")
-        sys.stderr.flush()
-        text = sys.stdin.readline().strip()
+        text = typed_line("Your turn")
         if not text:
             return False
         heard = played.say(text)
@@ -50,6 +48,16 @@ def play(task: OpenedTask, question: Question, say: Writer) -> bool:
         if heard.score is not None:
             say(verdict(heard.score))
             return True
+
+
+def typed_line(what: str) -> str:
+    """Ask for ``what`` and return the line that is typed; nothing after Enter alone or Ctrl-D, which mean to stop."""
+    sys.stderr.write(f"{what} (Enter to stop): ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:  # Ctrl-D, which leaves the cursor behind the question
+        sys.stderr.write("\n")
+    return line.strip()
 
 
 def play_given(task: OpenedTask, question: Question, answers: Sequence[str], *, as_json: bool) -> None:

@@ -22,6 +22,8 @@ _KEY_LIKE = re.compile(
     r"|AIza[A-Za-z0-9_\-]{20,}|\b(AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[A-Za-z0-9_\-]{20,}|\b[A-Za-z0-9+=]{40,}|://[^/@\s]+:[^/@\s]+@"
 )
 _NO_BREAK = "\u00a0"
+_SLASH = "\x01"
+"""A slash behind which a line may end. ``one_line`` removes this character from any text."""
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|M|B|[MG]iB)(?:\W|$))")
 _OURS = re.compile(r"^(\s*)((?:error|warning|try):)")
 """The beginnings of lines that only swarmctl writes."""
@@ -50,24 +52,44 @@ def one_line(text: str) -> str:
     return clean(text).replace("\n", " ")
 
 
-def folded(text: str, width: int, *, indent: str = "", begin: str = "") -> list[str]:
+def folded(text: str, width: int, *, indent: str = "", begin: str = "", paths: bool = False) -> list[str]:
     """Return the lines of a message, wrapped between words at ``width`` columns. Numbers stay with their units.
 
-    ``begin`` starts the first line, ``indent`` the others. If a word such as ``try:`` would begin a line, it is marked,
+    ``begin`` starts the first line, ``indent`` the others. ``paths``: a path that is longer than a line is wrapped
+    behind slashes. If a word such as ``try:`` would begin a line, it is marked,
     because it may be external text and must not look like ours.
     """
     import textwrap  # most commands do not wrap
 
+    text = _BEFORE_UNIT.sub(_NO_BREAK, one_line(text))
+    if paths:
+        room = width - max(len(begin), len(indent))
+        text = re.sub(r"\S+", lambda word: _at_slashes(word[0], room), text)
     lines = textwrap.wrap(
-        _BEFORE_UNIT.sub(_NO_BREAK, one_line(text)),
+        text,
         width,
         initial_indent=begin,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    lines = [line.replace(_NO_BREAK, " ") for line in lines]
+    lines = [line.replace(f"{_SLASH} ", "/").replace(_SLASH, "/").replace(_NO_BREAK, " ") for line in lines]
     return lines[:1] + [_OURS.sub(r"\1|\2", line) for line in lines[1:]]
+
+
+def _at_slashes(word: str, room: int) -> str:
+    """Return a word, divided by spaces behind some of its slashes (written as ``_SLASH``) if it is longer than a line.
+
+    Each part is as long as a line allows.
+    """
+    if len(word) <= room:
+        return word
+    parts = [""]
+    for piece in re.findall(r"[^/]*/|[^/]+", word):
+        if parts[-1].endswith("/") and len(parts[-1]) + len(piece) > room:
+            parts.append("")
+        parts[-1] += piece
+    return "".join(f"{part[:-1]}{_SLASH} " for part in parts[:-1]) + parts[-1]
 
 
 def encodable(text: str, encoding: str | None) -> str:

@@ -37,8 +37,8 @@ def table_lines(
     """Return the lines of a table. Each column is as wide as its widest cell; columns without text are omitted.
 
     If a table with headings is too wide for the terminal, columns are left out as far as allowed, and a last line names
-    them. If that is not enough, each row becomes a list of its known values. In a table without headings, the last
-    column is wrapped, or, if there is no room for it, the whole row.
+    them. If that is not enough, the last column is wrapped, or, if there is no room for it, each row becomes a list of
+    its known values. In a table without headings, the last column is wrapped, or the whole row.
 
     Args:
         rows: cells from left to right, as many as there are headings.
@@ -59,11 +59,12 @@ def table_lines(
         hidden += [heading for column in columns if column[0] == heading]
         columns = [column for column in columns if column[0] != heading]
         lines = _drawn(columns, right)
+    note = f"Not shown: {', '.join(hidden)}. Use a wider terminal, or --json."
+    notes = folded(note, max(20, room - 1)) if hidden else []
     if not _too_wide(lines, room):
-        note = f"Not shown: {', '.join(hidden)}. Use a wider terminal, or --json."
-        return [*lines, *(folded(note, max(20, room - 1)) if hidden else ())]
+        return [*lines, *notes]
     if not headings or (columns[-1][0] not in right and _has_room(columns, room, right)):
-        return _wrapped(columns, room, right if headings else ())
+        return [*_wrapped(columns, room, right if headings else ()), *notes]
     lines = []
     for cells in grid[1:]:
         for heading, cell in zip(grid[0], cells, strict=True):

@@ -38,15 +38,15 @@ class Writer:
             self.stream.write(encodable(text, self.stream.encoding) + "\n")
             self.stream.flush()
 
-    def folded(self, text: str, indent: str = "") -> str:
+    def folded(self, text: str, indent: str = "", *, paths: bool = False) -> str:
         """Return ``text`` on one line, or wrapped between words if the stream is a terminal.
 
-        ``indent`` starts every line but the first.
+        ``indent`` starts every line but the first. ``paths``: long paths are wrapped behind slashes.
         """
         width = width_of(self.stream)
         if width is None:
             return one_line(text)
-        return "\n".join(folded(text, max(20, width - 1), indent=indent))
+        return "\n".join(folded(text, max(20, width - 1), indent=indent, paths=paths))
 
 
 class PlainView(AbstractContextManager["PlainView"]):

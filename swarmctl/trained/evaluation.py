@@ -24,6 +24,7 @@ from swarmctl.run.offload_plan import plan, record_consent
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
+from swarmctl.terminal.interrupting import end_line
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import quoted
@@ -158,6 +159,7 @@ def _ask(model: Evaluated, node: TrainedNode, order: dict[str, Any], *, quiet: b
                 process.interrupt()
                 for _ in process.events():
                     pass
+            end_line()
             say("Interrupted. Every answer is saved; to continue, run the same command.")
             return None
     return results

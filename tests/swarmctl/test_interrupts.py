@@ -11,6 +11,7 @@ from swarmctl import cli
 from swarmctl.__main__ import main as entry_point
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT
+from tests.support.terminals import rest_of, spawn
 
 
 def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +53,8 @@ def test_ctrl_c_during_the_imports_ends_the_program(when: str, how: str) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (Exit.INTERRUPTED, "", "Interrupted.\n")
+    # A terminal shows ^C first, on the same line.
+    assert rest_of(spawn([sys.executable, "-c", code])) == "\r\nInterrupted.\r\n"
 
 
 def test_a_program_that_imports_the_entry_point_keeps_its_handling_of_ctrl_c() -> None:

@@ -48,8 +48,14 @@ def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_node_killed_at_its_last_step_still_ends_with_a_checkpoint(
+    taken: bool, uninterrupted: Path, tmp_path: Path
+) -> None:
     run(make_config(), tmp_path)
+    if not taken:
+        with closing(sqlite3.connect(NodeFiles(tmp_path).journal)) as db, db:
+            db.execute("DELETE FROM results WHERE step=5")
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         if checkpoint.name != "00000004":
             shutil.rmtree(checkpoint)
@@ -57,7 +63,7 @@ def test_a_node_killed_after_its_last_step_still_ends_with_a_checkpoint(uninterr
     assert run(make_config(), tmp_path, emit=events).step == 6
     assert [step["step"] for step in events.of("step")] == [4, 5]
     (start,) = events.of("start")
-    assert (start["resumed_round"], start["checkpoint_round"]) == (6, 4)
+    assert (start["resumed_round"], start["checkpoint_round"]) == (6 if taken else 5, 4)
     repeated = [phase for phase in events.of("phase") if phase["name"] == "repeating steps from the journal"]
     assert [(phase["done"], phase["total"]) for phase in repeated] == [(0, 2), (1, 2)]
     assert same_weights(uninterrupted, tmp_path)

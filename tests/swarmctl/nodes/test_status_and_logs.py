@@ -110,7 +110,28 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     emit(PhaseEvent(name="waiting for box:m, prompts answered", done=1, total=2))
     emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
-    assert re.search(r"maths +waiting for box:m +2 ", capsys.readouterr().out)
+    assert re.search(r"maths +waiting +2 ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "waiting for localhost-8080:SmolLM2-135M-Instruct.Q4_1.gguf (it limits the rate of requests), prompts answered",
+        "waiting for the first answer of localhost-8080:SmolLM2-135M-Instruct.Q4_1.gguf",
+        "pushing to a-company-with-a-long-name/SmolLM2-135M-Instruct-that-spells-backward",
+    ],
+)
+def test_a_long_name_in_a_phase_leaves_room_for_the_other_columns(
+    phase: str, node: NodeFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit = EventLog(node.events)
+    emit(PhaseEvent(name=phase, done=1, total=2))
+    emit.close()
+    columns = {60: ["round", "accuracy"], 100: ["round", "accuracy", "per", "round", "left", "up"]}
+    for width, rest in columns.items():
+        monkeypatch.setattr("swarmctl.terminal.table.width_of", lambda _, width=width: width)
+        assert cli.run(["status"]) == Exit.DONE
+        assert capsys.readouterr().out.split("\n")[0].split()[: 2 + len(rest)] == ["node", "state", *rest]
 
 
 def test_a_node_in_its_first_round_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,6 +435,27 @@ def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
         emit.close()
     assert process.returncode == Exit.INTERRUPTED
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "begun", "then"),
+    [
+        ("logs -f", "held-out questions after round 2", ""),
+        ("logs -f --raw", "colour", ""),
+        ("status --watch", "maths", ""),
+        ("attach --plain", "To leave, press Ctrl-C.", "Node maths continues"),
+        ("report --serve", "To stop, press Ctrl-C.", "Stopped."),
+    ],
+)
+def test_what_follows_ctrl_c_has_a_line_of_its_own(command: str, begun: str, then: str, node: NodeFiles) -> None:
+    """The terminal shows ^C where the cursor is, and leaves the cursor behind it."""
+    terminal = spawn([*STAND_IN, *command.split()], environment=os.environ | {"TERM": "dumb"})
+    terminal.expect_exact(begun)
+    terminal.expect_exact("\r\n")
+    terminal.sendintr()
+    terminal.expect_exact("^C")
+    assert rest_of(terminal).startswith(f"\r\n{then}")
 
 
 @pytest.mark.parametrize("raw", [[], ["--raw"]])

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from swarmctl.errors import Exit
-from tests.support.command_line import Cli, next_command
+from tests.support.command_line import STAND_IN, Cli, next_command
+from tests.support.terminals import printed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -65,3 +66,20 @@ def test_a_check_that_fails(stand_in: Cli) -> None:
     assert done.stderr.startswith("error: no such device\n  try: ")
     assert next_command(done.stderr) == ["run", "--profile", "demo", "--device", "cpu", "--dry-run"]
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [60, 100])
+def test_long_paths_in_the_plan_are_wrapped_behind_slashes(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMCTL_HOME", f"{tmp_path}{'/a-directory-with-a-name' * 6}")
+    model = f"/models{'/a-directory-with-a-name' * 6}/SmolLM2-135M-Instruct"
+    code, text = printed(
+        [*STAND_IN, "run", "-p", "cpu", "--node", "demo", "--dry-run", "--model", model], columns=columns
+    )
+    assert code == Exit.DONE, text
+    assert max(map(len, text.splitlines())) < columns
+    whole = text.replace("\r\n" + " " * 10, "")
+    assert f"{tmp_path}{'/a-directory-with-a-name' * 6}/nodes/demo" in whole
+    assert f"model     {model}:" in whole

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config, LimitsConfig
+from hivemind_exp.journal.journal import Journal
+from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
@@ -120,6 +123,10 @@ def test_a_node_that_has_offloaded_is_estimated_from_its_own_requests(tmp_path: 
     assert "All 8 rounds left: about 0.012 USD (at most 0.2" in text
     write_record(files.run, RunRecord(begun=True, stop={"event": "stop", "reason": "limit", "round": 5}))
     assert "All 3 rounds left: " in banner(plan(config, files))[2]
+    with closing(Journal(files.journal, "")) as journal:  # the run stopped while it repeated steps after a crash
+        for round_ in range(6):
+            journal.commit(Manifest(round_, round_, 0, 1, ()))
+    assert "All 2 rounds left: " in banner(plan(config, files))[2]
 
 
 @pytest.mark.slow

@@ -120,8 +120,9 @@ def test_answers_are_scored(capsys: Capture, mine: str) -> None:
 
 
 @pytest.mark.slow
-def test_questions_are_asked_until_the_answer_is_empty(
-    capsys: Capture, mine: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_questions_are_asked_until_the_answer_is_empty_or_the_input_ends(
+    end: str, capsys: Capture, mine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Person(prompter.Prompter):
         def __init__(self, **options: bool) -> None:
@@ -129,10 +130,11 @@ def test_questions_are_asked_until_the_answer_is_empty(
             self.can_ask = True
 
     monkeypatch.setattr(prompter, "Prompter", Person)
-    monkeypatch.setattr("sys.stdin", io.StringIO("none\nmany\n\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"none\nmany\n{end}"))
     assert cli.run(["tasks", "try", mine]) == Exit.DONE
     out, err = capsys.readouterr()
     assert out.count("What comes after") == 3
+    assert err.endswith("Your answer (Enter to stop): " + "\n" * (end == ""))  # Enter has ended the line
     assert "reference" not in out
     assert err.count("wrong (outcome 0), reward 0; 0 points: correct 0, short 0; the reference is ") == 2
 

@@ -16,7 +16,8 @@ import pexpect
 import psutil
 import pytest
 
-from tests.support.command_line import STAND_IN
+from swarmctl.errors import Exit
+from tests.support.command_line import STAND_IN, run_process
 from tests.support.terminals import expect_words, spawn
 from tests.support.waiting import until
 
@@ -146,6 +147,18 @@ def test_other_views_are_suspended_and_drawn_again(shell: pexpect.spawn[str], co
     shell.expect_exact(PROMPT)
     assert echoes(shell)
     say(shell, f"{shlex.join(STAND_IN)} stop --all")
+
+
+def test_stop_from_another_terminal_draws_a_running_view_only_once(shell: pexpect.spawn[str]) -> None:
+    start(shell)
+    hidden_cursor = "\x1b[?25l"  # written when a view is drawn for the first time
+    assert f"{shell.before}{shell.after}".count(hidden_cursor) == 1
+    assert run_process([*STAND_IN, "stop"]).returncode == Exit.DONE
+    expect_words(shell, "Stopped after")
+    assert hidden_cursor not in str(shell.before)
+    assert "\x1b[1A\x1b[2K" in str(shell.before)  # the view is erased
+    shell.expect_exact(PROMPT)
+    assert echoes(shell)
 
 
 def test_stop_ends_a_suspended_run(shell: pexpect.spawn[str]) -> None:

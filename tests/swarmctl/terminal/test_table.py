@@ -70,6 +70,17 @@ def test_with_headings_a_last_column_of_text_is_wrapped_beside_the_others() -> N
     assert shown(words, ["a", "n", "text"], columns=40) == expected
 
 
+def test_columns_that_are_left_out_are_named_below_a_wrapped_column_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("swarmctl.terminal.table.width_of", lambda _: 40)
+    print_table([["name", "one two three four five six seven eight nine", "3"]], ["a", "text", "n"], droppable=["n"])
+    assert capsys.readouterr().out == (
+        "a     text\nname  one two three four five six seven\n      eight nine\n"
+        "Not shown: n. Use a wider terminal, or\n--json.\n"
+    )
+
+
 @pytest.mark.slow
 def test_without_headings_the_last_column_or_the_row_is_wrapped_between_words() -> None:
     words = [["name", "one two three four five six seven eight nine"]]

@@ -18,6 +18,7 @@ from swarmctl.storage.event_log import EventReader
 from swarmctl.terminal import sentences
 from swarmctl.terminal.live_view import LiveView, draw, sparkline
 from swarmctl.terminal.progress import RunView, result
+from swarmctl.terminal.safe_text import folded
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import PlainView, Writer
 from tests.support.command_line import STAND_IN, run_process
@@ -137,6 +138,14 @@ def test_an_interrupt_restores_the_terminal_and_exits_130() -> None:
     assert screen.rindex("\x1b[?25h") > screen.rfind("\x1b[?25l")
 
 
+def test_without_a_live_view_what_follows_ctrl_c_has_a_line_of_its_own() -> None:
+    terminal = run_demo("--rounds", "0", "--plain")
+    terminal.expect("Round")
+    terminal.sendintr()
+    terminal.expect_exact("^C")
+    assert "\r\nStopping within" in rest_of(terminal)
+
+
 def test_a_second_interrupt_on_a_terminal() -> None:
     terminal = run_demo("--rounds", "0", act="hang")
     terminal.expect("Round")
@@ -187,6 +196,13 @@ def test_live_view_needs_a_capable_terminal() -> None:
     assert not can_draw(Terminal("utf-8"), {"TERM": "xterm", "CI": "1"})
     assert not can_draw(Terminal("ascii"), {"TERM": "xterm"})
     assert not can_draw(io.StringIO(), {"TERM": "xterm"})
+
+
+def test_only_a_path_that_is_longer_than_a_line_is_wrapped_behind_slashes() -> None:
+    long = f"/home/{'x' * 12}/{'y' * 12}/{'z' * 30}/w"
+    lines = folded(f"node {long}: see a/b/c", 30, indent="  ", paths=True)
+    assert lines == [f"node /home/{'x' * 12}/", f"  {'y' * 12}/", f"  {'z' * 30}/", "  w: see a/b/c"]
+    assert folded(f"node {long}: see a/b/c", 30, indent="  ")[1] == f"  {long}:"
 
 
 def test_a_number_and_its_unit_stay_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

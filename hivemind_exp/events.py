@@ -231,7 +231,7 @@ class OffloadEvent(Event):
 
 
 class SpendEvent(Event):
-    """One round's usage of one provider's model. Only with a provider."""
+    """Usage of one provider's model for a round, since the last such event of that round. Only with a provider."""
 
     round: int = Field(description="The round, counted from 0; -1 for the test request at the start.")
     provider: str = Field(description="The provider used.")

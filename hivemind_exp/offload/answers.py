@@ -264,6 +264,7 @@ class BilledClient:
         ]
         # Write to the journal first, so that a completion that was paid for is never requested again.
         self.journal.write_completions(order, completions)
+        order.settled += len(completions)
         self.note_text(service, answer)
         self.settle(service, reservation, answer, self.sampling)
         self.look(service, answer, [choice.text for choice in usable])
@@ -346,6 +347,7 @@ class BilledClient:
 
     def _lose(self, order: CompletionRequest, places: Sequence[int], service: ProviderService, why: str) -> None:
         self.journal.write_lost(order, places, why)
+        order.settled += len(places)
         self.spending(order.round, service).lost += len(places)
 
     def look(self, service: ProviderService, answer: ChatAnswer, texts: list[str]) -> None:

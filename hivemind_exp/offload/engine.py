@@ -10,6 +10,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import KW_ONLY, asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hivemind_exp.offload.request_filler import PROBE_ROUND, ApiUse, RequestFill
 from hivemind_exp.offload.settings import OFFLOAD
 from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.waiting import wait_for
-from hivemind_exp.rollouts.types import CompletionRequest, by_group
+from hivemind_exp.rollouts.types import CompletionRequest, RoundSpend, by_group
 from hivemind_exp.stop import StopFlag
 
 PARTING_S = 2.0
@@ -89,7 +90,7 @@ class Engine:
             waited = {
                 key: order for key, order in self._orders.items() if key[0] == round_ and table_of(order.stage) == table
             }
-            report = filler.wait_report(list(waited.values()))
+            report = filler.wait_report(list(waited.values()), partial(self.report_spend, round_))
             for key, order in waited.items():
                 wait_for(order.done, self.stop, deadline, report)
                 del self._orders[key]
@@ -102,11 +103,24 @@ class Engine:
         fault = RequestFailed(FaultKind.USELESS, why, next=command)
         self._loop.call_soon_threadsafe(self._fillers[table].set_aside, provider, fault)
 
-    def report_spend(self, round_: int) -> None:
-        """Emit what a round's orders used and cost."""
-        for (provider, model), spent in self._shared.spent.pop(round_, {}).items():
+    def report_spend(self, round_: int) -> bool:
+        """Emit what a round's orders used and cost since the last call; return whether there was anything."""
+        taken = self._take_spent(round_)
+        for (provider, model), spent in taken.items():
             used = asdict(spent) | {"usd": round(spent.usd, 8), "tokens": spent.prompt_tokens + spent.completion_tokens}
             self.emit(SpendEvent(round=round_, provider=provider, model=model, **used, **self.ledger.state()))
+        return bool(taken)
+
+    def _take_spent(self, round_: int) -> dict[tuple[str, str], RoundSpend]:
+        """Return what a round has used, by provider and model, and begin again at zero.
+
+        While the loop runs, this happens in its thread, which may be adding a request's tokens.
+        """
+        if not self._thread.is_alive():
+            return self._shared.spent.pop(round_, {})
+        taken: Future[dict[tuple[str, str], RoundSpend]] = Future()
+        self._loop.call_soon_threadsafe(lambda: taken.set_result(self._shared.spent.pop(round_, {})))
+        return taken.result()
 
     def close(self) -> None:
         """Wait briefly for answers in flight, then end the thread and report any spending not yet reported."""

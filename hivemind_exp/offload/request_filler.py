@@ -94,9 +94,12 @@ class RequestFiller:
         """Return coroutines that fill orders and complete them. Safe from any thread."""
         return map(self._fill, orders) if self.batches is None else self.batches.fills(orders)
 
-    def wait_report(self, orders: Sequence[CompletionRequest]) -> Callable[[], None]:
-        """Return what reports the trainer's wait for orders. Batches report their own progress."""
-        return WaitReport(self.chain, orders, self.emit) if self.batches is None else lambda: None
+    def wait_report(self, orders: Sequence[CompletionRequest], report_spend: Callable[[], bool]) -> Callable[[], None]:
+        """Return what reports the trainer's wait for orders. Batches report their own progress.
+
+        ``report_spend``: see ``WaitReport``.
+        """
+        return WaitReport(self.chain, orders, self.emit, report_spend) if self.batches is None else lambda: None
 
     def set_aside(self, provider: str, fault: RequestFailed) -> None:
         """Stop using a provider in this run unless it is free."""

@@ -84,7 +84,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
             "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            f"not yours); then set providers.{endpoint.name}.training to allowed, restricted or model"
+            f"not yours) and record the result with --set providers.{endpoint.name}.training=allowed (you may), "
+            "=restricted (only under conditions) or =model (you follow the model's license)"
         )
     return TRAINING[endpoint.chat.training]
 

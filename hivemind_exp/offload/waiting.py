@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from hivemind_exp.events import Emit, PhaseEvent
+from hivemind_exp.offload.hints import STAGE as HINT_STAGE
+from hivemind_exp.offload.judge import STAGE as JUDGE_STAGE
 from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.offload.settings import SCORE_STAGE
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.stop import StopFlag
 
@@ -18,28 +21,36 @@ REPORT_EVERY_S = 5.0
 """A wait is reported after this many seconds, and again at most as often, if something has changed."""
 
 
+_PARTS = {SCORE_STAGE: "scores", JUDGE_STAGE: "grades", HINT_STAGE: "hints"}
+"""What a service sends for orders of these stages. For all others, it sends completions."""
+
+
 @dataclass
 class WaitReport:
-    """Reports which service a wait is for, and how many of its prompts are answered. Call it again and again."""
+    """Reports what has been spent, which service a wait is for and how far it is. Call it again and again."""
 
     services: Sequence[ProviderService | None]
     """In order of preference."""
     orders: Sequence[CompletionRequest]
     emit: Emit
+    report_spend: Callable[[], bool]
+    """Emits what was spent since its last call; returns whether there was anything."""
     _due: float = field(default_factory=lambda: time.monotonic() + REPORT_EVERY_S)
     _told: PhaseEvent | None = None
 
     def __call__(self) -> None:
-        """Emit a phase if one is due. If no service is available, the warning about that has said what happens."""
+        """Emit spending and a phase if they are due. If no service is available, a warning has said what happens."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + REPORT_EVERY_S
+        if self.report_spend():
+            self._told = None  # views take spending as the end of a wait, so the phase follows again
         asked = next((each for each in self.services if each is not None and each.trouble is None), None)
         if asked is None:
             return
         why = " (it limits the rate of requests)" if asked.slowed else ""
-        done, total = sum(order.done.done() for order in self.orders), len(self.orders)
-        name = f"waiting for {asked.label}{why}, prompts answered"
+        done, total = sum(order.completed for order in self.orders), sum(len(order.indices) for order in self.orders)
+        name = f"waiting for {asked.label}{why}, {_PARTS.get(self.orders[0].stage, 'completions')}"
         if (event := PhaseEvent(name=name, done=done, total=total)) != self._told:
             self._told = event
             self.emit(event)

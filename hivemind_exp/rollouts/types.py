@@ -268,8 +268,15 @@ class CompletionRequest:
     """What to score, if nothing is to be generated. The order then has no messages and one slot, 0."""
     refused: bool = False
     """A provider rejected this prompt, so no provider is asked again."""
+    settled: int = 0
+    """Slots filled or given up so far."""
     done: Future[None] = field(default_factory=Future)
-    """Done when every slot is filled or given up. Holds an exception if the node must stop."""
+    """Done when every slot is filled, given up or left to this machine. Holds an exception if the node must stop."""
+
+    @property
+    def completed(self) -> int:
+        """Slots for which no API is asked any more."""
+        return len(self.indices) if self.done.done() else self.settled
 
 
 @dataclass(frozen=True, slots=True)

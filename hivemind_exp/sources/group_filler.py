@@ -184,18 +184,20 @@ class GroupFiller:
         limit = self.config.generation.max_completion_tokens
         supervised = rollout.kind in (Kind.TEACHER, Kind.HINTED)
         texts = list(self._styled(rollout, prompt)) if supervised else []
-        for text in texts:
+        for shortened, text in enumerate(texts):
             short = rollout
             if text != rollout.text.strip():
                 short = replace(rollout, text=text, ids=self.encode(text, False), truncated=False)
-            if len(short.ids) <= limit:
-                return short
-            self._warn(
-                "long_reasoning",
-                f"completions from {rollout.source} have more than {limit} tokens in this node's tokenizer, so it "
-                "learns their answers without the reasoning. To learn the reasoning, too, raise "
-                "generation.max_completion_tokens",
-            )
+            if len(short.ids) > limit:
+                continue
+            if shortened:
+                self._warn(
+                    "long_reasoning",
+                    f"some completions from {rollout.source} have more than {limit} tokens with their reasoning, in "
+                    "this node's tokenizer, so it learns their answers without the reasoning. To learn the reasoning, "
+                    "too, raise generation.max_completion_tokens",
+                )
+            return short
         reference = reference_of(prompt.question.entry)
         if supervised and not texts and self.style.adopt(rollout.text, reference) is None:
             self._warn(
@@ -209,7 +211,8 @@ class GroupFiller:
         self._warn(
             "long_completions",
             f"skipping completions from {rollout.source} that have more than {limit} tokens in this node's "
-            "tokenizer (generation.max_completion_tokens)",
+            f"tokenizer{', even without their reasoning' if len(texts) > 1 else ''}. To use them, raise "
+            "generation.max_completion_tokens",
         )
         return None
 

@@ -5,13 +5,15 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config, ProviderConfig
 from hivemind_exp.errors import NodeError, ProviderError
 from hivemind_exp.offload.catalog import ListedModel, chat_models, read_list
 from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_loopback
 from swarmctl.keys.finder import KeyFinder, address_of
 from swarmctl.keys.probe import probe
 from swarmctl.nodes.lookup import provider_of_a_node
@@ -38,11 +40,18 @@ def list_models(
     wanted = RunOptions(profile=profile, assignments=tuple(assignments), no_input=True)
     config = resolved_options(wanted).config
     if provider not in (*PROVIDERS, *config.providers) and (row := provider_of_a_node(provider)):
-        own = {provider: ProviderConfig(base_url=row["base_url"], needs_key=bool(row.get("needs_key")))}
+        own = {
+            provider: ProviderConfig(
+                base_url=row["base_url"], needs_key=bool(row.get("needs_key")), free=bool(row.get("free"))
+            )
+        }
         config = config.model_copy(update={"providers": config.providers | own})
     with _keeping(profile, assignments):
         endpoint = endpoint_of(config, provider, "any")  # the model does not matter here
-        found = _ask(endpoint, config, no_input=no_input or as_json)
+        typed = {each.partition("=")[0] for each in assignments}
+        priced = provider in config.offload.prices or f"providers.{provider}.free" in typed
+        local = is_address(target) and is_loopback(urlsplit(target).hostname or "")
+        found = _ask(endpoint, config, free_without_key=local and not priced, no_input=no_input or as_json)
     if as_json:
         chat = endpoint.chat
         about = {"batch_price": chat.batch_share if chat.batch else None, "flex_price": chat.flex_share}
@@ -71,7 +80,8 @@ def _keeping(profile: str | None, assignments: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _ask(endpoint: Endpoint, config: Config, *, no_input: bool) -> list[ListedModel]:
+def _ask(endpoint: Endpoint, config: Config, *, free_without_key: bool, no_input: bool) -> list[ListedModel]:
+    """Return a provider's models. ``free_without_key``: a typed address on this machine, as in ``run``."""
     key = KeyFinder(Prompter(silent=no_input), os.environ).find_for(endpoint, config.offload.key)
     tested = probe(endpoint.name, endpoint.base_url, key.value if key else None, path="/models")
     rows = read_list(tested.answer.body) if tested.answer is not None and tested.result == "valid" else None
@@ -82,7 +92,8 @@ def _ask(endpoint: Endpoint, config: Config, *, no_input: bool) -> list[ListedMo
         check = f"swarmctl keys test {endpoint.name}" if testable else f"swarmctl doctor api{used}"
         text = f"{endpoint.name} did not send its list of models: {tested.detail}"
         raise ProviderError(text, next=tested.next or check)
-    return chat_models(rows, endpoint.chat)
+    free = endpoint.chat.free or (free_without_key and key is None)
+    return chat_models(rows, replace(endpoint.chat, free=free))
 
 
 def _cells(model: ListedModel) -> tuple[str, ...]:

@@ -38,6 +38,14 @@ _MADE = (
     "SUM(LENGTH(ids) - LENGTH(REPLACE(ids, ',', '')) + 1) FROM completions "
     "WHERE stage NOT IN ('judge', 'score') GROUP BY round, stage, question, source, model"
 )
+_UNVERIFIED = (
+    # A stage is verified as a whole, so what has no outcome after that was not used. Hints are never verified.
+    "SELECT TOTAL(NOT past), TOTAL(past) FROM (SELECT round < (SELECT IFNULL(MAX(round), -1) FROM completions WHERE "
+    "outcome IS NOT NULL) OR EXISTS (SELECT 1 FROM completions other WHERE other.swarm = mine.swarm AND other.round = "
+    "mine.round AND other.stage = mine.stage AND other.outcome IS NOT NULL) AS past FROM completions mine WHERE "
+    "outcome IS NULL AND stage NOT IN ('judge', 'score', 'hint'))"
+)
+"""Completions without an outcome: of a round or stage that is not verified yet, and others."""
 _LOST = (
     "SELECT round, stage, question, COUNT(*) FROM lost WHERE stage NOT IN ('judge', 'score') "
     "GROUP BY round, stage, question"
@@ -100,11 +108,24 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
-    if unverified := whole.completions - whole.verified:
-        Writer(sys.stderr)(
-            f"Not verified: {unverified:,} of {several(whole.completions, 'completion')}. Their round has not "
-            "finished, or they are too long for the node's model. The share of correct ones leaves them out."
+    for line in _not_verified(files, whole.completions):
+        Writer(sys.stderr)(line)
+
+
+def _not_verified(files: NodeFiles, total: int) -> Iterator[str]:
+    """Yield what to know about completions without an outcome. ``total``: the completions counted."""
+    with reading(files.journal) as journal:
+        pending, unused = map(int, journal.execute(_UNVERIFIED).fetchone())
+    of = f"of {several(total, 'completion')} not verified"
+    if pending:
+        yield f"{pending:,} {of} yet: they are verified at the end of their round."
+    if unused:
+        yield (
+            f"{unused:,} {of}: the node did not use them, and its warnings say why. The usual reason is that they are "
+            "too long for it: raise generation.max_completion_tokens, or choose a model that writes shorter answers."
         )
+    if pending or unused:
+        yield "The share of correct ones leaves them out."
 
 
 def _shown(group: CountKey, key: str) -> str:

@@ -1,9 +1,11 @@
-"""``run --offload URL``: add what the server says about itself to the command line."""
+"""``run --offload URL`` or a local provider: add what the server says about itself to the command line."""
 
 import shlex
 import sys
 from dataclasses import replace
 
+from hivemind_exp.config import ProviderConfig
+from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.server import says_free, server_at
 from swarmctl.settings.offload_target import OFFLOAD, typed_address
 from swarmctl.settings.options import RunOptions
@@ -13,13 +15,16 @@ from swarmctl.terminal.views import Writer
 
 
 def with_server(options: RunOptions, resolved: Resolved, prompter: Prompter) -> RunOptions:
-    """Return the options with the settings of the server whose address ``--offload`` gives; unchanged without one.
+    """Return the options with the settings of the server whose address ``--offload`` gives.
+
+    If ``--offload`` names a provider without a key and without a default model, such as ``llamacpp``, its server is
+    asked for the model. Otherwise, the options are unchanged.
 
     Raises NodeError if the server has to be asked for its models and does not list them, or if no one can choose.
     """
     found = typed_address(options.flags)
     if found is None:
-        return options
+        return _with_model(options, resolved, prompter)
     name, url = found
     server, model = server_at(url, name, resolved.config.offload.model or "", prompter, _again)
     settings = {"offload.model": model, f"providers.{name}.base_url": server.base_url}
@@ -32,6 +37,23 @@ def with_server(options: RunOptions, resolved: Resolved, prompter: Prompter) -> 
         Writer(sys.stderr)(says_free(name, server))
     others = (flag for flag in options.flags if flag[0] != OFFLOAD or flag[1] not in settings)
     return replace(options, flags=(*others, *((OFFLOAD, key, text) for key, text in settings.items())))
+
+
+def _with_model(options: RunOptions, resolved: Resolved, prompter: Prompter) -> RunOptions:
+    """Return the options with the only model of the named provider's server, or the one that the user chooses."""
+    named = {setting: text for flag, setting, text in options.flags if flag == OFFLOAD}
+    name = named.get("offload.provider", "")
+    config = resolved.config
+    row = config.providers.get(name) or PROVIDERS.get(name)
+    if row is None or row.needs_key or config.offload.model:
+        return options
+    default = row.model if isinstance(row, ProviderConfig) else row.chat and row.chat.model
+    if default is not None:
+        return options
+    url = row.base_url.rstrip("/")
+    _, model = server_at(url, name, "", prompter, lambda target: _again(target.replace(url, name, 1)))
+    others = (flag for flag in options.flags if flag[:2] != (OFFLOAD, "offload.model"))
+    return replace(options, flags=(*others, (OFFLOAD, "offload.model", model)))
 
 
 def _again(target: str) -> str:

@@ -183,7 +183,20 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
         return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
-    return [f"The API generated {percent(remote / (own + remote))} of the verified completions{here}.{reasons}"]
+    text = f"The API generated {percent(remote / (own + remote))} of the verified completions{here}.{reasons}"
+    return [text, *_of_no_use(config, progress)]
+
+
+def _of_no_use(config: Config, progress: RunView) -> list[str]:
+    """Return a line if none of the API's completions was correct or taught the node anything."""
+    taught = progress.learned_from_api or is_relay(config)  # a relay doesn't learn
+    if progress.correct_from_api and taught:
+        return []
+    if progress.correct_from_api:
+        return ["The node learned nothing from the API's completions."]
+    without = "" if taught else ", and the node learned nothing from them"
+    look = typed(shlex.join(["swarmctl", "rollouts", "show", "--node", config.node.name]))
+    return [f"None of the API's completions was correct{without}. To read some:", f"  {look}"]
 
 
 def _grades(config: Config, progress: RunView) -> list[str]:
@@ -198,8 +211,13 @@ def _grades(config: Config, progress: RunView) -> list[str]:
 def _reasons(progress: RunView, *, judge: bool) -> str:
     """Return sentences on why providers were not used."""
     # What the node did about it follows the last semicolon; a reason may contain others.
-    told = [message for name, message in progress.outages.items() if name.startswith(AS_JUDGE) is judge]
-    return "".join(f" {message.rpartition('; ')[0] or message}." for message in told)
+    told = [(name, message) for name, message in progress.outages.items() if name.startswith(AS_JUDGE) is judge]
+    # An outage that is over is not why the run ended. A cap names no provider.
+    return "".join(
+        f" {'It was unavailable for a while: ' if name and name not in progress.down else ''}"
+        f"{message.rpartition('; ')[0] or message}."
+        for name, message in told
+    )
 
 
 def _hints(config: Config, progress: RunView, reasons: str) -> list[str]:

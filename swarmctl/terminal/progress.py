@@ -43,6 +43,8 @@ class RunView:
     """Those of them that teach something."""
     rollouts: dict[str, int] = field(default_factory=dict)
     """Completions by kind of source, in this run."""
+    correct_from_api: int = 0
+    """Those of an API's completions in this run that are correct."""
     learned: dict[str, int] = field(default_factory=dict)
     """Completions with nonzero weight in optimizer steps, by kind of source, in this run."""
     gradients: dict[str, float] = field(default_factory=dict)
@@ -176,6 +178,7 @@ class RunView:
             self.phase = None
             source = str(event.get("source"))
             self.rollouts[source] = self.rollouts.get(source, 0) + (event.get("count") or 0)
+            self.correct_from_api += (event.get("correct") or 0) if source in _OF_API else 0
 
     def _on_step(self, event: dict[str, Any]) -> None:
         if self.steps != event["step"] + 1:

@@ -234,6 +234,7 @@ class ChatClient:
         self._endpoint = endpoint
         self._key = key
         self._seconds = seconds
+        self._in_flight = 0
         self._openai, self._aiohttp = openai, aiohttp
         self._proxy = proxy_for(endpoint.base_url)
         self._client = openai.AsyncOpenAI(
@@ -290,18 +291,23 @@ class ChatClient:
 
         Every error is raised as ``RequestFailed``, which never contains the API key.
         """
+        self._in_flight += 1
+        at_most = self._in_flight
         try:
             async with patient(seconds):
                 yield self._client
         except Exception as error:
-            fault = self._explain(error, seconds)
+            fault = self._explain(error, seconds, max(at_most, self._in_flight))
             fault.detail = without_known_key(fault.detail, self._key, "…")
             if fault is error:
                 raise
             # A status error's own text may contain the API key.
             raise fault from (None if isinstance(error, self._openai.APIStatusError) else error)
+        finally:
+            self._in_flight -= 1
 
-    def _explain(self, error: Exception, seconds: float) -> RequestFailed:
+    def _explain(self, error: Exception, seconds: float, in_flight: int) -> RequestFailed:
+        """Return an error as a failure. ``in_flight``: requests to the service at the time, with this one."""
         if isinstance(error, RequestFailed):
             return error
         if isinstance(error, self._openai.APIStatusError):
@@ -321,10 +327,12 @@ class ChatClient:
             said += f". {TRUST}" if is_untrusted(error) else ""
             return RequestFailed(FaultKind.BROKEN, said, sent=False)
         if late and (cause is None or isinstance(cause, TimeoutError)):
-            said = (
-                f"no response within the {seconds:g} s of offload.limits.timeout; raise it, or shorten the answers "
-                "with offload.max_tokens"
-            )
+            said = f"no response within the {seconds:g} s of offload.limits.timeout; "
+            if in_flight > 1:  # a slow server answers them one after the other, and the last wait longest
+                said += "other requests were in flight, too: lower offload.limits.concurrency, raise the timeout"
+            else:
+                said += "raise it"
+            said += ", or shorten the answers with offload.max_tokens"
             return RequestFailed(FaultKind.TIMEOUT, said, billed=True)
         return broken(f"lost the connection to {self._endpoint.host}")
 

@@ -57,7 +57,7 @@ class EngineServer:
             self._fail(0, error)
             return 1
         self._send(["done", 0])
-        does: dict[str, Callable[[Any], None]] = {
+        does: dict[str, Callable[[Any], object]] = {
             "probed": lambda _: engine.wait_for_probe(),
             "place": lambda orders: engine.submit(unpack_orders(orders)),
             "wait": lambda args: engine.wait(*args),

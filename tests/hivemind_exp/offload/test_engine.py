@@ -94,6 +94,19 @@ def test_a_test_request_that_times_out_is_reported(tmp_path: Path) -> None:
     assert (warning["code"], warning["message"]) == ("test_timed_out", said)
 
 
+def test_of_many_requests_that_time_out_a_lower_concurrency_is_suggested_first(tmp_path: Path) -> None:
+    with api_server() as server, engine(tmp_path, endpoint(server.base_url), None, timeout=1.0) as rig:
+        rig.offload.wait_for_probe()
+        server.always(Fault.STALL)
+        rig.run([order(number, places=1) for number in range(8)])
+    (warning,) = rig.events.of("warning")
+    why = (
+        "no response within the 1 s of offload.limits.timeout; other requests were in flight, too: lower "
+        "offload.limits.concurrency, raise the timeout, or shorten the answers with offload.max_tokens"
+    )
+    assert (warning["code"], why in warning["message"]) == ("provider_down", True), warning
+
+
 def test_endless_answer_is_cut_off(tmp_path: Path) -> None:
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()

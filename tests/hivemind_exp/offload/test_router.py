@@ -202,8 +202,8 @@ def test_lasting_429s_are_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         *("rate_limited", "provider_down", "provider_back"),
     )
     assert "Rate limit reached" in limited["message"]
-    told = {"name": "waiting for box:test-model (it limits the rate of requests), prompts answered", "done": 0}
-    assert told | {"total": 1, "percent": False} in rig.events.of("phase")
+    told = {"name": "waiting for box:test-model (it limits the rate of requests), completions", "done": 0}
+    assert told | {"total": 4, "percent": False} in rig.events.of("phase")
 
 
 def _filled(rig: Rig, asked: CompletionRequest) -> bool:

@@ -152,7 +152,8 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
             "mybox",
             "unknown",
             "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            "not yours); then set providers.mybox.training to allowed, restricted or model",
+            "not yours) and record the result with --set providers.mybox.training=allowed (you may), =restricted (only "
+            "under conditions) or =model (you follow the model's license)",
         ),
         ("ollama:m", None, "the model's license says whether you may train on its output"),
         (

@@ -150,5 +150,20 @@ def test_a_teachers_text_is_cut_to_its_tags_and_to_what_fits(tmp_path: Path, con
         assert rollout.ids == encode_completion(tokenizer, rollout.text, False)
         assert len(rollout.ids) <= config.generation.max_completion_tokens
     (said,) = [event["message"] for event in filler.emit.of("warning")]  # type: ignore[attr-defined]
+    assert said.startswith("some completions from ")
     assert "learns their answers without the reasoning" in said
     assert "raise generation.max_completion_tokens" in said
+
+
+def test_a_teachers_answer_that_is_too_long_without_reasoning_is_not_called_learned(
+    tmp_path: Path, config: Config
+) -> None:
+    journal, tokenizer = Journal(tmp_path / "j", "s"), build_tokenizer()
+    (prompt,) = build_prompts(Spelling().questions("train", 0, 1), tokenizer)
+    text = f"<think>a</think><answer>{'b' * 60}</answer>"
+    journal.write_completions(request(prompt), [completion(0, text)])
+    filler = make_filler(config, journal)
+    filler.fill(FIRST, [prompt])
+    (said,) = [event["message"] for event in filler.emit.of("warning")]  # type: ignore[attr-defined]
+    assert said.startswith("skipping completions from ")
+    assert said.endswith("even without their reasoning. To use them, raise generation.max_completion_tokens")

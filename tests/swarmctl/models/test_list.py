@@ -63,6 +63,26 @@ def test_a_server_without_a_profile_is_given_by_its_address(home: Path, capsys: 
     assert f"--set providers.{found['provider']}.base_url={server.base_url}" in suggestion
 
 
+def test_a_local_server_that_is_free_in_a_run_is_free_in_the_list(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prices(*arguments: str) -> list[float | None]:
+        assert cli.run(["models", *arguments, "--json"]) == Exit.DONE
+        document = json.loads(capsys.readouterr().out)
+        return [model["output"] for model in document["models"]]
+
+    with api_server(models=["a"]) as server:
+        name = f"localhost-{server.url.rpartition(':')[2]}"
+        assert prices(server.base_url) == [0]
+        assert prices(server.base_url, "--set", f"providers.{name}.free=false") == [None]
+        node = home / "nodes" / "n"
+        node.mkdir(parents=True)
+        (node / "node.json").write_text("{}")
+        providers = {name: {"base_url": server.base_url, "needs_key": False, "free": True}}
+        (node / "config.json").write_text(json.dumps({"schema": 1, "config": {"providers": providers}}))
+        assert prices(name) == [0]
+
+
 def test_a_server_of_a_node_is_found_by_its_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with api_server(models=["a"]) as server:
         for name, url in (("old", "http://127.0.0.1:9/v1"), ("new", server.base_url)):

@@ -107,7 +107,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     emit(PhaseEvent(name="evaluating", done=0, total=2))
     assert cli.run(["status", "maths"]) == Exit.DONE
     assert re.search(r"maths +evaluating +2 ", capsys.readouterr().out)
-    emit(PhaseEvent(name="waiting for box:m, prompts answered", done=1, total=2))
+    emit(PhaseEvent(name="waiting for box:m, completions", done=1, total=2))
     emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
     assert re.search(r"maths +waiting +2 ", capsys.readouterr().out)

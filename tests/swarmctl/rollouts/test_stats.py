@@ -22,6 +22,13 @@ KEYS = [
 ]
 
 
+UNUSED = (
+    "not verified: the node did not use them, and its warnings say why. The usual reason is that they are too long for "
+    "it: raise generation.max_completion_tokens, or choose a model that writes shorter answers."
+)
+LEFT_OUT = "The share of correct ones leaves them out."
+
+
 def counted(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert cli.run(["rollouts", "stats", "--json", *arguments]) == Exit.DONE
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -199,7 +206,33 @@ def test_the_share_right_counts_only_verified_completions(capsys: pytest.Capture
     (row,) = counted(capsys)["stats"]
     assert (row["completions"], row["verified"], row["correct"], row["share_correct"]) == (3, 2, 1, 0.5)
     assert cli.run(["rollouts", "stats"]) == Exit.DONE
-    assert capsys.readouterr().err == (
-        "Not verified: 1 of 3 completions. Their round has not finished, or they are too long for the node's model. "
-        "The share of correct ones leaves them out.\n"
-    )
+    assert capsys.readouterr().err == f"1 of 3 completions {UNUSED}\n{LEFT_OUT}\n"
+
+
+def test_completions_of_an_open_round_are_told_apart_from_those_the_node_did_not_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with books(bare_node()) as written:
+        written.group(3, prompt("aa"), {n: local("x") for n in range(3)}, {0: RIGHT})
+        written.group(3, prompt("bb"), {n: local("x") for n in range(2)}, {})  # none of this group was used
+        written.group(3, prompt("cc", stage="critique"), {0: local("x")}, {})
+        written.group(4, prompt("dd"), {n: local("x") for n in range(5)}, {})
+        written.group(2, prompt("ee", stage="hint"), {0: local("x")}, {})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    pending = "6 of 12 completions not verified yet: they are verified at the end of their round."
+    assert capsys.readouterr().err == f"{pending}\n4 of 12 completions {UNUSED}\n{LEFT_OUT}\n"
+
+
+def test_completions_of_the_first_round_are_not_verified_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {0: local("x")}, {})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    pending = "1 of 1 completion not verified yet: they are verified at the end of their round."
+    assert capsys.readouterr().err == f"{pending}\n{LEFT_OUT}\n"
+
+
+def test_nothing_is_said_if_all_completions_are_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        written.group(0, prompt("aa"), {0: local("x")}, {0: RIGHT})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert not capsys.readouterr().err

@@ -69,6 +69,31 @@ def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
     assert "The API generated 100 % of the verified completions." in lines(resolved, 0.6, rollouts("teacher", 75))
 
 
+def test_an_outage_that_is_over_is_not_told_as_the_reason_of_the_end(resolved: Resolved) -> None:
+    back = {"event": "warning", "code": "provider_back", "provider": "groq", "message": "groq is available again"}
+    share = "The API generated 50 % of the verified completions, this machine 50 %."
+    made = (rollouts("policy", 48), rollouts("teacher", 48) | {"correct": 9}, LEARNED)
+    told = lines(resolved, 0.6, *made, DOWN, back)
+    assert f"{share} It was unavailable for a while: groq does not accept the key (HTTP 401)." in told
+    assert f"{share} groq does not accept the key (HTTP 401)." in lines(resolved, 0.6, *made, DOWN, back, DOWN)
+    cap = {"event": "warning", "code": "limit", "message": "the cap is reached; paid providers are not used"}
+    assert f"{share} the cap is reached." in lines(resolved, 0.6, *made, cap)
+
+
+def test_completions_of_an_api_that_were_of_no_use_are_told(resolved: Resolved) -> None:
+    wrong = rollouts("teacher", 48)
+    right = wrong | {"correct": 9}
+    none = "None of the API's completions was correct, and the node learned nothing from them. To read some:"
+    told = lines(resolved, 0.6, wrong)
+    assert told[told.index(none) + 1].endswith("swarmctl rollouts show --node n")
+    # Rewards also teach from wrong completions.
+    assert "None of the API's completions was correct. To read some:" in lines(resolved, 0.6, wrong, LEARNED)
+    assert "The node learned nothing from the API's completions." in lines(resolved, 0.6, right)
+    useful = "\n".join(lines(resolved, 0.6, right, LEARNED))
+    assert "None of the API's" not in useful
+    assert "learned nothing" not in useful
+
+
 def test_hints_are_counted_by_what_they_taught(home: Path) -> None:
     chosen = [("--offload", "offload.provider", "groq"), ("--set", "offload.teach", "hints")]
     resolved = resolve(profiles.read(profiles.find("cpu")), [given(*each) for each in chosen], {})

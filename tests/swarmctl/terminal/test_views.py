@@ -93,14 +93,14 @@ def test_the_newest_accuracy_is_shown_on_a_narrow_terminal() -> None:
 
 def test_on_a_narrow_terminal_the_time_since_the_start_is_shown() -> None:
     progress = RunView()
-    phase = {"name": "waiting for localhost-8123:smollm2, prompts answered", "done": 0, "total": 16}
+    phase = {"name": "waiting for localhost-8123:smollm2, completions", "done": 0, "total": 16}
     progress.apply({"event": "phase", **phase})
     assert [str(line) for line in draw(progress, 100, 62.0).renderables] == [
-        "now      Waiting for localhost-8123:smollm2, prompts answered: 0 of 16 · 1 min 2 s in total",
+        "now      Waiting for localhost-8123:smollm2, completions: 0 of 16 · 1 min 2 s in total",
     ]
     assert [str(line) for line in draw(progress, 60, 62.0).renderables] == [
-        "now      Waiting for localhost-8123:smollm2, prompts",
-        "         answered: 0 of 16 · 1 min 2 s in total",
+        "now      Waiting for localhost-8123:smollm2, completions: 0",
+        "         of 16 · 1 min 2 s in total",
     ]
 
 

@@ -62,7 +62,7 @@ STARTED = {"event": "start", "node": "x", "resumed_round": 3}
 LOADING = {"event": "phase", "name": "loading tiny"}
 PROBING = {"event": "phase", "name": "waiting for the provider's first answer"}
 PROBED = {"event": "spend", "round": -1, "provider": "box", "model": "m", "requests": 1, "usd": 0.0}
-WAITING = {"event": "phase", "name": "waiting for box:m, prompts answered", "done": 1, "total": 4}
+WAITING = {"event": "phase", "name": "waiting for box:m, completions", "done": 1, "total": 4}
 DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallback": None}
 
 
@@ -74,7 +74,7 @@ DOWN = {"event": "warning", "code": "provider_down", "provider": "box", "fallbac
         ([STARTED], "Still in round 4, after 40 s."),
         ([STARTED, PROBING], "Still waiting for the provider's first answer, after 40 s."),
         ([STARTED, PROBING, PROBED], "Still in round 4, after 40 s."),
-        ([STARTED, WAITING], "Still waiting for box:m, prompts answered: 1 of 4, after 40 s."),
+        ([STARTED, WAITING], "Still waiting for box:m, completions: 1 of 4, after 40 s."),
         ([STARTED, WAITING, PROBED | {"round": 3}], "Still in round 4, after 40 s."),
         ([STARTED, WAITING, DOWN | {"fallback": "local"}], "Still in round 4, after 40 s."),
         ([STARTED, DOWN], "Still waiting for box, after 40 s."),

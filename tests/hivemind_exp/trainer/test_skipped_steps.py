@@ -36,6 +36,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_node_with_a_fix(tmp_path: Path,
         run(make_config(game={"rounds": MOST_LEFT_OUT + 4}), tmp_path / "node", emit=events)
     assert caught.value.next == "swarmctl run --node test --set model.dtype=float32"
     assert len(events.of("warning")) == MOST_LEFT_OUT
+    assert events.of("warning")[0]["message"].startswith("skipped step 1:")
 
 
 def test_a_finite_step_resets_the_count(tmp_path: Path, never_finite: set[int]) -> None:

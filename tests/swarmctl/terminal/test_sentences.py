@@ -23,6 +23,7 @@ from swarmctl.terminal.sentences import (
     start,
 )
 from swarmctl.terminal.views import PlainView
+from tests.support.command_line import ROOT
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,13 @@ def test_learning_shows_each_sources_part_of_the_latest_gradient_and_the_teacher
     assert hints(progress) == "3 hints (2 taught something)"
     progress.apply(step(4, "teacher", 0.9, 1.5))
     assert learning(progress) == "teacher's text 1.50 nats per token"
+
+
+def test_the_docs_explain_the_gradient_norms_in_the_words_of_the_live_view() -> None:
+    progress = RunView(round=1)
+    for event in (step(1, "policy", 1.4), step(1, "peer", 0.0028)):
+        progress.apply(event)
+    assert f"`{learning(progress)}` is how strongly" in (ROOT / "docs/swarm.md").read_text()
 
 
 def test_a_teacher_that_scores_is_reported_with_the_divergence() -> None:

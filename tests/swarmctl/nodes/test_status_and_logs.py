@@ -441,7 +441,7 @@ def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
 @pytest.mark.parametrize(
     ("command", "begun", "then"),
     [
-        ("logs -f", "held-out questions after round 2", ""),
+        ("logs -f", "before training.", ""),
         ("logs -f --raw", "colour", ""),
         ("status --watch", "maths", ""),
         ("attach --plain", "To leave, press Ctrl-C.", "Node maths continues"),

@@ -294,7 +294,7 @@ def offload_line(*events: dict[str, Any]) -> str | None:
     progress = RunView()
     for event in events:
         progress.apply(event)
-    lines = [str(line) for line in draw(progress, 100, 1.0).renderables]
+    lines = [str(line) for line in draw(progress, 160, 1.0).renderables]
     return next((line.removeprefix("offload").strip() for line in lines if line.startswith("offload")), None)
 
 

@@ -42,8 +42,8 @@ def _default_signals() -> None:
 
 
 def expect_words(terminal: pexpect.spawn[str], text: str) -> None:
-    """Wait for a text. It may be wrapped anywhere between words: paths, which are of any length, move the line ends."""
-    pattern = r"\s+".join(map(re.escape, text.split()))
+    """Wait for a text. It may be wrapped between words and behind slashes: paths of any length move the line ends."""
+    pattern = r"\s+".join(re.escape(word).replace("/", r"/\s*") for word in text.split())
     terminal.expect(pattern + " " * (len(text) - len(text.rstrip(" "))))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import KeyProblem
-from hivemind_exp.offload import engine as offloading
+from hivemind_exp.offload import request_filler
 from hivemind_exp.offload import router as routing
 from hivemind_exp.providers import Group
 from hivemind_exp.rollouts.types import Kind
@@ -254,7 +254,7 @@ def test_single_slot_survives_an_outage(tmp_path: Path, monkeypatch: pytest.Monk
 def test_single_slot_waits_for_a_busy_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_REST_S", 0.1)
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
-    monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(request_filler, "FIRST_PAUSE_S", 0.01)
     with api_server() as server, engine(tmp_path, endpoint(server.base_url)) as rig:
         rig.offload.wait_for_probe()
         server.always(Fault.UNAVAILABLE)
@@ -270,7 +270,7 @@ def test_single_slot_waits_for_a_busy_service(tmp_path: Path, monkeypatch: pytes
 def test_a_prompt_that_crashes_its_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_REST_S", 0.05)
     monkeypatch.setattr(routing, "_POLL_S", 0.02)
-    monkeypatch.setattr(offloading, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(request_filler, "FIRST_PAUSE_S", 0.01)
 
     def crashes(ask: Ask) -> Fault | None:
         return Fault.DROPPED if ask.messages[-1]["content"] == "question 3" else None
@@ -279,7 +279,7 @@ def test_a_prompt_that_crashes_its_server_is_given_up(tmp_path: Path, monkeypatc
         rig.offload.wait_for_probe()
         rig.run([order(number) for number in range(5)])
         asked = [entry for entry in server.ledger.chats if entry.messages[-1]["content"] == "question 3"]
-    assert len(asked) == offloading.TRIES
+    assert len(asked) == request_filler.TRIES
     assert set(rig.texts()) == {f"question {number}" for number in (0, 1, 2, 4)}
 
 

@@ -54,7 +54,12 @@ def test_the_new_invitation_is_printed(invited: int | None, set_port: int, told:
 def test_clock_skew_is_reported_each_time_it_changes() -> None:
     events: list[Event] = []
     thread: Any = SimpleNamespace(
-        _skew_told=0.0, _emit=events.append, _alive_before=0, last_seen=dict, book=SimpleNamespace(foreign=None)
+        _skew_told=0.0,
+        _emit=events.append,
+        _alive_before=0,
+        _born_ms=0,
+        last_seen=dict,
+        book=SimpleNamespace(foreign=None),
     )
     for ahead in (1, 2.9, 10, 11, 12, 20, 19, -6, -6, 0, 0, 4, 2, 3.1, 1.4, 1):
         overlay: Any = SimpleNamespace(skews={"a": ahead, "b": ahead}, neighbours=())

@@ -1,8 +1,10 @@
 """What the node takes from a worker. A process that ran others' code or read hostile text may send anything."""
 
 import math
+import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import NodeError, TaskError, WorkerFailed, from_code
@@ -110,20 +112,30 @@ def checked_error(code: Any, error: Any, next: Any) -> NodeError:
     return from_code(code, visible(str(error)[:_LONGEST_REASON]), command)
 
 
-_COMMANDS = ("swarmctl", "sed", "cat", shlex.quote(sys.executable))
-"""What a worker may suggest to type. Anything else may come from a task's own code."""
-
-
 def _is_harmless(command: str) -> bool:
-    """Whether a command does no more than call one of ``_COMMANDS``."""
+    """Whether a command is one that built-in tasks suggest. Anything else may come from a task's own code."""
     words = shlex.shlex(command, posix=True, punctuation_chars=True)
     words.whitespace_split = True
     try:
-        first, *others = words
+        parts = list(words)
     except ValueError:
         return False
-    plain = not any(set(word) <= set("();<>|&") for word in others) and "`" not in command and "$(" not in command
-    return first in _COMMANDS and plain and visible(command) == command
+    if any(set(word) <= set("();<>|&") for word in parts) or "`" in command or "$(" in command:
+        return False
+    return visible(command) == command and _is_known(parts)
+
+
+def _is_known(words: list[str]) -> bool:
+    match words:
+        case ["swarmctl", *_] | ["ls", "-l", _] | ["cat", _]:
+            return True
+        case ["sed", "-n", lines, _]:
+            return re.fullmatch("[0-9]+(,[0-9]+)?p", lines) is not None
+        case [program, "download", *_]:
+            return program == str(Path(sys.executable).with_name("hf"))
+        case [program, "-m", "pip", "install", library]:
+            return (program, library) == (sys.executable, "reasoning-gym")
+    return False
 
 
 def checked_item(reply: Any) -> tuple[str, dict[str, Any], str] | str:

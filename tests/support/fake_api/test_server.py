@@ -163,7 +163,7 @@ def test_ledger_agrees_with_a_careful_client(start: Callable[..., Any]) -> None:
     prompts = [[{"role": "user", "content": f"question {i}"}] for i in range(60)]
     kinds = [*TRANSIENT, Fault.FEWER]
     paid: list[tuple[int, int]] = []
-    with start(fault_rate=0.3, fault_kinds=kinds, seed=1, latency=0.002) as server:
+    with start(fault_rate=0.5, fault_kinds=kinds, seed=1, latency=0.002) as server:
 
         async def job() -> list[list[str]]:
             async with connect(server) as client:

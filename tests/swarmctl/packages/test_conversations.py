@@ -90,7 +90,7 @@ def test_a_conversation_ends_with_the_environments_verdict(mixture: Mixture) -> 
     assert lost.score is not None
     assert (lost.score.outcome, lost.score.reward) == (0.0, 0.1)
     assert Player(mixture, other, "c").say("x", last=True).score is not None
-    (shorter,) = asked(mixture, 1, "-2")  # our limit is below the environment's
+    (shorter,) = asked(mixture, 1, "-2")  # whose max_turns is below the environment's own limit
     player = Player(mixture, shorter, "d")
     assert player.say("x").score is None
     assert player.say("y").score is not None

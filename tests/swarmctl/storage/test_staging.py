@@ -11,7 +11,7 @@ import pytest
 
 from swarmctl.storage.staging import staged
 from tests.support.command_line import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import LONG_S, until
 
 MAKE = """
 import sys, time
@@ -59,7 +59,7 @@ def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None
     process, directory = making(tmp_path / "model")
     assert (directory / "half").exists()
     process.send_signal(number)
-    assert process.wait(20) == 128 + number
+    assert process.wait(LONG_S) == 128 + number
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,12 +67,12 @@ def test_what_a_killed_program_left_is_deleted_by_the_next_one_but_nothing_else(
     (tmp_path / ".model.backup").mkdir()
     killed, left = making(tmp_path / "model")
     killed.kill()
-    killed.wait(20)
+    killed.wait(LONG_S)
     assert left.exists()
     living, used = making(tmp_path / "other")
     until(lambda: not left.exists())
     with staged(tmp_path / "third") as directory:
         assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".model.backup", used, directory])
     living.terminate()
-    living.wait(20)
+    living.wait(LONG_S)
     assert list(tmp_path.iterdir()) == [tmp_path / ".model.backup"]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hivemind_exp.errors import DiskFull, NodeError
+from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes.kernel import hide_memory
 from swarmctl.completion import cli as completion
@@ -28,6 +28,7 @@ from swarmctl.keys import cli as keys
 from swarmctl.launch import cli as launch
 from swarmctl.models import cli as models
 from swarmctl.nodes import cli as nodes
+from swarmctl.paths import HOME_VARIABLE
 from swarmctl.profiles import cli as profiles
 from swarmctl.report import cli as report
 from swarmctl.rollouts import cli as rollouts
@@ -127,7 +128,7 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     try:
         if sys.platform == "win32":
             raise NodeError("native Windows is not supported; use WSL 2", next="wsl --install")
-        _check_directory()
+        _check_directories()
         result = tree()(list(arguments), prog_name="swarmctl", standalone_mode=False)
         if result == Exit.INTERRUPTED and not isinstance(result, Exit):
             # Typer returns this code on Ctrl-C without printing anything. The newline ends the line that shows ^C.
@@ -157,11 +158,14 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
         return Exit.USAGE if usage else Exit.FAILED
 
 
-def _check_directory() -> None:
+def _check_directories() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as error:
         raise NodeError("the current directory no longer exists", next="cd") from error
+    home = os.environ.get(HOME_VARIABLE)
+    if home and os.path.exists(path := os.path.expanduser(home)) and not os.path.isdir(path):
+        raise ConfigurationError(f"{HOME_VARIABLE} is not a directory: {foreign(home)}", next=f"unset {HOME_VARIABLE}")
 
 
 def _refused_by_the_system(error: OSError) -> NodeError:

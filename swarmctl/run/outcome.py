@@ -143,6 +143,8 @@ def exit_code_for(
     error = gave_up or failure(ending, progress, files, resolved.config)
     if progress.error is None or gave_up is not None:
         _store(error, files)
+    if error.next is None and not files.root.is_dir():  # nothing of the last run is left for the node's name to resume
+        error.next = rerun(resolved, files.root.name)
     if error.next is None and exit_code(error) is Exit.CONFIGURATION:  # repeating the command would fail again
         name = files.root.name
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])

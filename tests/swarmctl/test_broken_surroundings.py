@@ -183,7 +183,9 @@ def test_a_limit_on_the_size_of_files(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", SOME)
 def test_a_home_that_is_a_file(command: str, tmp_path: Path, home: Path) -> None:
     home.write_text("")
-    assert_our_words(forked(command, tmp_path))
+    done = forked(command, tmp_path)
+    said = assert_our_words(done)
+    assert (done.returncode, "SWARMCTL_HOME is not a directory" in said) == (Exit.CONFIGURATION, True), said
 
 
 def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +209,5 @@ def test_a_node_whose_directory_is_deleted_while_it_runs(tmp_path: Path, home: P
         until(lambda: (node / "events.jsonl").exists() and b'"round"' in (node / "events.jsonl").read_bytes())
         shutil.rmtree(node, ignore_errors=True)
         out, err = process.communicate(timeout=120)
-    assert_our_words(subprocess.CompletedProcess(command, process.returncode, out, err))
+    said = assert_our_words(subprocess.CompletedProcess(command, process.returncode, out, err))
+    assert "swarmctl run --profile demo --node demo\n" in said  # the name alone would be another, new node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_full_disk_and_invalid_file_have_clear_errors(tmp_path: Path) -> None:
         ledger = make(place / "l", usd="unlimited")
         with pytest.raises(DiskFull, match="no space left for the ledger"):
             _fill(ledger)
+
+
+def test_a_file_size_limit_is_named(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "l", usd="unlimited")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(DiskFull, match=r"cannot write the ledger .*: the file size limit is reached") as raised:
+            _fill(ledger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.next == "ulimit -f unlimited"
 
 
 def _fill(ledger: Ledger) -> None:

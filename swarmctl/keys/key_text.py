@@ -25,6 +25,9 @@ _ELSEWHERE = {
 """Key prefixes of services that are not in the provider table."""
 
 
+_PREFIXED = re.compile(r"(export +)?[A-Z][A-Z0-9_]*(_KEY|_TOKEN)=.|(authorization: *)?bearer ", re.IGNORECASE)
+"""A whole line of a .env file, a shell script or a header."""
+
 _PLACEHOLDER = re.compile(
     r"[<\[{].*[>\]}]|\$.*|%\w+%"  # <your-key>, [KEY], {{ key }}, ${KEY}, $KEY, %KEY%
     r"|.*(\.{3}|\*{3}|x{5}|your[-_\w]*(key|token)|(api|secret)[-_]?(key|token)).*"  # sk-..., sk-xxxxx, YOUR_API_KEY
@@ -88,6 +91,8 @@ def clean_key(text: str, source: str, *, next: str = "swarmctl keys --help") -> 
         problem = f"no key {source}"
     elif len(key) > _LONGEST:
         problem = f"the key {source} is too long"
+    elif _PREFIXED.match(key):
+        problem = f"invalid key {source}: enter only the key, without a variable's name or Bearer before it"
     elif not key.isascii() or not key.isprintable() or " " in key:
         # It could not be sent in a header, and the HTTP library would repeat it in its error.
         problem = f"invalid key {source}: it contains spaces, line breaks or characters that no key has"

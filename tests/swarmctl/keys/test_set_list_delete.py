@@ -167,6 +167,20 @@ def test_placeholders_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, tex
 @pytest.mark.parametrize(
     "text",
     [
+        "OPENAI_API_KEY=sk-0123456789abcdef0123",
+        "export HF_TOKEN='hf_0123456789abcdef0123'",
+        "Authorization: Bearer sk-0123456789abcdef0123",
+        "Bearer sk-0123456789abcdef0123",
+    ],
+)
+def test_a_whole_line_around_a_key_is_refused_with_the_reason(run: Run, text: str) -> None:
+    code, _, err = run("set", "openai", "--no-test", "--insecure-storage", piped=text)
+    assert (code, "enter only the key" in err, "0123456789" in err) == (Exit.CONFIGURATION, True, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         *(
             KEY,
             "EMPTY",

@@ -7,8 +7,9 @@ import psutil
 import torch
 
 from hivemind_exp.config import ModelConfig
+from hivemind_exp.control_group import container_memory, usable_physical_cores
 from hivemind_exp.errors import DeviceError
-from hivemind_exp.models.hardware import Hardware, container_memory, detect_hardware, explain_unusable
+from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_unusable
 from hivemind_exp.models.model_location import TINY
 
 
@@ -44,7 +45,7 @@ def resolve_compute(model: ModelConfig, *, hardware: Hardware | None = None) -> 
 def use_threads(model: ModelConfig) -> None:
     """Set how many threads torch uses on the CPU."""
     # A tiny model is 5 to 20 times slower on many threads than on one.
-    torch.set_num_threads(model.threads or (1 if model.name == TINY else os.cpu_count() or 1))
+    torch.set_num_threads(model.threads or (1 if model.name == TINY else usable_physical_cores()))
 
 
 def _choose(wanted: str, hardware: Hardware | None) -> str:

@@ -16,8 +16,6 @@ NVIDIA, INTEL = "0x10de", "0x8086"
 """PCI vendor ids."""
 PCI = Path("/sys/bus/pci/devices")
 """Where Linux lists the PCI devices."""
-_UNLIMITED = 1 << 60
-"""Bytes. Control groups of the first version report a huge number instead of no limit."""
 _WITHIN_PROCESSOR = "0000:00:02."
 """PCI address of Intel's integrated GPUs. They are very common, and too small to be worth an error."""
 
@@ -151,29 +149,3 @@ def explain_unusable(hardware: Hardware, *, torch_version: str, cuda: str | None
             "Python). Install an arm64 Python"
         )
     return None
-
-
-def container_memory(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> tuple[int | None, int]:
-    """Return the memory limit of this process's control group and the bytes used; a limit of None means unlimited.
-
-    ``psutil`` reports only the whole machine.
-    """
-    try:
-        groups = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
-    except (OSError, ValueError):
-        return None, 0
-    for controllers, path in groups.items():
-        if controllers == "":
-            base, limit_name, used_name = root, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            base, limit_name, used_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        for directory in (base / path.strip("/"), base):
-            with contextlib.suppress(OSError, ValueError):
-                limit, used = int((directory / limit_name).read_text()), int((directory / used_name).read_text())
-                if limit < _UNLIMITED:
-                    return limit, used
-    return None, 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from hivemind_exp.models.hardware import container_memory
+from hivemind_exp.control_group import container_memory
 
 _LOOKS_PER_SIZE = 5
 """Looks between two measurements of the memory, which read the list of all processes."""

@@ -11,7 +11,6 @@ takes 0.5 s.
 """
 
 import math
-import os
 import selectors
 import zlib
 from collections import Counter, deque
@@ -20,6 +19,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+from hivemind_exp.control_group import usable_cores
 from hivemind_exp.errors import NodeError, TaskError, WorkerFailed
 from hivemind_exp.processes.sandbox import Role
 from hivemind_exp.tasks.base import EnvironmentReply, Talk, TaskSpec, Verdict, interpreter
@@ -235,7 +235,7 @@ class Pool:
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None, report: Report | None = None) -> None:
         """Start nothing yet. Raises ``TaskError`` if a task's virtual environment is not installed."""
         if verifiers is None:
-            verifiers = min(MOST_VERIFIERS, max(1, (os.cpu_count() or 1) // 2))
+            verifiers = min(MOST_VERIFIERS, max(1, usable_cores() // 2))
         self._specs = list(specs)
         self._report = report
         self._reported = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from hivemind_exp.control_group import container_memory
 from hivemind_exp.errors import NodeError
-from hivemind_exp.models.hardware import container_memory
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected

@@ -10,7 +10,7 @@ import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from hivemind_exp.models.hardware import container_memory
+from hivemind_exp.control_group import container_memory, usable_cores
 from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
 from swarmctl.doctor.check import Context, Finding, bytes_in, failed, ok, quoted, skipped, warning
 from swarmctl.doctor.checks.accelerator import device_kind
@@ -98,7 +98,7 @@ def descriptors(_context: Context) -> Finding:
 
 def threads(context: Context) -> Finding:
     """Compare torch's number of threads with the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     given = context.environment.get("OMP_NUM_THREADS", "")
     text = f"{cores} core{'s' if cores > 1 else ''}"
     if context.resolved is None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.models import hardware
 from swarmctl.doctor.check import Status
 from swarmctl.doctor.checks import fit, hub, machine
 from swarmctl.keys.http_client import Unanswered
@@ -37,36 +36,6 @@ def test_memory_is_compared_with_what_the_profile_needs(tmp_path: Path) -> None:
     found = machine.memory(make("default", f"model.name={tmp_path}", "model.device=cpu"))
     assert found.status is Status.FAILED
     assert found.remedy
-
-
-@pytest.mark.parametrize(
-    ("own", "files", "expected"),
-    [
-        ("0::/box\n", {"box/memory.max": "1073741824", "box/memory.current": "4096"}, (1073741824, 4096)),
-        ("0::/box\n", {"memory.max": "1048576", "memory.current": "1"}, (1048576, 1)),
-        ("0::/\n", {"memory.max": "max", "memory.current": "1"}, (None, 0)),
-        (
-            "4:memory:/box\n",
-            {"memory/box/memory.limit_in_bytes": "2097152", "memory/box/memory.usage_in_bytes": "2"},
-            (2097152, 2),
-        ),
-        (
-            "4:memory:/\n",
-            {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "2"},
-            (None, 0),
-        ),
-    ],
-)
-def test_container_memory_limit_is_found(
-    tmp_path: Path, own: str, files: dict[str, str], expected: tuple[int | None, int]
-) -> None:
-    (tmp_path / "self").write_text(own)
-    for name, text in files.items():
-        path = tmp_path / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    assert hardware.container_memory(tmp_path / "cgroup", tmp_path / "self") == expected
-    assert hardware.container_memory(tmp_path / "nowhere", tmp_path / "absent") == (None, 0)
 
 
 @pytest.fixture

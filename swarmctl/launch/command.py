@@ -17,7 +17,7 @@ from hivemind_exp.swarm.invitation import parse
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
 from swarmctl.launch.machines import GpuRequest, Machines
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import readable
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.schema import dotted
@@ -115,7 +115,7 @@ def _uses_a_gpu(config: Config) -> bool:
 
 def _check_member(name: str, kind: Target) -> None:
     """Check that a node is in a swarm. Raises ConfigurationError, which suggests to launch without it."""
-    files = existing(name)
+    files = readable(name)
     if files.charter.exists():
         return
     last = read_last(files)

@@ -16,7 +16,7 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
-from swarmctl.nodes.lookup import files_of, other_name, short_id
+from swarmctl.nodes.lookup import check_node_format, files_of, other_name, short_id
 from swarmctl.nodes.migrations import upgrade_and_tell
 from swarmctl.nodes.start_over import set_aside, settle
 from swarmctl.paths import shown
@@ -216,7 +216,7 @@ def _equal(made: Any, wanted: Any) -> bool:
 
 def check_formats(files: NodeFiles) -> None:
     """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
-    check_number(files.identity, (read_json(files.identity) or {}).get("format"), NODE_FORMAT)
+    check_node_format(files)
     own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs)
     for path in (
         *own,

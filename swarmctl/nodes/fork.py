@@ -13,7 +13,7 @@ from hivemind_exp.hard_links import link_tree
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import readable
 from swarmctl.nodes.migrations import KEPT
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage import node_lock as locks
@@ -33,7 +33,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     if it lacks this one.
     """
     at_step = [] if at is None else ["--at", str(at)]
-    files = existing(name)
+    files = readable(name)
     target = free(new, lambda other: shlex.join(["swarmctl", "fork", name, other, *at_step]))
     made = read_json(files.identity) or {}
     config = (read_json(files.config) or {}).get("config") or {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.formats import NODE_FORMAT, check_number
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.history import last_active
@@ -40,6 +41,21 @@ def existing(name: str) -> NodeFiles:
     raise ConfigurationError(f"unknown node {name!r}{hint}", next="swarmctl status")
 
 
+def readable(name: str) -> NodeFiles:
+    """Return the files of a node, for a command that uses what they contain.
+
+    Raises ConfigurationError if it does not exist, and NewerFormat.
+    """
+    files = existing(name)
+    check_node_format(files)
+    return files
+
+
+def check_node_format(files: NodeFiles) -> None:
+    """Raise NewerFormat if a newer version wrote a node's directory, so that this one could misread it."""
+    check_number(files.identity, (read_json(files.identity) or {}).get("format"), NODE_FORMAT)
+
+
 def some_or_all(names: Sequence[str]) -> list[NodeFiles]:
     """Return the files of the named nodes, or of all if no name is given. Raises ConfigurationError."""
     return [existing(name) for name in dict.fromkeys(names)] if names else all_nodes()
@@ -53,13 +69,13 @@ def one_name(argument: str | None, option: str | None) -> str | None:
 
 
 def existing_or_latest(name: str | None) -> NodeFiles:
-    """Return the files of a node, or of the latest one (``latest``). Raises ConfigurationError."""
+    """Return the files of a node, or of the latest one (``latest``). Raises ConfigurationError and NewerFormat."""
     if name is not None:
-        return existing(name)
+        return readable(name)
     active = [files for files in all_nodes() if last_active(files) is not None]
     if not active:
         raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return latest(active)
+    return readable(latest(active).root.name)
 
 
 def latest(nodes: Sequence[NodeFiles]) -> NodeFiles:

@@ -10,7 +10,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.canary_log import Suspect, read_quarantine, write_quarantine
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.nodes.history import rounds_finished
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import readable
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.terminal.command_line import command
 from swarmctl.terminal.json_output import print_json
@@ -25,7 +25,7 @@ def quarantine(name: str, *, lift: Sequence[str], as_json: bool) -> None:
     The node may be running: it reads the file before each round. Raises ConfigurationError if one of them is not
     quarantined.
     """
-    files = existing(name)
+    files = readable(name)
     finished = rounds_finished(files) or 0
     held = tuple(each for each in read_quarantine(files.quarantine) if each.until > finished)
     known = {each.source for each in held}

@@ -13,7 +13,7 @@ from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import UsageError
 from swarmctl.nodes.directory import held
 from swarmctl.nodes.installed_service import refuse_with_service
-from swarmctl.nodes.lookup import existing, files_of, other_name
+from swarmctl.nodes.lookup import files_of, other_name, readable
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
@@ -30,7 +30,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
 
     Raises NodeConflict while it runs, has a service, or if the new name is taken, UsageError for an invalid name.
     """
-    files = existing(name)
+    files = readable(name)
     refuse_with_service(files, "renamed")
     target = free(new, lambda other: shlex.join(["swarmctl", "rename", name, other]))
     with at_rest(files), disk_errors(files.root):

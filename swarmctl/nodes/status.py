@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from hivemind_exp import event_files
-from hivemind_exp.errors import SwarmError
+from hivemind_exp.errors import NewerFormat, SwarmError
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record
 from swarmctl.errors import Exit, without_typed_keys
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import journal_size, last_active, past_evaluations, rounds_finished
-from swarmctl.nodes.lookup import no_node_yet, short_id, some_or_all
+from swarmctl.nodes.lookup import check_node_format, no_node_yet, short_id, some_or_all
 from swarmctl.nodes.state import WORKING, NodeState, ended_state, running_state
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.event_log import all_of, recent
@@ -152,6 +152,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
     detail = LOST if running and state is NodeState.DEAD else doing.get("detail")
     detail = _ELSEWHERE if detail is None and holder.get("elsewhere") else detail
     phase = str(progress.phase.get("name")) if running and progress.phase is not None else None
+    progress.error = error = _newer(files) or error
     message = error.get("message") if error else None
     if message is not None:
         message = without_typed_keys(str(message))
@@ -200,6 +201,15 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "error": {"code": error.get("code"), "message": message} if error else None,
     }
     return row, progress
+
+
+def _newer(files: NodeFiles) -> dict[str, Any] | None:
+    """Return the error of a node that a newer version wrote, so that its state may be misread; None for others."""
+    try:
+        check_node_format(files)
+    except NewerFormat as newer:
+        return {"code": newer.code, "message": newer.message, "next": newer.next}
+    return None
 
 
 def _calibration(files: NodeFiles) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit, UsageError
-from swarmctl.nodes.lookup import existing, existing_or_latest, node_names
+from swarmctl.nodes.lookup import existing_or_latest, node_names, readable
 from swarmctl.paths import shown
 from swarmctl.report.browser import open_in_browser
 from swarmctl.report.report_data import PageData
@@ -95,7 +95,7 @@ def _check(options: ReportOptions) -> None:
 
 
 def _nodes(names: Sequence[str]) -> list[NodeFiles]:
-    return [existing(name) for name in dict.fromkeys(names)] if names else [existing_or_latest(None)]
+    return [readable(name) for name in dict.fromkeys(names)] if names else [existing_or_latest(None)]
 
 
 def _target(options: ReportOptions, nodes: Sequence[NodeFiles]) -> Path:

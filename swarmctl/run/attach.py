@@ -10,7 +10,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.history import past_evaluations
-from swarmctl.nodes.lookup import all_nodes, existing, latest
+from swarmctl.nodes.lookup import all_nodes, latest, readable
 from swarmctl.run.summary import reached, suspended
 from swarmctl.run.supervisor import POLL_S
 from swarmctl.storage import node_lock as locks
@@ -77,7 +77,7 @@ def _follow(files: NodeFiles, say: Writer, tail: EventReader, display: Display, 
 def _running(node: str | None) -> NodeFiles:
     """Return the files of the named node, or of the only running one."""
     if node is not None:
-        files = existing(node)
+        files = readable(node)
         if not locks.is_held(files.lock):
             name = shlex.quote(node)
             message = f"node {node} is not running. To start it, use `swarmctl run --node {name}`"

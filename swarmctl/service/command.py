@@ -14,7 +14,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.errors import ConfigurationError, NodeConflict, NodeError
 from hivemind_exp.foreign_text import foreign
 from swarmctl.errors import Exit, exit_code
-from swarmctl.nodes.lookup import all_nodes, existing, files_of
+from swarmctl.nodes.lookup import all_nodes, existing, files_of, readable
 from swarmctl.paths import shown
 from swarmctl.service import compose, launchd, systemd
 from swarmctl.service.definition import FINAL, Service, define
@@ -55,7 +55,7 @@ def install(name: str, keys: Sequence[str], *, printed: Manager | None, as_json:
 
     Raises NodeConflict if the node is running, NodeError if the system does not start the service.
     """
-    files = existing(name)
+    files = readable(name)
     service, warnings = define(files, keys, environ)
     say = Writer(sys.stderr)
     for warning in warnings:

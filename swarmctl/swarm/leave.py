@@ -9,7 +9,7 @@ from hivemind_exp.errors import ConfigurationError, NodeConflict, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes.history import has_begun
-from swarmctl.nodes.lookup import existing, left_directory, short_id
+from swarmctl.nodes.lookup import left_directory, readable, short_id
 from swarmctl.paths import shown
 from swarmctl.settings.command_line import set_values
 from swarmctl.storage import node_lock as locks
@@ -30,7 +30,7 @@ def leave(node: str | None, *, yes: bool, no_input: bool, as_json: bool) -> None
 
     Raises NodeConflict while the node runs, and ConfigurationError if it is in no swarm or no one can be asked.
     """
-    files = existing(node) if node is not None else member(None, "leave").files
+    files = readable(node) if node is not None else member(None, "leave").files
     name = files.root.name
     made = read_json(files.identity) or {}
     swarm = made.get("swarm")

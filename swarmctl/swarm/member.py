@@ -8,7 +8,7 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.identity import Identity
-from swarmctl.nodes.lookup import all_nodes, existing, files_of, latest
+from swarmctl.nodes.lookup import all_nodes, files_of, latest, readable
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
 
@@ -51,7 +51,7 @@ def member(name: str | None, command: str) -> Member:
     Raises ConfigurationError if the node is not in a swarm, or if no name is given and not exactly one
     node is in a swarm.
     """
-    if name is not None and not existing(name).charter.exists():
+    if name is not None and not readable(name).charter.exists():
         raise ConfigurationError(f"node {name} is not in a swarm", next="swarmctl swarm new my-swarm")
     members = [files_of(name)] if name is not None else [files for files in all_nodes() if files.charter.exists()]
     if not members:

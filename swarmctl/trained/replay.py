@@ -18,7 +18,7 @@ from hivemind_exp.journal.audit import StepLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trainer.checkpoints import damage
 from swarmctl.errors import Exit
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import readable
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -44,7 +44,7 @@ def replay(name: str, *, step: int | None, device: str | None, as_json: bool) ->
     Returns ``CHECK_FAILED`` if it does not. Raises CheckpointError if the step cannot be repeated, FileProblem if its
     rows are damaged.
     """
-    files = existing(name)
+    files = readable(name)
     plan = _plan(files, None if step is None else step - 1)
     node = trained_node(ModelOptions(name, plan.start, plan.start is None, device=device, command="replay"))
     with model_process("replay", node, quiet=as_json, whole=True, step=plan.step) as process:

@@ -18,7 +18,7 @@ from swarmctl.errors import UsageError
 from swarmctl.keys.finder import KeyFinder
 from swarmctl.keys.for_run import needed
 from swarmctl.nodes.checkpoint import checkpoint_of
-from swarmctl.nodes.lookup import existing
+from swarmctl.nodes.lookup import readable
 from swarmctl.settings.allowed import allowed, shown
 from swarmctl.settings.command_line import last_config
 from swarmctl.storage import node_lock as locks
@@ -74,7 +74,7 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     Raises ConfigurationError if it does not exist or trains no model, CheckpointError if it lacks the checkpoint.
     """
     name = options.node
-    files = existing(name)
+    files = readable(name)
     config = last_config(files)
     if is_relay(config):
         raise ConfigurationError(f"node {name} is a relay: it trains no model", next="swarmctl status")

@@ -73,3 +73,38 @@ def test_every_command_suggests_the_same_node(
     said = capsys.readouterr().err
     assert "2 nodes are running (first, second); name one" in said
     assert said.rstrip().endswith(f"swarmctl {command} first")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("logs a", "logs", "report a", "attach a", "rename a b", "fork a b", "backup a b.tar", "upgrade a"),
+        *("quarantine a", "replay a --step 1", "sample a", "eval a", "export a model", "run --node a"),
+        *("rollouts stats --node a", "rollouts export --node a", "launch a --print sky", "swarm leave --node a"),
+        "service install a --print systemd",
+    ],
+)
+def test_a_node_of_a_newer_version_is_refused(
+    command: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_a_newer_version("a")
+    assert cli.run(command.split()) == Exit.CONFIGURATION
+    error = capsys.readouterr().err
+    assert "node.json has format 99, from a newer version of swarmctl" in error
+    assert "  try: git -C" in error
+
+
+def test_the_status_of_a_node_of_a_newer_version_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_a_newer_version("a")
+    assert cli.run(["status"]) == Exit.DONE
+    assert "from a newer version of swarmctl" in capsys.readouterr().out
+    for command in ("stop a", "rm a --yes"):  # it needs no format to be stopped or deleted
+        assert cli.run(command.split()) == Exit.DONE
+    assert not files_of("a").root.exists()
+
+
+def of_a_newer_version(name: str) -> None:
+    """Create a node whose directory has a format that this version does not know."""
+    files = node(name, ran=500.0)
+    write_json(files.identity, {"name": name, "format": 99})

@@ -111,7 +111,7 @@ def settings(arm: Share, seed: int, options: argparse.Namespace) -> Config:
             "tasks": [tasks.table(name, options.directory) for name in options.tasks],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},
             "generation": {"max_prompt_tokens": 512, "max_completion_tokens": options.longest, "batch": 256},
-            "train": {"learning_rate": options.rate, "micro_batch": 32, "peer_loss": arm.loss},
+            "train": {"learning_rate": options.rate, "micro_batch": 16, "peer_loss": arm.loss},
             "eval": {"questions": options.questions},
         }
     )

@@ -7,8 +7,9 @@ that it samples itself, and up to J that it draws from its peers. 8/0+8 may ask 
 place of groups that tie (``game.refill``), and shares nothing.
 
 Prints each arm's accuracy by round, a mean over the nodes, with greedy decoding on held-out questions. Then, for each
-arm, accuracy after as many rounds as 8/0, and after as many completions as 8/0 sampled itself (interpolated linearly),
-the rounds until half of the questions are answered, and differences from the first arm with the same seed.
+arm, accuracy at the end, accuracy when a node had sampled as many completions itself as in the arm with the fewest
+(interpolated linearly), the sum over the rounds of the share of correct completions, and differences from the first arm
+with the same seed.
 
     python -m benchmarks.real.swarm --style plain --examples 3 --seeds 2
     python -m benchmarks.real.swarm --tasks rotate_matrix --arms 8/0 8/8 --style boxed --examples 1 --system
@@ -45,8 +46,6 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.mixture import Mixture
 
 HALF = 0.5
-FULL_STEP = 8
-"""Groups that a node samples per round in the arm that others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,6 @@ class Curve:
         """Return the rounds at the first evaluation with half of the questions answered; None: never."""
         return next((at for at, right in zip(self.rounds, self.accuracy, strict=True) if right >= HALF), None)
 
-    def after(self, rounds: int) -> float:
-        """Return the accuracy after ``rounds``, or the last one before."""
-        return [right for at, right in zip(self.rounds, self.accuracy, strict=True) if at <= rounds][-1]
-
     def within(self, samples: float) -> float:
         """Return the accuracy when a node had sampled so many completions, interpolated between evaluations."""
         return float(np.interp(samples, self.samples, self.accuracy))
@@ -117,8 +112,10 @@ def settings(arm: Share, seed: int, options: argparse.Namespace) -> Config:
     )
 
 
-def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve:
-    """Run one arm in a separate process."""
+def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve | None:
+    """Run one arm in a separate process. None if it is too late to begin."""
+    if is_late(options):
+        return None
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -132,8 +129,12 @@ def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve:
         return play(arm, seed, mixture, options)
 
 
+def is_late(options: argparse.Namespace) -> bool:
+    return options.deadline is not None and time.time() >= options.deadline
+
+
 def play(arm: Share, seed: int, mixture: Mixture, options: argparse.Namespace) -> Curve:
-    """Run one arm in this process, until it has as many rounds and as many samples of its own as 8/0 gets."""
+    """Run one arm in this process."""
     curve, post = Curve(), Post()
     chats = build_chats(PromptStyle(options.style, options.examples, options.system), mixture)
     with ExitStack() as ends:
@@ -155,12 +156,9 @@ def play(arm: Share, seed: int, mixture: Mixture, options: argparse.Namespace) -
             )
             for number in range(options.nodes)
         ]
-        enough = options.rounds * FULL_STEP * GROUP_SIZE
-        while True:
-            round_ = len(curve.reward)
+        for round_ in range(options.rounds + 1):
             samples = statistics.fmean(node.sampled for node in nodes)
-            late = options.deadline is not None and time.time() >= options.deadline
-            done = late or (round_ >= options.rounds and samples >= enough)
+            done = is_late(options) or round_ == options.rounds
             if round_ % options.every == 0 or done:
                 look(curve, nodes, round_, samples, options)
                 said = ", ".join(f"{at}: {right:.3f}" for at, right in zip(curve.rounds, curve.accuracy, strict=True))
@@ -188,13 +186,16 @@ def look(curve: Curve, nodes: Sequence[Node], round_: int, samples: float, optio
             curve.by_start[where].append(statistics.fmean(found))
 
 
-def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], rounds: int) -> str:
-    """Return an arm's results, beside those of the first arm with the same seeds."""
-    samples = rounds * FULL_STEP * GROUP_SIZE
+def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], fewest: Sequence[float]) -> str:
+    """Return an arm's results, beside those of the first arm with the same seeds.
+
+    ``fewest``: for each seed, the completions that a node sampled itself in the arm with the fewest.
+    """
+    pairs = list(zip(curves, alone, strict=True))
     measures: Mapping[str, list[tuple[float, float]]] = {
-        "at equal rounds": [(c.after(rounds), a.after(rounds)) for c, a in zip(curves, alone, strict=True)],
-        "at equal own sampling": [(c.within(samples), a.within(samples)) for c, a in zip(curves, alone, strict=True)],
-        "summed reward": [(sum(c.reward[:rounds]), sum(a.reward[:rounds])) for c, a in zip(curves, alone, strict=True)],
+        "at the end": [(curve.accuracy[-1], other.accuracy[-1]) for curve, other in pairs],
+        "at equal own sampling": [(c.within(n), o.within(n)) for (c, o), n in zip(pairs, fewest, strict=True)],
+        "summed reward": [(sum(curve.reward), sum(other.reward)) for curve, other in pairs],
     }
     lines = [
         f"{arm.name}  half after {' '.join(str(curve.half) for curve in curves)} rounds, drawn "
@@ -202,8 +203,8 @@ def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], rounds: 
         f"{statistics.fmean(curve.filtered for curve in curves):.0%} of rows filtered, own samples "
         f"{' '.join(f'{curve.samples[-1]:.0f}' for curve in curves)}"
     ]
-    for name, pairs in measures.items():
-        values, gains = [value for value, _ in pairs], [value - other for value, other in pairs]
+    for name, found in measures.items():
+        values, gains = [value for value, _ in found], [value - other for value, other in found]
         lines.append(
             f"  {name:22} {' '.join(f'{each:.3f}' for each in values)}  mean {statistics.fmean(values):.3f}  "
             f"{' '.join(f'{each:+.3f}' for each in gains)}  mean {statistics.fmean(gains):+.3f}"
@@ -222,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=8, help="a peer fills at most an eighth of a step")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=60, help="rounds of 8/0; arms that sample less get more")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds of each arm")
     parser.add_argument("--every", type=int, default=10, help="rounds between evaluations")
     parser.add_argument("--questions", type=int, default=100, help="held-out questions")
     parser.add_argument("--model", default="smollm2")
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--system", action="store_true", help="put the instruction into the system turn")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parallel", type=int, default=4, help="swarms at a time")
-    parser.add_argument("--minutes", type=float, help="stop all swarms then; the latest evaluation counts")
+    parser.add_argument("--minutes", type=float, help="stop all swarms then, and report seeds with all arms")
     options = parser.parse_args(arguments)
     options.deadline = None if options.minutes is None else time.time() + 60 * options.minutes
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -243,10 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.directory = Path(directory)
         with ProcessPoolExecutor(options.parallel, get_context("spawn")) as pool:
             found = list(pool.map(run, *zip(*jobs, strict=True), [options] * len(jobs)))
-    by_arm = {arm: [curve for (each, _), curve in zip(jobs, found, strict=True) if each == arm] for arm in options.arms}
+    done = dict(zip(jobs, found, strict=True))
+    whole = [seed for seed in seeds if all(done[arm, seed] for arm in options.arms)]
+    by_arm = {arm: [curve for seed in whole if (curve := done[arm, seed])] for arm in options.arms}
     alone = by_arm[options.arms[0]]
-    for arm, curves in by_arm.items():
-        print(report(arm, curves, alone, options.rounds))
+    fewest = [min(curve.samples[-1] for curve in same) for same in zip(*by_arm.values(), strict=True)]
+    for arm, curves in by_arm.items() if whole else ():
+        print(report(arm, curves, alone, fewest))
 
 
 if __name__ == "__main__":

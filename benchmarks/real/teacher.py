@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=3, help="examples in each prompt")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of all nodes")
     parser.add_argument("--device", default="cuda", help="the server's device")
-    parser.add_argument("--parallel", type=int, default=12, help="students at a time")
+    parser.add_argument("--parallel", type=int, default=4, help="students at a time (9 GB each, the server 18 GB)")
     parser.add_argument("--minutes", type=float, help="stop all students then; the latest evaluation counts")
     options = parser.parse_args(arguments)
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes

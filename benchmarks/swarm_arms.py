@@ -22,6 +22,8 @@ class Arm:
     unequal: bool = False
     poisoners: int = 0
     filtered: bool = True
+    refill: int = 0
+    """Extra questions that a round may ask in place of groups that tie."""
 
     @property
     def external(self) -> int:

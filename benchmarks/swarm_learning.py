@@ -41,7 +41,7 @@ from benchmarks.swarm_arms import ARMS, BATCH, GROUP_SIZE, HEAD, Arm, Curve, dra
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.events import discard
 from hivemind_exp.game.prompt_style import ChatBuilder
-from hivemind_exp.game.sampling.game import STAGE, build_prompts
+from hivemind_exp.game.sampling.game import STAGE, build_prompts, verified
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
@@ -61,6 +61,7 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.evaluation import evaluate
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from hivemind_exp.trainer.refill import best, refill
 
 SWARM = "5a" * 32
 NODES = 8
@@ -121,8 +122,8 @@ class Node:
         base: Path | None = None,
     ) -> None:
         """``base``: a directory with the weights to start with, if they are not those of the settings."""
-        self.arm, self.config, self.chats, self.seed = arm, config, chats, config.node.seed
-        self.tasks, self._task = tasks, config.tasks[0].name
+        self.arm, self.config, self.chats, self.seed = arm, config, chats or ChatBuilder(), config.node.seed
+        self.tasks = tasks
         self.tokenizer = load_tokenizer(config.model)
         compute = resolve_compute(config.model)
         start = config.model if base is None else config.model.model_copy(update={"name": str(base)})
@@ -130,7 +131,9 @@ class Node:
         self.step_trainer = SourceGRPOTrainer(
             model, self.tokenizer, config, root, device=compute.device, dtype=compute.dtype
         )
-        self.source = LocalSource(self.step_trainer.policy, self.tokenizer, self.config.generation, StopFlag())
+        self.source = LocalSource(
+            self.step_trainer.policy, self.tokenizer, config.generation, StopFlag(), _dtype=compute.dtype, _tasks=tasks
+        )
         self.drawn = PeerDrawLog(root / f"{number}.sqlite", SWARM)
         self.events: list[dict[str, Any]] = []
         me = f"node {number}"
@@ -148,8 +151,9 @@ class Node:
                 tasks=tasks,
                 texts=PeerTexts(
                     self.tokenizer,
-                    lambda question: build_prompts([question], self.tokenizer, chats)[0],
+                    lambda question: build_prompts([question], self.tokenizer, self.chats)[0],
                     longest_prompt=config.generation.max_prompt_tokens,
+                    style=self.chats.style,
                 ),
                 book=PeerBook(root / f"{number}.json"),
                 latest_round=lambda: 10**6,
@@ -161,42 +165,54 @@ class Node:
             emit=discard,
         )
         self.adverts = self.taken = self.filtered = self.rows = 0
-        self.rate = self.cpu = 0.0
+        self.sampled = 0
+        """Completions that this node generated for training."""
+        self.cpu = 0.0
+        self.rates: dict[str, float] = {}
+        """Accuracy in the latest evaluation, by task."""
 
     def play(self, round_: int) -> float:
         """Run a round and return its reward."""
         begun = time.process_time()
-        prompts = build_prompts(self.tasks.questions("train", round_, self.arm.local), self.tokenizer, self.chats)
-        made = self.source.generate(prompts, GROUP_SIZE, seed=derive_seed(self.seed, "generate", round_))
-        texts = [row.text for rows in made for row in rows]
-        questions = [prompt.question for prompt in prompts for _ in range(GROUP_SIZE)]
-        scores = self.tasks.score(questions, texts)
-        groups = [
-            Group(prompt, rows, tuple(scores[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]))
-            for n, (prompt, rows) in enumerate(zip(prompts, made, strict=True))
-        ]
+        asked = refill(
+            self._ask(round_, 0, self.arm.local),
+            self.arm.refill,
+            lambda taken, count: self._ask(round_, self.arm.local + taken, count),
+        )
+        groups = best(asked, self.arm.local)
         self.exchange.share(round_, STAGE, groups, TrainingStatus(round_, None))
         foreign = self.exchange.draw(round_, STAGE)
         drawn, train = [*groups, *foreign.groups], self.config.train
-        rows = build_rows(drawn, train, {self._task: self.rate})
+        rows = build_rows(drawn, train, self.rates)
         tokens = count_tokens(drawn, train)
         result = self.step_trainer.step(
             Manifest(round_, round_, derive_seed(self.seed, round_), 128, tuple(rows), foreign.floor, tokens)
         )
+        self.step_trainer.free_gradients()
         peers = [row for row in rows if not row.kind.own]
         self.taken += len(foreign.groups)
         self.rows += len(peers)
         self.filtered += sum(int(metrics.get("filtered") or 0) for metrics in result.by_kind.values())
-        self.adverts = sum(ADVERT in text for text in texts)
+        self.adverts = sum(ADVERT in row.text for group in asked for row in group.rollouts)
         self.cpu += time.process_time() - begun
-        return statistics.fmean(score.outcome for score in scores)
+        return statistics.fmean(score.outcome for group in asked for score in group.scores)
+
+    def _ask(self, round_: int, first: int, count: int) -> list[Group]:
+        """Answer ``count`` of a round's questions, from number ``first`` on, and verify the answers."""
+        questions = self.tasks.questions("train", round_, first + count)[first:]
+        prompts = build_prompts(questions, self.tokenizer, self.chats)
+        seed = derive_seed(self.seed, f"generate {first}" if first else "generate", round_)
+        made = self.source.generate(prompts, GROUP_SIZE, seed=seed)
+        self.sampled += GROUP_SIZE * count
+        return verified(self.tasks, [Group(prompt, rows) for prompt, rows in zip(prompts, made, strict=True)])
 
     def accuracy(self, round_: int) -> float:
         """Return the accuracy on held-out questions with greedy decoding."""
         questions = self.tasks.questions("heldout", 0, self.config.eval.questions)
         prompts = build_prompts(questions, self.tokenizer, self.chats)
-        self.rate = evaluate(round_, self.source, prompts, self.tasks).accuracy
-        return self.rate
+        found = evaluate(round_, self.source, prompts, self.tasks)
+        self.rates = found.by_task
+        return found.accuracy
 
     def close(self) -> None:
         self.drawn.close()

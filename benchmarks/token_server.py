@@ -3,7 +3,8 @@
 For benchmarks on machines without vLLM. It has the parts of vLLM's API that a node uses: ``/v1/models``,
 ``/v1/chat/completions`` with ``n``, and ``/v1/completions`` with a prompt of token ids, ``echo`` and ``logprobs``. All
 numbers come from the model. On a CPU, one request is computed at a time, on one thread, so that a request's seed
-decides its answers. On a GPU, requests that wait are computed together. ``GET /bill`` returns the tokens billed.
+decides its answers. On a GPU, requests that wait are computed together, and generation uses a CUDA graph, as a node's
+does. ``GET /bill`` returns the tokens billed.
 ``--hints`` names a function that writes hints instead of the model, from the question that it is asked about.
 
     python -m benchmarks.token_server MODEL_DIRECTORY      # prints its address
@@ -23,8 +24,11 @@ from typing import Any
 
 import torch
 from aiohttp import web
+from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hivemind_exp.sources.graph_decoding import can_decode, decode
 
 TOGETHER = 64
 """Most requests computed together on a GPU."""
@@ -53,6 +57,8 @@ class Teacher:
         self._tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
         self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._texts: dict[int, str] = {}
+        """Each token's text, once it has been needed."""
 
     @torch.no_grad()
     def _chat(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -66,16 +72,8 @@ class Teacher:
         counts = [int(each.get("n", 1)) for each in requests]
         rows = torch.repeat_interleave(torch.arange(len(requests)), torch.tensor(counts)).to(self._device)
         torch.manual_seed(int(first.get("seed", 0)))
-        made = self._model.generate(
-            input_ids=ids["input_ids"][rows],
-            attention_mask=ids["attention_mask"][rows],
-            do_sample=True,
-            temperature=float(first["temperature"]),
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=int(first["max_tokens"]),
-            pad_token_id=self._tokenizer.pad_token_id,
-        )[:, ids["input_ids"].shape[1] :].tolist()
+        prompts, mask = ids["input_ids"][rows], ids["attention_mask"][rows]
+        made = self._generate(prompts, mask, float(first["temperature"]), int(first["max_tokens"])).tolist()
         answers, end = [], self._tokenizer.eos_token_id
         for number, chat in enumerate(chats):
             start, choices, tokens = sum(counts[:number]), [], 0
@@ -86,6 +84,27 @@ class Teacher:
                 choices.append(_choice(index, text, "stop" if end in row else "length"))
             answers.append(self._answer("chat.completion", choices, len(chat["input_ids"]), tokens))
         return answers
+
+    def _generate(self, prompts: Tensor, mask: Tensor, temperature: float, most: int) -> Tensor:
+        """Return sampled completions (B, T) of prompts (B, P), padded on the left."""
+        if can_decode(self._model, most):
+
+            def choose(logits: Tensor) -> Tensor:
+                chances = torch.softmax(logits.float() / temperature, dim=-1)
+                return (chances / torch.empty_like(chances).exponential_()).argmax(dim=-1)
+
+            ends, fill = [self._tokenizer.eos_token_id], self._tokenizer.pad_token_id
+            return decode(self._model, prompts, mask, most=most, choose=choose, end_ids=ends, fill=fill)
+        return self._model.generate(
+            input_ids=prompts,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=most,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )[:, prompts.shape[1] :]
 
     def _hint(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Answer requests for hints with the given function. They are billed as if the model had written them."""
@@ -108,16 +127,22 @@ class Teacher:
         all_logits = self._model(input_ids=ids, attention_mask=seen).logits
         answers = []
         for prompt, logits in zip(prompts, all_logits, strict=True):
-            logps = log_softmax(logits[: len(prompt)].float(), -1).cpu()
-            values = [None, *logps[:-1].gather(1, torch.tensor(prompt[1:]).unsqueeze(1)).squeeze(1).tolist()]
-            following = int(logps[-1].argmax())
+            logps = log_softmax(logits[: len(prompt)].float(), -1)
+            following = logps[-1].argmax()
+            chosen = torch.cat([torch.tensor(prompt[1:], device=self._device), following.unsqueeze(0)])
+            values = logps.gather(1, chosen.unsqueeze(1)).squeeze(1).tolist()
             table = {
-                "tokens": [self._tokenizer.decode([each]) for each in (*prompt, following)],
-                "token_logprobs": [*values, float(logps[-1, following])],
+                "tokens": [self._text(each) for each in (*prompt, int(following))],
+                "token_logprobs": [None, *values],
             }
             choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": table, "prompt_token_ids": prompt}
             answers.append(self._answer("text_completion", [choice], len(prompt), 1))
         return answers
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = self._tokenizer.decode([token])
+        return self._texts[token]
 
     def _answer(self, kind: str, choices: list[dict[str, Any]], prompt: int, made: int) -> dict[str, Any]:
         usage = {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}

@@ -3,14 +3,21 @@
 Nodes in one process, as in ``benchmarks.swarm_learning``: bundles, peers' groups, quota, reputation and filter are the
 product's code, and a list replaces the network. All nodes start with the same model and ask in the same style, and get
 the same questions, so they differ in what they sample. An arm I/J has I groups of 8 completions per node and round
-that it samples itself, and up to J that it draws from its peers.
+that it samples itself, and up to J that it draws from its peers. 8/0+8 may ask up to 8 extra questions in a round in
+place of groups that tie (``game.refill``), and shares nothing.
 
 Prints each arm's accuracy by round, a mean over the nodes, with greedy decoding on held-out questions. Then, for each
-arm, the rounds until half of the questions are answered, and differences from 8/0 with the same seed.
+arm, accuracy at the end, accuracy when a node had sampled as many completions itself as in the arm with the fewest
+(interpolated linearly), the sum over the rounds of the share of correct completions, and differences from the first arm
+with the same seed.
 
-    python -m benchmarks.real.swarm --task rotate_matrix --style boxed --examples 1 --system --seeds 2
+    python -m benchmarks.real.swarm --style plain --examples 3 --seeds 2
+    python -m benchmarks.real.swarm --tasks rotate_matrix --arms 8/0 8/8 --style boxed --examples 1 --system
 
-Run with the tiny model so far, not yet with a real one.
+Nodes that differ in what they know: ``--bases`` are directories of models that were trained before, for example with
+``benchmarks.real.alone --export``. Node n starts with the n-th of them, and all nodes are asked about all tasks.
+
+    python -m benchmarks.real.swarm --tasks word_sequence_reversal rotate_matrix --bases teachers/words teachers/matrix
 """
 
 from __future__ import annotations
@@ -18,13 +25,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.real import tasks
 from benchmarks.swarm_arms import GROUP_SIZE
@@ -43,11 +54,12 @@ class Share:
 
     local: int
     external: int
+    refill: int = 0
     loss: str = "positive"
 
     @property
     def name(self) -> str:
-        return f"{self.local}/{self.external}"
+        return f"{self.local}/{self.external}" + (f"+{self.refill}" if self.refill else "")
 
 
 @dataclass(slots=True)
@@ -57,8 +69,12 @@ class Curve:
     rounds: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     """Mean over the nodes, for each of ``rounds``."""
-    reward: float = 0.0
-    """Sum over the rounds of the mean share of correct completions."""
+    samples: list[float] = field(default_factory=list)
+    """Completions that a node has sampled itself by then, a mean over the nodes."""
+    by_start: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The same accuracy, by the nodes' start (0: the first of ``--bases``) and by task."""
+    reward: list[float] = field(default_factory=list)
+    """For each round, the mean share of correct completions."""
     taken: float = 0.0
     """Mean number of peers' groups per step."""
     filtered: float = 0.0
@@ -69,31 +85,37 @@ class Curve:
         """Return the rounds at the first evaluation with half of the questions answered; None: never."""
         return next((at for at, right in zip(self.rounds, self.accuracy, strict=True) if right >= HALF), None)
 
+    def within(self, samples: float) -> float:
+        """Return the accuracy when a node had sampled so many completions, interpolated between evaluations."""
+        return float(np.interp(samples, self.samples, self.accuracy))
+
 
 def share(text: str) -> Share:
-    """Return the arm of a name such as "4/4"."""
-    local, _, external = text.partition("/")
-    return Share(int(local), int(external))
+    """Return the arm of a name such as "4/4" or "8/0+8"."""
+    local, _, rest = text.partition("/")
+    external, _, refill = rest.partition("+")
+    return Share(int(local), int(external), int(refill or 0))
 
 
 def settings(arm: Share, seed: int, options: argparse.Namespace) -> Config:
     """Return the settings of profile ``smol`` that matter here, with the arm's groups."""
-    table = tasks.table(options.task, options.directory)
     return Config.model_validate(
         {
             "node": {"name": "learning", "seed": seed},
             "model": {"name": options.model, "device": options.device, "threads": 1},
-            "tasks": [table],
+            "tasks": [tasks.table(name, options.directory) for name in options.tasks],
             "game": {"groups": arm.local, "group_size": GROUP_SIZE},
-            "generation": {"max_prompt_tokens": 512, "max_completion_tokens": 32, "batch": 256},
-            "train": {"learning_rate": options.rate, "micro_batch": 32, "peer_loss": arm.loss},
+            "generation": {"max_prompt_tokens": 512, "max_completion_tokens": options.longest, "batch": 256},
+            "train": {"learning_rate": options.rate, "micro_batch": 16, "peer_loss": arm.loss},
             "eval": {"questions": options.questions},
         }
     )
 
 
-def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve:
-    """Run one arm in a separate process."""
+def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve | None:
+    """Run one arm in a separate process. None if it is too late to begin."""
+    if is_late(options):
+        return None
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -101,8 +123,14 @@ def run(arm: Share, seed: int, options: argparse.Namespace) -> Curve:
     disable_progress_bar()
     torch.set_num_threads(1)
     specs = settings(arm, seed, options).tasks
-    with closing(Mixture(specs, charter=str(seed).encode(), secret=b"benchmark", heldout=options.questions)) as mixture:
+    with closing(
+        Mixture(specs, charter=str(seed).encode(), secret=b"benchmark", heldout=options.questions, verifiers=1)
+    ) as mixture:
         return play(arm, seed, mixture, options)
+
+
+def is_late(options: argparse.Namespace) -> bool:
+    return options.deadline is not None and time.time() >= options.deadline
 
 
 def play(arm: Share, seed: int, mixture: Mixture, options: argparse.Namespace) -> Curve:
@@ -122,65 +150,107 @@ def play(arm: Share, seed: int, mixture: Mixture, options: argparse.Namespace) -
                         mixture,
                         post,
                         chats,
+                        base=options.bases[number % len(options.bases)] if options.bases else None,
                     )
                 )
             )
             for number in range(options.nodes)
         ]
         for round_ in range(options.rounds + 1):
-            if round_ % options.every == 0:
-                curve.rounds.append(round_)
-                curve.accuracy.append(statistics.fmean(node.accuracy(round_) for node in nodes))
+            samples = statistics.fmean(node.sampled for node in nodes)
+            done = is_late(options) or round_ == options.rounds
+            if round_ % options.every == 0 or done:
+                look(curve, nodes, round_, samples, options)
                 said = ", ".join(f"{at}: {right:.3f}" for at, right in zip(curve.rounds, curve.accuracy, strict=True))
-                print(f"{arm.name} seed {seed}  {said}", flush=True)
-            if round_ < options.rounds:
-                curve.reward += statistics.fmean(node.play(round_) for node in nodes)
-        curve.taken = sum(node.taken for node in nodes) / (len(nodes) * options.rounds)
+                own = f"  {samples:.0f} own samples, reward {sum(curve.reward):.2f}"
+                print(f"{arm.name} seed {seed}  {said}{own}", flush=True)
+            if done:
+                break
+            curve.reward.append(statistics.fmean(node.play(round_) for node in nodes))
+        curve.taken = sum(node.taken for node in nodes) / (len(nodes) * max(1, round_))
         curve.filtered = sum(node.filtered for node in nodes) / max(1, sum(node.rows for node in nodes))
     return curve
 
 
-def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve]) -> str:
-    """Return an arm's results on one line, beside those of the first arm with the same seeds."""
-    last = [curve.accuracy[-1] for curve in curves]
-    gains = [curve.reward - other.reward for curve, other in zip(curves, alone, strict=True)]
-    return (
-        f"{arm.name}  last {' '.join(f'{each:.3f}' for each in last)}  half after "
-        f"{' '.join(str(curve.half) for curve in curves)} rounds  summed reward "
-        f"{' '.join(f'{curve.reward:.2f}' for curve in curves)} ({' '.join(f'{each:+.2f}' for each in gains)})  "
-        f"drawn {statistics.fmean(curve.taken for curve in curves):.2f} groups a step, "
-        f"{statistics.fmean(curve.filtered for curve in curves):.0%} of rows filtered"
-    )
+def look(curve: Curve, nodes: Sequence[Node], round_: int, samples: float, options: argparse.Namespace) -> None:
+    """Evaluate all nodes and add the results to ``curve``."""
+    curve.rounds.append(round_)
+    curve.samples.append(samples)
+    curve.accuracy.append(statistics.fmean(node.accuracy(round_) for node in nodes))
+    if len(options.bases) > 1:
+        rates: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for number, node in enumerate(nodes):
+            for task, rate in node.rates.items():
+                rates[number % len(options.bases), task].append(rate)
+        for where, found in rates.items():
+            curve.by_start[where].append(statistics.fmean(found))
+
+
+def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], fewest: Sequence[float]) -> str:
+    """Return an arm's results, beside those of the first arm with the same seeds.
+
+    ``fewest``: for each seed, the completions that a node sampled itself in the arm with the fewest.
+    """
+    pairs = list(zip(curves, alone, strict=True))
+    measures: Mapping[str, list[tuple[float, float]]] = {
+        "at the end": [(curve.accuracy[-1], other.accuracy[-1]) for curve, other in pairs],
+        "at equal own sampling": [(c.within(n), o.within(n)) for (c, o), n in zip(pairs, fewest, strict=True)],
+        "summed reward": [(sum(curve.reward), sum(other.reward)) for curve, other in pairs],
+    }
+    lines = [
+        f"{arm.name}  half after {' '.join(str(curve.half) for curve in curves)} rounds, drawn "
+        f"{statistics.fmean(curve.taken for curve in curves):.2f} groups a step, "
+        f"{statistics.fmean(curve.filtered for curve in curves):.0%} of rows filtered, own samples "
+        f"{' '.join(f'{curve.samples[-1]:.0f}' for curve in curves)}"
+    ]
+    for name, found in measures.items():
+        values, gains = [value for value, _ in found], [value - other for value, other in found]
+        lines.append(
+            f"  {name:22} {' '.join(f'{each:.3f}' for each in values)}  mean {statistics.fmean(values):.3f}  "
+            f"{' '.join(f'{each:+.3f}' for each in gains)}  mean {statistics.fmean(gains):+.3f}"
+        )
+    for start, task in sorted(curves[0].by_start):
+        rates = [curve.by_start[start, task] for curve in curves]
+        lines.append(f"  start {start}, {task}: " + ", ".join(f"{rate[0]:.3f} -> {rate[-1]:.3f}" for rate in rates))
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=tasks.NAMES, default="rotate_matrix")
-    parser.add_argument("--arms", nargs="+", type=share, default=[share("8/0"), share("4/4"), share("8/8")])
-    parser.add_argument("--nodes", type=int, default=5, help="a peer fills at most an eighth of a step")
+    parser.add_argument("--tasks", nargs="+", choices=tasks.NAMES, default=["word_sequence_reversal"])
+    arms = [share(name) for name in ("8/0", "6/2", "4/4", "8/8", "8/0+8")]
+    parser.add_argument("--arms", nargs="+", type=share, default=arms)
+    parser.add_argument("--nodes", type=int, default=8, help="a peer fills at most an eighth of a step")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=60, help="rounds of each arm")
     parser.add_argument("--every", type=int, default=10, help="rounds between evaluations")
     parser.add_argument("--questions", type=int, default=100, help="held-out questions")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--bases", nargs="+", type=Path, default=[], help="directories of the models to start with")
     parser.add_argument("--rate", type=float, default=2e-5, help="learning rate")
+    parser.add_argument("--longest", type=int, default=32, help="most tokens per completion")
     parser.add_argument("--style", default="plain", help="prompt style of all nodes")
-    parser.add_argument("--examples", type=int, default=1, help="examples in each prompt")
+    parser.add_argument("--examples", type=int, default=3, help="examples in each prompt")
     parser.add_argument("--system", action="store_true", help="put the instruction into the system turn")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--parallel", type=int, default=6, help="swarms at a time")
+    parser.add_argument("--parallel", type=int, default=4, help="swarms at a time")
+    parser.add_argument("--minutes", type=float, help="stop all swarms then, and report seeds with all arms")
     options = parser.parse_args(arguments)
+    options.deadline = None if options.minutes is None else time.time() + 60 * options.minutes
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [(arm, seed) for seed in seeds for arm in options.arms]
     with tempfile.TemporaryDirectory() as directory:
         options.directory = Path(directory)
         with ProcessPoolExecutor(options.parallel, get_context("spawn")) as pool:
             found = list(pool.map(run, *zip(*jobs, strict=True), [options] * len(jobs)))
-    by_arm = {arm: [curve for (each, _), curve in zip(jobs, found, strict=True) if each == arm] for arm in options.arms}
+    done = dict(zip(jobs, found, strict=True))
+    whole = [seed for seed in seeds if all(done[arm, seed] for arm in options.arms)]
+    by_arm = {arm: [curve for seed in whole if (curve := done[arm, seed])] for arm in options.arms}
     alone = by_arm[options.arms[0]]
-    for arm, curves in by_arm.items():
-        print(report(arm, curves, alone))
+    fewest = [min(curve.samples[-1] for curve in same) for same in zip(*by_arm.values(), strict=True)]
+    for arm, curves in by_arm.items() if whole else ():
+        print(report(arm, curves, alone, fewest))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ one, the one that was reached with as much local work as the cheapest arm did, a
     python -m benchmarks.real.alone --tasks word_sequence_reversal --seeds 1 --first-seed 100 --without-trl \\
         --set prompt.style=plain --set prompt.examples=3 --export teachers
     python -m benchmarks.real.teacher teachers/word_sequence_reversal-100 --task word_sequence_reversal --seeds 2
-
-The server is slow: on an H200, it serves one round in two seconds (256 completions), to all students together.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ PRICE = {"input": 0.15, "output": 0.60}
 """Dollars per million tokens, as for gpt-4o-mini."""
 BACKWARD = 3
 """A forward and backward pass over a token costs about as much as three forward passes."""
-LONGEST = 96
+LONGEST = 48
 """Most tokens that the API may write per answer or hint."""
 
 ARMS: Mapping[str, Mapping[str, str] | None] = {
@@ -192,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", choices=tasks.NAMES, required=True)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--every", type=int, default=10, help="rounds between evaluations")
     parser.add_argument("--model", default="smollm2")
@@ -199,11 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=3, help="examples in each prompt")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of all nodes")
     parser.add_argument("--device", default="cuda", help="the server's device")
-    parser.add_argument("--parallel", type=int, default=12, help="students at a time")
+    parser.add_argument("--parallel", type=int, default=4, help="students at a time (9 GB each, the server 18 GB)")
     parser.add_argument("--minutes", type=float, help="stop all students then; the latest evaluation counts")
     options = parser.parse_args(arguments)
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    jobs = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    jobs = [(arm, seed) for seed in seeds for arm in options.arms]
     with served(options.teacher, options.device) as address, ThreadPoolExecutor(options.parallel) as pool:
         found = list(pool.map(lambda job: run(*job, address, options, deadline), jobs))
     curves: dict[str, list[Any]] = {

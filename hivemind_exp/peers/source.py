@@ -1,7 +1,7 @@
 """``peer`` rollouts: whole groups that other nodes shared, checked here before this node learns from them.
 
-Only a bundle's text is used. This node generates the questions again and recomputes the rewards. It limits the groups
-drawn per peer, whatever a peer's reputation.
+Only a bundle's text is used, and whether the peer itself calls all of it wrong. This node generates the questions again
+and recomputes the rewards. It limits the groups drawn per peer, whatever a peer's reputation.
 """
 
 import math
@@ -15,14 +15,14 @@ from hivemind_exp.game.sampling.game import said
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundlePool, BundleRefused, Offer, unpack
 from hivemind_exp.peers.records import PeerBook, weights
-from hivemind_exp.peers.vetting import PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
+from hivemind_exp.peers.vetting import ALL_WRONG, PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.swarm.transfer.bundle_store import Received
 from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
 from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
 TRIES = 6
-"""Groups tried per group wanted. In many groups all answers are wrong, so they teach nothing."""
+"""Groups tried per group wanted. Some are refused."""
 MAKING_S = 5.0
 """Seconds that a draw may spend on generating questions. The remaining groups wait for another draw."""
 FURTHEST = 64
@@ -101,6 +101,8 @@ class PeerSource:
         record.offered += len(bundle.groups)
         for group in bundle.groups[:1]:
             record.kind, record.label = group.kind, group.label
+        if hopeless := sum(group.hopeless for group in bundle.groups):
+            self.refusals[ALL_WRONG] += hopeless
         self.pool.put(bundle, len(received.data))
 
     def _in_order(self, seed: int) -> list[Offer]:

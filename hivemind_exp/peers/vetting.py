@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+ALL_WRONG = "all completions wrong"
+"""Why a group teaches nothing."""
 LONG = 200
 """Length in characters from which equal texts are no coincidence."""
 MOST_COPIES = 20_000
@@ -237,7 +239,7 @@ class Vetting:
         """Raise ``RejectedGroup`` if a verified group would teach nothing, or something harmful."""
         outcomes = [score.outcome for score in scores]
         if max(outcomes) < TIE:
-            raise RejectedGroup("all completions wrong")
+            raise RejectedGroup(ALL_WRONG)
         if self._rules.needs_spread and max(outcomes) - min(outcomes) < TIE:
             raise RejectedGroup("all rewards equal")
         mean = sum(outcomes) / len(outcomes)

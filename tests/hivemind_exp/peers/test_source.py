@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.game.prompt_style import PromptStyle
-from hivemind_exp.peers.bundle import SharedGroup
+from hivemind_exp.peers.bundle import FULL, SharedGroup
 from hivemind_exp.rollouts.types import Kind, encode_completion
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.reader import read
@@ -124,11 +124,22 @@ def test_a_thousand_fresh_identities_do_not_push_known_peers_out(tmp_path: Path)
 def test_groups_that_are_all_wrong_are_dropped_and_others_drawn_instead(tmp_path: Path) -> None:
     source = make_source(tmp_path, local=2, external=2)
     source.take_in(
-        [letter(f"wrong {n}", shared_group(n, right=0)) for n in range(6)]
+        [letter(f"wrong {n}", shared_group(n, right=0, outcomes=(FULL, 0, 0, 0))) for n in range(6)]
         + [letter("telling", shared_group(8)), letter("always right", shared_group(9, right=4))]
     )
     assert set(peers_of(source.draw(seed=0))) == {"telling", "always right"}
     assert source.refusals["all completions wrong"] > 0
+
+
+def test_groups_that_their_peers_call_all_wrong_take_no_tries_from_others(tmp_path: Path) -> None:
+    for seed in range(5):
+        source = make_source(tmp_path / str(seed), local=2, external=2)
+        wrong = [letter(f"wrong {n}", *(shared_group(i, right=0) for i in range(8))) for n in range(8)]
+        source.take_in([*wrong, letter("telling", shared_group(9))])
+        assert source.refusals["all completions wrong"] == 64
+        assert set(peers_of(source.draw(seed=seed))) == {"telling"}
+        assert source.refusals["all completions wrong"] == 64, "they are counted once, and not verified"
+        assert source.book.standing("wrong 0").groups == 0
 
 
 def test_groups_with_equal_rewards_are_dropped_if_the_loss_compares_rewards(tmp_path: Path) -> None:

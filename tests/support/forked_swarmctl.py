@@ -180,6 +180,8 @@ def _run(start: Start) -> None:
     exec_module = trainer.spawn
 
     def spawn(module: str, config: Config, output: int | BinaryIO, *rest: Any, errors: Any = None) -> object:
+        if module == trained.__package__ and not any(rest):  # without secrets
+            return ForkedModelHere(trainer.environment(config), errors)
         if module not in MAINS:
             return exec_module(module, config, output, *rest, errors=errors)
         log = None if isinstance(output, int) else output
@@ -220,10 +222,16 @@ def become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int)
 class ForkedTrainer:
     """The part of ``Popen`` that ``swarmctl`` uses, for a trainer that is a fork of this process."""
 
-    def __init__(self, main: Callable[[], int | None], environment: Mapping[str, str], log: BinaryIO | None) -> None:
-        """``log``: takes its output; None: ``communicate`` returns it."""
+    def __init__(
+        self,
+        main: Callable[[], int | None],
+        environment: Mapping[str, str],
+        log: BinaryIO | None,
+        errors: BinaryIO | None = None,
+    ) -> None:
+        """``log``: takes its output; None: ``communicate`` returns it. ``errors``: takes what it writes to stderr."""
         self.returncode: int | None = None
-        self._outputs = [tempfile.TemporaryFile() if log is None else log for _ in range(2)]  # noqa: SIM115
+        self._outputs = [each or tempfile.TemporaryFile() for each in (log, errors or log)]  # noqa: SIM115
         reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -257,6 +265,16 @@ class ForkedTrainer:
             self.stdin.close()
         self.wait(timeout)
         return tuple(os.pread(each.fileno(), 2**20, 0) for each in self._outputs)
+
+
+class ForkedModelHere(ForkedTrainer):
+    """The part of ``Popen`` that ``ModelProcess`` uses, for a ``hivemind_exp.trained`` forked like a trainer."""
+
+    def __init__(self, environment: Mapping[str, str], errors: BinaryIO) -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "wb") as output:
+            super().__init__(trained.main, environment, output, errors)
+        self.stdout = os.fdopen(reading, "rb")
 
 
 class ForkedModel:

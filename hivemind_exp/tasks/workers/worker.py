@@ -21,6 +21,7 @@ from typing import Any
 from hivemind_exp.errors import NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.processes import sandbox
+from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.processes.kernel import leave_others_alone
 from hivemind_exp.processes.messages import encode, messages, send, take_pipes
 from hivemind_exp.processes.sandbox import Role
@@ -53,7 +54,8 @@ def main(role: Role, parent: int) -> None:
     asked = messages(source)
     first = next(asked)
     try:
-        tasks, still_open = _build(first["tasks"], role, first["load"])
+        with uncollected():
+            tasks, still_open = _build(first["tasks"], role, first["load"])
     except NodeError as error:
         send(sink, {"error": error.message, "next": error.next, "code": error.code})
         return

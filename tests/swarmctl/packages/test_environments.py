@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return here
 
 
+@pytest.fixture(scope="module")
+def mixture(installed: Installed) -> Iterator[Mixture]:
+    """The environment with and without tools, in one set of workers, beside built-in tasks."""
+    tasks = [
+        TaskConfig(name="gcd"),
+        TaskConfig(name="env:word-boxes"),
+        TaskConfig(name="spell_backward"),
+        TaskConfig(name="env:word-boxes", params={"tools": True}, max_turns=3),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+        with closing(Mixture(tasks, charter=b"", secret=b"s", heldout=2, verifiers=1)) as opened:
+            yield opened
+
+
 @pytest.mark.slow
 def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
     (part,) = installed.shown["parts"]
@@ -112,124 +127,121 @@ def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
     assert [(row["kind"], row["description"]) for row in rows if row["name"] == "env:word-boxes"] == [
         ("environment", "Reverse words.")
     ]
+    (package,) = Path(installed.variables["XDG_CACHE_HOME"]).rglob("word_boxes")
+    assert list(package.rglob("*.pyc"))  # by the workers, for the next ones
     doctor = installed.run("doctor", "python.environments", "--set", "tasks=['env:word-boxes', 'env:other']")
     assert "word-boxes 0.1.0, verifiers 0.4." in doctor.stdout
     assert "other is not on this machine; the first run installs it" in doctor.stdout
 
 
 @pytest.mark.slow
-def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(
-    installed: Installed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
-    tasks = [TaskConfig(name="gcd"), TaskConfig(name="env:word-boxes"), TaskConfig(name="spell_backward")]
-    with closing(Mixture(tasks, charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
-        questions = mixture.questions("train", 0, 12)
-        assert {each.task for each in questions} == {"gcd", "env:word-boxes", "spell_backward"}
-        answers = [f"<answer>{each.entry['answer']}</answer>" for each in questions]
-        assert all(score.correct for score in mixture.score(questions, answers))
-        question = next(each for each in questions if each.task == "env:word-boxes")
-        hostile = [f"<answer>{each}</answer>" for each in ("x", "connect", "read", "write", "environ", "spin")]
-        given = [answers[questions.index(question)], *hostile, f"\\boxed{{{question.entry['answer']}}}"]
-        right, wrong, *bad, boxed = mixture.score([question] * len(given), given)
-        assert (right.reward, boxed.reward, wrong.reward) == (1.5, 1.5, 0.5)
-        assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5)]
-        assert [score.outcome for score in bad] == [0.0] * 5
-        reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "1.5 s of CPU time"]
-        assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
-        for worker in mixture._pool._verifiers[1]._workers:
-            worker.end()
-        assert [score.correct for score in mixture.score([question] * 2, given[:2])] == [True, False]  # asked again
+def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(mixture: Mixture) -> None:
+    questions = [each for each in mixture.questions("train", 0, 16) if each.turns == 1]
+    assert {each.task for each in questions} == {"gcd", "env:word-boxes", "spell_backward"}
+    answers = [f"<answer>{each.entry['answer']}</answer>" for each in questions]
+    assert all(score.correct for score in mixture.score(questions, answers))
+    question = next(each for each in questions if each.task == "env:word-boxes")
+    hostile = [f"<answer>{each}</answer>" for each in ("x", "connect", "read", "write", "environ", "spin")]
+    given = [answers[questions.index(question)], *hostile, f"\\boxed{{{question.entry['answer']}}}"]
+    right, wrong, *bad, boxed = mixture.score([question] * len(given), given)
+    assert (right.reward, boxed.reward, wrong.reward) == (1.5, 1.5, 0.5)
+    assert [(term.name, term.value) for term in right.terms] == [("right", 1.0), ("short", 0.5)]
+    assert [score.outcome for score in bad] == [0.0] * 5
+    reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "1.5 s of CPU time"]
+    assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
+    for worker in mixture._pool._verifiers[1]._workers:
+        worker.end()
+    assert [score.correct for score in mixture.score([question] * 2, given[:2])] == [True, False]  # asked again
+
+
+LOADS = """
+import json, sys; sys.path.insert(0, sys.argv[1])
+from hivemind_exp.errors import TaskError
+from hivemind_exp.tasks.base import ModelTurn, Talk
+from hivemind_exp.tasks.families.conversations import HeldConversations
+from hivemind_exp.tasks.families.environment_v1 import loaded
+
+def why(name):
+    try:
+        module = loaded(name, name, {}, 4)
+        question = module.questions(0)[0]
+        module.score('7', question)
+    except TaskError as error:
+        return error.message
+
+module = loaded('talking', 'talking', {}, 3)
+question = module.questions(0)[3]
+
+def play(name, texts, last=False):
+    talks, turns = HeldConversations(module.begin_conversation), []
+    for place, text in enumerate(texts, 1):
+        talk = Talk(name, 1, (*turns, ModelTurn(text)), last and place == len(texts))
+        reply = talks.reply(talk, question)
+        turns.append(ModelTurn(text, reply.messages))
+    again = HeldConversations(module.begin_conversation).reply(talk, question)
+    return [dict(reply.verdict.terms), len(turns[0].heard), again == reply]
+
+print(json.dumps({
+    "refused": {need: why(name) for need, name in json.loads(sys.argv[2]).items()},
+    "endless": len(loaded('endless', 'endless', {}, 4).questions(0)),
+    "talking": [question['chat'], play('a', ['go', 'stop']), play('b', ['go'] * 3), play('c', ['go', 'cut'], True)],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def loads(installed: Installed) -> dict[str, Any]:
+    """Load further tasksets in one process of the environment's Python, and return what it found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+        python = str(Installation.of("env:word-boxes").python)
+        modules = json.dumps({need: module_of(need) for need in REFUSED})
+        root = str(Path(__file__).parents[3])
+        command = [python, "-P", "-c", LOADS, root, modules]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.mark.slow
-def test_what_an_environment_needs_is_named(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
-    python = str(Installation.of("env:word-boxes").python)
-    modules = {need: module_of(need) for need in REFUSED}
-    script = (
-        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from hivemind_exp.errors import TaskError\n"
-        "from hivemind_exp.tasks.families.environment_v1 import loaded\n"
-        "def why(name):\n"
-        "    try:\n"
-        "        module = loaded(name, name, {}, 4)\n"
-        "        question = module.questions(0)[0]\n"
-        "        module.score('7', question)\n"
-        "    except TaskError as error:\n"
-        "        return error.message\n"
-        f"print(json.dumps([{{need: why(name) for need, name in {modules!r}.items()}},\n"
-        "    len(loaded('endless', 'endless', {}, 4).questions(0))]))\n"
-    )
-    root = str(Path(__file__).parents[3])
-    done = subprocess.run([python, "-P", "-c", script, root], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found, endless = json.loads(done.stdout)
-    assert endless == 10_000
+def test_what_an_environment_needs_is_named(loads: dict[str, Any]) -> None:
+    assert loads["endless"] == 10_000
+    found = loads["refused"]
     for need, (_, message) in REFUSED.items():
         assert found[need] is not None, need
         assert message in found[need]
 
 
 @pytest.mark.slow
-def test_the_tools_of_a_taskset_are_called_in_the_sandbox(
-    installed: Installed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
-    task = TaskConfig(name="env:word-boxes", params={"tools": True}, max_turns=3)
-    with closing(Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
-        (question,) = mixture.questions("train", 0, 1)
-        assert (question.turns, [message["role"] for message in question.chat]) == (3, ["system", "user"])
-        assert '"name": "clock_look"' in question.chat[0]["content"]
+def test_the_tools_of_a_taskset_are_called_in_the_sandbox(mixture: Mixture) -> None:
+    question = next(each for each in mixture.questions("train", 0, 16) if each.task == "env:word-boxes-2")
+    assert (question.turns, [message["role"] for message in question.chat]) == (3, ["system", "user"])
+    assert '"name": "clock_look"' in question.chat[0]["content"]
 
-        def play(name: str, *texts: str) -> list[Heard]:
-            turns: list[ModelTurn] = []
-            heard = []
-            for text in texts:
-                turns.append(ModelTurn(text))
-                heard += mixture.reply([question], [Talk(name, 1, tuple(turns))])
-                turns[-1] = ModelTurn(text, heard[-1].messages)
-            return heard
+    def play(name: str, *texts: str) -> list[Heard]:
+        turns: list[ModelTurn] = []
+        heard = []
+        for text in texts:
+            turns.append(ModelTurn(text))
+            heard += mixture.reply([question], [Talk(name, 1, tuple(turns))])
+            turns[-1] = ModelTurn(text, heard[-1].messages)
+        return heard
 
-        look = '<tool_call>{"name": "clock_look", "arguments": {"place": "PLACE"}}</tool_call>'
-        answer = f"\\boxed{{{question.text.removeprefix('Reverse: ')[::-1]}}}"
-        first, second, last = play("a", look.replace("PLACE", "Rome"), look.replace("PLACE", "away"), answer)
-        assert "1 o'clock in Rome" in first.messages[0]["content"]
-        assert "not allowed in a worker" in second.messages[0]["content"]  # its code runs in the sandbox
-        assert last.score is not None
-        assert [(term.name, term.value) for term in last.score.terms] == [("right", 1.0), ("short", 0.5)]
-        (again, *_) = play("b", look.replace("PLACE", "Rome"))
-        assert again == first  # each conversation has a state of its own
+    look = '<tool_call>{"name": "clock_look", "arguments": {"place": "PLACE"}}</tool_call>'
+    answer = f"\\boxed{{{question.text.removeprefix('Reverse: ')[::-1]}}}"
+    first, second, last = play("a", look.replace("PLACE", "Rome"), look.replace("PLACE", "away"), answer)
+    assert "1 o'clock in Rome" in first.messages[0]["content"]
+    assert "not allowed in a worker" in second.messages[0]["content"]  # its code runs in the sandbox
+    assert last.score is not None
+    assert [(term.name, term.value) for term in last.score.terms] == [("right", 1.0), ("short", 0.5)]
+    (again, *_) = play("b", look.replace("PLACE", "Rome"))
+    assert again == first  # each conversation has a state of its own
 
 
 @pytest.mark.slow
-def test_an_environment_of_one_agent_talks_with_the_model(
-    installed: Installed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
-    script = (
-        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from hivemind_exp.tasks.base import ModelTurn, Talk\n"
-        "from hivemind_exp.tasks.families.conversations import HeldConversations\n"
-        "from hivemind_exp.tasks.families.environment_v1 import loaded\n"
-        "module = loaded('talking', 'talking', {}, 3)\n"
-        "question = module.questions(0)[3]\n"
-        "def play(name, texts, last=False):\n"
-        "    talks, turns = HeldConversations(module.begin_conversation), []\n"
-        "    for place, text in enumerate(texts, 1):\n"
-        "        talk = Talk(name, 1, (*turns, ModelTurn(text)), last and place == len(texts))\n"
-        "        reply = talks.reply(talk, question)\n"
-        "        turns.append(ModelTurn(text, reply.messages))\n"
-        "    again = HeldConversations(module.begin_conversation).reply(talk, question)\n"
-        "    return [dict(reply.verdict.terms), len(turns[0].heard), again == reply]\n"
-        "print(json.dumps([question['chat'], play('a', ['go', 'stop']), play('b', ['go'] * 3),\n"
-        "    play('c', ['go', 'cut'], True)]))\n"
-    )
-    root = str(Path(__file__).parents[3])
-    python = str(Installation.of("env:word-boxes").python)
-    done = subprocess.run([python, "-P", "-c", script, root], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    chat, ended, most, cut = json.loads(done.stdout.splitlines()[-1])
+def test_an_environment_of_one_agent_talks_with_the_model(loads: dict[str, Any]) -> None:
+    chat, ended, most, cut = loads["talking"]
     assert chat == [{"role": "user", "content": "3?"}]
     assert ended == [{"right": 1.0, "short": 0.5}, 1, True]
     assert most == [{"right": 1.0, "short": pytest.approx(1 / 3)}, 1, True]

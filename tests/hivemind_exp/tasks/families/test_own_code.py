@@ -335,3 +335,11 @@ def test_no_charter_can_name_own_code(write: Write, package: str) -> None:
     for name in ("python-file", package):
         with pytest.raises(SwarmError, match="names a task in your own Python code"):
             applied(charter(tasks=(words(label=name, name=name, params={}, weight_ppm=MILLION),)), Config())
+
+
+def test_the_garbage_collector_pauses_while_workers_load_code(write: Write) -> None:
+    code = "import gc\nLOADING = gc.isenabled()\n\ndef questions(seed):\n"
+    code += '    yield {"question": f"{seed} {LOADING}", "answer": str(gc.isenabled())}\n'
+    with closing(Mixture([config(write(code + SCORE))], charter=b"", secret=b"s", heldout=2, verifiers=1)) as mixture:
+        (question,) = mixture.questions("train", 0, 1)
+    assert (question.text.split()[1], question.entry["answer"]) == ("False", "True")

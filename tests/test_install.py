@@ -23,11 +23,11 @@ UV = Path(sys.executable).parent / "uv"
 BOTH = pytest.mark.parametrize("uv", [None, str(UV)], ids=["pip", "uv"])
 
 
-def wheel(directory: Path, version: str) -> None:
-    """Write an empty torch of this version, as an index would offer it."""
-    info = f"torch-{version}.dist-info"
-    with zipfile.ZipFile(directory / f"torch-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+def wheel(directory: Path, version: str, name: str = "torch") -> None:
+    """Write an empty package of this version, as an index would offer it."""
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -103,7 +103,13 @@ def test_the_size_of_the_download_is_announced(tmp_path: Path, capsys: pytest.Ca
         "Installing into .venv with pip: about 3 GB to download, most of it torch with CUDA.\n"
     )
     install.announce(pip, ".venv", True, [])
-    assert "no reachable package index offers torch without CUDA" in capsys.readouterr().out
+    # An additional index: PyTorch's has only what torch needs.
+    assert capsys.readouterr().out.endswith(
+        "No NVIDIA GPU was found, but no reachable package index offers torch without CUDA.\n"
+        "For 0.5 GB: make run PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'\n"
+    )
+    install.announce(install.Installer(tmp_path, "uv", []), ".venv", True, [])
+    assert "PIP_FLAGS='--find-links " in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -190,6 +196,64 @@ def test_an_environment_that_cannot_be_created_is_an_error(
     file.touch()
     assert install.main([str(file / "venv")]) == install.CANNOT_START
     assert "error: cannot create a virtual environment" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ensurepip", [True, False])
+def test_an_environment_gets_pip_and_needs_an_index_only_where_python_has_none(
+    ensurepip: bool, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("UV_FIND_LINKS", "UV_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    if not ensurepip:  # as on Debian without python3-venv
+        monkeypatch.setattr(install.importlib.util, "find_spec", {}.get)
+    made = install.Installer(tmp_path / "venv", str(UV), ["--no-index", "--find-links", str(index)])
+    assert made.create_venv() == ensurepip
+    assert made.venv.exists() == ensurepip
+    if ensurepip:
+        assert subprocess.run([made.python, "-m", "pip", "--version"], check=False).returncode == 0
+        return
+    assert "pip" in capfd.readouterr().err
+    wheel(index, "9.9", "pip")
+    assert made.create_venv()
+    assert list(made.venv.glob("lib/*/site-packages/pip-9.9.dist-info"))
+
+
+def test_uv_trusts_the_systems_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saw: list[str | None] = []
+
+    def create_venv(_self: install.Installer) -> bool:
+        saw.append(os.environ.get("UV_SYSTEM_CERTS"))
+        return False
+
+    monkeypatch.setattr(install.Installer, "create_venv", create_venv)
+    for chosen in (None, "0"):
+        if chosen is None:
+            monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
+        else:
+            monkeypatch.setenv("UV_SYSTEM_CERTS", chosen)
+        assert install.main([str(tmp_path)]) == install.CANNOT_START
+    assert saw == ["1", "0"]
+
+
+def test_ctrl_c_ends_the_installation_without_a_traceback(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "uv"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho began\nexec sleep 600\n")
+    program.chmod(0o755)
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").touch()
+    child = spawn(
+        [sys.executable, "tools/install.py", str(venv.parent), "--torch", "default"],
+        environment=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
+    )
+    child.expect("began")
+    child.sendintr()
+    shown = rest_of(child)
+    assert "Cancelled. To continue the installation: make run" in shown
+    assert "Traceback" not in shown
+    assert child.exitstatus == install.INTERRUPTED
 
 
 PIP = """

@@ -10,6 +10,7 @@ an index of its own. Packages that are published as source only are built with a
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import queue
@@ -31,6 +32,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 HASHED = ROOT / "requirements"
 FAILED = 1
 CANNOT_START = 3
+INTERRUPTED = 130
 _WSL_DRIVER = Path("/usr/lib/wsl/lib/nvidia-smi")
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), _WSL_DRIVER)
 _STEP = re.compile(r"\s*(?:Collecting|Downloading|Building|Preparing|Installing)\s.*")
@@ -44,6 +46,7 @@ _LINES_OF_A_FAILURE = 40
 _BEGAN = time.monotonic()
 _UV_CPU_INDEX = ("--torch-backend", "cpu")
 """uv knows where PyTorch publishes its CPU builds; pip needs an index in ``PIP_FLAGS``."""
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def has_nvidia_gpu() -> bool:
@@ -85,15 +88,25 @@ class Installer:
         return "uv" if self.uv else "pip"
 
     def create_venv(self) -> bool:
-        """Create the virtual environment unless it exists; return False if that fails."""
+        """Create the virtual environment, with pip, unless it exists; return False if that fails.
+
+        Python has a copy of pip, so this needs no index. On Debian, that copy is another package; if it is missing, uv
+        installs pip.
+        """
         if self.python.exists():
             return True
-        with_uv = [self.uv, "venv", "--quiet", "--seed", "--python", sys.executable] if self.uv else None
-        command = [*(with_uv or [sys.executable, "-m", "venv"]), str(self.venv)]
-        if run_with_progress(command, f"Creating a virtual environment in {self.venv.name}") == 0:
-            return True
-        shutil.rmtree(self.venv, ignore_errors=True)
-        return False
+        commands = [[sys.executable, "-m", "venv", str(self.venv)]]
+        if self.uv and importlib.util.find_spec("ensurepip") is None:
+            empty = [self.uv, "venv", "--quiet", "--python", sys.executable, str(self.venv)]
+            commands = [empty, [*self._install, "--quiet", "pip"]]
+        doing = f"Creating a virtual environment in {self.venv.name}"
+        created = False
+        try:
+            created = all(run_with_progress(command, doing) == 0 for command in commands)
+        finally:
+            if not created:
+                shutil.rmtree(self.venv, ignore_errors=True)
+        return created
 
     def cpu_build(self) -> list[str] | None:
         """Return the arguments that select the CPU build of torch; None if no reachable index offers it."""
@@ -226,12 +239,24 @@ def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[s
     say(f"Installing into {venv} with {installer.name}: {size}.")
     if cuda and wants_cpu:
         say("No NVIDIA GPU was found, but no reachable package index offers torch without CUDA.")
-        if not installer.uv:
-            say("For 0.5 GB, install uv, or set PIP_FLAGS='--index-url …' to the CPU index named on pytorch.org.")
+        if installer.uv:
+            say(f"uv looked in {_CPU_INDEX}. To use a mirror or a directory: make run PIP_FLAGS='--find-links …'")
+        else:
+            say(f"For 0.5 GB: make run PIP_FLAGS='--extra-index-url {_CPU_INDEX}'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Create the environment and install; return the exit code."""
+    """Create the environment and install; return the exit code. Ctrl-C ends it without a traceback."""
+    # As pip does, uv trusts the certificates that the system trusts, such as those of a company's proxy.
+    os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("\nCancelled. To continue the installation: make run", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("venv", help="directory of the virtual environment")
     parser.add_argument("--extra", action="append", default=[], help="optional dependencies, such as dev")

@@ -83,9 +83,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
         return "it writes with this node's own weights"
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
-            "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            f"not yours) and record the result with --set providers.{endpoint.name}.training=allowed (you may), "
-            "=restricted (only under conditions) or =model (you follow the model's license)"
+            "the model's license or the service's terms say whether you may train on its output (to record it: "
+            f"--set providers.{endpoint.name}.training=model, =allowed or =restricted)"
         )
     return TRAINING[endpoint.chat.training]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import available_memory, resolve_compute
-from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.memory import USUAL_PROMPT, estimate
 from hivemind_exp.models.model_location import locate_model
 from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.runner.report_packages import check_reports
@@ -29,10 +29,15 @@ def describe(config: Config) -> dict[str, Any]:
         where = locate(config.model)
         rehearse(config)
     half = compute.dtype != "float32"
+    most, usual = (
+        None if where.shape is None else estimate(config, where.shape, half=half, prompt=prompt).peak
+        for prompt in (None, USUAL_PROMPT)
+    )
     return {
         **asdict(compute),
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": list(map(title, config.tasks)),
-        "memory_bytes": None if where.shape is None else estimate(config, where.shape, half=half).peak,
+        "memory_bytes": most,
+        "memory_usual_bytes": usual,
         "memory_available_bytes": available_memory(compute.device),
     }

@@ -31,6 +31,9 @@ FAMILIES: dict[str, str] = {
 """Module of each built-in task. Tests add entries."""
 QUESTION_SETS = ("gsm8k", "jsonl", OWN_FILE)
 """The built-in tasks whose questions are in files. All others generate theirs."""
+_SUGGESTED = 3
+_SIMILAR = 0.75
+"""The least similarity (``difflib``) of a task that is suggested for an unknown name."""
 _PACKAGED = "hivemind_exp.tasks.families.packaged"
 
 WARMUP_TASK = "spell_backward"
@@ -141,6 +144,19 @@ def is_own_code(name: str) -> bool:
     return name == OWN_FILE or name.startswith(ENVIRONMENT) or (name not in FAMILIES and name in installed_tasks())
 
 
+def _similar(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three tasks whose name, or a word of it, is similar to ``name``, the most similar first.
+
+    For a known name that is not allowed, the most similar tasks, even if they are not very similar.
+    """
+
+    def similarity(task: str) -> float:
+        return max(difflib.SequenceMatcher(None, name, part).ratio() for part in (task, *task.split("_")))
+
+    ranked = sorted(known, key=similarity, reverse=True)[:_SUGGESTED]
+    return [task for task in ranked if name in REFUSED or similarity(task) >= _SIMILAR]
+
+
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
     if config.max_turns is not None and not config.name.startswith(ENVIRONMENT):
         raise TaskError(
@@ -152,8 +168,7 @@ def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:
             yield config
             return
         if config.name not in FAMILIES and config.name not in (packaged := installed_tasks()):
-            known = [*names(), *packaged]
-            near = difflib.get_close_matches(config.name.lower(), known, cutoff=0.5)
+            near = _similar(config.name.lower(), [*names(), *packaged])
             *others, last = near or [""]
             guess = f"{', '.join(others)} or {last}" if others else last
             why = f"unknown task {config.name!r}" + (f"; did you mean {guess}?" if near else "")

@@ -78,7 +78,7 @@ class Context:
     """The inputs of the checks, and the limits on what they may do."""
 
     resolved: Resolved | None = None
-    """The profile as a run would resolve it; None if it is invalid."""
+    """The profile as a run would resolve it; None if it is invalid, or none is checked."""
     problem: NodeError | None = None
     """Why the profile is invalid."""
     arguments: tuple[str, ...] = ()
@@ -108,6 +108,11 @@ class Context:
         return known.result()
 
     @property
+    def machine_only(self) -> bool:
+        """Whether no profile is checked."""
+        return self.resolved is None and self.problem is None
+
+    @property
     def config(self) -> Config:
         """The configuration. Only for checks with ``profile=True``."""
         assert self.resolved is not None
@@ -115,7 +120,7 @@ class Context:
 
     @property
     def device(self) -> str:
-        """The profile's device; "auto" if the profile is invalid."""
+        """The profile's device; "auto" without a valid profile."""
         return self.config.model.device if self.resolved else "auto"
 
     @property

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         *,
         profile: options.Profile = None,
-        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's]")] = None,
+        node: Annotated[
+            str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's, or the latest node]")
+        ] = None,
         set_: options.Settings = None,
         deep: Annotated[
             bool,
@@ -44,8 +46,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Check your setup and suggest fixes.
 
-        Covers this machine, the installation and a profile. Changes nothing without --fix. Exits with code 4 if a
-        check fails.
+        Covers this machine, the installation, and a node or profile: by default, the latest node. Changes nothing
+        without --fix. Exits with code 4 if a check fails.
 
         Groups: machine, python, accelerator, fit, keys, api, swarm, hub.
 

@@ -15,9 +15,11 @@ from swarmctl.doctor.checks.api.checks import notice
 from swarmctl.doctor.report import as_markdown, conclusion, print_as_json, print_findings
 from swarmctl.errors import Exit
 from swarmctl.keys.http_client import timed_out
+from swarmctl.nodes.lookup import all_nodes, latest
 from swarmctl.paths import nodes_directory
 from swarmctl.run.outcome import completed
 from swarmctl.settings.options import DoctorOptions, RunOptions
+from swarmctl.settings.profile_files import user_chose
 from swarmctl.terminal.safe_text import encodable
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
@@ -26,6 +28,7 @@ from swarmctl.terminal.waiting import waiting
 def doctor_command(options: DoctorOptions) -> Exit:
     """Run the checks, apply fixes if requested, and report. Raises UsageError for an unknown check."""
     context = make_context(options)
+    _say_what_is_checked(options, context)
     checks = registry.select(options.checks, context)
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
@@ -109,19 +112,46 @@ def _announce(checks: Sequence[Check], context: Context) -> None:
 
 
 def make_context(options: DoctorOptions) -> Context:
-    """Return the context for the checks. An invalid profile is a finding, not an error."""
+    """Return the context for the checks. An invalid profile is a finding, not an error.
+
+    If the user chose neither a node nor a profile, it is the node that ran last. Without one, only the machine is
+    checked, unless the user names checks: these are made for the profile of ``run``.
+    """
     from swarmctl.settings.command_line import resolved_options
 
+    node = options.node if _names_a_run(options) else _last_node()
     resolved, problem = None, None
-    wanted = RunOptions(profile=options.profile, node=options.node, assignments=options.assignments)
-    try:
-        resolved = resolved_options(wanted)
-    except NodeError as error:
-        problem = error
-    given = [("--profile", options.profile), ("--node", options.node)]
+    if node is not None or options.checks or _names_a_run(options):
+        try:
+            resolved = resolved_options(RunOptions(options.profile, node=node, assignments=options.assignments))
+        except NodeError as error:
+            problem = error
+    given = [("--profile", options.profile), ("--node", node)]
     given += [("--set", each) for each in options.assignments]
     arguments = tuple(word for flag, value in given if value is not None for word in (flag, value))
     return Context(resolved, problem, arguments, options.deep, options.offline, nodes=nodes_directory())
+
+
+def _names_a_run(options: DoctorOptions) -> bool:
+    """Whether the command line, the environment or the user's own default profile says which run is meant."""
+    return bool(options.profile or options.node or options.assignments or user_chose())
+
+
+def _last_node() -> str | None:
+    """Return the name of the node that ran last, or runs; None if none has run yet."""
+    nodes = [files for files in all_nodes() if files.config.exists()]
+    return latest(nodes).root.name if nodes else None
+
+
+def _say_what_is_checked(options: DoctorOptions, context: Context) -> None:
+    """Print which node is checked if the user did not choose, and how to choose another."""
+    if _names_a_run(options):
+        return
+    write = Writer(sys.stderr)
+    if context.machine_only:
+        write("Checking this machine. No node has run yet; to check a profile, too, add --profile NAME.")
+    elif context.arguments:
+        write(f"Checking for node {context.arguments[1]}, the latest. To choose: --node NAME or --profile NAME.")
 
 
 def _cure(outcomes: list[Outcome], context: Context) -> list[str]:

@@ -56,8 +56,11 @@ def groups() -> list[str]:
 def select(names: Sequence[str], context: Context) -> list[Check]:
     """Return the checks of groups (``hub``), single checks (``hub.token``) or all of a provider's (``api.openai``).
 
-    Without names, returns every check. Raises UsageError for an unknown name and suggests the nearest one.
+    Without names, returns every check, or, if no profile is checked, those that need none. Raises UsageError for an
+    unknown name and suggests the nearest one.
     """
+    if not names and context.machine_only:
+        return [check for check in CHECKS if not check.profile and check.look not in (fit.profile, api.providers)]
     own = api.checks(context)  # replace ``api.providers``
     checks = [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
     known = dict.fromkeys(name for check in checks for name in _names(check))

@@ -90,6 +90,13 @@ def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Co
     warnings = sum(outcome.finding.status is Status.WARNING for outcome in outcomes)
     less = f" ({warnings} warning{'s' if warnings > 1 else ''})" if warnings else ""
     what = "Ready to run" if whole else "No failures" if warnings else "No problems found"
+    if whole and context.machine_only:
+        from swarmctl.profiles.suitable import suitable_builtin
+
+        yield f"This machine is ready{less}. Next, check a profile, or set up a node:"
+        yield f"  {_command(context.again('--profile', suitable_builtin()))}"
+        yield f"  {_command('swarmctl init')}"
+        return
     if not whole:
         yield f"{what}{less}. To run all checks:"
         yield f"  {_command(context.again())}"
@@ -125,7 +132,7 @@ def _better_run(outcome: Outcome) -> str | None:
 
 def as_markdown(outcomes: Sequence[Outcome], context: Context) -> Iterator[str]:
     """Yield lines for a bug report, without keys or the names of users and hosts; ``~`` is the home directory."""
-    profile = "invalid"
+    profile = "none" if context.machine_only else "invalid"
     if context.resolved is not None:
         profile = context.resolved.profile.name if context.resolved.profile.builtin else "custom"
     # Hosts of providers that the user defined: they may be names in a private network.

@@ -13,7 +13,7 @@ from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import ROUNDING, Total
 from hivemind_exp.offload.spending import read_total, spent_so_far, write_total
-from hivemind_exp.run_record import RunRecord, write_record
+from hivemind_exp.run_record import RunRecord, read_record, write_record
 from hivemind_exp.swarm.identity import Identity, animal_name, claim, shared_claims
 from hivemind_exp.swarm.incarnation import IncarnationFile
 from swarmctl.nodes import archive
@@ -53,7 +53,7 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
             before, spent = spent_so_far(copy), _count_spending(copy)
             peer = _become_another(copy) if as_name is not None else _peer(copy)
             record_name(copy, target.root.name, restored={"node": about.node, "saved": about.created})
-            write_record(copy.run, _at_rest(has_begun(copy)))
+            write_record(copy.run, _at_rest(read_record(copy.run), begun=has_begun(copy)))
             with ExitStack() as ends:
                 if peer is not None:
                     # Until it has its name, no other node starts with its identity. Older copies on this machine are
@@ -102,10 +102,15 @@ def _count_spending(copy: NodeFiles) -> float:
     return max(known, most)
 
 
-def _at_rest(begun: bool) -> RunRecord:
-    """Return the record of a node that has not run here: stopped, even if it was running when it was saved."""
-    stop = {"t": time.time(), "event": "stop", "reason": "signal"} if begun else None
-    return RunRecord(begun=begun, stop=stop)
+def _at_rest(saved: RunRecord | None, *, begun: bool) -> RunRecord:
+    """Return the record of a node that has not run here: stopped, even if it was running when it was saved.
+
+    A node that had finished all rounds stays finished.
+    """
+    stop = saved.stop if saved else None
+    if stop is None or stop.get("reason") != "done":
+        stop = {"t": time.time(), "event": "stop", "reason": "signal"}
+    return RunRecord(begun=begun, stop=stop if begun else None)
 
 
 def _peer(copy: NodeFiles) -> str | None:

@@ -43,6 +43,7 @@ _ROOMY = 80
 """Columns of a terminal on which accuracies have intervals."""
 _OF_SOMETHING = ("waiting", "loading", "pushing")
 """Phases whose names end in what they are for: a service, a model, a repository."""
+_COMMAND = "  try: "
 _WATCH_S = 2.0
 _POLL_S = 0.1
 """Seconds until Ctrl-Z has an effect."""
@@ -95,11 +96,18 @@ def _redraw(names: Sequence[str]) -> NoReturn:
 
     with Redrawn(sys.stdout, erased=False) as lines:
         while True:
-            text = "\n".join([*_lines(names), "", how_to("leave")])
-            lines.draw(Text(text, no_wrap=True, overflow="crop"))
+            shown = [part for line in _lines(names) for part in _split(line, lines.width)]
+            lines.draw(Text("\n".join([*shown, "", how_to("leave")]), no_wrap=True, overflow="crop"))
             drawn = time.monotonic()
             while not lines.was_interrupted() and time.monotonic() - drawn < _WATCH_S:
                 time.sleep(_POLL_S)
+
+
+def _split(line: str, width: int) -> list[str]:
+    """Split a command that is longer than a row of the terminal, as the terminal would; other lines are cut."""
+    if not line.startswith(_COMMAND):
+        return [line]
+    return [line[place : place + width] for place in range(0, len(line), width)]
 
 
 def _lines(names: Sequence[str]) -> list[str]:
@@ -114,7 +122,7 @@ def _lines(names: Sequence[str]) -> list[str]:
         lines += [folded(f"{row['node']}: {text}", "  ") for text in _problems(row, progress)]
         following = progress.error.get("next") if row["error"] and progress.error else None
         if following:
-            lines.append(f"  try: {without_typed_keys(typed(str(following)))}")
+            lines.append(f"{_COMMAND}{without_typed_keys(typed(str(following)))}")
     return lines
 
 

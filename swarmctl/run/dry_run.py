@@ -164,16 +164,18 @@ def _model(model: dict[str, Any], resolved: Resolved) -> str:
 
 def _memory(found: dict[str, Any], resolved: Resolved) -> str:
     """Return whether the run fits into the device's memory."""
-    need, room = found.get("memory_bytes"), found.get("memory_available_bytes")
+    need, usual, room = (found.get(f"memory_{name}bytes") for name in ("", "usual_", "available_"))
     if need is None:
         return "unknown until the model is on this machine"
     if room is None:
         return f"needs about {size(need)}; the device's memory is unknown"
     if need <= room:
         return f"needs about {size(need)}; {size(room)} available"
+    few = f"{size(usual)} for typical prompts, and " if usual is not None and usual < need else ""
+    left = f"; {size(room)} available" if few and usual <= room else f", but only {size(room)} are available"
     return (
-        f"needs about {size(need)} for prompts of maximum length, but only {size(room)} are available. "
-        f"To see which settings fit: {typed(f'swarmctl doctor fit {_selection(resolved)}')}"
+        f"needs about {few}{size(need)} for prompts of maximum length{left}. "
+        f"To see which settings need less: {typed(f'swarmctl doctor fit {_selection(resolved)}')}"
     )
 
 

@@ -166,3 +166,8 @@ def chosen(flag: str | None, fallback: str | None = None) -> str:
     ``fallback`` is the profile of an existing node's last run: naming the node counts more than a variable.
     """
     return flag or fallback or os.environ.get(VARIABLE) or DEFAULT
+
+
+def user_chose() -> bool:
+    """Whether the profile of a command without ``--profile`` is the user's choice, not the built-in default."""
+    return bool(os.environ.get(VARIABLE)) or not is_builtin(DEFAULT)

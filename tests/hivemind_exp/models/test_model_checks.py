@@ -386,4 +386,6 @@ def test_adapters_that_the_model_does_not_support_are_refused(tmp_path: Path) ->
 
 def test_a_sound_model_passes_the_dry_run(tmp_path: Path) -> None:
     name = str(save(tmp_path / "model", LlamaForCausalLM(llama())))
-    assert describe(Config.model_validate({"model": {"name": name, "device": "cpu"}}))["model"]["parameters"] > 0
+    found = describe(Config.model_validate({"model": {"name": name, "device": "cpu"}}))
+    assert found["model"]["parameters"] > 0
+    assert 0 < found["memory_usual_bytes"] < found["memory_bytes"]

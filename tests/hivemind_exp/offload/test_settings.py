@@ -151,9 +151,8 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
         (
             "mybox",
             "unknown",
-            "check whether you may train on its output (the model's license, or the service's terms if the server is "
-            "not yours) and record the result with --set providers.mybox.training=allowed (you may), =restricted (only "
-            "under conditions) or =model (you follow the model's license)",
+            "the model's license or the service's terms say whether you may train on its output (to record it: "
+            "--set providers.mybox.training=model, =allowed or =restricted)",
         ),
         ("ollama:m", None, "the model's license says whether you may train on its output"),
         (

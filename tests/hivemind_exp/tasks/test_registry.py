@@ -31,6 +31,8 @@ def test_all_names_are_accepted() -> None:
     [
         ("spell_backwards", "did you mean spell_backward?", "swarmctl run --task spell_backward"),
         ("GSM8k", "did you mean gsm8k?", "swarmctl run --task gsm8k"),
+        ("sums", "did you mean chain_sum or decimal_chain_sum?", "swarmctl run --task chain_sum"),
+        ("geometry", "did you mean simple_geometry?", "swarmctl run --task simple_geometry"),
         ("countdown", "its verifier evaluates the answer", "swarmctl run --task "),
         ("composite", "list those instead", "swarmctl run --task "),
     ],
@@ -43,9 +45,10 @@ def test_an_unknown_name_suggests_the_closest(name: str, message: str, fix: str)
     check_tasks([TaskConfig(name=caught.value.next.rpartition(" ")[2])])
 
 
-def test_a_name_like_no_task_suggests_the_list() -> None:
-    with pytest.raises(TaskError, match=r"^unknown task 'zzzzzz'$") as caught:
-        check_tasks([TaskConfig(name="zzzzzz")])
+@pytest.mark.parametrize("name", ["zzzzzz", "maths", "code"])
+def test_a_name_like_no_task_suggests_the_list(name: str) -> None:
+    with pytest.raises(TaskError, match=rf"^unknown task '{name}'$") as caught:
+        check_tasks([TaskConfig(name=name)])
     assert caught.value.next == "swarmctl tasks list"
 
 

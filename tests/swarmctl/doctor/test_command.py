@@ -19,12 +19,14 @@ from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, ok, warning
 from swarmctl.doctor.report import conclusion, print_findings, redacted
 from swarmctl.errors import Exit
+from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import opened
-from swarmctl.settings.options import DoctorOptions
+from swarmctl.settings.command_line import resolved_options, write_last
+from swarmctl.settings.options import DoctorOptions, RunOptions
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.safe_text import masked
 from tests.support.command_line import ROOT, SWARMCTL, write_profile
-from tests.support.doctor import DEAD, make
+from tests.support.doctor import DEAD, age, make
 from tests.support.terminals import printed
 from tests.support.waiting import until
 
@@ -37,6 +39,55 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "DBUS_SESSION_BUS_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_node_or_a_profile_only_the_machine_is_checked(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.run(["doctor", "--offline"]) == Exit.DONE
+    shown = capsys.readouterr()
+    assert shown.err.startswith("Checking this machine. No node has run yet; to check a profile, too, add --profile")
+    assert "  ok       disk: " in shown.out
+    assert "profile" not in "".join(shown.out.splitlines()[:-3])
+    first, second = (shlex.split(line) for line in shown.out.splitlines()[-2:])
+    assert first[1:3] == ["doctor", "--profile"]
+    assert first[3] in ("cpu", "default", "mac")
+    assert second[1:] == ["init"]
+    assert cli.run(["doctor", "--offline", "--report"]) == Exit.DONE
+    assert "profile: none" in capsys.readouterr().out
+    # What names a profile, or asks about one, is checked for the profile that run would use.
+    for arguments in (["fit.profile"], ["fit.profile", "--set", "game.rounds=3"]):
+        assert cli.run(["doctor", *arguments]) == Exit.DONE
+        assert "built-in default: node default" in capsys.readouterr().out
+    write_profile(home, "default", 'extends = "demo"\n[node]\nname = "mine"\n')
+    assert cli.run(["doctor", "fit", "hub.model", "--offline"]) == Exit.DONE
+    assert "node mine" in capsys.readouterr().out
+    monkeypatch.setenv("SWARMCTL_PROFILE", "demo")
+    assert cli.run(["doctor", "--offline"]) == Exit.DONE
+    assert "built-in demo: node demo" in capsys.readouterr().out
+
+
+def test_without_a_profile_the_node_that_ran_last_is_checked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rounds in (("older", 3), ("newer", 4)):
+        files = lookup.files_of(name)
+        resolved = resolved_options(RunOptions(profile="demo", node=name, assignments=(f"game.rounds={rounds}",)))
+        with opened(resolved.config, str):
+            write_last(files, resolved)
+            files.events.write_text("{}\n")
+        if name == "older":
+            age(files.events)
+    never = resolved_options(RunOptions(profile="demo", node="never-ran"))
+    with opened(never.config, str):
+        pass
+    assert cli.run(["doctor", "--offline"]) == Exit.DONE
+    shown = capsys.readouterr()
+    assert shown.err == "Checking for node newer, the latest. To choose: --node NAME or --profile NAME.\n"
+    assert "built-in demo: node newer, tiny on spell_backward" in shown.out
+    assert shown.out.splitlines()[-1].endswith("run --node newer")
+    for chosen in (["--node", "older"], ["--profile", "demo"], ["--set", "model.name=tiny"]):
+        cli.run(["doctor", "fit.profile", *chosen])
+        shown = capsys.readouterr()
+        assert "newer" not in shown.out + shown.err
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.spending import spent_so_far
+from hivemind_exp.run_record import RunRecord, write_record
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.incarnation import IncarnationFile
 from hivemind_exp.trainer.checkpoints import CheckpointStore
@@ -117,17 +118,20 @@ def test_a_backup_has_all_parts_of_the_log(node: NodeFiles, tmp_path: Path, caps
     assert restored.events.read_bytes().endswith(b"}\n")
 
 
-def test_a_node_that_was_saved_while_it_ran_is_stopped_when_it_is_restored(
-    node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("end", "state"), [(None, "stopped"), ("signal", "stopped"), ("done", "done")])
+def test_a_restored_node_is_stopped_unless_it_had_finished(
+    end: str | None, state: str, node: NodeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = EventLog(node.events)
     log(StartEvent(node="maths", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
     log.close()
+    stop = end and {"t": 1.0, "event": "stop", "reason": end, "next": None, "round": 5, "steps": 5, "checkpoint": None}
+    write_record(node.run, RunRecord(begun=True, stop=stop or None))
     assert cli.run(["backup", "maths", str(tmp_path / "maths.backup")]) == Exit.DONE
     assert restore(tmp_path / "maths.backup", "--as", "again") == Exit.DONE
     capsys.readouterr()
     assert cli.run(["status", "again", "--json"]) == Exit.DONE
-    assert json.loads(capsys.readouterr().out)["nodes"][0]["state"] == "stopped"
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["state"] == state
 
 
 def test_a_checkpoint_that_is_deleted_meanwhile_is_replaced_by_the_newer_one(

@@ -186,6 +186,25 @@ def test_watch_redraws_in_place_and_ends_quietly(node: NodeFiles) -> None:
 
 
 @pytest.mark.slow
+def test_watch_shows_a_long_command_completely() -> None:
+    long = "/".join(["a-directory"] * 12)
+    with opened(Config.model_validate({"node": {"name": "tea"}}), lambda name: name) as opened_node:
+        emit = EventLog(opened_node.files.events)
+        emit(StartEvent(node="tea", tasks=["spell_backward"], seed=0, rounds=5, groups=2, group_size=4))
+        emit(ErrorEvent(code="ModelError", message="no model", next=f"swarmctl run --model {long}"))
+        emit(StopEvent(reason="error", round=0, steps=0))
+        emit.close()
+    terminal = spawn([*STAND_IN, "status", "--watch"], environment=os.environ | {"TERM": "xterm", "CI": ""}, columns=60)
+    terminal.expect_exact("  try: ")
+    terminal.expect_exact("To leave, press Ctrl-C.")
+    shown = str(terminal.before)
+    terminal.sendintr()
+    rest_of(terminal)
+    assert all(len(line) <= 60 for line in shown.split("\r\n"))
+    assert shown.replace("\r\n", "").endswith(f"swarmctl run --model {long}")
+
+
+@pytest.mark.slow
 def test_watch_in_a_pipe_prints_the_state_repeatedly(node: NodeFiles) -> None:
     process = subprocess.Popen([*STAND_IN, "status", "--watch"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -43,7 +43,17 @@ def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
         (
             {"memory_available_bytes": 2**30},
             "",
-            "memory    needs about 2.0 GiB for prompts of maximum length, but only",
+            "memory    needs about 2.0 GiB for prompts of maximum length, but only 1.0 GiB are available.",
+        ),
+        (
+            {"memory_available_bytes": 2**30, "memory_usual_bytes": 2**29},
+            "",
+            "memory    needs about 512 MiB for typical prompts, and 2.0 GiB for prompts of maximum length; 1.0 GiB ",
+        ),
+        (
+            {"memory_available_bytes": 2**28, "memory_usual_bytes": 2**29},
+            "",
+            "memory    needs about 512 MiB for typical prompts, and 2.0 GiB for prompts of maximum length, but only",
         ),
         ({"memory_available_bytes": None}, "", "memory    needs about 2.0 GiB; the device's memory is unknown"),
         ({"memory_bytes": None}, "", "memory    unknown until the model is on this machine"),

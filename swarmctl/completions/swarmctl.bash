@@ -592,6 +592,7 @@ __swarmctl_setting() {
             train.off_policy_weight= \
             train.optimizer= \
             train.peer_loss= \
+            train.processes= \
             train.teacher_learning_rate= \
             train.teacher_loss= \
             train.warmup_steps= \

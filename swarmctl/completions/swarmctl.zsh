@@ -135,6 +135,7 @@ _swarmctl_settings() {
       'train.off_policy_weight:λ: weight of an external row, relative to one of the node'\''s own'
       'train.optimizer:AdamW'
       'train.peer_loss:Loss on peers'\'' groups: correct completions only, weighted by 1 - this node'\''s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)'
+      'train.processes:Processes that train the node together, each with a GPU of its own: `run --gpus N`'
       'train.teacher_learning_rate:Peak learning rate of steps that learn only from a teacher: supervised learning'
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'

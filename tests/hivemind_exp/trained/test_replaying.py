@@ -21,7 +21,7 @@ from hivemind_exp.trained.loading import Job
 from hivemind_exp.trained.replaying import compare, replay
 from hivemind_exp.trainer.checkpoints import find
 from hivemind_exp.trainer.conditions import Conditions
-from hivemind_exp.trainer.grpo_step import StepResult
+from hivemind_exp.trainer.step_measures import StepResult
 from tests.hivemind_exp.trained.conftest import Trained, contents
 from tests.support.links import RecordedLink
 from tests.support.nodes import make_config, run

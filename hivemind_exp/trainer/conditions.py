@@ -62,4 +62,5 @@ class Conditions:
 
     def exact(self, other: "Conditions") -> bool:
         """Return whether a step gives the same bits under both: on the same kind of processor, with the same torch."""
-        return self.device == "cpu" and replace(self, settings={}) == replace(other, settings={})
+        alone = self.settings.get("train", {}).get("processes", 1) == 1  # the order of a sum depends on it
+        return alone and self.device == "cpu" and replace(self, settings={}) == replace(other, settings={})

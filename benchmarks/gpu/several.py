@@ -119,7 +119,7 @@ def check(made: Several) -> str:
     manifest = made.manifest(0, made_up(made.work, 0))
     with made.alone():
         one = made.trainer._gradient(manifest, lambda: False)
-    several = [made.trainer.step(replace(manifest, step=step)) for step in range(3)][0]
+    several, *_ = [made.trainer.step(replace(manifest, step=step)) for step in range(3)]
     compare_weights(made.team, made.trainer.trainable())
     loss, norm = abs(several.loss - one.loss), abs(several.grad_norm / one.grad_norm - 1)
     return f"same weights in all processes after 3 steps; loss differs by {loss:.1e}, gradient norm by {norm:.1e} of it"

@@ -35,7 +35,7 @@ from tests.support.setting_effects import GROUPS
 from tests.support.step_trainers import TOKENIZER
 
 STEPS = 3
-LARGE = {"learning_rate": 1e-2, "warmup_steps": 0, "beta": 0.1, "peer_loss": "sapo", "micro_batch": 3}
+LARGE = {"learning_rate": 1e-3, "warmup_steps": 0, "beta": 0.1, "peer_loss": "sapo", "micro_batch": 3}
 CLOSE: dict[str, Any] = {"rel": 1e-4, "abs": 1e-5}
 
 
@@ -84,7 +84,8 @@ def same(one: StepResult, several: StepResult) -> None:
     for kind, values in one.by_kind.items():
         assert several.by_kind[kind].keys() == values.keys()
         for name, value in values.items():
-            assert several.by_kind[kind][name] == pytest.approx(value, **CLOSE), (kind, name)
+            expected = value if value is None else pytest.approx(value, **CLOSE)
+            assert several.by_kind[kind][name] == expected, (kind, name)
 
 
 @pytest.mark.slow
@@ -101,7 +102,8 @@ def test_two_processes_compute_the_steps_and_completions_of_one(tmp_path: Path, 
             few = [manifest(each, step) for each in (one_config, two_config)]
             few = [Manifest(m.step, 0, m.seed, 3, m.rows[rows], tokens=m.tokens) for m in few]
             same(alone.step(few[0]), together.step(few[1]))
-        assert differ(weights(alone), weights(together)) < 1e-5 < differ(weights(alone), before)
+        assert differ(weights(alone), weights(together)) < 1e-5
+        assert differ(weights(alone), before) > 1e-3
         compare_weights(team, together.trainable())
 
         asked = [group.prompt for group in GROUPS]

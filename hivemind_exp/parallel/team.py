@@ -78,6 +78,7 @@ class Team:
             member = _Member(name, visible[place] if visible else None)
             self._members.append(member)
             member.queue(first | {"place": place})
+            member.write()  # so that it imports its libraries meanwhile
 
     @property
     def pids(self) -> list[int]:
@@ -133,10 +134,11 @@ class Team:
 
     def close(self) -> None:
         """End all processes. None of them has anything to save."""
-        together = not self._owed and self._group is not None and not any(m.has_ended() for m in self._members)
-        if together:
+        together = False
+        if not self._owed and self._group is not None and not any(each.has_ended() for each in self._members):
             with contextlib.suppress(ProcessEnded, StopRequested, OSError):
                 self.ask("leave", None)
+                together = True
         for member in self._members if not together else ():
             member.kill()
         if self._group is not None:

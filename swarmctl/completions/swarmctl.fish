@@ -164,6 +164,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'run:--device'
             set kind words
             set list auto cpu cuda mps xpu
+        case 'run:--gpus'
+            set kind none
         case 'run:--rounds'
             set kind none
         case 'run:--seed'
@@ -433,6 +435,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task, preset, or path of your questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --gpus\t'Train and generate on the first N NVIDIA GPUs' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \

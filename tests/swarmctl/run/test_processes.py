@@ -63,6 +63,12 @@ def test_all_processes_end_together_and_a_killed_one_is_replaced(home: Path, tmp
     try:
         until(lambda: rounds() > 1, PATIENCE_S)
         (member,) = descendants(process, MEMBER)
+        os.kill(member, signal.SIGSTOP)
+        stopped = f"a training process (pid {member}) was stopped by a signal, so the node does nothing"
+        until(lambda: stopped in (tmp_path / "said").read_text(), PATIENCE_S)
+        os.kill(member, signal.SIGCONT)
+        before = rounds()
+        until(lambda: rounds() > before + 1, PATIENCE_S)
         os.kill(member, signal.SIGKILL)
         before = rounds()
         until(lambda: rounds() > before + 1, PATIENCE_S)

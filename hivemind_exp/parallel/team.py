@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ProcessEnded, from_code
+from hivemind_exp.errors import NodeError, ProcessEnded, from_code
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.secrets import without_secrets
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hivemind_exp.parallel.group import ProcessGroup
 
 MODULE = "hivemind_exp.runner.member"
+UPDATE = "update"
+"""The command to take a step. The main process continues meanwhile."""
 _CHUNK = 2**16
 _POLL_S = 0.05
 _END_S = 1.0
@@ -60,8 +62,8 @@ class Team:
         self._node, self._stop, self._device = config.node.name, stop, device
         self._meeting = Path(tempfile.mkdtemp(prefix="swarmctl-"))
         self._group: ProcessGroup | None = None
-        self._owed = 0
-        """Answers that each process still has to give."""
+        self._asked: str | None = None
+        """The command that has not been answered yet."""
         self._looked = 0.0
         first = {
             "config": config.model_copy(
@@ -95,13 +97,13 @@ class Team:
 
     def ask(self, command: str, argument: object) -> None:
         """Send a command to every process, once all have answered the ones before."""
-        if self._owed:
+        if self._asked is not None:
             self.answers()
         for member in self._members:
             member.queue([command, argument])
         while any(member.unsent for member in self._members):
             self._wait()
-        self._owed = 1
+        self._asked = command
 
     def answers(self) -> list[Any]:
         """Return every process's answer to the latest command, in order.
@@ -110,7 +112,7 @@ class Team:
         """
         while not all(member.answers for member in self._members):
             self._wait()
-        self._owed = 0
+        self._asked = None
         found = [member.answers.popleft() for member in self._members]
         for answer in found:
             if "error" in answer:
@@ -135,8 +137,10 @@ class Team:
     def close(self) -> None:
         """End all processes. None of them has anything to save."""
         together = False
-        if not self._owed and self._group is not None and not any(each.has_ended() for each in self._members):
-            with contextlib.suppress(ProcessEnded, StopRequested, OSError):
+        # One that still computes a share would have to be waited for. Taking a step is done by now.
+        idle = self._asked in (None, UPDATE) and not any(each.has_ended() for each in self._members)
+        if idle and self._group is not None:
+            with contextlib.suppress(NodeError, StopRequested, OSError):
                 self.ask("leave", None)
                 together = True
         for member in self._members if not together else ():

@@ -18,6 +18,7 @@ from typing import Any
 
 from hivemind_exp.errors import NodeError, OutOfMemory
 from hivemind_exp.models.out_of_memory import what_ran_out, within_memory
+from hivemind_exp.parallel.team import UPDATE
 from hivemind_exp.processes import sandbox
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
@@ -86,7 +87,7 @@ class Member:
             "load": self._load,
             "join": self._join,
             "gradient": self._gradient,
-            "update": self._update,
+            UPDATE: self._update,
             "digest": self._digest,
             "restore": lambda directory: self._trainer.restore(Path(directory)),
             "generate": self._generate,

@@ -8,7 +8,7 @@ from torch import Tensor
 from hivemind_exp.errors import ProcessEnded
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.out_of_memory import within_memory
-from hivemind_exp.parallel.team import Team
+from hivemind_exp.parallel.team import UPDATE, Team
 from hivemind_exp.trainer.step_measures import Measured
 
 COMPARE_EVERY = 16
@@ -30,7 +30,7 @@ def measure_together(
     ran_out = next((answer["ran_out"] for answer in answers if answer["ran_out"]), ran_out)
     if measured is None or ran_out is not None:
         return None, str(ran_out)
-    team.ask("update", None)
+    team.ask(UPDATE, None)
     return Measured.join([measured, *(Measured.unpack(answer["measured"]) for answer in answers)]), None
 
 

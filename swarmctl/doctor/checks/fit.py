@@ -11,7 +11,7 @@ from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, esti
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
 from swarmctl.doctor.checks.hub import shape
-from swarmctl.doctor.checks.machine import LIBRARIES
+from swarmctl.doctor.checks.machine import libraries
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
         return (None if amount is None else amount - RUNTIME), "on the GPU"
     limit, _ = container_memory()
     total = psutil.virtual_memory().total
-    processes = context.config.train.processes
+    processes, rest = context.config.train.processes, libraries(context.config)
     share = "" if processes == 1 else f", divided by {processes}"
     return (
-        max(0, min(total, limit or total) - LIBRARIES) // processes,
-        f"available (this machine's memory minus {size(LIBRARIES)} for PyTorch and the node's other processes{share})",
+        max(0, min(total, limit or total) - rest) // processes,
+        f"available (this machine's memory minus {size(rest)} for PyTorch and the node's other processes{share})",
     )
 
 

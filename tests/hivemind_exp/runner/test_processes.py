@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,12 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from hivemind_exp.errors import ProcessEnded
 from hivemind_exp.events import Event
-from hivemind_exp.trainer.checkpoints import MODEL
 from tests.support.nodes import Events, make_config, run
+from tests.support.restarts import final_weights
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +26,7 @@ def members() -> list[psutil.Process]:
 
 
 def several(processes: int, rounds: int = 4) -> Any:
-    # Without a curriculum of chance, small steps: rounding must not change a completion.
+    # Small steps: rounding must not change a completion.
     return make_config(train={"processes": processes, "learning_rate": 1e-4}, game={"rounds": rounds})
 
 
@@ -40,8 +37,7 @@ def completions(root: Path) -> list[tuple[Any, ...]]:
 
 def furthest(some: Path, other: Path) -> float:
     """Return the largest difference between the weights of two nodes' newest checkpoints."""
-    newest = [max((root / "checkpoints").glob("step-*")) / MODEL / "model.safetensors" for root in (some, other)]
-    one, two = map(load_file, newest)
+    one, two = final_weights(some), final_weights(other)
     return max(float((one[name] - two[name]).abs().max()) for name in one)
 
 
@@ -54,9 +50,10 @@ class Killer(Events):
 
     def __call__(self, event: Event, /) -> None:
         super().__call__(event)
-        if len(self.of("step")) == self._step:
+        if len(self.of("step")) == self._step and event.event_name() == "step":
             for process in members():
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
+                process.wait()
 
 
 def test_two_processes_train_and_generate_as_one_does(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ class Killer(Events):
         if len(self.of("step")) == self._step and event.event_name() == "step":
             for process in members():
                 process.kill()
-                process.wait()
 
 
 def test_two_processes_train_and_generate_as_one_does(tmp_path: Path) -> None:

@@ -325,6 +325,11 @@ class Config(Section):
             raise ValueError("model.load_in_4bit needs model.lora: weights in 4 bits cannot be trained")
         if self.model.load_in_4bit and self.model.name == "tiny":
             raise ValueError('model.load_in_4bit does not work with model.name = "tiny"')
+        if self.train.processes > 1 and self.model.device not in ("auto", "cuda", "cpu"):
+            raise ValueError(
+                "train.processes (--gpus) takes the first NVIDIA GPUs, so it needs model.device = auto or cuda, not "
+                f"{self.model.device}. To choose other GPUs, set CUDA_VISIBLE_DEVICES"
+            )
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":
@@ -345,6 +350,8 @@ class Config(Section):
             raise ValueError(f'game.{name} only works with game.kind = "sampling"')
         for name in self.game.only_training if self.offload.kind == "relay" else ():
             raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
+        if self.train.processes > 1 and self.offload.kind == "relay":
+            raise ValueError('train.processes cannot be used with offload.kind = "relay": a relay trains no model')
         if self.game.curriculum and self.swarm.join:
             raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
         if self.game.format_reward and self.train.joins_baseline:

@@ -98,6 +98,10 @@ class Hung(NodeError, code="hung"):
     """The trainer showed no sign of life for too long."""
 
 
+class ProcessEnded(NodeError, code="process"):
+    """A process that trains the node together with the main one ended. The same command may work later."""
+
+
 class GaveUp(NodeError, code="gave_up"):
     """The trainer fails again and again, so it is not restarted again."""
 

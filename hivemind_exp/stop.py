@@ -17,6 +17,10 @@ class StopRequested(Exception):
 class StopFlag(threading.Event):
     """Set from a signal handler or another thread, and checked wherever work can be interrupted."""
 
+    def requested(self) -> bool:
+        """Whether a stop was requested. Shows no life (``BeatingFlag``)."""
+        return threading.Event.is_set(self)
+
     def check(self) -> None:
         """Raise ``StopRequested`` if a stop was requested."""
         if self.is_set():

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hivemind_exp.settings_table import AutoPositive, NotNegative, Section
+from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
 
 JOINT_LOSSES = frozenset({"luffy"})
 """Values of ``train.teacher_loss`` with ``Loss.joins_baseline``. They are named here, too, for code that must not
@@ -31,6 +31,9 @@ class TrainConfig(Section):
     micro_batch: AutoPositive = "auto"
     """Rows per forward and backward pass. Affects memory and speed, not the loss. "auto": as many as fit into a GPU's
     free memory, at most 64; 4 without one. If memory runs out, activations are recomputed first; then it is halved."""
+    processes: Positive = 1
+    """Processes that train the node together, each with a GPU of its own: `run --gpus N`. Affects speed, not the loss.
+    With model.device = "cpu", they share the CPU."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0

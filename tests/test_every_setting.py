@@ -112,6 +112,9 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.weight_decay": (see.stepped, STEP, 0.0, 0.5),
     "train.max_grad_norm": (see.stepped, STEP, 1.0, 1e-7),
     "train.micro_batch": (see.stepped, STEP, 1, 4),
+    "train.processes": (
+        "tests/hivemind_exp/runner/test_processes.py::test_two_processes_train_and_generate_as_one_does"
+    ),
     "train.max_lag": (see.stepped, STEP, 4, 1),
     "train.beta": (see.stepped, STEP, 0.1, 0.5),
     "train.off_policy_weight": (see.stepped, STEP, 1.0, 0.1),

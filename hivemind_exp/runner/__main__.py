@@ -132,7 +132,7 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     """Build the runner. Heavy modules are imported here, after signals are handled and the first event is written."""
     with uncollected():
         from hivemind_exp.config import Config
-        from hivemind_exp.models.device import pin_device
+        from hivemind_exp.models.device import pin_device, share_gpus
         from hivemind_exp.models.model_location import TINY
         from hivemind_exp.node_files import NodeFiles
         from hivemind_exp.trainer.report_places import place_reports
@@ -144,12 +144,15 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     leave_out(*{"trackio", "wandb"}.difference(config.report.to))
     if config.model.name == TINY and config.model.lora is None:  # other models may consist of adapters
         leave_out("peft")
+    several = config.train.processes > 1 and config.model.device != "cpu"
+    visible = share_gpus(config.train.processes) if several else []
     pinned = pin_device(config.model.device)
     with uncollected():
         from hivemind_exp.runner.grpo_runner import GRPORunner
 
     model = config.model.model_copy(update={"device": pinned})
-    return GRPORunner(config.model_copy(update={"model": model}), files, emit, stop=stop, secrets=secrets, lean=True)
+    config = config.model_copy(update={"model": model})
+    return GRPORunner(config, files, emit, stop=stop, secrets=secrets, lean=True, visible=visible)
 
 
 def _answer(order: dict[str, Any]) -> int:

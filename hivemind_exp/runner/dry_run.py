@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.models.device import available_memory, resolve_compute
+from hivemind_exp.models.device import available_memory, resolve_compute, share_gpus
 from hivemind_exp.models.memory import USUAL_PROMPT, estimate
 from hivemind_exp.models.model_location import locate_model
 from hivemind_exp.models.quantized import check_quantized
@@ -20,6 +20,9 @@ def describe(config: Config) -> dict[str, Any]:
     check_warmup(config)
     check_reports(config)
     compute = resolve_compute(config.model)
+    processes = config.train.processes
+    if processes > 1 and config.model.device != "cpu":
+        share_gpus(processes)
     check_quantized(config, compute.device)
     check_tasks(config.tasks)
     where = locate_model(config.model)
@@ -35,9 +38,19 @@ def describe(config: Config) -> dict[str, Any]:
     )
     return {
         **asdict(compute),
+        "processes": processes,
         "model": {"name": config.model.name, "where": where.place, "parameters": where.parameters},
         "tasks": list(map(title, config.tasks)),
         "memory_bytes": most,
         "memory_usual_bytes": usual,
-        "memory_available_bytes": available_memory(compute.device),
+        "memory_available_bytes": _available(compute.device, processes),
     }
+
+
+def _available(device: str, processes: int) -> int | None:
+    """Return the bytes that each of a node's processes may use on its device; None if a driver does not report them."""
+    if device != "cuda" or processes == 1:
+        memory = available_memory(device)
+        return None if memory is None else memory // processes
+    found = [available_memory(f"cuda:{place}") for place in range(processes)]
+    return min(each for each in found if each is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
@@ -18,13 +18,14 @@ from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.journal.canary_log import CanaryLog
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.node_charter import node_charter
-from hivemind_exp.models.device import resolve_compute, use_threads
+from hivemind_exp.models.device import Compute, resolve_compute, use_threads
 from hivemind_exp.models.lean_imports import without_scipy
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_distilled, is_relay
+from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.open_game import PeerContext, open_game
@@ -80,6 +81,7 @@ class GRPORunner:
     ``make_tasks`` replaces the configured mixture of tasks, for experiments such as random rewards.
     ``peer_context``: the peers and the clock of a study group. None: the node plays alone.
     ``lean``: this process does nothing else, so its libraries may leave out what a node does not need.
+    ``visible``: with several processes on GPUs, the one that each sees (``share_gpus``). Empty: on CPUs.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class GRPORunner:
         make_tasks: Callable[[Config, NodeFiles], Tasks] | None = None,
         peer_context: PeerContext | None = None,
         lean: bool = False,
+        visible: Sequence[str] = (),
     ) -> None:
         self._config = config
         self._files = files
@@ -102,7 +105,7 @@ class GRPORunner:
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
         self._needs_secret = make_tasks is None
         self._peer_context = peer_context
-        self._lean = lean
+        self._lean, self._visible = lean, visible
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
 
@@ -118,7 +121,7 @@ class GRPORunner:
     def _train(self, ends: ExitStack) -> None:
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
-        use_threads(self._config.model)
+        use_threads(self._config.model, self._config.train.processes)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
         if isinstance(tasks, Mixture) and swarm is None:
@@ -128,6 +131,7 @@ class GRPORunner:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         if swarm is not None:
             self._emit(PhaseEvent(name="loading transformers"))
+        team = self._start_team(ends, compute)
         # Imported here, because it takes seconds: errors in the node's files or of its API have been reported by now.
         with uncollected():
             if self._lean:
@@ -149,6 +153,8 @@ class GRPORunner:
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)
         step_trainer = ends.enter_context(closing(builder.step_trainer(tokenizer, tasks, checkpoint)))
+        if team is not None:
+            self._lead(team, step_trainer, checkpoint)
         parameters = list(step_trainer.policy.parameters())
         self._announce(
             model=config.model.name,
@@ -177,6 +183,7 @@ class GRPORunner:
             self._files,
             self._emit,
             compute.dtype,
+            team,
         )
         sources = self._sources(ends, parts)
         local = sources["local"]
@@ -207,6 +214,21 @@ class GRPORunner:
             canary=self._canary(ends, config, checkpoints, step_trainer),
             conditions=Conditions.now(config, compute).text(),
         ).run(checkpoint)
+
+    def _start_team(self, ends: ExitStack, compute: Compute) -> Team | None:
+        """Start the node's other processes, which import their libraries meanwhile. None: it has no others."""
+        config = self._config
+        if config.train.processes == 1:
+            return None
+        device, dtype = compute.device, compute.dtype
+        team = Team(config, self._files, self._stop, device=device, dtype=dtype, visible=self._visible)
+        return ends.enter_context(closing(team))
+
+    def _lead(self, team: Team, step_trainer: SourceGRPOTrainer, checkpoint: Checkpoint | None) -> None:
+        """Have the other processes load the model, and train together with them from now on."""
+        self._emit(PhaseEvent(name="loading the model in the other processes"))
+        team.ask("load", checkpoint and [str(checkpoint.path), checkpoint.step, checkpoint.round])
+        step_trainer.lead(team)
 
     def _canary(
         self, ends: ExitStack, config: Config, checkpoints: CheckpointStore, step_trainer: SourceGRPOTrainer

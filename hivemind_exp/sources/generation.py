@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextStreamer,
+)
 
 from hivemind_exp.rollouts.types import control_ids
 from hivemind_exp.stop import StopFlag
@@ -22,6 +29,20 @@ class _StopAsked(StoppingCriteria):  # type: ignore[misc]
 def stop_on(stop: StopFlag) -> StoppingCriteriaList:
     """Return the criterion that ends a generation after the next token, once a stop was requested."""
     return StoppingCriteriaList([_StopAsked(stop)])
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    def __init__(self, chances: Callable[[Tensor], Tensor]) -> None:
+        self._chances = chances
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - as it is called
+        return self._chances(scores)
+
+
+def draw_with(chances: Callable[[Tensor], Tensor]) -> LogitsProcessorList:
+    """Return what makes greedy decoding draw tokens: ``chances`` turns logits (B, V) into values to take the largest
+    of."""
+    return LogitsProcessorList([_Draw(chances)])
 
 
 class WordStreamer(TextStreamer):  # type: ignore[misc]

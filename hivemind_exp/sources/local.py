@@ -16,6 +16,8 @@ from torch import Tensor
 from hivemind_exp.config import GenerationConfig as Settings
 from hivemind_exp.events import Emit, WarningEvent, discard
 from hivemind_exp.models.out_of_memory import within_memory
+from hivemind_exp.parallel.shares import even_range
+from hivemind_exp.parallel.team import Team
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.batch_size import BatchSize
@@ -45,8 +47,14 @@ class LocalSource(Source):
     """The number format of the model's computation, if autocast converts its weights to it."""
     _tasks: Tasks | None = None
     """Needed for conversations with environments."""
+    team: Team | None = None
+    """The other processes that generate a part of each batch. None: this one generates all of it."""
 
     def __post_init__(self) -> None:
+        self._drawn: slice | None = None
+        """If other processes generate the other rows of a batch: which of all rows' random numbers are this one's."""
+        self._rows = 0
+        """Then, the number of all rows."""
         self._size = BatchSize(self._model, self._settings)
         self._end_ids = end_ids(self._model, self._tokenizer)
 
@@ -133,10 +141,14 @@ class LocalSource(Source):
         rollouts: list[Rollout] = []
         while (start := len(rollouts)) < len(prompts):
             size = self.batch_size(prompts[start:])
-            if seed is not None:
-                torch.manual_seed(derive_seed(seed, start))
             some, room = prompts[start : start + size], rooms[start : start + size]
-            made, ran_out = within_memory(partial(self._batch, some, sample=seed is not None, most=max(room)))
+            if self.team is None or len(some) == 1:
+                if seed is not None:
+                    torch.manual_seed(derive_seed(seed, start))
+                made, ran_out = within_memory(partial(self._batch, some, sample=seed is not None, most=max(room)))
+            else:
+                drawn = None if seed is None else derive_seed(seed, start)
+                made, ran_out = self._batch_together(self.team, some, seed=drawn, most=max(room))
             if made is None:
                 what = self._size.shrink(len(some), str(ran_out))
                 self._emit(WarningEvent(code="less_memory", message=what))
@@ -147,19 +159,67 @@ class LocalSource(Source):
     def _cut(self, row: Rollout, most: int) -> Rollout:
         return row if len(row.ids) <= most else self._rollout(list(row.ids[:most]))
 
+    def _batch_together(
+        self, team: Team, prompts: Sequence[Prompt], *, seed: int | None, most: int
+    ) -> tuple[list[Rollout], None] | tuple[None, str]:
+        """Complete a batch together with the other processes; return what ran out of memory instead."""
+        ids = [prompt.ids for prompt in prompts]
+        team.ask("generate", [ids, seed, most])
+        own, ran_out = within_memory(partial(self._share, ids, 0, team.processes, seed=seed, most=most))
+        answers = team.answers()
+        ran_out = next((answer["ran_out"] for answer in answers if answer["ran_out"]), ran_out)
+        if own is None or ran_out is not None:
+            return None, str(ran_out)
+        return [self._rollout(row) for rows in (own, *(answer["rows"] for answer in answers)) for row in rows], None
+
+    def share(
+        self, prompts: Sequence[Sequence[int]], place: int, processes: int, *, seed: int | None, most: int
+    ) -> list[list[int]]:
+        """Return the tokens of process ``place``'s rows of a batch. ``prompts``: of all rows, as token ids."""
+        with self._ready_to_generate():
+            return self._share(prompts, place, processes, seed=seed, most=most)
+
+    def _share(
+        self, prompts: Sequence[Sequence[int]], place: int, processes: int, *, seed: int | None, most: int
+    ) -> list[list[int]]:
+        own = even_range(len(prompts), place, processes)
+        if not own:
+            return []
+        if seed is not None:
+            torch.manual_seed(seed)
+        self._drawn, self._rows = slice(own.start, own.stop), len(prompts)
+        try:
+            width = max(map(len, prompts))
+            return self._tokens([prompts[i] for i in own], width, sample=seed is not None, most=most)
+        finally:
+            self._drawn = None
+
     def _batch(
         self, prompts: Sequence[Prompt], *, sample: bool, most: int, streamer: TextStreamer | None = None
     ) -> list[Rollout]:
-        from hivemind_exp.sources.generation import stop_on
+        ids = [prompt.ids for prompt in prompts]
+        rows = self._tokens(ids, max(map(len, ids)), sample=sample, most=most, streamer=streamer)
+        return [self._rollout(row) for row in rows]
+
+    def _tokens(
+        self,
+        prompts: Sequence[Sequence[int]],
+        width: int,
+        *,
+        sample: bool,
+        most: int,
+        streamer: TextStreamer | None = None,
+    ) -> list[list[int]]:
+        """Return the tokens of each prompt's completion, with what follows its end. ``width``: of padded prompts."""
+        from hivemind_exp.sources.generation import draw_with, stop_on
         from hivemind_exp.sources.graph_decoding import can_decode, decode
 
         fill = self._tokenizer.pad_token_id
-        width = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), fill)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, width - len(prompt.ids) :] = 1
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(self._model.device), mask.to(self._model.device)
         if streamer is None and can_decode(self._model, most):
             choose = self._sample if sample else partial(torch.argmax, dim=-1)
@@ -173,21 +233,35 @@ class LocalSource(Source):
                 fill=fill,
                 check=self._stop.check,
             )
-            return [self._rollout(row) for row in made.tolist()]
+            rows: list[list[int]] = made.tolist()
+            return rows
+        together = sample and self._drawn is not None
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=self._generation_config(sample=sample, most=most),
+            generation_config=self._generation_config(sample=sample and not together, most=most),
+            logits_processor=draw_with(self._chances) if together else None,
             stopping_criteria=stop_on(self._stop),
             streamer=streamer,
         )
         self._stop.check()
-        return [self._rollout(row) for row in output[:, width:].tolist()]
+        generated: list[list[int]] = output[:, width:].tolist()
+        return generated
 
     def _sample(self, logits: Tensor) -> Tensor:
+        return self._chances(logits).argmax(dim=-1)
+
+    def _chances(self, logits: Tensor) -> Tensor:
+        """Return the tokens' probabilities divided by noise: the largest is drawn. Both are (B, V).
+
+        As torch.multinomial draws, but without its checks, which wait for the device: exponential noise. If other
+        processes have rows of the same batch, each draws the noise of all rows, so that a row gets the same tokens
+        whoever generates it.
+        """
         chances = torch.softmax(logits.float() / self._settings.temperature, dim=-1)
-        # As torch.multinomial draws, but without its checks, which wait for the device: exponential noise.
-        return (chances / torch.empty_like(chances).exponential_()).argmax(dim=-1)
+        if self._drawn is None:
+            return chances / torch.empty_like(chances).exponential_()
+        return chances / chances.new_empty(self._rows, chances.size(1)).exponential_()[self._drawn]
 
     def _rollout(self, ids: list[int]) -> Rollout:
         end = next((i for i, token in enumerate(ids) if token in self._end_ids), None)
@@ -234,7 +308,9 @@ def build(parts: NodeParts) -> LocalSource | None:
         return None
     config = parts.config
     seed, emit, tasks = config.node.seed, parts.emit, parts.tasks
-    return LocalSource(parts.model, parts.tokenizer, config.generation, parts.stop, seed, emit, parts.dtype, tasks)
+    return LocalSource(
+        *(parts.model, parts.tokenizer, config.generation, parts.stop, seed, emit, parts.dtype, tasks), team=parts.team
+    )
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -16,6 +16,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient
+from hivemind_exp.parallel.team import Team
 from hivemind_exp.peers.exchange import PeerExchange
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
 from hivemind_exp.stop import StopFlag
@@ -96,3 +97,5 @@ class NodeParts:
     emit: Emit = discard
     dtype: str = "float32"
     """The number format of the model's computation."""
+    team: Team | None = None
+    """The other processes that generate with this one."""

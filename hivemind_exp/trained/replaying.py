@@ -23,7 +23,8 @@ from hivemind_exp.stop import StopRequested
 from hivemind_exp.trained.loading import Job
 from hivemind_exp.trainer.checkpoints import Checkpoint
 from hivemind_exp.trainer.conditions import Conditions
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
+from hivemind_exp.trainer.step_measures import StepResult
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 """How far a repeated step's results may be off where they cannot be the same bits: relative to the recorded gradient

@@ -20,6 +20,20 @@ class GradientMeter:
         self._stride = max(1, math.ceil(sum(each.numel() for each in self._parameters) / MOST_SAMPLED))
         self._before: list[Tensor | None] = [None] * len(self._parameters)
 
+    def sample(self) -> Tensor:
+        """Return what was added since the last call as a vector (float32), scaled to have its norm.
+
+        Samples of several processes can be added up: their sum has the norm of the sum of what each added.
+        """
+        parts = []
+        for place, parameter in enumerate(self._parameters):
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            now = grad.detach().flatten()[:: self._stride].clone()
+            before, self._before[place] = self._before[place], now
+            added = now.float() if before is None else now.float() - before.float()
+            parts.append(added * math.sqrt(parameter.numel() / now.numel()))
+        return torch.cat(parts)
+
     def norm(self) -> Tensor:
         """Return the norm of what was added since the last call, as a scalar on the parameters' device."""
         total = self._parameters[0].new_zeros((), dtype=torch.float32)

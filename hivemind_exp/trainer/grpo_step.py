@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,22 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.models.quantized import copy_adapters, restore_adapters
-from hivemind_exp.rollouts.types import Kind, answer_tokens
+from hivemind_exp.parallel.group import ProcessGroup, wait_quietly
+from hivemind_exp.parallel.shares import deal
+from hivemind_exp.parallel.team import Team
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.seeds import derive_seed
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
-from hivemind_exp.trainer.micro_batches import MicroBatches, Say, split
+from hivemind_exp.trainer.micro_batches import MicroBatches, Say, row_length, split
+from hivemind_exp.trainer.optimizer_state import load_state, save_state
 from hivemind_exp.trainer.report_places import place_reports
 from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
-from hivemind_exp.trainer.token_rows import own_like, reverse_kl, token_rows, token_scales
+from hivemind_exp.trainer.shared_steps import COMPARE_EVERY, compare_weights, measure_together
+from hivemind_exp.trainer.step_measures import Measured, Measuring, StepResult
+from hivemind_exp.trainer.token_rows import outside_answers, own_like, reverse_kl, token_rows, token_scales
 from hivemind_exp.trainer.trl_arguments import trl_arguments
 
-_OF_SETTINGS = ("initial_lr", "weight_decay")
-"""Keys of the optimizer's parameter groups that settings define, not the training so far."""
 _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
 """Kinds of verified text that is not a sample of the policy. A step on nothing else is supervised learning."""
 HOOKS = ("_prepare_inputs", "_compute_loss", "_tokenizer", "_metrics")
@@ -49,27 +54,6 @@ now, and a sentence about what changed."""
 
 class StepAbandoned(Exception):
     """A stop was requested before the optimizer step. The weights are unchanged."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """The result of one optimizer step."""
-
-    loss: float
-    grad_norm: float
-    """Before clipping. If it is not finite, the step was skipped and the weights are unchanged."""
-    learning_rate: float
-    tokens: int
-    """Completion tokens of the rows that it learned from, without those that an environment wrote."""
-    rows: int
-    """Rows that it learned from."""
-    by_kind: dict[Kind, dict[str, float | None]] = field(default_factory=dict)
-    """For each kind of source: source_rows (its share of ``rows``), entropy (nats per token), kl (nats per token;
-    None without a reference), clip_fraction (None without importance weights), source_grad_norm (norm of the
-    gradient of its rows alone, before clipping). For external kinds also nll: the negative log-likelihood of their
-    rows, in nats per token. For peers also filtered: the rows filtered out because this node is unlikely to
-    generate them. If a teacher scored own rows, also reverse_kl: the mean log π_θ - log π_teacher over the scored
-    tokens, in nats, each within ±5."""
 
 
 class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -119,19 +103,34 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.create_optimizer_and_scheduler(num_training_steps=1)
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self._kind_tokens: Counter[Kind] = Counter()
-        self._kind_sums: dict[Kind, Tensor] = {}
-        """Within a step, for each kind (7,) on the device: entropy, kl, clipped tokens, negative log-likelihood,
-        filtered rows, reverse KL, tokens that a teacher scored. Read once per step, because each read waits for the
-        device."""
-        self._kind_norms: dict[Kind, float] = {}
-        self._weighted: set[Kind] = set()
-        """The kinds whose tokens had importance weights in this step."""
+        self._measuring = Measuring()
+        """Within a step."""
+        self._kind_gradients: dict[Kind, Tensor] = {}
+        """Within a step of several kinds: the norm of each kind's gradient, or with several processes, a sample."""
+        self.team: Team | None = None
+        """The other processes that take part in each step. None: this one takes it alone, or on their command."""
+        self.group: ProcessGroup | None = None
+        """What adds up the gradients of all processes. None: this one computes a step's whole gradient."""
         self._floor: float | None = None
         self._beside_answer = False
         """Whether the filter leaves out the answer's tokens. Steps of older manifests do not."""
         self._teacher_factor = config.teacher_learning_rate / config.train.learning_rate
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    def lead(self, team: Team) -> None:
+        """Train together with the other processes, which take over this one's weights."""
+        self.group, self.team = team.join(), team
+        self.group.spread(self.trainable(), team.check)
+        team.answers()
+
+    def follow(self, group: ProcessGroup) -> None:
+        """Train on the command of the main process, with its weights."""
+        self.group = group
+        group.spread(self.trainable(), wait_quietly)
+
+    def trainable(self) -> list[Tensor]:
+        """Return the weights that are trained."""
+        return [parameter for parameter in self.model_wrapped.parameters() if parameter.requires_grad]
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -161,73 +160,114 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             manifest = replace(manifest, micro_batch=allowed)
             shrunk(manifest, "")
         while True:
-            result, ran_out = within_memory(partial(self._gradient, manifest, should_stop))
+            result, ran_out = self._shared_gradient(manifest, should_stop)
             if result is not None:
-                return self._update(manifest, result)
+                return replace(result, learning_rate=self.take(manifest, result.grad_norm))
             self.optimizer.zero_grad()
             size, what = self._micro_batches.shrink(manifest.micro_batch, str(ran_out))
             manifest = replace(manifest, micro_batch=size)
             shrunk(manifest, what)
 
+    def _shared_gradient(
+        self, manifest: Manifest, should_stop: Callable[[], bool]
+    ) -> tuple[StepResult, None] | tuple[None, str]:
+        """Compute the gradient, with the other processes if there are any. Returns what ran out of memory instead."""
+        if self.team is None:
+            return within_memory(partial(self._gradient, manifest, should_stop))
+        if manifest.step % COMPARE_EVERY == 0:
+            compare_weights(self.team, self.trainable())
+        own, recompute = partial(self.accumulate, manifest, should_stop), bool(self.policy.is_activation_checkpointing)
+        measured, ran_out = measure_together(self.team, manifest, own, recompute=recompute)
+        return (None, str(ran_out)) if measured is None else (self.finish_gradient(manifest, measured), None)
+
     def _gradient(self, manifest: Manifest, should_stop: Callable[[], bool]) -> StepResult:
         """Compute the clipped gradient of a step, and return what it measured. May be repeated."""
-        set_seed(manifest.seed)
-        self._kind_tokens, self._kind_sums, self._weighted = Counter(), {}, set()
+        return self.finish_gradient(manifest, self.accumulate(manifest, should_stop))
+
+    def accumulate(self, manifest: Manifest, should_stop: Callable[[], bool]) -> Measured:
+        """Compute the gradient of this process's rows of a step, and return what was measured. May be repeated."""
+        place, processes = (0, 1) if self.group is None else (self.group.place, self.group.processes)
+        set_seed(manifest.seed if place == 0 else derive_seed(manifest.seed, "process", place))
+        self._measuring, self._kind_gradients = Measuring(), {}
         self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
-        penalty = self.train_config.beta > 0
-        counted = [row for row in manifest.rows if row.teaches or (penalty and self._losses[row.kind].own)]
-        shared = Counter(row.kind for row in counted)
-        kinds = list(shared)
-        # Older manifests mix the kinds in a batch, and are replayed as they were.
-        parts = [[row for row in counted if row.kind is kind] for kind in kinds] if manifest.tokens else [counted]
-        batches = [rows for part in parts for rows in split(part, manifest.micro_batch)]
+        parts = self._parts(manifest)
         scales = token_scales(manifest, self._losses, self.train_config.off_policy_weight)
-        self.current_gradient_accumulation_steps = max(1, len(batches))
+        own = [part if processes == 1 else deal(part, row_length, place, processes) for part in parts]
+        batched = [list(split(part, manifest.micro_batch)) for part in own]
+        self.current_gradient_accumulation_steps = max(1, sum(map(len, batched)))
         self.optimizer.zero_grad()
         meter = GradientMeter(self.model_wrapped.parameters()) if len(parts) > 1 else None
-        losses, norms = [], {}
-        for place, rows in enumerate(batches):
-            if should_stop():
-                self.optimizer.zero_grad()
-                raise StepAbandoned
-            inputs = {"batch": self._tensors(rows), "scales": scales}
-            losses.append(self.training_step(self.model_wrapped, inputs, None))
-            if meter is not None and all(later[0].kind is not rows[0].kind for later in batches[place + 1 :]):
-                norms[rows[0].kind] = meter.norm()
-        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
-        if not batches and self.accelerator.scaler is not None:
+        for part, batches in zip(parts, batched, strict=True):
+            for rows in batches:
+                if should_stop():
+                    self.optimizer.zero_grad()
+                    raise StepAbandoned
+                inputs = {"batch": self._tensors(rows), "scales": scales}
+                self._measuring.add_loss(self.training_step(self.model_wrapped, inputs, None))
+            if meter is not None:
+                self._kind_gradients[part[0].kind] = meter.norm() if processes == 1 else meter.sample()
+        scaler = self.accelerator.scaler
+        if not any(batched) and scaler is not None:
             # The scaler has no scale until it has seen a loss.
-            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))
+            scaler.scale(torch.zeros((), device=self.accelerator.device))
         # Zeros, not None: AdamW's moments must decay even if there is nothing to learn, as in plain TRL.
         for parameter in self.model_wrapped.parameters():
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm)
-        self._kind_norms = {kind: float(value) / scale for kind, value in norms.items()}
-        if len(kinds) == 1:
-            self._kind_norms = {kinds[0]: float(norm)}
+        return self._measuring.read()
+
+    def _parts(self, manifest: Manifest) -> list[list[TrainingRow]]:
+        """Return the rows that a step computes, by kind."""
+        penalty = self.train_config.beta > 0
+        counted = [row for row in manifest.rows if row.teaches or (penalty and self._losses[row.kind].own)]
+        if manifest.tokens is None:  # older manifests mix the kinds in a batch, and are replayed as they were
+            return [counted]
+        return [[row for row in counted if row.kind is kind] for kind in dict.fromkeys(row.kind for row in counted)]
+
+    def finish_gradient(self, manifest: Manifest, measured: Measured) -> StepResult:
+        """Add up the processes' gradients and clip the sum. ``measured``: what all of them measured together."""
+        if self.group is not None:
+            check = wait_quietly if self.team is None else self.team.check
+            self.group.add_up([each.grad for each in self.trainable() if each.grad is not None], check)
+            self.group.add_up(self._kind_gradients.values(), check)
+            self._kind_gradients = {kind: sample.square().sum().sqrt() for kind, sample in self._kind_gradients.items()}
+        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
+        norm = float(self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm))
+        parts = self._parts(manifest)
+        shared = Counter(row.kind for part in parts for row in part)
+        norms = {kind: float(value) / scale for kind, value in self._kind_gradients.items()}
+        if len(shared) == 1:
+            norms = dict.fromkeys(shared, norm)
+        penalty = self.train_config.beta > 0
         return StepResult(
-            loss=float(sum(losses)),
-            grad_norm=float(norm),
+            loss=measured.loss,
+            grad_norm=norm,
             learning_rate=0.0,
-            tokens=self._kind_tokens.total(),
-            rows=sum(len(rows) for rows in batches),
-            by_kind={kind: self._summary(kind) | {"source_rows": shared[kind]} for kind in self._kind_sums},
+            tokens=measured.tokens.total(),
+            rows=shared.total(),
+            by_kind={
+                kind: measured.summary(kind, self._losses[kind], penalty=penalty)
+                | {"source_rows": shared[kind], "source_grad_norm": norms.get(kind)}
+                for kind in measured.sums
+            },
         )
 
-    def _update(self, manifest: Manifest, result: StepResult) -> StepResult:
-        """Take the step with the gradient. Not repeated, because the weights may have moved when memory runs out."""
-        kinds = result.by_kind
+    def take(self, manifest: Manifest, norm: float) -> float:
+        """Take the step with the gradient, whose norm was ``norm``, and return the learning rate.
+
+        Not repeated, because the weights may have moved when memory runs out.
+        """
+        kinds = {row.kind for part in self._parts(manifest) for row in part}
         if kinds and _SUPERVISED.issuperset(kinds) and manifest.tokens:
             for group in self.optimizer.param_groups:  # the schedule sets the rate again for the next step
                 group["lr"] *= self._teacher_factor
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = float(self.optimizer.param_groups[0]["lr"])
         # One step with an infinite gradient ruins the weights. With float16 the scaler must see it to skip the step.
-        if math.isfinite(result.grad_norm) or self.accelerator.scaler is not None:
+        if math.isfinite(norm) or self.accelerator.scaler is not None:
             self.optimizer.step()
         self.lr_scheduler.step()
         self.state.global_step = manifest.step + 1
-        return replace(result, learning_rate=learning_rate)
+        return learning_rate
 
     def free_gradients(self) -> None:
         """Free the memory of the last step's gradients, which generation needs."""
@@ -237,7 +277,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Return log π of each completion's tokens under the current weights, at the sampling temperature."""
         found: list[list[float]] = [[] for _ in rows]
         # Batch rows of similar length together, because padding costs time.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids) + len(rows[i].completion_ids))
+        order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
         start, size = 0, self.micro_batch(rows)
         self.model.eval()
         while start < len(order):
@@ -276,15 +316,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Write the model or adapter, tokenizer, optimizer, schedule and random state."""
         self.policy.save_pretrained(directory / MODEL)
         self._tokenizer.save_pretrained(directory / MODEL)
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.lr_scheduler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-        torch.save(state, directory / STATE)
+        save_state(directory / STATE, self.optimizer, self.lr_scheduler)
 
     def restore(self, directory: Path) -> None:
         """Return to the state of a checkpoint, in place: weights, optimizer, schedule and random state."""
+        if self.team is not None:
+            self.team.ask("restore", str(directory))
         policy = self.policy
         if hasattr(policy, "peft_config"):
             from peft import load_peft_weights, set_peft_model_state_dict
@@ -294,23 +331,12 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             saved = type(policy).from_pretrained(directory / MODEL, dtype=policy.dtype)
             policy.load_state_dict(saved.state_dict())
         self.load(directory)
+        if self.team is not None:
+            self.team.answers()
 
     def load(self, directory: Path) -> None:
-        """Restore what ``save`` wrote, except the model, which was already built from the same directory.
-
-        The learning rate and weight decay are those of this trainer's settings, which may have changed since.
-        """
-        state: dict[str, Any] = torch.load(directory / STATE, map_location="cpu", weights_only=True)
-        settings = [{name: group[name] for name in _OF_SETTINGS} for group in self.optimizer.param_groups]
-        base_rates = self.lr_scheduler.base_lrs
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(state["schedule"] | {"base_lrs": base_rates})
-        factors = [factor(self.lr_scheduler.last_epoch) for factor in self.lr_scheduler.lr_lambdas]
-        rates = [base * factor for base, factor in zip(base_rates, factors, strict=True)]
-        self.lr_scheduler._last_lr = rates
-        for group, kept, rate in zip(self.optimizer.param_groups, settings, rates, strict=True):
-            group.update(kept, lr=rate)
-        torch.set_rng_state(state["rng"])
+        """Restore what ``save`` wrote, except the model, which was already built from the same directory."""
+        load_state(directory / STATE, self.optimizer, self.lr_scheduler)
 
     def _tensors(self, rows: Sequence[TrainingRow]) -> RowTensors:
         return lay_out(rows, self._tokenizer.pad_token_id, self.accelerator.device)
@@ -343,29 +369,19 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 kl = divergence[picked]
                 token_loss = token_loss + self.train_config.beta * kl
             if loss.likelihood_filter and self._floor is not None:
-                beside = kind_mask * self._outside_answers(rows, kind_mask) if self._beside_answer else kind_mask
+                beside = kind_mask
+                if self._beside_answer:
+                    beside = kind_mask * outside_answers(rows, kind_mask, self._tokenizer)
                 kept = own_like(logps[picked], beside, self._floor)
                 filtered = ~kept
                 token_loss = token_loss * kept.unsqueeze(1)
             total = total + (token_loss * kind_mask).sum() * inputs["scales"][kind]
-            clipped = torch.zeros_like(kl)
-            if scored.clipped is not None:
-                self._weighted.add(kind)
-                clipped = scored.clipped
+            clipped = torch.zeros_like(kl) if scored.clipped is None else scored.clipped
             measured = [value * kind_mask for value in (entropies[picked], kl, clipped, -logps[picked])]
             measured += [filtered.to(logps.device), *reverse_kl(tokens)]
-            sums = torch.stack([value.detach().float().sum() for value in measured])
-            self._kind_sums[kind] = self._kind_sums[kind] + sums if kind in self._kind_sums else sums
-            self._kind_tokens[kind] += sum(row.sampled for row in rows)
+            sampled = sum(row.sampled for row in rows)
+            self._measuring.add(kind, sampled, measured, weighted=scored.clipped is not None)
         return total
-
-    def _outside_answers(self, rows: Sequence[TrainingRow], mask: Tensor) -> Tensor:
-        """Return (B, T): 0 for the tokens of a row's answer, else 1."""
-        outside = torch.ones_like(mask)
-        for i, row in enumerate(rows):
-            answer = answer_tokens(self._tokenizer, row.completion_ids, row.text)
-            outside[i, answer.start : answer.stop] = 0
-        return outside
 
     def _divergence(self, batch: RowTensors, logps: Tensor) -> Tensor | None:
         """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T). None without a penalty."""
@@ -378,20 +394,6 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             reference, _ = self._score(model, batch)
         difference: Tensor = reference - logps
         return torch.exp(difference) - difference - 1
-
-    def _summary(self, kind: Kind) -> dict[str, float | None]:
-        loss, tokens = self._losses[kind], self._kind_tokens[kind]
-        entropy, kl, clipped, nll, filtered, divergence, scored = self._kind_sums[kind].tolist()
-        summary = {
-            "entropy": entropy / tokens,
-            "clip_fraction": clipped / tokens if kind in self._weighted else None,
-            "kl": kl / tokens if self.train_config.beta > 0 and loss.own else None,
-            "source_grad_norm": self._kind_norms.get(kind),
-            "nll": None if loss.own else nll / tokens,
-        }
-        if scored:
-            summary["reverse_kl"] = divergence / scored
-        return summary | ({"filtered": int(filtered)} if loss.likelihood_filter else {})
 
 
 def _no_reward(**_: Any) -> list[float]:

@@ -28,10 +28,11 @@ from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint, CheckpointStore
 from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.format_reward import FormatReward
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned, StepResult
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
 from hivemind_exp.trainer.pacing import visit
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.step_measures import StepResult
 from hivemind_exp.trainer.token_teacher import TokenTeacher
 from hivemind_exp.trainer.warm_start import WarmStart
 

@@ -50,7 +50,7 @@ class MicroBatches:
         if free is None or self._memory is None or not rows:
             return AUTO_MICRO_BATCH
         room = free * SPARE - (self._memory.optimizer if new_optimizer else 0)
-        length = max(len(row.prompt_ids) + len(row.completion_ids) for row in rows)
+        length = max(map(row_length, rows))
         scored = max(len(row.completion_ids) for row in rows)
         already = bool(self._policy.is_activation_checkpointing)
         size, recompute = self._memory.choose_training(room, len(rows), length, scored, checkpointing=already)
@@ -90,9 +90,14 @@ class MicroBatches:
         )
 
 
+def row_length(row: TrainingRow) -> int:
+    """Return a row's tokens."""
+    return len(row.prompt_ids) + len(row.completion_ids)
+
+
 def split(rows: list[TrainingRow], size: int) -> Iterator[list[TrainingRow]]:
     """Yield rows in micro-batches. Several are sorted by length, because padding costs time."""
     if len(rows) > size:
-        rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.completion_ids))
+        rows = sorted(rows, key=row_length)
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import Loss, TokenRows
 from hivemind_exp.losses.distillation import token_advantages
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.rollouts.types import Kind, answer_tokens
 
 
 def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float) -> dict[Kind, float]:
@@ -38,6 +39,15 @@ def own_like(logps: Tensor, mask: Tensor, floor: float) -> Tensor:
     """Return which rows (B,) have a mean log-probability per token of at least ``floor``. Inputs are (B, T)."""
     means = (logps.detach() * mask).sum(1) / mask.sum(1).clamp(min=1)
     return means >= floor
+
+
+def outside_answers(rows: Sequence[TrainingRow], mask: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Return 0 for the tokens of a row's answer, else 1, in the form of ``mask`` (B, T)."""
+    outside = torch.ones_like(mask)
+    for i, row in enumerate(rows):
+        answer = answer_tokens(tokenizer, row.completion_ids, row.text)
+        outside[i, answer.start : answer.stop] = 0
+    return outside
 
 
 def token_rows(rows: Sequence[TrainingRow], logps: Tensor, mask: Tensor) -> TokenRows:

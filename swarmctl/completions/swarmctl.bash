@@ -92,6 +92,7 @@ __swarmctl_takes() {
         'run:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'run:--model') kind=directory ;;
         'run:--device') kind=words list='auto cpu cuda mps xpu' ;;
+        'run:--gpus') kind=none ;;
         'run:--rounds') kind=none ;;
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
@@ -216,7 +217,7 @@ __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
         'init') list='--no-input --help' ;;
-        'run') list='--profile --node --task --model --device --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --gpus --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'backup') list='--yes --json --help' ;;
@@ -592,6 +593,7 @@ __swarmctl_setting() {
             train.off_policy_weight= \
             train.optimizer= \
             train.peer_loss= \
+            train.processes= \
             train.teacher_learning_rate= \
             train.teacher_loss= \
             train.warmup_steps= \

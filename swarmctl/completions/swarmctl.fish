@@ -164,6 +164,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'run:--device'
             set kind words
             set list auto cpu cuda mps xpu
+        case 'run:--gpus'
+            set kind none
         case 'run:--rounds'
             set kind none
         case 'run:--seed'
@@ -433,6 +435,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --task\t'Task, preset, or path of your questions' \
                 --model\t'Hugging Face model id or local directory' \
                 --device\t'auto, cpu, cuda, cuda:1, mps or xpu' \
+                --gpus\t'Train and generate on the first N NVIDIA GPUs' \
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \
@@ -1116,6 +1119,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.off_policy_weight=\t'λ: weight of an external row, relative to one of the node\'s own' \
             train.optimizer=\t'AdamW' \
             train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
+            train.processes=\t'Processes that train the node together, each with a GPU of its own: `run --gpus N`' \
             train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \

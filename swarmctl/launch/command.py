@@ -92,6 +92,7 @@ def launch(options: LaunchOptions) -> None:
         # A cap that equals the default is consent all the same.
         portable_arguments(config, {_CAP: config.offload.limits.usd} if has_cap else {}),
         _variables(config),
+        config.train.processes,
     )
     module = _MODULES[options.kind]
     content = module.text(machines)

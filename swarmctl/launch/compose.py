@@ -35,6 +35,7 @@ def _service(machines: Machines, number: int, image: str) -> dict[str, object]:
     if machines.variables:
         service["environment"] = list(machines.variables)  # without values: Compose takes those of the shell
     if machines.gpu is not None:
-        device = {"driver": "nvidia", "device_ids": [str(number)], "capabilities": ["gpu"]}
+        own = range(number * machines.gpus, (number + 1) * machines.gpus)
+        device = {"driver": "nvidia", "device_ids": list(map(str, own)), "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
     return service

@@ -27,5 +27,6 @@ def text(machines: Machines) -> str:
         task["env"] = list(machines.variables)  # without values: dstack takes those of the shell
     task["commands"] = [*INSTALL, f"exec {machines.command('$DSTACK_NODE_RANK')}"]
     if (gpu := machines.gpu) is not None:
-        task["resources"] = {"gpu": f"{gpu.name}:1" if gpu.name else f"{gpu.gigabytes}GB..:1"}
+        kind = gpu.name or f"{gpu.gigabytes}GB.."
+        task["resources"] = {"gpu": f"{kind}:{machines.gpus}"}
     return f"# Start it {HOW}\n{yaml.safe_dump(task, sort_keys=False, width=1000)}"

@@ -33,16 +33,19 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """Nodes to start elsewhere, one GPU or none each."""
+    """Nodes to start elsewhere."""
 
     name: str
     """The nodes' common name; a number is added to it."""
     count: int
     gpu: GpuRequest | None
+    """None: nodes without GPUs."""
     arguments: Sequence[str]
     """Of ``swarmctl run``, without the node's name."""
     variables: Sequence[str] = ()
     """Environment variables with keys. The file names them; their values come from whoever starts it."""
+    gpus: int = 1
+    """GPUs of each node."""
 
     @property
     def label(self) -> str:

@@ -17,7 +17,7 @@ def text(machines: Machines) -> str:
         "workdir": ".",
     }
     if (gpu := machines.gpu) is not None:
-        task["resources"] = {"accelerators": f"{gpu.name or f'{gpu.gigabytes}GB+'}:1"}
+        task["resources"] = {"accelerators": f"{gpu.name or f'{gpu.gigabytes}GB+'}:{machines.gpus}"}
     if machines.variables:
         task["secrets"] = dict.fromkeys(machines.variables)  # null: SkyPilot asks for --secret
     task["setup"] = "\n".join(["set -e", *INSTALL]) + "\n"

@@ -26,7 +26,7 @@ def text(machines: Machines) -> str:
         "output": f"{machines.label}-%j.log",
     }
     if (gpu := machines.gpu) is not None:
-        options["gpus-per-task"] = f"{gpu.name.lower()}:1" if gpu.name else "1"
+        options["gpus-per-task"] = f"{gpu.name.lower()}:{machines.gpus}" if gpu.name else str(machines.gpus)
     lines = ["#!/bin/bash", "# Start it with sbatch; add --partition, --account and --time as your cluster needs them."]
     if gpu is not None and gpu.gigabytes is not None:
         lines.append(

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 ENGINE = "hivemind_exp.offload.process.server"
 """The module that the API process runs."""
+MEMBER = "hivemind_exp.runner.member"
+"""The module that the processes run which train a node with its trainer (``train.processes``)."""
 _LOOKS = 2
 """Looks in a row at which a process is stopped before it is reported. One that continues at once is not."""
 
 
 class FrozenWatch:
-    """Looks at a running node's trainer and API process again and again."""
+    """Looks at a running node's trainer, API process and training processes again and again."""
 
     def __init__(self, trainer: int) -> None:
         self._trainer = trainer
@@ -50,16 +52,24 @@ def _processes(supervisor: object, trainer: object) -> Iterator[tuple[str, int, 
         yield "swarmctl", supervisor, "it shows nothing"
     if isinstance(trainer, int):
         yield "the trainer", trainer, "the node does nothing"
-        for engine in _engines(trainer):
-            yield "the API process", engine, "no completions arrive from APIs"
+        for child, module in _children(trainer):
+            if module == ENGINE:
+                yield "the API process", child, "no completions arrive from APIs"
+            elif module == MEMBER:
+                yield "a training process", child, "the node does nothing"
 
 
-def _engines(trainer: int) -> list[int]:
+def _children(trainer: int) -> list[tuple[int, str]]:
+    """Return the ids and modules of the trainer's engine and training processes."""
     import psutil  # imported here: most commands do not need it
 
+    found: list[tuple[int, str]] = []
     with contextlib.suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(trainer).children() if ENGINE in child.cmdline()]
-    return []
+        for child in psutil.Process(trainer).children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                words = child.cmdline()
+                found += [(child.pid, module) for module in (ENGINE, MEMBER) if module in words]
+    return found
 
 
 def _is_stopped(pid: int) -> bool:

@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
         task: options.Tasks = None,
         model: options.Model = None,
         device: options.Device = None,
+        gpus: Annotated[
+            int | None, typer.Option(min=1, metavar="N", help="Train and generate on the first N NVIDIA GPUs.")
+        ] = None,
         rounds: Annotated[
             int | None, typer.Option(min=0, metavar="N", help="Total rounds of the node; 0: until you stop it.")
         ] = None,
@@ -75,6 +78,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --offload http://localhost:8000/v1
           swarmctl run --profile gpu --dry-run
+          swarmctl run --profile gpu --gpus 2 --node maths
           swarmctl run --task env:my-environment --dry-run
           swarmctl run --node maths --detach
           swarmctl run --node maths --restart on-failure
@@ -84,6 +88,7 @@ def register(app: typer.Typer) -> None:
             "--task": tasks_text(task),
             "--model": model,
             "--device": device,
+            "--gpus": gpus,
             "--rounds": rounds,
             "--seed": seed,
             "--max-usd": max_usd,

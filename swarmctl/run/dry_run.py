@@ -142,7 +142,7 @@ def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]
     return [
         ("model", _model(found.get("model") or {}, resolved)),
         ("task", f"{', '.join(map(str, found.get('tasks') or []))}, {rounds}"),
-        ("device", f"{found.get('device')}{accelerator}, {found.get('dtype')}"),
+        ("device", f"{found.get('device')}{accelerator}, {found.get('dtype')}{_processes(found)}"),
         ("memory", _memory(found, resolved)),
         *([] if pace is None else [("speed", pace)]),
         *push,
@@ -162,19 +162,27 @@ def _model(model: dict[str, Any], resolved: Resolved) -> str:
     return f"{name}: {where}{parameters}"
 
 
+def _processes(found: dict[str, Any]) -> str:
+    count = found.get("processes") or 1
+    if count == 1:
+        return ""
+    return f", {count} processes" if found.get("device") == "cpu" else f", {count} GPUs with a process each"
+
+
 def _memory(found: dict[str, Any], resolved: Resolved) -> str:
     """Return whether the run fits into the device's memory."""
+    each = " for each process" if (found.get("processes") or 1) > 1 else ""
     need, usual, room = (found.get(f"memory_{name}bytes") for name in ("", "usual_", "available_"))
     if need is None:
         return "unknown until the model is on this machine"
     if room is None:
-        return f"needs about {size(need)}; the device's memory is unknown"
+        return f"needs about {size(need)}{each}; the device's memory is unknown"
     if need <= room:
-        return f"needs about {size(need)}; {size(room)} available"
+        return f"needs about {size(need)}{each}; {size(room)} available"
     few = f"{size(usual)} for typical prompts, and " if usual is not None and usual < need else ""
     left = f"; {size(room)} available" if few and usual <= room else f", but only {size(room)} are available"
     return (
-        f"needs about {few}{size(need)} for prompts of maximum length{left}. "
+        f"needs about {few}{size(need)}{each} for prompts of maximum length{left}. "
         f"To see which settings need less: {typed(f'swarmctl doctor fit {_selection(resolved)}')}"
     )
 

@@ -56,7 +56,20 @@ def resolved_options(options: RunOptions) -> Resolved:
     for each in [*(last.overrides if last else ()), *overrides]:
         latest.pop(each.path, None)  # moved to the end: lora=false undoes the settings of lora before it
         latest[each.path] = each
-    return replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
+    resolved = replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
+    _check_gpus(resolved)
+    return resolved
+
+
+def _check_gpus(resolved: Resolved) -> None:
+    """Raise ConfigurationError if several GPUs are asked for and the device is a CPU."""
+    device, processes = resolved.config.model.device, resolved.config.train.processes
+    if processes > 1 and device == "cpu" and resolved.origins.get("train.processes") == "--gpus":
+        raise ConfigurationError(
+            f"--gpus {processes} cannot be used with model.device = cpu. For processes that share the CPU, use "
+            f"--set train.processes={processes}",
+            next=f"swarmctl run --gpus {processes} --device cuda",
+        )
 
 
 def _profile_file(options: RunOptions, last: "LastRun | None", overrides: Sequence[Override]) -> Path:

@@ -9,6 +9,7 @@ FLAGS: Mapping[str, str] = {
     "--task": "tasks",
     "--model": "model.name",
     "--device": "model.device",
+    "--gpus": "train.processes",
     "--rounds": "game.rounds",
     "--seed": "node.seed",
     "--offload": "offload.provider",

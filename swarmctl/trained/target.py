@@ -91,7 +91,9 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     generation = config.generation.model_copy(update=set_)
     style = node_style(config, files)
     model = model.model_copy(update={"thinking": style.thinking})
-    config = config.model_copy(update={"model": model, "generation": generation, "offload": OffloadConfig()})
+    train = config.train.model_copy(update={"processes": 1})  # the model answers in one process, on any device
+    tables = {"model": model, "train": train, "generation": generation, "offload": OffloadConfig()}
+    config = config.model_copy(update=tables)
     return TrainedNode(files, config, checkpoint, model_keys(config), style)
 
 

@@ -110,6 +110,12 @@ def selected(context: Context) -> Gpu | None:
     return chosen(_found_gpus(context), context.device)
 
 
+def used(context: Context) -> list[Gpu]:
+    """Return the NVIDIA GPUs that the profile's processes use: the selected one, or the first ``train.processes``."""
+    processes, gpu = context.config.train.processes, selected(context)
+    return _found_gpus(context)[:processes] if processes > 1 and gpu is not None else [gpu] if gpu is not None else []
+
+
 def device_kind(wanted: str) -> str:
     """Return cuda, mps, xpu or cpu. For ``auto``, guess from the drivers that are installed."""
     kind = wanted.partition(":")[0]
@@ -135,12 +141,23 @@ def device(context: Context) -> Finding:
             own = context.resolved is not None and (mismatch.next or "").startswith("swarmctl")
             return failed(mismatch.message, context.changed(model__device="cpu") if own else mismatch.next)
     missing = _missing(context, wanted, hardware)
-    if missing is not None:
-        return failed(missing, context.changed(model__device="auto"))
+    lacks = _too_few(context, hardware) if missing is None else failed(missing, context.changed(model__device="auto"))
+    if lacks is not None:
+        return lacks
     if hardware.nvidia is not None and (gpu := selected(context)):
         return _capable(context, gpu, version, cuda)
     text = f"{_seen(hardware)}; torch {version}"
     return _on_cpu(context, text) if hardware == Hardware() else ok(text)
+
+
+def _too_few(context: Context, hardware: Hardware) -> Finding | None:
+    """Return a finding if there are fewer GPUs than ``train.processes``. Those of AMD are not counted here."""
+    processes = 1 if context.resolved is None else context.config.train.processes
+    found = len(_found_gpus(context))
+    if processes == 1 or found >= processes or hardware.amd:
+        return None
+    text = f"train.processes is {processes}, but this machine has {several(found, 'visible NVIDIA GPU')}"
+    return failed(text, context.changed(train__processes=max(1, found)))
 
 
 def _on_cpu(context: Context, text: str) -> Finding:

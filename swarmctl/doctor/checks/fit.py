@@ -9,9 +9,9 @@ from hivemind_exp.control_group import container_memory
 from hivemind_exp.errors import NodeError
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected
+from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
 from swarmctl.doctor.checks.hub import shape
-from swarmctl.doctor.checks.machine import LIBRARIES
+from swarmctl.doctor.checks.machine import libraries
 from swarmctl.terminal.sentences import count, size
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def memory(context: Context) -> Finding:
     text = (
         f"training {count(model.parameters)} parameters ({where}) needs about "
         + (f"{size(usual.peak)} for typical prompts, " if usual.peak < need.peak else "")
-        + f"{size(need.peak)} for prompts of maximum length ({_parts(need)})"
+        + f"{size(need.peak)} for prompts of maximum length"
+        + (f" in each of {processes} processes" if (processes := context.config.train.processes) > 1 else "")
+        + f" ({_parts(need)})"
         + _chosen(context.config, need)
     )
     if free is None:
@@ -97,17 +99,21 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
     """Return how many bytes a run may use, and a phrase that says where."""
     import psutil
 
-    gpu = selected(context) if kind == "cuda" else None
-    if gpu is not None:
-        return max(0, gpu.free - RUNTIME), f"free on {gpu.name}"
+    gpus = used(context) if kind == "cuda" else []
+    if gpus:
+        gpu = min(gpus, key=lambda each: each.free)
+        return max(0, gpu.free - RUNTIME), f"free on {gpu.name}" + (" (the fullest)" if len(gpus) > 1 else "")
     if kind != "cpu":
         amount = other_memory(context)
         return (None if amount is None else amount - RUNTIME), "on the GPU"
     limit, _ = container_memory()
     total = psutil.virtual_memory().total
-    return max(
-        0, min(total, limit or total) - LIBRARIES
-    ), f"available (this machine's memory minus {size(LIBRARIES)} for PyTorch and the node's other processes)"
+    processes, rest = context.config.train.processes, libraries(context.config)
+    share = "" if processes == 1 else f", divided by {processes}"
+    return (
+        max(0, min(total, limit or total) - rest) // processes,
+        f"available (this machine's memory minus {size(rest)} for PyTorch and the node's other processes{share})",
+    )
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:

@@ -1,5 +1,7 @@
 """The machine: memory, disk, file descriptors, cores, clock, containers and WSL."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
@@ -9,6 +11,7 @@ import sys
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hivemind_exp.control_group import container_memory, usable_cores
 from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
@@ -20,8 +23,13 @@ from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import endpoint
 from swarmctl.terminal.sentences import size
 
+if TYPE_CHECKING:
+    from hivemind_exp.config import Config
+
 LIBRARIES = 3 * 2**30
 """Host memory of the interpreter with torch, transformers and hivemind, and of the verifier workers."""
+_TRAINING_PROCESS = 2**30
+"""Host memory of each further training process with its libraries. On two cores, it used 0.6 GiB."""
 DESCRIPTORS = 1024
 """The fewest open files that are enough for a node with some peers."""
 _TOLERATED_S = 3.0
@@ -64,7 +72,14 @@ def _need(context: Context) -> tuple[int | None, str]:
     else:  # weights are loaded as float32 into this machine's memory before they move to the device
         training = known.parameters * 4
         what = f"{size(training)} to load the model before it moves to the GPU"
-    return LIBRARIES + training, f"{what}, and {size(LIBRARIES)} for PyTorch and the node's other processes"
+    processes, rest = context.config.train.processes, libraries(context.config)
+    each = "" if processes == 1 else f" in each of {processes} processes"
+    return rest + processes * training, f"{what}{each}, and {size(rest)} for PyTorch and the node's other processes"
+
+
+def libraries(config: Config) -> int:
+    """Return the host memory that a node's processes need besides training, in bytes."""
+    return LIBRARIES + (config.train.processes - 1) * _TRAINING_PROCESS
 
 
 def disk(context: Context) -> Finding:

@@ -9,7 +9,7 @@ import torch
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import DeviceError
-from hivemind_exp.models.device import available_memory, pin_device, resolve_compute
+from hivemind_exp.models.device import available_memory, pin_device, resolve_compute, share_gpus
 from hivemind_exp.models.hardware import INTEL, NVIDIA, Hardware, detect_hardware, explain_unusable, pci_gpus
 
 no_accelerator = pytest.mark.skipif(
@@ -134,3 +134,27 @@ def test_the_memory_available_on_a_cpu_respects_a_containers_limit(monkeypatch: 
     assert whole > 2**20
     monkeypatch.setattr("hivemind_exp.models.device.container_memory", lambda: (2**20, 2**19))
     assert available_memory("cpu") == 2**19
+
+
+@pytest.mark.parametrize(
+    ("visible", "found", "expected"),
+    [(None, 4, ["0", "1"]), ("3,1,2", 3, ["3", "1"]), ("GPU-a,GPU-b", 2, ["GPU-a", "GPU-b"])],
+)
+def test_each_process_gets_a_gpu_of_its_own(
+    visible: str | None, found: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    assert share_gpus(2) == expected
+
+
+@pytest.mark.parametrize(("found", "words", "following"), [(0, "finds none", 1), (3, "finds 3", 3)])
+def test_more_processes_than_gpus_are_refused(
+    found: int, words: str, following: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    with pytest.raises(DeviceError, match=f"needs 4 NVIDIA GPUs, but torch {words}") as refused:
+        share_gpus(4)
+    assert refused.value.next == f"swarmctl run --gpus {following}"

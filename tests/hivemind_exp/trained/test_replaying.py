@@ -21,7 +21,7 @@ from hivemind_exp.trained.loading import Job
 from hivemind_exp.trained.replaying import compare, replay
 from hivemind_exp.trainer.checkpoints import find
 from hivemind_exp.trainer.conditions import Conditions
-from hivemind_exp.trainer.grpo_step import StepResult
+from hivemind_exp.trainer.step_measures import StepResult
 from tests.hivemind_exp.trained.conftest import Trained, contents
 from tests.support.links import RecordedLink
 from tests.support.nodes import make_config, run
@@ -29,6 +29,7 @@ from tests.support.recorded_events import Events
 from tests.support.two_turn_game import TwoTurnGame, save_player
 
 CPU = Conditions({}, "cpu", None, "float32", 1, "2.13.0", "x86_64 AVX512")
+TWO = replace(CPU, settings={"train": {"processes": 2}})
 RESULT = StepResult(0.25, 2.0, 1e-5, 10, 2)
 
 
@@ -133,6 +134,7 @@ def test_rows_that_a_running_node_has_just_deleted_are_an_error(full: Trained) -
         (StepOutcome(0.25, 2.0, CPU.text()), CPU, True, True),
         (StepOutcome(0.25, 2.0000001, CPU.text()), CPU, True, False),
         (StepOutcome(0.25, 2.0000001, CPU.text()), replace(CPU, threads=2), False, True),
+        (StepOutcome(0.25, 2.0000001, TWO.text()), CPU, False, True),
         (StepOutcome(0.2502, 2.0, CPU.text()), replace(CPU, torch="2.14.0"), False, True),
         (StepOutcome(0.26, 2.0, CPU.text()), replace(CPU, torch="2.14.0"), False, False),
         (StepOutcome(0.25, 2.0, replace(CPU, device="cuda").text()), replace(CPU, device="cuda"), False, True),

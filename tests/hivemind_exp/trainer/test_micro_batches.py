@@ -15,8 +15,9 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.trainer import micro_batches
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepResult
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.micro_batches import split
+from hivemind_exp.trainer.step_measures import StepResult
 from tests.support.memory_runs_out import MemoryRunsOut
 from tests.support.nodes import Events, make_config, run
 from tests.support.step_trainers import TOKENIZER, make_step_trainer, tiny_trainer

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import NodeError
-from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepResult
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.hivemind_grpo_trainer import MOST_LEFT_OUT
+from hivemind_exp.trainer.step_measures import StepResult
 from tests.support.nodes import Events, make_config, run
 
 pytestmark = pytest.mark.slow

@@ -316,3 +316,14 @@ def test_gpus_are_models_or_memory() -> None:
 @pytest.mark.parametrize(("name", "label"), [("Maths.v2", "maths-v2"), ("7up", "swarm-7up"), ("._.", "swarm")])
 def test_labels_are_what_all_programs_accept(name: str, label: str) -> None:
     assert Machines(name, 1, None, ()).label == label
+
+
+def test_nodes_get_a_gpu_for_each_process(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = ["--join", HERE, "--nodes", "2", "--gpu", "H100", "--profile", "gpu", "--set", "train.processes=2"]
+    texts = {kind: printed(capsys, "--print", kind, *nodes)[0] for kind in ("sky", "dstack", "slurm", "compose")}
+    assert "accelerators: H100:2" in texts["sky"]
+    assert "gpu: H100:2" in texts["dstack"]
+    assert "--gpus-per-task=h100:2" in texts["slurm"]
+    services = yaml.safe_load(texts["compose"])["services"].values()
+    reserved = [each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for each in services]
+    assert reserved == [["0", "1"], ["2", "3"]]

@@ -109,6 +109,9 @@ def test_only_the_main_thread_shows_life_and_not_more_than_once_a_second(tmp_pat
     flag.set()
     assert flag.is_set()
     assert path.stat().st_mtime == 1
+    # Nor does a main process that waits for another one.
+    assert BeatingFlag(path).requested() is False
+    assert path.stat().st_mtime == 1
     path.unlink()
     assert BeatingFlag(path).is_set() is False  # the node's directory was deleted
 

@@ -239,3 +239,17 @@ def test_impossible_training_step_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(accelerator, "DEEP_SECONDS", 2.1)
     found = accelerator.compute(make("demo", deep=True))
     assert (found.status, "no training step finished within" in found.text) == (Status.UNKNOWN, True)
+
+
+def test_each_process_needs_a_gpu_and_memory_is_that_of_the_fullest(machine: Any, tmp_path: Path) -> None:
+    machine(replace(RTX, total=80 * GIB, free=79 * GIB), replace(RTX, index=1, free=9 * GIB), torch=CUDA)
+    one, two, three = (default(tmp_path, f"train.processes={count}") for count in (1, 2, 3))
+    assert accelerator.device(two).status is not Status.FAILED
+    found = accelerator.device(three)
+    assert found.status is Status.FAILED
+    assert "train.processes is 3, but this machine has 2 visible NVIDIA GPUs" in found.text
+    assert "train.processes=2" in (found.remedy or "")
+    assert "78.2 GiB free on" in fit.memory(one).text
+    text = fit.memory(two).text
+    assert "in each of 2 processes" in text
+    assert re.search(r"8\.2 GiB free on .* \(the fullest\)", text)

@@ -1,0 +1,192 @@
+"""Compare a node's step on several GPUs with the same step on one, in turn, in one run.
+
+The model has Qwen2.5-0.5B's shape and random weights. A step is generation of every completion and training on them.
+First checks that both compute the same. Prints medians with the least and the most, and ratios.
+
+    python -m benchmarks.gpu.several
+    python -m benchmarks.gpu.several --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.__main__ import LORA, about
+from benchmarks.gpu.models import SHAPES, G, Work, build, release
+from benchmarks.gpu.table import Bar, seconds, shown
+from benchmarks.gpu.work import Cost, made_up, measured, prompts
+from hivemind_exp.config import Config
+from hivemind_exp.events import discard
+from hivemind_exp.journal.records import Manifest, TrainingRow
+from hivemind_exp.models.device import Compute, pin_device, share_gpus
+from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.models.tiny import build_tokenizer
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.parallel.team import Team
+from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
+from hivemind_exp.runner.build_node import ModelBuilder
+from hivemind_exp.secrets import Secrets
+from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.stop import StopFlag
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from hivemind_exp.trainer.shared_steps import compare_weights
+
+Groups = list[tuple[Prompt, tuple[Rollout, ...]]]
+
+
+@dataclass
+class Several:
+    """A node's parts, which work alone or together with the other processes."""
+
+    work: Work
+    team: Team
+    trainer: SourceGRPOTrainer
+    source: LocalSource
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use one process inside the block."""
+        group = self.trainer.group
+        self.trainer.team = self.trainer.group = self.source.team = None
+        try:
+            yield
+        finally:
+            self.trainer.team, self.trainer.group, self.source.team = self.team, group, self.team
+
+    def generate(self, seed: int) -> Groups:
+        asked = prompts(self.work, seed)
+        return list(zip(asked, self.source.generate(asked, G, seed=seed), strict=True))
+
+    def manifest(self, step: int, groups: Groups) -> Manifest:
+        rows = tuple(
+            TrainingRow(Kind.POLICY, "local", "t", number, p.ids, r.ids, "", 1.0, 1.0 if index % 2 else -1.0, 0)
+            for number, (p, rollouts) in enumerate(groups)
+            for index, r in enumerate(rollouts)
+        )
+        tokens = sum(len(row.completion_ids) for row in rows)
+        return Manifest(step, step, step, self.trainer.micro_batch(rows), rows, tokens=(tokens, 0))
+
+
+@contextmanager
+def several(work: Work, processes: int, visible: list[str], model: dict[str, Any]) -> Iterator[Several]:
+    """Build a node of so many processes, and end them."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        (root / "lock").touch()
+        tokenizer = build_tokenizer()
+        build(work, torch.float32).save_pretrained(root / "model")
+        tokenizer.save_pretrained(root / "model")
+        release()
+        config = Config.model_validate(
+            {
+                "model": {**model, "name": str(root / "model"), "device": work.device},
+                "train": {"processes": processes},
+                "game": {"groups": work.rows // G, "group_size": G},
+                "generation": {
+                    "max_completion_tokens": work.tokens,
+                    "max_prompt_tokens": work.prompts[1],
+                    "batch": work.rows,
+                },
+            }
+        )
+        files, stop = NodeFiles(root), StopFlag()
+        where = {"device": work.device, "dtype": work.dtype}
+        with closing(Team(config, files, stop, **where, visible=visible)) as team:
+            tokenizer = load_tokenizer(config.model, None)
+            builder = ModelBuilder(config, files, discard, stop, Secrets(), Compute(**where, accelerator=None))
+            trainer = builder.step_trainer(tokenizer, None, None)
+            team.ask("load", None)
+            trainer.lead(team)
+            source = LocalSource(trainer.policy, tokenizer, config.generation, stop, _dtype=work.dtype, team=team)
+            yield Several(work, team, trainer, source)
+            trainer.close()
+
+
+def check(made: Several) -> str:
+    """Take steps together. Return how far the first one's result is from that of one process.
+
+    Raises ``ProcessEnded`` if the processes end with different weights.
+    """
+    manifest = made.manifest(0, made_up(made.work, 0))
+    with made.alone():
+        one = made.trainer._gradient(manifest, lambda: False)
+    several, *_ = [made.trainer.step(replace(manifest, step=step)) for step in range(3)]
+    compare_weights(made.team, made.trainer.trainable())
+    loss, norm = abs(several.loss - one.loss), abs(several.grad_norm / one.grad_norm - 1)
+    return f"same weights in all processes after 3 steps; loss differs by {loss:.1e}, gradient norm by {norm:.1e} of it"
+
+
+def compare(made: Several, repeats: int) -> dict[str, list[Cost]]:
+    """Return the costs of each part, alone and together, in turn. The processes' weights differ afterwards."""
+    found = dict[str, list[Cost]]()
+    for turn in range(repeats + 2):
+        manifest = made.manifest(1, made_up(made.work, turn))
+
+        def generate(turn: int = turn) -> int:
+            return sum(len(rollout.ids) for _, rollouts in made.generate(turn) for rollout in rollouts)
+
+        def train(manifest: Manifest = manifest) -> int:
+            made.trainer.step(manifest)
+            made.trainer.free_gradients()
+            return 0
+
+        for name, run in (("generation", generate), ("training", train)):
+            with made.alone():
+                one = measured(made.work, run)
+            together = measured(made.work, run)
+            if turn >= 2:
+                found.setdefault(f"{name}, one", []).append(one)
+                found.setdefault(f"{name}, several", []).append(together)
+    for which in ("one", "several"):
+        pairs = zip(found[f"generation, {which}"], found[f"training, {which}"], strict=True)
+        found[f"step, {which}"] = [Cost(a.seconds + b.seconds, max(a.peak, b.peak)) for a, b in pairs]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--shape", choices=SHAPES, default="0.5B")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
+    options = parser.parse_args()
+    visible = share_gpus(options.processes) if options.device == "cuda" else []
+    pin_device(options.device)
+    print(", ".join(about()), f"{options.processes} processes", sep=", ")
+    bars, figures = list[Bar](), dict[str, Any]()
+    for rows in options.rows:
+        work = Work(options.shape, rows, device=options.device, tokens=options.tokens)
+        for name, model in (("all weights", {}), ("LoRA", LORA)):
+            with several(work, options.processes, visible, model) as made:
+                print(f"{name}, {rows} rows: {check(made)}", flush=True)
+                found = compare(made, options.repeats)
+            figures |= {f"{name}, {rows}, {part}": list(map(asdict, costs)) for part, costs in found.items()}
+            for part in ("generation", "training", "step"):
+                one, together = found[f"{part}, one"], found[f"{part}, several"]
+                ratio = seconds(one) / seconds(together)
+                title = f"{part}, {name}, {rows} × {work.tokens}"
+                print(
+                    f"{title:38} one {shown(one)} | {options.processes} {shown(together)} | {ratio:.2f} x", flush=True
+                )
+                bars.append(Bar(title, ratio, 0.9 * options.processes, "x", True))
+    if options.output is not None:
+        options.output.write_text(json.dumps({"about": list(about()), **figures}, indent=1))
+    print()
+    for bar in bars:
+        print(bar)
+
+
+if __name__ == "__main__":
+    main()

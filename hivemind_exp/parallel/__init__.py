@@ -1,0 +1,1 @@
+"""Several processes, one per GPU, that train one node together: start them, ask them, and add up their tensors."""

@@ -1,0 +1,35 @@
+"""The optimizer, its schedule and the random state, as a file of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+_OF_SETTINGS = ("initial_lr", "weight_decay")
+"""Keys of the optimizer's parameter groups that settings define, not the training so far."""
+
+
+def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Write the optimizer, its schedule and the random state."""
+    rng = torch.get_rng_state()
+    torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "rng": rng}, path)
+
+
+def load_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Restore what ``save_state`` wrote.
+
+    The learning rate and weight decay are those of this run's settings, which may have changed since.
+    """
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    settings = [{name: group[name] for name in _OF_SETTINGS} for group in optimizer.param_groups]
+    base_rates = schedule.base_lrs
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"] | {"base_lrs": base_rates})
+    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    rates = [base * factor for base, factor in zip(base_rates, factors, strict=True)]
+    schedule._last_lr = rates
+    for group, kept, rate in zip(optimizer.param_groups, settings, rates, strict=True):
+        group.update(kept, lr=rate)
+    torch.set_rng_state(state["rng"])

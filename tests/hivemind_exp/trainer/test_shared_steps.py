@@ -106,6 +106,15 @@ def test_two_processes_compute_the_steps_and_completions_of_one(tmp_path: Path, 
         assert differ(weights(alone), before) > 1e-3
         compare_weights(team, together.trainable())
 
+        saved = weights(together)
+        (tmp_path / "checkpoint").mkdir()
+        together.save(tmp_path / "checkpoint")
+        together.step(manifest(two_config, STEPS + 2))
+        assert differ(weights(together), saved) > 1e-5
+        together.restore(tmp_path / "checkpoint")
+        assert differ(weights(together), saved) == 0
+        compare_weights(team, together.trainable())
+
         asked = [group.prompt for group in GROUPS]
         sources = [
             LocalSource(each.policy, TOKENIZER, one_config.generation, StopFlag(), team=who)

@@ -84,7 +84,7 @@ def test_all_processes_end_together_and_a_killed_one_is_replaced(home: Path, tmp
         _, said = process.communicate(PATIENCE_S)
     finally:
         process.kill()
-    assert process.wait() == Exit.DONE
+    assert process.wait() == 128 + signal.SIGINT
     assert not is_alive(member)
     assert "process 2 of 2 ended: killed by signal 9 (SIGKILL). Restarting in" in said
     assert said.count("Restarting in") == 2

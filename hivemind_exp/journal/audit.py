@@ -132,7 +132,7 @@ class StepLog:
         return found
 
     def outcome(self, step: int) -> StepOutcome | None:
-        """Return a step's recorded result; None if the version that took it recorded none."""
+        """Return a step's recorded result; None if it was not finished, or the version that took it recorded none."""
         query = "SELECT loss, grad_norm, body FROM results JOIN conditions ON conditions.id=results.conditions"
         for loss, norm, body in self._rows("results", f"{query} WHERE step=?", (step,)):
             return StepOutcome(_number(loss), _number(norm), body)

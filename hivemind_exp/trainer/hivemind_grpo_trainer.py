@@ -108,9 +108,14 @@ class HivemindGRPOTrainer(RoundLoop):
             raise
 
     def save(self) -> None:
-        """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``."""
+        """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``.
+
+        Does nothing if these weights are saved already, for example after a good evaluation (``Canary``).
+        """
         begun = time.perf_counter()
         saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
+        if saved.path == self.progress.checkpoint:
+            return
         oldest = self.checkpoints.oldest_step()
         self.journal.forget_manifests(oldest)
         if self.config.journal.keep_rounds:

@@ -35,7 +35,8 @@ def chat(model: ModelOptions, *, system: str | None, seed: int, as_json: bool = 
                 if line.strip():
                     print_json(node=model.node, checkpoint=node.at(), **_answered(process, _message(line)))
             return Exit.DONE
-        say(f"Chat with node {model.node} ({node.when}). {_HELP}")
+        how = f" {_HELP}" if sys.stdin.isatty() else ""
+        say(f"Chat with node {model.node} ({node.when}).{how}")
         if node.config.model.name == _TINY:
             questions = typed(f"swarmctl sample {shlex.quote(model.node)}")
             say(f"This tiny model knows only its task, in the task's own words. To see them: {questions}")

@@ -34,6 +34,8 @@ class ReplayPlan:
     """Counted from 0."""
     start: int | None
     """The checkpoint to start from; None: the model before training."""
+    unfinished: bool = False
+    """Whether the node was stopped while it took this step."""
 
 
 def replay(name: str, *, step: int | None, device: str | None, as_json: bool) -> Exit:
@@ -92,7 +94,7 @@ def _plan(files: NodeFiles, wanted: int | None) -> ReplayPlan:
         for start in complete:
             problem = damage(saved[start]) if start in saved else None
             if problem is None:
-                return ReplayPlan(step, start if start in saved else None)
+                return ReplayPlan(step, start if start in saved else None, _is_unfinished(log, step, taken))
             Writer(sys.stderr)(f"warning: checkpoint {start} is damaged ({problem}); trying an earlier one.")
         raise _impossible(name, step, "every checkpoint before it is damaged", [])
 
@@ -104,8 +106,17 @@ def _complete(log: StepLog, kept: frozenset[int], starts: list[int], step: int) 
 
 
 def _newest(log: StepLog, kept: frozenset[int], starts: list[int], last: int) -> int:
-    """Return the newest step that can be replayed unless its data is damaged; ``last`` if there is none."""
-    return next((step for step in sorted(kept, reverse=True) if _complete(log, kept, starts, step)), last)
+    """Return the newest step that can be replayed unless its data is damaged; ``last`` if there is none.
+
+    A step without a recorded result is returned only if no other can be replayed.
+    """
+    possible = [step for step in sorted(kept, reverse=True) if _complete(log, kept, starts, step)]
+    return next((step for step in possible if log.outcome(step) is not None), next(iter(possible), last))
+
+
+def _is_unfinished(log: StepLog, step: int, taken: int) -> bool:
+    """Whether a step has no result because it was the node's last. Results of earlier versions are all missing."""
+    return step == taken - 1 and log.outcome(step) is None and (step == 0 or log.outcome(step - 1) is not None)
 
 
 def _repeatable(log: StepLog, kept: frozenset[int], starts: set[int]) -> list[int]:
@@ -191,7 +202,8 @@ def _print(name: str, steps: list[dict[str, Any]], plan: ReplayPlan, same: bool 
     start = "the model before training" if plan.start is None else f"checkpoint {plan.start}"
     say(f"  repeated from  {start}, on {_machine(shown['machine'])}", indent=" " * 17)
     if same is None:
-        say(f"Step {plan.step + 1} of node {name} has no recorded result: an earlier version of swarmctl took it.")
+        why = "the node was stopped before it finished" if plan.unfinished else "an earlier version of swarmctl took it"
+        say(f"Step {plan.step + 1} of node {name} has no recorded result: {why}.")
     elif same:
         close = "to the last bit" if shown["exact"] else f"within {100 * shown['tolerance']:g} % of the gradient norm"
         say(f"Step {plan.step + 1} of node {name} gives the recorded result, {close}.")

@@ -75,6 +75,8 @@ def test_poison_from_an_api_is_undone_and_no_longer_learned(tmp_path: Path) -> N
         accuracy[canary] = {event["round"]: event["accuracy"] for event in events.of("eval")}
         fallen = [event for event in events.of("warning") if event["code"] == "canary"]
         assert len(fallen) == canary
+        saved = [event["round"] for event in events.of("checkpoint")]
+        assert saved == sorted(set(saved)), "a checkpoint is reported twice"
         if canary:
             assert "Restored the weights of round 8" in fallen[0]["message"]
             assert "completions of box. It does not learn from them again before round 66" in fallen[0]["message"]

@@ -99,6 +99,21 @@ def test_if_the_newest_step_has_no_rows_here_the_newest_that_has_is_repeated(
     assert (started["node"].checkpoint.step, started["step"]) == (6, 6)
 
 
+def test_a_step_that_was_not_finished_is_repeated_only_by_request(
+    node: Path, scripted: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Journal(node / "journal.sqlite", "swarm")) as journal:
+        journal.commit(Manifest(9, 9, 0, 1, ()))
+    assert scripted("replay", [step(8)]) is not None
+    assert cli.run(["replay", "small"]) == Exit.DONE
+    assert "Step 9 of node small gives the recorded result" in capsys.readouterr().out
+    scripted("replay", [step(9, same=None, recorded=None, recorded_machine=None)])
+    assert cli.run(["replay", "small", "--step", "10"]) == Exit.DONE
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Step 10 of node small has no recorded result: the node was stopped before it finished."
+    )
+
+
 def test_no_replay_leads_across_a_restoration(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(node / "journal.sqlite") as db:
         db.execute("INSERT INTO restorations VALUES (8, 8, 4, '{}')")

@@ -220,13 +220,27 @@ def test_a_chat_sends_each_line_and_ends_at_the_end_of_the_input(
     assert started["process"].said == ["hello", "long", "again"]
     assert started["process"].interrupts == 1
     assert said.splitlines() == [
-        "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D.",
+        "Chat with node small (after round 20).",
         f"This tiny model knows only its task, in the task's own words. To see them: {typed('swarmctl sample small')}",
         "error: this is too long",
         "Stopped.",
         "The oldest 2 turns no longer fit into the model's context and were dropped.",
     ]
     assert (started["node"].at(), started["seed"]) == ({"step": 40, "round": 20}, None)
+
+
+def test_on_a_terminal_a_chat_says_how_to_leave(
+    home: Path, scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_node(home)
+    scripted("chat", [{"event": "ready"}])
+    typed_text = io.StringIO()
+    monkeypatch.setattr(typed_text, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", typed_text)
+    assert cli.run(["chat", "small"]) == Exit.DONE
+    assert capsys.readouterr().err.startswith(
+        "Chat with node small (after round 20). To stop an answer, press Ctrl-C; to leave, type /exit or press Ctrl-D."
+    )
 
 
 @pytest.mark.parametrize("word", ["/exit", "exit", "quit"])

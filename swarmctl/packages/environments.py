@@ -28,6 +28,15 @@ DOWNLOAD = "about 80 MB"
 _SUPPORTED = f"{LIBRARY}>=0.1.10,<0.5,!=0.2.*,!=0.3.*"
 _OLD = f"{LIBRARY}>=0.1.10,<0.2"
 _NEW_MODULE = f"{LIBRARY}.v1"
+_OLD_IMPORTS = f"import gc; gc.disable(); import {LIBRARY}; getattr({LIBRARY}, 'ToolEnv', None)"
+_NEW_IMPORTS = f"""
+import contextlib, gc
+gc.disable()
+import {_NEW_MODULE}
+with contextlib.suppress(ImportError):
+    import {_NEW_MODULE}.tasksets
+"""
+"""Also what the library imports when an environment is loaded."""
 
 
 def install_environments(tasks: Iterable[TaskConfig], prompter: Prompter, retry: str) -> None:
@@ -112,7 +121,7 @@ def _distribution(directory: Path, name: str) -> Distribution:
 
 def _needs_old(found: Installation, directory: Path) -> bool:
     """Whether a package that accepts the new ``verifiers`` uses only the old one: most say no newest version."""
-    if _distribution(directory, LIBRARY).version.startswith("0.1."):
+    if _is_old(_distribution(directory, LIBRARY).version):
         return False
     files = [file for file in _distribution(directory, found.package).files or () if file.suffix == ".py"]
     with disk_errors(directory, "read"):
@@ -121,9 +130,9 @@ def _needs_old(found: Installation, directory: Path) -> bool:
 
 
 def _start(directory: Path, version: str, found: Installation) -> None:
-    """Import ``verifiers`` once, which compiles what it imports: each worker then starts in half the time."""
+    """Import ``verifiers`` once, which compiles what it imports: otherwise, the first workers would do it twice."""
     done = subprocess.run(
-        [str(directory / "bin" / "python"), "-P", "-s", "-c", f"import {_module_of(version)}"],
+        [str(directory / "bin" / "python"), "-P", "-s", "-c", _OLD_IMPORTS if _is_old(version) else _NEW_IMPORTS],
         env={"PYTHONUTF8": "1"},  # no keys
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -138,8 +147,8 @@ def _start(directory: Path, version: str, found: Installation) -> None:
         )
 
 
-def _module_of(version: str) -> str:
-    return LIBRARY if version.startswith("0.1.") else _NEW_MODULE
+def _is_old(version: str) -> bool:
+    return version.startswith("0.1.")
 
 
 def environment_lines(tasks: Iterable[TaskConfig]) -> list[str]:

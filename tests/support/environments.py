@@ -221,23 +221,6 @@ class Talk(vf.SingleAgentEnv):
 )
 """A taskset whose environment talks until the model says "stop"."""
 ENDLESS = plain(numbers="itertools.count()")
-OLD = """
-import verifiers as vf
-from datasets import Dataset
-
-
-def load_environment(count=20):
-    rows = [{"question": f"Reverse: a{n}b", "answer": f"b{str(n)[::-1]}a"} for n in range(count)]
-    parser = vf.Parser(vf.extract_boxed_answer)
-
-    async def right(completion, answer, parser):
-        return float(parser.parse_answer(completion) == answer)
-
-    rubric = vf.Rubric(funcs=[right], parser=parser)
-    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), system_prompt="In a box.", parser=parser, rubric=rubric)
-"""
-
-
 GUESSING = """
 import os
 import random
@@ -291,7 +274,20 @@ def called(completion):
     return float(any(each.tool_calls for each in completion if each.role == "assistant"))
 
 
+def one_turn(count):
+    rows = [{"question": f"Reverse: a{n}b", "answer": f"b{str(n)[::-1]}a"} for n in range(count)]
+    parser = vf.Parser(vf.extract_boxed_answer)
+
+    async def right(completion, answer, parser):
+        return float(parser.parse_answer(completion) == answer)
+
+    rubric = vf.Rubric(funcs=[right], parser=parser)
+    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), system_prompt="In a box.", parser=parser, rubric=rubric)
+
+
 def load_environment(count=20, kind="guess"):
+    if kind == "reverse":
+        return one_turn(count)
     if kind == "add":
         rows = [{"question": f"What is {n} + {n * 7}?", "answer": str(n * 8)} for n in range(count)]
         rubric = vf.Rubric(funcs=[right, called], weights=[1.0, 0.5])
@@ -301,7 +297,8 @@ def load_environment(count=20, kind="guess"):
     kinds = {"guess": Guessing, "forget": Forgetful, "endless": Endless}
     return kinds[kind](dataset=Dataset.from_list(rows), system_prompt="Guess.", rubric=rubric, max_turns=5)
 """
-"""Environments with several turns: a guessing game, one that changes the conversation, and one with a tool."""
+"""Environments with several turns (a guessing game, one that changes the conversation, and one with a tool), and with
+one."""
 
 
 def module_of(need: str) -> str:
@@ -310,12 +307,11 @@ def module_of(need: str) -> str:
 
 
 def write_environments(directory: Path) -> None:
-    """Write wheels: ``word-boxes`` for verifiers 0.4; ``reversing`` and ``guessing`` for 0.1, which do not say so."""
+    """Write wheels: ``word-boxes`` for verifiers 0.4; ``guessing`` for 0.1, which does not say so."""
     modules = {f"{module_of(need)}/__init__.py": text for need, (text, _) in REFUSED.items()}
     modules |= {"word_boxes/__init__.py": TASKSET, "endless/__init__.py": ENDLESS}
     modules["talking/__init__.py"] = TALKING
     write_wheel(directory, "word-boxes", modules, summary="Reverse words.")
-    write_wheel(directory, "reversing", {"reversing.py": OLD}, requires=["verifiers>=0.1.10"])
     guessing = {"guessing.py": GUESSING}
     write_wheel(directory, "guessing", guessing, requires=["verifiers>=0.1.10"], summary="Guess numbers.")
 

@@ -1,9 +1,9 @@
 """Run ``swarmctl`` and its trainer without the imports, which are most of the work of a short run.
 
 Both are forked from processes that have imported everything: ``swarmctl`` from the fork server, and the trainer from
-``swarmctl``. Everything else is real: sessions, signals, the order on stdin, the log, the workers and the API process.
-What libraries read from the environment while they are imported (``OMP_…``) is what the fork server had, except the
-hub's client, which reads its variables again.
+``swarmctl``, like the process that uses a trained model (``hivemind_exp.trained``). Everything else is real: sessions,
+signals, the order on stdin, the log, the workers and the API process. What libraries read from the environment while
+they are imported (``OMP_…``) is what the fork server had, except the hub's client, which reads its variables again.
 Tests of that, of terminals and of encodings start ``swarmctl`` as users do (``command_line``), and so do a test of each
 way to end a run and the demo.
 """

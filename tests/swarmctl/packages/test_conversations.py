@@ -32,7 +32,10 @@ def call(a: object, b: object) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Install verifiers 0.1 with the test's environment."""
     here = Installed(tmp_path_factory.mktemp("turns"))
-    here.shown = here.json("tasks", "show", "env:guessing", "--yes", "-n", "1")
+    done = here.run("tasks", "show", "env:guessing", "--yes", "-n", "1", "--json")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert "guessing is written for an older verifiers, which is installed instead" in done.stderr
+    here.shown = json.loads(done.stdout.splitlines()[-1])
     return here
 
 
@@ -154,6 +157,7 @@ def test_an_environment_that_never_ends_is_refused(mixture: Mixture) -> None:
 def test_try_is_a_conversation(installed: Installed) -> None:
     (part,) = installed.shown["parts"]
     assert part["size"] == 20
+    assert part["version"].startswith("guessing 0.1.0, verifiers 0.1.")
     tried = installed.json("tasks", "try", "env:guessing", "--answer", "x", "--answer", "y")
     roles = [message["role"] for message in tried["conversation"]]
     assert roles == ["system", "user", "assistant", "user", "assistant"]
@@ -162,6 +166,16 @@ def test_try_is_a_conversation(installed: Installed) -> None:
     shown = installed.run("tasks", "try", "env:guessing", "--param", "kind=add", "--answer", call(2, 14))
     assert "<tool_response>" in shown.stdout
     assert "reward 0.5; 0.5 points: right 0, called 0.5" in " ".join(shown.stdout.split())
+
+
+def test_an_environment_of_the_older_library_with_one_turn(installed: Installed) -> None:
+    possible = [f"b{str(number)[::-1]}a" for number in range(12)]
+    answers = [word for each in ["x", *possible] for word in ("--answer", each)]
+    of_one_turn = ("--param", "kind=reverse", "--param", "count=12")
+    tried = installed.json("tasks", "try", "env:guessing", *of_one_turn, *answers)
+    assert tried["question"].startswith("In a box.")
+    correct = [each for each, found in zip(["x", *possible], tried["answers"], strict=True) if found["correct"]]
+    assert correct == [tried["reference"]]
 
 
 def test_a_node_trains_on_conversations_and_shows_them(installed: Installed, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_tasks_knows_an_installed_environment(installed: Installed) -> None:
 
 @pytest.mark.slow
 def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(mixture: Mixture) -> None:
-    questions = [each for each in mixture.questions("train", 0, 16) if each.turns == 1]
+    questions = [each for each in mixture.questions("train", 0, 16) if each.task != "env:word-boxes-2"]
     assert {each.task for each in questions} == {"gcd", "env:word-boxes", "spell_backward"}
     answers = [f"<answer>{each.entry['answer']}</answer>" for each in questions]
     assert all(score.correct for score in mixture.score(questions, answers))
@@ -265,14 +265,3 @@ def test_a_node_trains_on_it_and_notices_another_version(installed: Installed) -
     assert changed.returncode == Exit.CONFIGURATION
     assert "the package of task env:word-boxes" in changed.stderr
     assert "has changed since node boxes first used it" in changed.stderr
-
-
-@pytest.mark.slow
-def test_an_environment_for_the_older_library_gets_it(tmp_path: Path) -> None:
-    here = Installed(tmp_path)
-    possible = [f"b{str(number)[::-1]}a" for number in range(12)]
-    answers = [word for each in ["x", *possible] for word in ("--answer", each)]
-    tried = here.json("tasks", "try", "env:reversing", "--yes", "--param", "count=12", *answers)
-    assert tried["question"].startswith("In a box.")
-    correct = [each for each, found in zip(["x", *possible], tried["answers"], strict=True) if found["correct"]]
-    assert correct == [tried["reference"]]

@@ -194,7 +194,8 @@ def test_watch_shows_a_long_command_completely() -> None:
         emit(ErrorEvent(code="ModelError", message="no model", next=f"swarmctl run --model {long}"))
         emit(StopEvent(reason="error", round=0, steps=0))
         emit.close()
-    terminal = spawn([*STAND_IN, "status", "--watch"], environment=os.environ | {"TERM": "xterm", "CI": ""}, columns=60)
+    plain = {"TERM": "xterm", "CI": "", "COLUMNS": "60"}  # workers of a parallel test run set COLUMNS
+    terminal = spawn([*STAND_IN, "status", "--watch"], environment=os.environ | plain, columns=60)
     terminal.expect_exact("  try: ")
     terminal.expect_exact("To leave, press Ctrl-C.")
     shown = str(terminal.before)

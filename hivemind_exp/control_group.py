@@ -9,8 +9,6 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path, PurePosixPath
 
-import psutil
-
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 PROCESSORS = Path("/sys/devices/system/cpu")
@@ -52,6 +50,8 @@ def usable_physical_cores(root: Path = ROOT, own: Path = OWN, processors: Path =
     for number in _processors():
         with suppress(OSError):
             cores.add((processors / f"cpu{number}" / "topology" / "thread_siblings_list").read_text())
+    import psutil  # takes as long as a fast command may take in all
+
     physical = len(cores) or psutil.cpu_count(logical=False) or len(_processors())
     return _limited(physical, root, own)
 

@@ -16,6 +16,8 @@ _LIMIT = timedelta(hours=6)
 """When the library itself gives up. The main process notices an ended process, and its supervisor one that hangs, long
 before."""
 _LOOK_S = 2e-4
+_LAST_LOOKS, _BETWEEN_LOOKS_S = 20, 0.1
+"""How often, and how many seconds apart, ``check`` is called after a sum has failed."""
 
 
 class ProcessGroup:
@@ -73,7 +75,10 @@ class ProcessGroup:
                 _poll(work.is_completed, check)
             work.wait()  # on a GPU, only its later work waits
         except RuntimeError:
-            check()  # an ended process is reported as such
+            # A broken connection is noticed before the end of the process behind it, which ``check`` reports.
+            for _ in range(_LAST_LOOKS):
+                check()
+                time.sleep(_BETWEEN_LOOKS_S)
             raise
 
     def _wait_for_gpu(self, check: Callable[[], None]) -> None:

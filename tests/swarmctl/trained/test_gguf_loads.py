@@ -47,7 +47,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def forked_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the converter without importing torch and transformers again. Tests that load its file start it."""
+    """Run the converter without importing torch and transformers again. The test of a quantized file starts it."""
 
     def run(self: Converter, *arguments: str) -> None:
         program = self.command[self.command.index("-m") :]
@@ -58,16 +58,16 @@ def forked_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Converter, "run", run)
 
 
-def save_adapters(base: Path, directory: Path) -> None:
+def save_adapters(model: Any, tokenizer: Any, directory: Path) -> None:
     """Save adapters that change what the model computes, but not so much that it talks nonsense."""
     torch.manual_seed(0)
     how = LoraConfig(r=4, target_modules="all-linear")
-    adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), how)
+    adapted: Any = get_peft_model(model, how)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     adapted.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(base).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 def load(directory: Path, **how: str) -> tuple[Any, Any]:
@@ -97,18 +97,22 @@ def alike(one: list[tuple[int, float]], other: list[tuple[int, float]], within: 
     return bool(ids == others) and logps == pytest.approx(other_logps, abs=within)
 
 
+@pytest.mark.usefixtures("forked_converter")
 def test_merged_adapters_load_in_llama_cpp_and_in_transformers(
     home: Path, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp")
     monkeypatch.setattr(trainer_process, "spawn", spawn_model)
-    save_adapters(base, make_node(home, model=MODEL | {"lora": {}}) / "checkpoints" / "00000040" / "model")
+    model, tokenizer = load(base)
+    without = greedy(model, tokenizer)
+    saved = make_node(home, model=MODEL | {"lora": {}}) / "checkpoints" / "00000040" / "model"
+    save_adapters(model, tokenizer, saved)
     whole, packed = tmp_path / "whole", tmp_path / "packed"
     assert cli.run(["export", "small", str(whole), "--merge"]) == Exit.DONE
     assert cli.run(["export", "small", str(packed), "--gguf", "--yes"]) == Exit.DONE
     wanted = greedy(*load(whole))
     assert len(wanted) > 4
-    assert not alike(wanted, greedy(*load(base)), 0.3)
+    assert not alike(wanted, without, 0.3)
     assert alike(complete(packed / "small.gguf", PROMPT, TOKENS), wanted, 0.05)
     model, tokenizer = load(packed, gguf_file="small.gguf")
     assert alike(greedy(model, tokenizer), wanted, 0.05)

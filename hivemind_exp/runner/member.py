@@ -42,7 +42,7 @@ def main(parent: int) -> int:
     threading.Thread(target=beat_while_loading, args=(stop.beat,), daemon=True).start()
     leave_out("trackio", "wandb")
     with uncollected():
-        member = Member(first, stop)
+        member = TeamMember(first, stop)
     for command, argument in asked:
         send(sink, _answered(partial(member.commands[command], argument)))
     return 0
@@ -62,7 +62,7 @@ def _answered(work: Callable[[], Any]) -> dict[str, Any]:
     return {"error": {"code": error.code, "message": error.message, "next": error.next}}
 
 
-class Member:
+class TeamMember:
     """The model and the optimizer of this process."""
 
     def __init__(self, first: dict[str, Any], stop: BeatingFlag) -> None:

@@ -39,7 +39,7 @@ from hivemind_exp.trainer.optimizer_state import load_state, save_state
 from hivemind_exp.trainer.report_places import place_reports
 from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
 from hivemind_exp.trainer.shared_steps import COMPARE_EVERY, compare_weights, measure_together
-from hivemind_exp.trainer.step_measures import Measured, Measuring, StepResult
+from hivemind_exp.trainer.step_measures import Measuring, StepMeasures, StepResult
 from hivemind_exp.trainer.token_rows import outside_answers, own_like, reverse_kl, token_rows, token_scales
 from hivemind_exp.trainer.trl_arguments import trl_arguments
 
@@ -184,7 +184,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Compute the clipped gradient of a step, and return what it measured. May be repeated."""
         return self.finish_gradient(manifest, self.accumulate(manifest, should_stop))
 
-    def accumulate(self, manifest: Manifest, should_stop: Callable[[], bool]) -> Measured:
+    def accumulate(self, manifest: Manifest, should_stop: Callable[[], bool]) -> StepMeasures:
         """Compute the gradient of this process's rows of a step, and return what was measured. May be repeated."""
         place, processes = (0, 1) if self.group is None else (self.group.place, self.group.processes)
         set_seed(manifest.seed if place == 0 else derive_seed(manifest.seed, "process", place))
@@ -224,7 +224,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             return [counted]
         return [[row for row in counted if row.kind is kind] for kind in dict.fromkeys(row.kind for row in counted)]
 
-    def finish_gradient(self, manifest: Manifest, measured: Measured) -> StepResult:
+    def finish_gradient(self, manifest: Manifest, measured: StepMeasures) -> StepResult:
         """Add up the processes' gradients and clip the sum. ``measured``: what all of them measured together."""
         if self.group is not None:
             check = wait_quietly if self.team is None else self.team.check

@@ -9,7 +9,7 @@ from hivemind_exp.errors import ProcessEnded
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.parallel.team import UPDATE, Team
-from hivemind_exp.trainer.step_measures import Measured
+from hivemind_exp.trainer.step_measures import StepMeasures
 
 COMPARE_EVERY = 16
 """Before every so many steps, all processes compare their weights."""
@@ -17,8 +17,8 @@ _INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 def measure_together(
-    team: Team, manifest: Manifest, own: Callable[[], Measured], *, recompute: bool
-) -> tuple[Measured, None] | tuple[None, str]:
+    team: Team, manifest: Manifest, own: Callable[[], StepMeasures], *, recompute: bool
+) -> tuple[StepMeasures, None] | tuple[None, str]:
     """Have all processes compute their shares of a step's gradient, and begin the update if none ran out of memory.
 
     Returns what all measured together; or, if memory ran out, None and whose memory. ``own``: computes this process's
@@ -31,7 +31,7 @@ def measure_together(
     if measured is None or ran_out is not None:
         return None, str(ran_out)
     team.ask(UPDATE, None)
-    return Measured.join([measured, *(Measured.unpack(answer["measured"]) for answer in answers)]), None
+    return StepMeasures.join([measured, *(StepMeasures.unpack(answer["measured"]) for answer in answers)]), None
 
 
 def compare_weights(team: Team, weights: Iterable[Tensor]) -> None:

@@ -36,7 +36,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class StepMeasures:
     """What one process measured while it computed its share of a step's gradient."""
 
     loss: float
@@ -59,7 +59,7 @@ class Measured:
         return cls(loss, {Kind(kind): values for kind, values in sums.items()}, counted, frozenset(map(Kind, weighted)))
 
     @classmethod
-    def join(cls, parts: Iterable[Measured]) -> Measured:
+    def join(cls, parts: Iterable[StepMeasures]) -> StepMeasures:
         """Return what several processes measured together."""
         first, *others = parts
         sums, tokens, weighted, loss = dict(first.sums), Counter(first.tokens), first.weighted, first.loss
@@ -100,14 +100,14 @@ class Measuring:
         self._losses.append(loss)
 
     def add(self, kind: Kind, tokens: int, values: Sequence[Tensor], *, weighted: bool) -> None:
-        """Count the rows of a kind in a micro-batch. ``values``: as ``Measured.sums``, each summed over its entries."""
+        """Count the rows of a kind in a micro-batch. ``values``: as ``StepMeasures.sums``, each summed here."""
         sums = torch.stack([value.detach().float().sum() for value in values])
         self._sums[kind] = self._sums[kind] + sums if kind in self._sums else sums
         self._tokens[kind] += tokens
         if weighted:
             self._weighted.add(kind)
 
-    def read(self) -> Measured:
+    def read(self) -> StepMeasures:
         """Return everything that was measured."""
         sums = {kind: values.tolist() for kind, values in self._sums.items()}
-        return Measured(float(sum(self._losses)), sums, Counter(self._tokens), frozenset(self._weighted))
+        return StepMeasures(float(sum(self._losses)), sums, Counter(self._tokens), frozenset(self._weighted))

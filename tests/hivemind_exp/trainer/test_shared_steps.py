@@ -28,7 +28,7 @@ from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.shared_steps import compare_weights
-from hivemind_exp.trainer.step_measures import Measured, StepResult
+from hivemind_exp.trainer.step_measures import StepMeasures, StepResult
 from tests.support.nodes import make_config
 from tests.support.processes import is_alive
 from tests.support.setting_effects import GROUPS
@@ -138,7 +138,7 @@ def test_a_step_is_repeated_if_memory_runs_out_and_a_killed_process_is_named(
     alone, compute = trainer(config(1), tmp_path), SourceGRPOTrainer.accumulate
     expected = alone.step(manifest(settings, 0))
 
-    def short(self: SourceGRPOTrainer, work: Manifest, should_stop: Any) -> Measured:
+    def short(self: SourceGRPOTrainer, work: Manifest, should_stop: Any) -> StepMeasures:
         if work.micro_batch > 1:
             raise torch.OutOfMemoryError("out of memory")
         return compute(self, work, should_stop)
@@ -166,9 +166,9 @@ def test_a_step_is_repeated_if_memory_runs_out_and_a_killed_process_is_named(
 
 
 def test_what_processes_measure_adds_up() -> None:
-    one = Measured(0.5, {Kind.POLICY: [1.0] * 7}, {Kind.POLICY: 3}, frozenset({Kind.POLICY}))  # type: ignore[arg-type]
-    other = Measured(0.25, {Kind.POLICY: [2.0] * 7, Kind.PEER: [4.0] * 7}, {Kind.PEER: 2}, frozenset())  # type: ignore[arg-type]
-    joint = Measured.join([Measured.unpack(one.pack()), Measured.unpack(other.pack())])
+    one = StepMeasures(0.5, {Kind.POLICY: [1.0] * 7}, {Kind.POLICY: 3}, frozenset({Kind.POLICY}))  # type: ignore[arg-type]
+    other = StepMeasures(0.25, {Kind.POLICY: [2.0] * 7, Kind.PEER: [4.0] * 7}, {Kind.PEER: 2}, frozenset())  # type: ignore[arg-type]
+    joint = StepMeasures.join([StepMeasures.unpack(one.pack()), StepMeasures.unpack(other.pack())])
     assert joint.loss == 0.75
     assert joint.sums == {Kind.POLICY: [3.0] * 7, Kind.PEER: [4.0] * 7}
     assert joint.tokens == {Kind.POLICY: 3, Kind.PEER: 2}

@@ -16,6 +16,12 @@ class ChangedRewards:
     def questions(self, split: Split, round: int, count: int) -> list[Question]:
         return self._tasks.questions(split, round, count)
 
+    def examples(self, count: int) -> dict[str, list[Question]]:
+        return self._tasks.examples(count)
+
+    def set_aside(self, questions: Sequence[Question]) -> None:
+        self._tasks.set_aside(questions)
+
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         return self._tasks.score(questions, completions)
 

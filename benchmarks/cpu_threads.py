@@ -108,7 +108,7 @@ def _measure(threads: int, rows: int, tokens: int) -> tuple[float, float]:
         return torch.as_tensor(made).clone()
 
     def train(ids: torch.Tensor) -> None:
-        for part in ids.split(8):
+        for part in torch.split(ids, 8):
             (model(input_ids=part, labels=part).loss * len(part) / len(ids)).backward()
         optimizer.step()
         optimizer.zero_grad()

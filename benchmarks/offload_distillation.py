@@ -154,6 +154,7 @@ def run(arm: Arm, start: Start, seed: int, rounds: int, bases: Path, *, url: str
 
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
     from hivemind_exp.trainer import hivemind_grpo_trainer as trainer
+    from hivemind_exp.trainer.advantages import build_rows
 
     disable_progress_bar()
     found, evaluations = Outcome(), list[float]()
@@ -174,7 +175,6 @@ def run(arm: Arm, start: Start, seed: int, rounds: int, bases: Path, *, url: str
 
         return [replace(row, advantage=0.0) for row in build_rows(*given)]
 
-    build_rows = trainer.build_rows
     base = bases / f"{start.name} {seed}"
     with tempfile.TemporaryDirectory() as directory, served(bases / "teacher", url) as address:
         root = Path(directory)
@@ -224,7 +224,7 @@ def middle(found: Sequence[Outcome]) -> Outcome:
     """Return the median of each value over the seeds."""
 
     def of(name: str) -> float:
-        return statistics.median(getattr(each, name) for each in found)
+        return float(statistics.median(getattr(each, name) for each in found))
 
     return Outcome(
         before=of("before"),

@@ -61,7 +61,11 @@ class Ends:
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, RoundEvent):
-            self.ends.append(time.perf_counter())
+            self.mark()
+
+    def mark(self) -> None:
+        """Note the end of a round."""
+        self.ends.append(time.perf_counter())
 
     @property
     def median(self) -> float:
@@ -141,7 +145,7 @@ def generated_alone(root: Path, config: Config) -> float:
             for coming in orders[round_ : round_ + 3]:
                 offload.submit(coming)
             offload.wait(round_)
-            ends("round")
+            ends.mark()
     return ends.median
 
 

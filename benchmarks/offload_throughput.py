@@ -103,11 +103,10 @@ def limit_use(
     ``weigh``: how much a request counts toward the limit.
     """
     (allowed,) = [limits[name] for name in ("rpm", "tpm") if name in limits]
-    chat = {"counts_maximum": limits.get("charge") == "asked"}
     with (
         api_process(latency=0.3, window=window, **limits) as server,
         tempfile.TemporaryDirectory() as root,
-        engine(Path(root), endpoint(server.base_url, **chat), concurrency=IN_FLIGHT, rates=stated) as rig,
+        engine(Path(root), endpoint(server.base_url, counts_maximum=limits.get("charge") == "asked"), concurrency=IN_FLIGHT, rates=stated) as rig,
     ):
         rig.offload.wait_for_probe()
         begun = time.time()
@@ -135,7 +134,8 @@ def compare_limits(window: float, runs: int) -> None:
     requests = {"rpm": REQUESTS_PER_MINUTE}
     cases.append(("requests, in the profile", requests, (REQUESTS_PER_MINUTE, None), lambda _: 1.0))
     cases.append(("requests, in headers only", requests, (None, None), lambda _: 1.0))
-    for charge, weigh in (("asked", asked_tokens), ("used", used_tokens)):
+    weighing: tuple[tuple[str, Callable[[Entry], float]], ...] = (("asked", asked_tokens), ("used", used_tokens))
+    for charge, weigh in weighing:
         limit = TOKENS_PER_MINUTE if charge == "asked" else TOKENS_PER_MINUTE // 4
         tokens = {"tpm": limit, "charge": charge}
         cases.append((f"tokens {charge}, in the profile", tokens, (None, limit), weigh))

@@ -28,7 +28,7 @@ from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
-from hivemind_exp.trainer.grpo_step import token_scales
+from hivemind_exp.trainer.token_rows import token_scales
 
 ROUNDS = 8
 
@@ -75,9 +75,9 @@ def main() -> None:
                     weights[name].append(left[0].advantage * scale[Kind.PEER] / (advantage * scale[Kind.POLICY]))
                     # The old denominators, as a factor on the peer's advantage: so its part can be measured.
                     factor = scale[Kind.PEER] / new[Kind.PEER] * new[Kind.POLICY] / scale[Kind.POLICY]
-                    rows = (*kept, *(replace(row, advantage=factor * row.advantage) for row in left))
+                    learned = (*kept, *(replace(row, advantage=factor * row.advantage) for row in left))
                     node.step_trainer.policy.load_state_dict(state)
-                    result = node.step_trainer.step(replace(manifest, rows=rows)).by_kind
+                    result = node.step_trainer.step(replace(manifest, rows=learned)).by_kind
                     norms = [float(result[kind]["source_grad_norm"] or 0) for kind in (Kind.POLICY, Kind.PEER)]
                     shares[name].append(norms[0] / sum(norms))
     print("denominators  weight of the peer's row, in own correct rows  own part of the gradient's norms")

@@ -25,9 +25,10 @@ from pathlib import Path
 from hivemind_exp.node_files import NodeFiles
 from tests.support.chaos import evidence
 from tests.support.chaos.namespaces import Network, obstacle
-from tests.support.chaos.nodes import ROOT, CommandSwarm, Swarm
+from tests.support.chaos.nodes import CommandSwarm, Swarm
 from tests.support.chaos.patience import until
 from tests.support.chaos.storm import LEARNED, Outcome, gather, teller, weather
+from tests.support.command_line import ROOT
 
 NAMES = ("ada", "bert", "cleo", "dan", "eve", "finn", "gwen", "hugo", "ida", "jan")
 HEALED_S = 600.0

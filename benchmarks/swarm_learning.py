@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 from unittest.mock import patch
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -56,6 +56,7 @@ from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
@@ -107,12 +108,32 @@ class Box:
         return found
 
 
+class Sharing(Protocol):
+    """How many groups of a step a node samples, and how many it draws."""
+
+    @property
+    def local(self) -> int:
+        """Its own groups."""
+
+    @property
+    def external(self) -> int:
+        """Peers' groups."""
+
+    @property
+    def loss(self) -> str:
+        """The loss for peers' rows."""
+
+    @property
+    def refill(self) -> int:
+        """Extra questions that a round may ask in place of groups that tie."""
+
+
 class Node:
     """One learning node of the swarm, run round by round."""
 
     def __init__(  # noqa: PLR0917 - the node's parts
         self,
-        arm: Arm,
+        arm: Sharing,
         number: int,
         config: Config,
         root: Path,
@@ -139,7 +160,7 @@ class Node:
         me = f"node {number}"
         with_logps = arm.loss == "f_tis" and arm.external > 0
         self.exchange = PeerExchange(
-            wire=Box(post, me),
+            wire=cast(SwarmNode, Box(post, me)),
             source=PeerSource(
                 PeerRules(
                     *(SWARM, me, STAGE, GROUP_SIZE, arm.local, arm.external),

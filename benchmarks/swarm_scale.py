@@ -30,7 +30,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +232,7 @@ async def reference(said: list[list[bytes]], real: int) -> tuple[Cost, Cost]:
         return publish_cost, await measure(read())
 
 
-async def _pooled(work: list[Callable[[], Awaitable[object]]], at_once: int) -> None:
+async def _pooled(work: Sequence[Callable[[], Awaitable[object]]], at_once: int) -> None:
     """Run all of ``work``, ``at_once`` at a time. Raises the first exception."""
     places = asyncio.Semaphore(at_once)
 
@@ -271,7 +271,7 @@ def distance(seconds: float) -> None:
             yield opened
 
     P2P._call_unary_protobuf_handler = call_later
-    Overlay.stream = stream_later  # type: ignore[method-assign]
+    Overlay.stream = stream_later  # type: ignore[method-assign, assignment]
 
 
 async def run(peers: list[int], real: int) -> float:

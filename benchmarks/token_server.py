@@ -95,7 +95,7 @@ class Teacher:
 
             ends, fill = [self._tokenizer.eos_token_id], self._tokenizer.pad_token_id
             return decode(self._model, prompts, mask, most=most, choose=choose, end_ids=ends, fill=fill)
-        return self._model.generate(
+        found: Tensor = self._model.generate(
             input_ids=prompts,
             attention_mask=mask,
             do_sample=True,
@@ -104,7 +104,8 @@ class Teacher:
             top_p=1.0,
             max_new_tokens=most,
             pad_token_id=self._tokenizer.pad_token_id,
-        )[:, prompts.shape[1] :]
+        )
+        return found[:, prompts.shape[1] :]
 
     def _hint(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Answer requests for hints with the given function. They are billed as if the model had written them."""

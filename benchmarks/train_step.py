@@ -90,7 +90,8 @@ def time_trl(options: argparse.Namespace, *, ties: bool) -> list[float]:
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             synchronise(options.device)
             ends.append(time.perf_counter())
-            return super().training_step(*args, **kwargs)
+            loss: torch.Tensor = super().training_step(*args, **kwargs)
+            return loss
 
     with tempfile.TemporaryDirectory() as output:
         trainer = Timed(

@@ -182,7 +182,7 @@ class Run:
     def _card(self, title: str, work: Work, size: float, bar: float, **tables: Any) -> None:
         with limited(size), node(work, **tables) as made:
             told: list[str] = []
-            made.source._emit = lambda event: told.append(event.message)
+            made.source._emit = lambda event: told.append(str(event))
             generated, trained, batches = list[Cost](), list[Cost](), list[int]()
             for step in range(2):
                 groups: list[Any] = []

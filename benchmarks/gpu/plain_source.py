@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.sources.graph_decoding import can_decode
@@ -27,26 +26,28 @@ class MeasuredSource(LocalSource):
     _step: Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
     """The number of tokens so far, on the device, because a graph replays ``_sample``."""
 
-    def _batch(self, prompts: Sequence[Prompt], *, sample: bool, streamer: Any = None) -> list[Rollout]:
+    def _batch(
+        self, prompts: Sequence[Prompt], *, sample: bool, most: int, streamer: TextStreamer | None = None
+    ) -> list[Rollout]:
         self._step = torch.zeros((), dtype=torch.long, device=self._model.device)
         self._last = torch.tensor(self.lengths, device=self._model.device)
         if not self.plain:
             assert self._model.device.type == "cpu" or can_decode(self._model, self._settings.max_completion_tokens)
-            return super()._batch(prompts, sample=sample, streamer=streamer)
-        return self._generate(prompts)
+            return super()._batch(prompts, sample=sample, most=most, streamer=streamer)
+        return self._generate(prompts, most)
 
     def _sample(self, logits: Tensor) -> Tensor:
         self._step.add_(1)
-        return self._cut(super()._sample(logits))
+        return self._ended(super()._sample(logits))
 
-    def _cut(self, tokens: Tensor) -> Tensor:
+    def _ended(self, tokens: Tensor) -> Tensor:
         """Return the next tokens (B,) with the end where a completion has its length, and nowhere else."""
         if not self.lengths:
             return tokens
         end = self._end_ids[0]
         return torch.where(self._last == self._step, end, torch.where(tokens == end, end + 1, tokens))
 
-    def _generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+    def _generate(self, prompts: Sequence[Prompt], most: int) -> list[Rollout]:
         width, fill = max(len(prompt.ids) for prompt in prompts), self._tokenizer.pad_token_id
         rows = [[fill] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts]
         ids = torch.tensor(rows, device=self._model.device)
@@ -54,7 +55,7 @@ class MeasuredSource(LocalSource):
         found = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=self._generation_config(sample=True),
+            generation_config=self._generation_config(sample=True, most=most),
             logits_processor=LogitsProcessorList([_Ends(self.lengths, self._end_ids[0], width)]),
         )
         return list(map(partial(LocalSource._rollout, self), found[:, width:].tolist()))

@@ -38,18 +38,21 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
     """Measures each step after the first."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self.trainer = work, None
+        self.work = work
+        self.trainer: _Timed | None = None
         self.whole: list[Cost] = []
         self.generation: list[Cost] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         synchronize(self.work)
+        assert self.trainer is not None
         self.trainer.generating = 0.0
         if self.work.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
         self.begun = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        assert self.trainer is not None
         synchronize(self.work)
         peak = torch.cuda.max_memory_allocated() if self.work.device.startswith("cuda") else float("nan")
         seconds = time.perf_counter() - self.begun

@@ -79,6 +79,8 @@ def train(
 
     compute = resolve_compute(config.model)
     directory = locate_model(config.model).directory
+    micro_batch = config.train.micro_batch
+    assert micro_batch != "auto"  # the profile sets a number, and TRL needs one
     half = compute.dtype == "bfloat16"
     with tempfile.TemporaryDirectory() as output:
         trainer = GRPOTrainer(
@@ -90,8 +92,8 @@ def train(
                 bf16=half,
                 use_cpu=compute.device == "cpu",
                 max_steps=rounds,
-                per_device_train_batch_size=config.train.micro_batch,
-                gradient_accumulation_steps=per_round * config.game.group_size // config.train.micro_batch,
+                per_device_train_batch_size=micro_batch,
+                gradient_accumulation_steps=per_round * config.game.group_size // micro_batch,
                 num_generations=config.game.group_size,
                 max_completion_length=config.generation.max_completion_tokens,
                 learning_rate=config.train.learning_rate,

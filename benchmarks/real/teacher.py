@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [(arm, seed) for seed in seeds for arm in options.arms]
     with served(options.teacher, options.device) as address, ThreadPoolExecutor(options.parallel) as pool:
-        found = list(pool.map(lambda job: run(*job, address, options, deadline), jobs))
+        found = list(pool.map(lambda job: run(job[0], job[1], address, options, deadline), jobs))
     curves: dict[str, list[Any]] = {
         arm: [curve for (each, _), curve in zip(jobs, found, strict=True) if each == arm] for arm in options.arms
     }

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from hivemind_exp.models.tiny import TEMPLATE
-from hivemind_exp.tasks.base import Question, Score, Split
+from hivemind_exp.tasks.base import Heard, Question, Score, Split, Talk
 
 
 class Spelling:
@@ -42,6 +42,9 @@ class Spelling:
 
     def conversing(self) -> list[str]:
         return []
+
+    def reply(self, questions: Sequence[Question], talks: Sequence[Talk]) -> list[Heard]:  # noqa: ARG002 - has none
+        raise AssertionError("no question is a conversation")
 
     def close(self) -> None:
         pass

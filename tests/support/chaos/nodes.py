@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psutil
 
@@ -91,7 +91,7 @@ class Life(Protocol):
         """Wait for the end; return whether the processes ended."""
 
 
-class Swarm(contextlib.AbstractContextManager["Swarm"]):
+class Swarm:
     """Nodes of one swarm. A context manager: at its end no process is left, whatever happened."""
 
     def __init__(self, root: Path, names: Sequence[str], namespaces: Sequence[str] = (), settings: str = "") -> None:
@@ -104,6 +104,9 @@ class Swarm(contextlib.AbstractContextManager["Swarm"]):
         self._sockets: set[Path] = set()
         self._sessions: set[int] = set()
         self.invitation = Invitation("0" * 64)
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.left_processes():

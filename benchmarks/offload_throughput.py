@@ -106,7 +106,12 @@ def limit_use(
     with (
         api_process(latency=0.3, window=window, **limits) as server,
         tempfile.TemporaryDirectory() as root,
-        engine(Path(root), endpoint(server.base_url, counts_maximum=limits.get("charge") == "asked"), concurrency=IN_FLIGHT, rates=stated) as rig,
+        engine(
+            Path(root),
+            endpoint(server.base_url, counts_maximum=limits.get("charge") == "asked"),
+            concurrency=IN_FLIGHT,
+            rates=stated,
+        ) as rig,
     ):
         rig.offload.wait_for_probe()
         begun = time.time()

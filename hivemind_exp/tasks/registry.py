@@ -32,8 +32,8 @@ FAMILIES: dict[str, str] = {
 QUESTION_SETS = ("gsm8k", "jsonl", OWN_FILE)
 """The built-in tasks whose questions are in files. All others generate theirs."""
 _SUGGESTED = 3
-_SIMILAR = 0.75
-"""The least similarity (``difflib``) of a task that is suggested for an unknown name."""
+_SIMILAR, _SIMILAR_WORD = 0.6, 0.75
+"""The least similarity (``difflib``) of a task that is suggested for an unknown name, or of a word of its name."""
 _PACKAGED = "hivemind_exp.tasks.families.packaged"
 
 WARMUP_TASK = "spell_backward"
@@ -150,11 +150,17 @@ def _similar(name: str, known: Sequence[str]) -> list[str]:
     For a known name that is not allowed, the most similar tasks, even if they are not very similar.
     """
 
-    def similarity(task: str) -> float:
-        return max(difflib.SequenceMatcher(None, name, part).ratio() for part in (task, *task.split("_")))
+    def similarity(text: str) -> float:
+        return difflib.SequenceMatcher(None, name, text).ratio()
 
-    ranked = sorted(known, key=similarity, reverse=True)[:_SUGGESTED]
-    return [task for task in ranked if name in REFUSED or similarity(task) >= _SIMILAR]
+    def best(task: str) -> float:
+        return max(similarity(task), *map(similarity, task.split("_")))
+
+    def is_similar(task: str) -> bool:
+        return similarity(task) >= _SIMILAR or best(task) >= _SIMILAR_WORD
+
+    ranked = sorted(known, key=best, reverse=True)[:_SUGGESTED]
+    return [task for task in ranked if name in REFUSED or is_similar(task)]
 
 
 def _take_apart(config: TaskConfig) -> Iterator[TaskConfig]:

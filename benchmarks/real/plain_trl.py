@@ -40,6 +40,9 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.verifiers.reader import is_marked
 
+_ROWS = 32
+"""TRL's rows per pass where the node chooses its own."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,8 +82,7 @@ def train(
 
     compute = resolve_compute(config.model)
     directory = locate_model(config.model).directory
-    micro_batch = config.train.micro_batch
-    assert micro_batch != "auto"  # the profile sets a number, and TRL needs one
+    micro_batch = _ROWS if config.train.micro_batch == "auto" else config.train.micro_batch
     half = compute.dtype == "bfloat16"
     with tempfile.TemporaryDirectory() as output:
         trainer = GRPOTrainer(

@@ -48,7 +48,7 @@ def unusable(answer: ChatAnswer, style: RequestDialect, sampling: SamplingParams
     if any(choice.usable for choice in answer.choices):
         return None
     another = f"swarmctl models {name}"
-    choose = f"Choose another model ({sampling.table}.model)"
+    choose = f"If that happens often, choose another model ({sampling.table}.model)"
     if not answer.choices:
         return Shortcoming("it has no choices", "", choose, another)
     choice = answer.choices[0]

@@ -59,7 +59,7 @@ def parse(text: str) -> Invitation:
     if _HASH.fullmatch(charter) is None:
         raise SwarmError(
             f"invalid invitation: {PREFIX} must be followed by 64 digits of 0-9 and a-f, not by {len(charter)} "
-            "characters; part of it may be missing",
+            "characters; part of it may be missing. Copy the whole line that `swarmctl swarm invite` prints",
             next=_NEXT,
         )
     addresses = tuple(dict.fromkeys(places.split(","))) if at else ()
@@ -71,7 +71,7 @@ def parse(text: str) -> Invitation:
         if not is_address(address):
             raise SwarmError(
                 f"invalid invitation: address {number} is not like /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…; "
-                "part of it may be missing",
+                "part of it may be missing. Copy the whole line that `swarmctl swarm invite` prints",
                 next=_NEXT,
             )
     return Invitation(charter, addresses)

@@ -98,7 +98,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     suitable = suitable_builtin()
     config = {name: _config(_builtin(name), ()) for name in profiles.builtin_names()}
     slow = config[suitable].model.device == "cpu"
-    hours = "; about 1¾ hours on two cores" if slow else ""
+    hours = "; about two hours on two cores" if slow else ""
     choices = {
         _DEMO: "a tiny model learns to spell backward, in about a minute",
         _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{hours})",

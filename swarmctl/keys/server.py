@@ -40,6 +40,8 @@ class Server:
     """Why it listed none, for display."""
     refused: bool
     """Whether it listed none because the key is missing or wrong."""
+    responded: bool = True
+    """Whether it responded at all."""
 
     @property
     def host(self) -> str:
@@ -88,7 +90,7 @@ def _asked(name: str, url: str) -> Server:
                 url, tested = url + _VERSION, below
     refused = tested.result == "refused"
     problem = _NO_CHAT if tested.result == "valid" else tested.detail
-    return Server(url, key is not None or refused, _models(tested), problem, refused)
+    return Server(url, key is not None or refused, _models(tested), problem, refused, tested.answer is not None)
 
 
 def _models(tested: KeyTest) -> tuple[str, ...]:
@@ -108,9 +110,9 @@ def _asked_with_new_key(name: str, server: Server, prompter: Prompter) -> Server
 def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callable[[str], str]) -> str:
     """Return the server's only model, or the one that the user chooses."""
     if not server.models:
+        what = "Name one of its models" if server.responded else "Start the server or correct the URL"
         raise ProviderError(
-            f"cannot ask {url} for its models: {server.problem}. Start the server, correct the URL, or name "
-            "one of its models",
+            f"cannot ask {url} for its models: {server.problem}. {what}",
             next=again(f"{url}:MODEL"),
         )
     first, *others = server.models

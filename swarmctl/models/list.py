@@ -47,7 +47,7 @@ def list_models(
         }
         config = config.model_copy(update={"providers": config.providers | own})
     with _keeping(profile, assignments):
-        endpoint = endpoint_of(config, provider, "any")  # the model does not matter here
+        endpoint = endpoint_of(config, provider, "MODEL")  # the model does not matter here
         typed = {each.partition("=")[0] for each in assignments}
         priced = provider in config.offload.prices or f"providers.{provider}.free" in typed
         local = is_address(target) and is_loopback(urlsplit(target).hostname or "")

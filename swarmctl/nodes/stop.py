@@ -144,6 +144,8 @@ def _sentence(row: dict[str, Any]) -> str:
     node, rounds = row["node"], row["round"]
     if not row["was_running"]:
         return f"Node {node} is not running."
+    if not rounds and row["checkpoint"]:
+        return f"Stopped node {node} before the first round ended. Saved: checkpoint {row['checkpoint']}."
     if not rounds:
         return f"Stopped node {node}. Nothing to save: no round finished."
     where = f", and checkpoint {row['checkpoint']}" if row["checkpoint"] else ""

@@ -42,7 +42,12 @@ def register(app: typer.Typer) -> None:
         samples: Annotated[
             int, typer.Option("--samples", min=0, max=100, metavar="N", help="Sample rollouts per node.")
         ] = 6,
-        yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing file.")] = False,
+        yes: Annotated[
+            bool,
+            typer.Option(
+                "-y", "--yes", help="Overwrite an existing file. Without -o, an earlier report needs no --yes."
+            ),
+        ] = False,
         json: options.Json = False,
     ) -> int:
         """Write a page that shows what nodes learned, and at what cost.

@@ -1,5 +1,6 @@
 """The text printed at the start and at the end of a run."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -195,7 +196,8 @@ def _of_no_use(config: Config, progress: RunView) -> list[str]:
     if progress.correct_from_api:
         return ["The node learned nothing from the API's completions."]
     without = "" if taught else ", and the node learned nothing from them"
-    look = typed(shlex.join(["swarmctl", "rollouts", "show", "--node", config.node.name]))
+    source = str(config.offload.provider)
+    look = typed(shlex.join(["swarmctl", "rollouts", "show", "--node", config.node.name, "--source", source]))
     return [f"None of the API's completions was correct{without}. To read some:", f"  {look}"]
 
 
@@ -275,9 +277,11 @@ def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[st
     else:
         lines = ["Resume:", f"  {again}"]
     if done and config.model.name == DEMO:
-        slow = "; hours without a GPU" if (progress.start or {}).get("device") == "cpu" else ""
+        facts = [] if smollm2.stored(os.environ) else [f"{smollm2.DOWNLOAD} to download"]
+        facts += ["hours without a GPU"] if (progress.start or {}).get("device") == "cpu" else []
+        about = f" ({'; '.join(facts)})" if facts else ""
         lines += [
-            f"Next, train a real language model ({smollm2.DOWNLOAD} to download{slow}):",
+            f"Next, train a real language model{about}:",
             f"  {typed('swarmctl run --profile smol')}",
         ]
     return lines

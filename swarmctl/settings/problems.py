@@ -55,7 +55,7 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
         return Problem(key, f"{place}invalid provider name: {shown(location[-1])}. Use {PROVIDER_NAME}", None, origin)
     if not unknown:
         return Problem(key, f"{place}{_what(error, location, name)}", None, origin)
-    if means_secret(location[-1]):
+    if means_secret(location[-1]) and not isinstance(error["input"], int | float):  # a number is a mistyped limit
         cure = f"swarmctl keys set {_service(location, layers) or '--help'}"
         return Problem(key, f"{place}{name} {_refusal(cure, origin)}", None, origin, cure)
     return Problem(key, f"{place}unknown setting {name}", _guess(location, key, origin), origin)
@@ -99,8 +99,8 @@ def _guess(location: SettingPath, key: str, origin: str) -> str | None:
         guess = nearest(origin.removeprefix(f"${PREFIX}"), known)
         return guess and PREFIX + guess
     paths = {dotted(path): path for path in settings()}
-    same_last = (name for name, path in paths.items() if path[-1] == location[-1])
-    return (similar and dotted(similar)) or nearest(key, paths) or next(same_last, None)
+    same_last = [name for name, path in paths.items() if path[-1] == location[-1]]
+    return (similar and dotted(similar)) or " or ".join(same_last) or nearest(key, paths)
 
 
 def _similar(word: str, section: Sequence[SettingPath]) -> SettingPath | None:

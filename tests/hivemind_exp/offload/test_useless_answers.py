@@ -47,7 +47,8 @@ def test_a_service_without_usable_text_is_reported_and_then_no_longer_used(tmp_p
         rig.run([order(number) for number in range(40)])
         (said,) = warnings(rig, "unusable_text")
         assert said == (
-            "box:test-model sent an answer without a usable text: it is empty. Choose another model (offload.model)"
+            "box:test-model sent an answer without a usable text: it is empty. If that happens often, "
+            "choose another model (offload.model)"
         )
         (down,) = [event for event in rig.events.of("warning") if event["code"] == "provider_down"]
         assert f"useless answers ({USELESS_IN_A_ROW} in a row without a usable text" in down["message"]

@@ -85,7 +85,7 @@ def test_completions_of_an_api_that_were_of_no_use_are_told(resolved: Resolved) 
     right = wrong | {"correct": 9}
     none = "None of the API's completions was correct, and the node learned nothing from them. To read some:"
     told = lines(resolved, 0.6, wrong)
-    assert told[told.index(none) + 1].endswith("swarmctl rollouts show --node n")
+    assert told[told.index(none) + 1].endswith("swarmctl rollouts show --node n --source groq")
     # Rewards also teach from wrong completions.
     assert "None of the API's completions was correct. To read some:" in lines(resolved, 0.6, wrong, LEARNED)
     assert "The node learned nothing from the API's completions." in lines(resolved, 0.6, right)

@@ -162,7 +162,7 @@ def test_paths_are_relative_to_profile_or_directory(
     ("assignment", "told"),
     [
         ("train.learnin_rate=1", "did you mean train.learning_rate?"),
-        ("rounds=5", "did you mean game.rounds?"),
+        ("rounds=5", "did you mean game.rounds or offload.rounds?"),
         ("model.lora.rnk=5", "did you mean model.lora.rank?"),
         ("tasks=[{name='gsm8k', wieght=2}]", "did you mean weight?"),
         ("train.learning_rate=0", "invalid train.learning_rate: 0. Use a number above 0"),
@@ -334,3 +334,18 @@ def test_a_key_next_to_a_provider_belongs_to_that_provider() -> None:
         with pytest.raises(ConfigurationError) as caught:
             resolved("default", f"offload.provider={provider}", "offload.api_key=text")
         assert caught.value.next == cure
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("offload.max_token=32", "offload.max_tokens"),
+        ("generation.max_completion_token=64", "generation.max_completion_tokens"),
+        ("max_tokens=64", "offload.max_tokens or judge.max_tokens"),
+    ],
+)
+def test_a_mistyped_limit_on_tokens_is_no_leaked_key(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["run", "-p", "demo", "--dry-run", "--set", typed]) == Exit.CONFIGURATION
+    assert f"unknown setting {typed.partition('=')[0]}; did you mean {meant}?\n" in capsys.readouterr().err

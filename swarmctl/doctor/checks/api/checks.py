@@ -118,7 +118,8 @@ def notice(context: Context) -> str | None:
     asked = "the profile's provider" if len(most) == 1 else f"each of the profile's {len(most)} providers"
     known = sum(usd for usd in most if usd is not None)
     cost = "an unknown amount" if None in most else f"at most {dollars(known)}"
-    return f"Sending a test question to {asked}. This costs {cost}."
+    price = "is free" if not known and None not in most else f"costs {cost}"
+    return f"Sending a test question to {asked}. This {price}."
 
 
 @when_reachable

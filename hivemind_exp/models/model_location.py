@@ -42,7 +42,10 @@ def locate_model(config: ModelConfig) -> ModelLocation:
     if directory is not None:
         return ModelLocation("local directory", directory)
     cached = cached_config(config)
-    return ModelLocation("will be downloaded") if cached is None else ModelLocation("cached", Path(cached).parent)
+    if cached is not None:
+        return ModelLocation("cached", Path(cached).parent)
+    shape = Shape.read(smollm2.SHAPE) if config.name == smollm2.NAME else None
+    return ModelLocation("will be downloaded", None, shape.parameters if shape else None, shape)
 
 
 def cached_config(config: ModelConfig) -> str | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.config import ModelConfig
+from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.errors import ModelError
-from hivemind_exp.models.model_location import OTHER_MODEL, local_directory
+from hivemind_exp.models.memory import estimate
+from hivemind_exp.models.model_location import OTHER_MODEL, local_directory, locate_model
 
 ADAPTER = "adapter_config.json"
 
@@ -39,3 +40,15 @@ def test_a_directory_without_a_model_is_named_with_what_it_has(
     assert why in caught.value.message
     assert caught.value.message.isprintable()
     assert caught.value.next == (command or f"ls {tmp_path}")
+
+
+def test_the_memory_of_smollm2_is_known_before_it_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.models.smollm2.stored", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    found = locate_model(ModelConfig(name="smollm2"))
+    assert (found.place, found.directory, found.parameters) == ("will be downloaded", None, 134_515_008)
+    assert found.shape is not None
+    assert estimate(Config(), found.shape, half=False).peak > 4 * found.parameters
+    assert locate_model(ModelConfig(name="org/other")).shape is None

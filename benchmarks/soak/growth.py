@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import psutil
@@ -111,10 +113,13 @@ def report(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Return the slope of the least-squares line; 0 for fewer than two points."""
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+    """Return the median slope of the lines through two points each (Sen 1968); 0 for fewer than two points.
+
+    A checkpoint that is just being replaced, in every second sample, would tilt a least-squares line.
+    """
+    points = zip(xs, ys, strict=True)
+    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if x1 != x2]
+    return statistics.median(slopes) if slopes else 0.0
 
 
 def _files(root: Path) -> Iterator[Path]:

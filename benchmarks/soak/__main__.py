@@ -9,8 +9,8 @@
 kills: one node that an API helps is killed (-9) at random moments over all its processes. Afterwards, its weights must
 be equal, bit by bit, to those of a twin that was left alone. failures: the disk is full, inodes, memory and the API
 fail, the trainer hangs, the clock jumps. growth: memory, files and disk over many rounds (at least 5000, as the journal
-and the log fill up first). swarm: three nodes are killed and frozen, and their clocks jump. Only the supervisor's pauses
-are shorter than usual. The exit code is 1 if anything is wrong.
+and the log fill up first). swarm: three nodes are killed and frozen, and their clocks jump. Only the supervisor's
+pauses are shorter than usual. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations

@@ -34,11 +34,12 @@ def test_the_thread_of_a_progress_bar_is_stopped_and_stays_away() -> None:
         assert "tqdm_monitor" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_other_threads_are_named_on_one_line() -> None:
+def test_other_threads_are_named_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     end = threading.Event()
     threads = [threading.Thread(target=end.wait, name=f"watcher {n}\nerror: forged") for n in range(5)]
     for thread in threads:
         thread.start()
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread(), *threads])  # without other tests'
     found = threads_left()
     end.set()
     for thread in threads:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 
 from hivemind_exp.control_group import usable_cores, usable_physical_cores
+from hivemind_exp.models import smollm2
 
 _PROMPT = 64
 
@@ -82,18 +83,10 @@ def _measure(threads: int, rows: int, tokens: int) -> tuple[float, float]:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    )
+    config = LlamaConfig.from_dict(smollm2.SHAPE)
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    prompts = torch.randint(0, 49152, (rows, _PROMPT))
+    prompts = torch.randint(0, config.vocab_size, (rows, _PROMPT))
 
     def generate(count: int) -> torch.Tensor:
         with torch.inference_mode():

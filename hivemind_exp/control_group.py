@@ -50,10 +50,14 @@ def usable_physical_cores(root: Path = ROOT, own: Path = OWN, processors: Path =
     for number in _processors():
         with suppress(OSError):
             cores.add((processors / f"cpu{number}" / "topology" / "thread_siblings_list").read_text())
-    import psutil  # takes as long as a fast command may take in all
+    return _limited(len(cores) or _physical(), root, own)
 
-    physical = len(cores) or psutil.cpu_count(logical=False) or len(_processors())
-    return _limited(physical, root, own)
+
+def _physical() -> int:
+    """Return the machine's cores, for systems that do not describe their processors in files."""
+    import psutil  # imported here: it takes as long as a fast command may take in all
+
+    return psutil.cpu_count(logical=False) or len(_processors())
 
 
 def _processors() -> set[int]:

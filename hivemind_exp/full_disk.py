@@ -21,8 +21,13 @@ def disk_full(what: str, directory: Path) -> DiskFull:
     if lacks_inodes(directory):
         return DiskFull(f"no inodes left for {what}", next=f"df -i {place}")
     if _has_room(directory) and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
-        return DiskFull(f"cannot write {what}: the file size limit is reached (ulimit -f)", next="ulimit -f unlimited")
+        return size_limit_reached(f"cannot write {what}")
     return DiskFull(f"no space left for {what}", next=f"df -h {place}")
+
+
+def size_limit_reached(problem: str) -> DiskFull:
+    """Return the error for a limit on the size of files. ``problem``: what cannot be done."""
+    return DiskFull(f"{problem}: the file size limit is reached (ulimit -f)", next="ulimit -f unlimited")
 
 
 def lacks_inodes(directory: Path) -> bool:

@@ -85,7 +85,7 @@ class SharedGroup:
     """Log-probabilities of those tokens under the weights that sampled them."""
 
     @property
-    def hopeless(self) -> bool:
+    def called_wrong(self) -> bool:
         """Whether the peer itself says that all completions are wrong, so that nobody learns from them."""
         return not any(self.outcomes)
 
@@ -271,15 +271,15 @@ class BundlePool:
     def put(self, bundle: Bundle, size: int) -> None:
         """Keep a bundle of ``size`` bytes.
 
-        It replaces the peer's earlier bundles of the same round and stage that share a question with it. Its hopeless
-        groups are not offered. While correct answers are rare, most groups are, and would use up a draw's tries.
+        It replaces the peer's earlier bundles of the same round and stage that share a question with it. Groups that
+        the peer calls all wrong are not offered: while correct answers are rare, they would use up a draw's tries.
         """
         kept = self._peers.setdefault(bundle.peer, deque(maxlen=BUNDLES_A_PEER))
         asked = {group.question for group in bundle.groups}
         for old in [each for each in kept if (each.bundle.round, each.bundle.stage) == (bundle.round, bundle.stage)]:
             if any(group.question in asked for group in old.bundle.groups):  # as when the peer has restarted
                 kept.remove(old)
-        kept.append(_Kept(bundle, size, self._clock(), [group for group in bundle.groups if not group.hopeless]))
+        kept.append(_Kept(bundle, size, self._clock(), [group for group in bundle.groups if not group.called_wrong]))
         self._forget_old()
         while self.size > self._most_bytes:
             # Drop from the peer that takes the most room, so that a flood from one peer cannot push out the others.
@@ -288,7 +288,10 @@ class BundlePool:
             self._forget_empty()
 
     def offers(self, stage: str) -> dict[str, list[Offer]]:
-        """Return the unused groups of a stage's latest bundles by peer, newest bundle first. No hopeless ones."""
+        """Return the unused groups of a stage's latest bundles by peer, newest bundle first.
+
+        Groups that their peer calls all wrong are left out.
+        """
         self._forget_old()
         found: defaultdict[str, list[Offer]] = defaultdict(list)
         for peer, bundles in self._peers.items():

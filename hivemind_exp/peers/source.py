@@ -101,8 +101,8 @@ class PeerSource:
         record.offered += len(bundle.groups)
         for group in bundle.groups[:1]:
             record.kind, record.label = group.kind, group.label
-        if hopeless := sum(group.hopeless for group in bundle.groups):
-            self.refusals[ALL_WRONG] += hopeless
+        if called_wrong := sum(group.called_wrong for group in bundle.groups):
+            self.refusals[ALL_WRONG] += called_wrong
         self.pool.put(bundle, len(received.data))
 
     def _in_order(self, seed: int) -> list[Offer]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import DiskFull, KeyProblem, LimitReached, NodeError, OutOfMemory
 from hivemind_exp.formats import explain_obstacle
-from hivemind_exp.full_disk import disk_full
+from hivemind_exp.full_disk import disk_full, size_limit_reached
 from hivemind_exp.models.out_of_memory import what_ran_out
 from hivemind_exp.processes.imports import leave_out, uncollected
 from hivemind_exp.processes.kernel import hide_memory
@@ -215,8 +215,7 @@ def _understand(error: Exception, order: dict[str, Any]) -> NodeError | None:
 
 def _no_room(error: Exception, order: dict[str, Any]) -> DiskFull:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        message = "cannot write the node's directory: the file size limit is reached (ulimit -f)"
-        return DiskFull(message, next="ulimit -f unlimited")
+        return size_limit_reached("cannot write the node's directory")
     return disk_full("the node's files", Path(order["node_dir"]))
 
 

@@ -75,7 +75,9 @@ def existing_or_latest(name: str | None) -> NodeFiles:
     active = [files for files in all_nodes() if last_active(files) is not None]
     if not active:
         raise ConfigurationError(f"no node has run yet in {shown(nodes_directory())}", next="swarmctl run")
-    return readable(latest(active).root.name)
+    files = latest(active)
+    check_node_format(files)
+    return files
 
 
 def latest(nodes: Sequence[NodeFiles]) -> NodeFiles:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hivemind_exp.errors import ConfigurationError, DiskFull, NodeError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import explain_obstacle
-from hivemind_exp.full_disk import lacks_inodes
+from hivemind_exp.full_disk import lacks_inodes, size_limit_reached
 from swarmctl.paths import shown
 
 NO_SPACE = (ENOSPC, EDQUOT)
@@ -40,9 +40,7 @@ def explained(error: OSError, root: Path, verb: str) -> NodeError:
     existing = next((path for path in (root, *root.parents) if os.path.lexists(path)), Path("."))
     place = shlex.quote(str(existing))
     if error.errno == EFBIG:
-        return DiskFull(
-            f"cannot {verb} {shown(root)}: the file size limit is reached (ulimit -f)", next="ulimit -f unlimited"
-        )
+        return size_limit_reached(f"cannot {verb} {shown(root)}")
     if error.errno in NO_SPACE:
         if lacks_inodes(existing):
             return DiskFull(f"cannot {verb} {shown(root)}: the disk has no inodes left", next=f"df -i {place}")

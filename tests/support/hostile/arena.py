@@ -113,12 +113,6 @@ def make_base(root: Path, *, steps: int, seed: int) -> None:
     tokenizer.save_pretrained(root)
 
 
-_EXACT_EVERY = 10
-"""A process's own memory is read every so many looks: that takes 20 ms of CPU time if it has imported torch..."""
-_NOTICED = 16 * 2**20
-"""...and when its processes have so many bytes more than ever before."""
-
-
 @dataclass(slots=True)
 class Peak:
     """Peak values of a node's processes while it ran."""
@@ -129,9 +123,6 @@ class Peak:
     threads: int = 0
     """Of the trainer."""
     processes: int = 0
-    resident: int = 0
-    """Memory of its processes, with what they share, at a look at ``bytes``."""
-    looks: int = 0
 
 
 @dataclass(slots=True)
@@ -337,11 +328,7 @@ def _measure(node: Honest) -> None:
         peak = node.peak
         peak.threads = max(peak.threads, trainer.num_threads())
         peak.processes = max(peak.processes, len(family))
-        resident = sum(member.memory_info().rss for member in family)
-        if peak.looks % _EXACT_EVERY == 0 or resident > peak.resident + _NOTICED:
-            peak.resident = max(peak.resident, resident)
-            peak.bytes = max(peak.bytes, sum(map(_own_bytes, family)))
-        peak.looks += 1
+        peak.bytes = max(peak.bytes, sum(map(_own_bytes, family)))
     except psutil.NoSuchProcess:
         return
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,19 @@ class StopFlag(threading.Event):
         """Raise ``StopRequested`` if a stop was requested."""
         if self.is_set():
             raise StopRequested
+
+    def check_later(self, seconds: float) -> Callable[[], None]:
+        """Return a ``check`` that allows so many seconds after it first notices the request."""
+        deadline: float | None = None
+
+        def check() -> None:
+            nonlocal deadline
+            if self.is_set():
+                deadline = time.monotonic() + seconds if deadline is None else deadline
+                if time.monotonic() > deadline:
+                    raise StopRequested
+
+        return check
 
 
 class BeatingFlag(StopFlag):

@@ -24,6 +24,8 @@ PARTIAL = ".partial-"
 """Name prefix of a checkpoint that is being written, or whose writer died."""
 DAMAGED = "damaged-"
 """Name prefix of a damaged checkpoint that was set aside."""
+PIECE = 1 << 24
+"""Bytes that are read between two checks whether the checkpoint is still wanted."""
 FULL = 1 << 20
 """Free bytes below which a failed write is attributed to a full disk."""
 
@@ -54,10 +56,20 @@ class CheckpointStore:
         for leftover in self.root.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover)
 
-    def save(self, step: int, round_: int, write: Callable[[Path], None], *, restored: int | None = None) -> Checkpoint:
+    def save(
+        self,
+        step: int,
+        round_: int,
+        write: Callable[[Path], None],
+        *,
+        restored: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Checkpoint:
         """Create a checkpoint: let ``write`` fill a directory, then seal it and move it into place.
 
-        ``restored``: the step of the checkpoint whose weights are saved again. An existing one is then replaced.
+        Args:
+            restored: the step of the checkpoint whose weights are saved again. An existing one is then replaced.
+            check: called between pieces of the work. What it raises abandons the checkpoint.
 
         Raises ``DiskFull`` if the disk is full. A failed checkpoint leaves nothing behind.
         """
@@ -69,7 +81,7 @@ class CheckpointStore:
         partial.mkdir()
         try:
             write(partial)
-            _seal(partial, step, round_, restored)
+            _seal(partial, step, round_, restored, check)
             if final.exists():  # it becomes a leftover in one step
                 final.rename(self.root / f"{PARTIAL}{step:08d}.replaced")
             partial.rename(final)
@@ -144,11 +156,12 @@ def find(root: Path, step: int | None = None) -> Checkpoint | None:
     return None
 
 
-def _seal(directory: Path, step: int, round_: int, restored: int | None) -> None:
+def _seal(directory: Path, step: int, round_: int, restored: int | None, check: Callable[[], None]) -> None:
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        files[str(path.relative_to(directory))] = _digest(path)
+        files[str(path.relative_to(directory))] = _digest(path, check)
         atomic_write.sync(path)
+        check()
     about = {"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}
     if restored is not None:
         about["restored"] = restored
@@ -175,9 +188,13 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, check: Callable[[], None] = lambda: None) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            check()
+    return digest.hexdigest()
 
 
 def _is_full(error: BaseException, root: Path) -> bool:

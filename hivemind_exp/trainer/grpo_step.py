@@ -312,11 +312,11 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # A node can run for months. The backends keep the history, so it need not stay in memory.
         self.state.log_history.clear()
 
-    def save(self, directory: Path) -> None:
-        """Write the model or adapter, tokenizer, optimizer, schedule and random state."""
+    def save(self, directory: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Write model or adapter, tokenizer, optimizer, schedule and random state. ``check``: as in ``save_state``."""
         self.policy.save_pretrained(directory / MODEL)
         self._tokenizer.save_pretrained(directory / MODEL)
-        save_state(directory / STATE, self.optimizer, self.lr_scheduler)
+        save_state(directory / STATE, self.optimizer, self.lr_scheduler, check)
 
     def restore(self, directory: Path) -> None:
         """Return to the state of a checkpoint, in place: weights, optimizer, schedule and random state."""

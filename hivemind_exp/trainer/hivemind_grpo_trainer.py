@@ -39,7 +39,8 @@ from hivemind_exp.trainer.warm_start import WarmStart
 MOST_LEFT_OUT = 16
 """A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
 PARTING_SECONDS = 3.0
-"""On a stop, a checkpoint that takes longer than this is not written. The journal holds the steps since the last."""
+"""On a stop, a checkpoint that takes longer than this is not written, or not finished. The journal holds the steps
+since the last."""
 STATE_BYTES = 12
 """Bytes per weight in a checkpoint: the weight and AdamW's two moments."""
 DISK_BYTES_PER_SECOND = 5e8
@@ -111,9 +112,17 @@ class HivemindGRPOTrainer(RoundLoop):
         """Write a checkpoint, and delete from the journal what is no longer needed. Raises ``DiskFull``.
 
         Does nothing if these weights are saved already, for example after a good evaluation (``Canary``).
+
+        Raises ``StopRequested`` if it is not done soon after a stop was requested. Then nothing is saved.
         """
         begun = time.perf_counter()
-        saved = self.checkpoints.save(self.progress.step, self.progress.round, self.step_trainer.save)
+        check = self.stop.check_later(PARTING_SECONDS)
+        write = partial(self.step_trainer.save, check=check)
+        try:
+            saved = self.checkpoints.save(self.progress.step, self.progress.round, write, check=check)
+        except StopRequested:
+            self._saved_in = time.perf_counter() - begun
+            raise
         if saved.path == self.progress.checkpoint:
             return
         oldest = self.checkpoints.oldest_step()

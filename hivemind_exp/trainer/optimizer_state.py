@@ -1,7 +1,8 @@
 """The optimizer, its schedule and the random state, as a file of a checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch.optim import Optimizer
@@ -11,10 +12,38 @@ _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""
 
 
-def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
-    """Write the optimizer, its schedule and the random state."""
+class _CheckedFile:
+    """A file that calls ``check`` before each write. What it raises ends the writing."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+        self.flush = file.flush
+        self.raised: Exception | None = None
+
+    def write(self, piece: bytes) -> int:
+        try:
+            self._check()
+        except Exception as error:
+            self.raised = error
+            raise
+        return self._file.write(piece)
+
+
+def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR, check: Callable[[], None] = lambda: None) -> None:
+    """Write the optimizer, its schedule and the random state.
+
+    ``check``: called between pieces; what it raises ends the writing, with an incomplete file.
+    """
     rng = torch.get_rng_state()
-    torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "rng": rng}, path)
+    state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "rng": rng}
+    with path.open("wb") as file:
+        checked = _CheckedFile(file, check)
+        try:
+            torch.save(state, cast(IO[bytes], checked))
+        except RuntimeError:  # torch's own, about the unfinished file, replaces what ``check`` raised
+            if checked.raised is None:
+                raise
+            raise checked.raised from None
 
 
 def load_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:

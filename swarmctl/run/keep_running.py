@@ -8,16 +8,14 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
 from dataclasses import replace
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, GaveUp, NodeError, OutOfMemory
-from hivemind_exp.run_record import read_record, write_record
 from swarmctl.errors import Exit, exit_code
 from swarmctl.nodes.history import rounds_finished
 from swarmctl.paths import shown
-from swarmctl.run.outcome import batches, failure, planned_exit, smaller
+from swarmctl.run.outcome import batches, failure, planned_exit, record_stop, smaller
 from swarmctl.run.supervisor import POLL_S, Supervisor, TrainerExit
 from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.supervision import disk
@@ -162,19 +160,7 @@ class KeepRunning:
 
     def _stopped(self) -> None:
         """Record that the node was stopped while no trainer ran."""
-        from hivemind_exp.events import EventLog, StopEvent  # imports pydantic, which is slow
-
-        files, progress = self._supervisor.node.files, self._supervisor.progress
-        event = StopEvent(reason="signal", round=rounds_finished(files), steps=progress.steps)
-        stop = {"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump(mode="json")}
-        progress.error = None
-        progress.apply(stop)
-        record = read_record(files.run)
-        with suppress(OSError):
-            if record is not None:
-                write_record(files.run, replace(record, error=None, stop=stop))
-            with closing(EventLog(files.events)) as emit:
-                emit(event)
+        record_stop(self._supervisor.node.files, self._supervisor.progress)
 
 
 def _gave_up(error: NodeError, times: int) -> NodeError:

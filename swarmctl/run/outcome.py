@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from hivemind_exp.models.smollm2 import NAME as SMOLLM2
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.run_record import read_record, write_record
 from swarmctl.errors import Exit, exit_code
-from swarmctl.nodes.history import has_begun
+from swarmctl.nodes.history import has_begun, rounds_finished
 from swarmctl.nodes.lookup import files_of, other_name
 from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
@@ -139,6 +140,8 @@ def exit_code_for(
 ) -> Exit:
     """Return the exit code. Raises the NodeError to print if the trainer failed: ``gave_up``, if it is one."""
     if gave_up is None and (code := planned_exit(ending, progress)) is not None:
+        if progress.stop is None and has_begun(files):  # killed, so it could not record that itself
+            record_stop(files, progress)
         return code
     error = gave_up or failure(ending, progress, files, resolved.config)
     if progress.error is None or gave_up is not None:
@@ -159,6 +162,22 @@ def planned_exit(ending: TrainerExit, progress: RunView) -> Exit | None:
     if ending.asked is not None and (ending.killed or ending.returncode in (0, -signal.SIGTERM)):
         return Exit.INTERRUPTED if ending.asked is signal.SIGINT else Exit.DONE
     return _EXIT_OF_REASON.get((progress.stop or {}).get("reason", "")) if ending.returncode == 0 else None
+
+
+def record_stop(files: NodeFiles, progress: RunView) -> None:
+    """Record that the node was stopped on request, when its trainer could not do so or did not run."""
+    from hivemind_exp.events import EventLog, StopEvent  # imports pydantic, which is slow
+
+    event = StopEvent(reason="signal", round=rounds_finished(files), steps=progress.steps)
+    stop = {"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump(mode="json")}
+    progress.error = None
+    progress.apply(stop)
+    record = read_record(files.run)
+    with suppress(OSError):
+        if record is not None:
+            write_record(files.run, replace(record, error=None, stop=stop))
+        with closing(EventLog(files.events)) as emit:
+            emit(event)
 
 
 def _store(error: NodeError, files: NodeFiles) -> None:

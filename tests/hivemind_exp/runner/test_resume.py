@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hivemind_exp.events import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.trainer import checkpoints, hivemind_grpo_trainer
 from tests.support.nodes import ChanceRewards, Events, make_config, run
 from tests.support.restarts import Interrupter, killed_often, same_weights
 
@@ -43,6 +46,32 @@ def test_a_stop_at_any_moment_changes_nothing(uninterrupted: Path, tmp_path: Pat
     stop = StopFlag()
     with pytest.raises(StopRequested):
         run(make_config(), tmp_path, stop=stop, emit=Interrupter(stop, moment))
+    run(make_config(), tmp_path)
+    assert same_weights(uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_stop_during_a_slow_checkpoint_abandons_it(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, events, attempts = StopFlag(), Events(), []
+    seal = checkpoints._seal
+
+    def slow(directory: Path, step: int, round_: int, restored: int | None, check: Callable[[], None]) -> None:
+        attempts.append(step)
+        if step == 2:
+            stop.set()
+            check()
+            time.sleep(0.1)
+        seal(directory, step, round_, restored, check)
+
+    monkeypatch.setattr(checkpoints, "_seal", slow)
+    monkeypatch.setattr(hivemind_grpo_trainer, "PARTING_SECONDS", 0.05)
+    with pytest.raises(StopRequested):
+        run(make_config(), tmp_path, stop=stop, emit=events)
+    assert [step for step in attempts if step == 2] == [2]  # it does not try again
+    assert not (tmp_path / "checkpoints" / "00000002").exists()
+    monkeypatch.undo()
     run(make_config(), tmp_path)
     assert same_weights(uninterrupted, tmp_path)
 

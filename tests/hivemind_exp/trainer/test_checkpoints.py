@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from hivemind_exp.errors import CheckpointError, DiskFull
 from hivemind_exp.events import discard
+from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.trainer.checkpoints import Checkpoint, CheckpointStore, find
+from hivemind_exp.trainer.optimizer_state import save_state
 from tests.support.full_disk import mounted_disk
 from tests.support.recorded_events import Events
 
@@ -103,6 +106,62 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="boom"):
         store.save(1, 1, fail)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2])
+def test_a_checkpoint_can_be_abandoned_between_its_pieces(tmp_path: Path, pieces: int) -> None:
+    store = make_store(tmp_path)
+    store.save(1, 1, write("old"))
+    left = iter(range(pieces))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise StopRequested
+
+    def two_files(directory: Path) -> None:
+        write("new")(directory)
+        (directory / "second").write_text("x")
+
+    with pytest.raises(StopRequested):
+        store.save(2, 2, two_files, check=check)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    assert store.save(2, 2, two_files).path.name == "00000002"
+
+
+def test_an_optimizers_state_can_be_abandoned_while_it_is_written(tmp_path: Path) -> None:
+    weights = torch.nn.Parameter(torch.ones(4, 300_000))
+    optimizer = torch.optim.AdamW([weights])
+    weights.grad = torch.ones_like(weights)
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise StopRequested
+
+    save_state(tmp_path / "whole", optimizer, schedule)
+    with pytest.raises(StopRequested):
+        save_state(tmp_path / "half", optimizer, schedule, check)
+    assert (tmp_path / "half").stat().st_size < (tmp_path / "whole").stat().st_size
+
+
+def test_a_stop_allows_a_checkpoint_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("hivemind_exp.stop.time.monotonic", lambda: now)
+    stop = StopFlag()
+    check = stop.check_later(3.0)
+    check()
+    now += 60.0
+    stop.set()
+    check()
+    now += 2.9
+    check()
+    now += 0.2
+    with pytest.raises(StopRequested):
+        check()
 
 
 @pytest.fixture

@@ -55,7 +55,9 @@ def test_a_second_interrupt_stops_immediately(started: Callable[..., Run]) -> No
 
 
 @pytest.mark.slow
-def test_a_trainer_that_does_not_stop_is_killed(started: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_does_not_stop_is_killed(
+    started: Callable[..., Run], stand_in: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STAND_IN_GRACE", "1.5")
     process = started("hang")
     process.send_signal(signal.SIGTERM)
@@ -63,6 +65,8 @@ def test_a_trainer_that_does_not_stop_is_killed(started: Callable[..., Run], mon
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "error" not in err
+    (row,) = json.loads(stand_in("status", "demo", "--json").stdout)["nodes"]
+    assert row["state"] == "stopped"  # as requested, although the trainer could not record that
 
 
 @pytest.mark.slow

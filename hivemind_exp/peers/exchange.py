@@ -46,6 +46,10 @@ QUANTILE = 0.02
 SLACK = 0.05
 """Margin between that quantile and the floor, in nats per token: the same text scores slightly differently in another
 batch, and its end is less certain after an answer that is new to this node."""
+CERTAIN = 1
+"""Certain tokens (log-probability 0) that are added to each own sample's mean. A sample with one token outside its
+answer, and that a rare one, says little about the text that the node writes. A few such samples would put the floor of
+all rows below poison."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
 FIRST_SAMPLES = 64
@@ -216,7 +220,7 @@ class LikelihoodFilter:
             answer = self._answer(row.completion_ids, row.text)
             outside = [value for place, value in enumerate(logps) if place not in answer]
             if outside:
-                self._means.append(sum(outside) / len(outside))
+                self._means.append(sum(outside) / (len(outside) + CERTAIN))
         found = quantile(self._means, QUANTILE)
         return None if found is None else found - SLACK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.peers.bundle import Bundle, unpack
 from hivemind_exp.peers.exchange import (
+    CERTAIN,
     QUANTILE,
     LikelihoodFilter,
     PeerBatch,
@@ -303,9 +305,25 @@ def test_the_first_floor_is_measured_on_more_of_the_nodes_samples() -> None:
         return [[-1.0] * len(row.completion_ids) for row in rows]
 
     own = [own_group(number) for number in range(16)]
+    (tokens,) = {len(row.ids) for group in own for row in group.rollouts}
     fresh = LikelihoodFilter(log_probabilities, lambda *_: range(0))
-    assert fresh.measure(own) == fresh.measure(own) == pytest.approx(-1.05)
+    assert fresh.measure(own) == fresh.measure(own) == pytest.approx(-tokens / (tokens + CERTAIN) - 0.05)
     assert measured == [64, 16]
+
+
+def test_short_unlikely_samples_do_not_put_the_floor_below_poison() -> None:
+    """As measured with the tiny model: samples of one rare token outside the answer, and poison of eleven."""
+    group = own_group(0)
+    short = {2, 5, 9}
+    numbers = itertools.count()
+
+    def log_probabilities(rows: Sequence[TrainingRow]) -> list[list[float]]:
+        first = [-6.4 if next(numbers) in short else -0.02 for _ in rows]
+        return [[each, *[0.0] * (len(row.completion_ids) - 1)] for each, row in zip(first, rows, strict=True)]
+
+    floor = LikelihoodFilter(log_probabilities, lambda ids, _text: range(1, len(ids))).measure([group] * 16)
+    assert floor is not None
+    assert -5.6 < floor < -1.0
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from typing import Any
 
 from hivemind_exp.money import dollars
 from swarmctl.nodes.state import WORKING
+from swarmctl.rollouts.strictness import WORDS
 from swarmctl.terminal.sentences import count, duration, percent, several
 
 SOURCES = {
@@ -218,6 +219,7 @@ def origin(sample: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def strictness(sample: Mapping[str, Any]) -> str:
-    """Return whether a sample has exactly the requested format."""
-    return "In strict format." if sample["strict"] else "Not in strict format."
+def format_kept(sample: Mapping[str, Any]) -> str:
+    """Return a sentence on the format of a sample's text as the page shows it."""
+    text = WORDS[sample["format"]]
+    return f"{text[:1].upper()}{text[1:]}."

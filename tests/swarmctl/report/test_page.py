@@ -12,10 +12,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hivemind_exp.tasks.base import Score
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.report.page import build, charts, scales
 from swarmctl.report.page.charts import Curve, Point
+from tests.support.journals import bare_node, books, prompt, sent
 from tests.support.reported_nodes import SECRET, quiet_node, reported_node
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
@@ -125,6 +127,19 @@ def test_a_node_without_a_history_has_a_page(tmp_path: Path) -> None:
     assert "No optimizer step yet." in text
     assert "Nothing to measure yet: no round is finished." in text
     assert "swarmctl eval" not in text
+
+
+def test_a_samples_format_is_that_of_the_text_beside_it(tmp_path: Path) -> None:
+    with books(bare_node("maths")) as journal:
+        asked = prompt("cc33" + "0" * 60)
+        texts = ("Sure! <answer>tac</answer>", "<answer>tac</answer>", "Sure!")
+        journal.api(0, asked, [sent(place, text) for place, text in enumerate(texts)], {})
+        scores = {0: Score(1.0, True, "correct"), 1: Score(0.5, True, "close"), 2: Score(0.0, False, "no answer")}
+        journal.score(0, asked, scores)
+    text = read(written(tmp_path, "maths")).text
+    said = ("In strict format only after conversion for training, shown here as received.", "In strict format.")
+    for shown, sentence in zip(texts, (*said, "Not in strict format."), strict=True):
+        assert re.search(rf"{re.escape(shown)}\s*Outcome [^I]*\. {re.escape(sentence)}", text), sentence
 
 
 def test_a_relay_is_not_said_to_learn(tmp_path: Path) -> None:

@@ -38,9 +38,10 @@ class StartEvent(Event):
     groups: int = Field(description="Groups of completions per round.")
     group_size: int = Field(description="Completions per group.")
     model: str | None = Field(
-        None, description="The model being trained. In a relay, this and the next five fields are null."
+        None, description="The model being trained. In a relay, this and the next six fields are null."
     )
-    device: str | None = Field(None, description="Device that the model is on.")
+    device: str | None = Field(None, description="Device that the model is on, as you named it, such as `cuda:1`.")
+    processes: int | None = Field(None, description="Processes that train the model, on GPUs with one GPU each.")
     dtype: str | None = Field(None, description="Data type of the model's weights.")
     accelerator: str | None = Field(None, description="Name of the accelerator; also null on a CPU.")
     parameters: int | None = Field(None, description="Number of weights in the model.")

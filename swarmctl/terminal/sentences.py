@@ -10,6 +10,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.devices import devices
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import AS_JUDGE, PARTS, RunView
 
@@ -90,7 +91,7 @@ def start(event: dict[str, Any]) -> str:
     resuming = "" if resumed is None else f", resuming {after}"
     slow = event.get("device") == "cpu" and resumed is None and (total or 0) >= SLOW_ON_CPU
     pace = " Without a GPU, a round of a model this size takes minutes or longer." if slow else ""
-    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
+    return f"Training {size} on {devices(event)} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
 
 
 def _repeats(event: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from hivemind_exp.money import dollars
 from swarmctl.nodes.state import WORKING
 from swarmctl.rollouts.strictness import WORDS
+from swarmctl.terminal.devices import devices
 from swarmctl.terminal.sentences import count, duration, percent, several
 
 SOURCES = {
@@ -80,7 +81,7 @@ def introduction(node: Mapping[str, Any]) -> str:
     """Return a sentence on what a node trains, how far it got and what it achieved."""
     size = f" ({count(node['parameters'])} parameters)" if node["parameters"] else ""
     tasks = _listed([str(task) for task in node["tasks"]])
-    where = f" on {node['accelerator'] or node['device']}" if node["device"] else ""
+    where = f" on {devices(node, by_name=True)}" if node["device"] else ""
     if is_relay(node):
         return f"A relay for {tasks} {how(node)}, which generates and verifies but trains no model: {_rounds(node)}."
     if node["model"] is None:

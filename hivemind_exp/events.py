@@ -37,6 +37,9 @@ class StartEvent(Event):
     rounds: int = Field(description="Rounds planned for the node's whole life; 0 means until you stop it.")
     groups: int = Field(description="Groups of completions per round.")
     group_size: int = Field(description="Completions per group.")
+    completion_tokens: int | None = Field(
+        None, description="Most tokens of a completion that this machine generates; null if an API generates them all."
+    )
     model: str | None = Field(
         None, description="The model being trained. In a relay, this and the next six fields are null."
     )

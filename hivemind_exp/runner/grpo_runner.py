@@ -24,7 +24,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.settings import is_distilled, is_relay
+from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
@@ -309,12 +309,14 @@ class GRPORunner:
 
     def _announce(self, **about_model: Any) -> None:
         config = self._config
+        only_api = is_offloaded(config) and config.offload.share == 1
         self._emit(
             StartEvent(
                 node=config.node.name,
                 tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
+                completion_tokens=None if only_api else config.generation.max_completion_tokens,
                 **about_model,
             )
         )

@@ -17,6 +17,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.report.page import build, charts, scales
 from swarmctl.report.page.charts import Curve, Point
+from swarmctl.report.report_data import PageData
 from tests.support.journals import bare_node, books, prompt, sent
 from tests.support.reported_nodes import SECRET, quiet_node, reported_node
 
@@ -174,6 +175,8 @@ def test_the_default_file_is_replaced_only_if_it_is_a_report(
         (["maths", "--json", "-o", "x.html"], Exit.USAGE, "--json prints the data instead of a page"),
         (["maths", "--serve", "-o", "x.html"], Exit.USAGE, "--serve writes no file"),
         (["maths", "--port", "8080"], Exit.USAGE, "--port needs --serve"),
+        (["maths", "--serve", "8080", "--port", "8081"], Exit.USAGE, "two ports: --serve 8080 and --port 8081"),
+        (["maths", "--serve", "70000"], Exit.USAGE, "invalid port: 70000. Use a whole number from 1 to 65535"),
         (["maths", "-o", "-", "--open"], Exit.USAGE, "--open needs a file"),
         (["maths", "-o", "missing/x.html"], Exit.CONFIGURATION, "does not exist"),
     ],
@@ -191,6 +194,21 @@ def test_what_cannot_be_done_is_said(
         assert problem.startswith("error: ")
         assert cause in problem
         assert following.startswith("  try: ")
+
+
+@pytest.mark.parametrize("arguments", [["--serve", "8080"], ["--serve", "--port", "8080"], ["8080", "--serve"]])
+@pytest.mark.parametrize("again", [[], ["--port", "8080"]])
+def test_the_port_may_follow_serve(arguments: list[str], again: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    reported_node()
+    asked: list[tuple[list[str], int]] = []
+
+    def serve(data: PageData, port: int, **_: object) -> Exit:
+        asked.append(([files.root.name for files in data.nodes], port))
+        return Exit.DONE
+
+    monkeypatch.setattr("swarmctl.report.server.serve", serve)
+    assert cli.run(["report", "maths", *arguments, *again]) == Exit.DONE
+    assert asked == [(["maths"], 8080)]
 
 
 def test_a_page_on_standard_output_is_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

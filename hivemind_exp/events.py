@@ -56,12 +56,15 @@ class StartEvent(Event):
 
 
 class PhaseEvent(Event):
-    """Work outside the rounds (loading, warming up, evaluating) started or made progress."""
+    """Work outside the rounds (loading, warming up, evaluating), or long work in one, started or made progress."""
 
     name: str = Field(description="Human-readable name of the work.")
     done: int | None = Field(None, description="Parts done; null if unknown.")
     total: int | None = Field(None, description="Parts in total; null if unknown.")
     percent: bool = Field(False, description="Whether the parts are percent of the work.")
+    round: int | None = Field(
+        None, description="The round that the work belongs to, counted from 0; null outside the rounds."
+    )
 
 
 class RoundEvent(Event):

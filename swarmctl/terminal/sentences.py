@@ -113,6 +113,7 @@ def _repeats(event: dict[str, Any]) -> str:
 def phase(event: dict[str, Any]) -> str:
     """Return a sentence about the current phase."""
     name = str(event.get("name"))
+    name = name if event.get("round") is None else f"in round {event['round'] + 1:,}, {name}"
     text = name[:1].upper() + name[1:]
     done, total = event.get("done"), event.get("total")
     if done is None:

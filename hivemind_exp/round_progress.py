@@ -11,6 +11,8 @@ _Part = TypeVar("_Part")
 REPORT_EVERY_S = 5.0
 """Work is reported after this many seconds, and again at most as often, if more is done. So short rounds report
 nothing."""
+REPORT_SHARE = 0.1
+"""Nor is it reported again before it has taken this share longer, so that long rounds do not fill the log."""
 
 
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class WorkProgress:
     _total: int = 0
     _round: int | None = None
     _done: int = 0
+    _begun: float = 0.0
     _due: float = field(default=float("inf"))
     _told: int | None = None
 
@@ -29,7 +32,8 @@ class WorkProgress:
         """Begin work of ``total`` parts. ``round_``: the round that it belongs to, counted from 0, if any."""
         self._name, self._total, self._round = name, total, round_
         self._done, self._told = 0, None
-        self._due = time.monotonic() + REPORT_EVERY_S
+        self._begun = time.monotonic()
+        self._due = self._begun + REPORT_EVERY_S
 
     def end(self) -> None:
         """End the work. If it has been reported, report that it is done."""
@@ -53,9 +57,9 @@ class WorkProgress:
 
     def look(self, more: Callable[[], int] = lambda: 0) -> None:
         """Report if it is time. ``more``: returns the finished parts that were not added yet; called only then."""
-        if time.monotonic() < self._due:
+        if (now := time.monotonic()) < self._due:
             return
-        self._due = time.monotonic() + REPORT_EVERY_S
+        self._due = now + max(REPORT_EVERY_S, REPORT_SHARE * (now - self._begun))
         done = min(self._done + more(), self._total)
         if done != self._told:
             self._tell(done)

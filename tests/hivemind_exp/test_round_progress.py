@@ -68,6 +68,16 @@ def test_work_is_reported_every_few_seconds_and_only_if_more_is_done(clock: Cloc
     assert len(told(events)) == 2, "it has ended"
 
 
+def test_very_long_work_writes_few_events(clock: Clock) -> None:
+    events = Events()
+    work = WorkProgress(events)
+    work.begin("generating completions", 10_000)
+    for second in range(3600):
+        clock.now = float(second)
+        work.add(1)
+    assert len(told(events)) < 60
+
+
 def test_the_end_of_long_work_is_reported(clock: Clock) -> None:
     events = Events()
     work = WorkProgress(events)
@@ -90,6 +100,7 @@ def test_short_work_reports_nothing_and_asks_for_no_count(clock: Clock) -> None:
 
 def test_a_long_round_reports_its_completions_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(round_progress, "REPORT_EVERY_S", 0.0)  # as if every token took long
+    monkeypatch.setattr(round_progress, "REPORT_SHARE", 0.0)
     events = Events()
     GRPORunner(make_config(**SETTINGS), NodeFiles(tmp_path), events).run()
     phases = events.of("phase")

@@ -66,8 +66,8 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the computation. "auto": bfloat16 if the accelerator supports it, else float32."""
     threads: NotNegative = 0
-    """PyTorch's CPU threads. 0: one for "tiny" (more would slow it down), else one for each physical core that
-    the node may use."""
+    """PyTorch's CPU threads. 0: 1 for the model "tiny", which more threads would slow down. For other models, as
+    many as the node has physical cores, within the limits of its container."""
     lora: Annotated[LoraConfig | None, BeforeValidator(_adapter_shorthand)] = None
     """Train adapters of this shape. Unset: train every weight."""
     load_in_4bit: bool = False

@@ -37,10 +37,14 @@ class StartEvent(Event):
     rounds: int = Field(description="Rounds planned for the node's whole life; 0 means until you stop it.")
     groups: int = Field(description="Groups of completions per round.")
     group_size: int = Field(description="Completions per group.")
-    model: str | None = Field(
-        None, description="The model being trained. In a relay, this and the next five fields are null."
+    completion_tokens: int | None = Field(
+        None, description="Most tokens of a completion that this machine generates; null if an API generates them all."
     )
-    device: str | None = Field(None, description="Device that the model is on.")
+    model: str | None = Field(
+        None, description="The model being trained. In a relay, this and the next six fields are null."
+    )
+    device: str | None = Field(None, description="Device that the model is on, as you named it, such as `cuda:1`.")
+    processes: int | None = Field(None, description="Processes that train the model, on GPUs with one GPU each.")
     dtype: str | None = Field(None, description="Data type of the model's weights.")
     accelerator: str | None = Field(None, description="Name of the accelerator; also null on a CPU.")
     parameters: int | None = Field(None, description="Number of weights in the model.")
@@ -52,12 +56,15 @@ class StartEvent(Event):
 
 
 class PhaseEvent(Event):
-    """Work outside the rounds (loading, warming up, evaluating) started or made progress."""
+    """Work outside the rounds (loading, warming up, evaluating), or long work in one, started or made progress."""
 
     name: str = Field(description="Human-readable name of the work.")
     done: int | None = Field(None, description="Parts done; null if unknown.")
     total: int | None = Field(None, description="Parts in total; null if unknown.")
     percent: bool = Field(False, description="Whether the parts are percent of the work.")
+    round: int | None = Field(
+        None, description="The round that the work belongs to, counted from 0; null outside the rounds."
+    )
 
 
 class RoundEvent(Event):

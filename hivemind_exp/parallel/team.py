@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, ProcessEnded, from_code
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.processes.ending import how_ended
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.secrets import without_secrets
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -165,7 +165,7 @@ class Team:
                 raise self._ended(member)
 
     def _ended(self, member: _Member) -> ProcessEnded:
-        return ProcessEnded(f"{member.name} ended: {member.end()}", next=f"swarmctl logs {self._node} --raw")
+        return ProcessEnded(f"{member.name} {member.end()}", next=f"swarmctl logs {self._node} --raw")
 
 
 class _Member:
@@ -216,10 +216,7 @@ class _Member:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
         self._process.kill()  # it may have closed its pipe without exiting
-        status = self._process.wait()
-        if status >= 0:
-            return f"exit code {status}"
-        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+        return how_ended(self._process.wait(), helps="fewer processes need less: --gpus")
 
     def kill(self) -> None:
         """Kill the process, reap it and close its pipes."""

@@ -150,9 +150,10 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     with uncollected():
         from hivemind_exp.runner.grpo_runner import GRPORunner
 
+    named = config.model.device if ":" in config.model.device else ""  # torch sees it without its number
     model = config.model.model_copy(update={"device": pinned})
     config = config.model_copy(update={"model": model})
-    return GRPORunner(config, files, emit, stop=stop, secrets=secrets, lean=True, visible=visible)
+    return GRPORunner(config, files, emit, stop=stop, secrets=secrets, lean=True, visible=visible, device=named)
 
 
 def _answer(order: dict[str, Any]) -> int:

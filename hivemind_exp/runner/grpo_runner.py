@@ -24,7 +24,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
-from hivemind_exp.offload.settings import is_distilled, is_relay
+from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
@@ -82,6 +82,7 @@ class GRPORunner:
     ``peer_context``: the peers and the clock of a study group. None: the node plays alone.
     ``lean``: this process does nothing else, so its libraries may leave out what a node does not need.
     ``visible``: with several processes on GPUs, the one that each sees (``share_gpus``). Empty: on CPUs.
+    ``device``: the device as the user named it, if torch sees it under another name (``pin_device``).
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class GRPORunner:
         peer_context: PeerContext | None = None,
         lean: bool = False,
         visible: Sequence[str] = (),
+        device: str = "",
     ) -> None:
         self._config = config
         self._files = files
@@ -105,7 +107,7 @@ class GRPORunner:
         self._make_tasks = make_tasks or partial(make_mixture, emit=emit)
         self._needs_secret = make_tasks is None
         self._peer_context = peer_context
-        self._lean, self._visible = lean, visible
+        self._lean, self._visible, self._device = lean, visible, device
         self.progress = NodeProgress()
         """The node's progress. Valid even after ``run`` has raised."""
 
@@ -158,7 +160,8 @@ class GRPORunner:
         parameters = list(step_trainer.policy.parameters())
         self._announce(
             model=config.model.name,
-            **asdict(compute),
+            **asdict(compute) | {"device": self._device or compute.device},
+            processes=config.train.processes,
             parameters=sum(p.numel() for p in parameters),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
             resumed_round=_finished_rounds(config, journal, checkpoint),
@@ -306,12 +309,14 @@ class GRPORunner:
 
     def _announce(self, **about_model: Any) -> None:
         config = self._config
+        only_api = is_offloaded(config) and config.offload.share == 1
         self._emit(
             StartEvent(
                 node=config.node.name,
                 tasks=list(map(title, config.tasks)),
                 seed=config.node.seed,
                 **config.game.model_dump(include={"rounds", "groups", "group_size"}),
+                completion_tokens=None if only_api else config.generation.max_completion_tokens,
                 **about_model,
             )
         )

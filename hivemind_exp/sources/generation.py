@@ -19,16 +19,20 @@ from hivemind_exp.stop import StopFlag
 
 
 class _StopAsked(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, stop: StopFlag) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopFlag, look: Callable[[Tensor], None]) -> None:
+        self._stop, self._look = stop, look
 
     def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
+        self._look(input_ids)
         return torch.full((input_ids.size(0),), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
-def stop_on(stop: StopFlag) -> StoppingCriteriaList:
-    """Return the criterion that ends a generation after the next token, once a stop was requested."""
-    return StoppingCriteriaList([_StopAsked(stop)])
+def stop_on(stop: StopFlag, look: Callable[[Tensor], None] = lambda _: None) -> StoppingCriteriaList:
+    """Return the criterion that ends a generation after the next token, once a stop was requested.
+
+    ``look``: called at every token with the tokens (B, T) so far, prompts included.
+    """
+    return StoppingCriteriaList([_StopAsked(stop, look)])
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]

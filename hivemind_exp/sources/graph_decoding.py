@@ -53,12 +53,14 @@ def decode(
     end_ids: Collection[int],
     fill: int,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[Callable[[], int]], None] = lambda _: None,
 ) -> Tensor:
     """Return the completions (B, T ≤ ``most``) of prompts (B, P), which are padded on the left.
 
     ``choose``: returns the next tokens (B,) from logits (B, V), without waiting for the device. A GPU records it in the
     graph, so its side effects happen only at the first tokens. After one of ``end_ids``, a row continues with ``fill``.
-    ``check`` is called once per token and may raise. Expects evaluation mode and no gradients.
+    ``check`` is called once per token and may raise, and ``look`` with what counts the ended completions (which waits
+    for the device). Expects evaluation mode and no gradients.
     """
     batch, width = ids.shape
     length = -(-(width + most) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
@@ -78,6 +80,7 @@ def decode(
     tokens.add(output.logits[:, -1])
     for made in range(1, most):
         check()
+        look(tokens.count_ended)
         # Asking the card makes Python wait for it, so that it runs dry.
         if made % TOKENS_PER_LOOK == 0 and tokens.all_ended():
             break
@@ -117,6 +120,9 @@ class _Tokens:
 
     def all_ended(self) -> bool:
         return bool(self._ended.all())
+
+    def count_ended(self) -> int:
+        return int(self._ended.sum())
 
     def made(self) -> Tensor:
         """Return the tokens (B, T), up to the end of the longest completion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.parallel.shares import even_range
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
+from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.batch_size import BatchSize
 from hivemind_exp.sources.conversations import Complete, Conversations
@@ -57,12 +58,24 @@ class LocalSource(Source):
         """Then, the number of all rows."""
         self._size = BatchSize(self._model, self._settings)
         self._end_ids = end_ids(self._model, self._tokenizer)
+        self._progress = WorkProgress(self._emit)
+        self._counts = False
+        """Whether the rows that end now are completions, and not turns of conversations."""
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
         """Sample the empty slots. On a CPU, the same weights, stage and slots give the same completions."""
         together: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
         for prompt, places in ask.empty:
             together[places].append(prompt)
+        run = ask.stage_run
+        slots = sum(len(places) for _, places in ask.empty)
+        self._progress.begin("generating completions", slots, run.round)
+        try:
+            yield from self._collect(ask, together)
+        finally:
+            self._progress.end()
+
+    def _collect(self, ask: Ask, together: Mapping[tuple[int, ...], list[Prompt]]) -> Iterator[list[Group]]:
         run = ask.stage_run
         for places, prompts in sorted(together.items()):
             purpose = "generate" if places == tuple(range(ask.places.stop)) else f"generate {places}"
@@ -101,8 +114,12 @@ class LocalSource(Source):
         return [tuple(rollouts[i : i + count]) for i in range(0, len(rollouts), count)]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Rollout]:
-        """Return the greedy completion of each prompt."""
-        return self._complete(prompts, seed=None)
+        """Return the greedy completion of each prompt, for an evaluation."""
+        self._progress.begin("evaluating", len(prompts))
+        try:
+            return self._complete(prompts, seed=None)
+        finally:
+            self._progress.end()
 
     def stream(self, prompt: Prompt, hear: Callable[[str], None], *, seed: int | None) -> Rollout:
         """Return one completion. Its text is also passed to ``hear``, piece by piece, as it is generated.
@@ -127,7 +144,9 @@ class LocalSource(Source):
         talks = [prompt for prompt in prompts if prompt.question.turns]
         others = [prompt for prompt in prompts if not prompt.question.turns]
         with self._ready_to_generate():
+            self._counts = True
             completed = iter(self._turns(others, [self._settings.max_completion_tokens] * len(others), seed))
+            self._counts = False
             played = iter(self._conversations(self._turns).play(talks, seed=seed) if talks else ())
         return [next(played if prompt.question.turns else completed) for prompt in prompts]
 
@@ -154,6 +173,7 @@ class LocalSource(Source):
                 self._emit(WarningEvent(code="less_memory", message=what))
             else:
                 rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
+                self._progress.add(len(made) if self._counts else 0)
         return rollouts
 
     def _cut(self, row: Rollout, most: int) -> Rollout:
@@ -232,21 +252,31 @@ class LocalSource(Source):
                 end_ids=self._end_ids,
                 fill=fill,
                 check=self._stop.check,
+                look=lambda ended: self._progress.look(lambda: self._count(ended())),
             )
             rows: list[list[int]] = made.tolist()
             return rows
         together = sample and self._drawn is not None
+
+        def look(made: Tensor) -> None:
+            self._progress.look(lambda: self._count(int(torch.isin(made[:, width:], ends).any(1).sum())))
+
+        ends = torch.tensor(self._end_ids, device=ids.device)
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=self._generation_config(sample=sample and not together, most=most),
             logits_processor=draw_with(self._chances) if together else None,
-            stopping_criteria=stop_on(self._stop),
+            stopping_criteria=stop_on(self._stop, look),
             streamer=streamer,
         )
         self._stop.check()
         generated: list[list[int]] = output[:, width:].tolist()
         return generated
+
+    def _count(self, ended: int) -> int:
+        """Return how many completions of a batch have ended, if ``ended`` of this process's rows have."""
+        return 0 if not self._counts else ended * (1 if self.team is None else self.team.processes)
 
     def _sample(self, logits: Tensor) -> Tensor:
         return self._chances(logits).argmax(dim=-1)

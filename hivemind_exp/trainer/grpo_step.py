@@ -31,6 +31,7 @@ from hivemind_exp.parallel.group import ProcessGroup, wait_quietly
 from hivemind_exp.parallel.shares import deal
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
@@ -41,7 +42,7 @@ from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
 from hivemind_exp.trainer.shared_steps import COMPARE_EVERY, compare_weights, measure_together
 from hivemind_exp.trainer.step_measures import Measuring, StepMeasures, StepResult
 from hivemind_exp.trainer.token_rows import outside_answers, own_like, reverse_kl, token_rows, token_scales
-from hivemind_exp.trainer.trl_arguments import trl_arguments
+from hivemind_exp.trainer.trl_arguments import no_reward, trl_arguments
 
 _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
 """Kinds of verified text that is not a sample of the policy. A step on nothing else is supervised learning."""
@@ -83,7 +84,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(
             model=model,
-            reward_funcs=[_no_reward],
+            reward_funcs=[no_reward],
             args=trl_arguments(config, output, device, dtype),
             train_dataset=Dataset.from_dict({"prompt": [""]}),
             processing_class=tokenizer,
@@ -111,6 +112,8 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """The other processes that take part in each step. None: this one takes it alone, or on their command."""
         self.group: ProcessGroup | None = None
         """What adds up the gradients of all processes. None: this one computes a step's whole gradient."""
+        self.work = WorkProgress()
+        """Reports how many rows of a step are done."""
         self._floor: float | None = None
         self._beside_answer = False
         """Whether the filter leaves out the answer's tokens. Steps of older manifests do not."""
@@ -197,8 +200,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.current_gradient_accumulation_steps = max(1, sum(map(len, batched)))
         self.optimizer.zero_grad()
         meter = GradientMeter(self.model_wrapped.parameters()) if len(parts) > 1 else None
+        self.work.begin("training on completions", sum(map(len, parts)), manifest.round)
         for part, batches in zip(parts, batched, strict=True):
-            for rows in batches:
+            for rows in self.work.through(batches, processes):
                 if should_stop():
                     self.optimizer.zero_grad()
                     raise StepAbandoned
@@ -394,7 +398,3 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             reference, _ = self._score(model, batch)
         difference: Tensor = reference - logps
         return torch.exp(difference) - difference - 1
-
-
-def _no_reward(**_: Any) -> list[float]:
-    raise AssertionError("rewards come with the rollouts")

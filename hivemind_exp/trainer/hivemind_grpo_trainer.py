@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
-from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent
+from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent, discard
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
 from hivemind_exp.hub.pusher import HubPusher
@@ -18,6 +18,7 @@ from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
 from hivemind_exp.peers.source import FURTHEST
 from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
@@ -300,6 +301,7 @@ class HivemindGRPOTrainer(RoundLoop):
         return [group for batch in self.sources["peers"].collect(Ask(stage_run)) for group in batch]
 
     def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
+        self.step_trainer.work = WorkProgress(discard if replayed or stage_run.stage == WARM_START else self.emit)
         try:
             result = self.step_trainer.step(manifest, self.stop.is_set, self._shrunk)
         except StepAbandoned as error:

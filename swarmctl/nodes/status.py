@@ -41,7 +41,7 @@ _NARROW = (*("journal", "from peers", "swarm", "up", "per round", "left", "peers
 """Columns that a narrow terminal does without, the first to go first."""
 _ROOMY = 80
 """Columns of a terminal on which accuracies have intervals."""
-_OF_SOMETHING = ("waiting", "loading", "pushing")
+_OF_SOMETHING = ("waiting", "loading", "pushing", "generating", "training")
 """Phases whose names end in what they are for: a service, a model, a repository."""
 _COMMAND = "  try: "
 _WATCH_S = 2.0

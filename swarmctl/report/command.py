@@ -74,11 +74,22 @@ def report(options: ReportOptions) -> Exit:
 
 
 def _with_port(options: ReportOptions) -> ReportOptions:
-    """Take ``--serve 8080`` as it is meant: a number that is no node's name is the port."""
-    ports = [name for name in options.names if name.isdecimal() and name not in node_names()]
-    if not options.serve or options.port is not None or len(ports) != 1 or not 0 < int(ports[0]) < 65536:
+    """Take ``--serve 8080`` as it is meant: a number that is no node's name is the port. Raises ``UsageError``."""
+    numbers = [name for name in options.names if name.isdecimal() and name not in node_names()]
+    if not options.serve or len(numbers) != 1:
         return options
-    return replace(options, names=tuple(name for name in options.names if name != ports[0]), port=int(ports[0]))
+    (port,) = map(int, numbers)
+    if not 0 < port < 65536:
+        raise UsageError(f"invalid port: {numbers[0]}. Use a whole number from 1 to 65535", next=_serve(options, 8080))
+    if options.port not in (None, port):
+        raise UsageError(f"two ports: --serve {port} and --port {options.port}", next=_serve(options, port))
+    return replace(options, names=tuple(name for name in options.names if name != numbers[0]), port=port)
+
+
+def _serve(options: ReportOptions, port: int) -> str:
+    """Return the command that serves the page of the same nodes at a port."""
+    names = [name for name in options.names if not name.isdecimal() or name in node_names()]
+    return shlex.join(["swarmctl", "report", *names, "--serve", "--port", str(port)])
 
 
 def _check(options: ReportOptions) -> None:

@@ -65,6 +65,7 @@ class NodeReport:
             or [task.get("name") for task in (read_json(files.identity) or {}).get("tasks") or []],
             "device": start.get("device"),
             "accelerator": start.get("accelerator"),
+            "processes": start.get("processes"),
             "parameters": start.get("parameters"),
             "trainable": start.get("trainable"),
             "accuracy": measured,

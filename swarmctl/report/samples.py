@@ -7,6 +7,7 @@ from typing import Any
 from hivemind_exp.foreign_text import foreign, visible
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.rollouts.journal import RolloutFilter, RolloutRecord, provider_name, rollouts
+from swarmctl.rollouts.strictness import format_of
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.safe_text import masked
 
@@ -72,6 +73,7 @@ def _row(rollout: RolloutRecord) -> dict[str, Any]:
         "outcome": rollout.outcome,
         "correct": rollout.correct,
         "strict": rollout.strict,
+        "format": format_of(rollout),
         "why": rollout.why and visible(masked(rollout.why))[:300],
         "terms": [_term(asdict(term)) for term in terms] or None,
         "usd": rollout.usd,

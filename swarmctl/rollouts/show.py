@@ -7,13 +7,10 @@ from itertools import groupby
 from operator import attrgetter
 
 from hivemind_exp.foreign_text import foreign
-from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
 from hivemind_exp.rollouts.types import Kind, Turn
-from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
-from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import (
     Hint,
     RolloutFilter,
@@ -24,6 +21,7 @@ from swarmctl.rollouts.journal import (
     provider_name,
     rollouts,
 )
+from swarmctl.rollouts.strictness import WORDS, format_of
 from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
@@ -89,27 +87,16 @@ def _reward(rollout: RolloutRecord) -> str:
     if rollout.outcome is None:
         return "not verified yet"
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
-    strict = "in strict format" if rollout.strict else "not in strict format"
-    if rollout.correct and rollout.strict and rollout.kind == Kind.TEACHER and not _is_strict(rollout):
-        strict = "in strict format when put in the node's prompt style"
     why = "" if rollout.why == word else f": {rollout.why}"
     if rollout.turns is not None:
         return f"{word} (outcome {rollout.outcome:g}{why}), {several(sum(t.sampled for t in rollout.turns), 'turn')}"
-    return f"{word} (outcome {rollout.outcome:g}{why}), {strict}"
+    return f"{word} (outcome {rollout.outcome:g}{why}), {WORDS[format_of(rollout)]}"
 
 
 def _turn(turn: Turn) -> str:
     if turn.sampled:
         return f"this node ({several(turn.tokens, 'token')}):"
     return f"environment ({foreign(turn.role)}):"
-
-
-def _is_strict(rollout: RolloutRecord) -> bool:
-    text, names = rollout.text or "", TAGS.get(rollout.stage, ())
-    if rollout.stage != ANSWER:
-        return is_exactly(text, names)
-    reading = read(text, None)
-    return reading is not None and reading.strict
 
 
 def _origin(rollout: RolloutRecord) -> str:

@@ -7,13 +7,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import Shape
 from hivemind_exp.offload.settings import is_offloaded
+from swarmctl.terminal.pace import cpu_round, round_size
 
-_SECONDS = 104 / (134.5e6 * 256 * 32)
-"""For each parameter and token of a completion of maximum length. Measured with SmolLM2-135M on two cores: a round of
-256 completions of up to 32 tokens took 104 s."""
-_WORTH_SAYING_S = 60.0
-_MINUTES, _HOURS = 120.0, 7200.0
-"""Seconds from which a time is given in whole minutes and hours."""
 _LARGE_ROUND = 8 * 128
 """Tokens of a round of the profile ``cpu``, the largest round that a model of unknown size may have unmentioned."""
 _SUITABLE = ("cpu", "demo", "smol")
@@ -33,14 +28,12 @@ def cpu_pace(config: Config, found: Mapping[str, Any], profile: str) -> str | No
     if found.get("device") != "cpu" or (is_offloaded(config) and config.offload.share == 1):
         return None
     completions, tokens = config.game.groups * config.game.group_size, config.generation.max_completion_tokens
-    parameters, what = _parameters(config, found), f"a round of {completions:,} completions of up to {tokens:,} tokens"
+    parameters = _parameters(config, found)
     if parameters is None:
-        pace = f"{what} may take an hour or more" if completions * tokens > _LARGE_ROUND else None
+        large = completions * tokens > _LARGE_ROUND
+        pace = f"{round_size(completions, tokens)} may take an hour or more" if large else None
     else:
-        seconds = parameters * completions * tokens * _SECONDS
-        pace = f"{what} takes up to {_rough(seconds)} on two cores (estimate)"
-        if seconds < _WORTH_SAYING_S:
-            pace = None
+        pace = cpu_round(parameters, completions, tokens)
     if pace is None:
         return None
     advice = "" if profile in _SUITABLE else ". For a machine without a GPU: --profile cpu"
@@ -54,10 +47,3 @@ def _parameters(config: Config, found: Mapping[str, Any]) -> int | None:
         shape = Shape.read(smollm2.SHAPE)
         return None if shape is None else shape.parameters
     return None if known is None else int(known)
-
-
-def _rough(seconds: float) -> str:
-    """Return a time with as many digits as an estimate deserves."""
-    if seconds < _MINUTES:
-        return f"{round(seconds, -1):.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < _HOURS else f"{seconds / 3600:.0f} hours"

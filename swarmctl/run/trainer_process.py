@@ -18,6 +18,7 @@ import hivemind_exp
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
+from hivemind_exp.processes.ending import how_ended
 from hivemind_exp.proxies import address_in, with_direct_loopback
 from hivemind_exp.secrets import without_secrets
 from swarmctl.nodes.frozen import FrozenWatch
@@ -169,7 +170,7 @@ def _ask(line: bytes, config: Config, say: Callable[[str], None], module: str) -
     answer = last_object(output)
     if answer is None:
         last = (errors.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise NodeError(f"the trainer exited with code {process.returncode} and no result: {last}")
+        raise NodeError(f"the trainer {how_ended(process.returncode)}, without a result: {last}")
     if "error" in answer:
         raise reported(answer["error"])
     return answer

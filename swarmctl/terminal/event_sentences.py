@@ -23,7 +23,8 @@ class EventSentences:
         """Return the sentence for an event that ``progress`` already includes; None if there is nothing to report."""
         match event["event"]:
             case "phase":
-                due = self._is_due("phase", event.get("name"), PHASE_EVERY_S, event["t"])
+                # A view says what a long round does in its own line, if nothing else is printed for a while.
+                due = event.get("round") is None and self._is_due("phase", event.get("name"), PHASE_EVERY_S, event["t"])
                 return sentences.phase(event) if due else None
             case "rollouts":
                 self._rollouts.append(event)

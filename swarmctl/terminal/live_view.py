@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from swarmctl.terminal import sentences
+from swarmctl.terminal.devices import devices
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.redrawn import Redrawn
 from swarmctl.terminal.safe_text import folded, one_line
@@ -98,7 +99,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
 
 def _head(start: dict[str, Any]) -> str:
     tasks = ", ".join(map(str, start.get("tasks") or []))
-    parts = [start.get("node"), start.get("model") or "relay", tasks, start.get("device")]
+    parts = [start.get("node"), start.get("model") or "relay", tasks, devices(start)]
     return one_line(" · ".join(str(part) for part in parts if part))
 
 

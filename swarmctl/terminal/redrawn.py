@@ -4,7 +4,9 @@ from contextlib import suppress
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from swarmctl.terminal.hidden_input import HiddenInput
@@ -33,6 +35,8 @@ class Redrawn:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        self._drawn: RenderableType | None = None
+        self._drawn_width = 0
 
     def __enter__(self) -> Self:
         self._input.__enter__()
@@ -52,6 +56,7 @@ class Redrawn:
     def note(self, text: str) -> None:
         """Print a sentence above the lines."""
         with suppress(OSError):
+            self._erase_wrapped()
             self._console.print(Text("\n".join(folded(text, max(20, self.width - 1)))))
 
     def was_interrupted(self) -> bool:
@@ -77,8 +82,27 @@ class Redrawn:
         self._input.hide()
         with suppress(OSError):
             self._live.start()
+            self._erase_wrapped()
             self._live.update(lines, refresh=True)
+            self._drawn, self._drawn_width = lines, self.width
+
+    def _erase_wrapped(self) -> None:
+        """Erase the rows by which the drawn lines grew when the terminal was narrowed, because it wrapped them.
+
+        rich moves up by the number of lines that it has drawn, so the rows beyond would stay.
+        """
+        width = self.width
+        if self._drawn is None or width >= self._drawn_width:
+            return
+        options = self._console.options.update_width(self._drawn_width)
+        lines = self._console.render_lines(self._drawn, options, pad=False)[: options.size.height]
+        more = sum(max(0, Segment.get_line_length(line) - 1) // width for line in lines)
+        self._drawn_width = width
+        up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
+        self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up * more))
 
     def _stop(self) -> None:
         with suppress(OSError):
+            self._erase_wrapped()
             self._live.stop()
+        self._drawn = None

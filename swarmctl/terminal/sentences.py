@@ -10,7 +10,9 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.devices import devices
 from swarmctl.terminal.options import Level
+from swarmctl.terminal.pace import cpu_round
 from swarmctl.terminal.progress import AS_JUDGE, PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
@@ -18,8 +20,6 @@ if TYPE_CHECKING:  # fast commands avoid importing its cryptography
     from hivemind_exp.tasks.base import RewardTerm
 
 _FROM = {"policy": "", "peer": " from peers", "hinted": " with hints"}
-SLOW_ON_CPU = 50_000_000
-"""Parameters. On two cores, a round of SmolLM2-135M with 256 completions took 104 s."""
 
 
 def percent(share: float) -> str:
@@ -88,9 +88,17 @@ def start(event: dict[str, Any]) -> str:
     resumed = event.get("resumed_round")
     after = f"after round {resumed}" if resumed else "before the first round"
     resuming = "" if resumed is None else f", resuming {after}"
-    slow = event.get("device") == "cpu" and resumed is None and (total or 0) >= SLOW_ON_CPU
-    pace = " Without a GPU, a round of a model this size takes minutes or longer." if slow else ""
-    return f"Training {size} on {event.get('device')} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
+    pace = _pace(event) if resumed is None else ""
+    return f"Training {size} on {devices(event)} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
+
+
+def _pace(event: dict[str, Any]) -> str:
+    """Return a sentence on how long a round may take without a GPU; empty if that is short or unknown."""
+    counts = [event.get(name) or 0 for name in ("parameters", "groups", "group_size", "completion_tokens")]
+    if event.get("device") != "cpu":
+        return ""
+    pace = cpu_round(counts[0], counts[1] * counts[2], counts[3])
+    return "" if pace is None else f" Without a GPU, {pace}."
 
 
 def _repeats(event: dict[str, Any]) -> str:
@@ -105,6 +113,7 @@ def _repeats(event: dict[str, Any]) -> str:
 def phase(event: dict[str, Any]) -> str:
     """Return a sentence about the current phase."""
     name = str(event.get("name"))
+    name = name if event.get("round") is None else f"in round {event['round'] + 1:,}, {name}"
     text = name[:1].upper() + name[1:]
     done, total = event.get("done"), event.get("total")
     if done is None:

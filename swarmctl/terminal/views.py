@@ -74,7 +74,8 @@ class PlainView(AbstractContextManager["PlainView"]):
 
     def _note_beginning(self, progress: RunView) -> None:
         """Remember when the run began to do what it is doing. Steps of one phase belong together."""
-        phase = (progress.phase or {}).get("name")
+        event = progress.phase or {}
+        phase = event.get("name") if event.get("round") is None else None
         doing = (phase, progress.start is None, progress.round, None in progress.down.values())
         if self._doing not in (None, doing):
             self._since = time.monotonic()

@@ -13,6 +13,7 @@ from subprocess import PIPE, Popen
 from typing import IO, Any
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.processes.ending import how_ended
 from swarmctl.run import trainer_process as trainer
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import Writer
@@ -80,7 +81,7 @@ class ModelProcess:
         self._process.wait()
         self._errors.seek(0)
         last = (self._errors.read().decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-        raise NodeError(f"the process that loads the model exited with code {self._process.returncode}: {last}")
+        raise NodeError(f"the process that loads the model {how_ended(self._process.returncode)}: {last}")
 
 
 @contextmanager

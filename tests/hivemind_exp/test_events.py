@@ -65,6 +65,7 @@ def test_fields_keep_their_order_and_unknown_ones_are_null(tmp_path: Path) -> No
         "done": None,
         "total": None,
         "percent": False,
+        "round": None,
     }
 
 

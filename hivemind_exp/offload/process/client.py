@@ -3,7 +3,6 @@
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from hivemind_exp.offload.judge import api_configs, endpoints_of
 from hivemind_exp.offload.process.server import pack_orders, unpack_error
 from hivemind_exp.offload.settings import OFFLOAD
 from hivemind_exp.processes import messages as wire
+from hivemind_exp.processes.ending import how_ended
 from hivemind_exp.rollouts.types import CompletionRequest, by_group
 from hivemind_exp.secrets import Secrets, without_secrets
 from hivemind_exp.stop import StopFlag
@@ -113,7 +113,7 @@ class EngineProcess:
             with contextlib.suppress(OSError):
                 if stream is not None:
                     stream.close()
-        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with code {status}"
+        return how_ended(status)
 
     def _flush(self, check: Check) -> None:
         """Write all pending bytes. If ``check`` interrupts, the rest is written before the next message."""

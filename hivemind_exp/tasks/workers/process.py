@@ -19,6 +19,7 @@ import psutil
 
 from hivemind_exp.errors import WorkerFailed
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.processes.ending import how_ended
 from hivemind_exp.processes.messages import Decoder, WireError, encode, search_path
 from hivemind_exp.processes.progress import ProgressWatch
 from hivemind_exp.processes.sandbox import Role
@@ -235,7 +236,7 @@ class WorkerProcess:
                 next="swarmctl tasks list",
             )
         return WorkerFailed(
-            f"a task worker exited before it was ready (exit code {self._process.poll()}): {said}",
+            f"a task worker {how_ended(self._process.poll())} before it was ready: {said}",
             next=f"{shlex.quote(sys.executable)} -c 'import hivemind_exp.tasks.workers.worker, msgpack'",
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
+from hivemind_exp.processes.ending import how_ended
 from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install, torch_build
 from swarmctl.terminal.sentences import several, size
@@ -254,7 +255,7 @@ def compute(context: Context) -> Finding:
     answer = trainer.last_object(done.stdout.encode())
     if answer is None:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return failed(f"torch exited with code {done.returncode}: {last}", f"{sys.executable} -c 'import torch'")
+        return failed(f"torch {how_ended(done.returncode)}: {last}", f"{sys.executable} -c 'import torch'")
     if "error" in answer:
         return failed(str(answer["error"]), smaller if answer.get("out_of_memory") else answer.get("next"))
     peak = answer.get("peak_bytes")

@@ -6,6 +6,8 @@ from typing import Any
 
 from hivemind_exp.money import dollars
 from swarmctl.nodes.state import WORKING
+from swarmctl.rollouts.strictness import WORDS
+from swarmctl.terminal.devices import devices
 from swarmctl.terminal.sentences import count, duration, percent, several
 
 SOURCES = {
@@ -79,7 +81,7 @@ def introduction(node: Mapping[str, Any]) -> str:
     """Return a sentence on what a node trains, how far it got and what it achieved."""
     size = f" ({count(node['parameters'])} parameters)" if node["parameters"] else ""
     tasks = _listed([str(task) for task in node["tasks"]])
-    where = f" on {node['accelerator'] or node['device']}" if node["device"] else ""
+    where = f" on {devices(node, by_name=True)}" if node["device"] else ""
     if is_relay(node):
         return f"A relay for {tasks} {how(node)}, which generates and verifies but trains no model: {_rounds(node)}."
     if node["model"] is None:
@@ -218,6 +220,7 @@ def origin(sample: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def strictness(sample: Mapping[str, Any]) -> str:
-    """Return whether a sample has exactly the requested format."""
-    return "In strict format." if sample["strict"] else "Not in strict format."
+def format_kept(sample: Mapping[str, Any]) -> str:
+    """Return a sentence on the format of a sample's text as the page shows it."""
+    text = WORDS[sample["format"]]
+    return f"{text[:1].upper()}{text[1:]}."

@@ -32,7 +32,8 @@ from tests.support.reported_nodes import ACCURACIES, LONG, SECRET, quiet_node, r
 KEYS = [
     *("node", "state", "phase", "model", "round", "rounds", "swarm", "peers", "groups_from_peers", "since", "updated"),
     *("usd_total", "usd_reserved", "usd_cap", "error", "swarm_name", "created", "tasks", "device", "accelerator"),
-    *("parameters", "trainable", "accuracy", "cost_per_point", "rewards", "reward_terms", "learned", "rollouts"),
+    *("processes", "parameters", "trainable", "accuracy", "cost_per_point", "rewards", "reward_terms", "learned"),
+    "rollouts",
     *("series", "log_begins_at_round", "time", "money", "known_peers", "peers_over_time", "problems", "samples"),
     "configuration",
 ]

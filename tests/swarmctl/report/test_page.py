@@ -12,10 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hivemind_exp.tasks.base import Score
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.report.page import build, charts, scales
 from swarmctl.report.page.charts import Curve, Point
+from swarmctl.report.report_data import PageData
+from tests.support.journals import bare_node, books, prompt, sent
 from tests.support.reported_nodes import SECRET, quiet_node, reported_node
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
@@ -127,6 +130,19 @@ def test_a_node_without_a_history_has_a_page(tmp_path: Path) -> None:
     assert "swarmctl eval" not in text
 
 
+def test_a_samples_format_is_that_of_the_text_beside_it(tmp_path: Path) -> None:
+    with books(bare_node("maths")) as journal:
+        asked = prompt("cc33" + "0" * 60)
+        texts = ("Sure! <answer>tac</answer>", "<answer>tac</answer>", "Sure!")
+        journal.api(0, asked, [sent(place, text) for place, text in enumerate(texts)], {})
+        scores = {0: Score(1.0, True, "correct"), 1: Score(0.5, True, "close"), 2: Score(0.0, False, "no answer")}
+        journal.score(0, asked, scores)
+    text = read(written(tmp_path, "maths")).text
+    said = ("In strict format only after conversion for training, shown here as received.", "In strict format.")
+    for shown, sentence in zip(texts, (*said, "Not in strict format."), strict=True):
+        assert re.search(rf"{re.escape(shown)}\s*Outcome [^I]*\. {re.escape(sentence)}", text), sentence
+
+
 def test_a_relay_is_not_said_to_learn(tmp_path: Path) -> None:
     files = reported_node()
     record = json.loads(files.config.read_text())
@@ -159,6 +175,8 @@ def test_the_default_file_is_replaced_only_if_it_is_a_report(
         (["maths", "--json", "-o", "x.html"], Exit.USAGE, "--json prints the data instead of a page"),
         (["maths", "--serve", "-o", "x.html"], Exit.USAGE, "--serve writes no file"),
         (["maths", "--port", "8080"], Exit.USAGE, "--port needs --serve"),
+        (["maths", "--serve", "8080", "--port", "8081"], Exit.USAGE, "two ports: --serve 8080 and --port 8081"),
+        (["maths", "--serve", "70000"], Exit.USAGE, "invalid port: 70000. Use a whole number from 1 to 65535"),
         (["maths", "-o", "-", "--open"], Exit.USAGE, "--open needs a file"),
         (["maths", "-o", "missing/x.html"], Exit.CONFIGURATION, "does not exist"),
     ],
@@ -176,6 +194,21 @@ def test_what_cannot_be_done_is_said(
         assert problem.startswith("error: ")
         assert cause in problem
         assert following.startswith("  try: ")
+
+
+@pytest.mark.parametrize("arguments", [["--serve", "8080"], ["--serve", "--port", "8080"], ["8080", "--serve"]])
+@pytest.mark.parametrize("again", [[], ["--port", "8080"]])
+def test_the_port_may_follow_serve(arguments: list[str], again: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    reported_node()
+    asked: list[tuple[list[str], int]] = []
+
+    def serve(data: PageData, port: int, **_: object) -> Exit:
+        asked.append(([files.root.name for files in data.nodes], port))
+        return Exit.DONE
+
+    monkeypatch.setattr("swarmctl.report.server.serve", serve)
+    assert cli.run(["report", "maths", *arguments, *again]) == Exit.DONE
+    assert asked == [(["maths"], 8080)]
 
 
 def test_a_page_on_standard_output_is_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

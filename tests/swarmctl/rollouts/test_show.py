@@ -109,7 +109,7 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
         written.score(0, asked, {0: RIGHT, 1: RIGHT})
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
-    assert "in strict format when put in the node's prompt style; by openai" in first
+    assert "in strict format only after conversion for training, shown here as received; by openai" in first
     assert "in strict format; by openai (gpt-4o-mini-2024-07-18), teacher" in second
 
 

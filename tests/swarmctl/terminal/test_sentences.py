@@ -77,7 +77,10 @@ def test_a_real_model_on_a_cpu_is_said_to_be_slow_before_the_first_round(
     device: str, parameters: int, resumed: int | None, slow: bool
 ) -> None:
     loaded = {"event": "start", "model": "m", "device": device, "dtype": "float32", "parameters": parameters}
-    assert ("takes minutes" in start(loaded | {"resumed_round": resumed})) == slow
+    sizes = {"groups": 32, "group_size": 8, "completion_tokens": 32}
+    pace = "a round of 256 completions of up to 32 tokens takes up to 100 seconds on two cores (estimate)"
+    assert (f" Without a GPU, {pace}." in start(loaded | sizes | {"resumed_round": resumed})) == slow
+    assert "Without" not in start(loaded | sizes | {"completion_tokens": None}), "an API generates"
 
 
 def test_a_phase_counts_its_parts_or_percent() -> None:

@@ -238,6 +238,25 @@ def test_long_phase_is_printed_only_now_and_then() -> None:
     assert stream.getvalue() == "Warming up: 0 of 100.\n"
 
 
+def test_a_long_round_is_followed_in_the_views_own_line_and_prints_no_other() -> None:
+    stream, progress = io.StringIO(), RunView()
+    view = PlainView(stream)
+    progress.apply({"event": "start", "node": "n", "resumed_round": 3})
+    for name in ("generating completions", "training on completions"):
+        for done in (64, 128):
+            event = {"event": "phase", "t": 60.0 + done, "name": name, "done": done, "total": 256, "round": 3}
+            progress.apply(event)
+            view.event(event, progress)
+    assert stream.getvalue() == ""
+    assert sentences.doing(progress) == "in round 4, training on completions: 128 of 256"
+    assert str(draw(progress, 100, 62.0).renderables[-1]) == (
+        "now      In round 4, training on completions: 128 of 256 · 1 min 2 s"
+    )
+    view._every = 0.0
+    view.tick(progress)
+    assert stream.getvalue() == "Still in round 4, training on completions: 128 of 256, after 0 s.\n"
+
+
 EVENTS: list[dict[str, Any]] = [
     {"event": "start", "node": "n", "model": "m" * 60, "tasks": ["t"] * 9, "device": "cpu", "rounds": 80},
     {"event": "eval", "round": 0, "accuracy": 0.25, "questions": 200, "split": "heldout"},

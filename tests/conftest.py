@@ -38,6 +38,7 @@ LONGEST_FIRST = (
     "swarmctl/run/test_fetch_smollm2.py",
     "test_examples.py",
     "swarmctl/run/test_killed_and_frozen.py",
+    "swarmctl/run/test_processes.py",
     "swarmctl/keys/test_no_key_leaks.py",
     "hivemind_exp/swarm/test_splits.py",
     "hivemind_exp/swarm/test_chaos.py",

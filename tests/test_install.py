@@ -43,10 +43,18 @@ def index(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def new_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a new environment. Not created by uv, which would need an index to put pip into it."""
+    """Return a new environment, which the installer has created without an index."""
     path = tmp_path_factory.mktemp("venv") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", path], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        without_links(patch)
+        assert install.Installer(path, str(UV), ["--no-index"]).create_venv()
     return path
+
+
+def without_links(patch: pytest.MonkeyPatch) -> None:
+    """Remove the variables with which uv finds packages outside of an index."""
+    for name in ("UV_FIND_LINKS", "UV_INDEX"):
+        patch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -199,20 +207,19 @@ def test_an_environment_that_cannot_be_created_is_an_error(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ensurepip", [True, False])
-def test_an_environment_gets_pip_and_needs_an_index_only_where_python_has_none(
-    ensurepip: bool, tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_an_environment_gets_pip_without_an_index(new_venv: Path) -> None:
+    assert subprocess.run([new_venv / "bin" / "python", "-m", "pip", "--version"], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_an_environment_needs_an_index_where_python_has_no_pip(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("UV_FIND_LINKS", "UV_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-    if not ensurepip:  # as on Debian without python3-venv
-        monkeypatch.setattr(install.importlib.util, "find_spec", {}.get)
+    without_links(monkeypatch)
+    monkeypatch.setattr(install.importlib.util, "find_spec", {}.get)  # as on Debian without python3-venv
     made = install.Installer(tmp_path / "venv", str(UV), ["--no-index", "--find-links", str(index)])
-    assert made.create_venv() == ensurepip
-    assert made.venv.exists() == ensurepip
-    if ensurepip:
-        assert subprocess.run([made.python, "-m", "pip", "--version"], check=False).returncode == 0
-        return
+    assert not made.create_venv()
+    assert not made.venv.exists()
     assert "pip" in capfd.readouterr().err
     wheel(index, "9.9", "pip")
     assert made.create_venv()
@@ -293,12 +300,12 @@ def test_on_a_terminal_one_line_shows_what_pip_does_and_for_how_long() -> None:
 
 @pytest.mark.slow
 def test_a_failed_installation_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("PIP_FLAGS", "--no-index")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    assert install.main([str(tmp_path / "venv"), "--torch", "default"]) == install.FAILED
+    assert install.main([str(venv), "--torch", "default"]) == install.FAILED
     assert "error: pip could not install swarmctl; its message is above\n  try: make run\n" in capfd.readouterr().err
 
 

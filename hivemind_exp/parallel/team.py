@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +168,16 @@ class Team:
         return ProcessEnded(f"{member.name} {member.end()}", next=f"swarmctl logs {self._node} --raw")
 
 
+def spawn(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process with its two pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-X", "faulthandler", "-m", MODULE, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+
+
 class _Member:
     """One other process, with a non-blocking pipe in each direction."""
 
@@ -178,12 +188,7 @@ class _Member:
         self._decoder = Decoder()
         # What the main process needs from the hub is in the cache by now; so these processes need no token.
         more = {"HF_HUB_OFFLINE": "1"} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-X", "faulthandler", "-m", MODULE, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=without_secrets(os.environ) | search_path() | more,
-        )
+        self._process = spawn(without_secrets(os.environ) | search_path() | more)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.pid = self._process.pid

@@ -35,6 +35,7 @@ _SUGGESTED = 3
 _SIMILAR, _SIMILAR_WORD = 0.6, 0.75
 """The least similarity (``difflib``) of a task that is suggested for an unknown name, or of a word of its name."""
 _PACKAGED = "hivemind_exp.tasks.families.packaged"
+_ENVIRONMENTS = "hivemind_exp.tasks.families.environment"
 
 WARMUP_TASK = "spell_backward"
 """The only task that the warm-up of the tiny model supports."""
@@ -94,7 +95,10 @@ def check_tasks(configs: Sequence[TaskConfig]) -> list[str]:
         TaskError: states the cause and the fix.
     """
     specs = [spec for spec, _ in expand(configs)]
-    return [spec.label for spec in specs if importlib.import_module(spec.module).check(spec)]
+    for spec in specs:
+        importlib.import_module(spec.module).check(spec)
+    environments = [spec for spec in specs if spec.module == _ENVIRONMENTS]
+    return importlib.import_module(_ENVIRONMENTS).conversing(environments) if environments else []
 
 
 def check_conversations(config: Config, tasks: Sequence[str]) -> None:
@@ -135,7 +139,7 @@ def names() -> list[str]:
 
 def _family(name: str) -> str:
     if name.startswith(ENVIRONMENT):
-        return "hivemind_exp.tasks.families.environment"
+        return _ENVIRONMENTS
     return FAMILIES.get(name, _PACKAGED)
 
 

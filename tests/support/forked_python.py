@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.command_line import ROOT
-from tests.support.forked_swarmctl import become
+from tests.support.own_environment import become
 from tests.support.python_template import VARIABLE
 from tests.support.restarts import processes
 

@@ -171,7 +171,7 @@ def _run(start: Start) -> None:
     os.setsid()
     os.chdir(start.directory)
     with start.output.open("ab") as out, start.errors.open("ab") as said:
-        become(start.environment, os.open(start.stdin, os.O_RDONLY), out.fileno(), said.fileno())
+        own_environment.become(start.environment, os.open(start.stdin, os.O_RDONLY), out.fileno(), said.fileno())
     sys.argv = [str(ROOT / "swarmctl" / "__main__.py"), *start.arguments]
     if start.stand_in:
         use_stand_in(start.arguments)
@@ -207,16 +207,6 @@ def _slow_down(pause_s: float) -> None:
         return score(self, *scored)
 
     Mixture.score = slow  # type: ignore[method-assign]
-
-
-def become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
-    """Give this process another environment and other standard streams."""
-    own_environment.use(environment)
-    for number, stream in enumerate((stdin, stdout, stderr)):
-        os.dup2(stream, number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
 
 
 class ForkedTrainer:
@@ -325,7 +315,7 @@ def _train(
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        become(environment, stdin, stdout, stderr)
+        own_environment.become(environment, stdin, stdout, stderr)
         faulthandler.enable()
         status = main() or 0
     except SystemExit as end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 
@@ -17,3 +18,13 @@ def use(environment: Mapping[str, str]) -> None:
     tempfile.tempdir = None
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
+
+
+def become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
+    """Give this process another environment and other standard streams."""
+    use(environment)
+    for number, stream in enumerate((stdin, stdout, stderr)):
+        os.dup2(stream, number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115

@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -34,15 +35,22 @@ MOST_TURNS = 10
 """The most turns of the model in a conversation, unless set."""
 
 
-def check(spec: TaskSpec) -> bool:
-    """Load the environment in workers and score its first answers. Raises ``TaskError`` if it is not supported.
-
-    One that is not installed is not checked: ``run`` and ``tasks`` install it first. Return whether its questions are
-    conversations.
-    """
+def check(spec: TaskSpec) -> None:
+    """Raise ``TaskError`` for a path. ``conversing`` checks the rest."""
     if spec.path is not None:
         raise TaskError(f"task {spec.name!r} accepts params, but no path", next=f"swarmctl run --task {spec.name}")
-    return bool(Installation.of(spec.name).versions and try_out(spec)["turns"])
+
+
+def conversing(specs: Sequence[TaskSpec]) -> list[str]:
+    """Load the environments in workers and score their first answers. Raises ``TaskError`` if one is not supported.
+
+    One worker loads all environments of one package, because importing ``verifiers`` takes seconds. One that is not
+    installed is not checked: ``run`` and ``tasks`` install it first. Return the tasks whose questions are
+    conversations.
+    """
+    installed = [spec for spec in specs if Installation.of(spec.name).versions]
+    facts = try_out(*installed) if installed else []
+    return [spec.label for spec, known in zip(installed, facts, strict=True) if known["turns"]]
 
 
 def interpreter(spec: TaskSpec) -> str:

@@ -329,11 +329,11 @@ class OwnCodeTask(Task):
         return TaskError(f"{self._file}{f':{line}' if line else ''}: {what}", next=shown)
 
 
-def try_out(spec: TaskSpec) -> dict[str, Any]:
-    """Load the code and try it in workers; return its facts. Raises ``NodeError`` if it cannot be trained on."""
+def try_out(*specs: TaskSpec) -> list[dict[str, Any]]:
+    """Load the tasks' code and try it in workers; return their facts. Raises ``NodeError`` for one that is unsuitable."""
     from hivemind_exp.tasks.workers.pool import Pool
 
-    with contextlib.closing(Pool([spec], verifiers=1)) as pool:
+    with contextlib.closing(Pool(specs, verifiers=1)) as pool:
         return pool.try_out()
 
 

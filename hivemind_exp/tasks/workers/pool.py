@@ -261,11 +261,12 @@ class Pool:
         found = [maker.first().ready or [] for maker in self._makers]
         return [found[worker_group][place] for worker_group, place in self._homes]
 
-    def try_out(self) -> dict[str, Any]:
-        """Wait until both roles have loaded the only task, and return its facts. Raises ``NodeError``."""
+    def try_out(self) -> list[dict[str, Any]]:
+        """Wait until both roles have loaded every task, and return the tasks' facts. Raises ``NodeError``."""
         self.start()
-        facts = self.facts()[0]
-        self._verifiers[0].first()
+        facts = self.facts()
+        for crew in self._verifiers:
+            crew.first()
         return facts
 
     def still_open(self) -> list[str]:

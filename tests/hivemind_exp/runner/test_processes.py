@@ -12,6 +12,7 @@ import pytest
 
 from hivemind_exp.errors import ProcessEnded
 from hivemind_exp.events import Event
+from tests.support.forked_members import ForkedMember
 from tests.support.nodes import Events, make_config, run
 from tests.support.restarts import final_weights
 
@@ -21,8 +22,9 @@ MEMBER = "hivemind_exp.runner.member"
 
 
 def members() -> list[psutil.Process]:
-    """Return the processes that train with this one."""
-    return [child for child in psutil.Process().children() if MEMBER in child.cmdline()]
+    """Return the processes that train with this one: started as they are for users, or forks of this one."""
+    here = psutil.Process()
+    return [child for child in here.children() if MEMBER in child.cmdline() or child.cmdline() == here.cmdline()]
 
 
 def several(processes: int, rounds: int = 4) -> Any:
@@ -55,7 +57,7 @@ class Killer(Events):
                 process.kill()
 
 
-def test_two_processes_train_and_generate_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_train_and_generate_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
     run(several(1), one)
     events = Events()
@@ -65,6 +67,7 @@ def test_two_processes_train_and_generate_as_one_does(tmp_path: Path) -> None:
     assert furthest(one, two) < 1e-5
     assert [each["name"] for each in events.of("phase")].count("loading the model in the other processes") == 1
 
+    monkeypatch.setattr("hivemind_exp.parallel.team.spawn", ForkedMember)
     with pytest.raises(ProcessEnded, match=r"^process 2 of 2 was killed \(SIGKILL\), probably by .*--gpus\)$"):
         run(several(2), killed, emit=Killer(3))
     assert members() == []

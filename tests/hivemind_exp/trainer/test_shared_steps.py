@@ -29,6 +29,7 @@ from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.shared_steps import compare_weights
 from hivemind_exp.trainer.step_measures import StepMeasures, StepResult
+from tests.support.forked_members import ForkedMember
 from tests.support.nodes import make_config
 from tests.support.processes import is_alive
 from tests.support.setting_effects import GROUPS
@@ -47,6 +48,11 @@ def trainer(settings: Config, root: Path) -> SourceGRPOTrainer:
     compute = Compute("cpu", "float32", None)
     builder = ModelBuilder(settings, NodeFiles(root), discard, StopFlag(), Secrets(), compute)
     return builder.step_trainer(TOKENIZER, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hivemind_exp.parallel.team.spawn", ForkedMember)
 
 
 @contextmanager

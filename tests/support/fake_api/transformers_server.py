@@ -39,7 +39,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
     """Be the program ``transformers``."""
-    from tests.support.forked_swarmctl import become
+    from tests.support.own_environment import become
 
     with log.open("wb") as out:
         become(environment, os.open(os.devnull, os.O_RDONLY), out.fileno(), out.fileno())

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hivemind_exp.game.prompt_style import ChatBuilder
@@ -79,13 +79,14 @@ def test_quoted_text_cannot_escape_the_quotation(text: str, most: int) -> None:
 
 
 @given(st.text(max_size=3000), st.integers(10, 1000))
+@example("0" * 11, 10)
 def test_a_long_quotation_keeps_its_beginning_and_end(text: str, most: int) -> None:
     shown = quoted(text, most)
     # Allows for a bar per line, and a space per broken mark.
     assert len(shown) <= 4 * most + len(BAR)
     if text.isascii() and text.isalnum() and len(text) > most:
         assert shown.startswith(BAR + text[:1])
-        assert shown.endswith(text[-most // 3 :])
+        assert shown.endswith(text[-(most // 3) :])
         assert len(shown) == most + len(BAR)
 
 

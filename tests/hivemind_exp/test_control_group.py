@@ -87,6 +87,7 @@ def test_two_threads_of_a_core_count_as_one(tmp_path: Path, monkeypatch: pytest.
     assert usable_physical_cores(tmp_path / "cgroup", tmp_path / "self", tmp_path) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux can restrict a process to some processors")
 def test_a_model_gets_no_more_threads_than_the_processors_it_may_use() -> None:
     program = (

@@ -330,7 +330,7 @@ class OwnCodeTask(Task):
 
 
 def try_out(*specs: TaskSpec) -> list[dict[str, Any]]:
-    """Load the tasks' code and try it in workers; return their facts. Raises ``NodeError`` for one that is unsuitable."""
+    """Load and try the tasks' code in workers; return their facts. Raises ``NodeError`` if one is unsuitable."""
     from hivemind_exp.tasks.workers.pool import Pool
 
     with contextlib.closing(Pool(specs, verifiers=1)) as pool:

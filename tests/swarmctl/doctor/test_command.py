@@ -41,6 +41,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_without_a_node_or_a_profile_only_the_machine_is_checked(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_without_a_node_or_a_profile_only_the_machine_is_checked(
     assert "built-in demo: node demo" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_a_profile_the_node_that_ran_last_is_checked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rounds in (("older", 3), ("newer", 4)):
         files = lookup.files_of(name)

@@ -68,6 +68,7 @@ def test_a_round_is_a_step_for_each_stage_on_the_same_questions(whole: Path) -> 
         assert len(by_stage[0]) == 2
 
 
+@pytest.mark.slow
 def test_later_stages_show_own_answers_and_critiques_with_the_question(whole: Path) -> None:
     texts = {(r, q): text for r, q, text in read(whole, "SELECT round, question, text FROM completions WHERE idx = 0")}
     prompts = read(

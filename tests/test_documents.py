@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import tomllib
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,12 +137,18 @@ def test_named_files_and_modules_exist(document: Path) -> None:
         assert _exists(path), path
     for path in _FILE.findall(text):
         file, _, test = path.partition("::")
-        roots = ("", "hivemind_exp/", "swarmctl/", f"{document.parent}/", *(f"{top}/**/" for top in TOP))
-        found = [each for root in roots for each in ROOT.glob(root + file)]
+        here = [ROOT / root / file for root in ("", document.parent)]
+        found = [*filter(Path.exists, here), *(each for each in _modules() if f"/{each}".endswith(f"/{file}"))]
         assert found or _is_placeholder(file), path
-        assert not test or any(f"def {test}(" in each.read_text(encoding="utf-8") for each in found), path
+        assert not test or any(f"def {test}(" in (ROOT / each).read_text(encoding="utf-8") for each in found), path
     for name in _DOTTED.findall(text):
         assert _is_module(name), name
+
+
+@cache
+def _modules() -> list[Path]:
+    """Return the Python files of the project, relative to it."""
+    return [each.relative_to(ROOT) for top in TOP for each in ROOT.glob(f"{top}/**/*.py")]
 
 
 def _exists(path: str) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
+from tests.support import recipe_examples as examples
 from tests.support.command_line import ROOT
 from tests.support.recipe_copies import Copy, named_tests, recipes, steps
 
@@ -21,7 +21,7 @@ def code(tmp_path: Path) -> Copy:
 
 
 def test_every_recipe_is_short_and_tested_here() -> None:
-    followed = {value for key, value in globals().items() if key.startswith("ADD_")}
+    followed = {value for key, value in vars(examples).items() if key.startswith("ADD_")}
     assert set(recipes()) == followed
     assert {heading: len(steps(heading)) for heading in recipes() if not 1 < len(steps(heading)) <= MOST_LINES} == {}
 
@@ -31,72 +31,19 @@ def test_every_recipe_ends_with_the_tests_to_run() -> None:
     assert [path for heading in recipes() for path in named_tests(heading) if not (ROOT / path).exists()] == []
 
 
-ADD_PROVIDER = "Add a provider"
-
-
-def add_provider(code: Copy) -> None:
-    row = re.search(r"`(_remote\(.+?,)`\s+`(Chat\(.+?\)\))`", " ".join(steps(ADD_PROVIDER)))
-    assert row is not None, "the recipe has no row to follow"
-    code.put("hivemind_exp/providers.py", "_ROWS = (", f"\n    {row[1]} {row[2]},")
-    code.python("-m", "ruff", "format", "--no-cache", "hivemind_exp/providers.py")
-
-
 def test_add_a_provider(code: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", "ac-0123456789abcdef")
-    add_provider(code)
+    examples.add_provider(code)
     keys = json.loads(code.python("-m", "swarmctl", "keys", "list", "--json"))
     assert "acme" in [key["name"] for key in keys["keys"]]
     config = 'Config(offload={"provider": "acme"}, tasks=["sapo"])'
     found = f"from hivemind_exp.config import Config; from hivemind_exp.offload.settings import *; {config}"
     assert code.python("-c", f"{found}; print(first_endpoint({config}).label)") == "acme:gpt-6-luna\n"
-    code.check_files(ADD_PROVIDER, "acme")
-
-
-ADD_TASK = "Add a task with a verifier"
-
-
-def add_task(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/tasks/families/doubling.py",
-        '''"""Numbers to double."""
-
-from collections.abc import Mapping
-from typing import Any
-
-from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import Task, TaskSpec
-
-
-class Doubling(Task):
-    """Asks for twice a number below 1000."""
-
-    def make(self, seed: int) -> tuple[str, dict[str, Any]]:
-        return f"What is {seed % 1000} doubled?", {"answer": str(2 * (seed % 1000))}
-
-    def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        return float(answer == entry["answer"])
-
-
-def check(spec: TaskSpec) -> None:
-    """Raise ``TaskError`` for options."""
-    if spec.params:
-        raise TaskError("task 'doubling' takes no params", next="swarmctl run --task doubling")
-
-
-def build(_spec: TaskSpec) -> Doubling:
-    """Return the task."""
-    return Doubling()
-''',
-    )
-    line = '\n    "doubling": "hivemind_exp.tasks.families.doubling",'
-    code.put("hivemind_exp/tasks/registry.py", "FAMILIES: dict[str, str] = {", line)
-    described = '    "doubling": "Double a number",\n'
-    after = '    "emoji_mystery"'
-    code.replace("hivemind_exp/tasks/descriptions.py", after, described + after)
+    code.check_files(examples.ADD_PROVIDER, "acme")
 
 
 def test_add_a_task_with_a_verifier(code: Copy) -> None:
-    add_task(code)
+    examples.add_task(code)
     assert '"description": "Double a number"' in code.python("-m", "swarmctl", "tasks", "list", "--json")
     program = """
 from contextlib import closing
@@ -108,72 +55,18 @@ with closing(Mixture([TaskConfig(name="doubling")], charter=b"c", secret=b"s", h
     print([score.outcome for score in tasks.score(questions * 2, [*right, "no", "<answer>x</answer>"])])
 """
     assert code.python("-c", program) == "[1.0, 1.0, 0.0, 0.0]\n"
-    code.check_files(ADD_TASK, "doubling")
-
-
-ADD_CHECK = "Add a doctor check"
-
-
-def add_check(code: Copy) -> None:
-    code.write(
-        "swarmctl/doctor/checks/coffee.py",
-        '''"""Coffee."""
-
-from swarmctl.doctor.check import Context, Finding, ok
-
-
-def pot(context: Context) -> Finding:
-    """Check whose pot it is."""
-    return ok(f"a pot for {context.config.node.name or 'nobody'}")
-''',
-    )
-    registry = "swarmctl/doctor/registry.py"
-    code.put(registry, "from swarmctl.doctor.checks import accelerator,", " coffee,")
-    line = '\n    Check("machine", "coffee", coffee.pot, profile=True),'
-    code.put(registry, "CHECKS: tuple[Check, ...] = (", line)
+    code.check_files(examples.ADD_TASK, "doubling")
 
 
 def test_add_a_doctor_check(code: Copy) -> None:
-    add_check(code)
+    examples.add_check(code)
     told = json.loads(code.python("-m", "swarmctl", "doctor", "machine.coffee", "-p", "demo", "--json"))
     assert [(each["name"], each["status"]) for each in told["checks"]] == [("coffee", "ok")]
-    code.check_files(ADD_CHECK, "coffee")
-
-
-ADD_LOSS = "Add a loss"
-
-
-def add_loss(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/losses/plain.py",
-        '''"""``plain``: every row weighs one."""
-
-import torch
-from torch import Tensor
-
-from hivemind_exp.losses.base import GroupRows, Loss, likelihood
-from hivemind_exp.train_settings import TrainConfig
-
-
-def weigh(rows: GroupRows, _train: TrainConfig) -> Tensor:
-    """Return (G,) ones."""
-    return torch.ones_like(rows.outcomes)
-
-
-LOSS = Loss(weigh, likelihood)
-''',
-    )
-    registry = "hivemind_exp/losses/registry.py"
-    code.put(registry, "from hivemind_exp.losses import f_tis, gated, hinted, luffy, ", "plain, ")
-    code.put(registry, "LOSSES: dict[str, Loss] = {", '\n    "plain": plain.LOSS,')
-    code.put("hivemind_exp/train_settings.py", '    teacher_loss: Literal["gated", "luffy"', ', "plain"')
-    described = '\n    "plain": "teacher: every row weighs one",'
-    last = '    "luffy": "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group",'
-    code.put("hivemind_exp/offload/loss_descriptions.py", last, described)
+    code.check_files(examples.ADD_CHECK, "coffee")
 
 
 def test_add_a_loss(code: Copy) -> None:
-    add_loss(code)
+    examples.add_loss(code)
     program = """
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.losses import plain
@@ -182,49 +75,11 @@ from hivemind_exp.rollouts.types import Kind
 print(choose_losses(TrainConfig(teacher_loss="plain"))[Kind.TEACHER] is plain.LOSS)
 """
     assert code.python("-c", program) == "True\n"
-    code.check_files(ADD_LOSS, "plain")
-
-
-ADD_OWN_LOSS = "Add a loss on the node's own rows"
-
-
-def add_own_loss(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/losses/centred.py",
-        '''"""``centred``: the reward minus the group's mean, without its standard deviation (arXiv 2503.20783)."""
-
-import torch
-from torch import Tensor
-
-from hivemind_exp.losses.base import GroupRows, Loss, drop
-from hivemind_exp.losses.policy import score_tokens
-from hivemind_exp.train_settings import TrainConfig
-
-
-def weigh(rows: GroupRows, train: TrainConfig) -> Tensor:
-    """Return (G,) advantages; NaN for old rows."""
-    stale = torch.tensor([lag is None or lag > train.max_lag for lag in rows.lags], device=rows.outcomes.device)
-    return drop(rows.outcomes - rows.own_outcomes.mean(), stale)
-
-
-LOSS = Loss(weigh, score_tokens, own=True)
-''',
-    )
-    registry = "hivemind_exp/losses/registry.py"
-    code.put(registry, "from hivemind_exp.losses import ", "centred, ")
-    code.put(registry, '    "policy": policy.LOSS,', '\n    "centred": centred.LOSS,')
-    code.put(registry, "    chosen = {", "Kind.POLICY: train.own_loss, ")
-    before = "    teacher_loss: Literal["
-    field = '    own_loss: Literal["policy", "centred"] = "policy"\n    """Loss on the node\'s own rows."""\n'
-    code.replace("hivemind_exp/train_settings.py", before, field + before)
-    before, shown = '    "train.teacher_loss": ', "tests/test_recipes.py::test_add_a_loss_on_the_nodes_own_rows"
-    code.replace("tests/test_every_setting.py", before, f'    "train.own_loss": "{shown}",\n{before}')
-    line = '    "train.own_loss": ("policy or centred", ("both",)),\n'
-    code.replace("tests/swarmctl/settings/test_problems.py", before, line + before)
+    code.check_files(examples.ADD_LOSS, "plain")
 
 
 def test_add_a_loss_on_the_nodes_own_rows(code: Copy) -> None:
-    add_own_loss(code)
+    examples.add_own_loss(code)
     program = """
 from hivemind_exp.losses import centred, policy
 from hivemind_exp.losses.registry import choose_losses
@@ -234,48 +89,11 @@ print([choose_losses(TrainConfig(own_loss=name))[Kind.POLICY] is LOSS
        for name, LOSS in (("policy", policy.LOSS), ("centred", centred.LOSS))])
 """
     assert code.python("-c", program) == "[True, True]\n"
-    code.check_files(ADD_OWN_LOSS, "centred")
-
-
-ADD_SOURCE = "Add a source"
-
-
-def add_source(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/sources/parrot.py",
-        '''"""``parrot``: says the same thing to everybody."""
-
-from collections.abc import Iterator
-
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
-from hivemind_exp.sources.source import Ask, NodeParts, Source
-
-
-class ParrotSource(Source):
-    """Completes every prompt with "a"."""
-
-    name = "parrot"
-    kind = Kind.POLICY_TEXT
-
-    def collect(self, ask: Ask) -> Iterator[list[Group]]:
-        row = Rollout(self.kind, self.name, "a", (5,), truncated=False)
-        yield [Group(prompt, (row,) * len(places), places=places) for prompt, places in ask.empty]
-
-
-def build(parts: NodeParts) -> ParrotSource | None:
-    """Return the source; None if ``offload.kind`` is another one."""
-    return ParrotSource() if parts.config.offload.kind == "parrot" else None
-''',
-    )
-    registry = "hivemind_exp/sources/registry.py"
-    code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(registry, '    "policy": served.build,', '\n    "parrot": parrot.build,')
-    code.put("hivemind_exp/config.py", '    kind: Literal["auto", ', '"parrot", ')
-    code.put("hivemind_exp/offload/settings.py", '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY_TEXT,')
+    code.check_files(examples.ADD_OWN_LOSS, "centred")
 
 
 def test_add_a_source(code: Copy) -> None:
-    add_source(code)
+    examples.add_source(code)
     program = """
 import sqlite3, sys
 from pathlib import Path
@@ -287,43 +105,11 @@ journal = sqlite3.connect(Path(sys.argv[1]) / "journal.sqlite")
 print(journal.execute("SELECT source, count(*) FROM completions GROUP BY source ORDER BY source").fetchall())
 """
     assert code.python("-c", program, str(code.root / "node")) == "[('local', 6), ('parrot', 6)]\n"
-    code.check_files(ADD_SOURCE, "parrot")
-
-
-ADD_ENGINE = "Add an engine for the node's own weights"
-
-
-def add_engine(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/offload/api/acme.py",
-        '''"""Acme as a server of this node's weights. It has vLLM's interface, but other flags."""
-
-from typing import ClassVar
-
-from hivemind_exp.offload.api.policy_server import Advice
-from hivemind_exp.offload.api.vllm import VllmServer
-
-
-class AcmeServer(VllmServer):
-    """One Acme server."""
-
-    advice: ClassVar[Advice] = Advice(
-        adapters="Start it with -a",
-        most_adapters="Start it with -m {needed}",
-        sampled_logps="Start it with -s",
-        precision="Start it with -p",
-    )
-''',
-    )
-    engines = "hivemind_exp/offload/api/engines.py"
-    place = "from hivemind_exp.offload.api.policy_server import PolicyServer"
-    code.replace(engines, place, f"from hivemind_exp.offload.api.acme import AcmeServer\n{place}")
-    code.put(engines, "ENGINES: dict[str, type[PolicyServer]] = {", '\n    "acme": AcmeServer,')
-    code.put("hivemind_exp/serving_settings.py", 'EngineName = Literal["vllm"', ', "acme"')
+    code.check_files(examples.ADD_SOURCE, "parrot")
 
 
 def test_add_an_engine_for_the_nodes_own_weights(code: Copy) -> None:
-    add_engine(code)
+    examples.add_engine(code)
     program = """
 import sys
 from pathlib import Path
@@ -342,52 +128,11 @@ with policy_server(save_llama(Path(sys.argv[1]) / "llama"), most=1) as (_, url):
 """
     told = code.python("-c", program, str(code.root / "node"))
     assert told == "AcmeServer It keeps 1 in memory of the 3 adapters in use. Start it with -m 3.\n"
-    code.check_files(ADD_ENGINE, "acme")
-
-
-ADD_COMMAND = "Add a command"
-
-
-def add_command(code: Copy) -> None:
-    code.write("swarmctl/weather/__init__.py", '"""``swarmctl weather``: what to wear."""\n')
-    code.write(
-        "swarmctl/weather/cli.py",
-        '''"""``swarmctl weather``."""
-
-import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-
-    @app.command()
-    def weather() -> None:
-        """Say what to wear.
-
-        \\b
-        Examples:
-          swarmctl weather
-          swarmctl weather --help
-        """
-        from swarmctl.weather.forecast import forecast
-
-        print(forecast())
-''',
-    )
-    code.write(
-        "swarmctl/weather/forecast.py",
-        '"""What to wear."""\n\n\ndef forecast() -> str:\n    """Return a garment."""\n    return "a coat"\n',
-    )
-    code.put("swarmctl/cli.py", "from swarmctl.version import VERSION", "\nfrom swarmctl.weather import cli as weather")
-    code.put("swarmctl/cli.py", "for command in (", "weather, ")
-    code.put("swarmctl/terminal/help.py", '"Shell": ("completion",', ' "weather"')
-    code.put("pyproject.toml", '    "profiles | identity | rollouts | completion', " | weather")
-    code.put("tests/support/every_command.py", "COMMANDS = [", '\n    "weather",')
-    code.put("ARCHITECTURE.md", "|---|---|\n", "| `swarmctl/weather/` | what to wear |\n")
+    code.check_files(examples.ADD_ENGINE, "acme")
 
 
 def test_add_a_command(code: Copy) -> None:
-    add_command(code)
+    examples.add_command(code)
     code.python("-m", "tools.generate")
     assert code.python("-m", "swarmctl", "weather") == "a coat\n"
     assert "Commands:" not in code.python("-m", "swarmctl", "--help")
@@ -396,125 +141,22 @@ def test_add_a_command(code: Copy) -> None:
     assert code.python("-c", layers).endswith("\n0\n")
     code.touched.remove("ARCHITECTURE.md")
     code.touched.remove("swarmctl/weather/forecast.py")  # the recipe gives "the module that does it" no fixed name
-    code.check_files(ADD_COMMAND, "weather")
-
-
-ADD_NODE_COMMAND = "Add a command about nodes"
-
-
-def add_node_command(code: Copy) -> None:
-    code.write(
-        "swarmctl/nodes/greet.py",
-        '''"""``swarmctl greet``: say hello to a node."""
-
-from swarmctl.nodes.lookup import existing
-
-
-def greet(name: str) -> None:
-    """Greet a node. Raises ``ConfigurationError`` if it does not exist."""
-    print(f"Hello, {existing(name).root.name}.")
-''',
-    )
-    command = '''    @app.command()
-    def greet(name: Annotated[str, typer.Argument(metavar="NODE", help="Node name.")]) -> None:
-        """Say hello to a node.
-
-        \\b
-        Examples:
-          swarmctl greet maths
-          swarmctl greet tea
-        """
-        from swarmctl.nodes.greet import greet as say_hello
-
-        say_hello(name)
-
-'''
-    nodes = "swarmctl/nodes/cli.py"
-    code.put(nodes, "    register_recovery(app)\n\n", command)
-    code.put("swarmctl/terminal/help.py", '"Manage": ("fork",', ' "greet",')
-    code.put("tests/support/every_command.py", "COMMANDS = [", '\n    "greet maths",')
+    code.check_files(examples.ADD_COMMAND, "weather")
 
 
 def test_add_a_command_about_nodes(code: Copy) -> None:
-    add_node_command(code)
+    examples.add_node_command(code)
     code.python("-m", "tools.generate")
     (code.root / "home/nodes/maths").mkdir(parents=True)
     (code.root / "home/nodes/maths/node.json").write_text("{}")
     assert code.python("-m", "swarmctl", "greet", "maths") == "Hello, maths.\n"
     assert "Commands:" not in code.python("-m", "swarmctl", "--help")
     assert "greet" in (code.root / "docs/commands.md").read_text(encoding="utf-8")
-    code.check_files(ADD_NODE_COMMAND, "greet")
-
-
-ADD_STAGE = "Add a game stage"
-TYPES, TASKS = "from hivemind_exp.rollouts.types import", "from hivemind_exp.tasks.base import"
-
-
-def add_stage(code: Copy) -> None:
-    code.write(
-        "hivemind_exp/game/study_group/stages/praise.py",
-        '''"""A stage in which everybody is praised."""
-
-from collections.abc import Sequence
-
-from hivemind_exp.game.study_group.prompts import TAGS
-from hivemind_exp.game.study_group.rewards import format_terms
-from hivemind_exp.game.study_group.stages.base import Stage
-from hivemind_exp.rollouts.types import Group, Message, Prompt
-from hivemind_exp.tasks.base import Question, Score
-from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
-
-
-class PraiseStage(Stage):
-    """Ask for praise."""
-
-    name = "praise"
-    verifies = False
-
-    def prompts(self, _round: int, questions: Sequence[Question]) -> list[Prompt]:
-        """Return a prompt for each question."""
-        return [self.prompt(each, praise_messages(each, self.player.voice(each))) for each in questions]
-
-    def scores(self, group: Group) -> list[Score]:
-        """Return the scores of the format: praise is always right."""
-        return [score_praise(each.text) for each in group.rollouts]
-
-
-def praise_messages(question: Question, voice: str) -> tuple[Message, ...]:
-    """Return the stage's chat."""
-    asked = "Praise the others between <praise> and </praise>."
-    system = f"{voice}\\n\\n{asked}" if voice else asked
-    return ({"role": "system", "content": system}, {"role": "user", "content": question.text})
-
-
-def score_praise(text: str) -> Score:
-    """Return the score of a completion."""
-    return Score(1.0, is_exactly(text, TAGS["praise"]), "praise", format_terms(TAGS["praise"], text))
-''',
-    )
-    game = "hivemind_exp/game/study_group/game.py"
-    place = "from hivemind_exp.game.study_group.stages.critique import CritiqueStage"
-    code.put(game, place, "\nfrom hivemind_exp.game.study_group.stages.praise import PraiseStage")
-    code.put(game, "(AnswerStage, CritiqueStage,", " PraiseStage,")
-    code.put("hivemind_exp/game_settings.py", 'StageName = Literal["answer", "critique", ', '"praise", ')
-    tags = '    CRITIQUE: ("compare", "explain", "identify"),'
-    code.put("hivemind_exp/game/study_group/prompts.py", tags, '\n    "praise": ("praise",),')
-    imported = "from hivemind_exp.game.study_group.stages.praise import "
-    prompts = "tests/hivemind_exp/game/study_group/test_prompts.py"
-    code.replace(prompts, TYPES, f"{imported}praise_messages\n{TYPES}")
-    code.put(
-        prompts,
-        '"critique": critique_messages(QUESTION, role, students, 200),',
-        '\n        "praise": praise_messages(QUESTION, role),',
-    )
-    rewards = "tests/hivemind_exp/game/study_group/test_rewards.py"
-    code.replace(rewards, TASKS, f"{imported}score_praise\n{TASKS}")
-    best = '    "praise": Best("<praise>Well done.</praise>", 1.25, lambda text, _: score_praise(text)),\n'
-    code.replace(rewards, '    "resolve": Best(\n', best + '    "resolve": Best(\n')
+    code.check_files(examples.ADD_NODE_COMMAND, "greet")
 
 
 def test_add_a_game_stage(code: Copy) -> None:
-    add_stage(code)
+    examples.add_stage(code)
     program = """
 import sys
 from pathlib import Path
@@ -527,32 +169,11 @@ print([event["stage"] for event in events.of("rollouts")])
 """
     stages = code.python("-c", program, str(code.root / "node"))
     assert stages == "['answer', 'critique', 'praise', 'resolve']\n"
-    code.check_files(ADD_STAGE, "praise")
-
-
-ADD_EVENT = "Add an event to the live view"
-
-
-def add_event(code: Copy) -> None:
-    last = '    next: str | None = Field(None, description="A command that helps; null if there is none.")'
-    model = '\n\n\nclass NapEvent(Event):\n    """A nap."""\n\n    minutes: int = Field(description="How long.")'
-    code.put("hivemind_exp/events.py", last, model)
-    code.put(
-        "swarmctl/terminal/sentences.py",
-        "NOTABLE: dict[str, Callable[[dict[str, Any]], str | None]] = {",
-        '\n    "nap": _nap,',
-    )
-    sentence = """def _nap(event: dict[str, Any]) -> str:
-    return f"Napping for {event['minutes']} minutes."
-
-
-"""
-    before = "NOTABLE: dict["
-    code.replace("swarmctl/terminal/sentences.py", before, sentence + before)
+    code.check_files(examples.ADD_STAGE, "praise")
 
 
 def test_add_an_event_to_the_live_view(code: Copy) -> None:
-    add_event(code)
+    examples.add_event(code)
     code.python("-m", "tools.generate")
     assert "`nap`" in (code.root / "docs/events.md").read_text(encoding="utf-8")
     program = """
@@ -573,28 +194,14 @@ told = (plain.getvalue(), live.getvalue(), EventSentences().sentence(event, RunV
 print(["Napping for 5 minutes." in each for each in told])
 """
     assert code.python("-c", program) == "[True, True, True]\n"
-    code.check_files(ADD_EVENT, "nap")
-
-
-ADD_SETTING = "Add a setting"
-
-
-def add_setting(code: Copy) -> None:
-    before = "    temperature: Annotated["
-    field = '    shuffle: bool = False\n    """Ask the questions of a round in random order."""\n'
-    code.replace("hivemind_exp/config.py", before, field + before)
-    known = '    "generation.temperature": ('
-    shown = "tests/test_recipes.py::test_add_a_setting"
-    code.replace("tests/test_every_setting.py", known, f'    "generation.shuffle": "{shown}",\n{known}')
-    allowed = "tests/swarmctl/settings/test_problems.py"
-    code.replace(allowed, known, f'    "generation.shuffle": ("true or false", (2,)),\n{known}')
+    code.check_files(examples.ADD_EVENT, "nap")
 
 
 def test_add_a_setting(code: Copy) -> None:
-    add_setting(code)
+    examples.add_setting(code)
     code.python("-m", "tools.generate")
     assert "`generation.shuffle`" in (code.root / "docs/settings.md").read_text(encoding="utf-8")
-    code.check_files(ADD_SETTING, "shuffle")
+    code.check_files(examples.ADD_SETTING, "shuffle")
 
 
 TABLES = (
@@ -623,7 +230,7 @@ TABLES = (
 
 
 def test_after_every_recipe_no_table_of_the_tests_lacks_a_line(code: Copy) -> None:
-    followed = [value for name, value in globals().items() if name.startswith("add_")]
+    followed = [value for name, value in vars(examples).items() if name.startswith("add_")]
     assert len(followed) == len(recipes())
     for add in followed:
         add(code)

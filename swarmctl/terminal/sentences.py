@@ -12,7 +12,7 @@ from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
 from swarmctl.terminal.devices import devices
 from swarmctl.terminal.options import Level
-from swarmctl.terminal.pace import cpu_round
+from swarmctl.terminal.pace import without_gpu
 from swarmctl.terminal.progress import AS_JUDGE, PARTS, RunView
 
 if TYPE_CHECKING:  # fast commands avoid importing its cryptography
@@ -88,17 +88,8 @@ def start(event: dict[str, Any]) -> str:
     resumed = event.get("resumed_round")
     after = f"after round {resumed}" if resumed else "before the first round"
     resuming = "" if resumed is None else f", resuming {after}"
-    pace = _pace(event) if resumed is None else ""
+    pace = without_gpu(event) if resumed is None else ""
     return f"Training {size} on {devices(event)} ({event.get('dtype')}){resuming}.{pace}{_repeats(event)}"
-
-
-def _pace(event: dict[str, Any]) -> str:
-    """Return a sentence on how long a round may take without a GPU; empty if that is short or unknown."""
-    counts = [event.get(name) or 0 for name in ("parameters", "groups", "group_size", "completion_tokens")]
-    if event.get("device") != "cpu":
-        return ""
-    pace = cpu_round(counts[0], counts[1] * counts[2], counts[3])
-    return "" if pace is None else f" Without a GPU, {pace}."
 
 
 def _repeats(event: dict[str, Any]) -> str:

@@ -227,7 +227,7 @@ def test_workers_killed_while_they_start_do_not_end_the_node() -> None:
 @pytest.mark.slow
 def test_a_worker_that_never_starts_stops_the_node_with_the_reason() -> None:
     pool = Pool([TaskSpec("evil", evil.MODULE, "evil", params={"exits": True})], verifiers=1)
-    with pytest.raises(WorkerFailed, match="exit code 7"):
+    with pytest.raises(WorkerFailed, match="exited with code 7"):
         pool.verify([(0, "nothing", {})])
     pool.close()
 

@@ -29,13 +29,17 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.broken = False
+        """Whether an invalid message has arrived. Nothing after it counts."""
 
     def feed(self, data: bytes) -> Iterator[Any]:
         """Yield the messages that ``data`` completes.
 
         Raises:
-            WireError: a frame is too long or is not msgpack.
+            WireError: a frame is too long or is not msgpack, now or earlier.
         """
+        if self.broken:
+            raise WireError("an earlier message was invalid")
         self._buffer += data
         start = 0
         try:
@@ -53,6 +57,9 @@ class Decoder:
                 except (ValueError, msgpack.UnpackException) as error:
                     raise WireError(str(error)) from error
                 yield message
+        except WireError:
+            self.broken = True
+            raise
         finally:
             del self._buffer[:start]
 

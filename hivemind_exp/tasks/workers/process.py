@@ -183,7 +183,7 @@ class WorkerProcess:
     def read(self) -> list[Any] | None:
         """Return the messages that have arrived, or None once no more will arrive."""
         messages: list[Any] = []
-        while True:
+        while not self._decoder.broken:
             try:
                 data = os.read(self.output, _CHUNK)
                 if not data:

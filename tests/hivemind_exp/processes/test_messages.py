@@ -21,3 +21,13 @@ def test_messages_survive_any_chunking(step: int) -> None:
 def test_invalid_messages_are_refused(stream: bytes) -> None:
     with pytest.raises(WireError):
         list(Decoder().feed(stream))
+
+
+def test_nothing_counts_after_an_invalid_message() -> None:
+    decoder, junk = Decoder(), LENGTH.pack(1) + b"\xc1"
+    messages = decoder.feed(encode(1) + junk + encode(2))
+    assert next(messages) == 1
+    for rest in (messages, decoder.feed(encode(3))):
+        with pytest.raises(WireError):
+            next(rest)
+    assert decoder.broken

@@ -4,6 +4,7 @@ Settings that cannot work are refused here.
 """
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
 
 _LONGEST_MODEL = 100
+_PORT = re.compile(r"\d{1,5}(/|:|$)")
+"""How the model of ``HOST:PORT`` begins, an address without its scheme."""
 COUNTS_AS: dict[str, Kind] = {
     "auto": Kind.TEACHER,  # nothing shows that a server has this node's weights
     "policy": Kind.POLICY,
@@ -167,6 +170,10 @@ def _unknown(name: str, model: str | None, names: Sequence[str]) -> Configuratio
     if name in ("http", "https"):
         address = f"{name}:{model or ''}"
         message = f"offload.provider takes a provider's name, but {address} is a URL; --offload takes URLs, too"
+        return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
+    if _PORT.match(model or ""):
+        address = f"http://{name}:{model}"
+        message = f"unknown provider {name!r}; a server's URL begins with http:// or https://"
         return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
     known = ", ".join(names)
     return ConfigurationError(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from swarmctl.doctor.check import Context, Outcome, Status
 from swarmctl.doctor.registry import PROFILE
+from swarmctl.run.finished import finished
 from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
@@ -105,6 +106,10 @@ def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Co
         name = context.config.node.name
         yield f"No failures{less}. Node {name} is running."
         following = f"swarmctl status {shlex.quote(name)}"
+    elif context.resolved is not None and (done := finished(context.files, context.resolved, None)) is not None:
+        name = context.config.node.name
+        yield f"{what}{less}. Node {name} has finished all its rounds. To continue it:"
+        following = shlex.join(["swarmctl", "run", "--node", name, "--rounds", str(2 * (done.round or 1))])
     else:
         yield f"{what}{less}."
         following = next(filter(None, map(_better_run, outcomes)), context.run)

@@ -113,7 +113,7 @@ def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callabl
         what = "Name one of its models" if server.responded else "Start the server or correct the URL"
         raise ProviderError(
             f"cannot ask {url} for its models: {server.problem}. {what}",
-            next=again(f"{url}:MODEL"),
+            next=again(f"{url}:MODEL" if server.responded else url),
         )
     first, *others = server.models
     if not others:

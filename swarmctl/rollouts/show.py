@@ -85,7 +85,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
 
 def _reward(rollout: RolloutRecord) -> str:
     if rollout.outcome is None:
-        return "not verified yet"
+        return "not verified"
     word = "correct" if rollout.correct else "wrong" if rollout.outcome == 0 else "partly correct"
     why = "" if rollout.why == word else f": {rollout.why}"
     if rollout.turns is not None:

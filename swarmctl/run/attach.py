@@ -44,7 +44,7 @@ def attach(node: str | None, *, plain: bool) -> Exit:
         ) as display:
             _follow(files, say, tail, display, progress)
     except KeyboardInterrupt:
-        say(f"Node {files.root.name} continues in the background. To stop it:")
+        say(f"Node {files.root.name} continues. To stop it:")
         say(f"  {typed(f'swarmctl stop {name}')}")
         return Exit.DONE
     record = read_record(files.run) or RunRecord()

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -207,10 +208,11 @@ def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:
     """
     if resolved.config.node.fresh:
         if _explicit(resolved, FRESH):
-            raise ConfigurationError(
-                "a node cannot start over in a swarm, because its peers know how far it has trained; create a new node",
-                next=rerun(resolved, without={FRESH}),
-            )
+            why = "a node cannot start over in a swarm, because its peers know how far it has trained"
+            if files.charter.exists():
+                invite = shlex.join(["swarmctl", "swarm", "invite", resolved.config.node.name])
+                raise ConfigurationError(f"{why}; create a new node with this one's invitation", next=invite)
+            raise ConfigurationError(f"{why}; a new node needs no --fresh", next=rerun(resolved, without={FRESH}))
         resolved = _changed(resolved, FRESH, False)
     if _explicit(resolved, _SEED) or resolved.origins.get(dotted(_SEED)) == REMEMBERED:
         return resolved

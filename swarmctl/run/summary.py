@@ -181,10 +181,11 @@ def _origins(config: Config, progress: RunView) -> list[str]:
         lines = [f"The API scored {progress.scored:,} of this machine's {own:,} completions.{reasons}"]
         return lines if progress.scored else [*lines, *_check(config.node.name)]
     if not remote:
-        lines = [f"The API generated no completion; this machine generated all {own:,}.{reasons}"]
+        lines = [f"In this run, the API generated no completion; this machine generated all {own:,}.{reasons}"]
         return [*lines, *_check(config.node.name)] if reasons else lines
     here = f", this machine {percent(own / (own + remote))}" if own else ""
-    text = f"The API generated {percent(remote / (own + remote))} of the verified completions{here}.{reasons}"
+    share = percent(remote / (own + remote))
+    text = f"In this run, the API generated {share} of the verified completions{here}.{reasons}"
     return [text, *_of_no_use(config, progress)]
 
 

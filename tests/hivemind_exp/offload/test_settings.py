@@ -83,6 +83,9 @@ def test_provider_and_model_names_are_resolved() -> None:
     ]
     with pytest.raises(ConfigurationError, match="did you mean deepseek"):
         first_endpoint(config("deepsek"))
+    with pytest.raises(ConfigurationError, match="begins with http:// or https://") as caught:
+        first_endpoint(config("localhost:8018/v1"))
+    assert caught.value.next == "swarmctl run --offload http://localhost:8018/v1"
     with pytest.raises(ConfigurationError, match=r"unknown provider 'acme'; known providers are openai, ") as caught:
         first_endpoint(config("acme"))
     assert caught.value.next == "swarmctl run --offload http://HOST:PORT/v1"

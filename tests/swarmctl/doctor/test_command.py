@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl import cli
 from swarmctl.doctor import command, registry
 from swarmctl.doctor.check import Check, Context, Finding, Outcome, Status, ok, warning
@@ -118,6 +119,18 @@ def test_the_last_line_is_the_run_that_a_warning_suggests() -> None:
     assert last.endswith("run --profile cpu")
     *_, last = conclusion(outcomes[:1], None, context, whole=True)
     assert last.endswith("run --profile demo")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_finished_node_is_not_told_to_run_as_before() -> None:
+    context = command.make_context(DoctorOptions(profile="demo"))
+    context.files.root.mkdir(parents=True)
+    stop = {"event": "stop", "reason": "done", "round": context.config.game.rounds}
+    write_record(context.files.run, RunRecord(begun=True, start={}, stop=stop))
+    outcomes = [Outcome(Check("fit", "x", lambda _: ok("")), ok("fine"), 0.0)]
+    *_, told, last = conclusion(outcomes, None, context, whole=True)
+    assert told.endswith("Node demo has finished all its rounds. To continue it:")
+    assert last.endswith(f"run --node demo --rounds {2 * context.config.game.rounds}")
 
 
 @pytest.mark.slow

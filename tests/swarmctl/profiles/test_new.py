@@ -305,5 +305,5 @@ def test_a_profile_can_offload_to_a_provider_or_a_servers_address(
     assert (own.providers[name].base_url, own.providers[name].free) == (url, True)
     assert cli.run(["profiles", "new", "down", "--from", "demo", "--offload", url]) == Exit.CONFIGURATION
     said = capsys.readouterr().err
-    assert f"profiles new down --from demo --offload {url}:MODEL" in said
+    assert f"profiles new down --from demo --offload {url}\n" in said
     assert cli.run(["profiles", "new", "down", "--from", "demo", "--offload", f"{url}:later"]) == Exit.DONE

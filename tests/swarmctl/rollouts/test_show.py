@@ -98,7 +98,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "  [3] partly correct (outcome 0.5: one digit is off), in strict format; by openai "
         "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD, "
     )
-    assert "  [0] not verified yet; by openai (gpt-4o-mini-2024-07-18), teacher" in out
+    assert "  [0] not verified; by openai (gpt-4o-mini-2024-07-18), teacher" in out
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
 
 

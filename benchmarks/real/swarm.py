@@ -4,14 +4,17 @@ Nodes in one process, as in ``benchmarks.swarm_learning``: bundles, peers' group
 product's code, and a list replaces the network. All nodes start with the same model and ask in the same style, and get
 the same questions, so they differ in what they sample. An arm I/J has I groups of 8 completions per node and round
 that it samples itself, and up to J that it draws from its peers. 8/0+8 may ask up to 8 extra questions in a round in
-place of groups that tie (``game.refill``), and shares nothing.
+place of groups that tie (``game.refill``), and shares nothing. 4/4:sapo has another loss for peers' groups
+(``train.peer_loss``).
 
 Prints each arm's accuracy by round, a mean over the nodes, with greedy decoding on held-out questions. Then, for each
-arm, accuracy at the end, accuracy when a node had sampled as many completions itself as in the arm with the fewest
-(interpolated linearly), the sum over the rounds of the share of correct completions, and differences from the first arm
-with the same seed.
+arm, accuracy at the end, accuracy when a node had sampled as many completions itself as in the arm with the fewest, and
+when it had played as long as the arm that took the shortest (both interpolated linearly), the sum over the rounds of
+the share of correct completions, and differences from the first arm with the same seed. Seconds are those of the rounds
+of all nodes, which take turns, without evaluations; swarms that run at a time slow each other down.
 
     python -m benchmarks.real.swarm --style plain --examples 3 --seeds 2
+    python -m benchmarks.real.swarm --arms 4/4 4/4:sapo 4/4:f_tis --style plain --examples 3 --seeds 2
     python -m benchmarks.real.swarm --tasks rotate_matrix --arms 8/0 8/8 --style boxed --examples 1 --system
 
 Nodes that differ in what they know: ``--bases`` are directories of models that were trained before, for example with
@@ -44,8 +47,10 @@ from hivemind_exp.config import Config
 from hivemind_exp.game.prompt_style import PromptStyle, build_chats
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.train_settings import TrainConfig
 
 HALF = 0.5
+USUAL_LOSS = TrainConfig().peer_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,12 @@ class Share:
     local: int
     external: int
     refill: int = 0
-    loss: str = "positive"
+    loss: str = USUAL_LOSS
 
     @property
     def name(self) -> str:
-        return f"{self.local}/{self.external}" + (f"+{self.refill}" if self.refill else "")
+        refill = f"+{self.refill}" if self.refill else ""
+        return f"{self.local}/{self.external}{refill}" + ("" if self.loss == USUAL_LOSS else f":{self.loss}")
 
 
 @dataclass(slots=True)
@@ -71,6 +77,8 @@ class Curve:
     """Mean over the nodes, for each of ``rounds``."""
     samples: list[float] = field(default_factory=list)
     """Completions that a node has sampled itself by then, a mean over the nodes."""
+    seconds: list[float] = field(default_factory=list)
+    """Time that all nodes' rounds have taken by then, without evaluations."""
     by_start: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     """The same accuracy, by the nodes' start (0: the first of ``--bases``) and by task."""
     reward: list[float] = field(default_factory=list)
@@ -89,12 +97,17 @@ class Curve:
         """Return the accuracy when a node had sampled so many completions, interpolated between evaluations."""
         return float(np.interp(samples, self.samples, self.accuracy))
 
+    def after(self, seconds: float) -> float:
+        """Return the accuracy when the rounds had taken so long, interpolated between evaluations."""
+        return float(np.interp(seconds, self.seconds, self.accuracy))
+
 
 def share(text: str) -> Share:
-    """Return the arm of a name such as "4/4" or "8/0+8"."""
-    local, _, rest = text.partition("/")
+    """Return the arm of a name such as "4/4", "8/0+8" or "4/4:sapo"."""
+    shares, _, loss = text.partition(":")
+    local, _, rest = shares.partition("/")
     external, _, refill = rest.partition("+")
-    return Share(int(local), int(external), int(refill or 0))
+    return Share(int(local), int(external), int(refill or 0), loss or USUAL_LOSS)
 
 
 def settings(arm: Share, seed: int, options: argparse.Namespace) -> Config:
@@ -156,26 +169,30 @@ def play(arm: Share, seed: int, mixture: Mixture, options: argparse.Namespace) -
             )
             for number in range(options.nodes)
         ]
+        seconds = 0.0
         for round_ in range(options.rounds + 1):
             samples = statistics.fmean(node.sampled for node in nodes)
             done = is_late(options) or round_ == options.rounds
             if round_ % options.every == 0 or done:
-                look(curve, nodes, round_, samples, options)
+                look(curve, nodes, round_, options)
+                curve.samples.append(samples)
+                curve.seconds.append(seconds)
                 said = ", ".join(f"{at}: {right:.3f}" for at, right in zip(curve.rounds, curve.accuracy, strict=True))
-                own = f"  {samples:.0f} own samples, reward {sum(curve.reward):.2f}"
+                own = f"  {samples:.0f} own samples, reward {sum(curve.reward):.2f}, {seconds:.0f} s"
                 print(f"{arm.name} seed {seed}  {said}{own}", flush=True)
             if done:
                 break
+            begun = time.perf_counter()
             curve.reward.append(statistics.fmean(node.play(round_) for node in nodes))
+            seconds += time.perf_counter() - begun
         curve.taken = sum(node.taken for node in nodes) / (len(nodes) * max(1, round_))
         curve.filtered = sum(node.filtered for node in nodes) / max(1, sum(node.rows for node in nodes))
     return curve
 
 
-def look(curve: Curve, nodes: Sequence[Node], round_: int, samples: float, options: argparse.Namespace) -> None:
+def look(curve: Curve, nodes: Sequence[Node], round_: int, options: argparse.Namespace) -> None:
     """Evaluate all nodes and add the results to ``curve``."""
     curve.rounds.append(round_)
-    curve.samples.append(samples)
     curve.accuracy.append(statistics.fmean(node.accuracy(round_) for node in nodes))
     if len(options.bases) > 1:
         rates: dict[tuple[int, str], list[float]] = defaultdict(list)
@@ -186,22 +203,27 @@ def look(curve: Curve, nodes: Sequence[Node], round_: int, samples: float, optio
             curve.by_start[where].append(statistics.fmean(found))
 
 
-def report(arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], fewest: Sequence[float]) -> str:
+def report(
+    arm: Share, curves: Sequence[Curve], alone: Sequence[Curve], fewest: Sequence[float], shortest: Sequence[float]
+) -> str:
     """Return an arm's results, beside those of the first arm with the same seeds.
 
-    ``fewest``: for each seed, the completions that a node sampled itself in the arm with the fewest.
+    ``fewest``: for each seed, the completions that a node sampled itself in the arm with the fewest. ``shortest``: the
+    seconds of the arm that took the shortest.
     """
     pairs = list(zip(curves, alone, strict=True))
     measures: Mapping[str, list[tuple[float, float]]] = {
         "at the end": [(curve.accuracy[-1], other.accuracy[-1]) for curve, other in pairs],
         "at equal own sampling": [(c.within(n), o.within(n)) for (c, o), n in zip(pairs, fewest, strict=True)],
+        "after equal time": [(c.after(s), o.after(s)) for (c, o), s in zip(pairs, shortest, strict=True)],
         "summed reward": [(sum(curve.reward), sum(other.reward)) for curve, other in pairs],
     }
     lines = [
         f"{arm.name}  half after {' '.join(str(curve.half) for curve in curves)} rounds, drawn "
         f"{statistics.fmean(curve.taken for curve in curves):.2f} groups a step, "
         f"{statistics.fmean(curve.filtered for curve in curves):.0%} of rows filtered, own samples "
-        f"{' '.join(f'{curve.samples[-1]:.0f}' for curve in curves)}"
+        f"{' '.join(f'{curve.samples[-1]:.0f}' for curve in curves)}, seconds "
+        f"{' '.join(f'{curve.seconds[-1]:.0f}' for curve in curves)}"
     ]
     for name, found in measures.items():
         values, gains = [value for value, _ in found], [value - other for value, other in found]
@@ -248,9 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = [seed for seed in seeds if all(done[arm, seed] for arm in options.arms)]
     by_arm = {arm: [curve for seed in whole if (curve := done[arm, seed])] for arm in options.arms}
     alone = by_arm[options.arms[0]]
-    fewest = [min(curve.samples[-1] for curve in same) for same in zip(*by_arm.values(), strict=True)]
+    by_seed = list(zip(*by_arm.values(), strict=True))
+    fewest = [min(curve.samples[-1] for curve in same) for same in by_seed]
+    shortest = [min(curve.seconds[-1] for curve in same) for same in by_seed]
     for arm, curves in by_arm.items() if whole else ():
-        print(report(arm, curves, alone, fewest))
+        print(report(arm, curves, alone, fewest, shortest))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ behind ``benchmarks.token_server`` at a fixed price. The student is a new node, 
 
 All arms have the same rounds, prompts and learning rate. Local work is counted in tokens: those generated here, and
 three times those learned from. Prints greedy accuracy on 200 held-out questions by round, then for each arm the last
-one, the one that was reached with as much local work as the cheapest arm did, and cents per point.
+one, those that it had reached with a quarter, a half and all of the local work of the first arm (interpolated linearly
+between evaluations; where an arm did less work, its last one, in brackets), and cents per point.
 
     python -m benchmarks.real.alone --tasks word_sequence_reversal --seeds 1 --first-seed 100 --without-trl \\
         --set prompt.style=plain --set prompt.examples=3 --export teachers
@@ -37,6 +38,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.real import alone, tasks
 from hivemind_exp.node_files import NodeFiles
 
@@ -44,6 +47,8 @@ PRICE = {"input": 0.15, "output": 0.60}
 """Dollars per million tokens, as for gpt-4o-mini."""
 BACKWARD = 3
 """A forward and backward pass over a token costs about as much as three forward passes."""
+PARTS = (0.25, 0.5, 1.0)
+"""Shares of the first arm's local work after which the arms are compared."""
 LONGEST = 48
 """Most tokens that the API may write per answer or hint."""
 
@@ -81,9 +86,9 @@ class Curve:
     def cents_a_point(self) -> float | None:
         return 100 * self.usd / self.points if self.usd and self.points > 0 else None
 
-    def within(self, work: int) -> float:
-        """Return the latest accuracy that was reached with at most ``work``."""
-        return [right for right, used in zip(self.accuracy, self.work, strict=True) if used <= work][-1]
+    def within(self, work: float) -> float:
+        """Return the accuracy after so much local work, interpolated between evaluations."""
+        return float(np.interp(work, self.work, self.accuracy))
 
 
 def read_curve(log: Path) -> Curve:
@@ -159,11 +164,18 @@ def spread(values: Sequence[float], form: str) -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
+def at_equal_work(curves: Sequence[Curve], work: Sequence[float]) -> str:
+    """Return the accuracy of runs after so much work each. In brackets if a run did less."""
+    pairs = list(zip(curves, work, strict=True))
+    text = spread([curve.within(most) for curve, most in pairs], ".3f")
+    return f"[{text}]" if any(curve.work[-1] < most for curve, most in pairs) else text
+
+
 def table(curves: Mapping[str, Sequence[Curve]]) -> str:
     """Return the results: one line per arm, each with a curve per seed."""
-    budgets = [min(each.work[-1] for each in same) for same in zip(*curves.values(), strict=True)]
+    first = next(iter(curves.values()))
     lines = [
-        "arm | before | after | with the least local work | work, 1000 tokens | API tokens | cents a point | hints"
+        "arm | before | after | 1/4, 1/2, all of the work | work, 1000 tokens | API tokens | cents a point | hints"
     ]
     for arm, found in curves.items():
         cents = [each.cents_a_point for each in found]
@@ -173,7 +185,7 @@ def table(curves: Mapping[str, Sequence[Curve]]) -> str:
                     arm,
                     spread([each.accuracy[0] for each in found], ".3f"),
                     spread([each.accuracy[-1] for each in found], ".3f"),
-                    spread([each.within(most) for each, most in zip(found, budgets, strict=True)], ".3f"),
+                    ", ".join(at_equal_work(found, [part * each.work[-1] for each in first]) for part in PARTS),
                     spread([each.work[-1] / 1000 for each in found], ".0f"),
                     spread([each.paid for each in found], ",.0f"),
                     spread([each for each in cents if each is not None], ".4f") if all(cents) else "-",

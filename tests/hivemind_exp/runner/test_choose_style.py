@@ -12,6 +12,7 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import CalibrationEvent, Event, PhaseEvent
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.runner.choose_style import no_signal
 from hivemind_exp.stop import StopFlag, StopRequested
@@ -58,16 +59,24 @@ class Stopping(Events):
             self._stop.set()
 
 
-def test_a_new_node_is_calibrated_once_before_anything_else(tmp_path: Path, model: str) -> None:
+def test_a_new_node_is_calibrated_once_before_anything_else(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.round_progress.REPORT_EVERY_S", 0.0)
     first, again = Events(), Events()
     run(config(model), tmp_path, emit=first)
     (found,) = first.of("calibration")
     lines = [event["message"] for event in first.of("note") if event["code"] == "calibration"]
     assert len(lines) == 3
     assert found["style"] in lines[0]
+    assert f"{100 * found['right']:.0f} % correct ({in_percent(found['right'], found['questions'])}), " in lines[1]
     assert found["tried"] == 10
     names = [name for name, _ in first.all]
     assert names.index("calibration") < names.index("eval")
+    phases = [event["name"] for name, event in first.all[: names.index("calibration")] if name == "phase"]
+    assert "trying prompt styles" in phases
+    assert "evaluating" not in phases, "calibration is no evaluation"
+    assert "evaluating" in [event["name"] for event in first.of("phase")]
     record = json.loads((tmp_path / "prompt.json").read_text())
     assert record["style"]["form"] == record["found"]["form"] == found["form"]
     run(config(model, rounds=2), tmp_path, emit=again)

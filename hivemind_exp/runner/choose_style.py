@@ -10,10 +10,11 @@ from itertools import starmap
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import CalibrationEvent, Emit, NoteEvent, PhaseEvent, WarningEvent, discard
+from hivemind_exp.events import CalibrationEvent, Emit, Event, NoteEvent, PhaseEvent, WarningEvent, discard
 from hivemind_exp.game.node_style import node_style, write_style
 from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
 from hivemind_exp.game.sampling.game import STAGE
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
 from hivemind_exp.models.chat_turns import check_turns
 from hivemind_exp.models.model_location import TINY
@@ -80,7 +81,7 @@ class StyleChooser:
         self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
         found = Calibration(
-            NodeCompletions(config, self.stop, self.model, self.tokenizer, self.emit, self.dtype),
+            NodeCompletions(config, self.stop, self.model, self.tokenizer, self._pass_on, self.dtype),
             self.tasks,
             longest=config.generation.max_completion_tokens,
             group_size=config.game.group_size,
@@ -95,6 +96,11 @@ class StyleChooser:
         if not found.earned:
             self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event, found.too_long)))
         write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
+
+    def _pass_on(self, event: Event, /) -> None:
+        """Report what happens while completions are generated, except which: these are no evaluation."""
+        if not isinstance(event, PhaseEvent):
+            self.emit(event)
 
     def _tell(self, percent: int) -> None:
         self.emit(PhaseEvent(name="trying prompt styles", done=percent, total=100, percent=True))
@@ -186,7 +192,8 @@ def told(config: Config, event: CalibrationEvent) -> list[str]:
     groups = ", ".join(f"{task} {_percent(signal['differing'])}" for task, signal in event.tasks.items())
     return [
         f"Prompt style: {event.style} ({chosen}).",
-        f"Its answers: {_percent(event.right)} correct, {_percent(event.sampled)} when sampled; "
+        f"Its answers: {_percent(event.right)} correct ({in_percent(event.right, event.questions)}), "
+        f"{_percent(event.sampled)} when sampled; "
         f"{_percent(event.readable)} readable; {_percent(event.ended)} end within {limit} tokens, "
         f"{event.completion_length:.0f} on average.",
         f"Groups of {event.samples} that would teach something: {groups}.",

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.events import Emit, Event
+from hivemind_exp.intervals import wilson
 
 _SOURCE = ("stage", "source")
 _ROUND = "Rounds finished since the node was created"
@@ -121,6 +122,9 @@ class Metrics:
 
     def _on_eval(self, event: dict[str, Any]) -> None:
         self._gauge("accuracy_ratio", "Accuracy on held-out questions", event["accuracy"])
+        low, high = wilson(event["accuracy"], event["questions"])
+        self._gauge("accuracy_low_ratio", "Lower bound of the accuracy's 95 % interval", low)
+        self._gauge("accuracy_high_ratio", "Upper bound of the accuracy's 95 % interval", high)
         self._gauge("accuracy_questions", "Held-out questions that the accuracy is measured on", event["questions"])
         self._gauge("evaluated_round", "Rounds finished at the latest evaluation", event["round"])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import NO_ANSWER, Score
@@ -112,11 +113,13 @@ class CollapseCheck:
         """Warn if the accuracy has fallen to 0. ``evaluations``: all of the node's, oldest first."""
         *earlier, last = evaluations
         self.remember(evaluations)
-        best = max((each.accuracy for each in earlier), default=0.0)
+        peak = max(earlier, key=lambda each: each.accuracy, default=last)
+        best = peak.accuracy
         fell = last.accuracy == 0 < best and (best == 1 or last.questions * math.log1p(-best) < math.log(CHANCE))
         if fell and not self._collapsed:
             self._rewarded = self._seen = max(1, self._rewarded)
-            self._warn("collapsed", f"accuracy on held-out questions fell from {best:.0%} to 0% (round {last.round})")
+            change = f"from {_measured(peak)} to {_measured(last)}"
+            self._warn("collapsed", f"accuracy on held-out questions fell {change} in round {last.round}")
         self._collapsed = fell
 
     def _warn_of_vain(self, what: str) -> None:
@@ -138,6 +141,12 @@ class CollapseCheck:
             begin = "The model used to end its answers, and no longer does. " if reason == CUT else ""
             return f"{begin}Start a new node with a lower train.learning_rate (now {rate:g}) or with train.beta above 0"
         return ways_to_a_reward(self.config, reason, talks=self._talks)
+
+
+def _measured(evaluation: Evaluation) -> str:
+    """Return an accuracy with its 95 % interval."""
+    share, questions = evaluation.accuracy, evaluation.questions
+    return f"{100 * share:.0f} % ({in_percent(share, questions)})"
 
 
 def _reason(rollout: Rollout, score: Score) -> str:

@@ -188,6 +188,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
         "accuracy_interval": progress.interval,
+        "accuracy_before_interval": progress.interval_before,
         "swarm": swarm,
         "peers": progress.peers if running else None,
         "groups_from_peers": from_peers,

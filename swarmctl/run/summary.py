@@ -277,6 +277,9 @@ def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[st
             lines += ["Start over:", f"  {again} --fresh"]
     else:
         lines = ["Resume:", f"  {again}"]
+    if done and progress.checkpoint and not is_relay(config):
+        compare = typed(shlex.join(["swarmctl", "sample", name]))
+        lines = ["Compare its answers before and after training:", f"  {compare}", *lines]
     if done and config.model.name == DEMO:
         facts = [] if smollm2.stored(os.environ) else [f"{smollm2.DOWNLOAD} to download"]
         facts += ["hours without a GPU"] if (progress.start or {}).get("device") == "cpu" else []

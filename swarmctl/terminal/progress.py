@@ -142,9 +142,17 @@ class RunView:
     @property
     def interval(self) -> list[float] | None:
         """The 95 % interval of the latest accuracy."""
-        if self.latest_accuracy is None or not self.questions:
+        return self._interval(self.latest_accuracy)
+
+    @property
+    def interval_before(self) -> list[float] | None:
+        """The 95 % interval of the accuracy before training."""
+        return self._interval(self.accuracy_before)
+
+    def _interval(self, accuracy: float | None) -> list[float] | None:
+        if accuracy is None or not self.questions:
             return None
-        return [round(bound, 6) for bound in wilson(self.latest_accuracy, self.questions)]
+        return [round(bound, 6) for bound in wilson(accuracy, self.questions)]
 
     def _on_start(self, event: dict[str, Any]) -> None:
         self.start = event
@@ -278,6 +286,7 @@ def result(progress: RunView, node: str) -> dict[str, Any]:
         "accuracy_before": progress.accuracy_before,
         "accuracy_after": progress.accuracy_after,
         "accuracy_interval": progress.interval,
+        "accuracy_before_interval": progress.interval_before,
         "rollouts": progress.rollouts,
         "peers": progress.peers,
         "groups_shared": None if progress.peers is None else progress.shared,

@@ -155,7 +155,7 @@ def drop(progress: RunView) -> str | None:
     """Return what a lower accuracy than before training suggests; None if chance may explain it."""
     if not dropped(progress):
         return None
-    change = gain(progress.accuracy_before or 0.0, progress.accuracy_after)
+    change = gain(progress.accuracy_before or 0.0, progress.accuracy_after, progress.questions)
     if progress.scored:
         advice = "Use another teacher (offload.model), or learn from its answers (offload.teach = answers)"
     elif progress.learned_from_api:

@@ -12,6 +12,9 @@ from swarmctl.terminal.hidden_input import HiddenInput
 from swarmctl.terminal.sentences import duration
 from swarmctl.terminal.streams import can_draw, width_of
 
+_BAR = 20
+"""Columns of a bar, without its brackets."""
+
 
 def interval(stream: TextIO) -> float:
     """Return the seconds of silence before a line is written to ``stream``: more for a file than for a terminal."""
@@ -23,25 +26,38 @@ def still(what: str, seconds: float) -> str:
     return f"Still {what}, after {duration(round(seconds))}."
 
 
+def bar(share: float) -> str:
+    """Return a share, from 0 to 1, as ``[#####...............] 25 %``. More than 1 counts as 1."""
+    share = min(1.0, share)
+    filled = int(_BAR * share)
+    return f"[{'#' * filled}{'.' * (_BAR - filled)}] {int(100 * share)} %"
+
+
 @contextmanager
-def waiting(write: Callable[[str], None], what: str, every: float | None = None) -> Iterator[None]:
+def waiting(
+    write: Callable[[str], None], what: str, every: float | None = None, share: Callable[[], float] | None = None
+) -> Iterator[None]:
     """Show what the program is doing during the block, from another thread.
 
     If stderr is a terminal, this is one line, which changes every second and disappears at the end. Otherwise, a line
-    is written every ``every`` seconds (default: ``interval``).
+    is written every ``every`` seconds (default: ``interval``). ``share``: returns how much is done, from 0 to 1, for a
+    bar, which never goes back.
     """
     stream = sys.stderr
     done, began, draws = threading.Event(), time.monotonic(), can_draw(stream, os.environ)
 
     def tell(hidden: HiddenInput) -> None:
-        drawn = False
+        drawn, most = False, 0.0
         while not done.wait(1.0 if draws else interval(stream) if every is None else every):
             seconds = time.monotonic() - began
+            most = most if share is None else max(most, share())
+            shown = "" if share is None else f" {bar(most)}"
             if not draws:
-                write(still(what, seconds))
+                write(still(f"{what}{shown}", seconds))
             elif not hidden.in_background:
                 hidden.hide()
-                text = f"{what[:1].upper()}{what[1:]}: {duration(round(seconds))}"
+                took = duration(round(seconds))
+                text = f"{what[:1].upper()}{what[1:]}{shown or ':'}{', ' if shown else ' '}{took}"
                 _draw(stream, text[: (width_of(stream) or len(text)) - 1])
                 drawn = True
         if drawn and not hidden.in_background:

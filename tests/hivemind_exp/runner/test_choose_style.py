@@ -12,10 +12,14 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import CalibrationEvent, Event, PhaseEvent
+from hivemind_exp.intervals import in_percent
 from hivemind_exp.models.loading import load_tokenizer
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.choose_style import no_signal
+from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested
-from tests.support.nodes import Events, make_config, run
+from hivemind_exp.tasks.base import Score
+from tests.support.nodes import ChanceRewards, Events, make_config, run
 from tests.support.tiny_models import TEMPLATE, save_llama
 
 pytestmark = pytest.mark.slow
@@ -58,16 +62,25 @@ class Stopping(Events):
             self._stop.set()
 
 
-def test_a_new_node_is_calibrated_once_before_anything_else(tmp_path: Path, model: str) -> None:
+def test_a_new_node_is_calibrated_once_before_anything_else(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hivemind_exp.round_progress.REPORT_EVERY_S", 0.0)
     first, again = Events(), Events()
     run(config(model), tmp_path, emit=first)
     (found,) = first.of("calibration")
     lines = [event["message"] for event in first.of("note") if event["code"] == "calibration"]
     assert len(lines) == 3
     assert found["style"] in lines[0]
+    assert f"{100 * found['right']:.0f} % correct ({in_percent(found['right'], found['questions'])}), " in lines[1]
     assert found["tried"] == 10
     names = [name for name, _ in first.all]
     assert names.index("calibration") < names.index("eval")
+    phases = [event["name"] for name, event in first.all[: names.index("calibration")] if name == "phase"]
+    assert "trying prompt styles" in phases
+    assert "evaluating" not in phases, "calibration is no evaluation"
+    assert "evaluating" in [event["name"] for event in first.of("phase")]
+    assert not any(event["code"] == "nothing_earned" for event in first.of("warning"))
     record = json.loads((tmp_path / "prompt.json").read_text())
     assert record["style"]["form"] == record["found"]["form"] == found["form"]
     run(config(model, rounds=2), tmp_path, emit=again)
@@ -103,6 +116,21 @@ def test_a_style_that_is_set_is_only_measured(tmp_path: Path, model: str) -> Non
     (found,) = events.of("calibration")
     assert (found["form"], found["examples"], found["tried"]) == ("plain", 2, 1)
     assert "as set" in events.of("note")[0]["message"]
+
+
+class NoRewards(ChanceRewards):
+    """Accepts no answer."""
+
+    def score(self, questions: Any, completions: Any) -> Any:
+        return [Score(0.0, True, "wrong") for _ in zip(questions, completions, strict=True)]
+
+
+def test_a_node_whose_model_earns_nothing_says_so_before_it_trains(tmp_path: Path, model: str) -> None:
+    events, wanted = Events(), config(model, prompt={"style": "boxed"})
+    GRPORunner(wanted, NodeFiles(tmp_path), events, make_tasks=lambda *_: NoRewards()).run()
+    order = [event.get("code", name) for name, event in events.all]
+    assert order.index("nothing_earned") < order.index("eval") < order.index("step")
+    assert order.count("nothing_earned") == 1
 
 
 def test_thinking_is_chosen_and_kept_in_the_checkpoints_template(tmp_path: Path) -> None:

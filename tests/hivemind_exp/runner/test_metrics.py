@@ -76,6 +76,8 @@ def test_the_metrics_are_the_numbers_of_the_events(metrics: Metrics, port: int) 
     wanted = {
         ("swarmctl_node_info", "a,b", "cpu", "float32", "n", "tiny"): 1,
         ("swarmctl_accuracy_ratio",): 0.25,
+        ("swarmctl_accuracy_low_ratio",): pytest.approx(0.195081, abs=1e-6),
+        ("swarmctl_accuracy_high_ratio",): pytest.approx(0.314342, abs=1e-6),
         ("swarmctl_round",): 5,
         ("swarmctl_rounds_total",): 1,
         ("swarmctl_rounds_planned",): 9,

@@ -242,8 +242,8 @@ def test_an_accuracy_that_falls_to_zero_is_reported_once() -> None:
         seen.append(accuracy(len(seen), value))
         checked.evaluated(seen)
     assert [text.partition(". ")[0] for text in messages(events)] == [
-        "accuracy on held-out questions fell from 41% to 0% (round 2)",
-        "accuracy on held-out questions fell from 41% to 0% (round 5)",
+        "accuracy on held-out questions fell from 41 % (34–48) to 0 % (0–2) in round 2",
+        "accuracy on held-out questions fell from 41 % (34–48) to 0 % (0–2) in round 5",
     ]
     assert "lower train.learning_rate" in messages(events)[0]
 

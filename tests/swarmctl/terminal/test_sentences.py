@@ -60,7 +60,7 @@ def test_a_drop_names_the_settings_that_help() -> None:
     progress = RunView(accuracy={0: 0.41, 30: 0.27}, questions=200)
     assert "train.learning_rate" in str(drop(progress))
     progress.apply({"event": "step", "step": 1, "source": "teacher", "rows": 3})
-    assert "(41 % → 27 %)" in str(drop(progress))
+    assert "(41 % (34–48) → 27 % (21–34))" in str(drop(progress))
     assert "offload.share" in str(drop(progress))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from swarmctl.terminal import views
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.views import PlainView
-from swarmctl.terminal.waiting import interval, progress_line, waiting
+from swarmctl.terminal.waiting import bar, interval, progress_line, waiting
 from tests.support.waiting import until
 
 
@@ -23,6 +24,17 @@ def test_a_line_is_written_repeatedly_until_the_work_ends() -> None:
         until(lambda: len(lines) >= 3)
     assert set(lines) == {"Still checking the device, after 0 s."}
     assert "waiting" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_bar_shows_how_much_is_done() -> None:
+    lines: list[str] = []
+    shares = itertools.chain([0.259], itertools.repeat(0.1))
+    with waiting(lines.append, "downloading", 0.01, share=lambda: next(shares)):
+        until(lambda: len(lines) > 1)
+    assert set(lines) == {"Still downloading [#####...............] 25 %, after 0 s."}, "it never goes back"
+    assert bar(0) == "[....................] 0 %"
+    assert bar(0.999) == "[###################.] 99 %"
+    assert bar(1) == bar(2.5) == "[####################] 100 %"
 
 
 def test_nothing_is_written_about_short_work() -> None:

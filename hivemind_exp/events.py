@@ -207,7 +207,11 @@ class CalibrationEvent(Event):
     completion_length: float = Field(description="Mean length of a sampled completion, in tokens.")
     tasks: dict[str, dict[str, float]] = Field(
         description="By task: `questions`, `right`, `sampled`, and `differing`, the share of groups with both correct "
-        "and wrong completions. Only such groups teach."
+        "and wrong completions. Only such groups teach. With `game.curriculum`, on the easiest level."
+    )
+    levels: dict[str, int] = Field(
+        default_factory=dict,
+        description="By task, the level of difficulty at which `game.curriculum` starts; 0 is the easiest.",
     )
     completions: int = Field(description="Completions generated, for all styles.")
     tokens: int = Field(description="Tokens generated, for all styles.")

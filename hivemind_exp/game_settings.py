@@ -33,9 +33,9 @@ class GameConfig(Section):
     """For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node's
     completions were correct the last two times. 0: none is skipped. Has no effect in a swarm."""
     curriculum: bool = False
-    """Start with easier questions than the tasks' parameters ask for. A task gets harder, up to those parameters, when
-    more than 90 % of its completions are correct, and easier when fewer than 10 % are. Only for reasoning-gym's
-    generators, and not in a swarm, whose charter fixes the parameters."""
+    """Start with easier questions than the tasks' parameters ask for: where a new node answers some correctly. A task
+    gets harder, up to those parameters, when more than 90 % of its completions are correct, and easier when fewer than
+    10 % are. Only for reasoning-gym's generators, and not in a swarm, whose charter fixes the parameters."""
     format_reward: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the
     format. Only the node's own training uses it. 0: none. Only in "sampling"."""

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
@@ -17,6 +17,7 @@ from hivemind_exp.game.prompt_style import PromptStyle, configured
 from hivemind_exp.node_files import NodeFiles
 
 _STYLE = TypeAdapter(PromptStyle)
+_LEVELS = TypeAdapter(dict[str, Annotated[int, Field(ge=0)]])
 
 
 def node_style(config: Config, files: NodeFiles) -> PromptStyle:
@@ -50,6 +51,15 @@ def read_style(path: Path) -> PromptStyle | None:
         f"{path} is damaged: it has no valid prompt style. If you set prompt.style, the node does not need the file",
         next=shlex.join(["cat", str(path)]),
     )
+
+
+def read_levels(path: Path) -> dict[str, int]:
+    """Return the levels in a calibration's record at which tasks start. Raises as ``node_style`` does."""
+    stored = (read_object(path) or {}).get("found")
+    levels = stored.get("levels", {}) if isinstance(stored, dict) else {}
+    with suppress(ValidationError):
+        return _LEVELS.validate_python(levels)
+    raise FileProblem(f"{path} is damaged: it has no valid levels", next=shlex.join(["cat", str(path)]))
 
 
 def write_style(path: Path, style: PromptStyle, found: dict[str, Any]) -> None:

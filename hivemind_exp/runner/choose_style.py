@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import starmap
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.events import CalibrationEvent, Emit, Event, NoteEvent, PhaseEvent, WarningEvent, discard
 from hivemind_exp.game.node_style import node_style, write_style
 from hivemind_exp.game.prompt_style import WORDED, ChatBuilder, build_chats, configured
-from hivemind_exp.game.sampling.game import STAGE
+from hivemind_exp.game.sampling.game import STAGE, said
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.models.chat_format import encode, set_thinking, thinking_template
 from hivemind_exp.models.chat_turns import check_turns
@@ -24,16 +25,10 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.trainer.calibration import (
-    ACCELERATOR_TOKENS,
-    CPU_TOKENS,
-    EXAMPLES,
-    Calibration,
-    Complete,
-    Found,
-    candidates,
-)
+from hivemind_exp.tasks.mixture import Mixture
+from hivemind_exp.trainer.calibration import EXAMPLES, Calibration, Complete, Found, affordable, candidates
 from hivemind_exp.trainer.collapse import CUT, UNREAD, ways_to_a_reward
+from hivemind_exp.trainer.start_levels import asked_at, find_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +75,36 @@ class StyleChooser:
     def _calibrate(self) -> None:
         self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
-        found = Calibration(
-            NodeCompletions(config, self.stop, self.model, self.tokenizer, self._pass_on, self.dtype),
+        complete = NodeCompletions(config, self.stop, self.model, self.tokenizer, self._pass_on, self.dtype)
+        calibration = Calibration(
+            complete,
             self.tasks,
             longest=config.generation.max_completion_tokens,
             group_size=config.game.group_size,
-            budget=CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS,
+            budget=affordable(sum(each.numel() for each in self.model.parameters()), on_cpu=on_cpu),
             seed=derive_seed(config.node.seed, "calibrate"),
             progress=self._tell,
-        ).run(*self._candidates())
-        event = as_event(found)
+        )
+        paced = self.tasks if config.game.curriculum and isinstance(self.tasks, Mixture) else None
+        with nullcontext() if paced is None else asked_at(paced, 0):
+            found = calibration.run(*self._candidates())
+        easiest = {task: signal.sampled for task, signal in found.tasks.items()}
+        correct = partial(self._correct, complete, found.chats)
+        event = as_event(found, {} if paced is None else find_levels(paced, easiest, correct))
         for line in told(config, event):
             self.emit(NoteEvent(code="calibration", message=line))
         self.emit(event)
         if not found.earned:
             self.emit(WarningEvent(code="nothing_earned", message=no_signal(config, event, found.too_long)))
         write_style(self.files.prompt, found.chats.style, event.model_dump(mode="json"))
+
+    def _correct(self, complete: Complete, chats: ChatBuilder, asked: Sequence[Question]) -> list[bool]:
+        """Return whether a sampled answer to each question is correct."""
+        seed = derive_seed(self.config.node.seed, "start levels")
+        longest = self.config.generation.max_completion_tokens
+        rows = [row for row, _ in complete([(chats, question) for question in asked], longest=longest, seed=seed)]
+        scores = self.tasks.score(asked, ["" if row is None else said(row) for row in rows])
+        return [score.correct for score in scores]
 
     def _pass_on(self, event: Event, /) -> None:
         """Report what happens while completions are generated, except which: these are no evaluation."""
@@ -164,7 +173,7 @@ class NodeCompletions(Complete):
             self.tokenizer.chat_template = template
 
 
-def as_event(found: Found) -> CalibrationEvent:
+def as_event(found: Found, levels: Mapping[str, int]) -> CalibrationEvent:
     """Return a calibration's result for the log."""
     style, greedy, sampled = found.chats.style, found.greedy, found.sampled
     return CalibrationEvent(
@@ -180,6 +189,7 @@ def as_event(found: Found) -> CalibrationEvent:
         ended=sampled.share(sampled.ended),
         completion_length=sampled.share(sampled.tokens),
         tasks={task: asdict(signal) for task, signal in found.tasks.items()},
+        levels=dict(levels),
         completions=found.completions,
         tokens=found.tokens,
     )

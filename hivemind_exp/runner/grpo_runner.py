@@ -13,6 +13,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.events import Emit, PhaseEvent, StartEvent, WarningEvent, WorkersEvent
 from hivemind_exp.game.base import SequentialSchedule
 from hivemind_exp.game.last_stage import LAST_STAGE
+from hivemind_exp.game.node_style import read_levels
 from hivemind_exp.game.prompt_style import build_chats, configured
 from hivemind_exp.game.sampling.game import SamplingGame
 from hivemind_exp.journal.canary_log import CanaryLog
@@ -126,9 +127,7 @@ class GRPORunner:
         use_threads(self._config.model, self._config.train.processes)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
-        if isinstance(tasks, Mixture) and swarm is None:
-            lag = 0 if remote_name(config) is None else rounds_ahead(config.offload)
-            tasks.pacing = JournalPacing(config.game, journal, lag, self._emit)
+        pacing = None if swarm is not None else self._pace(tasks, journal)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         if swarm is not None:
@@ -170,6 +169,8 @@ class GRPORunner:
         model = step_trainer.policy
         chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, model, tokenizer, compute.dtype)
         chats = chooser.chats(new=checkpoint is None and journal.is_empty())
+        if pacing is not None:
+            pacing.start_at(read_levels(self._files.prompt))
         exchange, peer_context = None, self._peer_context
         if swarm is not None:
             exchange = ends.enter_context(swarm.exchange(step_trainer.log_probabilities, tokenizer, tasks, chats))
@@ -263,6 +264,14 @@ class GRPORunner:
             progress=self.progress,
             publish=None if swarm is None else swarm.publisher(),
         ).run()
+
+    def _pace(self, tasks: Tasks, journal: Journal) -> JournalPacing | None:
+        """Let the journal choose the questions of ``tasks``, and return what chooses them."""
+        if not isinstance(tasks, Mixture):
+            return None
+        lag = 0 if remote_name(self._config) is None else rounds_ahead(self._config.offload)
+        tasks.pacing = pacing = JournalPacing(self._config.game, journal, lag, self._emit)
+        return pacing
 
     def _open(self, ends: ExitStack) -> tuple[SwarmSession | None, Journal, OffloadClient | None, Tasks]:
         """Open what every node needs. The node takes over the swarm's tasks and game."""

@@ -126,6 +126,10 @@ class Mixture:
         """Return the tasks whose questions are conversations. Waits for the workers."""
         return [label for label, fact in zip(self._labels, self._pool.facts(), strict=True) if fact["turns"]]
 
+    def levels(self) -> dict[str, int]:
+        """Return each task's number of levels of difficulty; 0 without a curriculum. Waits for the workers."""
+        return {label: len(fact["levels"]) for label, fact in zip(self._labels, self._pool.facts(), strict=True)}
+
     def printed(self) -> str:
         """Return the beginning of what the operator's own code printed while it was loaded. Waits for the workers."""
         return "".join(fact["printed"] for fact in self._pool.facts())

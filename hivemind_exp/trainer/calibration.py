@@ -4,7 +4,7 @@ In two rungs, as in successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07
 a few questions; the best style, the same with examples, and the best style of another form answer more. If no style is
 right by then, examples are tried in every form, and sampled answers decide: training learns from those. Then the best
 style is measured with the node's own sampling settings. The effort is bounded in tokens, not in seconds, so that a slow
-machine finds the same as a fast one.
+machine finds the same as a fast one; larger models get fewer tokens.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from hivemind_exp.tasks.verifiers.reader import read, reference_of
 CPU_TOKENS, ACCELERATOR_TOKENS = 6_000, 120_000
 """What a calibration may cost, in generated tokens. A small model takes about a minute for the first on two cores, and
 seconds for the second on an NVIDIA card."""
+CPU_PARAMETERS, ACCELERATOR_PARAMETERS = 150_000_000, 1_500_000_000
+"""Parameters up to which a model may spend all of them. A larger one generates more slowly, so it gets fewer."""
+LEAST_TOKENS = 1_000
+"""What every calibration may cost: a few questions in each style."""
 EXAMPLES = (1, 3)
 """Numbers of examples that are tried."""
 MOST_SAMPLES = 8
@@ -43,6 +47,12 @@ _SEARCH = 0.75
 _CHARACTERS_A_TOKEN = 4
 _PREFILL = 0.5
 """Cost of a prompt's token, relative to a generated one, as measured on a CPU."""
+
+
+def affordable(parameters: int, *, on_cpu: bool) -> int:
+    """Return what the calibration of a model may cost, in generated tokens."""
+    tokens, size = (CPU_TOKENS, CPU_PARAMETERS) if on_cpu else (ACCELERATOR_TOKENS, ACCELERATOR_PARAMETERS)
+    return max(LEAST_TOKENS, tokens * size // max(size, parameters))
 
 
 class Complete(Protocol):

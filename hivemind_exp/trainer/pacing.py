@@ -1,4 +1,4 @@
-"""Chooses a round's questions: those of fixed sets that teach nothing rest, and generated ones start easy.
+"""Chooses a round's questions: those of fixed sets that teach nothing rest, and generated ones get harder.
 
 Both follow from the visits in the journal, so a restarted node chooses the same questions again.
 """
@@ -62,6 +62,13 @@ class JournalPacing:
     _levels: BoundedDict[tuple[str, int], int] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
     _standings: dict[str, _Standing] = field(default_factory=dict)
     _told: dict[str, int | None] = field(default_factory=dict)
+    _starts: Mapping[str, int] = field(default_factory=dict)
+
+    def start_at(self, levels: Mapping[str, int]) -> None:
+        """Set the level of each task's first rounds. Other tasks start at the easiest one."""
+        self._starts = levels
+        self._levels.clear()
+        self._standings.clear()
 
     def resting(self, task: str, round: int, size: int, stride: int) -> frozenset[int]:
         """Return the positions in a fixed set of ``size`` questions that are not asked in a round."""
@@ -103,9 +110,10 @@ class JournalPacing:
 
     def _choose_level(self, task: str, round_: int, levels: int) -> int:
         before = max(0, round_ - self.lag)
-        standing = self._standings.get(task, _Standing())
+        first = _Standing(level=min(self._starts.get(task, 0), levels - 1))
+        standing = self._standings.get(task, first)
         if standing.before > before:
-            standing = _Standing()
+            standing = first
         level, completions, correct = standing.level, standing.completions, standing.correct
         for each in self.journal.visits(task, standing.before, before):
             if each.level != level:

@@ -1025,7 +1025,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             eval.canary=\t'Whether a significant fall in accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since' \
             eval.every=\t'Rounds between evaluations' \
             eval.questions=\t'Number of held-out questions, which only this node knows' \
-            game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for' \
+            game.curriculum=\t'Start with easier questions than the tasks\' parameters ask for: where a new node answers some correctly' \
             game.format_reward=\t'Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format' \
             game.group_size=\t'G: completions per question' \
             game.groups=\t'I: questions per round' \

@@ -41,7 +41,7 @@ _swarmctl_settings() {
       'eval.canary:Whether a significant fall in accuracy restores the last good weights and quarantines the peers and providers that the node has learned from since'
       'eval.every:Rounds between evaluations'
       'eval.questions:Number of held-out questions, which only this node knows'
-      'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for'
+      'game.curriculum:Start with easier questions than the tasks'\'' parameters ask for: where a new node answers some correctly'
       'game.format_reward:Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the format'
       'game.group_size:G: completions per question'
       'game.groups:I: questions per round'

@@ -12,7 +12,15 @@ from hivemind_exp.game.prompt_style import TAGS_STYLE, ChatBuilder, PromptStyle
 from hivemind_exp.rollouts.types import Kind, Rollout
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
-from hivemind_exp.trainer.calibration import ACCELERATOR_TOKENS, CPU_TOKENS, EXAMPLES, Calibration, candidates
+from hivemind_exp.trainer.calibration import (
+    ACCELERATOR_TOKENS,
+    CPU_TOKENS,
+    EXAMPLES,
+    LEAST_TOKENS,
+    Calibration,
+    affordable,
+    candidates,
+)
 
 ALL = candidates(TAGS_STYLE, system=None, switch=False)
 
@@ -269,3 +277,17 @@ def test_long_prompts_leave_tokens_for_sampled_answers_which_choose_the_most_rea
     assert sampled.count(boxed) >= 16
     assert not [style for style in sampled if style.examples == 3]
     assert calibration._cost < 1.2 * ACCELERATOR_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("parameters", "on_cpu", "tokens"),
+    [
+        (135_000_000, True, CPU_TOKENS),
+        (300_000_000, True, CPU_TOKENS // 2),
+        (7_000_000_000, True, LEAST_TOKENS),
+        (494_000_000, False, ACCELERATOR_TOKENS),
+        (3_000_000_000, False, ACCELERATOR_TOKENS // 2),
+    ],
+)
+def test_larger_models_may_generate_fewer_tokens(parameters: int, on_cpu: bool, tokens: int) -> None:
+    assert affordable(parameters, on_cpu=on_cpu) == tokens

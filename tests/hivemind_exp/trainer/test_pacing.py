@@ -122,6 +122,18 @@ def test_the_level_follows_the_share_of_correct_completions(journal: Journal) ->
     assert [resumed.level("t", round_, LEVELS) for round_ in (7, 3, 5)] == [0, 2, 1]
 
 
+def test_the_first_rounds_have_the_level_that_the_calibration_found(journal: Journal) -> None:
+    chosen, events = paced(journal, curriculum=True)
+    assert chosen.level("t", 0, LEVELS) == 0
+    chosen.start_at({"t": 1, "easier": 9})
+    assert chosen.level("t", 0, LEVELS) == 1
+    assert chosen.level("easier", 0, LEVELS) == 2  # the task has fewer levels than at first
+    assert chosen.level("other", 0, LEVELS) == 0
+    play(journal, at_level(0, 1, pacing.WINDOW))
+    assert [chosen.level("t", round_, LEVELS) for round_ in (1, 0)] == [2, 1]
+    assert events.of("note")[1]["message"] == "t: level 2 of 3 from round 1 on (max_terms=3)"
+
+
 def test_few_completions_do_not_change_the_level(journal: Journal) -> None:
     play(journal, Visit(0, "t", None, 0, pacing.WINDOW - 1, pacing.WINDOW - 1, 0))
     chosen, _ = paced(journal, curriculum=True)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, TaskConfig
+from hivemind_exp.errors import FileProblem
 from hivemind_exp.events import CalibrationEvent, Event, PhaseEvent
+from hivemind_exp.game.node_style import read_levels
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.choose_style import no_signal
-from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
+from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopFlag, StopRequested
-from hivemind_exp.tasks.base import Score
+from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.mixture import Mixture
 from tests.support.nodes import ChanceRewards, Events, make_config, run
 from tests.support.tiny_models import TEMPLATE, save_llama
 
@@ -177,3 +182,49 @@ def test_a_model_that_earns_nothing_is_reported_with_what_helps(measured: dict[s
     long = no_signal(config("model"), event, too_long=6)
     assert said in long
     assert "in 6 of the styles were too long to try: raise generation.max_prompt_tokens (now 700)" in long
+
+
+class MastersTwoLevels(Mixture):
+    """Rates all answers on the two easiest levels as right, and a random half of the others."""
+
+    def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
+        return [
+            Score(float((question.level or 0) < 2 or derive_seed(question.digest, text) % 2), True, "chance")
+            for question, text in zip(questions, completions, strict=True)
+        ]
+
+
+def test_a_curriculum_starts_where_the_model_is_not_always_right(tmp_path: Path, model: str) -> None:
+    def play(rounds: int) -> Events:
+        sums = TaskConfig(name="chain_sum", params={"min_terms": 2, "max_terms": 6, "max_digits": 4})
+        plain = config(model, rounds)
+        game = plain.game.model_copy(update={"curriculum": True})
+        node = plain.model_copy(update={"tasks": [sums], "game": game})
+        events = Events()
+
+        def make(*parts: Any) -> Mixture:
+            made = make_mixture(*parts)
+            made.__class__ = MastersTwoLevels
+            return made
+
+        GRPORunner(node, NodeFiles(tmp_path), events, make_tasks=make).run()
+        return events
+
+    first = play(1)
+    (found,) = first.of("calibration")
+    assert found["tasks"]["chain_sum"]["sampled"] == 1
+    assert found["levels"] == {"chain_sum": 2}
+    notes = [event["message"] for event in first.of("note") if event["code"] == "level"]
+    assert len(notes) == 1
+    assert notes[0].startswith("chain_sum: level 3 of 7 from round 1 on")
+    play(2)
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
+        assert {level for (level,) in database.execute("SELECT level FROM visits")} == {2}
+
+
+def test_a_damaged_record_of_levels_is_reported(tmp_path: Path) -> None:
+    record = tmp_path / "prompt.json"
+    assert read_levels(record) == {}
+    record.write_text('{"schema": 1, "found": {"levels": {"chain_sum": -1}}}')
+    with pytest.raises(FileProblem, match="it has no valid levels"):
+        read_levels(record)

@@ -17,6 +17,7 @@ from hivemind_exp.models.loading import load_model, load_tokenizer, load_trained
 from hivemind_exp.models.model_location import TINY
 from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.resuming import resume_command
 from hivemind_exp.runner.grpo_runner import make_mixture
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
@@ -143,7 +144,7 @@ def own_tasks(config: Config, files: NodeFiles) -> Iterator[Mixture]:
         raise FileProblem(
             f"the file {files.secret_file.name} of node {config.node.name} is missing, so its held-out questions are "
             "unknown",
-            next=f"swarmctl run --node {config.node.name}",
+            next=resume_command(files),
         )
     with closing(make_mixture(config, files)) as tasks:
         yield tasks

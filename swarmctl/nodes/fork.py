@@ -73,7 +73,9 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
     if repo := ((read_json(files.config) or {}).get("config") or {}).get("hub", {}).get("repo"):
         Writer(sys.stderr)(f"warning: both nodes push to {repo}; set another hub.repo for the new one.")
     write("To run it (add options to change settings):")
-    write(f"  {typed(_run(new))}")
+    planned = (config.get("game") or {}).get("rounds") or 0
+    more = f" --rounds {2 * round_}" if 0 < planned <= round_ else ""  # else the run would have nothing to do
+    write(f"  {typed(_run(new))}{more}")
 
 
 def _run(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.resuming import resume_command
 from swarmctl.errors import UsageError
 from swarmctl.nodes.directory import held
 from swarmctl.nodes.installed_service import refuse_with_service
@@ -41,7 +42,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
         return
     write = Writer(sys.stdout)
     write(f"Node {name} is now {new}. To resume it:")
-    write(f"  {typed(f'swarmctl run --node {shlex.quote(new)}')}")
+    write(f"  {typed(resume_command(target))}")
 
 
 def free(name: str, again: Callable[[str], str]) -> NodeFiles:

@@ -13,6 +13,7 @@ from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import ROUNDING, Total
 from hivemind_exp.offload.spending import read_total, spent_so_far, write_total
+from hivemind_exp.resuming import resume_command
 from hivemind_exp.run_record import RunRecord, read_record, write_record
 from hivemind_exp.swarm.identity import Identity, animal_name, claim, shared_claims
 from hivemind_exp.swarm.incarnation import IncarnationFile
@@ -135,9 +136,9 @@ def _become_another(copy: NodeFiles) -> str | None:
 
 
 def _print(target: NodeFiles, about: archive.About, peer: str | None, spent: float, *, another: bool) -> None:
-    say, name = Writer(sys.stdout), target.root.name
+    say, called = Writer(sys.stdout), f", as node {target.root.name}" if another else ""
     when = "before its first checkpoint" if about.round is None else f"after {several(about.round, 'round')}"
-    say(f"Restored node {about.node} ({when}), saved at {about.created}{f', as node {name}' if another else ''}.")
+    say(f"Restored node {about.node} ({when}), saved at {about.created}{called}.")
     if another and peer is not None:
         say(f"It has a new identity, {animal_name(peer)}, and a new seed. The other node can keep running.")
     elif peer is not None:
@@ -145,4 +146,4 @@ def _print(target: NodeFiles, about: archive.About, peer: str | None, spent: flo
     if spent:
         say(f"Its cap counts the {dollars(spent)} that the node has spent so far.")
     say("To resume it:")
-    say(f"  {typed(f'swarmctl run --node {shlex.quote(name)}')}")
+    say(f"  {typed(resume_command(target))}")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.resuming import resume_command, rounds_done
 from hivemind_exp.run_record import RunRecord, read_record
 from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.history import past_evaluations
@@ -19,6 +20,7 @@ from swarmctl.storage.json_file import read_json
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.interrupting import end_line, how_to
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Display, Writer, view
 
 
@@ -79,9 +81,7 @@ def _running(node: str | None) -> NodeFiles:
     if node is not None:
         files = readable(node)
         if not locks.is_held(files.lock):
-            name = shlex.quote(node)
-            message = f"node {node} is not running. To start it, use `swarmctl run --node {name}`"
-            raise ConfigurationError(message, next=f"swarmctl logs {name}")
+            raise ConfigurationError(f"node {node} {_at_rest(files)}", next=resume_command(files))
         return files
     running = [files for files in all_nodes() if locks.is_held(files.lock)]
     if not running:
@@ -91,6 +91,16 @@ def _running(node: str | None) -> NodeFiles:
         example = shlex.quote(latest(running).root.name)
         raise UsageError(f"{len(running)} nodes are running ({names}); name one", next=f"swarmctl attach {example}")
     return running[0]
+
+
+def _at_rest(files: NodeFiles) -> str:
+    """Return why there is nothing to watch, in words that the node's name begins."""
+    record, log = read_record(files.run) or RunRecord(), typed(f"swarmctl logs {shlex.quote(files.root.name)}")
+    if rounds := rounds_done(files):
+        return f"has finished {several(rounds, 'round')} and is not running. To continue it, give it more rounds"
+    if record.error is not None:
+        return f"is not running: it failed (see `{log}`)"
+    return "is not running" if record.begun else "has not run yet"
 
 
 def _age(files: NodeFiles) -> float:

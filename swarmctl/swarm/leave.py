@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from hivemind_exp.errors import ConfigurationError, NodeConflict, SwarmError
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.resuming import resume_command
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lookup import left_directory, readable, short_id
@@ -70,7 +71,7 @@ def leave(node: str | None, *, yes: bool, no_input: bool, as_json: bool) -> None
     say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
     again = typed(f"swarmctl run --node {shlex.quote(name)}")
     say("To continue alone on the same tasks:")
-    say(f"  {again}")
+    say(f"  {typed(resume_command(files))}")
     say("To rejoin this swarm, with an invitation from one of its nodes (to join another swarm, use another node):")
     say(f"  {again} --join INVITATION")
 

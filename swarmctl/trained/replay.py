@@ -16,9 +16,10 @@ from hivemind_exp.errors import CheckpointError, ConfigurationError, FileProblem
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.audit import StepLog
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.resuming import resume_command
 from hivemind_exp.trainer.checkpoints import damage
 from swarmctl.errors import Exit
-from swarmctl.nodes.lookup import readable
+from swarmctl.nodes.lookup import files_of, readable
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
@@ -137,7 +138,7 @@ def _impossible(name: str, step: int, reason: str, possible: list[int]) -> Check
 
 def _follow(name: str, step: int, possible: list[int]) -> str:
     nearest = min(possible, key=lambda each: abs(each - step), default=None)
-    return f"swarmctl run --node {shlex.quote(name)}" if nearest is None else _again(name, nearest)
+    return resume_command(files_of(name)) if nearest is None else _again(name, nearest)
 
 
 def _which(possible: list[int]) -> str:

@@ -54,6 +54,17 @@ def test_a_fork_takes_the_same_steps_from_the_checkpoint_on(
 
 
 @pytest.mark.slow
+def test_the_command_that_runs_a_fork_adds_rounds_only_if_none_are_left(
+    trained: NodeFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(trained.config, {"config": make_config(game={"rounds": 4}).model_dump(mode="json")})
+    assert cli.run(["fork", "maths", "earlier", "--at", "2"]) == Exit.DONE
+    assert capsys.readouterr().out.endswith("run --node earlier\n")
+    assert cli.run(["fork", "maths", "latest"]) == Exit.DONE
+    assert capsys.readouterr().out.endswith("run --node latest --rounds 8\n")
+
+
+@pytest.mark.slow
 def test_a_running_node_can_be_forked(trained: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = os.open(trained.lock, os.O_RDWR | os.O_CREAT)
     assert locks.acquire(lock)

@@ -344,6 +344,9 @@ class WarningEvent(Event):
         None,
         description="With `provider_down`, why this run does not ask the provider again; null if it does.",
     )
+    next: str | None = Field(
+        None, description="With `provider_down`, the command that saves another key if the key was rejected, else null."
+    )
 
 
 class ErrorEvent(Event):

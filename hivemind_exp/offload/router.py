@@ -254,14 +254,16 @@ class Router:
             return  # another request that failed in the same outage
         if seconds is None:
             seconds = growing(service.outages, first=_REST_S, longest=_LONGEST_REST_S)
-        first = service.trouble is None
+        first, before = service.trouble is None, service.trouble
+        # During an outage, the service may come back and reject the key, which no waiting helps.
+        rejected = fault.trouble is FaultKind.REFUSED and (before is None or before.trouble is not FaultKind.REFUSED)
         service.trouble, service.probing = fault, False
         now = asyncio.get_running_loop().time()
         service.down_until = now + (seconds if math.isinf(seconds) else min(seconds, _DAY_S))
         service.outages += 1
         if first:
             service.down_since = now
-        if first or math.isinf(seconds):
+        if first or rejected or math.isinf(seconds):
             fallback, instead = self._instead()
             name = service.endpoint.name
             ended = math.isinf(seconds)
@@ -278,6 +280,7 @@ class Router:
                     judge=service.table == JUDGE,
                     fallback=fallback,
                     set_aside=aside,
+                    next=service.endpoint.key_command if rejected else None,
                 )
             )
 

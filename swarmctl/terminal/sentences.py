@@ -10,6 +10,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.run_record import PASSING
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.devices import devices
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.pace import without_gpu
@@ -298,6 +299,13 @@ def _noted(event: dict[str, Any]) -> str:
     return ended(str(event.get("message")))
 
 
+def _advised(event: dict[str, Any]) -> str:
+    """Return a warning; if a key was rejected, with the command that saves another one."""
+    if not event.get("next"):
+        return _noted(event)
+    return f"{_noted(event)} Save another key with `{typed(str(event['next']))}`; the node uses it from its next start."
+
+
 def _passing(event: dict[str, Any]) -> str | None:
     """Return the sentence of an error that the run survives. Of another one, ``ending`` returns it."""
     return f"error: {event.get('message')}" if event.get("code") in PASSING else None
@@ -328,7 +336,7 @@ NOTABLE: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "start": start,
     "push": _pushed,
     "note": _noted,
-    "warning": _warned(_noted),
+    "warning": _warned(_advised),
     "judge": _warned(_ungraded),
     "scores": _warned(_unscored),
     "workers": _warned(_workers),

@@ -201,11 +201,37 @@ def test_key_revoked_during_a_run_falls_back_to_the_next_provider(tmp_path: Path
             first.revoke("key-1234")
             rig.run([order(1), order(2)])
     assert {len(places) for places in rig.texts().values()} == {4}
-    told = [warning["message"] for warning in rig.events.of("warning")]
+    told = [(warning["message"], warning["next"]) for warning in rig.events.of("warning")]
     assert told == [
-        'box:test-model: authentication failed (HTTP 401: the API key was rejected: "Incorrect API key provided."); '
-        "falling back to spare:test-model until box is available again"
+        (
+            "box:test-model: authentication failed "
+            '(HTTP 401: the API key was rejected: "Incorrect API key provided."); '
+            "falling back to spare:test-model until box is available again",
+            f"swarmctl keys set box --host {first.base_url}",
+        )
     ]
+
+
+def test_a_key_revoked_during_an_outage_is_reported_although_the_outage_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_REST_S", 0.05)
+    key = "key-1234"
+    with api_server(keys={key}) as server, engine(tmp_path, endpoint(server.base_url), None, key=key) as rig:
+        rig.offload.wait_for_probe()
+        server.always(Fault.NO_CREDIT)
+        rig.run([order(0)])
+        server.always(None)
+        server.revoke(key)
+        number = 0
+        while len(rig.events.of("warning")) < 2:
+            rig.run([order(number := number + 1)])
+        for _ in range(3):  # the same rejection is not reported again
+            rig.run([order(number := number + 1)])
+    credit, rejected = rig.events.of("warning")
+    assert ("out of credit" in credit["message"], credit["next"]) == (True, None)
+    assert "the API key was rejected" in rejected["message"]
+    assert rejected["next"] == f"swarmctl keys set box --host {server.base_url}"
 
 
 @pytest.mark.parametrize("fault", [Fault.QUOTA, Fault.NO_CREDIT])

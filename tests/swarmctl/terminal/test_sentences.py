@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
 from swarmctl.terminal.sentences import (
@@ -166,3 +167,13 @@ def test_only_partly_scored_rounds_get_a_sentence() -> None:
     assert notable(event) == "warning: the teacher did not score 8 completions of round 5."
     assert notable(event | {"unscored": 0}) is None
     assert notable(event | {"scored": 0}) is None  # another warning says why
+
+
+def test_the_warning_about_a_rejected_key_ends_with_the_command_that_saves_another() -> None:
+    event = {"event": "warning", "code": "provider_down", "message": "box: the API key was rejected; waiting"}
+    assert notable(event) == "warning: box: the API key was rejected; waiting."
+    command = typed("swarmctl keys set box")
+    assert notable(event | {"next": "swarmctl keys set box"}) == (
+        f"warning: box: the API key was rejected; waiting. Save another key with `{command}`; the node uses it "
+        "from its next start."
+    )

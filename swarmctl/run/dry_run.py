@@ -20,6 +20,7 @@ from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
+from swarmctl.run.servers_down import servers_down
 from swarmctl.run.summary import changed_settings, pushes, swarm_line
 from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.options import RunOptions
@@ -49,6 +50,8 @@ class DryRun:
     offload: Plan | None
     missing: dict[str, str]
     """Providers without a key, each with the command that saves one."""
+    down: dict[str, str]
+    """Base URLs of the operator's own servers that accept no connection, each with the reason."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the output of ``--dry-run --json``."""
@@ -76,7 +79,9 @@ class DryRun:
             if use.judges == judge:
                 names = {each.name for each in chain(use.config) if each is not None}
                 missing = [name for name in self.missing if name in names]
-                return self.offload.as_json(use) | {"missing_keys": missing}
+                urls = {each.base_url for each in chain(use.config) if each is not None}
+                down = {url: reason for url, reason in self.down.items() if url in urls}
+                return self.offload.as_json(use) | {"missing_keys": missing, "servers_down": down}
         return None
 
     def print_plan(self, mark: str = "") -> None:
@@ -98,6 +103,7 @@ class DryRun:
             *([] if self.membership is None else [("swarm", swarm_line(self.membership))]),
             *_findings(self.found, self.resolved),
             *_offload(self.offload, self.missing),
+            *_servers(self.down, self.resolved),
         ]
 
 
@@ -111,7 +117,9 @@ def planned(resolved: Resolved, membership: CharterMembership | None, *, module:
         with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
         offload = plan(config, files)
-    return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ))
+        asked = [] if offload is None else [each for use in offload.uses for each in chain(use.config)]
+        down = servers_down(filter(None, asked))
+    return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ), down)
 
 
 def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembership | None, *, module: str) -> Exit:
@@ -197,3 +205,11 @@ def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, s
         return []
     keys = [("key", f"no key for {name}; save one with: {typed(save)}") for name, save in missing.items()]
     return [*labelled(offload), *keys]
+
+
+def _servers(down: dict[str, str], resolved: Resolved) -> list[tuple[str, str]]:
+    check = typed(f"swarmctl doctor api {_selection(resolved)}")
+    return [
+        ("server", f"{url} accepts no connection ({reason}). Start it before the run. To check it: {check}")
+        for url, reason in down.items()
+    ]

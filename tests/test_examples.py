@@ -13,6 +13,8 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from swarmctl import cli
+from swarmctl.errors import Exit
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import resolve
 from tests.support.command_line import ROOT, run_process
@@ -96,6 +98,15 @@ def test_offload_to_your_server(home: Path, real_server: TransformersServer) -> 
     result = run("--profile", str(home / "mine.toml"), "--node", "offloaded", *short)
     assert result["rounds"] == 2
     assert result["rollouts"] == {"policy": 2 * 64, "teacher": 2 * 64}
+
+
+@pytest.mark.usefixtures("home")
+def test_the_example_s_placeholder_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = str(EXAMPLES / "offload-to-your-server/profile.toml")
+    assert cli.run(["doctor", "api", "--profile", profile]) == Exit.CHECK_FAILED
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "failed settings: the model of mybox is still the placeholder YOUR-MODEL; name one that mybox has" in shown
+    assert cli.run(["run", "--profile", profile, "--dry-run"]) == Exit.CONFIGURATION
 
 
 def spelled(messages: Messages, _index: int) -> str:

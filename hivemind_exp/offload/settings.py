@@ -23,6 +23,8 @@ from hivemind_exp.serving_settings import EngineName
 _LONGEST_MODEL = 100
 _PORT = re.compile(r"\d{1,5}(/|:|$)")
 """How the model of ``HOST:PORT`` begins, an address without its scheme."""
+_PLACEHOLDER = re.compile(r"<.+>|MODEL|(?i:your[-_ ]model)")
+"""What documents write where a model's name belongs."""
 COUNTS_AS: dict[str, Kind] = {
     "auto": Kind.TEACHER,  # nothing shows that a server has this node's weights
     "policy": Kind.POLICY,
@@ -158,9 +160,11 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
             raise ConfigurationError(message, next=f"swarmctl run --offload {near[0]}")
         raise _unknown(name, model, names)
     model = model or chat.model
-    if model is None:
+    if model is None or _PLACEHOLDER.fullmatch(model):
         address = f" --set {shlex.quote(f'providers.{name}.base_url={base_url}')}" if own and not needs_key else ""
         message = f"{name} has no default model; choose one with --offload {name}:MODEL"
+        if model is not None:
+            message = f"the model of {name} is still the placeholder {model}; name one that {name} has"
         raise ConfigurationError(message, next=f"swarmctl models {name}{address}")
     return Endpoint(name, base_url, model, chat, needs_key)
 

@@ -98,6 +98,21 @@ def test_provider_and_model_names_are_resolved() -> None:
         first_endpoint(config("huggingface"))
 
 
+@pytest.mark.parametrize("model", ["YOUR-MODEL", "your_model", "MODEL", "<model>"])
+def test_a_placeholder_from_a_document_is_no_model(model: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_offload(config("mybox", mybox={"model": model}))
+    assert str(caught.value) == f"the model of mybox is still the placeholder {model}; name one that mybox has"
+    assert caught.value.next == "swarmctl models mybox --set providers.mybox.base_url=http://box/v1"
+    with pytest.raises(ConfigurationError, match="still the placeholder"):
+        chain(config(fallback=[f"mybox:{model}"]))
+
+
+@pytest.mark.parametrize("model", ["model", "your-model-7b", "MODEL-7B"])
+def test_a_model_may_be_called_much_like_a_placeholder(model: str) -> None:
+    assert first_endpoint(config("mybox", mybox={"model": model})).model == model
+
+
 def test_built_in_provider_cannot_move_to_another_host() -> None:
     with pytest.raises(ValidationError, match="this name is reserved; use another name for your provider"):
         Config.model_validate({"providers": {"openai": {"base_url": "http://elsewhere/v1"}}})

@@ -28,7 +28,8 @@ class NodeConfig(Section):
     """The node's name and seed, and whether each run starts over."""
 
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = ""
-    """Name of the node and of its directory. Empty: the profile's name."""
+    """Name of the node and of its directory. Empty: the profile's name; of a file called profile.toml, its directory's
+    name."""
     seed: NotNegative = 0
     """Seed of sampling and of adapter weights. Gives nodes with otherwise equal settings different results."""
     fresh: bool = False

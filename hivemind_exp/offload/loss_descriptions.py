@@ -21,7 +21,7 @@ _LOSSES = {
 }
 TEACHER_LOSSES = {
     "gated": (
-        "teacher: supervised learning on correct answers in strict format, at most "
+        "teacher: supervised learning on correct answers in the requested format, at most "
         f"{MOST_ANSWERS} different ones per question"
     ),
     "luffy": "teacher: LUFFY policy shaping, f(π) = π/(π + 0.1), with advantages within the joint group",

@@ -67,7 +67,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "rectangle_count": "Count drawn rectangles",
     "rotate_matrix": "Rotate a square matrix",
     "rotten_oranges": "Count the minutes until all oranges in a grid are rotten",
-    "sapo": "Nine tasks in equal shares (arXiv 2509.08721, section 4)",
+    "sapo": "Nine reasoning tasks in equal shares, as in arXiv 2509.08721",
     "self_reference": "Count the solutions of statements about each other",
     "sentence_reordering": "Put the words of a sentence in order",
     "simple_equations": "Solve an equation with one variable",

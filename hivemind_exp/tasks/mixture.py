@@ -237,7 +237,7 @@ class Mixture:
         terms = tuple(RewardTerm(name, value, None, "") for name, value in verdict.terms)
         if verdict.credit >= FULL_CREDIT:
             return Score(1.0, strict, "correct", terms)
-        partly = "partly correct" if self._partial else "only partly correct"
+        partly = "partly correct" if self._partial else "not fully correct"
         why = verdict.why or (partly if verdict.credit > 0 else "wrong")
         return Score(verdict.credit if self._partial else 0.0, strict, why, terms)
 

@@ -1,4 +1,4 @@
-"""Whether a completion is in strict format, in words: as it is shown, or only after it was converted for training."""
+"""Whether a completion is in the requested format, in words: as it is shown, or only after it was converted for training."""
 
 from typing import Literal, TypeAlias
 
@@ -11,9 +11,9 @@ from swarmctl.rollouts.journal import RolloutRecord
 Format: TypeAlias = Literal["strict", "converted", "other"]
 """``converted``: strict only in the copy that the node verifies and trains on, and not in the text as received."""
 WORDS: dict[str, str] = {
-    "strict": "in strict format",
-    "converted": "in strict format only after conversion for training, shown here as received",
-    "other": "not in strict format",
+    "strict": "in the requested format",
+    "converted": "in the requested format only after conversion for training, shown here as received",
+    "other": "not in the requested format",
 }
 """What people read for each format."""
 _OWN = (Kind.POLICY, Kind.HINTED)

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
     def run(
         *,
         profile: options.Profile = None,
-        node: Annotated[str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's]")] = None,
+        node: Annotated[
+            str | None, typer.Option(metavar="NODE", help="Node name. [default: the profile's name]")
+        ] = None,
         task: options.Tasks = None,
         model: options.Model = None,
         device: options.Device = None,

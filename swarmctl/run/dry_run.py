@@ -3,12 +3,14 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from hivemind_exp.models import smollm2
 from hivemind_exp.offload.settings import chain
+from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
 from swarmctl.nodes import directory as nodes
@@ -35,6 +37,7 @@ from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
+_FEW_TASKS = 3
 _WITH_PATHS = ("node", "settings", "model")
 """Labels of lines whose long paths are wrapped. In the others, a path is part of a command to paste."""
 
@@ -149,12 +152,19 @@ def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]
     rounds = f"until round {config.game.rounds}" if config.game.rounds else "until you stop it"
     return [
         ("model", _model(found.get("model") or {}, resolved)),
-        ("task", f"{', '.join(map(str, found.get('tasks') or []))}, {rounds}"),
+        ("task", f"{_tasks([str(task) for task in found.get('tasks') or []])}; {rounds}"),
         ("device", f"{found.get('device')}{accelerator}, {found.get('dtype')}{_processes(found)}"),
         ("memory", _memory(found, resolved)),
         *([] if pace is None else [("speed", pace)]),
         *push,
     ]
+
+
+def _tasks(names: Sequence[str]) -> str:
+    """Return the names of tasks; if they are few, with what a built-in one asks for."""
+    if len(names) > _FEW_TASKS:
+        return ", ".join(names)
+    return "; ".join(f"{name}: {DESCRIPTIONS[name]}" if name in DESCRIPTIONS else name for name in names)
 
 
 def _model(model: dict[str, Any], resolved: Resolved) -> str:

@@ -11,7 +11,8 @@ from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay, teaches_hints
 from hivemind_exp.swarm.identity import animal_name
-from hivemind_exp.tasks.registry import title
+from hivemind_exp.tasks.descriptions import DESCRIPTIONS
+from hivemind_exp.tasks.registry import PRESETS, title
 from swarmctl.nodes.directory import Node
 from swarmctl.nodes.lookup import short_id
 from swarmctl.paths import shown
@@ -59,6 +60,8 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
         f"Settings: {changed_settings(resolved)}",
         f"Files: {shown(node.files.root)}",
     ]
+    for name in PRESETS.keys() & {task.name for task in config.tasks}:
+        lines.append(f"Task {name}: {DESCRIPTIONS[name]}.")
     if membership is not None:
         lines.append(f"Swarm {swarm_line(membership)}.")
         lines.append("The node shares its signed completions with the peers in its swarm.")

@@ -5,6 +5,7 @@ Besides the tables of ``hivemind_exp.config``, a profile may have ``description`
 """
 
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from swarmctl.paths import BUILTIN, profiles_directory, shown
 VARIABLE = "SWARMCTL_PROFILE"
 DEFAULT = "default"
 SUFFIX = ".toml"
+_UNNAMED = "profile"
+"""The name of a file that says nothing about the profile."""
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,13 @@ class Profile:
     @property
     def builtin(self) -> bool:
         return self.path.parent == BUILTIN
+
+    @property
+    def node(self) -> str:
+        """The name of its node, if none is given: its own. A file called ``profile.toml`` is named by its directory."""
+        if self.name != _UNNAMED or self.path.parent == profiles_directory():
+            return self.name
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.path.parent.name).strip("._-")[:_LONGEST_NAME] or self.name
 
     @property
     def label(self) -> str:

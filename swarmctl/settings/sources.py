@@ -87,7 +87,7 @@ def gather(profile: Profile, overrides: Sequence[Override], environment: Mapping
             named.append(Override(path, anchored(path, parse(environment[name], path), Path.cwd()), f"${name}"))
     remembered = [each for each in overrides if each.origin == REMEMBERED]
     flags = [each for each in overrides if each.origin != REMEMBERED]
-    layers = [Layer(FROM_PROFILE, {NAME: profile.name})]
+    layers = [Layer(FROM_PROFILE, {NAME: profile.node})]
     for each in profiles.family(profile):
         values = {
             path: anchored(path, anchored(path, value, each.path.parent), Path.cwd())

@@ -10,7 +10,7 @@ INSTRUCTION = (
     "Think about the question first, between <think> and </think>. "
     "Then give the final answer, and nothing else, between <answer> and </answer>."
 )
-"""Asks for a completion in strict format."""
+"""Asks for a completion in exactly this format."""
 
 
 def answer_in(completion: str) -> str | None:

@@ -47,7 +47,7 @@ def rollouts(events: Events) -> dict[str, int]:
 
 
 def spelled(messages: Any, index: int) -> str:
-    """Answer correctly every other time, in the strict format."""
+    """Answer correctly every other time, in the requested format."""
     word = re.sub(r".*: ", "", messages[-1]["content"])
     return f"<answer>{word[::-1] if index % 2 else word}</answer>"
 

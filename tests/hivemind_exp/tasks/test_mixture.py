@@ -173,7 +173,7 @@ def test_scores_have_a_reason(mixture: Mixture) -> None:
     assert [(score.outcome, score.strict, score.why) for score in scores] == [
         (1.0, True, "correct"),
         (1.0, False, "correct"),
-        (0.0, True, "only partly correct"),
+        (0.0, True, "not fully correct"),
         (0.0, True, "wrong"),
         (1.0, True, "correct"),
         (1.0, False, "correct"),

@@ -90,12 +90,12 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] correct (outcome 1: equal to the answer), in strict format; by this node (tiny), 20"
+        "  [0] correct (outcome 1: equal to the answer), in the requested format; by this node (tiny), 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in strict format; by this node (tiny)")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in the requested format; by this node (tiny)")
     assert lines[11].startswith(
-        "  [3] partly correct (outcome 0.5: one digit is off), in strict format; by openai "
+        "  [3] partly correct (outcome 0.5: one digit is off), in the requested format; by openai "
         "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD, "
     )
     assert "  [0] not verified; by openai (gpt-4o-mini-2024-07-18), teacher" in out
@@ -109,8 +109,8 @@ def test_a_teachers_answer_that_was_cut_to_its_tags_is_marked(capsys: pytest.Cap
         written.score(0, asked, {0: RIGHT, 1: RIGHT})
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     first, second = [line for line in capsys.readouterr().out.splitlines() if "correct (" in line]
-    assert "in strict format only after conversion for training, shown here as received; by openai" in first
-    assert "in strict format; by openai (gpt-4o-mini-2024-07-18), teacher" in second
+    assert "in the requested format only after conversion for training, shown here as received; by openai" in first
+    assert "in the requested format; by openai (gpt-4o-mini-2024-07-18), teacher" in second
 
 
 def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_hints_are_shown_before_the_answers_with_them(capsys: pytest.CaptureFixt
     at = lines.index("  hint from openai, gpt-4o-mini-2024-07-18, 0.001 USD:")
     assert lines[at + 1] == "    | Start at its end."
     assert lines[at + 2].startswith(
-        "  [1] correct (outcome 1: equal to the answer), in strict format; by local (tiny), hinted, 0 USD"
+        "  [1] correct (outcome 1: equal to the answer), in the requested format; by local (tiny), hinted, 0 USD"
     )
     assert lines[at + 4].startswith("  [2] correct")
     assert lines[-3:] == [
@@ -310,10 +310,10 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
     assert cli.run(["rollouts", "show"]) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(";")[0] for line in lines if line.startswith("  [")] == [
-        "  [0] correct (outcome 1: equal to the answer), in strict format",
-        "  [0] correct (outcome 1: equal to the answer), in strict format",
-        "  [1] wrong (outcome 0: no readable answer), not in strict format",
-        "  [0] correct (outcome 1: equal to the answer), in strict format",
+        "  [0] correct (outcome 1: equal to the answer), in the requested format",
+        "  [0] correct (outcome 1: equal to the answer), in the requested format",
+        "  [1] wrong (outcome 0: no readable answer), not in the requested format",
+        "  [0] correct (outcome 1: equal to the answer), in the requested format",
     ]
     assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (says it used tiny), 20" in lines[7]
     assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (names no model), 20" in lines[-2]

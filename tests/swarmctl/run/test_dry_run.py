@@ -55,6 +55,13 @@ def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
             "",
             "memory    needs about 512 MiB for typical prompts, and 2.0 GiB for prompts of maximum length, but only",
         ),
+        ({}, "", "task      spell_backward: Spell a word backward; until round 80"),
+        (
+            {"tasks": ["sapo", "mine.py"]},
+            "",
+            "task      sapo: Nine reasoning tasks in equal shares, as in arXiv 2509.08721; mine.py; until round 80",
+        ),
+        ({"tasks": ["ab", "gcd", "lcm", "dice"]}, "", "task      ab, gcd, lcm, dice; until round 80"),
         ({"memory_available_bytes": None}, "", "memory    needs about 2.0 GiB; the device's memory is unknown"),
         ({"memory_bytes": None}, "", "memory    unknown until the model is on this machine"),
         ({"model": {"where": "will be downloaded"}}, "", "model     tiny: not on this machine; the run downloads it"),

@@ -65,7 +65,7 @@ def events(home: Path, name: str, node: str = "small") -> list[dict[str, Any]]:
 
 
 def spelled(messages: Any, index: int) -> str:
-    """Give a right answer in strict format every other time."""
+    """Give a right answer in the requested format every other time."""
     word = re.sub(r".*: ", "", messages[-1]["content"])
     return f"<answer>{word[::-1] if index % 2 else word}</answer>"
 

@@ -192,3 +192,11 @@ def test_a_run_names_the_settings_that_differ_from_its_profile(home: Path) -> No
     changed = resolve(profiles.read(profiles.find("demo")), overrides, {})
     node = Node(files_of("n"), -1, resumes=False, created=True, starts_over=False)
     assert introduction(node, changed)[1] == "Settings: built-in demo, game.rounds = 3 (--rounds)"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_preset_of_tasks_is_explained() -> None:
+    node = Node(files_of("n"), -1, resumes=False, created=True, starts_over=False)
+    default, demo = (resolve(profiles.read(profiles.find(name)), [], {}) for name in ("default", "demo"))
+    assert "Task sapo: Nine reasoning tasks in equal shares, as in arXiv 2509.08721." in introduction(node, default)
+    assert not any(line.startswith("Task ") for line in introduction(node, demo))

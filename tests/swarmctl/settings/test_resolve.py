@@ -191,6 +191,27 @@ def test_a_node_always_has_a_name(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "node"),
+    [
+        ("maths/profile.toml", "maths"),
+        ("my sums!/profile.toml", "my-sums"),
+        ("…/profile.toml", "profile"),
+        ("maths/algebra.toml", "algebra"),
+    ],
+)
+def test_a_file_called_profile_names_its_node_after_its_directory(tmp_path: Path, file: str, node: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir()
+    path.write_text('extends = "demo"\n', encoding="utf-8")
+    assert resolved(str(path)).config.node.name == node
+
+
+def test_a_profile_that_the_user_calls_profile_names_its_node(home: Path) -> None:
+    write_profile(home, "profile", 'extends = "demo"\n')
+    assert resolved("profile").config.node.name == "profile"
+
+
+@pytest.mark.parametrize(
     ("variable", "right"),
     [
         ("SWARMCTL_TRIAN__LEARNING_RATE", "SWARMCTL_TRAIN__LEARNING_RATE"),

@@ -160,11 +160,9 @@ def endpoint_of(config: Config, name: str, model: str | None) -> Endpoint:
             raise ConfigurationError(message, next=f"swarmctl run --offload {near[0]}")
         raise _unknown(name, model, names)
     model = model or chat.model
-    if model is None or _PLACEHOLDER.fullmatch(model):
+    if model is None:
         address = f" --set {shlex.quote(f'providers.{name}.base_url={base_url}')}" if own and not needs_key else ""
         message = f"{name} has no default model; choose one with --offload {name}:MODEL"
-        if model is not None:
-            message = f"the model of {name} is still the placeholder {model}; name one that {name} has"
         raise ConfigurationError(message, next=f"swarmctl models {name}{address}")
     return Endpoint(name, base_url, model, chat, needs_key)
 
@@ -251,9 +249,21 @@ def is_relay(config: Config) -> bool:
 def check_offload(config: Config) -> None:
     """Raise ``ConfigurationError`` for ``[offload]`` settings that cannot work or would teach nothing."""
     if is_offloaded(config):
+        _check_models(config)
         for broken, message, setting in _rules(config):
             if broken:
                 raise ConfigurationError(message, next=f"swarmctl run --set {shlex.quote(setting)}")
+
+
+def _check_models(config: Config) -> None:
+    """Raise ``ConfigurationError`` if a model's name was copied from a document."""
+    for each in chain(config):
+        if each is not None and _PLACEHOLDER.fullmatch(each.model):
+            address = f" --set {shlex.quote(f'providers.{each.name}.base_url={each.base_url}')}"
+            raise ConfigurationError(
+                f"the model of {each.name} is still the placeholder {each.model}; name one that {each.name} has",
+                next=f"swarmctl models {each.name}{address if each.name in config.providers else ''}",
+            )
 
 
 def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:

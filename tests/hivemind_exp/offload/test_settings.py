@@ -105,7 +105,7 @@ def test_a_placeholder_from_a_document_is_no_model(model: str) -> None:
     assert str(caught.value) == f"the model of mybox is still the placeholder {model}; name one that mybox has"
     assert caught.value.next == "swarmctl models mybox --set providers.mybox.base_url=http://box/v1"
     with pytest.raises(ConfigurationError, match="still the placeholder"):
-        chain(config(fallback=[f"mybox:{model}"]))
+        check_offload(config(fallback=[f"mybox:{model}"]))
 
 
 @pytest.mark.parametrize("model", ["model", "your-model-7b", "MODEL-7B"])

@@ -1,4 +1,4 @@
-"""``gated``: supervised learning on the verified text of another model. Uses only correct text in the requested format."""
+"""``gated``: supervised learning on another model's verified text. Uses only correct text in the requested format."""
 
 import torch
 from torch import Tensor

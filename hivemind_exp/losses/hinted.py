@@ -6,8 +6,9 @@ answer, and a case of context distillation (Askell et al. 2021, arXiv 2112.00861
 The rows are samples of π(· | prompt, hint), not of π(· | prompt). Correcting this by importance sampling would undo
 their use: π(y | prompt) / π(y | prompt, hint) is small exactly where the hint made the difference, so the answers that
 the node cannot find alone would weigh almost nothing. They are therefore learned like a teacher's text: if correct and
-in the requested format, and weighted by max(0, 1 - mean of own rewards). Half of the weight goes to the same answer after the
-prompt with the hint (``sources.hints``), because a node that learns nothing there forgets how to follow hints.
+in the requested format, and weighted by max(0, 1 - mean of own rewards). Half of the weight goes to the same answer
+after the prompt with the hint (``sources.hints``), because a node that learns nothing there forgets how to follow
+hints.
 """
 
 import re

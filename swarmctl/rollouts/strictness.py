@@ -1,4 +1,4 @@
-"""Whether a completion is in the requested format, in words: as it is shown, or only after it was converted for training."""
+"""Whether a completion is in the format that its prompt asks for: as shown, or only after conversion for training."""
 
 from typing import Literal, TypeAlias
 

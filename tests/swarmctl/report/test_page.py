@@ -138,8 +138,9 @@ def test_a_samples_format_is_that_of_the_text_beside_it(tmp_path: Path) -> None:
         scores = {0: Score(1.0, True, "correct"), 1: Score(0.5, True, "close"), 2: Score(0.0, False, "no answer")}
         journal.score(0, asked, scores)
     text = read(written(tmp_path, "maths")).text
-    said = ("In the requested format only after conversion for training, shown here as received.", "In the requested format.")
-    for shown, sentence in zip(texts, (*said, "Not in the requested format."), strict=True):
+    converted = "In the requested format only after conversion for training, shown here as received."
+    said = (converted, "In the requested format.", "Not in the requested format.")
+    for shown, sentence in zip(texts, said, strict=True):
         assert re.search(rf"{re.escape(shown)}\s*Outcome [^I]*\. {re.escape(sentence)}", text), sentence
 
 

@@ -93,7 +93,7 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
         "  [0] correct (outcome 1: equal to the answer), in the requested format; by this node (tiny), 20"
     )
     assert lines[6] == "    | <answer>tac</answer>"
-    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in the requested format; by this node (tiny)")
+    assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in the requested format; by this ")
     assert lines[11].startswith(
         "  [3] partly correct (outcome 0.5: one digit is off), in the requested format; by openai "
         "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD, "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from hivemind_exp.errors import ConfigurationError, KeyProblem, NodeError
+from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.money import digits
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Outcome, Status
@@ -142,7 +142,7 @@ def _written(chosen: Choices, prompter: Prompter) -> Path:
 def _problem(name: str) -> str | None:
     try:
         check_name(name)
-    except ConfigurationError as error:
+    except NodeError as error:
         return sentence(error.message)
     return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.model_names import short_name
 from hivemind_exp.models import smollm2
 from hivemind_exp.offload.prices import Price, bounded_price
@@ -79,7 +79,7 @@ def check_name(name: str) -> None:
 def _is_free(name: str) -> bool:
     try:
         check_name(name)
-    except ConfigurationError:
+    except NodeError:
         return False
     return True
 

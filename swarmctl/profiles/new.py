@@ -159,11 +159,11 @@ def _description(base: Profile, changes: dict[SettingPath, Any]) -> str:
 def new_path(name: str, *, yes: bool, again: str) -> Path:
     """Return the path for the profile ``name``.
 
-    Raises ConfigurationError if a node could not have this name, or if the file exists and ``yes`` is not set.
+    Raises UsageError if a node could not have this name, ConfigurationError if the file exists and ``yes`` is not set.
     ``again`` is the command that overwrites it.
     """
     if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
-        raise ConfigurationError(
+        raise UsageError(
             f"invalid profile name: {shown_value(name)}. Use 1 to 64 letters, digits, '.', '_' or '-', starting with a "
             f"letter or digit and not ending with {SUFFIX}",
             next="swarmctl profiles list",

@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError, FileProblem, NewerFormat, NodeError
+from hivemind_exp.errors import ConfigurationError, FileProblem, NewerFormat, NodeError, SwarmError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import FORMAT, read_object
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm import invitation
+from swarmctl.errors import UsageError
 from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.paths import BUILTIN
@@ -44,7 +45,7 @@ def resolved_options(options: RunOptions) -> Resolved:
     overrides = [override(text) for text in options.assignments]
     for flag, key, text in options.flags:
         # Accepts an invitation that was wrapped over several lines when it was sent.
-        overrides.append(given(flag, key, str(invitation.parse(text)) if flag == "--join" else text))
+        overrides.append(given(flag, key, _invitation(text) if flag == "--join" else text))
     if options.fresh:
         overrides.append(Override(FRESH, True, "--fresh"))
     last = None
@@ -59,6 +60,14 @@ def resolved_options(options: RunOptions) -> Resolved:
     resolved = replace(resolve(profile, list(latest.values()), os.environ), names_profile=options.profile is not None)
     _check_gpus(resolved)
     return resolved
+
+
+def _invitation(text: str) -> str:
+    """Return an invitation in its usual form. Raises UsageError if the text is none."""
+    try:
+        return str(invitation.parse(text))
+    except SwarmError as error:
+        raise UsageError(error.message, next=error.next) from error
 
 
 def _check_gpus(resolved: Resolved) -> None:

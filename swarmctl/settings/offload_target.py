@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import has_host
+from swarmctl.errors import UsageError
 
 Flag = tuple[str, str, str]
 """(flag, setting, text), as in ``RunOptions.flags``."""
@@ -37,13 +37,13 @@ def provider_name(url: str) -> str:
     """Return the name of the provider at an address: always the same one, so that it finds its key and its prices.
 
     A built-in service keeps its name. A server gets one from its host and port, such as ``localhost-8000``.
-    Raises ConfigurationError if the address is invalid.
+    Raises UsageError if the address is invalid.
     """
     for row in PROVIDERS.values():
         if row.chat is not None and row.needs_key and row.base_url == url:
             return row.name
     if not has_host(url) or not {"@", "?", "#"}.isdisjoint(url):
-        raise ConfigurationError(
+        raise UsageError(
             "invalid server URL. Use one such as http://localhost:8000/v1, without a user name or a query",
             next="swarmctl run --offload http://HOST:PORT/v1",
         )

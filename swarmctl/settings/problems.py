@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from hivemind_exp.config import ProviderConfig, TaskConfig
-from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.providers import PROVIDERS
+from swarmctl.errors import UsageError
 from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, shown, without_key
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.schema import SettingPath, dotted, settings
@@ -31,10 +32,15 @@ class Problem:
         return f"{self.message}; did you mean {self.nearest}?" if self.nearest else self.message
 
 
-def refused(problems: Sequence[Problem], otherwise: str) -> ConfigurationError:
-    """Return the error that lists all problems, with the command that fixes one of them or ``otherwise``."""
+def refused(problems: Sequence[Problem], otherwise: str) -> NodeError:
+    """Return the error that lists all problems, with the command that fixes one of them or ``otherwise``.
+
+    It is a UsageError if all of them are values of options, and ConfigurationError if a setting is wrong in a profile,
+    a variable or ``--set``.
+    """
     cure = next((problem.cure for problem in problems if problem.cure), otherwise)
-    return ConfigurationError("; ".join(map(str, problems)), next=cure)
+    typed = all(problem.origin.startswith("--") and problem.origin != "--set" for problem in problems)
+    return (UsageError if typed else ConfigurationError)("; ".join(map(str, problems)), next=cure)
 
 
 def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
+from swarmctl.errors import UsageError
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, explain, refused
 from swarmctl.settings.profile_files import DEFAULT, Profile
@@ -45,12 +45,10 @@ class Resolved:
 
 
 def override(assignment: str) -> Override:
-    """Parse ``KEY=VALUE``. Raises ConfigurationError if there is no ``=``."""
+    """Parse ``KEY=VALUE``. Raises UsageError if there is no ``=``."""
     key, equals, text = assignment.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigurationError(
-            "--set needs KEY=VALUE, such as --set train.learning_rate=1e-5", next="swarmctl profiles show"
-        )
+        raise UsageError("--set needs KEY=VALUE, such as --set train.learning_rate=1e-5", next="swarmctl profiles show")
     return given("--set", key.strip(), text.strip())
 
 
@@ -81,7 +79,7 @@ def problems_of(
 
 
 def resolve(profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]) -> Resolved:
-    """Return the configuration. Raises ConfigurationError that lists every problem."""
+    """Return the configuration. Raises the error that lists every problem (``refused``)."""
     resolved, problems = problems_of(profile, overrides, environment)
     if resolved is None:
         raise refused(problems, _next(problems[0], profile))

@@ -95,7 +95,10 @@ def evaluated(options: EvalOptions) -> tuple[list[Evaluated], TrainedNode | None
             "--temperature 0 gives the same answer each time; use --samples 1", next="swarmctl eval --help"
         )
     known = nodes | set(node_names())
-    return [_find(options, name, asked, known) for name in names], asked
+    found = [_find(options, name, asked, known) for name in names]
+    if options.max_usd is not None and not any(each.node is None and is_offloaded(each.model.config) for each in found):
+        raise UsageError("--max-usd limits what an API's model costs, but no API is asked", next="swarmctl eval --help")
+    return found, asked
 
 
 def _node_in(options: EvalOptions, name: str) -> str | None:

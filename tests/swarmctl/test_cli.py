@@ -135,7 +135,7 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: p
 
 
 def test_an_invalid_value_of_a_flag_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["run", "--max-usd", "2usd"]) == Exit.CONFIGURATION
+    assert cli.run(["run", "--max-usd", "2usd"]) == Exit.USAGE
     error, suggestion = capsys.readouterr().err.splitlines()
     assert error == "error: invalid --max-usd: '2usd'. Use an amount in USD above 0, or unlimited"
     assert suggestion.endswith("swarmctl run --help")

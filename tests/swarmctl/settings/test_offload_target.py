@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.errors import ConfigurationError
+from swarmctl.errors import UsageError
 from swarmctl.settings.offload_target import is_address, offload_flags, provider_name, split_target, typed_address
 
 
@@ -57,7 +57,7 @@ def test_a_server_always_has_the_same_valid_name(url: str, name: str) -> None:
     ],
 )
 def test_an_invalid_address_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="invalid server URL") as caught:
+    with pytest.raises(UsageError, match="invalid server URL") as caught:
         offload_flags(url)
     assert "secret" not in f"{caught.value.message} {caught.value.next}"
 

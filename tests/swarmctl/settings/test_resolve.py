@@ -12,7 +12,7 @@ import pytest
 from hivemind_exp.config import Config, LoraConfig
 from hivemind_exp.errors import ConfigurationError
 from swarmctl import cli
-from swarmctl.errors import Exit
+from swarmctl.errors import Exit, UsageError
 from swarmctl.nodes.lookup import files_of
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.command_line import changes, rerun, resolved_options, settings_arguments
@@ -312,7 +312,7 @@ def test_unreadable_profiles_are_explained(tmp_path: Path, content: bytes, told:
 
 
 def test_an_assignment_needs_an_equals_sign() -> None:
-    with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+    with pytest.raises(UsageError, match="KEY=VALUE"):
         override("train.beta")
 
 

@@ -331,7 +331,7 @@ def test_a_profile_is_not_overwritten(file: Path, home: Path, capsys: pytest.Cap
 def test_a_file_name_that_is_not_a_valid_profile_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "my old one.yaml"
     file.write_text("seed: 1", encoding="utf-8")
-    assert cli.run(["profiles", "import", str(file)]) == Exit.CONFIGURATION
+    assert cli.run(["profiles", "import", str(file)]) == Exit.USAGE
     assert "invalid profile name: 'my old one'" in capsys.readouterr().err
     assert cli.run(["profiles", "import", str(file), "--name", "old"]) == Exit.DONE
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -226,6 +227,25 @@ def test_an_environment_needs_an_index_where_python_has_no_pip(
     assert list(made.venv.glob("lib/*/site-packages/pip-9.9.dist-info"))
 
 
+def test_uv_uses_the_indexes_that_are_set_for_pip() -> None:
+    pips = {"PIP_INDEX_URL": "https://a/simple", "PIP_EXTRA_INDEX_URL": "https://b  https://c", "PIP_FIND_LINKS": "d e"}
+    assert install.for_uv(pips) == (
+        {"UV_DEFAULT_INDEX": "https://a/simple", "UV_INDEX": "https://b https://c", "UV_FIND_LINKS": "d,e"}
+    )
+    assert install.for_uv(pips | {"UV_INDEX_URL": "x", "UV_INDEX": "y", "UV_FIND_LINKS": ""}) == {}
+    assert install.for_uv({"PIP_INDEX_URL": ""}) == {}
+
+
+@pytest.mark.slow
+def test_uv_finds_a_package_where_pip_would(new_venv: Path, index: Path) -> None:
+    wheel(index, "1", name="only_here")
+    command = [str(UV), "pip", "install", "--offline", "--dry-run", "--python", str(new_venv / "bin/python"), "only-here"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
+    there = install.for_uv({"PIP_FIND_LINKS": str(index)})
+    assert subprocess.run(command, env=environment, check=False).returncode != 0
+    assert subprocess.run(command, env=environment | there, check=False).returncode == 0
+
+
 def test_uv_trusts_the_systems_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saw: list[str | None] = []
 
@@ -234,6 +254,8 @@ def test_uv_trusts_the_systems_certificates(tmp_path: Path, monkeypatch: pytest.
         return False
 
     monkeypatch.setattr(install.Installer, "create_venv", create_venv)
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
     for chosen in (None, "0"):
         if chosen is None:
             monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
@@ -284,6 +306,15 @@ def test_pips_output_is_summarized(capfd: pytest.CaptureFixture[str]) -> None:
     assert "DEPRECATION: something nobody can change" in capfd.readouterr().err
     assert install.run_with_progress([sys.executable, "-c", PIP, "1"], "Looking", may_fail=True) == 1
     assert capfd.readouterr().err == ""
+
+
+def test_the_time_of_a_program_begins_with_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[float] = []
+    monkeypatch.setattr(install, "_show", lambda _doing, began: shown.append(began))
+    before = time.monotonic()
+    assert install.run_with_progress([sys.executable, "-c", "print('Installing collected packages: a')"], "Start") == 0
+    assert len(shown) == 2
+    assert before <= shown[0] == shown[1], "not the time at which the installation began"
 
 
 def test_on_a_terminal_one_line_shows_what_pip_does_and_for_how_long() -> None:

@@ -23,7 +23,7 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -164,12 +164,13 @@ def hashed(*names: str) -> list[str]:
 
 
 def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = False) -> int:
-    """Run a program that is silent or prints hundreds of lines, and show its work and the elapsed time on one line.
+    """Run a program that is silent or prints hundreds of lines, and show its work and its time on one line.
 
     Without a terminal, only ``doing``, large downloads and the number of packages are printed. If the program fails,
     the end of its output is printed to stderr, unless it ``may_fail``. Returns its exit code.
     """
-    _show(doing)
+    began = time.monotonic()
+    _show(doing, began)
     printed: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -186,7 +187,7 @@ def run_with_progress(command: Sequence[str], doing: str, *, may_fail: bool = Fa
                 printed.append(line)
                 doing = _step(line) or doing
             if sys.stdout.isatty() or _LARGE.search(line) or line.startswith(_UNPACKING):
-                _show(doing)
+                _show(doing, began)
     if sys.stdout.isatty():
         print("\r\x1b[K", end="", flush=True)
     if process.returncode != 0 and not may_fail:
@@ -206,18 +207,18 @@ def say(text: str) -> None:
     print(textwrap.fill(text, max(20, wide), break_long_words=False, break_on_hyphens=False), flush=True)
 
 
-def _show(doing: str) -> None:
-    """Show what a program does: on a terminal in place of what was shown before, with the time since the start."""
+def _show(doing: str, began: float) -> None:
+    """Show what a program does: on a terminal in place of what was shown before, with the time since it ``began``."""
     if not sys.stdout.isatty():
         print(doing, flush=True)
         return
-    elapsed = f"; {_elapsed()} so far"
+    elapsed = f"; {_elapsed(began)} so far"
     room = max(0, shutil.get_terminal_size().columns - len(elapsed) - 1)
     print(f"\r\x1b[K{doing[:room]}{elapsed}", end="", flush=True)
 
 
-def _elapsed() -> str:
-    minutes, seconds = divmod(round(time.monotonic() - _BEGAN), 60)
+def _elapsed(began: float) -> str:
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
@@ -245,10 +246,29 @@ def announce(installer: Installer, venv: str, wants_cpu: bool, torch: Sequence[s
             say(f"For 0.5 GB: make run PIP_FLAGS='--extra-index-url {_CPU_INDEX}'")
 
 
+_FOR_UV = {
+    "PIP_INDEX_URL": (("UV_DEFAULT_INDEX", "UV_INDEX_URL"), " "),
+    "PIP_EXTRA_INDEX_URL": (("UV_INDEX", "UV_EXTRA_INDEX_URL"), " "),
+    "PIP_FIND_LINKS": (("UV_FIND_LINKS",), ","),
+}
+"""pip's variables. For each, uv's names for the same, the newest first, and what separates several values there."""
+
+
+def for_uv(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which uv uses the indexes that are set for pip. Variables of uv's own go first."""
+    found = {}
+    for name, (names, separator) in _FOR_UV.items():
+        places = environment.get(name, "").split()
+        if places and not any(each in environment for each in names):
+            found[names[0]] = separator.join(places)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Create the environment and install; return the exit code. Ctrl-C ends it without a traceback."""
     # As pip does, uv trusts the certificates that the system trusts, such as those of a company's proxy.
     os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+    os.environ.update(for_uv(os.environ))
     try:
         return _main(arguments)
     except KeyboardInterrupt:
@@ -280,7 +300,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(f"error: {installer.name} could not install swarmctl; its message is above", file=sys.stderr)
         print("  try: make run", file=sys.stderr)
         return FAILED
-    say(f"Installed into {options.venv} in {_elapsed()}.")
+    say(f"Installed into {options.venv} in {_elapsed(_BEGAN)}.")
     return 0
 
 

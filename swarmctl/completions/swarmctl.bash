@@ -96,10 +96,10 @@ __swarmctl_takes() {
         'run:--rounds') kind=none ;;
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
-        'run:--max-usd') kind=none ;;
+        'run:--max-usd') kind=words list='unlimited' ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
-        'run:--restart') kind=none ;;
+        'run:--restart') kind=words list='auto on-failure never' ;;
         'attach:--node') kind=node ;;
         'doctor:-p' | 'doctor:--profile') kind=profile ;;
         'doctor:--node') kind=node ;;
@@ -140,13 +140,13 @@ __swarmctl_takes() {
         'eval:--max-tokens') kind=none ;;
         'eval:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'eval:-p' | 'eval:--profile') kind=profile ;;
-        'eval:--max-usd') kind=none ;;
+        'eval:--max-usd') kind=words list='unlimited' ;;
         'eval:--examples') kind=none ;;
         'export:--checkpoint') kind=none ;;
         'export:--gguf-type') kind=words list='f16 bf16 q8_0' ;;
         'replay:--step') kind=none ;;
         'replay:--device') kind=words list='auto cpu cuda mps xpu' ;;
-        'launch:--print') kind=none ;;
+        'launch:--print') kind=words list='sky dstack slurm compose' ;;
         'launch:--nodes') kind=none ;;
         'launch:--gpu') kind=none ;;
         'launch:--name') kind=none ;;
@@ -156,7 +156,7 @@ __swarmctl_takes() {
         'launch:--model') kind=directory ;;
         'launch:--rounds') kind=none ;;
         'launch:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
-        'launch:--max-usd') kind=none ;;
+        'launch:--max-usd') kind=words list='unlimited' ;;
         'launch:--set') kind=setting ;;
         'profiles show:--set') kind=setting ;;
         'profiles new:--from') kind=words list='cpu default demo gpu mac smol' ;;
@@ -165,7 +165,7 @@ __swarmctl_takes() {
         'profiles new:--device') kind=words list='auto cpu cuda mps xpu' ;;
         'profiles new:--rounds') kind=none ;;
         'profiles new:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
-        'profiles new:--max-usd') kind=none ;;
+        'profiles new:--max-usd') kind=words list='unlimited' ;;
         'profiles new:--set') kind=setting ;;
         'profiles import:--name') kind=none ;;
         'keys set:--host') kind=none ;;
@@ -188,7 +188,7 @@ __swarmctl_takes() {
         'rollouts export:--format') kind=words list='jsonl csv parquet' ;;
         'rollouts export:-o' | 'rollouts export:--output') kind=file ;;
         'rollouts stats:--node') kind=node ;;
-        'rollouts stats:--by') kind=none ;;
+        'rollouts stats:--by') kind=words list='provider model stage' ;;
         'swarm new:-p' | 'swarm new:--profile') kind=profile ;;
         'swarm new:--task') kind=words list='ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting gcd group_anagrams gsm8k gsm_symbolic isomorphic_strings jsonl largest_island lcm leg_counting letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation path_star power_function prime_factorization products propositional_logic python-file ransom_note rearc rectangle_count rotate_matrix rotten_oranges sapo self_reference sentence_reordering simple_equations simple_geometry spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis sudoku survo syllogism tsumego word_sequence_reversal word_sorting zebra_puzzles' ;;
         'swarm new:--game') kind=words list='sampling study-group' ;;
@@ -208,7 +208,7 @@ __swarmctl_takes() {
         'identity backup:--node') kind=node ;;
         'identity restore:--node') kind=node ;;
         'service install:--key') kind=none ;;
-        'service install:--print') kind=none ;;
+        'service install:--print') kind=words list='systemd launchd compose' ;;
     esac
 }
 
@@ -319,6 +319,7 @@ __swarmctl_argument() {
         'chat:0') kind=node ;;
         'eval:0') kind=node ;;
         'export:0') kind=node ;;
+        'export:1') kind=directory ;;
         'replay:0') kind=node ;;
         'launch:0') kind=node ;;
         'profiles show:0') kind=profile ;;
@@ -326,6 +327,7 @@ __swarmctl_argument() {
         'profiles path:0') kind=profile ;;
         'profiles edit:0') kind=profile ;;
         'profiles delete:0') kind=profile ;;
+        'profiles import:0') kind=file ;;
         'keys set:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys test:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;
         'keys delete:0') kind=words list='openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb' ;;

@@ -174,13 +174,15 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'run:--max-usd'
-            set kind none
+            set kind words
+            set list unlimited
         case 'run:--join'
             set kind none
         case 'run:--set'
             set kind setting
         case 'run:--restart'
-            set kind none
+            set kind words
+            set list auto on-failure never
         case 'attach:--node'
             set kind node
         case 'doctor:-p' 'doctor:--profile'
@@ -267,7 +269,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'eval:-p' 'eval:--profile'
             set kind profile
         case 'eval:--max-usd'
-            set kind none
+            set kind words
+            set list unlimited
         case 'eval:--examples'
             set kind none
         case 'export:--checkpoint'
@@ -281,7 +284,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list auto cpu cuda mps xpu
         case 'launch:--print'
-            set kind none
+            set kind words
+            set list sky dstack slurm compose
         case 'launch:--nodes'
             set kind none
         case 'launch:--gpu'
@@ -303,7 +307,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'launch:--max-usd'
-            set kind none
+            set kind words
+            set list unlimited
         case 'launch:--set'
             set kind setting
         case 'profiles show:--set'
@@ -325,7 +330,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'profiles new:--max-usd'
-            set kind none
+            set kind words
+            set list unlimited
         case 'profiles new:--set'
             set kind setting
         case 'profiles import:--name'
@@ -374,7 +380,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'rollouts stats:--node'
             set kind node
         case 'rollouts stats:--by'
-            set kind none
+            set kind words
+            set list provider model stage
         case 'swarm new:-p' 'swarm new:--profile'
             set kind profile
         case 'swarm new:--task'
@@ -417,7 +424,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'service install:--key'
             set kind none
         case 'service install:--print'
-            set kind none
+            set kind words
+            set list systemd launchd compose
     end
 end
 
@@ -949,6 +957,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind node
         case 'export:0'
             set kind node
+        case 'export:1'
+            set kind directory
         case 'replay:0'
             set kind node
         case 'launch:0'
@@ -963,6 +973,8 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
             set kind profile
         case 'profiles delete:0'
             set kind profile
+        case 'profiles import:0'
+            set kind file
         case 'keys set:0'
             set kind words
             set list openai deepseek openrouter groq together mistral gemini xai fireworks cerebras huggingface wandb

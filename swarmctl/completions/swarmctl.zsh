@@ -301,7 +301,7 @@ _swarmctl__run() {
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--fresh[Start over\: delete what the node learned]' \
@@ -309,7 +309,7 @@ _swarmctl__run() {
     '--all[With --dry-run\: also show all settings]' \
     '(-d --detach)-d[Continue in the background once the node has started]' \
     '(-d --detach)--detach[Continue in the background once the node has started]' \
-    '--restart=[Restart a trainer that fails\: on-failure, never, or auto (with --detach)]:WHEN: ' \
+    '--restart=[Restart a trainer that fails\: on-failure, never, or auto (with --detach)]:WHEN:(auto on-failure never)' \
     '--plain[Print one line per round instead of the live view]' \
     '--json[Print the result as JSON at the end; never prompt]' \
     '(-q --quiet)-q[Print only warnings, errors and the summary]' \
@@ -538,7 +538,7 @@ _swarmctl__eval() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '(-p --profile)-p+[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
     '(-p --profile)--profile=[Profile name or .toml file]:PROFILE:_swarmctl_profiles' \
-    '--max-usd=[The most this evaluation may spend, or unlimited]:USD: ' \
+    '--max-usd=[The most this evaluation may spend, or unlimited]:USD:(unlimited)' \
     '--examples=[Also show the first N questions and answers]:N: ' \
     '--json[Print JSON; never prompt]' \
     '(-y --yes)-y[Answer yes to all prompts]' \
@@ -563,7 +563,7 @@ _swarmctl__export() {
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
     ':NODE:_swarmctl_nodes' \
-    ':DIR: '
+    ':DIR:_files -/'
 }
 
 _swarmctl__replay() {
@@ -578,7 +578,7 @@ _swarmctl__replay() {
 
 _swarmctl__launch() {
   _arguments -S \
-    '--print=[sky, dstack, slurm or compose]:KIND: ' \
+    '--print=[sky, dstack, slurm or compose]:KIND:(sky dstack slurm compose)' \
     '--nodes=[Number of new nodes, one per GPU]:N: ' \
     '--gpu=[GPU of each node\: a model such as H100, memory such as 24GB, or none]:GPU: ' \
     '--name=[Name of the new nodes; a number is added]:NAME: ' \
@@ -589,7 +589,7 @@ _swarmctl__launch() {
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--rounds=[Total rounds of each node]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -669,7 +669,7 @@ _swarmctl__profiles__new() {
     '--device=[auto, cpu, cuda, cuda\:1, mps or xpu]:DEVICE:(auto cpu cuda mps xpu)' \
     '--rounds=[Total rounds; 0\: until you stop it]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--max-usd=[The most the node may spend in total, or unlimited]:USD: ' \
+    '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '(-y --yes)-y[Overwrite an existing profile]' \
     '(-y --yes)--yes[Overwrite an existing profile]' \
@@ -717,7 +717,7 @@ _swarmctl__profiles__import() {
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
-    ':FILE.yaml: '
+    ':FILE.yaml:_files'
 }
 
 _swarmctl__keys() {
@@ -938,7 +938,7 @@ _swarmctl__rollouts__export() {
 _swarmctl__rollouts__stats() {
   _arguments -S \
     '--node=[Node name]:NODE:_swarmctl_nodes' \
-    '--by=[Group by any of provider,model,stage]:KEYS: ' \
+    '--by=[Group by any of provider,model,stage]:KEYS:(provider model stage)' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -1181,7 +1181,7 @@ _swarmctl__service() {
 _swarmctl__service__install() {
   _arguments -S \
     '*--key=[A file with a key that the service needs (repeatable)]:NAME=FILE: ' \
-    '--print=[Only print the file\: systemd, launchd or compose]:KIND: ' \
+    '--print=[Only print the file\: systemd, launchd or compose]:KIND:(systemd launchd compose)' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -150,6 +150,13 @@ _BY_METAVAR = {
     "CHECK": Kind.WORDS,
     "MODEL": Kind.DIRECTORY,
     "DIRECTORY": Kind.DIRECTORY,
+    "DIR": Kind.DIRECTORY,
+    "FILE.yaml": Kind.FILE,
+    "WHEN": Kind.WORDS,
+    "KEYS": Kind.WORDS,
+    "USD": Kind.WORDS,
+    "launch KIND": Kind.WORDS,
+    "service install KIND": Kind.WORDS,
     "FILE": Kind.FILE,
 }
 
@@ -167,5 +174,7 @@ def _value(parameter: Any, path: tuple[str, ...], words: Words) -> Value:
         meaning = "PROVIDER"
     elif path == ("models",) and metavar == "PROVIDER":
         meaning = "GENERATOR"
+    elif metavar == "KIND":  # its words depend on the command
+        meaning = f"{' '.join(path)} KIND"
     kind = _BY_METAVAR.get(meaning, Kind.NONE)
     return Value(kind, metavar, words.by_metavar[meaning] if kind is Kind.WORDS else ())

@@ -11,9 +11,13 @@ from pydantic.fields import FieldInfo
 from hivemind_exp import providers
 from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.tasks.registry import names
 from swarmctl.doctor.registry import groups
+from swarmctl.launch.command import Target
 from swarmctl.rollouts.journal import LOCAL
+from swarmctl.rollouts.stats import CountKey
+from swarmctl.service.command import Manager
 from swarmctl.settings.profile_files import builtin_names
 from swarmctl.settings.schema import docstrings, dotted, settings
 from tools.completions.tree import Words, first_sentence
@@ -36,6 +40,11 @@ WORDS = Words(
         "GENERATOR": GENERATORS[1:],
         "SOURCE": (*map(str, Kind), LOCAL, *GENERATORS[1:]),
         "CHECK": tuple(groups()),
+        "WHEN": get_args(SupervisionConfig.model_fields["restart"].annotation),
+        "KEYS": CountKey._fields,
+        "USD": ("unlimited",),
+        "launch KIND": tuple(Target),
+        "service install KIND": tuple(Manager),
     }
 )
 

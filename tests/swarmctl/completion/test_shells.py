@@ -97,6 +97,13 @@ def test_first_tab_in_a_new_shell(kind: str, place: Path) -> None:
         ("swarmctl run --set model.dtype=bf", "swarmctl run --set model.dtype=bfloat16 "),
         ("swarmctl run --set=model.dtype=bf", "swarmctl run --set=model.dtype=bfloat16 "),
         ("swarmctl profiles new x --from gp", "swarmctl profiles new x --from gpu "),
+        ("swarmctl swarm peers --node ma", "swarmctl swarm peers --node maths "),
+        ("swarmctl rollouts show ma", "swarmctl rollouts show maths "),
+        ("swarmctl rollouts stats --by pro", "swarmctl rollouts stats --by provider "),
+        ("swarmctl run --restart on", "swarmctl run --restart on-failure "),
+        ("swarmctl run --max-usd u", "swarmctl run --max-usd unlimited "),
+        ("swarmctl launch maths --print sl", "swarmctl launch maths --print slurm "),
+        ("swarmctl service install maths --print sys", "swarmctl service install maths --print systemd "),
         ("swarmctl completion install fi", "swarmctl completion install fish "),
     ],
 )

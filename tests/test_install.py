@@ -239,7 +239,8 @@ def test_uv_uses_the_indexes_that_are_set_for_pip() -> None:
 @pytest.mark.slow
 def test_uv_finds_a_package_where_pip_would(new_venv: Path, index: Path) -> None:
     wheel(index, "1", name="only_here")
-    command = [str(UV), "pip", "install", "--offline", "--dry-run", "--python", str(new_venv / "bin/python"), "only-here"]
+    python = str(new_venv / "bin/python")
+    command = [str(UV), "pip", "install", "--offline", "--dry-run", "--python", python, "only-here"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
     there = install.for_uv({"PIP_FIND_LINKS": str(index)})
     assert subprocess.run(command, env=environment, check=False).returncode != 0

@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.peers.records import FILE_NAME, KNOWN_AFTER, read_peers, weight
+from hivemind_exp.peers.records import FILE_NAME, KNOWN_AFTER, SAVE_EVERY_S, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.event_log import all_of
 from swarmctl.storage.json_file import rfc3339
@@ -69,7 +70,8 @@ def known_peers(files: NodeFiles) -> list[dict[str, Any]]:
 
 def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_json: bool) -> None:
     if as_json:
-        print_json(node=found.name, swarm=found.charter.id, peers=rows)
+        at = _saved_at(found.files)
+        print_json(node=found.name, swarm=found.charter.id, saved=None if at is None else rfc3339(at), peers=rows)
         return
     write = Writer(sys.stdout)
     if not rows:
@@ -89,6 +91,16 @@ def _print(found: Member, rows: Sequence[dict[str, Any]], *, ranked: bool, as_js
     elif any("weight" in line.split() for line in lines):
         write("")
         write(f"weight: how likely this node is to use the peer's groups (-: fewer than {KNOWN_AFTER} verified yet).")
+    if (at := _saved_at(found.files)) is not None:
+        state = f"it does so about every {SAVE_EVERY_S:.0f} seconds" if found.running else "it is not running"
+        Writer(sys.stderr)(f"Saved by node {found.name} {_ago(rfc3339(at))}; {state}.")
+
+
+def _saved_at(files: NodeFiles) -> float | None:
+    """Return when the node last saved its records of peers, in Unix seconds; None if it never did."""
+    with suppress(OSError):
+        return (files.swarm / FILE_NAME).stat().st_mtime
+    return None
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ import os
 import shlex
 import stat
 import textwrap
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -352,6 +354,10 @@ def test_peers_and_leaderboard_escape_text_from_peers(here: Cli, home: Path, tea
     assert "\x1b" not in board.stdout
     assert board.stdout.index(better[-8:]) < board.stdout.index(good[-8:])
     assert "not proof" in board.stdout
-    rows = json.loads(here("swarm", "peers", "--json").stdout)["peers"]
+    as_json = json.loads(here("swarm", "peers", "--json").stdout)
+    assert abs(datetime.fromisoformat(as_json["saved"]).timestamp() - (directory / "peerbook.json").stat().st_mtime) < 1
+    os.utime(directory / "peerbook.json", (0, time.time() - 7200.5))
+    assert here("swarm", "peers").stderr == "Saved by node tea 2 h 0 min ago; it is not running.\n"
+    rows = as_json["peers"]
     assert {row["peer"] for row in rows} == {good, better}
     assert rows[0] | {"weight": None, "kind": None, "round": None, "share_correct": 0.5} == rows[0]

@@ -133,6 +133,9 @@ def price_of(endpoint: Endpoint, given: Mapping[str, PriceConfig]) -> Price | No
     return price and replace(price, batch_share=chat.batch_share, flex_share=chat.flex_share)
 
 
+_UNCAPPED = "To run without a cap, set offload.limits.usd to unlimited and leave offload.limits.usd_per_day unset"
+
+
 def bounded_price(
     endpoint: Endpoint, given: Mapping[str, PriceConfig], *, capped: bool, reasons: bool = False
 ) -> Price:
@@ -147,19 +150,17 @@ def bounded_price(
     line, named = f"offload.prices.{endpoint.name}", shlex.quote(endpoint.full_name)
     if price is None:
         own = endpoint.name not in PROVIDERS and is_private(urlsplit(endpoint.base_url).hostname or "")
-        free = f"If it costs nothing, set providers.{endpoint.name}.free = true. Otherwise set " if own else "Set "
+        free = f"If it costs nothing, set providers.{endpoint.name}.free = true. Otherwise, set " if own else "Set "
         prices = f"--set {line}.input=INPUT_USD --set {line}.output=OUTPUT_USD"
         raise ConfigurationError(
-            f"the price of {endpoint.label} is unknown, so no spending cap can be enforced. {free}what a million "
-            f"tokens cost ([{line}] input and output, in USD), or lift the cap with "
-            'offload.limits.usd = "unlimited" and no usd_per_day.',
+            f"the price of {endpoint.label} is unknown, so the cap cannot be enforced. {free}{line}.input and "
+            f"{line}.output to the USD per million tokens. {_UNCAPPED}",
             next=f"swarmctl run --offload {named} {f'--set providers.{endpoint.name}.free=true' if own else prices}",
         )
     if reasons and not endpoint.chat.bounds_reasoning and not price.free:
         raise ConfigurationError(
-            f"the hidden reasoning of {endpoint.label} has no limit, so no spending cap can be enforced. Switch it off "
-            "(offload.reasoning_effort = none), use another model, or lift the cap with "
-            'offload.limits.usd = "unlimited" and no usd_per_day.',
+            f"the hidden reasoning of {endpoint.label} has no limit, so the cap cannot be enforced. Switch it "
+            f"off (offload.reasoning_effort = none) or use another model. {_UNCAPPED}",
             next=f"swarmctl run --offload {named} --set offload.reasoning_effort=none",
         )
     return price

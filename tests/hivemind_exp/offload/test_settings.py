@@ -234,6 +234,18 @@ def test_prices_are_known_tiered_set_or_free() -> None:
     assert bounded_price(first_endpoint(free), {}, capped=True).free
 
 
+def test_an_unknown_price_is_explained_in_one_reading() -> None:
+    own = first_endpoint(config("mybox", mybox={"base_url": "http://192.168.1.20/v1"}))
+    with pytest.raises(ConfigurationError) as caught:
+        bounded_price(own, {}, capped=True)
+    assert caught.value.message == (
+        "the price of mybox:m is unknown, so the cap cannot be enforced. If it costs nothing, set "
+        "providers.mybox.free = true. Otherwise, set offload.prices.mybox.input and offload.prices.mybox.output to the "
+        "USD per million tokens. "
+        "To run without a cap, set offload.limits.usd to unlimited and leave offload.limits.usd_per_day unset"
+    )
+
+
 def test_unknown_price_is_refused_under_a_cap() -> None:
     endpoint = first_endpoint(config("mybox"))
     with pytest.raises(ConfigurationError, match="the price of mybox:m is unknown"):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -22,7 +23,6 @@ from swarmctl.rollouts.journal import (
     rollouts,
 )
 from swarmctl.rollouts.strictness import WORDS, format_of
-from swarmctl.storage.json_file import rfc3339
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.safe_text import folded, one_line, quoted
 from swarmctl.terminal.sentences import points, several
@@ -61,7 +61,7 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
             yield ""
         task = "" if first.task is None else f"{first.task}, "
         digest = first.question if full else first.question[:_DIGEST]
-        yield from told(f"round {first.round}, {first.stage}: {task}question {digest}", "")
+        yield from told(f"round {first.round}, {first.stage}{_when([first, *others])}: {task}question {digest}", "")
         for message in first.messages or ():
             yield from told(f"{foreign(message.get('role'))}:", "  ")
             yield from quote(str(message.get("content")))
@@ -81,6 +81,12 @@ def _lines(found: Sequence[RolloutRecord], *, width: int | None, full: bool) -> 
                 yield from quote(turn.text)
             if each.turns is None:
                 yield from quote(each.text or "")
+
+
+def _when(rollouts: Sequence[RolloutRecord]) -> str:
+    """Return when the first of them was recorded, in local time as ``logs`` shows it; empty if that is unknown."""
+    known = [each.time for each in rollouts if each.time is not None]
+    return f", {datetime.fromtimestamp(min(known)):%Y-%m-%d %H:%M:%S}" if known else ""
 
 
 def _reward(rollout: RolloutRecord) -> str:
@@ -109,8 +115,6 @@ def _origin(rollout: RolloutRecord) -> str:
     else:
         parts = [f"by {name} ({model or 'model unknown'})", str(rollout.kind)]
         parts.append("price unknown" if rollout.usd is None else dollars(rollout.usd))
-    if rollout.time is not None:
-        parts.append(rfc3339(rollout.time))
     if rollout.truncated:
         parts.append("cut off at the length limit")
     return ", ".join(parts)

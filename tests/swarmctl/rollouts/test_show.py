@@ -7,6 +7,7 @@ import os
 import subprocess
 from contextlib import closing
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -82,21 +83,23 @@ def test_rewards_are_printed_with_their_reasons(capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[:5] == [
-        "round 1, answer: spelling, question aa1100000000",
+    written = min(str(row["time"]) for row in shown(capsys) if str(row["question"]).startswith("aa11"))
+    at = datetime.fromisoformat(written).astimezone()
+    assert lines[0] == f"round 1, answer, {at:%Y-%m-%d %H:%M:%S}: spelling, question aa1100000000"
+    assert lines[1:5] == [
         "  system:",
         "    | Answer.",
         "  user:",
         "    | Spell cat backwards.",
     ]
     assert lines[5].startswith(
-        "  [0] correct (outcome 1: equal to the answer), in the requested format; by this node (tiny), 20"
+        "  [0] correct (outcome 1: equal to the answer), in the requested format; by this node (tiny)"
     )
     assert lines[6] == "    | <answer>tac</answer>"
     assert lines[7].startswith("  [1] wrong (outcome 0: no readable answer), not in the requested format; by this ")
     assert lines[11].startswith(
         "  [3] partly correct (outcome 0.5: one digit is off), in the requested format; by openai "
-        "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD, "
+        "(gpt-4o-mini-2024-07-18), teacher, 0.001 USD"
     )
     assert "  [0] not verified; by openai (gpt-4o-mini-2024-07-18), teacher" in out
     assert lines[-1] == "  [1] lost: nothing usable from openai:gpt-4o-mini in 4 requests"
@@ -315,8 +318,8 @@ def test_peers_rollouts_are_shown_next_to_the_nodes_own(capsys: pytest.CaptureFi
         "  [1] wrong (outcome 0: no readable answer), not in the requested format",
         "  [0] correct (outcome 1: equal to the answer), in the requested format",
     ]
-    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (says it used tiny), 20" in lines[7]
-    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (names no model), 20" in lines[-2]
+    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (says it used tiny)" in lines[7]
+    assert f"by peer {animal_name(PEER)} (…{PEER[-8:]}) (names no model)" in lines[-2]
     rows = shown(capsys, "--source", "peer")
     assert [(row["question"], row["place"], row["text"], row["provider"]) for row in rows] == [
         *[("aa", 0, "theirs", PEER), ("aa", 1, "cat", PEER), ("bb", 0, "x", PEER)],

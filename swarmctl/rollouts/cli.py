@@ -110,7 +110,8 @@ def _stats(
 ) -> None:
     """Count requests, tokens, cost, completions and results.
 
-    The table shows the share of completions verified as correct, and how many slots stayed empty (lost).
+    Counts all runs of the node, while the live view counts one. The table shows the share of completions verified as
+    correct, and how many slots stayed empty (lost).
 
     Examples:
       swarmctl rollouts stats maths

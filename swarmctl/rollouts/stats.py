@@ -16,6 +16,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import FULL_CREDIT
 from swarmctl.errors import UsageError
 from swarmctl.rollouts.journal import LOCAL, node_model, node_with_journal, provider_name, reading
+from swarmctl.storage.node_lock import is_held
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.sentences import percent, several
 from swarmctl.terminal.suggest import nearest
@@ -108,8 +109,18 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     if len(counts) > 1:
         cells.append(_cells(["total", "", ""][: len(keys)], whole))
     print_table(cells, [*keys, *_NUMBERS], right=_NUMBERS, droppable=_NARROW)
-    for line in _not_verified(files, whole.completions):
+    for line in (*_in_flight(files), *_not_verified(files, whole.completions)):
         Writer(sys.stderr)(line)
+
+
+def _in_flight(files: NodeFiles) -> Iterator[str]:
+    """Yield how many of the requests have no answer yet: the live view counts those that have one."""
+    if files.ledger.is_file() and is_held(files.lock):  # in a node that is not running, none is in flight
+        with reading(files.ledger) as ledger:
+            (number,) = ledger.execute("SELECT COUNT(*) FROM requests WHERE state IN ('open', 'batched')").fetchone()
+        if number:
+            asked = several(number, "request")
+            yield f"{asked} in flight. The live view counts only requests of its run that have ended."
 
 
 def _not_verified(files: NodeFiles, total: int) -> Iterator[str]:

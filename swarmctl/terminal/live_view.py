@@ -72,7 +72,7 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
         rows("speed", list(map(Text, pace)))
     spent, outages = sentences.spending(progress), sentences.outages(progress)
     if spent or outages or progress.requests:
-        requests = sentences.several(progress.requests, "request")
+        requests = f"{sentences.several(progress.requests, 'request')} in this run"
         hints = [sentences.hints(progress)] if progress.hints else []
         used = [spent or "no charge", requests, *hints, *progress.providers, *outages]
         rows("offload", [Text(one_line(part)) for part in used])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from hivemind_exp.offload.ledger import RequestKey
 from swarmctl import cli
 from swarmctl.errors import Exit
+from swarmctl.storage import node_lock as locks
 from tests.support.command_line import SWARMCTL
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, endpoint, engine, order
 from tests.support.fake_api.server import api_server
@@ -236,3 +238,21 @@ def test_nothing_is_said_if_all_completions_are_verified(capsys: pytest.CaptureF
         written.group(0, prompt("aa"), {0: local("x")}, {0: RIGHT})
     assert cli.run(["rollouts", "stats"]) == Exit.DONE
     assert not capsys.readouterr().err
+
+
+def test_requests_in_flight_are_told_apart_while_the_node_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    files = bare_node()
+    with books(files) as written:
+        written.ledger.reserve(RequestKey("openai", "m", 0, "answer", "aa", 1), 0.25)
+        written.ledger.reserve(RequestKey("openai", "m", 0, "answer", "bb", 1), 0.25)
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert "in flight" not in capsys.readouterr().err
+    lock = os.open(files.lock, os.O_RDWR | os.O_CREAT)
+    try:
+        assert locks.acquire(lock)
+        assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    finally:
+        os.close(lock)
+    assert capsys.readouterr().err == (
+        "2 requests in flight. The live view counts only requests of its run that have ended.\n"
+    )

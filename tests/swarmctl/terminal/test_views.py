@@ -318,11 +318,12 @@ def offload_line(*events: dict[str, Any]) -> str | None:
 
 def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
     waiting = DOWN | {"fallback": None}
-    used = "no charge, 3 requests, mybox:m"
+    used = "no charge, 3 requests in this run, mybox:m"
     assert offload_line(OFFLOAD, SPEND, DOWN) == f"{used}, mybox unavailable, falling back"
     assert offload_line(OFFLOAD, SPEND, waiting) == f"{used}, mybox unavailable, waiting"
     assert offload_line(OFFLOAD, DOWN, {"event": "start"}) == (
-        "no charge, 0 requests, mybox unavailable, falling back"  # the test request has failed before the rounds
+        # The test request has failed before the rounds.
+        "no charge, 0 requests in this run, mybox unavailable, falling back"
     )
     assert offload_line(OFFLOAD, SPEND, DOWN, DOWN | {"provider": "spare"}, BACK) == (
         f"{used}, spare unavailable, falling back"
@@ -331,7 +332,7 @@ def test_live_view_shows_an_outage_until_the_provider_is_back() -> None:
 
 def test_an_unavailable_judge_is_told_apart_from_the_generator_even_if_one_provider_is_both() -> None:
     judge = DOWN | {"judge": True, "fallback": None}
-    used = "no charge, 3 requests, mybox:m"
+    used = "no charge, 3 requests in this run, mybox:m"
     assert offload_line(OFFLOAD, SPEND, judge) == f"{used}, the judge mybox unavailable, waiting"
     both = f"{used}, mybox unavailable, falling back, the judge mybox unavailable, waiting"
     for order in ((DOWN, judge), (judge, DOWN)):
@@ -349,7 +350,7 @@ def test_an_unavailable_judge_is_told_apart_from_the_generator_even_if_one_provi
 def test_live_view_shows_why_a_provider_is_not_asked_any_more() -> None:
     aside = DOWN | {"set_aside": "none of its last 24 hints taught this node anything"}
     shown = "mybox no longer asked: none of its last 24 hints taught this node anything"
-    used = "no charge, 3 requests, mybox:m"
+    used = "no charge, 3 requests in this run, mybox:m"
     assert offload_line(OFFLOAD, SPEND, aside | {"set_aside": "why"}) == f"{used}, mybox no longer asked: why"
     progress = RunView()
     for event in (OFFLOAD, SPEND, aside, DOWN | {"provider": "spare"}):
@@ -359,7 +360,8 @@ def test_live_view_shows_why_a_provider_is_not_asked_any_more() -> None:
 
 
 def test_live_view_shows_only_the_end_of_a_models_path() -> None:
-    assert offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"}) == "no charge, 3 requests, mybox:qwen"
+    line = offload_line(OFFLOAD, SPEND | {"model": "/data/models/qwen"})
+    assert line == "no charge, 3 requests in this run, mybox:qwen"
 
 
 @pytest.mark.parametrize(
@@ -367,7 +369,7 @@ def test_live_view_shows_only_the_end_of_a_models_path() -> None:
 )
 def test_outage_ends_with_the_provider_the_run_or_the_process(end: dict[str, Any]) -> None:
     begun = {"event": "start"}
-    assert offload_line(OFFLOAD, begun, SPEND, DOWN, end) == "no charge, 3 requests, mybox:m"
+    assert offload_line(OFFLOAD, begun, SPEND, DOWN, end) == "no charge, 3 requests in this run, mybox:m"
 
 
 def test_repeated_steps_are_counted_once() -> None:

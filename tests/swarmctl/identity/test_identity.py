@@ -183,7 +183,7 @@ def test_the_node_must_be_named_if_there_are_several(
     assert "no identity yet" in asked("backup", "x", "--node", "maths", code=Exit.CONFIGURATION)["error"]["message"]
     Identity.create(tmp_path / "key")
     for command in (["new"], ["restore", str(tmp_path / "key")]):
-        error = asked(*command, "--node", "../x", code=Exit.CONFIGURATION)["error"]
+        error = asked(*command, "--node", "../x", code=Exit.USAGE)["error"]
         assert "invalid --node: '../x'" in error["message"]
     assert [path.name for path in node.root.parents[1].iterdir()] == ["nodes"]
 

@@ -129,7 +129,7 @@ def test_an_unknown_price_is_refused_with_the_line_to_add(home: Path) -> None:
         cause, following = told(done)
         assert "the price of mybox:test-model is unknown" in cause
         assert "If it costs nothing, set providers.mybox.free = true" in cause
-        assert "[offload.prices.mybox] input and output, in USD" in cause
+        assert "set offload.prices.mybox.input and offload.prices.mybox.output to the USD" in cause
         assert following.endswith("--set providers.mybox.free=true")
         daily = ("--max-usd", "unlimited", "--set", "offload.limits.usd_per_day=1")
         assert "the price of mybox:test-model is unknown" in told(swarmctl("--offload", "mybox", *daily))[0]

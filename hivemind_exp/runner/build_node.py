@@ -24,7 +24,7 @@ from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
-"""Questions from which the warm-up takes its demonstrations."""
+"""Most questions from which the warm-up takes its demonstrations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ class ModelBuilder:
         config = self._config
         model = load_model(config.model, tokenizer, dtype="float32", seed=config.node.seed)
         self._emit(PhaseEvent(name="generating demonstrations"))
-        questions: list[Question] = tasks.questions("train", -1, _WARMUP_EXAMPLES)
+        count = min(config.warmup.steps * config.warmup.batch, _WARMUP_EXAMPLES)  # a short one uses no more
+        questions: list[Question] = tasks.questions("train", -1, count)
         warm_up(
             model,
             tokenizer,

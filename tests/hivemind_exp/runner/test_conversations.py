@@ -49,9 +49,9 @@ def play(config: Config, root: Path, *, turns: int = 2, stop: StopFlag | None = 
 def test_a_node_learns_in_two_turns_what_it_cannot_learn_in_one(player: Path, tmp_path: Path) -> None:
     settings = config(
         player,
-        game={"rounds": 25, "groups": 8, "group_size": 16},
-        train={"learning_rate": 1e-3, "micro_batch": 128},
-        generation={"batch": 128, "max_completion_tokens": 8},
+        game={"rounds": 20, "groups": 8, "group_size": 8},
+        train={"learning_rate": 2e-3, "micro_batch": 64},
+        generation={"batch": 64, "max_completion_tokens": 8},
         eval={"every": 0, "questions": 24},
     )
     two, one = (play(settings, tmp_path / str(turns), turns=turns).of("eval") for turns in (2, 1))
@@ -60,14 +60,20 @@ def test_a_node_learns_in_two_turns_what_it_cannot_learn_in_one(player: Path, tm
     assert one[-1]["accuracy"] < 0.5  # one letter for all questions
 
 
+@pytest.fixture(scope="module")
+def whole(player: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    play(config(player), root)
+    return root
+
+
 @pytest.mark.parametrize("moment", [3, 6, 9, 14])
-def test_a_stop_at_any_moment_changes_nothing(player: Path, tmp_path: Path, moment: int) -> None:
-    play(config(player), tmp_path / "whole")
+def test_a_stop_at_any_moment_changes_nothing(player: Path, whole: Path, tmp_path: Path, moment: int) -> None:
     stop = StopFlag()
     with pytest.raises(StopRequested):
         play(config(player), tmp_path / "cut", stop=stop, emit=Interrupter(stop, moment))
     play(config(player), tmp_path / "cut")
-    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert same_weights(whole, tmp_path / "cut")
 
 
 def test_the_journal_has_each_turn_and_the_step_only_what_the_model_wrote(

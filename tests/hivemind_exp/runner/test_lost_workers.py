@@ -20,7 +20,9 @@ from tests.support.task_workers import task_workers
 pytestmark = pytest.mark.slow
 
 CONFIG = make_config(
-    game={"partial_credit": True, "rounds": 6}, generation={"max_completion_tokens": 24}, warmup={"steps": 60}
+    game={"partial_credit": True, "rounds": 6},
+    generation={"max_completion_tokens": 24},
+    warmup={"steps": 60, "batch": 16},
 )
 """After the warm-up, the tiny model's answers earn different rewards."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,12 +19,11 @@ from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload import served as replicas
 from hivemind_exp.rollouts.types import Group, Kind, Prompt
-from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.served import ServedSource, build
 from hivemind_exp.sources.source import Ask, NodeParts
 from hivemind_exp.stop import StopFlag
-from tests.support.nodes import ChanceRewards, make_config
+from tests.support.nodes import make_config
 from tests.support.policy_server import PolicyServer, policy_server
 from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
@@ -387,29 +384,3 @@ def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any) 
     assert len({tuple(each) for each in (old, base, new)}) == 3
     assert node.model.training
     assert all(torch.equal(before[name], each) for name, each in node.model.state_dict().items())
-
-
-@pytest.mark.slow
-def test_a_node_learns_from_its_served_policy_and_resumes(directory: Path, tmp_path: Path) -> None:
-    def play(rounds: int, url: str) -> Events:
-        sections = {"game": {"rounds": rounds, "groups": 4, "group_size": 4}, "eval": {"every": 0, "questions": 1}}
-        config = configure(directory, [url], checkpoint={"every": 1, "keep": 2}, **sections)
-        events = Events()
-        GRPORunner(config, NodeFiles(tmp_path), events, make_tasks=lambda *_: ChanceRewards()).run()
-        return events
-
-    with policy_server(directory) as (server, url):
-        events = play(3, url)
-        assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 1]
-        assert [event["source"] for event in events.of("step")] == ["policy"] * 3
-        assert any(event["clip_fraction"] is not None for event in events.of("step"))
-        assert all(event["tokens_per_second"] is None for event in events.of("round"))
-        assert not [event for event in events.of("warning") if event["provider"] is not None]
-        events = play(5, url)
-        assert [event["lag"] for event in events.of("rollouts")] == [0, 1]
-        assert server.adapters == []
-    journal = sqlite3.connect(tmp_path / "journal.sqlite")
-    kept = journal.execute("SELECT round, kind, source, version, ids, logps FROM completions ORDER BY round").fetchall()
-    assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == [(0, 0), (1, 0), (2, 1), (3, 3), (4, 3)]
-    assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
-    assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)

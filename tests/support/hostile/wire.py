@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import Announcement
 from hivemind_exp.swarm.identity import Identity
@@ -125,3 +127,15 @@ def acquainted(*nodes: SwarmNode, seconds: float = 15.0) -> None:
         eventually(
             lambda node=node, others=others: others <= {p.peer for p in peers_of(node) if p.announcement}, seconds
         )
+
+
+def daemons() -> list[psutil.Process]:
+    """Return this process's daemons, not those that other tests have started."""
+    return [child for child in psutil.Process().children() if child.name() == "p2pd"]
+
+
+def daemon(node: SwarmNode) -> psutil.Process:
+    """Return a node's daemon."""
+    keys = [child for child in psutil.Process().children() if f"-id={node._key}" in child.cmdline()]
+    assert len(keys) == 1
+    return keys[0]

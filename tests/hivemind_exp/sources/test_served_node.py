@@ -1,0 +1,55 @@
+"""A whole node that learns from a server of its own weights."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from tests.support.nodes import ChanceRewards, make_config
+from tests.support.policy_server import policy_server
+from tests.support.recorded_events import Events
+from tests.support.tiny_models import save_llama
+
+
+@pytest.mark.slow
+def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    directory, root = save_llama(tmp_path / "llama"), tmp_path / "node"
+    root.mkdir()
+
+    def play(rounds: int, url: str) -> Events:
+        config = make_config(
+            model={"name": str(directory), "lora": {"rank": 4}},
+            prompt={"style": "tags"},
+            offload={"provider": "box", "kind": "policy", "serving": {"urls": [url]}},
+            generation={"max_completion_tokens": 6, "max_prompt_tokens": 300},
+            providers={"box": {"base_url": url, "model": "policy", "free": True}},
+            game={"rounds": rounds, "groups": 4, "group_size": 4},
+            eval={"every": 0, "questions": 1},
+            checkpoint={"every": 1, "keep": 2},
+        )
+        events = Events()
+        GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards()).run()
+        return events
+
+    with policy_server(directory) as (server, url):
+        events = play(3, url)
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 1]
+        assert [event["source"] for event in events.of("step")] == ["policy"] * 3
+        assert any(event["clip_fraction"] is not None for event in events.of("step"))
+        assert all(event["tokens_per_second"] is None for event in events.of("round"))
+        assert not [event for event in events.of("warning") if event["provider"] is not None]
+        events = play(5, url)
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 1]
+        assert server.adapters == []
+    journal = sqlite3.connect(root / "journal.sqlite")
+    kept = journal.execute("SELECT round, kind, source, version, ids, logps FROM completions ORDER BY round").fetchall()
+    assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == [(0, 0), (1, 0), (2, 1), (3, 3), (4, 3)]
+    assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
+    assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)

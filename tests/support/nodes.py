@@ -15,7 +15,7 @@ from tests.support.recorded_events import Events
 from tests.support.spelling_task import Spelling
 
 __all__ = ["ChanceRewards", "Events", "PacedRewards", "make_config", "run"]
-PAUSE_S = 0.3
+PAUSE_S = 0.6
 """Pause per round of ``PacedRewards``."""
 
 

@@ -82,14 +82,16 @@ class Place:
         ``rate``: its learning rate; ``every``: rounds between its evaluations.
         """
         node = {
-            "warmup": {"steps": 150 if alone else 60},
+            "warmup": {"steps": 150 if alone else 60, "batch": 32},
             "generation": {"max_completion_tokens": 12},
             "train": {"learning_rate": rate, "warmup_steps": 0},
             "eval": {"every": every, "questions": 50},
         }
         with api_server(answer=self._answer) as server:
             offload = {"provider": "mybox", "kind": "relay", "model": "test-model", "limits": {"usd": "unlimited"}}
-            relay = {"offload": offload, "providers": {"mybox": {"base_url": server.base_url, "free": True}}}
+            box = {"base_url": server.base_url, "free": True}
+            # A relay's rounds are shorter than the node's, which draws at most one group per round from each peer.
+            relay = {"offload": offload, "providers": {"mybox": box}, "game": {"groups": 2}}
             nodes = {self.node: node, **dict.fromkeys(() if alone else self.relays, relay)}
             with playing(nodes, self.invitation, Learnable if alone else Exploitable) as self._processes:
                 yield

@@ -6,11 +6,8 @@ tested beside the modules that stop them. These tests check their combined effec
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +22,7 @@ from hivemind_exp.swarm.identity import Identity
 from swarmctl.nodes.directory import identity
 from swarmctl.storage.json_file import write_json
 from tests.support.fake_api.remote import api_process
+from tests.support.forked_swarmctl import swarmctl
 from tests.support.hostile.arena import CAP, GROUP, GROUPS, PRICE, Arena, Honest, found_swarm, make_base
 from tests.support.hostile.attacks import ATTACKS, ESCAPES, MARK, POISON
 from tests.support.hostile.hostile_node import Hostile
@@ -239,16 +237,8 @@ def test_logs_and_output_contain_no_control_characters(outcome: Outcome) -> None
     shown = [node for node in outcome.attacked if any(ESCAPES[:4] in text for _, text, _ in node.heard())]
     assert shown, "no text with escapes was ever drawn, so this tested nothing"
     write_json(shown[0].files.identity, identity(shown[0].config))
-    environment = os.environ | {"SWARMCTL_HOME": str(outcome.home), "COLUMNS": "100"}
     for command in COMMANDS:
-        ran = subprocess.run(
-            [sys.executable, "-m", "swarmctl", *command, "--node", shown[0].root.name],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ran = swarmctl(*command, "--node", shown[0].root.name, SWARMCTL_HOME=str(outcome.home), COLUMNS="100")
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.strip()
         assert not CONTROLS.search(ran.stdout + ran.stderr), command

@@ -223,7 +223,7 @@ class Command:
 
     def trainer(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self.process.pid).children():
+            for child in _children(psutil.Process(self.process.pid)):
                 if os.getsid(child.pid) == child.pid:
                     return child
         return None
@@ -298,10 +298,23 @@ class _Forked:
 def daemon_of(trainer: psutil.Process | None) -> psutil.Process | None:
     """Return a trainer's p2pd; None if it has none."""
     with contextlib.suppress(psutil.Error):
-        for child in trainer.children() if trainer is not None else ():
+        for child in _children(trainer) if trainer is not None else ():
             if child.name() == "p2pd" and child.status() != psutil.STATUS_ZOMBIE:
                 return child
     return None
+
+
+def _children(process: psutil.Process) -> Iterator[psutil.Process]:
+    """Yield a process's children. On Linux, this is cheaper than psutil's way, which reads all processes."""
+    try:
+        tasks = list(Path(f"/proc/{process.pid}/task").iterdir())
+        ids = [int(number) for task in tasks for number in (task / "children").read_text().split()]
+    except OSError:  # no such directory, or the process has just ended
+        yield from process.children()
+        return
+    for number in ids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(number)
 
 
 def sockets_of(daemon: psutil.Process) -> Iterator[Path]:

@@ -227,13 +227,18 @@ def zip_bomb(villain: Villain, turn: int) -> None:
     """Data that grows when it is parsed: compressed zeros, and arrays that claim four billion entries."""
     head = (1, bytes.fromhex(villain.swarm), villain.peer_id, villain.round, "answer")
     bombs = (
-        zlib.compress(bytes(200 * 2**20), 9),
-        b"\x1f\x8b\x08" + zlib.compress(bytes(50 * 2**20), 9),
+        *_compressed_zeros(),
         b"\xdd\xff\xff\xff\xff" * 1000,
         b"\xdf\xff\xff\xff\xff" + bytes(1000),
         b"\x96" + b"".join(map(msgpack.packb, head)) + b"\xdd\xff\xff\xff\xff",
     )
     villain.offer(bombs[turn % len(bombs)] + b"%d" % turn)
+
+
+@functools.cache
+def _compressed_zeros() -> tuple[bytes, bytes]:
+    """Return 200 MB of zeros, compressed, and 50 MB behind the mark of another format."""
+    return zlib.compress(bytes(200 * 2**20), 9), b"\x1f\x8b\x08" + zlib.compress(bytes(50 * 2**20), 9)
 
 
 def bad_msgpack(villain: Villain, turn: int) -> None:

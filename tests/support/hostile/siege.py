@@ -26,6 +26,8 @@ TOGETHER = (
     ("closing_marks", "code_in_answers", "endless_numbers"),
 )
 """Attacks that one villain plays in turn. Each other attack has its own villain."""
+_PAUSE_S = 2.0
+"""A villain's pause after each attack. Nodes fetch bundles once per round, so more attacks would only cost time."""
 
 
 def outsider(stranger: Hostile, nodes: Sequence[Honest], told: Counter[tuple[str, str]]) -> None:
@@ -109,7 +111,7 @@ class Siege:
                         ATTACKS[name](villain, stage_run)
                         villain.count("played")
                         villain.round += 1
-                        if self._end.wait(1.0):
+                        if self._end.wait(_PAUSE_S):
                             return
         except BaseException as error:  # noqa: BLE001 - recorded for the test
             self.failures.append(error)

@@ -78,8 +78,8 @@ def test_scores_are_paid_once_and_learned_from(tmp_path: Path) -> None:
 def test_scoring_stops_at_the_nodes_cap(tmp_path: Path) -> None:
     with api_server(vocabulary=VOCABULARY) as server:
         with pytest.raises(LimitReached, match="spending cap reached"):
-            play(tmp_path, configure(server.base_url, 50, usd=0.004))
-        assert server.usd(PRICE["input"], PRICE["output"]) <= 0.004
+            play(tmp_path, configure(server.base_url, 50, usd=0.002))
+        assert server.usd(PRICE["input"], PRICE["output"]) <= 0.002
 
 
 def test_without_the_teacher_the_node_learns_from_its_rewards(tmp_path: Path) -> None:
@@ -90,17 +90,6 @@ def test_without_the_teacher_the_node_learns_from_its_rewards(tmp_path: Path) ->
     assert [event["code"] for event in events.of("warning")] == ["provider_down"]
     assert not events.of("scores")
     assert "reverse_kl" not in events.of("step")[0]
-
-
-def _null(_ask: Ask, body: dict[str, Any]) -> dict[str, Any]:
-    body["choices"][0]["logprobs"] = None
-    return body
-
-
-def _of_completion(_ask: Ask, body: dict[str, Any]) -> dict[str, Any]:
-    table = body["choices"][0]["logprobs"]
-    table["token_logprobs"] = table["token_logprobs"][-1:]
-    return body
 
 
 def _other_words(_ask: Ask, body: dict[str, Any]) -> dict[str, Any]:
@@ -125,11 +114,6 @@ class _Unsteady:
     [
         ({"vocabulary": None}, r"it rejects a test request \(HTTP 404"),
         ({"rejects": ["echo"]}, r"it rejects a test request \(HTTP 400: .*echo"),
-        ({"vocabulary": VOCABULARY, "amend": _null}, "it has no log-probabilities"),
-        (
-            {"vocabulary": VOCABULARY, "amend": _of_completion},
-            r"it has log-probabilities of 1 tokens, but \d+ were sent",
-        ),
         ({"vocabulary": VOCABULARY, "amend": _other_words}, "it uses another tokenizer: token"),
         (
             {"vocabulary": VOCABULARY, "amend": _Unsteady()},
@@ -160,10 +144,9 @@ def _spoil(server: ApiServer, value: Any) -> None:
     server.set(amend=amend)
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("-inf"), 0.5, "-1"])
-def test_scores_that_are_no_log_probabilities_leave_their_rows_out(tmp_path: Path, value: Any) -> None:
+def test_scores_that_are_no_log_probabilities_leave_their_rows_out(tmp_path: Path) -> None:
     with api_server(vocabulary=VOCABULARY) as server:
-        _spoil(server, value)
+        _spoil(server, float("nan"))
         events = play(tmp_path, configure(server.base_url, 6))
         asked = [entry for entry in server.ledger.scores if entry.prompt_tokens < 60]
     told = [event for event in events.of("warning") if event["code"] in ("unusable_scores", "taught_nothing")]

@@ -28,7 +28,7 @@ from tests.support.restarts import asked, batch, completions, lives, manifests, 
 
 pytestmark = pytest.mark.slow
 
-KILLS, ROUNDS = 3, 4
+KILLS, ROUNDS = 3, 3
 PRICE = {"input": 1.0, "output": 2.0}
 HINT = "tests.hivemind_exp.runner.test_hinted:hint"
 

@@ -22,8 +22,8 @@ from tests.support.restarts import asked, completions, lives, manifests, read, s
 
 pytestmark = pytest.mark.slow
 
-KILLS = 4
-ROUNDS = 8
+KILLS = 3
+ROUNDS = 6
 ANSWER = "tests.support.teachers:two_letters"
 
 

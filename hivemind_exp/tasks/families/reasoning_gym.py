@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 import json
@@ -170,7 +171,8 @@ def _library() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def default_params(name: str) -> dict[str, ast.expr | None]:
+@functools.cache
+def default_params(name: str) -> Mapping[str, ast.expr | None]:
     """Return a generator's parameters and their defaults, read from its configuration class's source."""
     source = _library().joinpath(*GENERATORS[name].module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]

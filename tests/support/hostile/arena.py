@@ -369,9 +369,10 @@ def play(root: Path, config: Config, slow: bool) -> None:
         def unhurried(split: Split, round: int, count: int) -> list[Question]:
             if split == "train":
                 wait_for(root.parent / GO)  # otherwise one of them could finish before the other starts
+                own = count == GROUPS  # otherwise a question of a peer, whose rounds may be far ahead
                 if slow:
-                    wait_for(root.parent / ON, SLOW_S * 2 ** max(0, round - EVEN_ROUNDS))
-                time.sleep(PAUSE_S if count == GROUPS else 0.0)
+                    wait_for(root.parent / ON, SLOW_S * 2 ** max(0, round - EVEN_ROUNDS if own else 0))
+                time.sleep(PAUSE_S if own else 0.0)
             return asked(split, round, count)
 
         tasks.questions = unhurried  # type: ignore[method-assign]

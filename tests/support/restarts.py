@@ -75,7 +75,7 @@ def killed(
     process = context.Process(target=target, args=arguments)
     process.start()
     while process.exitcode is None and not when():
-        time.sleep(0.001)
+        time.sleep(0.004)
     process.join(pause_s)
     alive = process.exitcode is None
     process.kill()

@@ -29,7 +29,7 @@ from tests.support.spelling_task import Spelling
 from tests.support.teachers import grade, half_right
 
 pytestmark = pytest.mark.slow
-KILLS = 4
+KILLS = 3
 ROWS = 2 * 4
 """Own completions in a round."""
 

@@ -209,10 +209,7 @@ class CalibrationEvent(Event):
         description="By task: `questions`, `right`, `sampled`, and `differing`, the share of groups with both correct "
         "and wrong completions. Only such groups teach. With `game.curriculum`, on the easiest level."
     )
-    levels: dict[str, int] = Field(
-        default_factory=dict,
-        description="By task, the level of difficulty at which `game.curriculum` starts; 0 is the easiest.",
-    )
+    levels: dict[str, int] = Field({}, description="By task, the level at which `game.curriculum` starts, from 0 on.")
     completions: int = Field(description="Completions generated, for all styles.")
     tokens: int = Field(description="Tokens generated, for all styles.")
 

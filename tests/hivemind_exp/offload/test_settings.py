@@ -236,13 +236,12 @@ def test_prices_are_known_tiered_set_or_free() -> None:
 
 def test_an_unknown_price_is_explained_in_one_reading() -> None:
     own = first_endpoint(config("mybox", mybox={"base_url": "http://192.168.1.20/v1"}))
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError) as error:
         bounded_price(own, {}, capped=True)
-    assert caught.value.message == (
-        "the price of mybox:m is unknown, so the cap cannot be enforced. If it costs nothing, set "
-        "providers.mybox.free = true. Otherwise, set offload.prices.mybox.input and offload.prices.mybox.output to the "
-        "USD per million tokens. "
-        "To run without a cap, set offload.limits.usd to unlimited and leave offload.limits.usd_per_day unset"
+    assert error.value.message == (
+        "the price of mybox:m is unknown, so the cap cannot be enforced. If it costs nothing, set providers.mybox.free "
+        "= true. Otherwise, set offload.prices.mybox.input and offload.prices.mybox.output to the USD per million "
+        "tokens. To run without a cap, set offload.limits.usd to unlimited and leave offload.limits.usd_per_day unset"
     )
 
 

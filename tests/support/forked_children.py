@@ -74,12 +74,9 @@ def _serve(main: Callable[[int], int], module: str, stdin: int, stdout: int, par
     """Be the process. Does not return."""
     status = 1
     try:
-        if (size := os.read(stdin, 4)) == b"":
-            os._exit(0)
-        body = b""
-        while len(body) < (wanted := int.from_bytes(size, "big")):
-            body += os.read(stdin, wanted - len(body))
-        become(msgpack.unpackb(body, unicode_errors="surrogateescape"), stdin, stdout, 2)
+        size = int.from_bytes(_read(stdin, 4), "big")
+        variables = msgpack.unpackb(_read(stdin, size), unicode_errors="surrogateescape")
+        become(variables, stdin, stdout, 2)
         _let_go()
         _show_as(["-m", module])
         status = main(parent)
@@ -89,6 +86,16 @@ def _serve(main: Callable[[int], int], module: str, stdin: int, stdout: int, par
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _read(pipe: int, size: int) -> bytes:
+    """Read so many bytes. Ends this process if the other one closes the pipe before: it needs no child, or died."""
+    found = b""
+    while len(found) < size:
+        if not (part := os.read(pipe, size - len(found))):
+            os._exit(0)
+        found += part
+    return found
 
 
 def _let_go() -> None:

@@ -1,11 +1,11 @@
 """Run ``swarmctl`` and its trainer without the imports, which are most of the work of a short run.
 
 Both are forked from processes that have imported everything: ``swarmctl`` from the fork server, and the trainer from
-``swarmctl``, like the process that uses a trained model (``hivemind_exp.trained``). Everything else is real: sessions,
-signals, the order on stdin, the log, the workers and the API process. What libraries read from the environment while
-they are imported (``OMP_…``) is what the fork server had, except the hub's client, which reads its variables again.
-Tests of that, of terminals and of encodings start ``swarmctl`` as users do (``command_line``), and so do a test of each
-way to end a run and the demo.
+``swarmctl``, like the process that uses a trained model (``hivemind_exp.trained``). The trainer's first API process and
+its training processes are forks of it. Everything else is real: sessions, signals, the order on stdin, the log and the
+workers. What libraries read from the environment while they are imported (``OMP_…``) is what the fork server had,
+except the hub's client, which reads its variables again. Tests of that, of terminals and of encodings start
+``swarmctl`` as users do (``command_line``), and so do a test of each way to end a run and the demo.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
@@ -28,6 +29,7 @@ from typing import IO, Any, BinaryIO, NoReturn
 import psutil
 
 from hivemind_exp.config import Config
+from hivemind_exp.parallel import team
 from hivemind_exp.runner import __main__ as runner
 from hivemind_exp.trained import __main__ as trained
 from swarmctl import cli
@@ -35,6 +37,8 @@ from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise 
 from swarmctl.run import trainer_process as trainer
 from tests.support import fake_trainer, own_environment
 from tests.support.command_line import ROOT
+from tests.support.forked_engines import forked_engine
+from tests.support.forked_members import ForkedMember
 from tests.support.restarts import processes
 from tests.support.run_fake_trainer import TRAINER, use_stand_in
 
@@ -185,7 +189,7 @@ def _run(start: Start) -> None:
         if module not in MAINS:
             return exec_module(module, config, output, *rest, errors=errors)
         log = None if isinstance(output, int) else output
-        forked = ForkedTrainer(MAINS[module], trainer.environment(config), log)
+        forked = ForkedTrainer(partial(_with_forks, MAINS[module], config), trainer.environment(config), log)
         with start.trainers.open("a") as file:
             print(forked.pid, file=file)
         return forked
@@ -194,6 +198,13 @@ def _run(start: Start) -> None:
     if start.before is not None:
         start.before()
     sys.exit(cli.run(list(start.arguments)))
+
+
+def _with_forks(main: Callable[[], int | None], config: Config) -> int | None:
+    """Be the trainer, whose first API process and whose training processes are forks."""
+    team.spawn = ForkedMember  # type: ignore[assignment]
+    with forked_engine(config):
+        return main()
 
 
 def _slow_down(pause_s: float) -> None:
@@ -296,6 +307,14 @@ class ForkedModel:
 
 def _use_model(environment: Mapping[str, str], stdin: Connection, stdout: Connection, errors: str) -> NoReturn:
     _train(trained.main, environment, stdin.fileno(), stdout.fileno(), os.open(errors, os.O_WRONLY))
+
+
+def spawn_stand_in(
+    module: str, config: Config, output: int | BinaryIO, *_rest: Any, errors: IO[bytes] | None = None
+) -> ForkedTrainer:
+    """Do as ``trainer_process.spawn`` does for the stand-in, in a fork of this process."""
+    assert (module, errors) == (TRAINER, None)
+    return ForkedTrainer(fake_trainer.main, trainer.environment(config), None if isinstance(output, int) else output)
 
 
 def spawn_model(

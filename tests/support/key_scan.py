@@ -7,12 +7,11 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
-
-import psutil
 
 _LARGEST = 64 * 2**20
 
@@ -44,12 +43,21 @@ def _read(pid: int, name: str) -> bytes:
     return b""
 
 
+def _family(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants. Unlike psutil, this does not look at all processes of the machine."""
+    yield pid
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in _read(pid, f"task/{thread}/children").split():
+                yield from _family(int(child))
+
+
 class ProcessScan(threading.Thread):
     """Repeatedly scans a process and its descendants, except the first one's environment, which the test set."""
 
     def __init__(self, pid: int, key: str) -> None:
         super().__init__(daemon=True)
-        self._root, self._key = psutil.Process(pid), key
+        self._root, self._key = pid, key
         self._over = threading.Event()
         self.found: set[str] = set()
         self.seen: dict[int, int] = {}
@@ -60,9 +68,8 @@ class ProcessScan(threading.Thread):
 
     def run(self) -> None:
         while not self._over.is_set():
-            with suppress(psutil.Error):
-                for process in [self._root, *self._root.children(recursive=True)]:
-                    self._scan(process.pid)
+            for pid in list(_family(self._root)):
+                self._scan(pid)
             self._over.wait(0.05)
 
     def end(self) -> None:
@@ -74,7 +81,7 @@ class ProcessScan(threading.Thread):
         self.commands.add(_read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace"))
         self._look(Path(f"/proc/{pid}/cmdline"), f"cmdline of {pid}")
         # A process with the first one's command line was just forked and still has the first one's environment.
-        if _read(pid, "cmdline") != _read(self._root.pid, "cmdline"):
+        if _read(pid, "cmdline") != _read(self._root, "cmdline"):
             self._look(Path(f"/proc/{pid}/environ"), f"environ of {pid}")
         with suppress(OSError):
             for descriptor in os.listdir(f"/proc/{pid}/fd"):

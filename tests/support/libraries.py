@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from transformers import conversion_mapping
+
 from hivemind_exp.processes.imports import uncollected
 from swarmctl import cli
 
@@ -17,6 +19,7 @@ def import_all() -> None:
             "hivemind_exp.runner.build_swarm",
             "hivemind_exp.runner.choose_style",
             "hivemind_exp.runner.grpo_runner",
+            "hivemind_exp.sources.generation",
             "hivemind_exp.trained.answering",
             "hivemind_exp.trained.merging",
             "hivemind_exp.trainer.hivemind_grpo_trainer",
@@ -31,3 +34,4 @@ def import_all() -> None:
         ):
             import_module(name)
         cli.tree()  # what each command would build first
+        conversion_mapping.get_checkpoint_conversion_mapping("llama")  # and each process that saves or loads a model

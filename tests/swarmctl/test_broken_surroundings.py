@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from swarmctl import cli
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, STAND_IN, SWARMCTL
 from tests.support.every_command import COMMANDS
 from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.full_disk import mounted_disk
-from tests.support.journals import mixed_node
+from tests.support.journals import contents, mixed_node
 from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.waiting import until
 
@@ -123,16 +124,31 @@ def test_a_full_standard_output(command: str, tmp_path: Path) -> None:
         assert "error: cannot write to standard output: No space left on device\n  try: df -h ." in said
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["--version", "--help", "status"])
 def test_a_directory_that_was_deleted(command: str, tmp_path: Path) -> None:
-    mixed_node()
-    if command in ALSO_STARTED:
-        done = outcome(command, tmp_path, preexec_fn=lambda: shutil.rmtree(tmp_path / "cwd"))
-    else:
-        done = forked(command, tmp_path, before=partial(shutil.rmtree, tmp_path / "cwd"))
+    done = outcome(command, tmp_path, preexec_fn=lambda: shutil.rmtree(tmp_path / "cwd"))
     said = assert_our_words(done)
-    if command not in ("--version", "--help"):
+    if command == "status":
         assert (done.returncode, "the current directory no longer exists" in said) == (Exit.FAILED, True)
+
+
+def each_in_a_deleted_directory(directory: Path) -> None:
+    """Run every command in this process, whose directory is deleted first. Print the exit codes."""
+    shutil.rmtree(directory)
+    for command in COMMANDS:
+        code = cli.run(command.split())
+        print(f"\n{code} {command}", file=sys.stderr, flush=True)
+
+
+def test_every_command_in_a_directory_that_was_deleted(tmp_path: Path, home: Path) -> None:
+    mixed_node()
+    kept = contents(home / "nodes/maths")
+    done = forked("status", tmp_path, before=partial(each_in_a_deleted_directory, tmp_path / "cwd"))
+    said = assert_our_words(done)
+    codes = [line for line in said.splitlines() if line.partition(" ")[2] in COMMANDS]
+    assert codes == [f"{Exit.FAILED.value} {command}" for command in COMMANDS]
+    assert said.count("the current directory no longer exists") == len([*COMMANDS, "status"])
+    assert contents(home / "nodes/maths") == kept
 
 
 @pytest.mark.parametrize("command", SOME)

@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
@@ -41,6 +41,16 @@ Check = Callable[[], None]
 """Called several times per second while waiting; raises an exception to end the wait."""
 
 
+def spawn(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process with its two pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "hivemind_exp.offload.process.server", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+
+
 class EngineGone(Exception):
     """The process exited on its own; the text says how."""
 
@@ -57,12 +67,7 @@ class EngineProcess:
         self._answers: SimpleQueue[list[Any] | Exception | None] = SimpleQueue()
         # Without API keys, and without variables that would point the SDK at another address.
         kept = {name: value for name, value in without_secrets(os.environ).items() if not name.startswith("OPENAI_")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hivemind_exp.offload.process.server", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=kept | wire.search_path(),
-        )
+        self._process = spawn(kept | wire.search_path())
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()

@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.config import TaskConfig
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import ModelError, TaskError
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.tasks.base import Heard, ModelTurn, Question, Talk
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.errors import Exit
+from swarmctl.tasks.conversing import play_given
+from swarmctl.tasks.opened import OpenedTask
 from tests.support.command_line import UNTRAINED, write_profile
 from tests.support.environments import Installed
+from tests.support.nodes import make_config
+from tests.support.recorded_events import Events
 from tests.support.tiny_models import TEMPLATE, save_llama
+from tests.support.two_turn_game import TwoTurnGame
 
 pytestmark = pytest.mark.slow
 HELD_OUT = 8
@@ -41,13 +48,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="module")
 def mixture(installed: Installed) -> Iterator[Mixture]:
-    """The environment in five kinds, in one set of workers: each of them imports verifiers, which takes seconds."""
+    """The environment in six kinds, in one set of workers: each of them imports verifiers, which takes seconds."""
     kinds = [
         TaskConfig(name="env:guessing"),
         TaskConfig(name="env:guessing", max_turns=2),
         TaskConfig(name="env:guessing", params={"kind": "add"}),
         TaskConfig(name="env:guessing", params={"kind": "forget"}),
         TaskConfig(name="env:guessing", params={"kind": "endless"}),
+        TaskConfig(name="env:guessing", params={"kind": "reverse", "count": 12}),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
@@ -163,19 +171,26 @@ def test_try_is_a_conversation(installed: Installed) -> None:
     assert roles == ["system", "user", "assistant", "user", "assistant"]
     assert tried["score"]["correct"] is False
     assert [term["name"] for term in tried["score"]["terms"]] == ["right", "fast"]
-    shown = installed.run("tasks", "try", "env:guessing", "--param", "kind=add", "--answer", call(2, 14))
-    assert "<tool_response>" in shown.stdout
-    assert "reward 0.5; 0.5 points: right 0, called 0.5" in " ".join(shown.stdout.split())
 
 
-def test_an_environment_of_the_older_library_with_one_turn(installed: Installed) -> None:
+def test_try_shows_the_replies_of_tools(mixture: Mixture, capsys: pytest.CaptureFixture[str]) -> None:
+    config = TaskConfig(name="env:guessing", params={"kind": "add"})
+    (question,) = asked(mixture, 1, "-3")
+    play_given(OpenedTask(config, "guessing", mixture), question, [call(2, 14)], as_json=False)
+    shown = capsys.readouterr().out
+    assert "<tool_response>" in shown
+    assert "reward 0.5; 0.5 points: right 0, called 0.5" in " ".join(shown.split())
+
+
+def test_an_environment_of_the_older_library_with_one_turn(mixture: Mixture) -> None:
+    (question,) = asked(mixture, 1, "-6")
+    assert question.text.startswith("In a box.")
+    assert question.turns == 0
     possible = [f"b{str(number)[::-1]}a" for number in range(12)]
-    answers = [word for each in ["x", *possible] for word in ("--answer", each)]
-    of_one_turn = ("--param", "kind=reverse", "--param", "count=12")
-    tried = installed.json("tasks", "try", "env:guessing", *of_one_turn, *answers)
-    assert tried["question"].startswith("In a box.")
-    correct = [each for each, found in zip(["x", *possible], tried["answers"], strict=True) if found["correct"]]
-    assert correct == [tried["reference"]]
+    given = ["x", *possible]
+    scores = mixture.score([question] * len(given), [f"<answer>{each}</answer>" for each in given])
+    correct = [each for each, score in zip(given, scores, strict=True) if score.correct]
+    assert correct == [question.entry["answer"]]
 
 
 def test_a_node_trains_on_conversations_and_shows_them(installed: Installed, tmp_path: Path) -> None:
@@ -200,18 +215,13 @@ def test_a_node_trains_on_conversations_and_shows_them(installed: Installed, tmp
         assert row["outcome"] is not None
     shown = installed.run("rollouts", "show", "--node", "turns")
     assert "this node (" in shown.stdout
-    sampled = installed.json("sample", "turns", "-n", str(HELD_OUT), "--seed", "3")
-    assert {each["task"] for each in sampled["samples"]} == kinds
-    evaluated = installed.json("eval", "turns", "--questions", str(HELD_OUT), "-k", "2")
-    assert [each["questions"] for each in evaluated["models"]] == [HELD_OUT]
     refused = installed.run("run", "--profile", "turns", "--set", "judge.provider=openai", "--dry-run")
     assert refused.returncode == Exit.CONFIGURATION
     assert "judge.provider cannot be used with the task env:guessing" in refused.stderr
 
 
-def test_a_template_that_loses_turns_is_refused_before_training(installed: Installed) -> None:
-    write_profile(installed.home, "tiny", f'{UNTRAINED}\n[[tasks]]\nname = "env:guessing"\n')
-    done = installed.run("run", "--profile", "tiny", "--rounds", "1", "--no-input", "--json")
-    assert done.returncode == Exit.CONFIGURATION
-    error = json.loads(done.stdout.splitlines()[-1])["error"]
-    assert "the model's chat template changes what the model wrote" in error["message"]
+def test_a_template_that_loses_turns_is_refused_before_training(tmp_path: Path) -> None:
+    events = Events()
+    with pytest.raises(ModelError, match="the model's chat template changes what the model wrote"):
+        GRPORunner(make_config(), NodeFiles(tmp_path), events, make_tasks=lambda *_: TwoTurnGame()).run()
+    assert events.of("rollouts") == events.of("step") == []

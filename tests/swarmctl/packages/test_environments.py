@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import NodeConflict, TaskError
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import Heard, ModelTurn, Talk
 from hivemind_exp.tasks.environments import Installation
 from hivemind_exp.tasks.mixture import Mixture
 from swarmctl.errors import Exit
+from swarmctl.nodes.inputs import check_inputs
 from swarmctl.packages import environments as installing
 from swarmctl.terminal.prompter import Cancelled, Prompter
 from tests.support.command_line import UNTRAINED, write_profile
@@ -149,14 +151,12 @@ def test_answers_are_scored_in_the_sandbox_of_the_environments_own_python(mixtur
     assert [score.outcome for score in bad] == [0.0] * 5
     reasons = ["PermissionError", "PermissionError", "PermissionError", "ValueError: []", "1.5 s of CPU time"]
     assert all(reason in score.why for reason, score in zip(reasons, bad, strict=True)), [each.why for each in bad]
-    for worker in mixture._pool._verifiers[1]._workers:
-        worker.end()
-    assert [score.correct for score in mixture.score([question] * 2, given[:2])] == [True, False]  # asked again
 
 
 LOADS = """
 import json, sys; sys.path.insert(0, sys.argv[1])
-from hivemind_exp.errors import TaskError
+from hivemind_exp.errors import NodeConflict, TaskError
+from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import ModelTurn, Talk
 from hivemind_exp.tasks.families.conversations import HeldConversations
 from hivemind_exp.tasks.families.environment_v1 import loaded
@@ -249,19 +249,21 @@ def test_an_environment_of_one_agent_talks_with_the_model(loads: dict[str, Any])
 
 
 @pytest.mark.slow
-def test_a_node_trains_on_it_and_notices_another_version(installed: Installed) -> None:
+def test_a_node_trains_on_it_and_notices_another_version(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     write_profile(installed.home, "boxes", f'{UNTRAINED}\n[[tasks]]\nname = "env:word-boxes"\n')
     result = installed.json("run", "--profile", "boxes", "--rounds", "1", "--no-input")
     assert (result["rounds"], result["steps"]) == (1, 1)
     kept = json.loads((installed.home / "nodes" / "boxes" / "inputs.json").read_text())["digests"]
     assert kept["package of task env:word-boxes"].startswith("word-boxes 0.1.0, verifiers 0.4.")
+    files = NodeFiles(installed.home / "nodes" / "boxes")
+    config = Config.model_validate(json.loads(files.config.read_text())["config"])
+    monkeypatch.setenv("XDG_CACHE_HOME", installed.variables["XDG_CACHE_HOME"])
+    check_inputs(files, config)
     (record,) = Path(installed.variables["XDG_CACHE_HOME"]).rglob("swarmctl.json")
     before = record.read_text()
     record.write_text(before.replace("0.1.0", "0.2.0"))
     try:
-        changed = installed.run("run", "--profile", "boxes", "--rounds", "2", "--no-input")
+        with pytest.raises(NodeConflict, match=r"the package of task env:word-boxes .*has changed since node boxes"):
+            check_inputs(files, config)
     finally:
         record.write_text(before)
-    assert changed.returncode == Exit.CONFIGURATION
-    assert "the package of task env:word-boxes" in changed.stderr
-    assert "has changed since node boxes first used it" in changed.stderr

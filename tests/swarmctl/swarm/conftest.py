@@ -11,14 +11,17 @@ import pytest
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
+from swarmctl.run import trainer_process
 from tests.support.command_line import Cli, write_profile
+from tests.support.forked_swarmctl import spawn_stand_in
 from tests.support.invitations import SMALL, invitation
 
 
 @pytest.fixture
 def here(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command in this process, with the trainer's stand-in as a separate process, and a short default profile."""
+    """Run a command in this process, with the trainer's stand-in as a fork of it, and a short default profile."""
     write_profile(home, "default", SMALL)
+    monkeypatch.setattr(trainer_process, "spawn", spawn_stand_in)
     monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,7 @@ from tests.swarmctl.trained.conftest import make_node
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 PROMPT = "<|im_start|>user\nWhat is 12 + 35? Write <answer>.<|im_end|>\n<|im_start|>assistant\n"
 TOKENS = 12
+LAYERS = 4
 MODEL = {"name": smollm2.NAME, "device": "cpu"}
 
 
@@ -43,6 +44,18 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Path:
     found = snapshot(os.environ, smollm2.NAME, None)
     assert found is not None
     return found
+
+
+@pytest.fixture
+def shallow(base: Path, tmp_path: Path) -> Path:
+    """The real model's first layers, with its tokenizer: files of it are written and loaded much faster."""
+    model, tokenizer = load(base)
+    model.model.layers = model.model.layers[:LAYERS]
+    model.config.num_hidden_layers = LAYERS
+    path = tmp_path / "shallow"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
 
 
 @pytest.fixture
@@ -99,13 +112,13 @@ def alike(one: list[tuple[int, float]], other: list[tuple[int, float]], within: 
 
 @pytest.mark.usefixtures("forked_converter")
 def test_merged_adapters_load_in_llama_cpp_and_in_transformers(
-    home: Path, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, shallow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xllamacpp")
     monkeypatch.setattr(trainer_process, "spawn", spawn_model)
-    model, tokenizer = load(base)
+    model, tokenizer = load(shallow)
     without = greedy(model, tokenizer)
-    saved = make_node(home, model=MODEL | {"lora": {}}) / "checkpoints" / "00000040" / "model"
+    saved = make_node(home, model=MODEL | {"name": str(shallow), "lora": {}}) / "checkpoints" / "00000040" / "model"
     save_adapters(model, tokenizer, saved)
     whole, packed = tmp_path / "whole", tmp_path / "packed"
     assert cli.run(["export", "small", str(whole), "--merge"]) == Exit.DONE

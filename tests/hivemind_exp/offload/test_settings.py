@@ -102,7 +102,7 @@ def test_provider_and_model_names_are_resolved() -> None:
 def test_a_placeholder_from_a_document_is_no_model(model: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_offload(config("mybox", mybox={"model": model}))
-    assert str(caught.value) == f"the model of mybox is still the placeholder {model}; name one that mybox has"
+    assert caught.value.message == f"the model of mybox is still the placeholder {model}; name one that mybox has"
     assert caught.value.next == "swarmctl models mybox --set providers.mybox.base_url=http://box/v1"
     with pytest.raises(ConfigurationError, match="still the placeholder"):
         check_offload(config(fallback=[f"mybox:{model}"]))
@@ -235,9 +235,8 @@ def test_prices_are_known_tiered_set_or_free() -> None:
 
 
 def test_an_unknown_price_is_explained_in_one_reading() -> None:
-    own = first_endpoint(config("mybox", mybox={"base_url": "http://192.168.1.20/v1"}))
     with pytest.raises(ConfigurationError) as error:
-        bounded_price(own, {}, capped=True)
+        bounded_price(first_endpoint(config("mybox", mybox={"base_url": "http://192.168.1.20/v1"})), {}, capped=True)
     assert error.value.message == (
         "the price of mybox:m is unknown, so the cap cannot be enforced. If it costs nothing, set providers.mybox.free "
         "= true. Otherwise, set offload.prices.mybox.input and offload.prices.mybox.output to the USD per million "

@@ -146,7 +146,7 @@ class BilledClient:
                 service,
                 "reasons",
                 f"reasons before it answers, so each completion may use {sampling.reasoning_tokens} more tokens "
-                "(offload.reasoning_tokens), which cost money, too",
+                f"(offload.reasoning_tokens){'' if service.price.free else ', which cost money, too'}",
             )
 
     def _count_hidden(self, service: ProviderService, answer: ChatAnswer, usage: Usage) -> None:

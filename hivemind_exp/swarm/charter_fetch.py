@@ -11,7 +11,9 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.patience import patient
 from hivemind_exp.swarm.charter import Charter
+from hivemind_exp.swarm.clock_skew import apart
 from hivemind_exp.swarm.contacts import Contacts
+from hivemind_exp.swarm.membership_proof import WINDOW_S
 from hivemind_exp.swarm.transfer.peer_transfers import FetchFailed, PeerTransfers, TransferKind
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ async def find_charter(
                         return envelope
                     except FetchFailed as error:
                         why = f"peer {peer[-6:]}: {foreign(error)}"
+                        await overlay.ping(peer)
+                        if abs(ahead := overlay.skews.of(peer)) > WINDOW_S:  # it refuses all other requests
+                            why = f"this machine's clock is {apart(ahead)} that of peer {peer[-6:]}; synchronize both"
                     except SwarmError as error:
                         why = f"peer {peer[-6:]}: {error.message}"
                 await asyncio.sleep(1.0)

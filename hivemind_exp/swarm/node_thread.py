@@ -333,10 +333,11 @@ class SwarmThread:
         self._copies.places.note(self._places)
 
     def _watch(self, overlay: Overlay) -> None:
-        ahead = median_skew(overlay.skews.values())
-        if is_news(ahead, self._skew_told):
+        skews = overlay.skews.recent()
+        ahead = median_skew(skews)
+        if ahead is not None and is_news(ahead, self._skew_told):
             self._skew_told = ahead
-            self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead)))
+            self._emit(WarningEvent(code="clock_skew", message=describe_skew(ahead, len(skews))))
         # A peer that was last heard by an earlier run may be gone: "starting alone" must stay true.
         since = max(time.time() - 2 * HEARTBEAT_S, self._born_ms / 1000)
         alive = sum(seen > since for seen in self.last_seen().values())

@@ -35,7 +35,7 @@ _PLACEHOLDER = re.compile(
     r"|((enter|insert|paste|add|put|fill|set|use|replace|with|here|in|my|the|new)[-_ ]?)*(key|token)([-_]?here)?"
     r"|[a-z]{2,4}([-_][a-z0-9]{2,5})*[-_](x{2,})?|x[-x_]*|@\w+@"  # sk-, hf_xxx, XXXX-XXXX, @KEY@
     r"|[^a-z0-9]*|\w+://.*|~/.*|\w+\[.*\]"  # -----, op://vault/openai, ~/key.txt, os.environ[...]
-    r"|placeholder|todo|tbd|none|null|nil|undefined|unset|false|n/?a|example|sk-example",
+    r"|placeholder|todo|([a-z]+[-_])*(redacted|paste[-_]?here)|tbd|none|null|nil|undefined|unset|false|n/?a|example|sk-example",
     re.IGNORECASE,
 )
 """Placeholders for keys in documents and templates."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import ROUNDING, Total
@@ -138,7 +139,7 @@ def _become_another(copy: NodeFiles) -> str | None:
 def _print(target: NodeFiles, about: archive.About, peer: str | None, spent: float, *, another: bool) -> None:
     say, called = Writer(sys.stdout), f", as node {target.root.name}" if another else ""
     when = "before its first checkpoint" if about.round is None else f"after {several(about.round, 'round')}"
-    say(f"Restored node {about.node} ({when}), saved at {about.created}{called}.")
+    say(f"Restored node {foreign(about.node)} ({when}), saved at {foreign(about.created)}{called}.")
     if another and peer is not None:
         say(f"It has a new identity, {animal_name(peer)}, and a new seed. The other node can keep running.")
     elif peer is not None:

@@ -172,9 +172,10 @@ def _spent(progress: RunView, text: str) -> str:
 def _origins(config: Config, progress: RunView) -> list[str]:
     """Return what generated or scored the completions, or what hints brought; and why the API did not."""
     own, remote = progress.rollouts.get("policy", 0), progress.from_api
-    if not own + remote:
-        return []
     reasons = _reasons(progress, judge=False)
+    if not own + remote:
+        lines = [f"In this run, no completion from the API was usable.{reasons}", *_check(config.node.name)]
+        return lines if any(progress.unusable.values()) else []
     if config.offload.kind == "policy":  # completions of the same kind, wherever they were generated
         text = f"While the server was unavailable, this machine generated.{reasons}"
         return [text, *_check(config.node.name)] if reasons else []

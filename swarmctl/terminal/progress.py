@@ -69,6 +69,8 @@ class RunView:
     """Dollars reserved for requests in flight, which may cost less."""
     usd_cap: float | None = None
     usd_by_round: dict[int, float] = field(default_factory=dict)
+    unusable: dict[int, int] = field(default_factory=dict)
+    """Completions in each round that were requested from an API and came without a usable text, or not at all."""
     requests: int = 0
     """Requests to providers in this run."""
     providers: dict[str, None] = field(default_factory=dict)
@@ -245,6 +247,7 @@ class RunView:
         self.phase = None  # the test request is done, or a round's completions are there
         self._take_usd(event)
         self.usd_by_round[event["round"]] = self.usd_by_round.get(event["round"], 0.0) + (event.get("usd") or 0.0)
+        self.unusable[event["round"]] = self.unusable.get(event["round"], 0) + (event.get("lost") or 0)
         self.requests += event.get("requests") or 0
         self.providers[f"{event.get('provider')}:{foreign(short_name(str(event.get('model'))), 100)}"] = None
 

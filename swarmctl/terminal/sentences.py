@@ -242,9 +242,11 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool
             parts.append(f"{event['points']:.2f} points")
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
+    if not parts and progress.round and progress.unusable.get(progress.round - 1):
+        parts.append("no usable completion from the API")
     if progress.groups:
         parts.append(f"{progress.different} of {progress.groups} groups useful")
-    if speed and progress.tokens_per_second is not None:
+    if speed and progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.round_seconds is not None:
         parts.append(duration(progress.round_seconds))

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from hivemind.proto import dht_pb2
 from hivemind.utils import MSGPackSerializer
 
 from hivemind_exp.swarm.announcement import LIFETIME_S, SKEW_S, AnnouncementBook
-from hivemind_exp.swarm.membership_proof import MembershipProof, ProvenRequest
+from hivemind_exp.swarm.clock_skew import ClockSkews
+from hivemind_exp.swarm.membership_proof import PING, MembershipProof, ProvenRequest
 from hivemind_exp.swarm.token_bucket import PeerBuckets, TokenBucket
 
 MAX_ENTRIES = 4096
@@ -114,7 +115,7 @@ class Guard:
         self._busy = 0
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, context: P2PContext) -> dht_pb2.PingResponse:
-        return await self._answer("ping", request, context, self.protocol.rpc_ping)
+        return await self._answer(PING, request, context, self.protocol.rpc_ping)
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         return await self._answer("store", request, context, self._store)
@@ -129,6 +130,8 @@ class Guard:
         proof, auth.signature = auth.signature, b""
         asked = ProvenRequest(name, auth.nonce, auth.time, request.SerializeToString())
         _need(self.access.may_ask(str(peer), asked, proof), "not a member of this swarm")
+        if not self.access.is_recent(auth.time):
+            request.ClearField("peer")  # its other requests would be refused
         self._check_place(request, peer)
         self._busy += 1
         try:
@@ -206,12 +209,14 @@ class Caller:
     peer: PeerID
     swarm: str
     access: MembershipProof
-    skews: MutableMapping[str, float]
+    skews: ClockSkews
 
     async def rpc_ping(self, request: dht_pb2.PingRequest, timeout: float | None = None) -> dht_pb2.PingResponse:
+        """Ping the peer, and compare its clock with this machine's. Raises if all other requests would be refused."""
         begun = time.time()
-        response = await self._ask("ping", request, timeout)
-        self.skews[str(self.peer)] = response.dht_time - (begun + time.time()) / 2
+        response = await self._ask(PING, request, timeout)
+        self.skews.measure(str(self.peer), response.dht_time, begun)
+        _need(self.access.is_recent(response.dht_time), "its clock differs too much")
         return response
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, timeout: float | None = None) -> dht_pb2.StoreResponse:

@@ -23,10 +23,10 @@ from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import raise_if_failed, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import dht_pb2, p2pd_pb2
 
-from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
+from hivemind_exp.swarm.clock_skew import ClockSkews
 from hivemind_exp.swarm.dht.daemon import CONNECT_S, Daemon
 from hivemind_exp.swarm.dht.guard import (
     BUCKET_SIZE,
@@ -79,8 +79,7 @@ class Overlay(Daemon):
         """None until ``open`` has created it."""
         self._guard: Guard
         self._ways: dict[int, tuple[float, int, list[PeerID]]] = {}
-        self.skews: BoundedDict[str, float] = BoundedDict(_FAILURES)
-        """How many seconds each peer's clock is ahead of ours, for peers that answered a ping."""
+        self.skews = ClockSkews()
         self.bytes_read = 0
         """Bytes of dictionaries read in the last look."""
 

@@ -16,6 +16,7 @@ from hivemind.proto import dht_pb2
 
 from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import LIFETIME_S, Announcement, AnnouncementBook, shard_key, shard_of
+from hivemind_exp.swarm.clock_skew import ClockSkews
 from hivemind_exp.swarm.dht.daemon import Daemon
 from hivemind_exp.swarm.dht.guard import Caller, StrictSerializer
 from hivemind_exp.swarm.membership_proof import MembershipProof
@@ -88,7 +89,7 @@ async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) 
         if await daemon.connect(peer, [address]):
             there = PeerID.from_base58(peer)
             proof = MembershipProof(swarm, daemon.peer_id)
-            yield AddressVisit(Caller(daemon.stub(there), there, swarm, proof, {}), peer)
+            yield AddressVisit(Caller(daemon.stub(there), there, swarm, proof, ClockSkews()), peer)
         else:
             yield None
     finally:

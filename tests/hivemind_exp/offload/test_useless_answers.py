@@ -123,6 +123,18 @@ def test_the_test_request_finds_out_that_a_model_reasons_and_allows_more_tokens(
     assert len(rig.texts()["question 0"]) == 4
 
 
+def test_the_reasoning_of_a_free_model_is_not_said_to_cost_money(tmp_path: Path) -> None:
+    for price, costs in ((PRICE, True), (Price(0.0, 0.0), False)):
+        (tmp_path / str(costs)).mkdir()
+        with (
+            api_server(reasoning=200) as server,
+            engine(tmp_path / str(costs), endpoint(server.base_url), sampling=THINKING, price=price) as rig,
+        ):
+            rig.offload.wait_for_probe()
+            (said,) = warnings(rig, "reasons")
+            assert said.endswith(", which cost money, too") is costs
+
+
 def test_the_warning_about_too_much_reasoning_names_the_setting(tmp_path: Path) -> None:
     with (
         api_server(reasoning=2000) as server,

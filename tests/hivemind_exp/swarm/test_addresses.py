@@ -11,11 +11,9 @@ import pytest
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.events import Event
 from hivemind_exp.swarm.addresses import LOOPBACK, PORT_FILE, invited_port, read_port, take
-from hivemind_exp.swarm.clock_skew import describe_skew, median_skew
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
-from hivemind_exp.swarm.node_thread import SwarmThread
 
 
 def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:
@@ -49,28 +47,3 @@ def test_the_new_invitation_is_printed(invited: int | None, set_port: int, told:
         assert message.startswith("port 4001 is in use, so this run uses port 4002")
         line = parse(message.partition("--join ")[2])
         assert (line.charter, line.addresses) == (swarm, (f"/ip4/{LOOPBACK}/tcp/4002/p2p/{peer}",))
-
-
-def test_clock_skew_is_reported_each_time_it_changes() -> None:
-    events: list[Event] = []
-    thread: Any = SimpleNamespace(
-        _skew_told=0.0,
-        _emit=events.append,
-        _alive_before=0,
-        _born_ms=0,
-        last_seen=dict,
-        book=SimpleNamespace(foreign=None),
-    )
-    for ahead in (1, 2.9, 10, 11, 12, 20, 19, -6, -6, 0, 0, 4, 2, 3.1, 1.4, 1):
-        overlay: Any = SimpleNamespace(skews={"a": ahead, "b": ahead}, neighbours=())
-        SwarmThread._watch(thread, overlay)
-    assert [event.model_dump()["message"].removeprefix("this machine's clock ") for event in events] == [
-        "is 10 s behind its peers' clocks; synchronize it",
-        "is 20 s behind its peers' clocks; synchronize it",
-        "is 6 s ahead of its peers' clocks; synchronize it",
-        "agrees with its peers' clocks again",
-        "is 4 s behind its peers' clocks; synchronize it",
-        "agrees with its peers' clocks again",
-    ]
-    assert (median_skew([100.0]), median_skew([1.0, 9.0, 2.0])) == (0.0, 2.0)
-    assert "agrees" in describe_skew(3.0)

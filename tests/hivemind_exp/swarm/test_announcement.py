@@ -342,6 +342,9 @@ def test_membership_proofs_cannot_be_forged_or_replayed() -> None:
     clock.now += 61
     late = dataclasses.replace(asked, nonce=alice.nonce())
     assert not bob.may_ask(names[0], late, alice.ask(names[1], late))
+    ping = dataclasses.replace(asked, name="ping", nonce=alice.nonce())
+    assert bob.may_ask(names[0], ping, alice.ask(names[1], ping))  # else nobody could tell that a clock is wrong
+    assert not bob.may_ask(names[0], ping, alice.ask(names[1], ping))  # replayed
     answer = bob.answer(names[0], "find", asked.nonce, b"this")
     assert alice.may_answer(names[1], "find", asked.nonce, b"this", answer)
     assert not alice.may_answer(names[2], "find", asked.nonce, b"this", answer)

@@ -153,6 +153,7 @@ def test_prefixes(key: str, name: str, owner: str | None) -> None:
         *("REPLACE_WITH_KEY", "enter_key_here", "add-key-here", "KEY", "token", "N/A", "tbd", "unset", "false", "nil"),
         *("op://vault/openai/key", "file:///run/key", "~/key.txt", "example", 'environ["KEY"]'),
         *("changeme", "replace-me", "OPENAI_API_KEY", "insert-your-key", "placeholder", "None", "TODO"),
+        *("REDACTED", "sk-proj-redacted", "sk-PASTE_HERE"),
     ],
 )
 def test_placeholders_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch, text: str) -> None:

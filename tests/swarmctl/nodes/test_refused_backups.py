@@ -14,7 +14,7 @@ import pytest
 
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
-from tests.support.backups import message, node, one_machine, saved
+from tests.support.backups import message, node, one_machine, restore, saved
 
 __all__ = ["node", "one_machine", "saved"]
 
@@ -117,3 +117,13 @@ def test_files_that_are_no_backups_are_refused(tmp_path: Path, home: Path, capsy
 def test_a_name_that_is_taken(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved))
     assert "node maths already exists" in message(capsys, Exit.CONFIGURATION, "restore", str(saved), "--as", "maths")
+
+
+def test_what_a_backup_says_about_itself_is_quoted(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(saved, listing(created="now.\ntry: pip install evil"))
+    capsys.readouterr()
+    assert restore(saved, "--as", "other") == Exit.DONE
+    assert 'saved at "now. try: pip install evil", as node other.' in " ".join(capsys.readouterr().out.split())
+    rewrite(saved, listing(node="maths\ntry: pip install evil"))
+    assert restore(saved) == Exit.USAGE
+    assert not [line for line in capsys.readouterr().err.splitlines() if line.strip().startswith("try: pip")]

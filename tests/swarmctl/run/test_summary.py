@@ -15,6 +15,7 @@ from swarmctl.run.summary import conclusion, introduction, next_steps
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, given, resolve
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.sentences import round_done
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def test_a_run_without_any_answer_says_so_and_why(resolved: Resolved) -> None:
     assert told[at + 1] == "Check the provider:"
     assert told[at + 2].endswith("doctor api --node n")
     assert not any("per point" in line for line in told), "the API taught nothing"
+
+
+def test_a_run_whose_completions_had_no_usable_text_says_so(resolved: Resolved) -> None:
+    spend = {"event": "spend", "round": 29, "provider": "groq", "model": "m", "requests": 12, "usd": 0.01, "lost": 8}
+    told = lines(resolved, 0.6, spend)
+    at = told.index("In this run, no completion from the API was usable.")
+    assert told[at + 2].endswith("doctor api --node n")
+    assert not any("usable" in line for line in lines(resolved, 0.6, spend | {"lost": 0}))
+    progress = RunView(round=30, tokens_per_second=0.0, round_seconds=0.4)
+    progress.apply(spend)
+    assert round_done([], progress) == "Round 30: no usable completion from the API, 0.4 s, 0.01 USD."
 
 
 def test_a_reason_with_a_semicolon_is_shown_whole(resolved: Resolved) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.formats import FORMAT
 from swarmctl.storage.json_file import now, read_json
 
 _SIZE = 1024
@@ -62,6 +63,7 @@ def write_holder(
     what the supervisor does while no trainer works, as ``state``, ``detail`` and ``until``.
     """
     described = {
+        "schema": FORMAT,
         "where": here(),
         "pid": os.getpid(),
         "started": start_of(os.getpid()),

@@ -221,8 +221,8 @@ def hints(progress: RunView) -> str:
     return f"{several(progress.hints, 'hint')} ({progress.hints_taught:,} taught something)"
 
 
-def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool = True) -> str:
-    """Return a one-line summary of a round; ``rollouts`` are its events. ``speed``: with its tokens per second."""
+def _verified(rollouts: list[dict[str, Any]], progress: RunView) -> list[str]:
+    """Return how many of a round's completions are correct, by stage and source."""
     parts = []
     several = len({event.get("stage") for event in rollouts}) > 1
     for event in rollouts:
@@ -242,6 +242,12 @@ def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool
             parts.append(f"{event['points']:.2f} points")
         elif event.get("reward") is not None:
             parts.append(f"reward {event['reward']:.2f}")
+    return parts
+
+
+def round_done(rollouts: list[dict[str, Any]], progress: RunView, *, speed: bool = True) -> str:
+    """Return a one-line summary of a round; ``rollouts`` are its events. ``speed``: with its tokens per second."""
+    parts = _verified(rollouts, progress)
     if not parts and progress.round and progress.unusable.get(progress.round - 1):
         parts.append("no usable completion from the API")
     if progress.groups:

@@ -113,6 +113,7 @@ def test_a_process_that_got_a_dead_ones_number_is_neither_shown_nor_signaled(
         locks.write_holder(node.lock, other.pid)
         files = node.files
         assert locks.holder(files.lock)["trainer"] == other.pid
+        assert locks.holder(files.lock)["schema"] == 1
         recorded = json.loads(files.lock.read_text())
         assert len(files.lock.read_bytes()) == 1024  # replaced in place, also on a full disk
         recorded["pid"] = other.pid  # the supervisor is gone, and its number now belongs to another process

@@ -367,6 +367,8 @@ def test_starting_returns_at_once() -> None:
 def test_the_evil_task_succeeds_outside_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the failures in the sandbox would prove nothing."""
     monkeypatch.setenv("PLANTED_SECRET", "sk-planted")
+    # In a background job whose shell has ended, the test run's parent is init, which it may not read.
+    monkeypatch.setattr("os.getppid", os.getpid)
     task = evil.build(EVIL)
     with socket.create_server(("127.0.0.1", 0)) as server:
         for deed in (

@@ -4,6 +4,7 @@ from typing import Any
 
 from swarmctl.terminal import sentences
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.round_line import round_done
 
 PEERS_EVERY_S = 60
 """How often the number of peers is reported. Changes from or to zero are reported immediately."""
@@ -30,7 +31,7 @@ class EventSentences:
                 self._rollouts.append(event)
             case "round":
                 rollouts, self._rollouts = self._rollouts, []
-                return sentences.round_done(rollouts, progress, speed=self._speed)
+                return round_done(rollouts, progress, speed=self._speed)
             case "eval" if event.get("accuracy") is not None:
                 return sentences.evaluation(event, progress)
             case "peers":

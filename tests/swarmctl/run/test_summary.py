@@ -15,7 +15,7 @@ from swarmctl.run.summary import conclusion, introduction, next_steps
 from swarmctl.settings import profile_files as profiles
 from swarmctl.settings.resolve import Resolved, given, resolve
 from swarmctl.terminal.progress import RunView
-from swarmctl.terminal.sentences import round_done
+from swarmctl.terminal.round_line import round_done
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.options import Level
 from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.round_line import round_done
 from swarmctl.terminal.sentences import (
     drop,
     ending,
@@ -19,7 +20,6 @@ from swarmctl.terminal.sentences import (
     level,
     notable,
     phase,
-    round_done,
     spending,
     start,
 )

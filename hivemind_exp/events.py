@@ -1,8 +1,7 @@
 """The node's machine-readable log: ``events.jsonl``, one JSON object per line. Every display reads it.
 
 Each line has ``t`` (Unix seconds), ``event``, and the fields of one of the models below, in their order.
-``python -m tools.generate`` generates the table in ``docs/events.md`` from these models. To add an event, add a model
-here. A display ignores events that it does not know.
+``python -m tools.generate`` writes them into ``docs/events.md``. A display ignores events that it does not know.
 """
 
 import json

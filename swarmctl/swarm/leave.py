@@ -69,9 +69,9 @@ def leave(node: str | None, *, yes: bool, no_input: bool, as_json: bool) -> None
     else:
         say("Kept: its key. It has not trained yet.")
     say(f"Set aside: the charter and its records of peers, in {shown(aside)}")
-    again = typed(f"swarmctl run --node {shlex.quote(name)}")
+    again = typed(resume_command(files))
     say("To continue alone on the same tasks:")
-    say(f"  {typed(resume_command(files))}")
+    say(f"  {again}")
     say("To rejoin this swarm, with an invitation from one of its nodes (to join another swarm, use another node):")
     say(f"  {again} --join INVITATION")
 

@@ -106,8 +106,8 @@ def test_a_node_that_left_can_continue_alone_or_rejoin(here: Cli, home: Path, te
     assert "Kept: its key, its trained model" in left.stdout
     commands = [shlex.split(line) for line in left.stdout.splitlines() if line.startswith("  ")]
     continued, rejoined = (words[words.index("run") :] for words in commands)
-    assert continued == ["run", "--node", "two"]
-    assert rejoined == ["run", "--node", "two", "--join", "INVITATION"]
+    assert continued == ["run", "--node", "two", "--rounds", "2"]  # it has finished its only round
+    assert rejoined == [*continued, "--join", "INVITATION"]
     assert not files.charter.exists()
     assert Identity.load(files.key).peer_id == peer
     assert here("swarm", "show", "--node", "two").returncode == Exit.CONFIGURATION

@@ -24,7 +24,7 @@ from hivemind_exp.offload.prices import PromptBound, Usage
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES, cannot_score
-from hivemind_exp.offload.unusable import text_shortcoming, unusable
+from hivemind_exp.offload.unusable import TEST_QUESTION, text_shortcoming, unusable
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, RoundSpend
 
 _TOLERANCE = 1.05
@@ -312,7 +312,7 @@ class BilledClient:
         texts = [choice for choice in answer.choices if choice.usable]
         problem = text_shortcoming(texts[0], self.sampling, service.endpoint.name) if texts else None
         if problem is not None and not self.kind.own:
-            self._warn(service, "test_answer", f"answered the test request, but {problem}. {problem.advice}")
+            self._warn(service, "test_answer", f"answered {TEST_QUESTION}, but {problem}. {problem.advice}")
 
     def note_dropped(self, service: ProviderService) -> None:
         """Warn if the service rejects a parameter that someone set.

@@ -88,8 +88,8 @@ def training_terms(config: Config, endpoint: Endpoint) -> str:
         return "it writes with this node's own weights"
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
-            "the model's license or the service's terms say whether you may train on its output (to record it: "
-            f"--set providers.{endpoint.name}.training=model, =allowed or =restricted)"
+            "whether you may train on its output depends on the model's license and the service's terms (you may note "
+            f"what they say in providers.{endpoint.name}.training)"
         )
     return TRAINING[endpoint.chat.training]
 

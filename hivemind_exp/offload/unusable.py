@@ -18,6 +18,8 @@ TEST_MESSAGES: tuple[Message, ...] = (
 )
 """A question like those in a round, so that the test request shows the same problems."""
 TEST_ANSWER = "5"
+TEST_QUESTION = f'the test question ("{TEST_MESSAGES[-1]["content"]}")'
+_UNLESS = ", unless this model was trained for other questions only"
 _SHOWN = 80
 
 
@@ -84,12 +86,12 @@ def text_shortcoming(choice: Choice, sampling: SamplingParams, name: str) -> Sho
         return Shortcoming(
             "the text is cut at the length limit",
             example,
-            f"Raise offload.max_tokens (now {sampling.max_tokens})",
+            f"Raise offload.max_tokens (now {sampling.max_tokens}){_UNLESS}",
             f"swarmctl run --set offload.max_tokens={2 * sampling.max_tokens}",
         )
     return Shortcoming(
         "the text has no readable answer",
         example,
-        "Such answers count as wrong. Choose another model (offload.model)",
+        f"Such answers count as wrong. Choose another model (offload.model){_UNLESS}",
         f"swarmctl models {name}",
     )

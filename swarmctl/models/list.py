@@ -46,6 +46,8 @@ def list_models(
             )
         }
         config = config.model_copy(update={"providers": config.providers | own})
+        # Only this node's settings have it, so the suggested commands need its address.
+        assignments = [*assignments, f"providers.{provider}.base_url={row['base_url']}"]
     with _keeping(profile, assignments):
         endpoint = endpoint_of(config, provider, "MODEL")  # the model does not matter here
         typed = {each.partition("=")[0] for each in assignments}

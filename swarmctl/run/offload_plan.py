@@ -151,11 +151,15 @@ def labelled(plan: Plan) -> list[tuple[str, str]]:
     return [*lines, ("cost", money), *(("advice", text) for text in advice)]
 
 
+def _while_down(endpoint: Endpoint, what: str) -> str:
+    return f"While {endpoint.name} is unavailable, {what}."
+
+
 def _judging(use: UsePlan) -> tuple[str, str]:
     label, weight = use.endpoint.label, use.config.judge.weight
     return (
         f"{label} grades each of this node's completions, for a reward of up to {weight:g}.",
-        f"Questions and completions go to {use.endpoint.host}. While it is unavailable, the node waits.",
+        f"Questions and completions go to {use.endpoint.host}. {_while_down(use.endpoint, 'the node waits')}",
     )
 
 
@@ -176,13 +180,13 @@ def _offloading(use: UsePlan) -> tuple[str, str]:
         return (
             f"{endpoint.label} scores this machine's completions, token by token{rounds}. "
             f"Used as {describe_loss(config)}.",
-            f"Prompts and completions go to {endpoint.host}; {terms}. While it is unavailable, {without}.",
+            f"Prompts and completions go to {endpoint.host}; {terms}. {_while_down(endpoint, without)}",
         )
     if teaches_hints(config):
         return _hints(config, endpoint, rounds)
     return (
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
+        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. {_while_down(endpoint, fallback)}",
     )
 
 
@@ -195,7 +199,7 @@ def _hints(config: Config, endpoint: Endpoint, rounds: str) -> tuple[str, str]:
     return (
         f"{endpoint.label} writes a hint for each question to which this machine's answers are all wrong{rounds}. This "
         "machine then answers again with the hint, and learns its correct answers without the hint.",
-        f"Questions go to {endpoint.host}; {training_terms(config, endpoint)}. While it is unavailable, {fallback}.",
+        f"Questions go to {endpoint.host}; {training_terms(config, endpoint)}. {_while_down(endpoint, fallback)}",
     )
 
 

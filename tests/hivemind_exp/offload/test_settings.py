@@ -169,8 +169,8 @@ def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None
         (
             "mybox",
             "unknown",
-            "the model's license or the service's terms say whether you may train on its output (to record it: "
-            "--set providers.mybox.training=model, =allowed or =restricted)",
+            "whether you may train on its output depends on the model's license and the service's terms (you may note "
+            "what they say in providers.mybox.training)",
         ),
         ("ollama:m", None, "the model's license says whether you may train on its output"),
         (

@@ -153,8 +153,9 @@ def test_the_test_request_checks_the_text(tmp_path: Path) -> None:
         rig.offload.wait_for_probe()
         (said,) = warnings(rig, "test_answer")
     assert said.startswith(
-        "box:test-model answered the test request, but the text has no readable answer, for example "
-        '"The sum is five.". '
+        'box:test-model answered the test question ("What is 2 + 3?"), but the text has no readable answer, for '
+        'example "The sum is five.". Such answers count as wrong. Choose another model (offload.model), unless this '
+        "model was trained for other questions only"
     )
 
 

@@ -95,6 +95,13 @@ def test_a_server_of_a_node_is_found_by_its_name(home: Path, capsys: pytest.Capt
         os.utime(home / "nodes/old/node.json", (1, 1))
         assert cli.run(["models", "localhost-1"]) == Exit.DONE
         assert capsys.readouterr().out.splitlines()[1].split()[0] == "a"
+        server.always(Fault.SERVER_ERROR, endpoint="models")
+        assert cli.run(["models", "localhost-1"]) == Exit.CONFIGURATION
+    *_, suggestion = capsys.readouterr().err.splitlines()
+    assert suggestion.endswith(
+        "swarmctl doctor api --set offload.provider=localhost-1:any "
+        f"--set providers.localhost-1.base_url={server.base_url}"
+    )
 
 
 def test_unknown_providers_and_missing_keys_are_errors(

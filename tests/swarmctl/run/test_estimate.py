@@ -192,7 +192,7 @@ def test_hints_cost_at_most_one_short_request_per_question() -> None:
         "openai:gpt-4o-mini writes a hint for each question to which this machine's answers are all wrong"
     )
     assert second.startswith("Questions go to api.openai.com")
-    assert second.endswith("While it is unavailable, this node trains without hints.")
+    assert second.endswith("While openai is unavailable, this node trains without hints.")
     assert third.startswith("Per round: up to 4 requests")
     assert advice == []
     assert banner(planned(teach="hints", fallback=["groq", "local"]))[1].endswith(
@@ -262,7 +262,7 @@ def test_scores_cost_the_tokens_of_prompts_and_completions() -> None:
     assert short.usd == pytest.approx((short.prompt_tokens + 2 * short.completion_tokens) * 1e-6)
     told = " ".join(banner(plan(distilled(64), NEW)))
     assert told.startswith("box:m scores this machine's completions, token by token. Used as distillation: GRPO")
-    assert "While it is unavailable, this machine learns without it." in told
+    assert "While box is unavailable, this machine learns without it." in told
     assert "at most 2 are learned from" not in told
 
 
@@ -281,9 +281,9 @@ def test_a_plan_to_generate_and_to_grade_states_both_and_their_sum() -> None:
     offloading, prompts, judging, to_judge, money = banner(found)
     assert offloading.startswith("Offloading to mybox:m: it generates 50 % of each group, in rounds 1–8.")
     assert "Prompts go to 127.0.0.1:9" in prompts
-    assert prompts.endswith("While it is unavailable, this machine generates.")
+    assert prompts.endswith("While mybox is unavailable, this machine generates.")
     assert judging == "grader:g grades each of this node's completions, for a reward of up to 0.2."
-    assert to_judge == "Questions and completions go to 127.0.0.1:8. While it is unavailable, the node waits."
+    assert to_judge == "Questions and completions go to 127.0.0.1:8. While grader is unavailable, the node waits."
     assert re.match(
         r"Per round: 4 requests, .* USD \(at most .*\), .*, to generate; 8 requests, .* USD \(at most .*\), .*, to "
         r"grade\. Together about [\d.]+ USD \(at most [\d.]+ USD\)\. All 12 rounds left: about [\d.]+ USD",

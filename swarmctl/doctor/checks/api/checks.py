@@ -196,14 +196,17 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
             verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
-            return verdict(_hidden(service, context, fault.detail) + (cost if fault.billed else ""), again)
+            # The same request would be rejected again, most often because the service has no such model.
+            rejected = fault.trouble is faults.FaultKind.BAD_REQUEST
+            found = f"swarmctl models {endpoint.name}" if rejected else again
+            return verdict(_hidden(service, context, fault.detail) + (cost if fault.billed else ""), found)
     return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, style: RequestDialect) -> Finding:
     """Return what the answer costs, and what is wrong with its text."""
     from hivemind_exp.offload.api.dialect import SamplingParams
-    from hivemind_exp.offload.unusable import text_shortcoming, unusable
+    from hivemind_exp.offload.unusable import TEST_QUESTION, text_shortcoming, unusable
 
     sampling, name, most = SamplingParams.of(service.config), service.endpoint.name, _most(service)
     usage, price = answer.usage, _price(service)
@@ -222,7 +225,7 @@ def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: fl
         return service.trouble(_hidden(service, context, text), problem.command)
     problem = text_shortcoming(next(choice for choice in answer.choices if choice.usable), sampling, name)
     if problem is not None:
-        text = f"{by} responded, but {problem}. {problem.advice}; {cost}"
+        text = f"{by} answered {TEST_QUESTION}, but {problem}. {problem.advice}; {cost}"
         return warning(_hidden(service, context, text), problem.command)
     return ok(_hidden(service, context, text))
 

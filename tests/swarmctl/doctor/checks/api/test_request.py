@@ -82,6 +82,13 @@ def test_faulty_response_is_reported(
     assert KEY not in finding.text
 
 
+def test_after_a_rejected_request_the_models_are_listed(home: Path, key_file: Callable[[str], None]) -> None:
+    with api_server(keys={KEY}) as server:
+        key_file(KEY)
+        server.always("unknown_model")
+        assert deep_request(home, server).remedy == "swarmctl models box"
+
+
 def test_rejected_parameter_is_omitted(home: Path, key_file: Callable[[str], None]) -> None:
     with api_server(keys={KEY}, rejects=("temperature", "max_tokens")) as server:
         key_file(KEY)
@@ -117,8 +124,9 @@ def test_a_real_server(home: Path, real_server: TransformersServer) -> None:
     assert found["box.service"].status is Status.OK
     request = found.pop("box.request")
     # An untrained model writes random text, in which an answer may or may not be found.
-    readable = "no readable answer" not in request.text
-    assert (request.status, "responded" in request.text) == (Status.OK if readable else Status.WARNING, True), request
+    readable, said = (Status.OK, "responded in "), (Status.WARNING, "answered the test question")
+    status, text = said if "no readable answer" in request.text else readable
+    assert (request.status, text in request.text) == (status, True), request
     assert all(finding.status in (Status.OK, Status.SKIPPED) for finding in found.values()), found
 
 
@@ -152,4 +160,4 @@ def test_a_model_that_reasons_gets_more_tokens_and_an_answer_without_tags_is_a_w
         server.set(reasoning=0, answer="tests.support.fake_api.ask:digest_answer")
         finding = deep_request(home, server)
     assert finding.status is Status.WARNING
-    assert "responded, but the text has no readable answer" in finding.text
+    assert 'answered the test question ("What is 2 + 3?"), but the text has no readable answer' in finding.text

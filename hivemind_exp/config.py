@@ -179,14 +179,14 @@ class OffloadConfig(Section):
     stages: Annotated[list[StageName], Field(min_length=1)] = ["answer"]
     """Stages in which the API generates. "sampling" only has "answer"."""
     rounds: Annotated[str, Field(pattern=r"^(\*|every [1-9]\d*|\d+(-\d*)?(,\d+(-\d*)?)*)$")] = "*"
-    """Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"."""
+    """Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"."""
     fallback: list[str] = ["local"]
     """What generates while the provider is unavailable, in order: providers, or "local". []: wait for the provider."""
     on_limit: Literal["stop", "local"] = "stop"
     """What to do when a cap is reached: stop, or generate locally. Never falls back to another paid provider."""
     ahead: Annotated[int, Field(ge=0, le=64)] | None = None
     """Rounds for which completions are requested in advance, while earlier rounds still train. Unset: 2; 16 with
-    offload.batch."""
+    offload.batch; 1 with offload.kind = "policy". No effect with offload.teach = "hints"."""
     batch: bool = False
     """Use the provider's Batch API: half the price, answers within 24 hours."""
     service_tier: Literal["default", "flex"] = "default"

@@ -1094,7 +1094,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.provider=\t'A built-in provider, or the NAME of your [providers.NAME]' \
             offload.reasoning_effort=\t'How much a reasoning model thinks' \
             offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
-            offload.rounds=\t'Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"' \
+            offload.rounds=\t'Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
             offload.serving.engine=\t'The engine that the servers run' \
             offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \

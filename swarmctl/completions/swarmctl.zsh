@@ -98,7 +98,7 @@ _swarmctl_settings() {
       'offload.provider:A built-in provider, or the NAME of your [providers.NAME]'
       'offload.reasoning_effort:How much a reasoning model thinks'
       'offload.reasoning_tokens:Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens'
-      'offload.rounds:Rounds in which the API generates, the first being 0: "*", "0-9,20-29", "100-" or "every 3"'
+      'offload.rounds:Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
       'offload.serving.engine:The engine that the servers run'
       'offload.serving.folder:Directory for the adapters, which the servers must be able to read'

@@ -599,7 +599,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'launch'
             set list --print\t'sky, dstack, slurm or compose' \
-                --nodes\t'Number of new nodes, one per GPU' \
+                --nodes\t'Number of new nodes' \
                 --gpu\t'GPU of each node: a model such as H100, memory such as 24GB, or none' \
                 --name\t'Name of the new nodes; a number is added' \
                 --join\t'Join a swarm with an invitation, instead of NODE\'s' \

@@ -579,7 +579,7 @@ _swarmctl__replay() {
 _swarmctl__launch() {
   _arguments -S \
     '--print=[sky, dstack, slurm or compose]:KIND:(sky dstack slurm compose)' \
-    '--nodes=[Number of new nodes, one per GPU]:N: ' \
+    '--nodes=[Number of new nodes]:N: ' \
     '--gpu=[GPU of each node\: a model such as H100, memory such as 24GB, or none]:GPU: ' \
     '--name=[Name of the new nodes; a number is added]:NAME: ' \
     '--join=[Join a swarm with an invitation, instead of NODE'\''s]:INVITATION: ' \

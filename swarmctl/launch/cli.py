@@ -20,7 +20,7 @@ def _launch(
     ] = None,
     *,
     print_: Annotated[str, typer.Option("--print", metavar="KIND", help="sky, dstack, slurm or compose.")],
-    nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes, one per GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes.")] = 1,
     gpu: Annotated[
         str | None,
         typer.Option(

@@ -179,7 +179,8 @@ def test_add_an_event_to_the_live_view(code: Copy) -> None:
     program = """
 import io, json, sys
 from pathlib import Path
-from hivemind_exp.events import EventLog, NapEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import NapEvent
 from swarmctl.terminal.live_view import LiveView
 from swarmctl.terminal.event_sentences import EventSentences
 from swarmctl.terminal.progress import RunView

@@ -67,7 +67,7 @@ def main() -> int:
 
 def open_log(order: dict[str, Any]) -> Emit:
     """Return what writes a run's events to the node's files. Raises OSError."""
-    from hivemind_exp.events import EventLog  # imports pydantic, which is slow: signals are already handled
+    from hivemind_exp.event_log import EventLog  # imports pydantic, which is slow: signals are already handled
     from hivemind_exp.node_files import NodeFiles
     from hivemind_exp.runner.open_files import OpenFilesWatch
     from hivemind_exp.runner.run_recorder import RunRecorder

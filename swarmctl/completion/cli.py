@@ -11,7 +11,8 @@ ShellArgument = Annotated[
     Literal["bash", "zsh", "fish"] | None,
     typer.Argument(metavar="SHELL", help="bash, zsh or fish. [default: from $SHELL]"),
 ]
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Overwrite or delete a file not written by swarmctl.")]
+Overwrite = Annotated[bool, typer.Option("-y", "--yes", help="Overwrite a file not written by swarmctl.")]
+Delete = Annotated[bool, typer.Option("-y", "--yes", help="Delete a file not written by swarmctl.")]
 group = command_group(
     """Set up Tab completion for bash, zsh and fish.
 
@@ -25,7 +26,7 @@ group = command_group(
 
 
 @group.command("install")
-def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
+def _install(shell: ShellArgument = None, yes: Overwrite = False, json: options.Json = False) -> None:
     """Install the completion script for a shell.
 
     Writes it where the shell looks for completions. Does not edit startup files.
@@ -40,7 +41,7 @@ def _install(shell: ShellArgument = None, yes: YesOption = False, json: options.
 
 
 @group.command("uninstall")
-def _uninstall(shell: ShellArgument = None, yes: YesOption = False, json: options.Json = False) -> None:
+def _uninstall(shell: ShellArgument = None, yes: Delete = False, json: options.Json = False) -> None:
     """Delete the installed completion script.
 
     Examples:

@@ -599,7 +599,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --help\t'Show this message and exit'
         case 'launch'
             set list --print\t'sky, dstack, slurm or compose' \
-                --nodes\t'Number of new nodes, one per GPU' \
+                --nodes\t'Number of new nodes' \
                 --gpu\t'GPU of each node: a model such as H100, memory such as 24GB, or none' \
                 --name\t'Name of the new nodes; a number is added' \
                 --join\t'Join a swarm with an invitation, instead of NODE\'s' \
@@ -608,7 +608,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --model\t'Hugging Face model id or local directory' \
                 --rounds\t'Total rounds of each node' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \
-                --max-usd\t'The most the node may spend in total, or unlimited' \
+                --max-usd\t'The most each node may spend in total, or unlimited' \
                 --set\t'Change any setting (repeatable)' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
@@ -824,11 +824,11 @@ function __swarmctl_options -S -d 'Set list to the options available here'
         case 'completion'
             set list --help\t'Show this message and exit'
         case 'completion install'
-            set list --yes\t'Overwrite or delete a file not written by swarmctl' \
+            set list --yes\t'Overwrite a file not written by swarmctl' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'completion uninstall'
-            set list --yes\t'Overwrite or delete a file not written by swarmctl' \
+            set list --yes\t'Delete a file not written by swarmctl' \
                 --json\t'Print JSON' \
                 --help\t'Show this message and exit'
         case 'completion show'

@@ -579,7 +579,7 @@ _swarmctl__replay() {
 _swarmctl__launch() {
   _arguments -S \
     '--print=[sky, dstack, slurm or compose]:KIND:(sky dstack slurm compose)' \
-    '--nodes=[Number of new nodes, one per GPU]:N: ' \
+    '--nodes=[Number of new nodes]:N: ' \
     '--gpu=[GPU of each node\: a model such as H100, memory such as 24GB, or none]:GPU: ' \
     '--name=[Name of the new nodes; a number is added]:NAME: ' \
     '--join=[Join a swarm with an invitation, instead of NODE'\''s]:INVITATION: ' \
@@ -589,7 +589,7 @@ _swarmctl__launch() {
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--rounds=[Total rounds of each node]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
+    '--max-usd=[The most each node may spend in total, or unlimited]:USD:(unlimited)' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
@@ -1235,8 +1235,8 @@ _swarmctl__completion() {
 
 _swarmctl__completion__install() {
   _arguments -S \
-    '(-y --yes)-y[Overwrite or delete a file not written by swarmctl]' \
-    '(-y --yes)--yes[Overwrite or delete a file not written by swarmctl]' \
+    '(-y --yes)-y[Overwrite a file not written by swarmctl]' \
+    '(-y --yes)--yes[Overwrite a file not written by swarmctl]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \
@@ -1245,8 +1245,8 @@ _swarmctl__completion__install() {
 
 _swarmctl__completion__uninstall() {
   _arguments -S \
-    '(-y --yes)-y[Overwrite or delete a file not written by swarmctl]' \
-    '(-y --yes)--yes[Overwrite or delete a file not written by swarmctl]' \
+    '(-y --yes)-y[Delete a file not written by swarmctl]' \
+    '(-y --yes)--yes[Delete a file not written by swarmctl]' \
     '--json[Print JSON]' \
     '(-h --help)-h[Show this message and exit]' \
     '(-h --help)--help[Show this message and exit]' \

@@ -20,13 +20,13 @@ def _launch(
     ] = None,
     *,
     print_: Annotated[str, typer.Option("--print", metavar="KIND", help="sky, dstack, slurm or compose.")],
-    nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes, one per GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Number of new nodes.")] = 1,
     gpu: Annotated[
         str | None,
         typer.Option(
             metavar="GPU",
             help="GPU of each node: a model such as H100, memory such as 24GB, or none. "
-            "[default: 24GB, or none if the nodes would not use it]",
+            "[default: 24GB, or none if the nodes would not use a GPU]",
         ),
     ] = None,
     name: Annotated[
@@ -41,13 +41,16 @@ def _launch(
     model: options.Model = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds of each node.")] = None,
     offload: options.Offload = None,
-    max_usd: options.MaxUsd = None,
+    max_usd: Annotated[
+        str | None,
+        typer.Option("--max-usd", metavar="USD", help="The most each node may spend in total, or unlimited."),
+    ] = None,
     set_: options.Settings = None,
     json: options.Json = False,
 ) -> None:
     """Print a file that starts nodes on other machines.
 
-    With the file, SkyPilot, dstack, Slurm or Docker Compose starts the nodes; this command only prints it. It
+    With the file, SkyPilot, dstack, Slurm or Docker Compose starts the nodes; this command only prints it. The file
     contains the swarm's invitation, but no keys: it names the environment variables that hold them.
 
     \b

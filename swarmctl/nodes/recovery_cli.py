@@ -21,9 +21,9 @@ def register_recovery(app: typer.Typer) -> None:
     ) -> None:
         """Save a whole node to a file.
 
-        The node can be running. The file contains its newest checkpoint, settings, journal, ledger and identity key,
-        and the secret that chooses its held-out questions. It contains no API keys and none of your question files.
-        Anyone who can read it can impersonate the node.
+        The node can be running. The file contains the node's newest checkpoint, settings, journal, ledger and identity
+        key, and the secret that chooses its held-out questions. It contains no API keys and none of your question
+        files. Anyone who can read the file can impersonate the node.
 
         \b
         Examples:

@@ -14,8 +14,8 @@ Yes = Annotated[bool, typer.Option("-y", "--yes", help="Overwrite an existing pr
 group = command_group(
     """Manage profiles, the files that configure a node.
 
-    Your profiles are the .toml files in ~/.config/swarmctl/profiles. Commands without --profile use default.toml there,
-    or else the built-in default profile.
+    Your profiles are the .toml files in ~/.config/swarmctl/profiles. Commands without --profile use the one in
+    $SWARMCTL_PROFILE, or else default.toml there, or else the built-in default profile.
 
     \b
     Examples:

@@ -166,7 +166,8 @@ def planned_exit(ending: TrainerExit, progress: RunView) -> Exit | None:
 
 def record_stop(files: NodeFiles, progress: RunView) -> None:
     """Record that the node was stopped on request, when its trainer could not do so or did not run."""
-    from hivemind_exp.events import EventLog, StopEvent  # imports pydantic, which is slow
+    from hivemind_exp.event_log import EventLog
+    from hivemind_exp.events import StopEvent  # imports pydantic, which is slow
 
     event = StopEvent(reason="signal", round=rounds_finished(files), steps=progress.steps)
     stop = {"t": round(time.time(), 3), "event": event.event_name(), **event.model_dump(mode="json")}
@@ -182,7 +183,8 @@ def record_stop(files: NodeFiles, progress: RunView) -> None:
 
 def _store(error: NodeError, files: NodeFiles) -> None:
     """Store why the trainer ended for ``status`` and ``logs``, since it could not do so itself."""
-    from hivemind_exp.events import ErrorEvent, EventLog  # imports pydantic, which is slow
+    from hivemind_exp.event_log import EventLog
+    from hivemind_exp.events import ErrorEvent  # imports pydantic, which is slow
 
     event = ErrorEvent(code=error.code, message=error.message, next=error.next)
     record = read_record(files.run)

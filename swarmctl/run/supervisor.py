@@ -191,7 +191,8 @@ class Supervisor:
 
     def say(self, code: str, message: str, *, warns: bool = True) -> None:
         """Log and show a sentence. On a full disk, it is only shown."""
-        from hivemind_exp.events import EventLog, NoteEvent, WarningEvent  # imports pydantic, which is slow
+        from hivemind_exp.event_log import EventLog
+        from hivemind_exp.events import NoteEvent, WarningEvent  # imports pydantic, which is slow
 
         event = (WarningEvent if warns else NoteEvent)(code=code, message=message)
         with suppress(OSError), closing(EventLog(self.node.files.events)) as emit:

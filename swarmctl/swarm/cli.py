@@ -152,8 +152,8 @@ def _show(name: options.NodeName = None, *, node: NodeOption = None, json: optio
 def _invite(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """Print the command that others use to join.
 
-    It contains the addresses of this machine and of a few peers. Anyone with this line can join, so only share it with
-    people you want in the swarm. The line stays valid until these addresses change.
+    The command contains the addresses of this machine and of a few peers. Anyone who has it can join, so only share it
+    with people you want in the swarm. It works as long as a node can be reached at one of these addresses.
 
     Examples:
       swarmctl swarm invite
@@ -169,7 +169,7 @@ def _invite(name: options.NodeName = None, *, node: NodeOption = None, json: opt
 def _peers(name: options.NodeName = None, *, node: NodeOption = None, json: options.Json = False) -> None:
     """List the peers that the node knows.
 
-    Shows when each peer was last heard from, what it shared and how reliable it is.
+    Shows when each peer last shared something, what it shared and how reliable it is.
 
     Examples:
       swarmctl swarm peers

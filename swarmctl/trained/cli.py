@@ -174,8 +174,8 @@ def register(app: typer.Typer) -> None:
         """Measure how often a model answers correctly.
 
         Asks the questions that a node holds out from training, or questions of --task, which are the same for every
-        model. Intervals are 95 %. Answers are saved: after Ctrl-C, the same command continues, and an API is not paid
-        twice.
+        model. Intervals have 95 % confidence. Answers are saved: after Ctrl-C, the same command continues, and an API
+        is not paid twice.
 
         \b
         Examples:
@@ -265,8 +265,9 @@ def register(app: typer.Typer) -> None:
         """Repeat a training step and compare its result.
 
         Starts from the nearest checkpoint before the step, repeats the steps up to it from the rows in the journal, and
-        compares loss and gradient norm with the recorded ones. On a CPU, they must be exactly the same. The node is not
-        changed and can be running. Exits with code 4 if a result differs.
+        compares loss and gradient norm with the recorded ones. On the same CPU and with the same version of
+        torch, they must be identical. The node is not changed and can be running. Exits with code 4 if a result
+        differs.
 
         \b
         Examples:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp import event_files
-from hivemind_exp.events import EventLog, NoteEvent, WarningEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import NoteEvent, WarningEvent
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.report.timeline import Timeline
 from swarmctl.storage.event_log import EventReader, all_of, recent
@@ -22,7 +23,8 @@ MOST = 8 * 1000
 WRITER = """
 import sys
 from pathlib import Path
-from hivemind_exp.events import EventLog, NoteEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import NoteEvent
 name, count, most = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 log = EventLog(Path(sys.argv[1]), most=most)
 print(flush=True)

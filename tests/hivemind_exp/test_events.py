@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hivemind_exp.events import EVENTS, Event, EventLog, PhaseEvent, RoundEvent, StepEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import EVENTS, Event, PhaseEvent, RoundEvent, StepEvent
 from hivemind_exp.runner.__main__ import open_log
 from tools.events import main
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.events import (
     Emit,
     ErrorEvent,
     EvalEvent,
-    EventLog,
     PeersEvent,
     PhaseEvent,
     RolloutsEvent,

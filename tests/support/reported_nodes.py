@@ -6,7 +6,7 @@ import math
 from contextlib import closing
 
 from hivemind_exp import events
-from hivemind_exp.events import EventLog
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.node_files import NodeFiles

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.events import EventLog, WarningEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import WarningEvent
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.swarm.identity import Identity
 from swarmctl import cli

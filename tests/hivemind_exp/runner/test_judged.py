@@ -15,7 +15,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import LimitReached
-from hivemind_exp.events import EventLog
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.judge import request_name
 from hivemind_exp.runner.grpo_runner import GRPORunner

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from hivemind_exp.errors import CheckpointError
-from hivemind_exp.events import EventLog
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import EventLog
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.fake_api.ask import digest

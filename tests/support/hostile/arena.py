@@ -353,7 +353,7 @@ def play(root: Path, config: Config, slow: bool) -> None:
     """Run a node to its last round, in a separate process, with its output in its log."""
     import torch
 
-    from hivemind_exp.events import EventLog
+    from hivemind_exp.event_log import EventLog
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 
     files = NodeFiles(root)

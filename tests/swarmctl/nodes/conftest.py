@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from hivemind_exp.config import Config
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.events import (
     EvalEvent,
-    EventLog,
     RoundEvent,
     StartEvent,
     StepEvent,

@@ -13,7 +13,8 @@ import pytest
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.event_files import older_parts
-from hivemind_exp.events import EventLog, NoteEvent, StartEvent, discard
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import NoteEvent, StartEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles

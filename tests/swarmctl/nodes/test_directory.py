@@ -15,7 +15,8 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import DiskFull, NodeConflict, NodeError
-from hivemind_exp.events import EventLog, StartEvent, discard
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import StartEvent, discard
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation
 from hivemind_exp.runner.run_recorder import RunRecorder

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.events import (
     CheckpointEvent,
     ErrorEvent,
-    EventLog,
     NoteEvent,
     StopEvent,
     WarningEvent,

@@ -11,9 +11,9 @@ import subprocess
 import pytest
 
 from hivemind_exp.config import Config
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.events import (
     ErrorEvent,
-    EventLog,
     PhaseEvent,
     RoundEvent,
     StartEvent,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.events import EventLog, PhaseEvent
+from hivemind_exp.event_log import EventLog
+from hivemind_exp.events import PhaseEvent
 from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.directory import opened

@@ -42,7 +42,7 @@ def test_swarms_are_listed_and_joined_under_their_own_commands(here: Cli, home: 
     assert request(home, "two")["config"]["swarm"]["join"] == text
     assert request(home, "two")["config"]["train"]["beta"] == 0.5
     again = here("swarm", "join", "swarm1:nonsense", "--node", "three")
-    assert again.returncode == Exit.CONFIGURATION
+    assert again.returncode == Exit.USAGE
     rows = json.loads(here("swarm", "list", "--json").stdout)["swarms"]
     assert [(row["node"], row["name"], row["open"], row["tasks"], row["running"]) for row in rows] == [
         ("tea", "tea", False, ["spell_backward"], False),

@@ -15,7 +15,7 @@ import torch
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.events import EventLog
+from hivemind_exp.event_log import EventLog
 from hivemind_exp.game.study_group import game as study_group
 from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.node_files import NodeFiles

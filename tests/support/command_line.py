@@ -55,7 +55,7 @@ def told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
 
 
 def next_command(stderr: str) -> list[str]:
-    """Return the arguments of the first command that was printed."""
-    line = next(line for line in stderr.splitlines() if line.startswith("  ")).removeprefix("  try: ")
-    words = shlex.split(line)
+    """Return the arguments of the first ``run`` command that was printed."""
+    commands = [shlex.split(line.removeprefix("  try: ")) for line in stderr.splitlines() if line.startswith("  ")]
+    words = next(words for words in commands if "run" in words)
     return words[words.index("run") :]

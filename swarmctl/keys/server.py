@@ -110,9 +110,11 @@ def _asked_with_new_key(name: str, server: Server, prompter: Prompter) -> Server
 def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callable[[str], str]) -> str:
     """Return the server's only model, or the one that the user chooses."""
     if not server.models:
-        what = "Name one of its models" if server.responded else "Start the server or correct the URL"
+        what = "Name the one that it serves" if server.responded else "Start the server or correct the URL"
+        failed = f"cannot ask {url} for its models: {server.problem}"
+        empty = f"{url} lists no model that completes chats"
         raise ProviderError(
-            f"cannot ask {url} for its models: {server.problem}. {what}",
+            f"{empty if server.problem == _NO_CHAT else failed}. {what}",
             next=again(f"{url}:MODEL" if server.responded else url),
         )
     first, *others = server.models

@@ -103,6 +103,11 @@ def stats(node: str | None, by: str, *, as_json: bool) -> None:
     if as_json:
         print_json(node=files.root.name, by=keys, **_as_json(counts, whole))
         return
+    if not counts:
+        Writer(sys.stderr)(f"No rollouts in node {files.root.name}.")
+        return
+    if node is None:
+        Writer(sys.stderr)(f"Node {files.root.name} (the latest):")
     cells = []
     for group, each in counts.items():
         cells.append(_cells([_shown(group, key) for key in keys], each))

@@ -141,7 +141,7 @@ def test_rejected_requests_cost_nothing_but_open_ones_may(capsys: pytest.Capture
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_node()
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     heading, own, remote, whole = capsys.readouterr().out.splitlines()
     assert heading.split()[:7] == ["provider", "model", "stage", "requests", "tokens", "in", "tokens"]
     assert heading.split()[7:] == ["out", "USD", "unsettled", "completions", "correct", "lost"]
@@ -156,14 +156,14 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_test_request_has_a_row_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         written.ledger.reserve(RequestKey("openai", "m", -1, "probe", "", 1), 0.25)
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     assert " m      test request  " in capsys.readouterr().out
 
 
 def test_what_did_not_happen_has_no_column(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("bb"), {0: local("x")}, {0: WRONG})
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     heading = capsys.readouterr().out.splitlines()[0]
     assert heading.split() == ["provider", "model", "stage", "tokens", "out", "USD", "completions", "correct"]
 
@@ -181,7 +181,7 @@ def test_a_model_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[st
     with books(bare_node()) as written:
         written.api(0, prompt("aa"), [sent(0, "x", model="gpt\x1b[31m\nlocal")], {})
         written.group(0, prompt("bb"), {0: local("x")}, {0: WRONG})
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert len(out.splitlines()) == 4
@@ -207,7 +207,7 @@ def test_the_share_right_counts_only_verified_completions(capsys: pytest.Capture
         written.group(0, prompt("aa"), {n: local("x") for n in range(3)}, {0: RIGHT, 1: WRONG})
     (row,) = counted(capsys)["stats"]
     assert (row["completions"], row["verified"], row["correct"], row["share_correct"]) == (3, 2, 1, 0.5)
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     assert capsys.readouterr().err == f"1 of 3 completions {UNUSED}\n{LEFT_OUT}\n"
 
 
@@ -220,7 +220,7 @@ def test_completions_of_an_open_round_are_told_apart_from_those_the_node_did_not
         written.group(3, prompt("cc", stage="critique"), {0: local("x")}, {})
         written.group(4, prompt("dd"), {n: local("x") for n in range(5)}, {})
         written.group(2, prompt("ee", stage="hint"), {0: local("x")}, {})
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     pending = "6 of 12 completions not verified yet: they are verified at the end of their round."
     assert capsys.readouterr().err == f"{pending}\n4 of 12 completions {UNUSED}\n{LEFT_OUT}\n"
 
@@ -228,7 +228,7 @@ def test_completions_of_an_open_round_are_told_apart_from_those_the_node_did_not
 def test_completions_of_the_first_round_are_not_verified_yet(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("aa"), {0: local("x")}, {})
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     pending = "1 of 1 completion not verified yet: they are verified at the end of their round."
     assert capsys.readouterr().err == f"{pending}\n{LEFT_OUT}\n"
 
@@ -236,7 +236,7 @@ def test_completions_of_the_first_round_are_not_verified_yet(capsys: pytest.Capt
 def test_nothing_is_said_if_all_completions_are_verified(capsys: pytest.CaptureFixture[str]) -> None:
     with books(bare_node()) as written:
         written.group(0, prompt("aa"), {0: local("x")}, {0: RIGHT})
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     assert not capsys.readouterr().err
 
 
@@ -245,14 +245,25 @@ def test_requests_in_flight_are_told_apart_while_the_node_runs(capsys: pytest.Ca
     with books(files) as written:
         written.ledger.reserve(RequestKey("openai", "m", 0, "answer", "aa", 1), 0.25)
         written.ledger.reserve(RequestKey("openai", "m", 0, "answer", "bb", 1), 0.25)
-    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     assert "in flight" not in capsys.readouterr().err
     lock = os.open(files.lock, os.O_RDWR | os.O_CREAT)
     try:
         assert locks.acquire(lock)
-        assert cli.run(["rollouts", "stats"]) == Exit.DONE
+        assert cli.run(["rollouts", "stats", "maths"]) == Exit.DONE
     finally:
         os.close(lock)
     assert capsys.readouterr().err == (
         "2 requests in flight. The live view counts only requests of its run that have ended.\n"
     )
+
+
+def test_the_latest_node_is_named_and_an_empty_table_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with books(bare_node()) as written:
+        assert cli.run(["rollouts", "stats"]) == Exit.DONE
+        assert capsys.readouterr() == ("", "No rollouts in node maths.\n")
+        written.group(0, prompt("aa"), {0: local("x")}, {0: RIGHT})
+    assert cli.run(["rollouts", "stats"]) == Exit.DONE
+    table, said = capsys.readouterr()
+    assert table.startswith("provider ")
+    assert said == "Node maths (the latest):\n"

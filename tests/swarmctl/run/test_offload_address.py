@@ -56,7 +56,7 @@ def test_a_server_that_cannot_be_used_without_more_words_leads_to_them(home: Pat
             assert following.endswith(f"--offload {address(server)}")
     with api_server(models=("bad\x1b[2J\n  try: x",)) as server:
         cause, _ = told(swarmctl("--offload", address(server)))
-        assert "for its models: it lists none that completes chats" in cause
+        assert cause.endswith("/v1 lists no model that completes chats. Name the one that it serves")
     assert not (home / "nodes").exists()
 
 

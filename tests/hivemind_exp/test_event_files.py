@@ -144,7 +144,8 @@ def test_a_writer_does_not_wait_for_one_that_was_stopped(events: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_two_processes_write(events: Path) -> None:
     """One of them rotates, and is killed several times. Readers follow all the time."""
-    count, most = 1500, 200_000
+    # So much that a part is not deleted before the reader has come to it, on a machine that is busy, too.
+    count, most = 1500, 1_000_000
 
     def start(name: str, number: int, limit: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", WRITER, str(events), name, str(number), str(limit)]
@@ -172,7 +173,9 @@ def test_nothing_is_lost_or_doubled_while_two_processes_write(events: Path) -> N
         heard = [number for each, number in found if each == name]
         assert heard == list(range(len(heard))), name
     assert [number for each, number in found if each == "supervisor"] == list(range(count))
-    assert sum(path.stat().st_size for path in events.parent.iterdir()) <= most
+    files = list(events.parent.iterdir())
+    assert len(files) > 2, "rotated"
+    assert sum(path.stat().st_size for path in files) <= most
 
 
 def test_a_report_reads_all_parts(events: Path) -> None:

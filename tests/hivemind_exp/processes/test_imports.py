@@ -31,7 +31,7 @@ def test_garbage_can_still_be_collected_if_nothing_was_imported() -> None:
     with pytest.raises(ValueError, match="failed"), uncollected():
         raise ValueError("failed")
     assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
+    assert gc.get_freeze_count() <= frozen  # other threads may free some, but nothing was added
 
 
 def test_a_disabled_collector_stays_disabled() -> None:

@@ -334,7 +334,7 @@ class WarningEvent(Event):
         description="With `provider_down`, why this run does not ask the provider again; null if it does.",
     )
     next: str | None = Field(
-        None, description="With `provider_down`, the command that saves another key if the key was rejected, else null."
+        None, description="With `provider_down`: the command that saves another key. Null unless the key was rejected."
     )
 
 

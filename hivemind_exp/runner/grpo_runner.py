@@ -169,7 +169,7 @@ class GRPORunner:
         model = step_trainer.policy
         chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, model, tokenizer, compute.dtype)
         chats = chooser.chats(new=checkpoint is None and journal.is_empty())
-        if pacing is not None:
+        if pacing is not None and config.game.curriculum:
             pacing.start_at(read_levels(self._files.prompt))
         exchange, peer_context = None, self._peer_context
         if swarm is not None:

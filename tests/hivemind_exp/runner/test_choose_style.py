@@ -222,6 +222,12 @@ def test_a_curriculum_starts_where_the_model_is_not_always_right(tmp_path: Path,
         assert {level for (level,) in database.execute("SELECT level FROM visits")} == {2}
 
 
+def test_a_node_with_a_style_and_no_curriculum_needs_no_record(tmp_path: Path, model: str) -> None:
+    (tmp_path / "prompt.json").write_text("damaged")
+    GRPORunner(config(model, prompt={"style": "plain"}), NodeFiles(tmp_path), Events()).run()
+    assert len(asked(tmp_path)) == 1
+
+
 def test_a_damaged_record_of_levels_is_reported(tmp_path: Path) -> None:
     record = tmp_path / "prompt.json"
     assert read_levels(record) == {}

@@ -22,27 +22,11 @@ _ARGUMENTS = slice(45, 47)
 """Where /proc/PID/stat says between which addresses the command line is; counted from the process's state."""
 
 
-class ForkedChild:
-    """A process that waits for ``start`` and then runs a function with two pipes as its stdin and stdout."""
+class Fork:
+    """A fork of this process that can be waited for."""
 
-    def __init__(self, main: Callable[[int], int], module: str) -> None:
-        """Fork. ``main``: takes this process's id and returns the exit status; ``module``: has this function."""
-        self.returncode: int | None = None
-        theirs, stdin = os.pipe()
-        stdout, output = os.pipe()
-        parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(stdin)
-            os.close(stdout)
-            _serve(main, module, theirs, output, parent)
-        os.close(theirs)
-        os.close(output)
-        self.stdin, self.stdout = os.fdopen(stdin, "wb", buffering=0), os.fdopen(stdout, "rb", buffering=0)
-
-    def start(self, environment: Mapping[str, str]) -> None:
-        body = msgpack.packb(dict(environment), unicode_errors="surrogateescape")
-        self.stdin.write(len(body).to_bytes(4, "big") + body)
+    pid: int
+    returncode: int | None = None
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -58,6 +42,28 @@ class ForkedChild:
                 raise subprocess.TimeoutExpired("a forked process", timeout or 0)
             time.sleep(0.01)
         return ended
+
+
+class ForkedChild(Fork):
+    """A process that waits for ``start`` and then runs a function with two pipes as its stdin and stdout."""
+
+    def __init__(self, main: Callable[[int], int], module: str) -> None:
+        """Fork. ``main``: takes this process's id and returns the exit status; ``module``: has this function."""
+        theirs, stdin = os.pipe()
+        stdout, output = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(stdin)
+            os.close(stdout)
+            _serve(main, module, theirs, output, parent)
+        os.close(theirs)
+        os.close(output)
+        self.stdin, self.stdout = os.fdopen(stdin, "wb", buffering=0), os.fdopen(stdout, "rb", buffering=0)
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        body = msgpack.packb(dict(environment), unicode_errors="surrogateescape")
+        self.stdin.write(len(body).to_bytes(4, "big") + body)
 
     def kill(self) -> None:
         if self.poll() is None:

@@ -11,7 +11,6 @@ except the hub's client, which reads its variables again. Tests of that, of term
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import signal
 import subprocess
@@ -37,6 +36,7 @@ from swarmctl.run import command, dry_run, supervisor  # noqa: F401 - otherwise 
 from swarmctl.run import trainer_process as trainer
 from tests.support import fake_trainer, own_environment
 from tests.support.command_line import ROOT
+from tests.support.forked_children import Fork
 from tests.support.forked_engines import forked_engine
 from tests.support.forked_members import ForkedMember
 from tests.support.restarts import processes
@@ -220,7 +220,7 @@ def _slow_down(pause_s: float) -> None:
     Mixture.score = slow  # type: ignore[method-assign]
 
 
-class ForkedTrainer:
+class ForkedTrainer(Fork):
     """The part of ``Popen`` that ``swarmctl`` uses, for a trainer that is a fork of this process."""
 
     def __init__(
@@ -231,7 +231,6 @@ class ForkedTrainer:
         errors: BinaryIO | None = None,
     ) -> None:
         """``log``: takes its output; None: ``communicate`` returns it. ``errors``: takes what it writes to stderr."""
-        self.returncode: int | None = None
         self._outputs = [each or tempfile.TemporaryFile() for each in (log, errors or log)]  # noqa: SIM115
         reading, writing = os.pipe()
         self.pid = os.fork()
@@ -240,21 +239,6 @@ class ForkedTrainer:
             _train(main, environment, reading, *(each.fileno() for each in self._outputs))
         os.close(reading)
         self.stdin = os.fdopen(writing, "wb")
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def wait(self, timeout: float = math.inf) -> int:
-        until = time.monotonic() + timeout
-        while (ended := self.poll()) is None:
-            if time.monotonic() > until:
-                raise subprocess.TimeoutExpired("the trainer", timeout)
-            time.sleep(0.01)
-        return ended
 
     def terminate(self) -> None:
         if self.poll() is None:

@@ -120,12 +120,13 @@ def test_strings_that_look_like_other_types_stay_strings(text: str) -> None:
     assert resolved("default", f"model.revision={text}").config.model.revision == text
 
 
-def test_lora_can_be_switched_on_and_off() -> None:
+def test_lora_can_be_switched_on_and_off(home: Path) -> None:
+    write_profile(home, "mine", "[model.lora]\nrank = 8\n")
     assert resolved("mac", "model.lora=false").config.model.lora is None
     on = resolved("default", "model.lora=true").config.model.lora
     assert on is not None
     assert on.rank == 16
-    kept = resolved("cpu", "model.lora=true").config.model.lora
+    kept = resolved("mine", "model.lora=true").config.model.lora
     assert kept is not None
     assert kept.rank == 8
 

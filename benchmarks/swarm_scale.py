@@ -109,7 +109,7 @@ class Peer:
         for other in others[:3]:
             await self.overlay.connect(other.identity.peer_id, await other.overlay.addresses())
             await self.overlay.ping(other.identity.peer_id)
-        await self.overlay.settle()
+        await self.overlay.find_neighbors()
 
 
 def isolate() -> bool:

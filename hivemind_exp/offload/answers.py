@@ -105,7 +105,7 @@ class BilledClient:
         self.router.record_success(service, sent)
         return answer, reservation
 
-    def settle(
+    def record_cost(
         self, service: ProviderService, reservation: Reservation, answer: ChatAnswer, sampling: SamplingParams
     ) -> None:
         """Record an answer's cost. Raises ``ProviderError`` if it bills more tokens than the request allowed."""
@@ -266,7 +266,7 @@ class BilledClient:
         self.journal.write_completions(order, completions)
         order.settled += len(completions)
         self.note_text(service, answer)
-        self.settle(service, reservation, answer, self.sampling)
+        self.record_cost(service, reservation, answer, self.sampling)
         self.look(service, answer, [choice.text for choice in usable])
         return len(usable)
 
@@ -286,7 +286,7 @@ class BilledClient:
             about = (0, self.kind, service.endpoint.name, model)
             made = Completion(*about, text="", truncated=False, version=order.version, usd=usd, logps=answer.logps)
             self.journal.write_completions(order, [made])
-        self.settle(service, reservation, answer, self.sampling)
+        self.record_cost(service, reservation, answer, self.sampling)
         fault = None
         if answer.logps is None:
             if order.round < 0:
@@ -341,7 +341,7 @@ class BilledClient:
     def reject(self, order: CompletionRequest, service: ProviderService, fault: RequestFailed) -> None:
         """Give up the unfilled slots of an order whose prompt a service rejects."""
         order.refused = True
-        self._lose(order, unfilled(self.journal, order), service, service.told(fault))
+        self._lose(order, unfilled(self.journal, order), service, service.describe(fault))
         text = f"rejected a prompt ({fault.detail}); slots of rejected prompts stay empty"
         self._warn(service, "prompt_refused", text)
 

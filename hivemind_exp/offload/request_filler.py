@@ -152,7 +152,7 @@ class RequestFiller:
                 if service.trouble is not None:
                     return
                 continue
-            self._billing.settle(service, reservation, answer, self.use.sampling)
+            self._billing.record_cost(service, reservation, answer, self.use.sampling)
             if service.client.style.changes != style and not any(choice.usable for choice in answer.choices):
                 continue  # its reasoning used up the tokens
             self._billing.note_text(service, answer)

@@ -106,7 +106,7 @@ class ProviderService:
         """Return the most that a request can cost, in dollars, for ``count`` choices of at most ``longest`` tokens."""
         return self.surcharge * worst_case(self.price, prompt, count, longest)
 
-    def told(self, fault: RequestFailed) -> str:
+    def describe(self, fault: RequestFailed) -> str:
         return f"{self.label}: {fault.trouble} ({fault.detail})"
 
     def warning(self, code: str, text: str) -> WarningEvent:
@@ -270,7 +270,7 @@ class Router:
             until = "for the rest of this run" if ended else f"until {name} is available again"
             stops = ended and len(self._chain) == 1
             then = "without a fallback, this run will stop" if stops else f"{instead} {until}"
-            message = f"{service.told(fault)}; {then}"
+            message = f"{service.describe(fault)}; {then}"
             aside = fault.detail if ended else None
             self._emit(
                 WarningEvent(
@@ -309,7 +309,7 @@ class Router:
         hopeless = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.BAD_REQUEST, FaultKind.USELESS)
         if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
             return
-        told, name = f"{services[0].told(faults[0])}, and no fallback is available", services[0].endpoint.name
+        told, name = f"{services[0].describe(faults[0])}, and no fallback is available", services[0].endpoint.name
         if faults[0].trouble is FaultKind.REFUSED:
             raise KeyProblem(told, next=services[0].endpoint.key_command)
         check = f"swarmctl doctor api --set {services[0].table}.provider={name}"

@@ -44,7 +44,7 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PromptRequest:
     """A request for completions of one prompt."""
 
     key: str
@@ -115,12 +115,12 @@ class Replicas:
 
         return self._submit(push())
 
-    def ask(self, order: Order) -> "Future[Served]":
+    def ask(self, request: PromptRequest) -> "Future[Served]":
         """Ask for completions by the weights of the last push, once it is complete.
 
         The future raises ``RequestFailed``, after several tries, or ``PushFailed`` if there are no weights.
         """
-        return self._submit(self._ask(order))
+        return self._submit(self._ask(request))
 
     def close(self) -> None:
         """Unload every adapter, delete the files, and end the thread."""
@@ -181,24 +181,24 @@ class Replicas:
         await asyncio.gather(*(server.unload(pushed.name) for server in self._servers), return_exceptions=True)
         shutil.rmtree(self.folder / pushed.name, ignore_errors=True)
 
-    async def _ask(self, order: Order) -> Served:
+    async def _ask(self, request: PromptRequest) -> Served:
         if self._push is not None and not self._push.done():
             await asyncio.wait([self._push])
         if not self._on_servers:
             raise PushFailed("has none of this node's weights")
         pushed = self._on_servers[-1]
-        replica = int(order.key, 16) % len(self._servers)
+        replica = int(request.key, 16) % len(self._servers)
         self._in_flight[pushed.serial] += 1
         try:
             async with self._slots:
-                return Served(await self._answer(self._servers[replica], order, pushed), pushed, replica)
+                return Served(await self._answer(self._servers[replica], request, pushed), pushed, replica)
         finally:
             self._in_flight[pushed.serial] -= 1
 
-    async def _answer(self, server: PolicyServer, order: Order, pushed: Pushed) -> ServedAnswer:
+    async def _answer(self, server: PolicyServer, request: PromptRequest, pushed: Pushed) -> ServedAnswer:
         for pause in (*PAUSES_S, None):
             try:
-                return await server.complete(pushed.name, order.prompt, order.count, self.sampling, order.seed)
+                return await server.complete(pushed.name, request.prompt, request.count, self.sampling, request.seed)
             except AdapterMissing as error:  # the server was restarted
                 with suppress(PushFailed):  # another request may have loaded it by now
                     await server.load(pushed.name, self._path(pushed))

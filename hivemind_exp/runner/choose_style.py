@@ -91,7 +91,7 @@ class StyleChooser:
         easiest = {task: signal.sampled for task, signal in found.tasks.items()}
         correct = partial(self._correct, complete, found.chats)
         event = as_event(found, {} if paced is None else find_levels(paced, easiest, correct))
-        for line in told(config, event):
+        for line in summary_lines(config, event):
             self.emit(NoteEvent(code="calibration", message=line))
         self.emit(event)
         if not found.earned:
@@ -195,7 +195,7 @@ def as_event(found: Found, levels: Mapping[str, int]) -> CalibrationEvent:
     )
 
 
-def told(config: Config, event: CalibrationEvent) -> list[str]:
+def summary_lines(config: Config, event: CalibrationEvent) -> list[str]:
     """Return the three lines that are printed about a calibration."""
     chosen = f"the best of {event.tried}; to choose another, set prompt.style" if event.tried > 1 else "as set"
     limit = config.generation.max_completion_tokens

@@ -86,7 +86,7 @@ def decode(
             break
         step()
     check()
-    return tokens.made()
+    return tokens.generated()
 
 
 class _Tokens:
@@ -124,7 +124,7 @@ class _Tokens:
     def count_ended(self) -> int:
         return int(self._ended.sum())
 
-    def made(self) -> Tensor:
+    def generated(self) -> Tensor:
         """Return the tokens (B, T), up to the end of the longest completion."""
         ends = torch.isin(self._all, self._ends)
         count = int(self._place)

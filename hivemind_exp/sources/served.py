@@ -29,7 +29,7 @@ from hivemind_exp.offload.api.engines import engine_of, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.served import Order, Pushed, Replicas, Served, replica_endpoints
+from hivemind_exp.offload.served import PromptRequest, Pushed, Replicas, Served, replica_endpoints
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
@@ -151,7 +151,7 @@ class ServedSource(Source):
                 self._seed, f"serve {run.stage} {run.chunk} {prompt.question.digest} {places}", run.round
             )
             key = hashlib.sha256(str(prompt.ids).encode()).hexdigest()
-            answer = self._replicas.ask(Order(key, prompt.ids, len(places), seed))
+            answer = self._replicas.ask(PromptRequest(key, prompt.ids, len(places), seed))
             self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, answer)
 
     def collect(self, ask: Ask) -> list[list[Group]]:

@@ -164,7 +164,7 @@ class Contacts:
     async def join(self, overlay: Overlay) -> None:
         """Try the known peers, and find this node's neighbors."""
         if any(await self._try(overlay, self.peers[: 4 * _AT_ONCE])):
-            await overlay.settle()
+            await overlay.find_neighbors()
 
     async def keep(self, overlay: Overlay) -> None:
         """Start contacting the peers that are due. Does not wait: an unreachable peer must not delay the others."""

@@ -96,7 +96,7 @@ class Canary:
             self._blame_learning_rate(mark, what, again=last > mark.step)
         return True
 
-    def settle(self) -> bool:
+    def finish_restoration(self) -> bool:
         """Make the restoration that belongs to the current step, unless it has been made. Return whether it was."""
         for each in self.log.restorations():
             if each.step == self.progress.step and not self._is_made(each):

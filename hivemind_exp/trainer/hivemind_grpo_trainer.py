@@ -179,7 +179,7 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _settle(self) -> None:
         """Make a restoration that the node was killed in, or that an older checkpoint does not contain yet."""
-        if self.canary is not None and self.canary.settle():
+        if self.canary is not None and self.canary.finish_restoration():
             self._filler.weights_moved(self.progress.step)
 
     def _bar(self) -> None:

@@ -33,7 +33,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
     if context.problem is not None and registry.PROFILE not in {check.key for check in checks}:
         checks = [*registry.select([registry.PROFILE], context), *checks]
     _announce(checks, context)
-    found = made(checks, context)
+    found = run_checks(checks, context)
     at_once = options.fix or options.as_json or options.report
     outcomes = list(found) if at_once else print_findings(found)
     fixed = _cure(outcomes, context) if options.fix else None
@@ -52,7 +52,7 @@ def doctor_command(options: DoctorOptions) -> Exit:
     return Exit.CHECK_FAILED if any(each.finding.status is Status.FAILED for each in outcomes) else Exit.DONE
 
 
-def made(checks: Sequence[Check], context: Context) -> Iterator[Outcome]:
+def run_checks(checks: Sequence[Check], context: Context) -> Iterator[Outcome]:
     """Run the checks like ``make``, and show which one is awaited until it is known."""
     say = Writer(sys.stderr)
     with closing(make(checks, context)) as outcomes:

@@ -13,7 +13,7 @@ from hivemind_exp.errors import KeyProblem, NodeError
 from hivemind_exp.money import digits
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Outcome, Status
-from swarmctl.doctor.command import made, make_context
+from swarmctl.doctor.command import make_context, run_checks
 from swarmctl.doctor.report import failures, print_findings
 from swarmctl.errors import Exit, UsageError, exit_code, print_error
 from swarmctl.init.questions import Choices, ask, ask_name, check_name
@@ -104,7 +104,7 @@ def _passes(checks: Sequence[Check], context: Context, prompter: Prompter, uncha
 
     Raises Cancelled, with ``unchanged``, if the user does not want to go on.
     """
-    outcomes = print_findings(made(checks, context), _is_news)
+    outcomes = print_findings(run_checks(checks, context), _is_news)
     found = [outcome.finding.status for outcome in outcomes]
     passed = several(found.count(Status.OK), "check")
     prompter.say(f"{passed} passed. To see every result:")

@@ -7,7 +7,7 @@ from swarmctl.errors import UsageError
 from swarmctl.keys.finder import key_locations
 from swarmctl.keys.key_text import check_name, dotted_tail
 from swarmctl.keys.keyring import Keyring, KeyringAbsent
-from swarmctl.keys.saved import SavedKey, bound, entries, read_entry, remove_entry, remove_secret, unbind
+from swarmctl.keys.saved import SavedKey, bound_origin, entries, read_entry, remove_entry, remove_secret, unbind
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 
@@ -17,7 +17,7 @@ def delete_keys(name: str | None, *, all_: bool, yes: bool, no_input: bool, as_j
     if (name is None) != all_:
         raise UsageError("give either a key name or --all", next="swarmctl keys delete --help")
     prompter = Prompter(yes=yes, silent=no_input or as_json)
-    if name is not None and read_entry(check_name(name)) is None and (origin := bound(name)):
+    if name is not None and read_entry(check_name(name)) is None and (origin := bound_origin(name)):
         unbind(name)
         prompter.say(f"Key {name} no longer belongs to {origin}. It will belong to the address of its next use.")
         if as_json:

@@ -34,7 +34,7 @@ from swarmctl.keys.key_text import (
     origin_of,
     read_text,
 )
-from swarmctl.keys.saved import bind, bound, bound_names, entries, first_address, read_entry, read_secret
+from swarmctl.keys.saved import bind, bound_names, bound_origin, entries, first_address, read_entry, read_secret
 from swarmctl.paths import shown
 from swarmctl.storage.hub_cache import token_file
 
@@ -242,13 +242,13 @@ class KeyFinder:
         origin = origin_of(url)
         if spot.place in _UNADDRESSED and (name not in PROVIDERS or name in ADDRESSES):
             first = address_in(self.environment, ADDRESSES.get(name, "")) or url
-            origin = bound(name) or origin_of(first)
+            origin = bound_origin(name) or origin_of(first)
             bind(name, origin, first)
         wanted = origin_of(wanted_url or origin)
         for owner in (origin, origin_of(entry.base_url) if entry and name not in PROVIDERS else origin):
             if owner != wanted:
                 text = f"key {name} belongs to {owner} and is not sent to {wanted}"
-                again = f"swarmctl keys delete {name}" if owner == bound(name) else "swarmctl keys set --help"
+                again = f"swarmctl keys delete {name}" if owner == bound_origin(name) else "swarmctl keys set --help"
                 raise KeyProblem(text, next=again)
         return origin
 

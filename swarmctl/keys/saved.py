@@ -83,15 +83,15 @@ def note_test(entry: SavedKey, result: str) -> None:
         write_entry(replace(entry, tested=now(), result=result))
 
 
-def bound(name: str) -> str | None:
+def bound_origin(name: str) -> str | None:
     """Return the scheme, host and port of a key's first use, if its location does not name them; None if unused."""
     origin = (read_json(_binding(name)) or {}).get("origin")
     return origin if isinstance(origin, str) else None
 
 
 def first_address(name: str) -> str | None:
-    """Return the base URL of a key's first use, as ``bound``."""
-    origin, url = bound(name), (read_json(_binding(name)) or {}).get("base_url")
+    """Return the base URL of a key's first use, as ``bound_origin``."""
+    origin, url = bound_origin(name), (read_json(_binding(name)) or {}).get("base_url")
     return url if isinstance(url, str) and origin == origin_of(url) else origin
 
 
@@ -102,7 +102,7 @@ def bound_names() -> list[str]:
 
 def bind(name: str, origin: str, base_url: str) -> None:
     """Record the address of a key's first use. A directory that cannot be written to is not an error."""
-    if bound(name) is None:
+    if bound_origin(name) is None:
         with suppress(OSError):
             _write(_binding(name), {"schema": 1, "origin": origin, "base_url": base_url})
 

@@ -18,7 +18,7 @@ from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import check_node_format, files_of, other_name, short_id
 from swarmctl.nodes.migrations import upgrade_and_tell
-from swarmctl.nodes.start_over import set_aside, settle
+from swarmctl.nodes.start_over import finish, set_aside
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -82,7 +82,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         created = _make(files, config, retry)
     with held(files, retry) as lock:
         with disk_errors(files.root):
-            settle(files)  # a run that was killed while it started over may have left the last one aside
+            finish(files)  # a run that was killed while it started over may have left the last one aside
         check_identity(files, config, retry)
         if not created:
             upgrade_and_tell(files)
@@ -99,7 +99,7 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
             yield Node(files, lock, resumes=begun and not fresh, created=created, starts_over=begun and fresh)
         finally:
             with contextlib.suppress(OSError):  # then the next run does this
-                settle(files)
+                finish(files)
 
 
 @contextlib.contextmanager

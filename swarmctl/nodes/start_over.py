@@ -1,7 +1,7 @@
 """Starting a node over: its last run is set aside, and deleted only once the new run has started.
 
 A run can still be refused after its directory is prepared: only the trainer, which imports torch, finds out whether the
-device works. Then the last run is put back. After ``kill -9`` at any point, ``settle`` finishes the work.
+device works. Then the last run is put back. After ``kill -9`` at any point, ``finish`` does the rest.
 """
 
 import os
@@ -22,7 +22,7 @@ def set_aside(files: NodeFiles) -> None:
 
     The secret stays so that the held-out questions, and with them accuracies, stay comparable.
     """
-    settle(files)
+    finish(files)
     last = _of_a_run(files)
     if not last:
         return
@@ -35,7 +35,7 @@ def set_aside(files: NodeFiles) -> None:
     moving.rename(files.root / _PREVIOUS)
 
 
-def settle(files: NodeFiles) -> None:
+def finish(files: NodeFiles) -> None:
     """If a run is set aside, delete it if the new run has started, and put it back if not.
 
     The configuration and the trainer's log of a refused run stay, because they show what was wrong with it.

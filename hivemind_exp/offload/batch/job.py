@@ -309,7 +309,7 @@ class BatchJob:
                 found = await ask()
             except RequestFailed as fault:
                 if fault.trouble is FaultKind.REFUSED:
-                    told = f"{self.service.told(fault)}; to collect its batches, set a key of the same account"
+                    told = f"{self.service.describe(fault)}; to collect its batches, set a key of the same account"
                     raise KeyProblem(told, next=self.service.endpoint.key_command) from None
                 unknown = unknown + 1 if fault.trouble is FaultKind.BAD_REQUEST else 0
                 if unknown >= LOOKS:

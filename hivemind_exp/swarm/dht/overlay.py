@@ -161,7 +161,7 @@ class Overlay(Daemon):
         """Ping a peer, so that both enter each other's routing table. Returns whether it answered as a member."""
         return await self._protocol.call_ping(PeerID.from_base58(peer)) is not None
 
-    async def settle(self) -> None:
+    async def find_neighbors(self) -> None:
         """Find the peers nearest to this node. They learn of this node, too."""
         node = self._node
         if node.protocol.routing_table.uid_to_peer_id:

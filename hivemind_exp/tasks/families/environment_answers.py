@@ -99,7 +99,7 @@ def written(form: str, answer: str) -> str:
     return answer if begin and begin in answer else form.format(answer)
 
 
-def settle(package: str, rows: Sequence[dict[str, Any]], score: Callable[[str, dict[str, Any]], Verdict]) -> None:
+def choose_form(package: str, rows: Sequence[dict[str, Any]], score: Callable[[str, dict[str, Any]], Verdict]) -> None:
     """Set each row's ``"form"``: that in which the reference answers (``"answer"``) earn most; the first of several.
 
     Where they never earn the whole reward, they are no references, and ``"answer"`` becomes None.

@@ -11,7 +11,7 @@ from typing import Any
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v0_turns
-from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, check_terms, settle, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, check_terms, choose_form, unsupported, written
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -37,7 +37,7 @@ def loaded(package: str, module: str, params: Mapping[str, Any], most_turns: int
         return several
     scorer = _Scorer(package, environment)
     rows = [_question(package, row) for row in islice(environment.get_dataset(), MOST_QUESTIONS + 1)]
-    settle(package, rows, scorer.score)
+    choose_form(package, rows, scorer.score)
     adapted = ModuleType(f"swarmctl_environment_{module}")
     adapted.__file__ = code.__file__
     vars(adapted).update(questions=lambda _seed: rows, score=scorer.score)

@@ -15,7 +15,7 @@ from typing import Any
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v1_turns
-from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, settle, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, choose_form, unsupported, written
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -105,7 +105,7 @@ class _Taskset:
         if self.turns is not None:
             return [self.turns.row(self._data(task)) for task in tasks]
         rows = [self._row(task) for task in tasks]
-        settle(self.package, rows, self.score)
+        choose_form(self.package, rows, self.score)
         return rows
 
     def _listed(self) -> Iterator[Any]:

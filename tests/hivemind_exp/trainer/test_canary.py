@@ -238,8 +238,8 @@ def test_killed_in_the_middle_a_resume_ends_with_the_restored_weights(
     assert newest is not None
     assert newest.step == 1
     node.weights.restore(newest.path)
-    assert node.canary.settle() == (at != "done")
-    assert not node.canary.settle()
+    assert node.canary.finish_restoration() == (at != "done")
+    assert not node.canary.finish_restoration()
     assert node.weights.state == "start"
     assert node.canary.barred() == {"openai"}
     newest = node.store.latest()

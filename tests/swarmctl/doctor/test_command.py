@@ -253,7 +253,7 @@ def test_results_are_printed_as_they_come(capsys: pytest.CaptureFixture[str]) ->
         return ok("done")
 
     checks = [Check("x", "early", lambda _: ok("yes")), Check("x", "late", last)]
-    outcomes = print_findings(command.made(checks, make()))
+    outcomes = print_findings(command.run_checks(checks, make()))
     assert [outcome.finding.text for outcome in outcomes] == ["yes", "done"]
     assert "".join(printed_before).splitlines() == ["x", "  ok       early: yes"]
     assert capsys.readouterr().out.splitlines() == ["  ok       late: done"]

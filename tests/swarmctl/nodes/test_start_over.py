@@ -57,11 +57,11 @@ def files(tmp_path: Path) -> NodeFiles:
 def test_the_last_run_is_put_back_if_the_new_one_did_not_start(files: NodeFiles) -> None:
     start_over.set_aside(files)
     write(files, REFUSED)
-    start_over.settle(files)
+    start_over.finish(files)
     assert contents(files) == LAST_RUN | KEPT | LATEST
 
 
-@pytest.mark.parametrize("end", [start_over.settle, start_over.discard])
+@pytest.mark.parametrize("end", [start_over.finish, start_over.discard])
 def test_the_last_run_is_deleted_once_the_new_one_has_started(
     files: NodeFiles, end: Callable[[NodeFiles], None]
 ) -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_lost_if_setting_aside_is_killed(
 ) -> None:
     died = killed_after(count, monkeypatch, lambda: start_over.set_aside(files))
     assert died == (count < 8)  # two calls for the directory, and one for each of the six files moved
-    start_over.settle(files)
+    start_over.finish(files)
     assert contents(files) == LAST_RUN | KEPT
 
 
@@ -116,7 +116,7 @@ def test_nothing_is_lost_if_putting_back_is_killed(
 ) -> None:
     start_over.set_aside(files)
     write(files, REFUSED)
-    died = killed_after(count, monkeypatch, lambda: start_over.settle(files))
+    died = killed_after(count, monkeypatch, lambda: start_over.finish(files))
     assert died == (count < 11)
-    start_over.settle(files)
+    start_over.finish(files)
     assert contents(files) == LAST_RUN | KEPT | LATEST

@@ -20,7 +20,7 @@ from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec, Verdict
 from hivemind_exp.tasks.environments import Installation
 from hivemind_exp.tasks.families import environment
-from hivemind_exp.tasks.families.environment_answers import Loop, settle, written
+from hivemind_exp.tasks.families.environment_answers import Loop, choose_form, written
 from hivemind_exp.tasks.families.own_code import OwnCodeTask
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks, expand, is_own_code
@@ -216,7 +216,7 @@ def test_the_form_of_an_answer_is_the_one_whose_references_are_correct(capsys: p
             raise ValueError(text)
         return Verdict(float(text == "<reversed>cba</reversed>"))
 
-    settle("x", rows, score)
+    choose_form("x", rows, score)
     assert {row["form"] for row in rows} == {"<reversed>{}</reversed>"}
     assert written("<reversed>{}</reversed>", "<reversed>a</reversed>") == "<reversed>a</reversed>"
     assert written("\\boxed{{{}}}", "\\boxed{7}") == "\\boxed{7}"
@@ -225,11 +225,11 @@ def test_the_form_of_an_answer_is_the_one_whose_references_are_correct(capsys: p
 
 def test_reference_answers_that_earn_less_are_not_used(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"question": "?", "answer": "a"}, {"question": "?", "answer": None}]
-    settle("x", rows, lambda *_: Verdict(0.5))
+    choose_form("x", rows, lambda *_: Verdict(0.5))
     assert [(row["form"], row["answer"]) for row in rows] == [("{}", None)] * 2
     assert "earn 50% of the reward" in capsys.readouterr().out
     with pytest.raises(TaskError, match="no reward in any supported form"):
-        settle("x", [{"question": "?", "answer": "a"}], lambda *_: Verdict(0.0))
+        choose_form("x", [{"question": "?", "answer": "a"}], lambda *_: Verdict(0.0))
 
 
 def test_reward_functions_may_use_the_event_loop_but_not_wait() -> None:

@@ -5,6 +5,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -255,6 +256,17 @@ class Heard:
     """The conversation must begin again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PacedTask:
+    """One task of a mixture, as it is set."""
+
+    label: str
+    weight: float
+    """How often it is asked, relative to the others."""
+    levels: Sequence[Mapping[str, Any]]
+    """The parameters of each level of difficulty, easiest first. Empty if the task has none."""
+
+
 class Pacing(Protocol):
     """Decides which questions a round asks. The same round always gets the same decision, also after a restart."""
 
@@ -266,6 +278,9 @@ class Pacing(Protocol):
 
     def level(self, task: str, round: int, levels: Sequence[Mapping[str, Any]]) -> int | None:
         """Return the level of difficulty of a round's questions; None for the task's own parameters."""
+
+    def weights(self, round: int, tasks: Sequence[PacedTask]) -> Sequence[Fraction] | None:
+        """Return how often a round asks each of ``tasks``, relative to the others; None: as they are set."""
 
 
 class Tasks(Protocol):

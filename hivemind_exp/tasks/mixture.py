@@ -1,12 +1,9 @@
 """A node's mixture of tasks: generates questions, the same on every node, and scores completions."""
 
-import bisect
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count as counted
 from itertools import islice
-from typing import Any
 
 import msgpack
 
@@ -25,8 +22,9 @@ from hivemind_exp.tasks.base import (
     Talk,
     Verdict,
 )
+from hivemind_exp.tasks.places import HELD_OUT_SHARE, Places
 from hivemind_exp.tasks.registry import expand
-from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
+from hivemind_exp.tasks.seed_sequence import Sequence64, canonical
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
 from hivemind_exp.tasks.workers.checked_replies import UNJUDGED, Unscored
 from hivemind_exp.tasks.workers.pool import Pool, Report
@@ -37,8 +35,6 @@ FORGET_AFTER = 64
 """After this many repeated questions in a row, the round has used up its tasks and allows repeats."""
 GIVE_UP_AFTER = 4096
 """After this many positions in a row without a usable question, the tasks count as too small (``TaskError``)."""
-HELD_OUT_SHARE = 5
-"""In a fixed set without a held-out file, at most one in this many questions is held out."""
 DIGEST_SECONDS = 300.0
 """CPU time for the digests of all tasks of a swarm, whose params strangers choose. 64 generators need 26 s."""
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
@@ -93,23 +89,32 @@ class Mixture:
         """
         expanded = expand(specs)
         self._labels = [spec.label for spec, _ in expanded]
-        self._bounds = thresholds([weight for _, weight in expanded])
-        total = sum(weight for _, weight in expanded)
-        self._strides = [max(1, round(stride * weight / total)) for _, weight in expanded]
-        self._train = Sequence64(charter, "train")
         self._shown = Sequence64(charter, "examples")
-        self._held = Sequence64(charter, "heldout", secret)
+        self._places = Places(
+            self._labels,
+            [weight for _, weight in expanded],
+            stride,
+            Sequence64(charter, "train"),
+            Sequence64(charter, "heldout", secret),
+            by_index=curriculum,
+        )
         self._wanted = heldout
         self._partial = partial_credit
         self._digest_seconds = 0.0
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
-        self.pacing: Pacing | None = None
-        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters. A swarm's
-        nodes have none, because they must all make the same questions."""
         self._pool = Pool([replace(spec, curriculum=curriculum) for spec, _ in expanded], verifiers, report)
         self._pool.start()
+
+    @property
+    def pacing(self) -> Pacing | None:
+        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters."""
+        return self._places.pacing
+
+    @pacing.setter
+    def pacing(self, pacing: Pacing | None) -> None:
+        self._places.pacing = pacing
 
     def facts(self) -> list[TaskFacts]:
         """Return what a charter pins about each task. Waits for the workers."""
@@ -283,7 +288,7 @@ class Mixture:
 
     def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
         """Yield a round's questions in order, without end. They are generated in batches."""
-        places = self._places(split, round)
+        places = self._places.of_round(self._pool.facts(), split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):
             yield from self._made(split, round, picked)
@@ -293,7 +298,7 @@ class Mixture:
     def _made(self, split: Split, round: int, places: Sequence[tuple[int, int, int]]) -> Iterator[Question]:
         """Yield the questions at (index, task, seed)."""
         facts = self._pool.facts()
-        levels = [self._level(task, split, round) for _, task, _ in places]
+        levels = [self._places.level(facts, task, split, round) for _, task, _ in places]
         jobs = [
             (task, seed) if level is None else (task, seed, level)
             for (_, task, seed), level in zip(places, levels, strict=True)
@@ -318,46 +323,3 @@ class Mixture:
                 if question.key not in seen:
                     seen.add(question.key)
                     yield question
-
-    def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (index, task, seed) for the positions of a round. In a fixed set, the seed is a position in the set."""
-        sequence = self._train if split == "train" else self._held
-        facts = self._pool.facts()
-        used = [0] * len(facts)
-        for index in counted():
-            task = bisect.bisect_right(self._bounds, sequence.at("task", round, index))
-            label, fact = self._labels[task], facts[task]
-            if fact["size"] is None:
-                yield index, task, sequence.at("item", label, round, index)
-                continue
-            start, used[task] = used[task], used[task] + 1
-            if split == "train":
-                resting = self._resting(task, round, fact["size"])
-                epoch, offset = divmod(round * self._strides[task] + start, fact["size"] - len(resting))
-                order = sequence.permutation(label, epoch, fact["size"])
-                awake = (position for position in order if position not in resting)
-                yield index, task, order[offset] if not resting else next(islice(awake, offset, None))
-            elif start < len(reserve := self._reserve(task, fact)):
-                yield index, task, reserve[start]
-            elif all(
-                fact["size"] is not None and used[task] >= len(self._reserve(task, fact))
-                for task, fact in enumerate(facts)
-            ):
-                return
-
-    def _resting(self, task: int, round: int, size: int) -> frozenset[int]:
-        if self.pacing is None or round < 0:
-            return frozenset()
-        return self.pacing.resting(self._labels[task], round, size, self._strides[task])
-
-    def _level(self, task: int, split: Split, round: int) -> int | None:
-        if self.pacing is None or split != "train" or round == -1:  # a warm-up has no levels
-            return None
-        return self.pacing.level(self._labels[task], max(0, round), self._pool.facts()[task]["levels"])
-
-    def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
-        """Return the positions in a fixed set that may be held out, in an order known only to this node."""
-        label, size, own = self._labels[task], fact["size"], fact["heldout_size"]
-        if own:
-            return [size + place for place in self._held.permutation(label, 0, own)]
-        return self._held.permutation(label, 0, size)[: size // HELD_OUT_SHARE]

@@ -158,6 +158,8 @@ class TaskSpec:
     """The most turns of the model in a conversation, as set."""
     curriculum: bool = False
     """Whether the task needs its levels of difficulty."""
+    levels: Sequence[Mapping[str, Any]] | None = None
+    """Its levels of difficulty, as a swarm's charter lists them. None: those that the task has itself."""
     check: Literal["exact", "math"] = "exact"
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -294,6 +296,10 @@ class Tasks(Protocol):
 
     def set_aside(self, questions: Sequence[Question]) -> None:
         """Keep questions out of training from now on, because prompts show them with their answers."""
+
+    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
+        """Return the question of a task that a peer asked at an index, at a level of difficulty; None if it is held
+        out here. Only in a swarm with a curriculum."""
 
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""

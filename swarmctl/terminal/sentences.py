@@ -367,7 +367,8 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
 def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
-    return f"{charter.game}, groups of {charter.group_size}{stages}"
+    curriculum = ", curriculum allowed" if charter.curriculum else ""
+    return f"{charter.game}, groups of {charter.group_size}{stages}{curriculum}"
 
 
 def points(terms: Sequence[RewardTerm]) -> str:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.peers.bundle import SharedGroup
-from hivemind_exp.tasks.base import Question, Tasks
+from hivemind_exp.tasks.base import NamedQuestions, Question, Tasks
 
 ROUNDS = 64
 """The number of rounds whose questions are remembered."""
@@ -18,25 +18,25 @@ _Made = TypeVar("_Made")
 class QuestionCache:
     """Generates questions by round and index, and counts the time spent: some take 0.2 s each."""
 
-    def __init__(self, tasks: Tasks, furthest: int, *, named: bool = False) -> None:
+    def __init__(self, tasks: Tasks, furthest: int, named: NamedQuestions | None = None) -> None:
         """Create an empty cache.
 
         Args:
             tasks: the node's tasks.
             furthest: how many questions of a round may be generated at most. No node gets further in a round.
-            named: groups name their tasks and levels, because nodes may ask different ones at an index.
+            named: the same tasks, if groups name their tasks and levels, as nodes may ask different ones at an index.
         """
-        self._tasks, self.furthest, self._by_name = tasks, furthest, named
+        self._tasks, self.furthest, self._named = tasks, furthest, named
         self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
         """By round: how many questions were generated, and the questions by index."""
-        self._named: BoundedDict[tuple[int, int, str, int | None], Question | None] = BoundedDict(MOST_NAMED)
+        self._single: BoundedDict[tuple[int, int, str, int | None], Question | None] = BoundedDict(MOST_NAMED)
         self.seconds = 0.0
         """Time spent generating so far, in seconds."""
 
     def is_known(self, round_: int, group: SharedGroup) -> bool:
         """Return whether the question of a group from a round was generated before."""
-        if self._by_name:
-            return _name(round_, group) in self._named
+        if self._named is not None:
+            return _name(round_, group) in self._single
         return group.index < self._rounds.get(round_, (0, {}))[0]
 
     def of(self, round_: int, group: SharedGroup) -> Question | None:
@@ -45,13 +45,12 @@ class QuestionCache:
         Raises ``TaskError`` if the question cannot be generated. If groups name their tasks and levels, the swarm must
         have them.
         """
-        if not self._by_name:
+        if (tasks := self._named) is None:
             return self._at(round_, group.index)
         name = _name(round_, group)
-        if name not in self._named:
-            make = self._tasks.question
-            self._named[name] = self._timed(lambda: make(group.task, round_, group.index, group.level))
-        return self._named[name]
+        if name not in self._single:
+            self._single[name] = self._timed(lambda: tasks.question(group.task, round_, group.index, group.level))
+        return self._single[name]
 
     def _at(self, round_: int, index: int) -> Question | None:
         made, questions = self._rounds.get(round_, (0, {}))

@@ -19,7 +19,7 @@ from hivemind_exp.peers.records import PeerBook, weights
 from hivemind_exp.peers.vetting import ALL_WRONG, PeerRules, PeerTexts, RejectedGroup, Vetting
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.swarm.transfer.bundle_store import Received
-from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
+from hivemind_exp.tasks.base import FULL_CREDIT, NamedQuestions, Score, Tasks
 from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
 TRIES = 6
@@ -45,8 +45,8 @@ class PeerSource:
     pool: BundlePool = field(default_factory=BundlePool)
 
     def __post_init__(self) -> None:
-        named = self.rules.levels is not None
-        self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local), named=named)
+        named = self.tasks if self.rules.levels is not None and isinstance(self.tasks, NamedQuestions) else None
+        self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local), named)
         self.vetting = Vetting(self.rules, self.texts, self._questions)
         self._cooling_down: dict[str, int] = {}
         self.barred: frozenset[str] = frozenset()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hivemind_exp.processes.sandbox import Role
 
@@ -297,10 +297,6 @@ class Tasks(Protocol):
     def set_aside(self, questions: Sequence[Question]) -> None:
         """Keep questions out of training from now on, because prompts show them with their answers."""
 
-    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
-        """Return the question of a task that a peer asked at an index, at a level of difficulty; None if it is held
-        out here. Only in a swarm with a curriculum."""
-
     def score(self, questions: Sequence[Question], completions: Sequence[str]) -> list[Score]:
         """Verify completions (untrusted text) in parallel. Return one score for each; never raise because of one."""
 
@@ -312,3 +308,11 @@ class Tasks(Protocol):
 
     def close(self) -> None:
         """Stop the worker processes."""
+
+
+@runtime_checkable
+class NamedQuestions(Protocol):
+    """Tasks of which each question can be generated alone, for a swarm whose nodes ask different tasks at an index."""
+
+    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
+        """Return a task's question at an index of a round and at a level of difficulty; None if it is held out here."""

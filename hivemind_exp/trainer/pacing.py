@@ -191,7 +191,7 @@ class JournalPacing:
         if self._shares and all(steady):
             return
         self._shares, self._shares_at = now, round_
-        found: dict[str, dict[str, float | None]] = {
+        found: dict[str, dict[str, int | float | None]] = {
             task.label: {
                 "share": now[task.label][0],
                 "differing": sum(standing.latest) / len(standing.latest) if standing.latest else None,

@@ -75,7 +75,7 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_curriculum_is_shown_while_it_is_on(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks: dict[str, dict[str, float | None]] = {
+    tasks: dict[str, dict[str, int | float | None]] = {
         "spell_backward": {"share": 0.375, "differing": None, "groups": 0, "level": None, "levels": None},
         "chain_sum": {"share": 0.625, "differing": 0.5, "groups": 16, "level": 1, "levels": 6},
     }

@@ -18,12 +18,13 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, SwarmSkew
 from hivemind_exp.game.node_style import write_style
 from hivemind_exp.game.prompt_style import TAGS_STYLE
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import FOREIGN
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.swarm.charter import Charter, CharterTask
-from hivemind_exp.swarm.charter_check import levels_of, pinned
+from hivemind_exp.swarm.charter_check import applied, levels_of, pinned
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.mixture import Mixture
 from tests.support.nodes import PAUSE_S, Events
@@ -162,6 +163,23 @@ def test_nodes_at_different_levels_draw_each_others_groups_and_one_is_killed(
         assert not {why for why in reasons if "level" in why or "differs" in why or "index" in why}
         levels = events(root, "curriculum")[0]["tasks"]
         assert {task: each["levels"] for task, each in levels.items()} == {"spell_backward": 3, "chain_sum": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("curriculum", [True, False])
+def test_only_a_curriculum_chooses_questions_in_a_swarm(
+    tmp_path: Path, tasks: tuple[CharterTask, ...], curriculum: bool
+) -> None:
+    """Fixed sets rest in no swarm, because the nodes must agree on their questions."""
+    root = tmp_path / "one"
+    rules, invitation = found(root, tasks=tasks, curriculum=True)
+    config = applied(rules, settings(root, invitation, game={"curriculum": curriculum, "rest": 2}))
+    runner = GRPORunner(config, NodeFiles(root), Events())
+    with closing(make(config, NodeFiles(root))) as made, closing(Journal(NodeFiles(root).journal, rules.id)) as journal:
+        pacing = runner._pace(made, journal)
+        assert made.pacing is pacing
+        assert made.levels_at(0) == ({"spell_backward": 0, "chain_sum": 0} if curriculum else {})
+    assert pacing is None if not curriculum else pacing is not None and (pacing.game.rest, pacing.lag) == (0, 0)
 
 
 @pytest.mark.slow

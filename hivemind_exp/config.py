@@ -353,8 +353,6 @@ class Config(Section):
             raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
         if self.train.processes > 1 and self.offload.kind == "relay":
             raise ValueError('train.processes cannot be used with offload.kind = "relay": a relay trains no model')
-        if self.game.curriculum and self.swarm.join:
-            raise ValueError("game.curriculum cannot be used in a swarm: its charter fixes the tasks' parameters")
         if self.game.format_reward and self.train.joins_baseline:
             why = f'train.teacher_loss = "{self.train.teacher_loss}" compares only outcomes'
             raise ValueError(f"game.format_reward would have no effect: {why}")

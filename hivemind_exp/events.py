@@ -206,6 +206,17 @@ class CalibrationEvent(Event):
     tokens: int = Field(description="Tokens generated, for all styles.")
 
 
+class CurriculumEvent(Event):
+    """A task's share of the questions changed by 5 points, or its level of difficulty. Only with `game.curriculum`."""
+
+    round: int = Field(description="The first round with these shares, counted from 0.")
+    tasks: dict[str, dict[str, int | float | None]] = Field(
+        description="By task: `share` of the questions; `differing`, the share of its latest `groups` with both "
+        "correct and wrong completions, null if there are none; `level` of difficulty, from 0 on, of so many `levels`, "
+        "null if the task has none."
+    )
+
+
 class CheckpointEvent(Event):
     """A checkpoint was written."""
 

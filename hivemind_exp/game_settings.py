@@ -35,7 +35,8 @@ class GameConfig(Section):
     curriculum: bool = False
     """Start with easier questions than the tasks' parameters ask for: where a new node answers some correctly. A task
     gets harder, up to those parameters, when more than 90 % of its completions are correct, and easier when fewer than
-    10 % are. Only for reasoning-gym's generators, and not in a swarm, whose charter fixes the parameters."""
+    10 % are. Only reasoning-gym's generators have such levels. Of several tasks, those are asked more often whose
+    groups have both correct and wrong completions. In a swarm, only if its charter allows it."""
     format_reward: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Reward for a completion in exactly the requested format, in addition to the outcome, until the node follows the
     format. Only the node's own training uses it. 0: none. Only in "sampling"."""

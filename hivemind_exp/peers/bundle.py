@@ -3,9 +3,10 @@
 A bundle's bytes are untrusted until ``unpack`` has read them. A bundle is msgpack and consists of arrays of fixed
 length, so unknown fields are impossible:
 ``[version, swarm, peer, round, stage, [group, …]]``, each group ``[task, index, question, kind, label, outcomes, cut,
-[text, …], [ids, …], [logps, …]]``. Outcomes, token ids and log-probabilities are packed as bytes. The bundle itself is
-not signed: the signed announcement holds its SHA-256, and ``unpack`` checks that the bundle names the same peer and
-swarm.
+[text, …], [ids, …], [logps, …]]``. In version 2, used only if a group has a level of difficulty, each group ends with
+it: 0 for the task's own parameters, or the number of the charter's level, counted from 1. Outcomes, token ids and
+log-probabilities are packed as bytes. The bundle itself is not signed: the signed announcement holds its SHA-256, and
+``unpack`` checks that the bundle names the same peer and swarm.
 
 The format drives the reading: whatever the bytes claim, only objects that the format allows are built. The pool keeps
 bundles until they are used or too old. Its size in peers, bundles and bytes is bounded, however much anyone sends.
@@ -23,7 +24,7 @@ from typing import Any
 
 import msgpack
 
-FORMAT = 1
+FORMAT, WITH_LEVELS = 1, 2
 LARGEST_BUNDLE = 2 * 2**20
 """Maximum number of bytes in a bundle."""
 MOST_GROUPS = 64
@@ -83,6 +84,8 @@ class SharedGroup:
     """Token ids of each completion; empty unless log-probabilities are shared."""
     logps: tuple[tuple[float, ...], ...] = ()
     """Log-probabilities of those tokens under the weights that sampled them."""
+    level: int | None = None
+    """The question's level of difficulty in the charter, from 0; None for the task's own parameters."""
 
     @property
     def called_wrong(self) -> bool:
@@ -103,8 +106,9 @@ class Bundle:
 
     def pack(self) -> bytes:
         """Return the bundle as bytes. Raises ``BundleRefused`` if readers would reject it as too large."""
-        groups = [_pack_group(group) for group in self.groups]
-        body = [FORMAT, bytes.fromhex(self.swarm), self.peer, self.round, self.stage, groups]
+        version = FORMAT if all(group.level is None for group in self.groups) else WITH_LEVELS
+        groups = [_pack_group(group, version) for group in self.groups]
+        body = [version, bytes.fromhex(self.swarm), self.peer, self.round, self.stage, groups]
         packed: bytes = msgpack.packb(body, unicode_errors="replace")
         if len(packed) > LARGEST_BUNDLE or len(groups) > MOST_GROUPS:
             raise BundleRefused(f"a bundle of {len(packed)} bytes and {len(groups)} groups is too large to share")
@@ -115,7 +119,7 @@ def pack_fitting(bundle: Bundle) -> tuple[bytes, int]:
     """Pack as many of the groups as fit, starting with the first. Returns the bytes and the number of groups."""
     kept, room = 0, LARGEST_BUNDLE - 1024
     for group in bundle.groups[:MOST_GROUPS]:
-        room -= len(msgpack.packb(_pack_group(group), unicode_errors="replace"))
+        room -= len(msgpack.packb(_pack_group(group, WITH_LEVELS), unicode_errors="replace"))
         if room < 0:
             break
         kept += 1
@@ -132,11 +136,12 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
     try:
         reader = _Reader(data)
         reader.fixed(6)
-        _need(reader.integer(2**16) == FORMAT, "bundle: unknown format version")
+        version = reader.integer(2**16)
+        _need(version in (FORMAT, WITH_LEVELS), "bundle: unknown format version")
         _need(reader.blob(32) == bytes.fromhex(swarm), "bundle: belongs to another swarm")
         _need(reader.text(LONGEST_NAME) == peer, "bundle: names a different peer")
         round_, stage = reader.integer(LARGEST_ROUND), reader.text(LONGEST_NAME)
-        groups = tuple(_read_group(reader) for _ in range(reader.array(MOST_GROUPS)))
+        groups = tuple(_read_group(reader, version) for _ in range(reader.array(MOST_GROUPS)))
         reader.end()
         _need(
             len({(group.task, group.question) for group in groups}) == len(groups), "bundle: contains a question twice"
@@ -148,8 +153,8 @@ def unpack(data: bytes, *, peer: str, swarm: str) -> Bundle:
         raise BundleRefused("bundle: cannot be decoded") from error
 
 
-def _read_group(reader: _Reader) -> SharedGroup:
-    reader.fixed(10)
+def _read_group(reader: _Reader, version: int) -> SharedGroup:
+    reader.fixed(10 if version == FORMAT else 11)
     task, index, question = reader.text(LONGEST_NAME), reader.integer(2**31), reader.blob(32)
     kind, label = reader.text(LONGEST_NAME), reader.text(LONGEST_NAME)
     outcomes = _unpacked("H", reader.blob(2 * MOST_COMPLETIONS))
@@ -157,7 +162,10 @@ def _read_group(reader: _Reader) -> SharedGroup:
     texts = tuple(reader.text(LONGEST_TEXT) for _ in range(reader.array(MOST_COMPLETIONS)))
     ids = tuple(_unpacked("I", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
     logps = tuple(_unpacked("f", reader.blob(4 * MOST_TOKENS)) for _ in range(reader.array(MOST_COMPLETIONS)))
-    group = SharedGroup(task, index, question.hex(), kind, label, outcomes, cut, texts, ids, logps)
+    level = 0 if version == FORMAT else reader.integer(2**8)
+    group = SharedGroup(
+        task, index, question.hex(), kind, label, outcomes, cut, texts, ids, logps, level - 1 if level else None
+    )
     _check(group, len(question))
     return group
 
@@ -175,8 +183,8 @@ def _check(group: SharedGroup, digest: int) -> None:
         _need(numbers, "bundle: invalid log-probabilities")
 
 
-def _pack_group(group: SharedGroup) -> list[object]:
-    return [
+def _pack_group(group: SharedGroup, version: int) -> list[object]:
+    packed: list[object] = [
         group.task,
         group.index,
         bytes.fromhex(group.question),
@@ -188,6 +196,7 @@ def _pack_group(group: SharedGroup) -> list[object]:
         [_packed("I", row) for row in group.ids],
         [_packed("f", [min(value, 0.0) for value in row]) for row in group.logps],
     ]
+    return packed if version == FORMAT else [*packed, 0 if group.level is None else group.level + 1]
 
 
 def _packed(code: str, values: Sequence[float]) -> bytes:

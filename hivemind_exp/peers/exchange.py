@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -98,6 +98,8 @@ class PeerExchange:
     log_probabilities: LogProbabilities
     seed: int
     emit: Emit
+    levels: Callable[[int], Mapping[str, int]] = lambda _: {}
+    """Returns the level of difficulty at which this node is in a round, by task."""
 
     def __post_init__(self) -> None:
         self._filter = LikelihoodFilter(self.log_probabilities, self.source.texts.answer)
@@ -124,7 +126,7 @@ class PeerExchange:
                 replace(each, prompt=replace(each.prompt, ids=self.encode(each.prompt.messages))) for each in drawn
             ]
             return PeerBatch(tuple(whole), floor)
-        drawn = self.source.draw(seed=derive_seed(self.seed, "peers", round_))
+        drawn = self.source.draw(seed=derive_seed(self.seed, "peers", round_), levels=self.levels(round_))
         floor = self._filter.measure(self._shared) if drawn else None
         self.drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
@@ -195,6 +197,7 @@ def _shared(rules: PeerRules, group: Group, logps: list[list[float]] | None) -> 
         texts=tuple(row.text for row in group.rollouts),
         ids=() if logps is None else tuple(row.ids for row in group.rollouts),
         logps=() if logps is None else tuple(map(tuple, logps)),
+        level=question.level,
     )
 
 

@@ -7,18 +7,19 @@ and recomputes the rewards. It limits the groups drawn per peer, whatever a peer
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hivemind_exp.game.sampling.game import said
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import FULL, BundlePool, BundleRefused, Offer, unpack
+from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.records import PeerBook, weights
-from hivemind_exp.peers.vetting import ALL_WRONG, PeerRules, PeerTexts, QuestionCache, RejectedGroup, Vetting
+from hivemind_exp.peers.vetting import ALL_WRONG, PeerRules, PeerTexts, RejectedGroup, Vetting
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.swarm.transfer.bundle_store import Received
-from hivemind_exp.tasks.base import FULL_CREDIT, Score, Tasks
+from hivemind_exp.tasks.base import FULL_CREDIT, NamedQuestions, Score, Tasks
 from hivemind_exp.tasks.workers.checked_replies import TOO_SLOW
 
 TRIES = 6
@@ -44,7 +45,8 @@ class PeerSource:
     pool: BundlePool = field(default_factory=BundlePool)
 
     def __post_init__(self) -> None:
-        self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local))
+        named = self.tasks if self.rules.levels is not None and isinstance(self.tasks, NamedQuestions) else None
+        self._questions = QuestionCache(self.tasks, max(FURTHEST, 8 * self.rules.local), named)
         self.vetting = Vetting(self.rules, self.texts, self._questions)
         self._cooling_down: dict[str, int] = {}
         self.barred: frozenset[str] = frozenset()
@@ -66,13 +68,15 @@ class PeerSource:
             self.book.record(peer).used += 1
         self.book.save()
 
-    def draw(self, *, seed: int) -> list[Group]:
+    def draw(self, *, seed: int, levels: Mapping[str, int] | None = None) -> list[Group]:
         """Return up to J verified groups that teach something and were not drawn before.
 
         Peers are drawn by reputation. Among peers of equal weight, and among one peer's groups, the draw is even.
+        ``levels``: the level of difficulty at which this node is, by task. It has left the easier ones because nearly
+        all of its answers there were correct, so groups of these levels are left out.
         """
         self._cooling_down = {peer: left - 1 for peer, left in self._cooling_down.items() if left > 1}
-        waiting = self._in_order(seed)
+        waiting = [each for each in self._in_order(seed) if not _is_too_easy(each, levels or {})]
         drawn: list[Group] = []
         taken: Counter[str] = Counter()
         tries, until = TRIES * self.rules.wanted, self._questions.seconds + MAKING_S
@@ -143,7 +147,7 @@ class PeerSource:
         """Return the offers that pass vetting, as groups with this node's prompts."""
         found = []
         for offer in offers:
-            known = self._questions.is_known(offer.round, offer.group.index)
+            known = self._questions.is_known(offer.round, offer.group)
             if self._questions.seconds >= until and not known:
                 continue  # it stays in the pool
             self.pool.discard(offer)
@@ -210,6 +214,11 @@ class PeerSource:
                 self.book.was_refused(peer)
             if unfit.skew:
                 self.book.record(peer).skewed += 1
+
+
+def _is_too_easy(offer: Offer, levels: Mapping[str, int]) -> bool:
+    level = offer.group.level
+    return level is not None and level < levels.get(offer.group.task, 0)
 
 
 def _held_up(scores: Sequence[Score]) -> bool:

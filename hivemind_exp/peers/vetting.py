@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from hivemind_exp.bounded import BoundedDict
 from hivemind_exp.errors import TaskError
 from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.peers.bundle import Offer
+from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.rollouts.types import (
     Group,
     Kind,
@@ -30,7 +30,7 @@ from hivemind_exp.rollouts.types import (
     encode_completion,
     literal,
 )
-from hivemind_exp.tasks.base import Question, Score, Tasks
+from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, reference_of
 
 if TYPE_CHECKING:
@@ -166,6 +166,9 @@ class PeerRules:
     """A group whose rewards are all equal teaches nothing. If false, it does unless all its completions are wrong."""
     model: str = ""
     """The name of this node's model."""
+    levels: Mapping[str, int] | None = None
+    """The number of levels of difficulty that the charter lists for each task. None: it allows no curriculum, so the
+    round and the index determine the task."""
 
     @property
     def quota(self) -> int:
@@ -258,8 +261,12 @@ class Vetting:
         group = offer.group
         if group.index >= self._questions.furthest:
             raise RejectedGroup("question index out of range", fault=True)
+        if group.level is not None and group.level >= (self._rules.levels or {}).get(group.task, 0):
+            raise RejectedGroup("level of difficulty that the charter does not list", fault=True)
+        if self._rules.levels is not None and group.task not in self._rules.levels:
+            raise RejectedGroup("task that the charter does not list", fault=True)
         try:
-            question = self._questions.at(offer.round, group.index)
+            question = self._questions.of(offer.round, group)
         except TaskError:
             raise RejectedGroup("question cannot be generated") from None
         if question is None:
@@ -300,43 +307,6 @@ class Vetting:
 def _is_padded(text: str, reference: str) -> bool:
     start, end = answer_span(text)
     return end - start - len("<answer></answer>") > MOST_IN_ANSWER + 2 * len(reference)
-
-
-ROUNDS = 64
-"""The number of rounds whose questions are remembered."""
-
-
-class QuestionCache:
-    """Generates questions by round and index, and counts the time spent: some take 0.2 s each."""
-
-    def __init__(self, tasks: Tasks, furthest: int) -> None:
-        """``furthest``: how many questions of a round may be generated at most. No node gets further in a round."""
-        self._tasks, self.furthest = tasks, furthest
-        self._rounds: BoundedDict[int, tuple[int, Mapping[int, Question]]] = BoundedDict(ROUNDS)
-        """By round: how many questions were generated, and the questions by index."""
-        self.seconds = 0.0
-        """Time spent generating so far, in seconds."""
-
-    def is_known(self, round_: int, index: int) -> bool:
-        """Return whether the question at an index was generated before."""
-        return index < self._rounds.get(round_, (0, {}))[0]
-
-    def at(self, round_: int, index: int) -> Question | None:
-        """Return the question at an index. None if the index has none because it is held out on this node.
-
-        Raises ``TaskError`` if the question cannot be generated.
-        """
-        made, questions = self._rounds.get(round_, (0, {}))
-        if index >= made:
-            begun = time.monotonic()
-            try:
-                # Held-out indices are skipped, so the first ``made`` questions reach at least this index.
-                made = index + 1
-                questions = {each.index: each for each in self._tasks.questions("train", round_, made)}
-            finally:
-                self.seconds += time.monotonic() - begun
-        self._rounds[round_] = made, questions  # also on a hit, so that the round becomes the newest
-        return questions.get(index)
 
 
 @dataclass(eq=False)

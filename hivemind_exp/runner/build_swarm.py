@@ -31,7 +31,7 @@ from hivemind_exp.rollouts.types import Group, Kind
 from hivemind_exp.runner.open_game import PeerContext
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
-from hivemind_exp.swarm.charter_check import applied, check_skew, read_charter
+from hivemind_exp.swarm.charter_check import applied, check_skew, levels_of, read_charter
 from hivemind_exp.swarm.contacts import KNOWN
 from hivemind_exp.swarm.copies import PLACES
 from hivemind_exp.swarm.identity import Identity, claim, shared_claims
@@ -104,6 +104,7 @@ class SwarmSession:
                     log_probabilities=log_probabilities,
                     seed=config.node.seed,
                     emit=self.emit,
+                    levels=tasks.levels_at if isinstance(tasks, Mixture) else lambda _: {},
                 )
             finally:
                 source.book.save(now=True)
@@ -126,6 +127,7 @@ class SwarmSession:
 
     def _rules(self) -> PeerRules:
         config, loss = self.config, choose_losses(self.config.train)[Kind.PEER]
+        levels = levels_of(self.charter)
         external = config.game.groups if config.swarm.external is None else config.swarm.external
         return PeerRules(
             swarm=self.charter.id,
@@ -139,6 +141,7 @@ class SwarmSession:
             with_logps=loss.needs_logps,
             needs_spread=loss.needs_spread,
             model=base_name(config),
+            levels=None if levels is None else {task: len(found) for task, found in levels.items()},
         )
 
 

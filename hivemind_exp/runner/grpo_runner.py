@@ -38,6 +38,7 @@ from hivemind_exp.sources.registry import build_sources, remote_name
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.swarm.charter_check import charter_levels
 from hivemind_exp.tasks.base import Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_conversations, check_warmup, title
@@ -70,7 +71,8 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
         secret=files.secret(),
         heldout=config.eval.questions,
         partial_credit=config.game.partial_credit,
-        curriculum=config.game.curriculum,
+        curriculum=config.game.curriculum and config.swarm.charter is None,
+        levels=charter_levels(config, files),
         stride=config.game.groups,
         report=report,
     )
@@ -127,7 +129,7 @@ class GRPORunner:
         use_threads(self._config.model, self._config.train.processes)
         swarm, journal, offload, tasks = self._open(ends)
         config = self._config
-        pacing = None if swarm is not None else self._pace(tasks, journal)
+        pacing = self._pace(tasks, journal)
         if offload is not None:
             offload.wait_for_probe()  # before a model is loaded and warmed up for nothing
         if swarm is not None:
@@ -266,11 +268,19 @@ class GRPORunner:
         ).run()
 
     def _pace(self, tasks: Tasks, journal: Journal) -> JournalPacing | None:
-        """Let the journal choose the questions of ``tasks``, and return what chooses them."""
+        """Let the journal choose the questions of ``tasks``, and return what chooses them.
+
+        In a swarm, the nodes must all make the same questions, except for what its charter lets a curriculum choose.
+        """
+        game = self._config.game
         if not isinstance(tasks, Mixture):
             return None
+        if self._config.swarm.charter is not None:
+            if not game.curriculum:
+                return None
+            game = game.model_copy(update={"rest": 0})
         lag = 0 if remote_name(self._config) is None else rounds_ahead(self._config.offload)
-        tasks.pacing = pacing = JournalPacing(self._config.game, journal, lag, self._emit)
+        tasks.pacing = pacing = JournalPacing(game, journal, lag, self._emit)
         return pacing
 
     def _open(self, ends: ExitStack) -> tuple[SwarmSession | None, Journal, OffloadClient | None, Tasks]:

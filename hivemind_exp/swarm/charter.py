@@ -23,11 +23,15 @@ from hivemind_exp.swarm.identity import SIGNATURE_BYTES, Identity, is_peer_id, v
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-FORMAT = 1
+FORMAT, WITH_CURRICULUM = 1, 2
+"""The formats of charters. Only those that allow a curriculum have the second, so that older versions read the others.
+"""
 MILLION = 1_000_000
 LONGEST = 65_536
 """Maximum size of a charter in bytes."""
 MOST_TASKS = 64
+MOST_LEVELS = 16
+"""Maximum number of a task's levels of difficulty."""
 GROUP_SIZES = range(2, 65)
 STAGE_TIMES = range(5, 86_401)
 """Allowed seconds per stage."""
@@ -63,6 +67,9 @@ class CharterTask:
     """Number of training questions in a fixed set."""
     sha256: str | None
     """SHA-256 (hex) of a fixed set's data."""
+    levels: tuple[Mapping[str, JsonValue], ...] = ()
+    """The parameters of each level of difficulty at which a node may ask the task, the easiest first and the task's own
+    last. Empty: only with its own parameters. ``digest`` then covers questions of each level, too."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Charter:
     is_open: bool
     """Whether anyone who finds the swarm may join; otherwise, only those with an invitation."""
     tasks: tuple[CharterTask, ...]
-    format: int = FORMAT
+    curriculum: bool = False
+    """Whether a node may ask tasks more or less often than their shares, and at the levels that ``tasks`` list."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -92,10 +100,20 @@ class Charter:
     @cached_property
     def canonical(self) -> bytes:
         """The charter's canonical bytes."""
-        table = dataclasses.asdict(self)
+        table = dataclasses.asdict(self) | {"format": self.format}
+        if not self.curriculum:
+            del table["curriculum"]
         for task in table["tasks"]:
             task["params"] = _plain(task["params"])
+            levels = task.pop("levels")
+            if self.curriculum:
+                task["levels"] = [_plain(level) for level in levels]
         return json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    @property
+    def format(self) -> int:
+        """The charter's format."""
+        return WITH_CURRICULUM if self.curriculum else FORMAT
 
     @property
     def id(self) -> str:
@@ -132,15 +150,23 @@ def _parse(body: bytes) -> Charter:
         table = json.loads(body.decode("ascii"), parse_float=_no_number, parse_constant=_no_number, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise _refused("it is not ASCII JSON with only integer numbers") from error
-    _only(table, Charter, "it")
-    if table["format"] != FORMAT:
-        raise _refused(f"its format is not {FORMAT}; a newer version of swarmctl may be able to read it")
+    version = table.get("format") if isinstance(table, dict) else FORMAT
+    if not _is_integer(version, range(FORMAT, WITH_CURRICULUM + 1)):
+        raise _refused(
+            f"its format is not {FORMAT} or {WITH_CURRICULUM}; a newer version of swarmctl may be able to read it"
+        )
+    later = set() if version == WITH_CURRICULUM else {"curriculum", "levels"}
+    _only(table, {"format", *_names(Charter)} - later, "it")
     tasks = table.pop("tasks")
     if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
         raise _refused(f"its tasks are not a list of at most {MOST_TASKS}")
     for task in tasks:
-        _only(task, CharterTask, "a task")
+        _only(task, _names(CharterTask) - later, "a task")
         task["params"] = _rich(task["params"])
+        levels = task.setdefault("levels", [])
+        _need(isinstance(levels, list) and len(levels) <= MOST_LEVELS, "levels")
+        task["levels"] = tuple(map(_rich, levels))
+    del table["format"]
     charter = Charter(**table, tasks=tuple(CharterTask(**task) for task in tasks))
     if charter.canonical != body:
         raise _refused("it is not in canonical form")
@@ -149,7 +175,7 @@ def _parse(body: bytes) -> Charter:
 
 def _check(charter: Charter) -> None:
     """Raise SwarmError unless every field has the right type and is within bounds."""
-    _need(_is_integer(charter.format, range(FORMAT, FORMAT + 1)), "format")
+    _need(isinstance(charter.curriculum, bool), "curriculum")
     _need(_is_word(charter.name, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), "name")
     _need(is_peer_id(charter.founder), "founder")
     _need(_is_integer(charter.t0, range(2**40)), "t0")
@@ -159,8 +185,10 @@ def _check(charter: Charter) -> None:
     _need(_is_integer(charter.stage_time, STAGE_TIMES), "stage_time")
     _need(isinstance(charter.is_open, bool), "is_open")
     _need(1 <= len(charter.tasks) <= MOST_TASKS, "tasks")
+    _need(not charter.curriculum or charter.game == "sampling", "curriculum")
     for task in charter.tasks:
         _check_task(task)
+        _need(charter.curriculum or not task.levels, "levels")
     _need(len({task.label for task in charter.tasks}) == len(charter.tasks), "label")
     _need(sum(task.weight_ppm for task in charter.tasks) == MILLION, "weight_ppm")
     if len(charter.canonical) > LONGEST:
@@ -172,6 +200,9 @@ def _check_task(task: CharterTask) -> None:
     _need(_is_word(task.name, r"[a-z0-9][a-z0-9_-]{0,63}"), "name")
     _need(isinstance(task.params, Mapping), "params")
     _check_value(task.params, _DEEPEST)
+    _need(len(task.levels) <= MOST_LEVELS and all(isinstance(level, Mapping) for level in task.levels), "levels")
+    for level in task.levels:
+        _check_value(level, _DEEPEST)
     _need(task.check in get_args(Check), "check")
     _need(_is_integer(task.weight_ppm, range(1, MILLION + 1)), "weight_ppm")
     _need(_is_word(task.version, r"([A-Za-z0-9._-]{1,64} [0-9][0-9A-Za-z.+!-]{0,31})?"), "version")
@@ -236,13 +267,15 @@ def _rich(value: Any, deeper: int = 2 * _DEEPEST) -> Any:
     return float(f"{pair[0]}e{pair[1]}")
 
 
-def _only(table: object, kind: type, what: str) -> None:
-    """Raise SwarmError unless ``table`` has exactly the fields of ``kind``."""
-    names = {field.name for field in dataclasses.fields(kind)}
+def _names(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _only(table: object, names: set[str], what: str) -> None:
+    """Raise SwarmError unless ``table`` has exactly the fields with these names."""
     if not isinstance(table, dict) or table.keys() != names:
         raise _refused(
-            f"{what} does not have exactly the fields of format {FORMAT}; a newer version of swarmctl may be able to "
-            "read it"
+            f"{what} does not have exactly the fields of its format; a newer version of swarmctl may be able to read it"
         )
 
 

@@ -6,12 +6,12 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
+from hivemind_exp.errors import ConfigurationError, SwarmError, SwarmSkew, TaskError
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import MILLION, Charter, CharterTask
@@ -39,6 +39,20 @@ def read_charter(files: NodeFiles, expected: str) -> Charter | None:
     return Charter.open(envelope, expected)
 
 
+def charter_levels(config: Config, files: NodeFiles) -> dict[str, Sequence[Mapping[str, Any]]] | None:
+    """Return the levels of difficulty that the charter of the node's swarm lists, by task.
+
+    None if the node is in no swarm, its charter is missing, or it allows no curriculum. Raises as ``read_charter``.
+    """
+    charter = None if config.swarm.charter is None else read_charter(files, config.swarm.charter)
+    return None if charter is None else levels_of(charter)
+
+
+def levels_of(charter: Charter) -> dict[str, Sequence[Mapping[str, Any]]] | None:
+    """Return the levels of difficulty that a charter lists, by task; None if it allows no curriculum."""
+    return {task.label: task.levels for task in charter.tasks} if charter.curriculum else None
+
+
 def pinned(
     tasks: Sequence[TaskConfig], facts: Sequence[TaskFacts], digests: Mapping[str, str]
 ) -> tuple[CharterTask, ...]:
@@ -46,7 +60,7 @@ def pinned(
 
     Args:
         tasks: the mixture's tasks, including presets.
-        facts: ``Mixture.facts`` for it.
+        facts: ``Mixture.facts`` for it. If the charter allows a curriculum, with the levels that it lists.
         digests: ``Mixture.digest`` by label.
 
     Raises:
@@ -77,6 +91,7 @@ def pinned(
             digest=digests[spec.label],
             size=fact.size,
             sha256=fact.sha256,
+            levels=tuple(fact.levels),
         )
         for (spec, _), share, fact in zip(expanded, shares, facts, strict=True)
     )
@@ -86,8 +101,15 @@ def applied(charter: Charter, config: Config) -> Config:
     """Return ``config`` with the charter's tasks and game. The paths of question files come from ``config``.
 
     Raises SwarmSkew if this version of swarmctl cannot play the charter's tasks or game, or if ``config`` names no file
-    for a task that needs one, and SwarmError if the charter sets a parameter that charters cannot set.
+    for a task that needs one, SwarmError if the charter sets a parameter that charters cannot set, and
+    ConfigurationError if ``config`` has a curriculum that the charter does not allow.
     """
+    if config.game.curriculum and not charter.curriculum:
+        raise ConfigurationError(
+            f"the charter of swarm {charter.name} fixes the tasks' parameters and shares, so game.curriculum cannot be "
+            "used in it",
+            next="swarmctl run --set game.curriculum=false",
+        )
     paths = {spec.label: spec.path for spec, _ in expand(config.tasks) if spec.path is not None}
     tasks = [
         TaskConfig(
@@ -119,11 +141,12 @@ def applied(charter: Charter, config: Config) -> Config:
     if labels != [task.label for task in charter.tasks]:
         raise SwarmSkew("this version of swarmctl interprets the swarm's tasks differently", next=_UPDATE)
     for task in charter.tasks:
-        if unfit := unfit_param(task.name, task.params):
-            raise SwarmError(
-                f"the swarm's charter sets {unfit[0]} of its task {task.name}: {unfit[1]}",
-                next="swarmctl swarm new --help",
-            )
+        for params in (task.params, *task.levels):
+            if unfit := unfit_param(task.name, params):
+                raise SwarmError(
+                    f"the swarm's charter sets {unfit[0]} of its task {task.name}: {unfit[1]}",
+                    next="swarmctl swarm new --help",
+                )
     rules = {"kind": charter.game, "group_size": charter.group_size}
     try:
         game = GameConfig.model_validate(config.game.model_dump() | rules)

@@ -5,8 +5,9 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hivemind_exp.processes.sandbox import Role
 
@@ -157,6 +158,8 @@ class TaskSpec:
     """The most turns of the model in a conversation, as set."""
     curriculum: bool = False
     """Whether the task needs its levels of difficulty."""
+    levels: Sequence[Mapping[str, Any]] | None = None
+    """Its levels of difficulty, as a swarm's charter lists them. None: those that the task has itself."""
     check: Literal["exact", "math"] = "exact"
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -255,6 +258,17 @@ class Heard:
     """The conversation must begin again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PacedTask:
+    """One task of a mixture, as it is set."""
+
+    label: str
+    weight: float
+    """How often it is asked, relative to the others."""
+    levels: Sequence[Mapping[str, Any]]
+    """The parameters of each level of difficulty, easiest first. Empty if the task has none."""
+
+
 class Pacing(Protocol):
     """Decides which questions a round asks. The same round always gets the same decision, also after a restart."""
 
@@ -266,6 +280,9 @@ class Pacing(Protocol):
 
     def level(self, task: str, round: int, levels: Sequence[Mapping[str, Any]]) -> int | None:
         """Return the level of difficulty of a round's questions; None for the task's own parameters."""
+
+    def weights(self, round: int, tasks: Sequence[PacedTask]) -> Sequence[Fraction] | None:
+        """Return how often a round asks each of ``tasks``, relative to the others; None: as they are set."""
 
 
 class Tasks(Protocol):
@@ -291,3 +308,11 @@ class Tasks(Protocol):
 
     def close(self) -> None:
         """Stop the worker processes."""
+
+
+@runtime_checkable
+class NamedQuestions(Protocol):
+    """Tasks of which each question can be generated alone, for a swarm whose nodes ask different tasks at an index."""
+
+    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
+        """Return a task's question at an index of a round and at a level of difficulty; None if it is held out here."""

@@ -47,6 +47,15 @@ def unfit_param(task: str, params: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def fit_levels(task: str, levels: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the levels of difficulty that a charter can list: those before the task's own parameters, and these.
+
+    Empty if the charter cannot name the task's own parameters, or no easier ones.
+    """
+    fit = [level for level in levels if unfit_param(task, level) is None]
+    return tuple(fit) if len(fit) > 1 and fit[-1] == levels[-1] else ()
+
+
 def _unfit(value: Any, words: frozenset[str], most: int) -> str | None:
     values = value if isinstance(value, list) else [value]
     if len(values) > LONGEST_LIST:

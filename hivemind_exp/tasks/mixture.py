@@ -1,10 +1,8 @@
 """A node's mixture of tasks: generates questions, the same on every node, and scores completions."""
 
-import bisect
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count as counted
 from itertools import islice
 from typing import Any
 
@@ -25,8 +23,9 @@ from hivemind_exp.tasks.base import (
     Talk,
     Verdict,
 )
+from hivemind_exp.tasks.places import HELD_OUT_SHARE, Places
 from hivemind_exp.tasks.registry import expand
-from hivemind_exp.tasks.seed_sequence import Sequence64, canonical, thresholds
+from hivemind_exp.tasks.seed_sequence import Sequence64, canonical
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
 from hivemind_exp.tasks.workers.checked_replies import UNJUDGED, Unscored
 from hivemind_exp.tasks.workers.pool import Pool, Report
@@ -37,10 +36,13 @@ FORGET_AFTER = 64
 """After this many repeated questions in a row, the round has used up its tasks and allows repeats."""
 GIVE_UP_AFTER = 4096
 """After this many positions in a row without a usable question, the tasks count as too small (``TaskError``)."""
-HELD_OUT_SHARE = 5
-"""In a fixed set without a held-out file, at most one in this many questions is held out."""
 DIGEST_SECONDS = 300.0
 """CPU time for the digests of all tasks of a swarm, whose params strangers choose. 64 generators need 26 s."""
+SWARM_STRIDE = 64
+"""Positions in a fixed set that a round uses up in a swarm with a curriculum, whose nodes may ask numbers of questions
+that differ."""
+_LEVEL_ITEMS = 8
+"""Items of each level that a digest covers."""
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 4096
 """Questions generated at a time. Some take 0.2 s, so generate only a few more than needed."""
 
@@ -56,6 +58,8 @@ class TaskFacts:
     """SHA-256 of a fixed set's data."""
     version: str
     """Name and version of the library that generates the questions, or an empty string."""
+    levels: Sequence[Mapping[str, Any]] = ()
+    """The parameters of each level of difficulty. Empty without a curriculum, and if there are no easier ones."""
 
 
 class Mixture:
@@ -70,6 +74,7 @@ class Mixture:
         heldout: int,
         partial_credit: bool = False,
         curriculum: bool = False,
+        levels: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         stride: int = 8,
         verifiers: int | None = None,
         report: Report | None = None,
@@ -83,6 +88,8 @@ class Mixture:
             heldout: number of questions to hold out.
             partial_credit: give the verifiers' credit for near misses.
             curriculum: prepare the tasks' levels of difficulty. ``pacing`` chooses among them.
+            levels: the tasks' levels by label, as the charter of a swarm with a curriculum lists them. None: no such
+                swarm. Otherwise a fixed set's questions do not depend on ``stride``.
             stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
                 questions see each question of a fixed set once per epoch.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
@@ -93,28 +100,39 @@ class Mixture:
         """
         expanded = expand(specs)
         self._labels = [spec.label for spec, _ in expanded]
-        self._bounds = thresholds([weight for _, weight in expanded])
-        total = sum(weight for _, weight in expanded)
-        self._strides = [max(1, round(stride * weight / total)) for _, weight in expanded]
-        self._train = Sequence64(charter, "train")
         self._shown = Sequence64(charter, "examples")
-        self._held = Sequence64(charter, "heldout", secret)
+        self._places = Places(
+            self._labels,
+            [weight for _, weight in expanded],
+            stride if levels is None else SWARM_STRIDE,
+            Sequence64(charter, "train"),
+            Sequence64(charter, "heldout", secret),
+            by_index=curriculum or levels is not None,
+        )
         self._wanted = heldout
         self._partial = partial_credit
         self._digest_seconds = 0.0
         self._heldout: list[Question] | None = None
         self._held_keys: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
-        self.pacing: Pacing | None = None
-        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters. A swarm's
-        nodes have none, because they must all make the same questions."""
-        self._pool = Pool([replace(spec, curriculum=curriculum) for spec, _ in expanded], verifiers, report)
+        given = {label: None if levels is None else levels.get(label, ()) for label in self._labels}
+        tasks = [replace(spec, curriculum=curriculum, levels=given[spec.label]) for spec, _ in expanded]
+        self._pool = Pool(tasks, verifiers, report)
         self._pool.start()
+
+    @property
+    def pacing(self) -> Pacing | None:
+        """Decides which training questions a round asks. None: all of them, with the tasks' own parameters."""
+        return self._places.pacing
+
+    @pacing.setter
+    def pacing(self, pacing: Pacing | None) -> None:
+        self._places.pacing = pacing
 
     def facts(self) -> list[TaskFacts]:
         """Return what a charter pins about each task. Waits for the workers."""
         return [
-            TaskFacts(label, fact["size"], fact["sha256"], fact["version"])
+            TaskFacts(label, fact["size"], fact["sha256"], fact["version"], _several(fact["levels"]))
             for label, fact in zip(self._labels, self._pool.facts(), strict=True)
         ]
 
@@ -135,16 +153,19 @@ class Mixture:
         return "".join(fact["printed"] for fact in self._pool.facts())
 
     def digest(self, label: str, n: int = 64) -> str:
-        """Return a SHA-256 (hex) over ``n`` items of a task. Nodes with the same questions get the same digest.
+        """Return a SHA-256 (hex) over ``n`` items of a task, and with levels of difficulty over some of each level.
 
+        Nodes with the same questions get the same digest.
         Raises ``TaskError`` if the digests of this mixture need more CPU time than ``DIGEST_SECONDS``.
         """
         task = self._labels.index(label)
-        size = self._pool.facts()[task]["size"]
-        numbers = (Sequence64(b"", "train").at("digest", label, place) for place in range(n))
-        places = [(task, number if size is None else number % size) for number in numbers]
+        size, levels = (self._pool.facts()[task][name] for name in ("size", "levels"))
+        numbers = [Sequence64(b"", "train").at("digest", label, place) for place in range(n)]
+        places: list[tuple[int, ...]] = [(task, number if size is None else number % size) for number in numbers]
+        for level in range(len(_several(levels))):
+            places += [(task, number, level) for number in numbers[:_LEVEL_ITEMS]]
         items = []
-        for start in range(0, n, _SMALLEST_CHUNK):
+        for start in range(0, len(places), _SMALLEST_CHUNK):
             begun = self._pool.making_seconds()
             items += self._pool.make(places[start : start + _SMALLEST_CHUNK])
             self._digest_seconds += max(0.0, self._pool.making_seconds() - begun)
@@ -169,6 +190,24 @@ class Mixture:
         if split == "heldout":
             return heldout[:count]
         return list(islice(self._training(round, count), count))
+
+    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
+        """Return the question of a task that a peer asked at an index of a round, at a level of difficulty.
+
+        The peer may ask other tasks at the indices before than this node. None if the question is held out here, or
+        shown as an example. Only with ``levels``. Raises ``TaskError`` if it cannot be generated.
+        """
+        self._hold_out()
+        number = self._labels.index(task)
+        seed = self._places.seed(self._pool.facts()[number], number, round, index)
+        (found,) = self._made("train", round, [(index, number, seed)], [level])
+        return None if found.key in self._held_keys or found.key in self._set_aside else found
+
+    def levels_at(self, round: int) -> dict[str, int]:
+        """Return the level of difficulty at which a round asks each task that has one."""
+        facts = self._pool.facts()
+        found = {label: self._places.level(facts, task, "train", round) for task, label in enumerate(self._labels)}
+        return {label: level for label, level in found.items() if level is not None}
 
     def examples(self, count: int) -> dict[str, list[Question]]:
         """Return up to ``count`` questions of each task, with their answers in ``entry``: the same ones every time.
@@ -283,17 +322,24 @@ class Mixture:
 
     def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
         """Yield a round's questions in order, without end. They are generated in batches."""
-        places = self._places(split, round)
+        places = self._places.of_round(self._pool.facts(), split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
         while picked := list(islice(places, chunk)):
             yield from self._made(split, round, picked)
             count -= chunk
             chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
 
-    def _made(self, split: Split, round: int, places: Sequence[tuple[int, int, int]]) -> Iterator[Question]:
-        """Yield the questions at (index, task, seed)."""
+    def _made(
+        self,
+        split: Split,
+        round: int,
+        places: Sequence[tuple[int, int, int]],
+        levels: Sequence[int | None] | None = None,
+    ) -> Iterator[Question]:
+        """Yield the questions at (index, task, seed), at the round's levels or at others."""
         facts = self._pool.facts()
-        levels = [self._level(task, split, round) for _, task, _ in places]
+        if levels is None:
+            levels = [self._places.level(facts, task, split, round) for _, task, _ in places]
         jobs = [
             (task, seed) if level is None else (task, seed, level)
             for (_, task, seed), level in zip(places, levels, strict=True)
@@ -319,45 +365,7 @@ class Mixture:
                     seen.add(question.key)
                     yield question
 
-    def _places(self, split: Split, round: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (index, task, seed) for the positions of a round. In a fixed set, the seed is a position in the set."""
-        sequence = self._train if split == "train" else self._held
-        facts = self._pool.facts()
-        used = [0] * len(facts)
-        for index in counted():
-            task = bisect.bisect_right(self._bounds, sequence.at("task", round, index))
-            label, fact = self._labels[task], facts[task]
-            if fact["size"] is None:
-                yield index, task, sequence.at("item", label, round, index)
-                continue
-            start, used[task] = used[task], used[task] + 1
-            if split == "train":
-                resting = self._resting(task, round, fact["size"])
-                epoch, offset = divmod(round * self._strides[task] + start, fact["size"] - len(resting))
-                order = sequence.permutation(label, epoch, fact["size"])
-                awake = (position for position in order if position not in resting)
-                yield index, task, order[offset] if not resting else next(islice(awake, offset, None))
-            elif start < len(reserve := self._reserve(task, fact)):
-                yield index, task, reserve[start]
-            elif all(
-                fact["size"] is not None and used[task] >= len(self._reserve(task, fact))
-                for task, fact in enumerate(facts)
-            ):
-                return
 
-    def _resting(self, task: int, round: int, size: int) -> frozenset[int]:
-        if self.pacing is None or round < 0:
-            return frozenset()
-        return self.pacing.resting(self._labels[task], round, size, self._strides[task])
-
-    def _level(self, task: int, split: Split, round: int) -> int | None:
-        if self.pacing is None or split != "train" or round == -1:  # a warm-up has no levels
-            return None
-        return self.pacing.level(self._labels[task], max(0, round), self._pool.facts()[task]["levels"])
-
-    def _reserve(self, task: int, fact: dict[str, Any]) -> Sequence[int]:
-        """Return the positions in a fixed set that may be held out, in an order known only to this node."""
-        label, size, own = self._labels[task], fact["size"], fact["heldout_size"]
-        if own:
-            return [size + place for place in self._held.permutation(label, 0, own)]
-        return self._held.permutation(label, 0, size)[: size // HELD_OUT_SHARE]
+def _several(levels: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return a task's levels if there are easier ones than its own parameters."""
+    return levels if len(levels) > 1 else ()

@@ -52,7 +52,7 @@ class Sequence64:
         return tuple(sorted(range(size), key=lambda place: (self.at("order", label, epoch, place), place)))
 
 
-def thresholds(weights: Sequence[float]) -> list[int]:
+def thresholds(weights: Sequence[float] | Sequence[Fraction]) -> list[int]:
     """Return each task's upper bound: a 64-bit number selects the first task whose bound is above it.
 
     The bounds are computed exactly, so rounding cannot differ between machines.

@@ -1,21 +1,24 @@
-"""Chooses a round's questions: those of fixed sets that teach nothing rest, and generated ones get harder.
+"""Chooses a round's questions: those of fixed sets that teach nothing rest, generated ones get harder, and tasks whose
+groups teach something are asked more often.
 
-Both follow from the visits in the journal, so a restarted node chooses the same questions again.
+All of this follows from the visits in the journal, so a restarted node chooses the same questions again.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from hivemind_exp.bounded import BoundedDict
-from hivemind_exp.events import Emit, NoteEvent
+from hivemind_exp.events import CurriculumEvent, Emit, NoteEvent
 from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Visit
 from hivemind_exp.rollouts.types import Group
+from hivemind_exp.tasks.base import PacedTask
 from hivemind_exp.trainer.format_reward import is_followed
 
 TURNS = 2
@@ -25,6 +28,13 @@ EASY, HARD = 0.9, 0.1
 WINDOW = 64
 """Completions at a level before it can change: at a true share of 0.75, the measured one exceeds ``EASY`` in 1 of 700
 cases."""
+LATEST = 16
+"""A task's latest groups, from which the share of those that differ is estimated: few, so that it follows the model."""
+PRIOR = 2
+"""Groups that differ, added to them. So a task that was never asked gets its whole weight, and one whose groups all tie
+keeps a ninth of it (2 of 18), with which it is noticed when it starts to teach."""
+_TOLD = 0.05
+"""Change of a task's share of the questions from which it is reported."""
 _REMEMBERED = 1024
 """Decisions kept, so that a round that is asked for again costs no query."""
 
@@ -44,9 +54,29 @@ class _Standing:
 
     before: int = 0
     """The first round that is not counted yet."""
-    level: int = 0
+    level: int | None = None
+    """None: the task has no levels."""
     completions: int = 0
     correct: int = 0
+    latest: tuple[bool, ...] = ()
+    """For each of its latest groups at that level: whether some completions were correct and some were not."""
+
+    @property
+    def differing(self) -> Fraction:
+        """The share of the latest groups that differ, as estimated."""
+        return Fraction(sum(self.latest) + PRIOR, len(self.latest) + PRIOR)
+
+    def after(self, visit: Visit, levels: int) -> "_Standing":
+        """Return the standing after one more visit, of a task with a number of levels."""
+        if visit.level != self.level or not visit.completions:
+            return self  # asked before the level changed, or only by others
+        latest = (*self.latest, 0 < visit.correct < visit.completions)[-LATEST:]
+        completions, correct = self.completions + visit.completions, self.correct + visit.correct
+        if self.level is None or completions < WINDOW:
+            return _Standing(self.before, self.level, completions, correct, latest)
+        rate = correct / completions
+        level = min(max(self.level + (rate > EASY) - (rate < HARD), 0), levels - 1)
+        return _Standing(self.before, level, latest=latest if level == self.level else ())
 
 
 @dataclass(eq=False)
@@ -59,15 +89,21 @@ class JournalPacing:
     """Rounds before a round that it must not depend on, because its prompts may be sent while they still train."""
     emit: Emit
     _resting: BoundedDict[tuple[str, int], frozenset[int]] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
-    _levels: BoundedDict[tuple[str, int], int] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
+    _known: BoundedDict[tuple[str, int], _Standing] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
     _standings: dict[str, _Standing] = field(default_factory=dict)
-    _told: dict[str, int | None] = field(default_factory=dict)
+    _shares: dict[str, tuple[float, int | None]] = field(default_factory=dict)
+    """Each task's share of the questions and level, as reported last."""
+    _shares_at: int = -1
+    """The round they were reported for."""
+    _told: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """By task, the level that was reported last, and the round it was reported for."""
     _starts: Mapping[str, int] = field(default_factory=dict)
 
     def start_at(self, levels: Mapping[str, int]) -> None:
         """Set the level of each task's first rounds. Other tasks start at the easiest one."""
         self._starts = levels
-        self._levels.clear()
+        self._known.clear()
+        self._told.clear()
         self._standings.clear()
 
     def resting(self, task: str, round: int, size: int, stride: int) -> frozenset[int]:
@@ -83,14 +119,29 @@ class JournalPacing:
         if not self.game.curriculum:
             return None
         if len(levels) < 2:
-            self._tell(task, None, f"game.curriculum has no effect on the task {task}: it has no easier parameters")
+            message = f"the task {task} has no easier parameters, so game.curriculum does not change its level"
+            self._tell(task, round, None, message)
             return None
-        if (known := self._levels.get((task, round))) is None:
-            known = self._levels[task, round] = self._choose_level(task, round, len(levels))
-            changing = {name for one in levels for name in one if any(other[name] != one[name] for other in levels)}
-            now = ", ".join(f"{name}={value}" for name, value in levels[known].items() if name in changing)
-            self._tell(task, known, f"{task}: level {known + 1} of {len(levels)} from round {round + 1} on ({now})")
-        return known
+        level = self._standing(task, round, len(levels)).level
+        assert level is not None
+        changing = {name for one in levels for name in one if any(other[name] != one[name] for other in levels)}
+        now = ", ".join(f"{name}={value}" for name, value in levels[level].items() if name in changing)
+        self._tell(task, round, level, f"{task}: level {level + 1} of {len(levels)} from round {round + 1} on ({now})")
+        return level
+
+    def weights(self, round: int, tasks: Sequence[PacedTask]) -> Sequence[Fraction] | None:
+        """Return each task's weight, multiplied by the share of its latest groups that differ (``differing``).
+
+        Only such groups have advantages, as the outcomes of a group that is all correct or all wrong have no variance.
+        Rutherford et al. (arXiv 2408.15099) choose what to train on by that variance, p (1 - p), which they call
+        learnability.
+        """
+        if not self.game.curriculum:
+            return None
+        standings = [self._standing(task.label, round, len(task.levels)) for task in tasks]
+        weights = [Fraction(task.weight) * standing.differing for task, standing in zip(tasks, standings, strict=True)]
+        self._tell_shares(round, tasks, standings, weights)
+        return weights
 
     def _choose_resting(self, task: str, round_: int, size: int, stride: int) -> frozenset[int]:
         a_pass = math.ceil(size / stride)
@@ -108,25 +159,53 @@ class JournalPacing:
         # A round needs its number of questions, and those never visited may be held out.
         return frozenset(asleep[: max(0, len(turns) - stride)])
 
-    def _choose_level(self, task: str, round_: int, levels: int) -> int:
+    def _standing(self, task: str, round_: int, levels: int) -> _Standing:
+        """Return the standing of a task with a number of levels at the beginning of a round."""
+        if (known := self._known.get((task, round_))) is not None:
+            return known
         before = max(0, round_ - self.lag)
-        first = _Standing(level=min(self._starts.get(task, 0), levels - 1))
+        first = _Standing(level=min(self._starts.get(task, 0), levels - 1) if levels > 1 else None)
         standing = self._standings.get(task, first)
         if standing.before > before:
             standing = first
-        level, completions, correct = standing.level, standing.completions, standing.correct
         for each in self.journal.visits(task, standing.before, before):
-            if each.level != level:
-                continue  # asked before the level changed
-            completions, correct = completions + each.completions, correct + each.correct
-            if completions >= WINDOW:
-                rate = correct / completions
-                level = min(max(level + (rate > EASY) - (rate < HARD), 0), levels - 1)
-                completions = correct = 0
-        self._standings[task] = _Standing(before, level, completions, correct)
-        return level
+            standing = standing.after(each, levels)
+        standing = replace(standing, before=before)
+        self._standings[task] = self._known[task, round_] = standing
+        return standing
 
-    def _tell(self, task: str, level: int | None, message: str) -> None:
-        if task not in self._told or self._told[task] != level:
-            self._told[task] = level
+    def _tell_shares(
+        self, round_: int, tasks: Sequence[PacedTask], standings: Sequence[_Standing], weights: Sequence[Fraction]
+    ) -> None:
+        """Report each task's share of the questions, and its level, if they changed."""
+        now = {
+            task.label: (float(weight / sum(weights)), standing.level)
+            for task, standing, weight in zip(tasks, standings, weights, strict=True)
+        }
+        if round_ <= self._shares_at:  # an earlier round, asked again
+            return
+        steady = (
+            self._shares[task][1] == level and abs(self._shares[task][0] - share) < _TOLD
+            for task, (share, level) in now.items()
+        )
+        if self._shares and all(steady):
+            return
+        self._shares, self._shares_at = now, round_
+        found: dict[str, dict[str, int | float | None]] = {
+            task.label: {
+                "share": now[task.label][0],
+                "differing": sum(standing.latest) / len(standing.latest) if standing.latest else None,
+                "groups": len(standing.latest),
+                "level": standing.level,
+                "levels": len(task.levels) if standing.level is not None else None,
+            }
+            for task, standing in zip(tasks, standings, strict=True)
+        }
+        self.emit(CurriculumEvent(round=round_, tasks=found))
+
+    def _tell(self, task: str, round_: int, level: int | None, message: str) -> None:
+        """Report a task's level if it changed. An earlier round may be asked again when a later one is known."""
+        at, before = self._told.get(task, (-1, -1))
+        if round_ > at and level != before:
+            self._told[task] = round_, level
             self.emit(NoteEvent(code="level", message=message))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hivemind_exp.tasks.base import Question
+from hivemind_exp.tasks.base import PacedTask, Question
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.calibration import ROUND
 from hivemind_exp.trainer.pacing import EASY, HARD
@@ -32,6 +32,9 @@ class AtLevel:
 
     def level(self, task: str, round: int, levels: Sequence[Mapping[str, Any]]) -> int | None:  # noqa: ARG002
         return min(self.number, len(levels) - 1) if levels else None
+
+    def weights(self, round: int, tasks: Sequence[PacedTask]) -> None:  # noqa: ARG002
+        return None
 
 
 @contextmanager

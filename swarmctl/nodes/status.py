@@ -26,7 +26,7 @@ from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.progress import AS_JUDGE, RunView
 from swarmctl.terminal.safe_text import encodable, without_keys
-from swarmctl.terminal.sentences import drop, duration, gain, outages, seconds_left, several, size, spending
+from swarmctl.terminal.sentences import asked, drop, duration, gain, outages, seconds_left, several, size, spending
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
@@ -119,6 +119,8 @@ def _lines(names: Sequence[str]) -> list[str]:
     rows = [_cells(row, progress, _swarm(files, row["swarm"]), intervals=roomy) for files, row, progress in found]
     lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
     for _, row, progress in found:
+        if row["curriculum"]:
+            lines.append(folded(f"{row['node']}: the questions are {', '.join(asked(row['curriculum']))}", "  "))
         lines += [folded(f"{row['node']}: {text}", "  ") for text in _problems(row, progress)]
         following = progress.error.get("next") if row["error"] and progress.error else None
         if following:
@@ -133,7 +135,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         progress.apply(event)
     # These events are rare, and so may not be among the recent ones.
     unverified = 0 if event_files.exists(files.events) else None
-    for event in all_of(files.events, "eval", "peers", "start", "offload", "warning", "workers"):
+    for event in all_of(files.events, "curriculum", "eval", "peers", "start", "offload", "warning", "workers"):
         if event["event"] != "workers":
             progress.apply(event)
         elif unverified is not None:
@@ -183,6 +185,7 @@ def _describe(files: NodeFiles) -> tuple[dict[str, Any], RunView]:
         "phase": phase,
         "model": without_keys((config.get("model") or {}).get("name")),
         "calibration": _calibration(files),
+        "curriculum": progress.curriculum if (config.get("game") or {}).get("curriculum") else None,
         "round": progress.round,
         "rounds": (config.get("game") or {}).get("rounds") or None,
         "accuracy_before": progress.accuracy_before,

@@ -25,7 +25,7 @@ TIME_PARTS = (SETUP, *PARTS, EVALUATE, SAVE)
 """What a node's time is spent on."""
 _STATE = (
     *("node", "state", "phase", "model", "round", "rounds", "swarm", "peers", "groups_from_peers", "since", "updated"),
-    *("usd_total", "usd_reserved", "usd_cap", "error"),
+    *("usd_total", "usd_reserved", "usd_cap", "error", "curriculum"),
 )
 _REWARDS = (
     "SELECT kind, stage, COUNT(*) AS completions, COUNT(outcome) AS verified, "

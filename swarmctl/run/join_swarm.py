@@ -6,7 +6,7 @@ import os
 import secrets
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,10 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.errors import ConfigurationError, FileProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
-from hivemind_exp.swarm.charter_check import applied, check_skew
+from hivemind_exp.swarm.charter_check import applied, check_skew, levels_of
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation, parse
+from hivemind_exp.tasks.charter_params import fit_levels
 from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
@@ -54,15 +55,33 @@ class CharterMembership:
     """The node's identity, or its future one; None before it has a key."""
 
 
-def pins(config: Config) -> tuple[list[TaskFacts], dict[str, str]]:
+def pins(
+    config: Config, levels: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+) -> tuple[list[TaskFacts], dict[str, str]]:
     """Return what a charter pins for each task: its facts, and by label the digest of 64 questions.
 
-    The same workers as in a run create the questions, in less than a second unless a fixed set must be downloaded.
-    Raises TaskError.
+    ``levels``: those that the charter lists. The same workers as in a run create the questions, in less than a second
+    unless a fixed set must be downloaded. Raises TaskError.
     """
-    with contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1)) as mixture:
+    with _mixture(config, levels=levels) as mixture:
         facts = mixture.facts()
         return facts, {fact.label: mixture.digest(fact.label) for fact in facts}
+
+
+def new_levels(config: Config) -> dict[str, Sequence[Mapping[str, Any]]] | None:
+    """Return the levels of difficulty that a new charter lists, by task; None without a curriculum.
+
+    Raises TaskError.
+    """
+    if not config.game.curriculum:
+        return None
+    names = {spec.label: spec.name for spec, _ in expand(config.tasks)}
+    with _mixture(config, curriculum=True) as mixture:
+        return {fact.label: fit_levels(names[fact.label], fact.levels) for fact in mixture.facts()}
+
+
+def _mixture(config: Config, **more: Any) -> contextlib.closing[Mixture]:
+    return contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1, **more))
 
 
 def join(
@@ -107,7 +126,7 @@ def join(
     resolved = apply_charter(resolved, charter)
     if _content(files) != envelope:  # in later runs the trainer does this
         with retry_hint(resolved):
-            check_skew(charter, *pins(resolved.config))
+            check_skew(charter, *pins(resolved.config, levels_of(charter)))
     return resolved, CharterMembership(charter, envelope, identity)
 
 

@@ -52,7 +52,7 @@ def _new(
     """Create a swarm and its first node.
 
     Signs the swarm's charter and prints the command that others use to join. The charter permanently fixes the tasks,
-    the game and the group size. The node is not started yet.
+    the game, the group size and whether nodes may use game.curriculum. The node is not started yet.
 
     Examples:
       swarmctl swarm new tea

@@ -19,7 +19,7 @@ from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
 from swarmctl.nodes.history import has_begun
 from swarmctl.run import join_swarm
-from swarmctl.run.join_swarm import as_member, pins
+from swarmctl.run.join_swarm import as_member, new_levels, pins
 from swarmctl.run.outcome import retry_hint
 from swarmctl.settings.command_line import resolved_options, write_last
 from swarmctl.settings.options import RunOptions
@@ -57,9 +57,15 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
             f"invalid game.group_size: {size}. In a swarm, use {GROUP_SIZES[0]} to {GROUP_SIZES[-1]}",
             next=f"{_again(name)} --set game.group_size=8",
         )
+    if resolved.config.game.curriculum and resolved.config.game.kind != "sampling":
+        raise ConfigurationError(
+            "a swarm that plays study-group cannot have a curriculum (game.curriculum), because its nodes discuss the "
+            "same questions",
+            next=f"{_again(name)} --set game.curriculum=false",
+        )
     with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the tasks"):
         check_tasks(resolved.config.tasks)
-        facts, digests = pins(resolved.config)
+        facts, digests = pins(resolved.config, new_levels(resolved.config))
     tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = as_member(resolved, files)
     with nodes.opened(resolved.config, _again) as node, disk_errors(files.root):
@@ -75,6 +81,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
             stage_time=stage_time or STAGE_TIME_S,
             is_open=is_open,
             tasks=tasks,
+            curriculum=rules.curriculum,
         )
         member = join_swarm.apply_charter(join_swarm.invited(resolved, str(Invitation(charter.id))), charter)
         write_json(files.identity, nodes.identity(member.config))

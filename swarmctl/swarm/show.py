@@ -43,6 +43,7 @@ def _fields(found: Member, peer: str | None) -> dict[str, Any]:
         "game": charter.game,
         "group_size": charter.group_size,
         "stage_time": charter.stage_time,
+        "curriculum": charter.curriculum,
         "tasks": [_task(task) for task in charter.tasks],
         "peer": peer,
         "peer_name": None if peer is None else animal_name(peer),
@@ -66,7 +67,8 @@ def _lines(found: Member, peer: str | None, addresses: Sequence[str]) -> Iterato
         options = " ".join(f"{foreign(key)}={foreign(value)}" for key, value in task.params.items())
         several = len(charter.tasks) > 1
         share = f"{100 * task.weight_ppm / MILLION:.3g} %" if several else ""
-        parts = filter(None, (share, task.label, options, made))
+        levels = f"{len(task.levels)} levels of difficulty" if task.levels else ""
+        parts = filter(None, (share, task.label, options, made, levels))
         yield f"  {('tasks' if several else 'task') if place == 0 else '':<9}{', '.join(parts)}"
     yield f"Node {found.name}, {'running' if found.running else 'not running'}"
     if peer is None:

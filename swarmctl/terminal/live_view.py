@@ -64,6 +64,8 @@ def draw(progress: RunView, width: int, running_s: float) -> Group:
     if progress.rewards:
         rewards = [progress.rewards[r] for r in sorted(progress.rewards)]
         row("reward", f"{rewards[-1]:.2f}  {sparkline(rewards, min(wide, 40))}")
+    if progress.curriculum:
+        rows("tasks", [Text(one_line(part)) for part in sentences.asked(progress.curriculum)])
     if progress.round_seconds is not None:
         rate, seconds = progress.tokens_per_second, sentences.seconds_left(progress)
         pace = [] if rate is None else [f"{rate:,.0f} tokens/s"]

@@ -15,7 +15,7 @@ _HINTED = "hinted"
 AS_JUDGE = "the judge "
 """Begins the name of a provider in its use as the judge, as it may also generate."""
 PARTS = ("generate", "verify", "train", "share", "other")
-_KEPT = {"checkpoint": ("checkpoint", "path"), "push": ("pushed", "url")}
+_KEPT = {"checkpoint": ("checkpoint", "path"), "push": ("pushed", "url"), "curriculum": ("curriculum", "tasks")}
 """Events from which only one field is kept: (attribute, field)."""
 
 
@@ -41,6 +41,8 @@ class RunView:
     """Groups in the latest round with completions of the node's own model."""
     different: int | None = None
     """Those of them that teach something."""
+    curriculum: dict[str, dict[str, Any]] | None = None
+    """By task: its share of the questions and its level of difficulty. None without ``game.curriculum``."""
     rollouts: dict[str, int] = field(default_factory=dict)
     """Completions by kind of source, in this run."""
     correct_from_api: int = 0

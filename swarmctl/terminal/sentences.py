@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.foreign_text import foreign
@@ -214,6 +214,16 @@ def learning(progress: RunView) -> str | None:
     return "; ".join(parts) or None
 
 
+def asked(curriculum: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return each task's share of the questions and its level: ``chain_sum 62 % (level 2 of 6)``."""
+    found = []
+    for task, each in sorted(curriculum.items(), key=lambda item: -(item[1].get("share") or 0)):
+        level = each.get("level")
+        of_levels = "" if level is None else f" (level {level + 1:.0f} of {each.get('levels') or 0:.0f})"
+        found.append(f"{foreign(task)} {percent(each.get('share') or 0)}{of_levels}")
+    return found
+
+
 def hints(progress: RunView) -> str:
     """Return how many hints there were, and how many of them helped."""
     return f"{several(progress.hints, 'hint')} ({progress.hints_taught:,} taught something)"
@@ -272,6 +282,14 @@ def _advised(event: dict[str, Any]) -> str:
     return f"{_noted(event)} Save another key with `{typed(str(event['next']))}`; the node uses it from its next start."
 
 
+def _curriculum(event: dict[str, Any]) -> str | None:
+    """Return the tasks' shares of the questions; None if there is only one task, whose level a note reports."""
+    tasks = event.get("tasks") or {}
+    if len(tasks) < 2:
+        return None
+    return f"From round {event['round'] + 1:,} on, the questions are {', '.join(asked(tasks))}."
+
+
 def _passing(event: dict[str, Any]) -> str | None:
     """Return the sentence of an error that the run survives. Of another one, ``ending`` returns it."""
     return f"error: {event.get('message')}" if event.get("code") in PASSING else None
@@ -302,6 +320,7 @@ NOTABLE: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "start": start,
     "push": _pushed,
     "note": _noted,
+    "curriculum": _curriculum,
     "warning": _warned(_advised),
     "judge": _warned(_ungraded),
     "scores": _warned(_unscored),
@@ -348,7 +367,8 @@ def time_shares(seconds: dict[str, float]) -> list[tuple[str, float]]:
 def game(charter: Charter) -> str:
     """Return a description of a swarm's game."""
     stages = f", {charter.stage_time} s per stage" if charter.game == "study-group" else ""
-    return f"{charter.game}, groups of {charter.group_size}{stages}"
+    curriculum = ", curriculum allowed" if charter.curriculum else ""
+    return f"{charter.game}, groups of {charter.group_size}{stages}{curriculum}"
 
 
 def points(terms: Sequence[RewardTerm]) -> str:

@@ -33,6 +33,15 @@ FILE = CharterTask(
 )
 
 
+LEVELS: tuple[dict[str, Any], ...] = ({"max_word_len": 3}, {"max_word_len": 4, "p": 0.5}, {"max_word_len": 10})
+"""Levels of difficulty of the first task, if the charter allows a curriculum."""
+
+
+def with_curriculum(**changes: Any) -> Charter:
+    """Return a charter that allows a curriculum, with changes."""
+    return charter(**{"curriculum": True, "tasks": (words(levels=LEVELS), FILE), **changes})
+
+
 def charter(**changes: Any) -> Charter:
     """Return a charter created by ``FOUNDER``, with changes."""
     whole: dict[str, Any] = {

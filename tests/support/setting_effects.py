@@ -276,7 +276,9 @@ def first_seed(config: Config, _root: Path) -> int:
 def swarm_rules(config: Config, _root: Path) -> int:
     """Return how many of the peers' groups a step learns from."""
     session: Any = SimpleNamespace(
-        config=config, charter=SimpleNamespace(id="s", is_open=False), node=SimpleNamespace(peer_id="p")
+        config=config,
+        charter=SimpleNamespace(id="s", is_open=False, curriculum=False),
+        node=SimpleNamespace(peer_id="p"),
     )
     return SwarmSession._rules(session).external
 

@@ -33,8 +33,11 @@ PATIENCE_S = 240.0
 """Seconds that nodes may take to learn from each other on a busy machine."""
 
 
+Make = Callable[[Config, NodeFiles], Tasks]
+
+
 def found(root: Path, **terms: Any) -> tuple[Charter, Invitation]:
-    """Create a swarm and its first node in ``root``; ``terms``: more fields of its charter."""
+    """Create a swarm and its first node in ``root``; ``terms``: fields of its charter."""
     root.mkdir(parents=True)
     files = NodeFiles(root)
     identity = Identity.create(files.key)
@@ -43,8 +46,7 @@ def found(root: Path, **terms: Any) -> tuple[Charter, Invitation]:
         nonce=secrets.token_hex(16),
         t0=int(time.time()) - 60,
         group_size=4,
-        tasks=(words(params={}, weight_ppm=1_000_000),),
-        **terms,
+        **{"tasks": (words(params={}, weight_ppm=1_000_000),), **terms},
     )
     files.charter.write_bytes(rules.seal(identity))
     with socket.socket() as free:
@@ -69,15 +71,21 @@ def settings(root: Path, invitation: Invitation, **sections: Any) -> Config:
     )
 
 
-def play(root: Path, invitation: Invitation, sections: dict[str, Any], tasks: Callable[[], Tasks]) -> None:
-    """Run a node in this process until SIGTERM."""
+def play(
+    root: Path, invitation: Invitation, sections: dict[str, Any], tasks: Callable[[], Tasks], make: Make | None = None
+) -> None:
+    """Run a node in this process until SIGTERM. ``make`` replaces ``tasks``."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     stop = StopFlag()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = EventLog(root / "events.jsonl")
     runner = GRPORunner(
-        settings(root, invitation, **sections), NodeFiles(root), log, stop=stop, make_tasks=lambda *_: tasks()
+        settings(root, invitation, **sections),
+        NodeFiles(root),
+        log,
+        stop=stop,
+        make_tasks=make or (lambda *_: tasks()),
     )
     try:
         runner.run()
@@ -87,14 +95,19 @@ def play(root: Path, invitation: Invitation, sections: dict[str, Any], tasks: Ca
 
 @contextmanager
 def playing(
-    nodes_at: Mapping[Path, dict[str, Any]], invitation: Invitation, tasks: Callable[[], Tasks] = PacedRewards
+    nodes_at: Mapping[Path, dict[str, Any]],
+    invitation: Invitation,
+    tasks: Callable[[], Tasks] = PacedRewards,
+    make: Make | None = None,
 ) -> Iterator[list[ForkServerProcess]]:
     """Run nodes (directory: sections of its configuration) until the block ends; none is left then.
 
-    ``tasks``: makes their tasks; it can be pickled.
+    ``tasks`` makes their tasks, or ``make`` from their configuration and files. Both can be pickled.
     """
     context = processes()
-    nodes = [context.Process(target=play, args=(root, invitation, more, tasks)) for root, more in nodes_at.items()]
+    nodes = [
+        context.Process(target=play, args=(root, invitation, more, tasks, make)) for root, more in nodes_at.items()
+    ]
     for node in nodes:
         node.start()
     try:

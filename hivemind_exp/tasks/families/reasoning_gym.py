@@ -62,7 +62,7 @@ class GeneratedTask(Task):
     def __init__(self, spec: TaskSpec) -> None:
         self.name = spec.name
         self._params = dict(spec.params)
-        self._curriculum = spec.curriculum
+        self._curriculum, self._given = spec.curriculum, spec.levels
         self._generator = GENERATORS[spec.name]
         self._verify: Verifier | None = None
         self._factory: Any = None
@@ -87,7 +87,14 @@ class GeneratedTask(Task):
                 f"task {self.name!r} has invalid parameters: {foreign(str(error) or type(error).__name__)}",
                 next=f"swarmctl run --task {self.name}",
             ) from error
-        if self._curriculum and factory.has_curriculum(self.name):
+        if self._given is not None:
+            self.levels = self._given
+            if not all(map(self._is_usable, range(len(self.levels)))):
+                raise TaskError(
+                    f"the generator of task {self.name!r} rejects a level of difficulty in the swarm's charter",
+                    next="swarmctl --version",
+                )
+        elif self._curriculum and factory.has_curriculum(self.name):
             self.levels = levels(factory.create_curriculum(self.name), own.config)
             self.levels = [params for number, params in enumerate(self.levels) if self._is_usable(number)]
             self._shared.clear()  # the numbers of the levels may have changed

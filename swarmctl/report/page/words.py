@@ -8,7 +8,7 @@ from hivemind_exp.money import dollars
 from swarmctl.nodes.state import WORKING
 from swarmctl.rollouts.strictness import WORDS
 from swarmctl.terminal.devices import devices
-from swarmctl.terminal.sentences import count, duration, percent, several
+from swarmctl.terminal.sentences import asked, count, duration, percent, several
 
 SOURCES = {
     "policy": "this machine",
@@ -87,6 +87,8 @@ def introduction(node: Mapping[str, Any]) -> str:
     if node["model"] is None:
         return "The node has not run yet."
     text = f"{node['model']}{size} learns {tasks} {how(node)}{where}: {_rounds(node)}."
+    if node["curriculum"]:
+        text = f"{text} Its questions are {_listed(asked(node['curriculum']))}."
     found = node["accuracy"]["evaluations"]
     if len(found) < 2:
         return text

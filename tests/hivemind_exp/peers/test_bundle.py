@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -57,6 +58,29 @@ def test_a_bundle_survives_packing_and_unpacking() -> None:
     assert read(BUNDLE.pack()) == BUNDLE
     text_only = replace(BUNDLE, groups=(replace(GROUP, ids=(), logps=()),))
     assert read(text_only.pack()) == text_only
+
+
+def test_a_bundle_names_levels_only_if_a_group_has_one() -> None:
+    plain = BUNDLE.pack()
+    assert hashlib.sha256(plain).hexdigest() == "ae0d0364c97ec40d08a14f081ca78b1a1f38b96474c067a8d00e48c898837a7f", (
+        "earlier versions read it"
+    )
+    assert msgpack.unpackb(plain)[0] == 1
+    for levels in ((0, None), (None, 7)):
+        groups = tuple(replace(GROUP, question=f"{n:064x}", level=level) for n, level in enumerate(levels))
+        packed = replace(BUNDLE, groups=groups).pack()
+        assert msgpack.unpackb(packed)[0] == 2
+        assert [group.level for group in read(packed).groups] == list(levels)
+    level = replace(BUNDLE, groups=(replace(GROUP, level=3),)).pack()
+    for changed in (
+        level[:-1],
+        level[:-1] + b"\xcd\x01\x00",
+        level[:-1] + b"\xc0",
+        level[:-1] + b"\xff",
+        level + b"\x00",
+    ):
+        with pytest.raises(BundleRefused):
+            read(changed)
 
 
 def test_text_that_cannot_be_encoded_is_replaced_when_packed() -> None:

@@ -20,7 +20,9 @@ from hivemind_exp.peers.exchange import (
     PeerExchange,
     TrainingStatus,
 )
+from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.vetting import Vetting
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.trainer.advantages import build_rows
@@ -82,6 +84,25 @@ def test_own_groups_are_shared_with_their_metadata(node: Node, office: PostOffic
     assert (shared.question, shared.index, shared.task) == (group.prompt.question.digest, 0, "spelling")
     assert (shared.kind, shared.label, shared.outcomes, shared.logps) == ("policy", "tiny", (1000, 0, 0, 0), ())
     assert node.events.of("share")[0]["groups"] == 2
+
+
+def test_a_group_is_shared_with_its_questions_level(node: Node, office: PostOffice) -> None:
+    for level in (0, 2, None):
+        office.sent.clear()
+        group = own_group(0)
+        question = replace(group.prompt.question, level=level)
+        node.exchange.share(1, STAGE, [replace(group, prompt=replace(group.prompt, question=question))], HERE)
+        assert [shared.level for shared in sent(office).groups] == [level]
+
+
+def test_a_draw_leaves_out_levels_easier_than_this_nodes_own_in_that_round(node: Node, office: PostOffice) -> None:
+    node.exchange.levels = {4: {"spelling": 1}, 5: {"spelling": 0}}.__getitem__
+    node.source.rules = replace(node.source.rules, levels={"spelling": 2})
+    node.source.vetting = Vetting(node.source.rules, node.source.texts, QuestionCache(node.source.tasks, 64))
+    office.send("peer", letter("peer", replace(shared_group(3), level=0)).data)
+    node.exchange.share(4, STAGE, [own_group(0)], HERE)
+    assert node.exchange.draw(4, STAGE).groups == ()
+    assert len(node.exchange.draw(5, STAGE).groups) == 1
 
 
 def test_a_group_partly_written_by_a_teacher_is_labeled_teacher(node: Node, office: PostOffice) -> None:

@@ -244,3 +244,72 @@ def test_groups_whose_questions_are_slow_to_make_wait_for_another_draw(
     drawn = [len(source.draw(seed=seed)) for seed in range(6)]
     assert 0 < drawn[0] < 8
     assert sum(drawn) == 8
+
+
+class Leveled(Spelling):
+    """Every question exists at three levels; the words of each are other rounds' words. Its round 9 is held out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, int, int, int | None]] = []
+
+    def question(self, task: str, round: int, index: int, level: int | None) -> Question | None:
+        self.made.append((task, round, index, level))
+        found = self.questions("train", 100 * (3 if level is None else level) + round, index + 1)[index]
+        return None if round == 9 else replace(found, round=round, level=level)
+
+
+def at_level(index: int, level: int | None, *, task: str = "spelling", round_: int = 0) -> SharedGroup:
+    shown = shared_group(index, round_=100 * (3 if level is None else level) + round_)
+    return replace(shown, level=level, task=task)
+
+
+def test_questions_are_generated_at_the_level_that_a_group_names(tmp_path: Path) -> None:
+    tasks = Leveled()
+    source = make_source(tmp_path, tasks=tasks, levels={"spelling": 3})
+    source.take_in([letter(f"peer {n}", at_level(n, level)) for n, level in enumerate((0, 2, None))])
+    assert sorted(str(group.prompt.question.level) for group in source.draw(seed=0)) == ["0", "2", "None"]
+    assert sorted(tasks.made, key=str) == [
+        ("spelling", 0, 0, 0), ("spelling", 0, 1, 2), ("spelling", 0, 2, None)
+    ]  # fmt: skip
+    source.take_in([letter("peer 7", replace(at_level(1, 2), texts=("<answer>x</answer>",) * 4))])
+    source.draw(seed=0)
+    assert len(tasks.made) == 3, "only once"
+
+
+@pytest.mark.parametrize(
+    ("levels", "group", "why", "fault"),
+    [
+        ({"spelling": 3}, at_level(0, 3), "level of difficulty that the charter does not list", True),
+        ({"spelling": 0}, at_level(0, 0), "level of difficulty that the charter does not list", True),
+        ({"other": 3}, at_level(0, 0), "level of difficulty that the charter does not list", True),
+        ({"other": 3}, at_level(0, None), "task that the charter does not list", True),
+        (None, at_level(0, 0), "level of difficulty that the charter does not list", True),
+        ({"spelling": 3}, replace(at_level(0, 0), level=1), "question differs from this node's", False),
+        ({"spelling": 3}, replace(at_level(0, 0), index=2**30), "question index out of range", True),
+    ],
+)
+def test_a_level_or_a_task_that_the_charter_does_not_list_is_refused(
+    tmp_path: Path, levels: dict[str, int] | None, group: SharedGroup, why: str, fault: bool
+) -> None:
+    source = make_source(tmp_path, tasks=Leveled(), levels=levels)
+    assert draw_alone(source, group) == []
+    assert source.refusals == {why: 1}
+    assert sum(record.refused for record in source.book.peers.values()) == fault
+    assert sum(record.skewed for record in source.book.peers.values()) == (not fault)
+
+
+def test_a_question_that_is_held_out_here_is_left_out_at_every_level(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Leveled(), levels={"spelling": 3})
+    source.take_in([letter("peer", at_level(0, 1, round_=9), round_=9)])
+    assert source.draw(seed=0) == []
+    assert source.refusals == {"question is held out on this node": 1}
+
+
+def test_groups_of_levels_that_this_node_has_left_wait_or_are_left_out(tmp_path: Path) -> None:
+    source = make_source(tmp_path, tasks=Leveled(), levels={"spelling": 3})
+    source.take_in([letter(f"peer {n}", at_level(n, level)) for n, level in enumerate((0, 1, 2, None))])
+    drawn = source.draw(seed=0, levels={"spelling": 1})
+    assert sorted(str(group.prompt.question.level) for group in drawn) == ["1", "2", "None"]
+    (later,) = source.draw(seed=0, levels={"spelling": 0})
+    assert later.prompt.question.level == 0

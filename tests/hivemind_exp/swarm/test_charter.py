@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm import charter as module
 from hivemind_exp.swarm.charter import MILLION, Charter
 from hivemind_exp.swarm.identity import Identity
-from tests.support.charters import FILE, FOUNDER, charter, words
+from tests.support.charters import FILE, FOUNDER, LEVELS, charter, with_curriculum, words
 
 WHOLE = charter()
 ENVELOPE = WHOLE.seal(FOUNDER)
@@ -49,6 +50,48 @@ def test_the_id_is_the_same_on_every_machine() -> None:
     assert fixed.canonical.startswith(b'{"format":1,"founder":"12D3KooW')
     assert b'"nested":{"list":[1,null,true,"\\u00e9"],"p":{"decimal":[1,-1]}}' in fixed.canonical
     assert fixed.id == "b30b452f490f6521a67fd051c170d577e654cc3e886b3fdba130db61708234f1"
+
+
+def test_a_charter_with_a_curriculum_has_a_form_of_its_own() -> None:
+    fixed = with_curriculum(founder="12D3KooWGC7PuG8iX3gLdZPzZRzTbLiZqYdkh1RbpVjfKNkbzRPm")
+    assert fixed.canonical.startswith(b'{"curriculum":true,"format":2,"founder":"12D3KooW')
+    assert b'"levels":[{"max_word_len":3},{"max_word_len":4,"p":{"decimal":[5,-1]}},' in fixed.canonical
+    assert fixed.canonical.count(b'"levels":') == 2
+    assert fixed.id == "a13e8173fc3f7b24e552f4a0a8d899104779af447ef7a2ef48c96c9e2292c664"
+    made = with_curriculum()
+    opened = Charter.open(made.seal(FOUNDER), made.id)
+    assert opened == made
+    assert (opened.format, opened.curriculum, opened.tasks[0].levels) == (2, True, LEVELS)
+    assert (WHOLE.format, WHOLE.curriculum, WHOLE.tasks[0].levels) == (1, False, ())
+    assert not {b'"curriculum"', b'"levels"'} & set(re.findall(rb'"[a-z]+"', WHOLE.canonical))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b'"curriculum":true', b'"curriculum":false', "canonical|levels"),
+        (b'"curriculum":true', b'"curriculum":1', "curriculum|canonical"),
+        (b'"curriculum":true,', b"", "exactly the fields"),
+        (b'"format":2', b'"format":1', "exactly the fields"),
+        (b'"format":2', b'"format":3', "newer version"),
+        (b'"levels":[]', b'"levels":null', "levels"),
+        (b'"levels":[]', b'"levels":[1]', "levels"),
+        (b'"levels":[]', b'"levels":[' + b"{}," * 16 + b"{}]", "levels"),
+        (b'"levels":[]', b'"levels":[{"a":"\ud800"}]', "params"),
+        (b'"levels":[],', b"", "exactly the fields"),
+        (b'"game":"sampling"', b'"game":"study-group"', "curriculum"),
+    ],
+)
+def test_an_invalid_curriculum_is_rejected_even_if_signed(old: bytes, new: bytes, told: str) -> None:
+    whole = with_curriculum().canonical
+    assert whole.count(old) == 1
+    with pytest.raises(SwarmError, match=told):
+        Charter.open(*signed(whole.replace(old, new)))
+
+
+def test_levels_need_a_curriculum() -> None:
+    with pytest.raises(SwarmError, match="levels"):
+        with_curriculum(curriculum=False)
 
 
 @pytest.mark.slow

@@ -6,17 +6,19 @@ import dataclasses
 import json
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config, TaskConfig
-from hivemind_exp.errors import SwarmError, SwarmSkew, TaskError
+from hivemind_exp.errors import ConfigurationError, SwarmError, SwarmSkew, TaskError
+from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.swarm.charter import MILLION, Charter
-from hivemind_exp.swarm.charter_check import applied, check_skew, pinned
+from hivemind_exp.swarm.charter_check import applied, check_skew, levels_of, pinned
 from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
-from tests.support.charters import FILE, charter, words
+from tests.support.charters import FILE, LEVELS, charter, with_curriculum, words
 
 FACTS = (
     TaskFacts("spell_backward", None, None, "reasoning-gym 0.1.25"),
@@ -113,6 +115,52 @@ def test_parameters_that_only_a_profile_can_set_are_refused(params: dict[str, ob
     spec = TaskConfig.model_validate({"name": "spell_backward", "params": params})
     with pytest.raises(TaskError, match="a swarm's task spell_backward cannot set"):
         pinned([spec], [TaskFacts("spell_backward", None, None, "")], {"spell_backward": ""})
+
+
+def test_a_curriculum_is_refused_unless_the_charter_allows_it(file: Path) -> None:
+    config = Config.model_validate({"tasks": [{"name": "jsonl", "path": str(file)}], "game": {"curriculum": True}})
+    tasks = (words(params={}), FILE)
+    with pytest.raises(ConfigurationError, match="the charter of swarm maths fixes the tasks' parameters") as caught:
+        applied(charter(tasks=tasks), config)
+    assert caught.value.next == "swarmctl run --set game.curriculum=false"
+    allowed = with_curriculum(tasks=(words(params={}, levels=LEVELS[::2]), FILE))
+    assert applied(allowed, config).game.curriculum
+    assert not applied(allowed, config.model_copy(update={"game": GameConfig()})).game.curriculum
+    assert levels_of(allowed) == {"spell_backward": LEVELS[::2], "jsonl": ()}
+    assert levels_of(charter()) is None
+
+
+@pytest.mark.parametrize("level", [{"data_file": "/etc/passwd"}, {"max_word_len": 10**9}, {"max_word_len": "five"}])
+def test_a_level_has_only_parameters_that_a_charter_can_set(level: dict[str, object]) -> None:
+    task = words(params={}, weight_ppm=MILLION, levels=({"max_word_len": 3}, level))
+    with pytest.raises(SwarmError, match="the swarm's charter sets"):
+        applied(with_curriculum(tasks=(task,)), Config())
+
+
+@pytest.mark.slow
+def test_the_digest_covers_the_levels_that_the_charter_lists() -> None:
+    spec = TaskConfig(name="chain_sum", params={"min_terms": 2, "max_terms": 4})
+    found = []
+    for levels in (None, (), ({"max_terms": 2}, {"max_terms": 4}), ({"max_terms": 3}, {"max_terms": 4})):
+        given = None if levels is None else {"chain_sum": levels}
+        with closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1, levels=given)) as made:
+            facts, digest = made.facts(), made.digest("chain_sum")
+        (task,) = pinned([spec], facts, {"chain_sum": digest})
+        assert task.levels == (levels or ())
+        found.append(digest)
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+@pytest.mark.slow
+def test_a_level_that_the_generator_rejects_is_reported() -> None:
+    spec = TaskConfig(name="chain_sum", params={"min_terms": 3, "max_terms": 4})
+    given = {"chain_sum": ({"max_terms": 2}, {"max_terms": 4})}
+    with (
+        closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1, levels=given)) as made,
+        pytest.raises(TaskError, match="rejects a level of difficulty in the swarm's charter"),
+    ):
+        made.facts()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks import mixture
-from hivemind_exp.tasks.charter_params import WORDS, unfit_param
+from hivemind_exp.tasks.charter_params import WORDS, fit_levels, unfit_param
 from hivemind_exp.tasks.families.reasoning_gym import default_params
 from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS
 from hivemind_exp.tasks.mixture import Mixture
@@ -74,6 +74,14 @@ def test_the_known_words_are_those_that_the_generator_accepts(task: str, name: s
         spec = TaskConfig(name=task, params={name: value})
         with closing(Mixture([spec], charter=b"", secret=b"", heldout=0, verifiers=1)) as made:
             assert made.questions("train", 0, 1)
+
+
+def test_a_charter_lists_the_levels_that_it_can_set_if_the_last_is_among_them() -> None:
+    fit, other, last = {"max_n": 1000}, {"max_n": 10**6}, {"max_n": 5000}
+    assert fit_levels("count_bits", [fit, other, last]) == (fit, last)
+    assert fit_levels("count_bits", [fit, last, other]) == ()
+    assert fit_levels("count_bits", [other, last]) == ()
+    assert fit_levels("count_bits", []) == ()
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.errors import TaskError
-from hivemind_exp.tasks.base import NO_ANSWER, Question
+from hivemind_exp.tasks.base import NO_ANSWER, PacedTask, Question
 from hivemind_exp.tasks.mixture import FORGET_AFTER, Mixture
 from hivemind_exp.tasks.registry import FAMILIES
 from tests.support.hostile import evil_answers as evil
@@ -70,6 +73,57 @@ def test_the_same_charter_makes_the_same_questions_in_any_process(mixture: Mixtu
     assert len(both) > 150
     assert all(ours[index] == theirs[index] for index in both)
     assert len(set(held.split()) & {question.digest for question in mixture.questions("heldout", 0, 50)}) < 25
+
+
+LEVELS = {"chain_sum": ({"max_terms": 2}, {"max_terms": 4}), "spell_backward": ()}
+
+
+class AtWeights:
+    """Asks sums at level 0, and the tasks in other shares."""
+
+    def __init__(self, *weights: int) -> None:
+        self._weights = [Fraction(weight) for weight in weights]
+
+    def resting(self, *_: object) -> frozenset[int]:
+        return frozenset()
+
+    def level(self, _task: str, _round: int, levels: Sequence[object]) -> int | None:
+        return 0 if levels else None
+
+    def weights(self, _round: int, _tasks: Sequence[PacedTask]) -> list[Fraction]:
+        return self._weights
+
+
+@pytest.mark.slow
+def test_a_peers_question_is_made_again_whatever_share_of_the_questions_its_task_has_here(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n}?", "answer": str(n)}) + "\n" for n in range(300)))
+    tasks = [WORDS, SUMS, TaskConfig(name="jsonl", path=str(path), weight=2.0)]
+
+    def made(secret: bytes, stride: int) -> Mixture:
+        return Mixture(tasks, charter=b"c", secret=secret, heldout=30, verifiers=1, levels=LEVELS, stride=stride)
+
+    with closing(made(b"one", 8)) as asking, closing(made(b"two", 32)) as reading:
+        asking.pacing, reading.pacing = AtWeights(1, 2, 5), AtWeights(3, 1, 1)
+        assert asking.levels_at(0) == {"chain_sum": 0}
+        asked = [each for round_ in (0, 7) for each in asking.questions("train", round_, 40)]
+        assert {each.task for each in asked} == {"spell_backward", "chain_sum", "jsonl"}
+        again = [reading.question(each.task, each.round, each.index, each.level) for each in asked]
+        held = {each.key for each in reading.questions("heldout", 0, 30)}
+        assert sum(each is None for each in again) == sum(each.key in held for each in asked) > 0
+        assert all(found in (None, each) for found, each in zip(again, asked, strict=True))
+        theirs = reading.questions("train", 7, 40)
+        assert [(each.task, each.index) for each in theirs] != [(each.task, each.index) for each in asked[40:]]
+        sum_ = next(each for each in asked if each.task == "chain_sum")
+        harder = reading.question("chain_sum", sum_.round, sum_.index, 1)
+        own = reading.question("chain_sum", sum_.round, sum_.index, None)
+        assert sum_.text.count("+") + sum_.text.count("-") == 1
+        assert harder is not None
+        assert own is not None
+        assert len({sum_.digest, harder.digest, own.digest}) == 3
+        examples = reading.examples(2)["chain_sum"]
+        reading.set_aside([*examples, harder])
+        assert reading.question("chain_sum", sum_.round, sum_.index, 1) is None
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hivemind_exp.journal.records import Manifest, Visit
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.tasks.base import Question, Score
+from hivemind_exp.tasks.base import PacedTask, Question, Score
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer import pacing
 from hivemind_exp.trainer.calibration import ROUND
@@ -147,15 +148,81 @@ def test_a_task_without_easier_parameters_is_reported_once(journal: Journal) -> 
     chosen, events = paced(journal, curriculum=True)
     assert [chosen.level("t", round_, []) for round_ in range(3)] == [None] * 3
     (note,) = events.of("note")
-    assert note["message"] == "game.curriculum has no effect on the task t: it has no easier parameters"
+    assert note["message"] == "the task t has no easier parameters, so game.curriculum does not change its level"
     chosen, events = paced(journal)
     assert chosen.level("t", 0, []) is None
     assert not events.all
 
 
-def questions_file(tmp_path: Path) -> Path:
+def of(task: str, round_: int, correct: int, level: int | None = None) -> Visit:
+    return Visit(round_, task, None, level, 4, correct, 0)
+
+
+def test_a_task_whose_groups_differ_is_asked_more_often_than_one_whose_groups_tie(journal: Journal) -> None:
+    tasks = [PacedTask("some", 1.0, ()), PacedTask("none", 1.0, ()), PacedTask("all", 2.0, ())]
+    play(journal, *(of(task, n, right) for n in range(16) for task, right in (("some", 1), ("none", 0), ("all", 4))))
+    chosen, events = paced(journal, curriculum=True)
+    assert chosen.weights(0, tasks) == [1, 1, 2], "as set, before anything is known"
+    assert chosen.weights(4, tasks) == [1, Fraction(2, 6), Fraction(4, 6)]
+    assert chosen.weights(16, tasks) == [1, Fraction(2, 18), Fraction(4, 18)]
+    assert chosen.weights(40, tasks) == [1, Fraction(2, 18), Fraction(4, 18)], "never nothing"
+    play(journal, *(of("none", n, 2) for n in range(16, 20)))
+    assert paced(journal, curriculum=True)[0].weights(20, tasks) == [1, Fraction(6, 18), Fraction(4, 18)], "it is back"
+    first, *_, last = events.of("curriculum")
+    assert (first["round"], first["tasks"]["all"]) == (
+        0, {"share": 0.5, "differing": None, "groups": 0, "level": None, "levels": None}
+    )  # fmt: skip
+    assert last["tasks"]["some"] == {"share": 0.75, "differing": 1.0, "groups": 16, "level": None, "levels": None}
+    assert paced(journal)[0].weights(20, tasks) is None
+
+
+def test_shares_of_a_round_do_not_depend_on_later_rounds_or_on_when_they_are_asked_for(journal: Journal) -> None:
+    tasks = [PacedTask("some", 1.0, ()), PacedTask("none", 1.0, ())]
+    early, _ = paced(journal, curriculum=True, lag=2)
+    found = []
+    for n in range(12):
+        found.append(early.weights(n, tasks))  # the rounds n - 2 and n - 1 are not in the journal's visits that count
+        play(journal, of("some", n, 3), of("none", n, 0))
+    late, _ = paced(journal, curriculum=True, lag=2)
+    assert [late.weights(n, tasks) for n in reversed(range(12))] == found[::-1]
+    assert found[2] == [1, 1]
+    assert found[3] == [1, Fraction(2, 3)]
+
+
+def test_a_task_at_a_new_level_gets_its_whole_weight_again(journal: Journal) -> None:
+    tasks = [PacedTask("t", 1.0, LEVELS), PacedTask("none", 1.0, ())]
+    right = pacing.WINDOW // 4
+    play(journal, *(of("t", n, 4, level=0) for n in range(right)), *(of("none", n, 0) for n in range(right)))
+    chosen, events = paced(journal, curriculum=True)
+    assert chosen.weights(right - 1, tasks) == [Fraction(2, 2 + right - 1), Fraction(2, 2 + right - 1)]
+    assert chosen.weights(right, tasks) == [1, Fraction(2, 2 + right)]
+    assert chosen.level("t", right, LEVELS) == 1
+    assert [(event["round"], event["tasks"]["t"]["level"]) for event in events.of("curriculum")] == [
+        (right - 1, 0),
+        (right, 1),
+    ]
+
+
+def test_completions_of_others_say_nothing_about_a_task(journal: Journal) -> None:
+    play(journal, *(Visit(n, "t", None, None, 0, 0, 0) for n in range(9)))
+    assert paced(journal, curriculum=True)[0].weights(9, [PacedTask("t", 1.0, ())]) == [1]
+
+
+def test_a_round_that_is_asked_again_reports_nothing(journal: Journal) -> None:
+    tasks = [PacedTask("t", 1.0, LEVELS)]
+    play(journal, at_level(0, 0, pacing.WINDOW))
+    chosen, events = paced(journal, curriculum=True)
+    for round_ in (0, 1, 0, 1):
+        chosen.weights(round_, tasks)
+        chosen.level("t", round_, LEVELS)
+    assert [event["tasks"]["t"]["level"] for event in events.of("curriculum")] == [0, 1]
+    assert len(events.of("note")) == 2
+
+
+def questions_file(tmp_path: Path, count: int = 10) -> Path:
     path = tmp_path / "sums.jsonl"
-    path.write_text("".join(json.dumps({"question": f"{n} + {n} = ?", "answer": str(2 * n)}) + "\n" for n in range(10)))
+    lines = [json.dumps({"question": f"{n} + {n} = ?", "answer": str(2 * n)}) for n in range(count)]
+    path.write_text("\n".join(lines))
     return path
 
 
@@ -167,6 +234,9 @@ class RestOdd:
 
     def level(self, _task: str, _round: int, levels: Sequence[Any]) -> int | None:
         return 1 if levels else None
+
+    def weights(self, _round: int, _tasks: Sequence[Any]) -> None:
+        return None
 
 
 @pytest.mark.slow
@@ -191,6 +261,38 @@ def test_a_mixture_follows_its_pacing_only_in_training(tmp_path: Path) -> None:
         assert [made.questions("train", round_, 4) for round_ in (0, 1)] == before[1:]
 
 
+class Weights(RestOdd):
+    """Asks only the second task, but for a thousandth."""
+
+    def resting(self, *_: Any) -> frozenset[int]:
+        return frozenset()
+
+    def weights(self, _round: int, tasks: Sequence[PacedTask]) -> list[Fraction]:
+        assert [task.weight for task in tasks] == [3.0, 1.0]
+        return [Fraction(1), Fraction(1000)]
+
+
+@pytest.mark.slow
+def test_weights_move_only_in_training_and_a_fixed_set_still_repeats_nothing(tmp_path: Path) -> None:
+    tasks = [
+        TaskConfig(name="chain_sum", weight=3.0),
+        TaskConfig(name="jsonl", path=str(questions_file(tmp_path, count=400))),
+    ]
+    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=40, curriculum=True, stride=8, verifiers=1)
+    with closing(made):
+        held = made.questions("heldout", 0, 40)
+        made.pacing = Weights()
+        rounds = [made.questions("train", round_, 8) for round_ in range(20)]
+        asked = list(chain.from_iterable(rounds))
+        fixed = [each.position for each in asked if each.task == "jsonl"]
+        assert len(fixed) > 0.9 * len(asked)
+        # A round asks eight of them instead of two, and the next round none of these again.
+        assert len(set(fixed)) > 0.9 * len(fixed)
+        assert made.questions("heldout", 0, 40) == held
+        assert sum(each.task == "chain_sum" for each in held) > 20
+        assert [made.questions("train", round_, 8) for round_ in (7, 3)] == [rounds[7], rounds[3]]
+
+
 class MostlyRight(Mixture):
     """Rates 15 in 16 completions as right. Raises in the ``crash``-th call."""
 
@@ -211,8 +313,11 @@ def test_a_killed_node_asks_the_same_questions_again(tmp_path: Path, monkeypatch
     monkeypatch.setattr(pacing, "WINDOW", 8)
     path = questions_file(tmp_path)
 
+    events: list[Events] = []
+
     def run(root: Path, crash: int = 0) -> list[tuple[Any, ...]]:
         root.mkdir(exist_ok=True)
+        events.append(Events())
         config = make_config(game={"rounds": 10, "groups": 4, "curriculum": True, "rest": 2}, eval={"every": 0})
         tasks = [
             {"name": "jsonl", "path": str(path), "weight": 3},
@@ -226,13 +331,16 @@ def test_a_killed_node_asks_the_same_questions_again(tmp_path: Path, monkeypatch
             made.crash = crash  # type: ignore[attr-defined]
             return made
 
-        GRPORunner(config, NodeFiles(root), Events(), make_tasks=make).run()
+        GRPORunner(config, NodeFiles(root), events[-1], make_tasks=make).run()
         with closing(Journal(root / "journal.sqlite", "x")) as journal:
             return journal._db.execute("SELECT * FROM visits ORDER BY step, number").fetchall()
 
     whole = run(tmp_path / "whole")
     levels = {row[5] for row in whole if row[3] == "spell_backward"}
     assert len(levels) >= 3
+    shares = [event["tasks"]["jsonl"]["share"] for event in events[0].of("curriculum")]
+    assert shares[0] == 0.75
+    assert max(shares) - min(shares) > 0.1
     with closing(Journal(tmp_path / "whole" / "journal.sqlite", "x")) as journal:
         assert paced(journal, rest=2)[0].resting("jsonl", 9, 10, 3)
     (tmp_path / "cut").mkdir()
@@ -245,13 +353,6 @@ def test_a_killed_node_asks_the_same_questions_again(tmp_path: Path, monkeypatch
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize(
-    ("sections", "why"),
-    [
-        ({"swarm": {"join": "swarm1:" + "0" * 64}}, "game.curriculum cannot be used in a swarm: its charter fixes"),
-        ({"offload": {"provider": "openai", "kind": "relay"}}, "a relay does not train"),
-    ],
-)
-def test_a_curriculum_is_refused_where_it_cannot_be_followed(sections: dict[str, Any], why: str) -> None:
-    with pytest.raises(ValidationError, match=why):
-        Config.model_validate({**sections, "game": {"curriculum": True}})
+def test_a_relay_has_no_curriculum() -> None:
+    with pytest.raises(ValidationError, match="a relay does not train"):
+        Config.model_validate({"offload": {"provider": "openai", "kind": "relay"}, "game": {"curriculum": True}})

@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import closing
 
 import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.event_log import EventLog
 from hivemind_exp.events import (
+    CurriculumEvent,
     ErrorEvent,
     PhaseEvent,
     RoundEvent,
@@ -70,6 +72,23 @@ def test_a_running_node(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> 
     emit.close()
     assert cli.run(["status", "maths"]) == Exit.DONE
     assert re.search(r"maths +waiting +2 ", capsys.readouterr().out)
+
+
+def test_the_curriculum_is_shown_while_it_is_on(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks: dict[str, dict[str, int | float | None]] = {
+        "spell_backward": {"share": 0.375, "differing": None, "groups": 0, "level": None, "levels": None},
+        "chain_sum": {"share": 0.625, "differing": 0.5, "groups": 16, "level": 1, "levels": 6},
+    }
+    with closing(EventLog(node.events)) as emit:
+        emit(CurriculumEvent(round=0, tasks={}))
+        emit(CurriculumEvent(round=1, tasks=tasks))
+    said = "maths: the questions are chain_sum 62 % (level 2 of 6), spell_backward 38 %"
+    for on, shown in ((True, tasks), (False, None)):
+        node.config.write_text(json.dumps({"schema": 1, "config": {"game": {"curriculum": on}}}))
+        assert cli.run(["status"]) == Exit.DONE
+        assert (said in capsys.readouterr().out) is on
+        assert cli.run(["status", "--json"]) == Exit.DONE
+        assert json.loads(capsys.readouterr().out)["nodes"][0]["curriculum"] == shown
 
 
 @pytest.mark.parametrize(

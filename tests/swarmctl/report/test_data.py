@@ -31,7 +31,18 @@ from tests.support.reported_nodes import ACCURACIES, LONG, SECRET, quiet_node, r
 
 KEYS = [
     *("node", "state", "phase", "model", "round", "rounds", "swarm", "peers", "groups_from_peers", "since", "updated"),
-    *("usd_total", "usd_reserved", "usd_cap", "error", "swarm_name", "created", "tasks", "device", "accelerator"),
+    *(
+        "usd_total",
+        "usd_reserved",
+        "usd_cap",
+        "error",
+        "curriculum",
+        "swarm_name",
+        "created",
+        "tasks",
+        "device",
+        "accelerator",
+    ),
     *("processes", "parameters", "trainable", "accuracy", "cost_per_point", "rewards", "reward_terms", "learned"),
     "rollouts",
     *("series", "log_begins_at_round", "time", "money", "known_peers", "peers_over_time", "problems", "samples"),
@@ -59,8 +70,8 @@ def test_the_numbers_are_those_of_the_other_commands(capsys: pytest.CaptureFixtu
     counts = printed(capsys, "rollouts", "stats", "maths")
     assert node["rollouts"] == {"stats": counts["stats"], "total": counts["total"]}
     state = printed(capsys, "status", "maths")["nodes"][0]
-    assert {key: node[key] for key in KEYS[:15] if key != "updated"} == {
-        key: state[key] for key in KEYS[:15] if key != "updated"
+    assert {key: node[key] for key in KEYS[:16] if key != "updated"} == {
+        key: state[key] for key in KEYS[:16] if key != "updated"
     }
     first, *_, last = node["accuracy"]["evaluations"]
     assert (first["accuracy"], last["accuracy"]) == (state["accuracy_before"], state["accuracy_after"])

@@ -81,6 +81,41 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
 
 
 @pytest.mark.slow
+def test_a_swarm_allows_a_curriculum_if_its_first_node_has_one(here: Cli, home: Path) -> None:
+    on, off = "game.curriculum=true", "game.curriculum=false"
+    done = here("swarm", "new", "tea", "--set", on)
+    assert "curriculum allowed" in done.stderr
+    charter = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(invitation(done.stdout)).charter)
+    assert (charter.format, charter.curriculum) == (2, True)
+    assert charter.tasks[0].levels == ({"max_word_len": 3}, {"max_word_len": 5})
+    shown = json.loads(here("swarm", "show", "--json").stdout)
+    assert shown["curriculum"] is True
+    assert shown["tasks"][0]["levels"] == list(charter.tasks[0].levels)
+    assert "2 levels of difficulty" in here("swarm", "show").stdout
+    for setting in (on, off):
+        joined = here("swarm", "join", invitation(done.stdout), "--node", "two", "--set", setting, "--dry-run")
+        assert joined.returncode == Exit.DONE, joined.stderr
+
+
+@pytest.mark.slow
+def test_a_curriculum_that_the_charter_does_not_allow_is_refused_before_anything_is_created(
+    here: Cli, home: Path, tea: str
+) -> None:
+    plain = Charter.open((home / "nodes/tea/charter").read_bytes(), parse(tea).charter)
+    assert (plain.format, plain.curriculum) == (1, False)
+    assert json.loads(here("swarm", "show", "--json").stdout)["curriculum"] is False
+    refused = here("swarm", "join", tea, "--node", "two", "--set", "game.curriculum=true", "--yes")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "the charter of swarm tea fixes the tasks' parameters and shares" in refused.stderr
+    assert advice(refused.stderr)[-2:] == ["--set", "game.curriculum=false"]
+    assert not (home / "nodes/two").exists()
+    refused = here("swarm", "new", "talk", "--game", "study-group", "--set", "game.curriculum=true")
+    assert refused.returncode == Exit.CONFIGURATION
+    assert "a swarm that plays study-group cannot have a curriculum" in refused.stderr
+    assert not (home / "nodes/talk").exists()
+
+
+@pytest.mark.slow
 def test_the_creator_starts_with_only_its_node_name(here: Cli, home: Path, tea: str) -> None:
     done = here("run", "--node", "tea")
     assert done.returncode == Exit.DONE, done.stderr

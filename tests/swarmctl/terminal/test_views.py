@@ -286,6 +286,23 @@ def test_progress_accumulates_events() -> None:
     assert told["seconds"] == {"generate": 120.0, "verify": 0.0, "train": 60.0, "share": 0.0, "other": 0.0}
 
 
+def test_the_share_and_the_level_of_each_task_are_shown() -> None:
+    tasks = {
+        "chain_sum": {"share": 0.625, "differing": 0.5, "groups": 16, "level": 1, "levels": 6},
+        "spell_backward": {"share": 0.375, "differing": None, "groups": 0, "level": None, "levels": None},
+    }
+    event = {"event": "curriculum", "round": 11, "tasks": tasks}
+    progress = RunView()
+    progress.apply(event)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(draw(progress, 80, 1.0))
+    assert "tasks    chain_sum 62 % (level 2 of 6), spell_backward 38 %" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert sentences.notable(event) == (
+        "From round 12 on, the questions are chain_sum 62 % (level 2 of 6), spell_backward 38 %."
+    )
+    assert sentences.notable({**event, "tasks": {"chain_sum": tasks["chain_sum"]}}) is None
+
+
 def test_unknown_values_are_null() -> None:
     told = result(RunView(), "n")
     assert told["rounds"] is told["steps"] is told["accuracy_before"] is told["accuracy_after"] is None

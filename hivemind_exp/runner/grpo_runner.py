@@ -73,7 +73,7 @@ def make_mixture(config: Config, files: NodeFiles, emit: Emit | None = None) -> 
         partial_credit=config.game.partial_credit,
         curriculum=config.game.curriculum and config.swarm.charter is None,
         levels=charter_levels(config, files),
-        stride=config.game.groups,
+        groups=config.game.groups if config.swarm.charter is None else None,
         report=report,
     )
 

@@ -38,6 +38,8 @@ GIVE_UP_AFTER = 4096
 """After this many positions in a row without a usable question, the tasks count as too small (``TaskError``)."""
 DIGEST_SECONDS = 300.0
 """CPU time for the digests of all tasks of a swarm, whose params strangers choose. 64 generators need 26 s."""
+USUAL_GROUPS = 8
+"""Positions in a fixed set that a round uses up in a swarm without a curriculum: the default of ``game.groups``."""
 SWARM_STRIDE = 64
 """Positions in a fixed set that a round uses up in a swarm with a curriculum, whose nodes may ask numbers of questions
 that differ."""
@@ -75,7 +77,7 @@ class Mixture:
         partial_credit: bool = False,
         curriculum: bool = False,
         levels: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-        stride: int = 8,
+        groups: int | None = None,
         verifiers: int | None = None,
         report: Report | None = None,
     ) -> None:
@@ -89,9 +91,10 @@ class Mixture:
             partial_credit: give the verifiers' credit for near misses.
             curriculum: prepare the tasks' levels of difficulty. ``pacing`` chooses among them.
             levels: the tasks' levels by label, as the charter of a swarm with a curriculum lists them. None: no such
-                swarm. Otherwise a fixed set's questions do not depend on ``stride``.
-            stride: number of fixed-set questions that one round uses up, over all tasks. Rounds with that many
-                questions see each question of a fixed set once per epoch.
+                swarm.
+            groups: questions per round of a node that is not in a swarm. Its rounds see each question of a fixed set
+                once per epoch. None: in a swarm, whose nodes agree on a round's questions although they ask different
+                numbers of them.
             verifiers: number of verifier processes. By default it depends on the number of CPU cores.
             report: called after workers had to be replaced, with the number of workers and of unverified completions.
 
@@ -104,10 +107,11 @@ class Mixture:
         self._places = Places(
             self._labels,
             [weight for _, weight in expanded],
-            stride if levels is None else SWARM_STRIDE,
+            (groups or USUAL_GROUPS) if levels is None else SWARM_STRIDE,
             Sequence64(charter, "train"),
             Sequence64(charter, "heldout", secret),
             by_index=curriculum or levels is not None,
+            shared=groups is None,
         )
         self._wanted = heldout
         self._partial = partial_credit

@@ -1,6 +1,7 @@
 """The positions of a round's questions: the task of each, and the seed from which it is made."""
 
 import bisect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -11,6 +12,7 @@ from hivemind_exp.tasks.seed_sequence import Sequence64, thresholds
 
 HELD_OUT_SHARE = 5
 """In a fixed set without a held-out file, at most one in this many questions is held out."""
+_GOLDEN = (math.sqrt(5) - 1) / 2
 Facts = Sequence[Mapping[str, Any]]
 """What the workers report about each task (``base.FACTS``)."""
 
@@ -30,6 +32,9 @@ class Places:
     """Whether a fixed set's question depends only on the round and the index, not on the tasks of the indices before.
     Nodes that ask the tasks in different shares then agree on it. A round skips the questions of indices at which it
     asks other tasks, so passes over a set are shorter."""
+    shared: bool = False
+    """Whether nodes that ask other numbers of questions per round must agree on the positions, as in a swarm. Then
+    ``stride`` is the same for all of them, and the questions of a longer round after so many come from elsewhere."""
     pacing: Pacing | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +93,11 @@ class Places:
         """Return the position in a fixed set at an offset in the round."""
         label, size, stride = self.labels[task], fact["size"], self._strides[task]
         resting = self._resting(task, round, size)
-        epoch, offset = divmod(round * (self.stride if self.by_index else stride) + offset, size - len(resting))
+        left = size - len(resting)
+        later, offset = divmod(offset, self.stride) if self.shared and not self.by_index else (0, offset)
+        epoch, offset = divmod(round * (self.stride if self.by_index else stride) + offset, left)
+        # Multiples of the golden ratio are far from each other, so the next rounds do not ask these questions again.
+        offset = (offset + later * math.ceil(left * _GOLDEN)) % left
         order = self.train.permutation(label, epoch, size)
         if not resting:
             return order[offset]

@@ -100,8 +100,8 @@ def test_a_peers_question_is_made_again_whatever_share_of_the_questions_its_task
     path.write_text("".join(json.dumps({"question": f"{n}?", "answer": str(n)}) + "\n" for n in range(300)))
     tasks = [WORDS, SUMS, TaskConfig(name="jsonl", path=str(path), weight=2.0)]
 
-    def made(secret: bytes, stride: int) -> Mixture:
-        return Mixture(tasks, charter=b"c", secret=secret, heldout=30, verifiers=1, levels=LEVELS, stride=stride)
+    def made(secret: bytes, groups: int) -> Mixture:
+        return Mixture(tasks, charter=b"c", secret=secret, heldout=30, verifiers=1, levels=LEVELS, groups=groups)
 
     with closing(made(b"one", 8)) as asking, closing(made(b"two", 32)) as reading:
         asking.pacing, reading.pacing = AtWeights(1, 2, 5), AtWeights(3, 1, 1)

@@ -242,7 +242,7 @@ class RestOdd:
 @pytest.mark.slow
 def test_a_mixture_follows_its_pacing_only_in_training(tmp_path: Path) -> None:
     tasks = [TaskConfig(name="jsonl", path=str(questions_file(tmp_path))), TaskConfig(name="chain_sum")]
-    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=6, curriculum=True, stride=4, verifiers=1)
+    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=6, curriculum=True, groups=4, verifiers=1)
     with closing(made):
         before = [made.questions("train", round_, 4) for round_ in (-1, 0, 1)]
         made.pacing = RestOdd()
@@ -278,7 +278,7 @@ def test_weights_move_only_in_training_and_a_fixed_set_still_repeats_nothing(tmp
         TaskConfig(name="chain_sum", weight=3.0),
         TaskConfig(name="jsonl", path=str(questions_file(tmp_path, count=400))),
     ]
-    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=40, curriculum=True, stride=8, verifiers=1)
+    made = Mixture(tasks, charter=b"c", secret=b"s", heldout=40, curriculum=True, groups=8, verifiers=1)
     with closing(made):
         held = made.questions("heldout", 0, 40)
         made.pacing = Weights()

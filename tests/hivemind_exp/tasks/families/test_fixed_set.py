@@ -32,8 +32,8 @@ def gsm8k(count: int, start: int = 0) -> list[object]:
     ]
 
 
-def mixture(config: TaskConfig, heldout: int = 200, secret: bytes = b"s", stride: int = 8) -> Mixture:
-    return Mixture([config], charter=b"c", secret=secret, heldout=heldout, verifiers=1, stride=stride)
+def mixture(config: TaskConfig, heldout: int = 200, secret: bytes = b"s", groups: int = 8) -> Mixture:
+    return Mixture([config], charter=b"c", secret=secret, heldout=heldout, verifiers=1, groups=groups)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def questions(root: Path, groups: int, charter: str | None) -> Mapping[int, str]
     path.write_text("".join(json.dumps({"question": f"{n}?", "answer": str(n)}) + "\n" for n in range(300)))
     node = root / f"node-{groups}-{charter is None}"
     node.mkdir()
-    swarm = {} if charter is None else {"swarm": {"charter": charter}}
+    swarm = {} if charter is None else {"swarm": {"join": f"swarm1:{charter}"}}
     settings = {"tasks": [{"name": "jsonl", "path": str(path)}], "game": {"groups": groups}, "eval": {"questions": 4}}
     with closing(make_mixture(Config.model_validate(settings | swarm), NodeFiles(node))) as made:
         return {each.index: each.text for each in made.questions("train", 5, groups)}

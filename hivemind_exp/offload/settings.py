@@ -117,7 +117,8 @@ def generates(config: Config) -> bool:
 def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
-    return endpoint_of(config, provider, config.offload.model or model)
+    own = config.model.name if config.offload.kind == "policy" else None  # the weights are this node's
+    return endpoint_of(config, provider, config.offload.model or model or own)
 
 
 def chain(config: Config) -> list[Endpoint | None]:
@@ -272,6 +273,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
     if kind is Kind.POLICY:
         yield from _policy_rules(config, first)
+    text = f"the node pushes its weights to a server that it starts, which needs offload.kind = policy, not {kind}"
+    yield bool(offload.serving.command) and kind is not Kind.POLICY, text, "offload.kind=policy"
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
         f"offload.kind = policy_text needs a server with this node's weights, but {foreign} serves only its own "
@@ -338,6 +341,8 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
         f"{name} limits completions by generation.max_completion_tokens = {limit}, so offload.max_tokens has no effect"
     )
     yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
+    text = "offload.serving.command starts one server, so offload.serving.urls has no effect"
+    yield bool(offload.serving.command and offload.serving.urls), text, "offload.serving.urls=[]"
     ahead, most = offload.ahead or 0, config.train.max_lag
     text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
     yield ahead > most, text, f"offload.ahead={most}"

@@ -153,6 +153,12 @@ def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[s
     check_offload(config(**repaired))
 
 
+def test_a_server_that_the_node_starts_is_for_its_own_weights() -> None:
+    with pytest.raises(ConfigurationError, match="needs offload.kind = policy, not teacher") as caught:
+        check_offload(config("mybox", serving={"command": "vllm"}))
+    assert caught.value.next == "swarmctl run --set offload.kind=policy"
+
+
 @pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
 def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None:
     found = parts(config(share=share).offload, 0, "answer", size)

@@ -200,9 +200,7 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.serving.server_folder": (
         "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
     ),
-    "offload.serving.command": (
-        "tests/swarmctl/run/test_serve.py::test_a_dry_run_and_doctor_start_nothing"
-    ),
+    "offload.serving.command": ("tests/swarmctl/run/test_serve.py::test_a_dry_run_and_doctor_start_nothing"),
     "offload.serving.arguments": (
         "tests/swarmctl/run/test_serve.py::test_the_trainer_is_told_where_the_nodes_own_server_is"
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -17,14 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Event
-from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.policy_server import ServedAnswer
 from hivemind_exp.offload.api.vllm import VllmServer
@@ -32,11 +27,9 @@ from hivemind_exp.offload.served_probe import shortcomings
 from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources import served as served_source
-from swarmctl.errors import Exit
-from tests.support.command_line import ROOT, SWARMCTL, read
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
-from tests.support.waiting import until
+from tests.support.tiny_models import save_for_vllm
 
 VLLM = os.environ.get("VLLM")
 pytestmark = [
@@ -50,16 +43,7 @@ START_S = 900.0
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model of the smallest shape that vLLM serves on a CPU."""
-    directory = tmp_path_factory.mktemp("vllm") / "model"
-    tokenizer = build_tokenizer()
-    shape: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
-    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
-    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **special)).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return save_for_vllm(tmp_path_factory.mktemp("vllm") / "model")
 
 
 @dataclass
@@ -262,52 +246,3 @@ def journaled(root: Path) -> list[tuple[int, str, int, str]]:
     """Return the slot and source of each completion in a node's journal."""
     with sqlite3.connect(NodeFiles(root).journal) as db:
         return db.execute("SELECT round, question, idx, source FROM completions").fetchall()
-
-
-def test_a_node_starts_and_stops_its_own_vllm(
-    model: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a user would: ``run --serve``. After two rounds its vLLM is killed, and after two more the run is stopped."""
-    assert VLLM is not None
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    settings = {
-        "model.name": str(model),
-        "model.dtype": "float32",
-        "model.lora.rank": "8",
-        "tasks": '["spell_backward"]',
-        "prompt.style": "tags",
-        "prompt.examples": "0",
-        "game.groups": "2",
-        "game.group_size": "4",
-        "generation.max_prompt_tokens": "200",
-        "generation.max_completion_tokens": "16",
-        "eval.every": "0",
-        "offload.serving.arguments": '["--enforce-eager"]',
-    }
-    changes = [word for pair in settings.items() for word in ("--set", "=".join(pair))]
-    command = [*SWARMCTL, "run", "--profile", "default", "--node", "served", "--rounds", "0", "--plain", *changes]
-    with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(
-            [*command, "--serve", str(Path(VLLM).absolute())], stdout=said, stderr=said, cwd=ROOT
-        )
-    files = NodeFiles(home / "nodes/served")
-
-    def rounds(source: str) -> int:
-        lines = [json.loads(line) for line in read(files.events).splitlines() if line.endswith(b"}")]
-        return sum(each["event"] == "rollouts" and each["source"] == source for each in lines)
-
-    try:
-        until(lambda: process.poll() is not None or rounds("policy") >= 2, START_S)
-        assert process.poll() is None, (tmp_path / "said").read_text()
-        family = [each for each in psutil.Process(process.pid).children(recursive=True) if "serve" in each.cmdline()]
-        server = next(each for each in family if "swarmctl.serving.guard" not in each.cmdline())
-        server.kill()
-        until(lambda: b"Starting it again (1 of 5 in a row)" in read(files.events))
-        before = rounds("policy")
-        until(lambda: process.poll() is not None or rounds("policy") >= before + 2, START_S)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == Exit.INTERRUPTED, (tmp_path / "said").read_text()
-    finally:
-        process.kill()
-    assert not [each for each in psutil.process_iter(["cmdline"]) if str(model) in (each.info["cmdline"] or [])]

@@ -47,6 +47,4 @@ def test_a_gpu_is_the_only_one_that_the_server_sees() -> None:
 
 def test_a_program_that_is_not_installed() -> None:
     with pytest.raises(ConfigurationError, match="no program nowhere on the PATH"):
-        vllm_command.program(
-            Config.model_validate({"offload": {"serving": {"command": "nowhere --flag"}}})
-        )
+        vllm_command.program(Config.model_validate({"offload": {"serving": {"command": "nowhere --flag"}}}))

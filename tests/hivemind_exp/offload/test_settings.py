@@ -14,9 +14,9 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import Price, Usage, bounded_price, price_of
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
     chain,
-    check_offload,
     first_endpoint,
     generates,
     is_distilled,

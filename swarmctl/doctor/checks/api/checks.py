@@ -53,7 +53,8 @@ def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
     from hivemind_exp.offload.judge import api_configs, check_judge
     from hivemind_exp.offload.loss_descriptions import describe_loss
-    from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, training_terms
+    from hivemind_exp.offload.rules import check_offload
+    from hivemind_exp.offload.settings import chain, first_endpoint, training_terms
 
     check_offload(context.config)
     check_judge(context.config)

@@ -42,7 +42,8 @@ bench-gpu: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.gpu
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
-	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py
+	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py \
+		tests/swarmctl/run/test_serve_real_vllm.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

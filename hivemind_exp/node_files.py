@@ -32,6 +32,8 @@ class NodeFiles:
         """Whether the node has begun, and how its latest run began and ended (JSON)."""
         self.log = root / "trainer.log"
         """The trainer's output."""
+        self.server_log = root / "server.log"
+        """The output of the server that the node starts (``offload.serving.command``)."""
         self.prompt = root / "prompt.json"
         """The prompt style that the node's calibration chose, and what it found (JSON)."""
         self.journal = root / "journal.sqlite"

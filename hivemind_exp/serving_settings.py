@@ -1,5 +1,6 @@
 """The settings of servers that the node pushes its weights to: the table ``[offload.serving]`` of a profile."""
 
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -13,6 +14,16 @@ def _with_host(url: str) -> str:
     if not has_host(url):
         raise ValueError(f"the base_url of a provider needs a valid host and port: {foreign(url)}")
     return url
+
+
+def _splits(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"not a command: {error}") from error
+    if command and not words:
+        raise ValueError("not a command: it is blank")
+    return command
 
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
@@ -33,3 +44,11 @@ class ServingConfig(Section):
     """Directory for the adapters, which the servers must be able to read. Empty: the node's directory."""
     server_folder: str = ""
     """The path of the same directory on the servers, such as in a container. Empty: the same path."""
+    command: Annotated[str, AfterValidator(_splits)] = ""
+    """The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm. It runs on
+    this machine, at a free port. Empty: the servers are yours to start."""
+    arguments: list[str] = []
+    """Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3. They win over those
+    that the node chooses."""
+    gpu: Annotated[int, Field(ge=0)] | None = None
+    """The NVIDIA GPU for the server that the node starts, as nvidia-smi counts. Unset: the last one."""

@@ -200,6 +200,13 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.serving.server_folder": (
         "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
     ),
+    "offload.serving.command": ("tests/swarmctl/run/test_serve.py::test_a_dry_run_and_doctor_start_nothing"),
+    "offload.serving.arguments": (
+        "tests/swarmctl/run/test_serve.py::test_the_trainer_is_told_where_the_nodes_own_server_is"
+    ),
+    "offload.serving.gpu": (
+        "tests/swarmctl/serving/test_gpus.py::test_the_server_gets_the_last_gpu_that_the_node_does_not_use"
+    ),
     "offload.prices.*.input": (api.announced, PRICED, 1.0, 3.0),
     "offload.prices.*.output": (api.announced, PRICED, 2.0, 3.0),
     "judge.provider": (api.judged, JUDGE, "box", "other"),

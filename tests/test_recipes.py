@@ -116,7 +116,8 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.offload.api.engines import engine_of
 from hivemind_exp.offload.served_probe import shortcomings
-from hivemind_exp.offload.settings import check_offload, first_endpoint
+from hivemind_exp.offload.rules import check_offload
+from hivemind_exp.offload.settings import first_endpoint
 from tests.support.policy_server import policy_server
 from tests.support.tiny_models import save_llama
 with policy_server(save_llama(Path(sys.argv[1]) / "llama"), most=1) as (_, url):

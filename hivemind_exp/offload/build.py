@@ -28,10 +28,10 @@ from hivemind_exp.offload.prices import Price, bounded_price
 from hivemind_exp.offload.rate_limit import RateLimiter
 from hivemind_exp.offload.request_filler import ApiUse
 from hivemind_exp.offload.router import ProviderService
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
-    check_offload,
     first_endpoint,
     is_distilled,
     reasons,

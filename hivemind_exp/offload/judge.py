@@ -12,12 +12,12 @@ from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import STAGES
 from hivemind_exp.judge_settings import JudgeConfig
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
     JUDGE,
     OFFLOAD,
     Endpoint,
     chain,
-    check_offload,
     first_endpoint,
     generates,
     is_offloaded,

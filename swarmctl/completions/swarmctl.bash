@@ -96,6 +96,7 @@ __swarmctl_takes() {
         'run:--rounds') kind=none ;;
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'run:--serve') kind=none ;;
         'run:--max-usd') kind=words list='unlimited' ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;
@@ -217,7 +218,7 @@ __swarmctl_options() {
     case $path in
         '') list='--version --help' ;;
         'init') list='--no-input --help' ;;
-        'run') list='--profile --node --task --model --device --gpus --rounds --seed --offload --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
+        'run') list='--profile --node --task --model --device --gpus --rounds --seed --offload --serve --max-usd --join --set --fresh --dry-run --all --detach --restart --plain --json --quiet --verbose --yes --no-input --help' ;;
         'attach') list='--node --plain --help' ;;
         'doctor') list='--profile --node --set --deep --offline --fix --report --json --help' ;;
         'backup') list='--yes --json --help' ;;
@@ -560,8 +561,11 @@ __swarmctl_setting() {
             offload.reasoning_tokens= \
             offload.rounds= \
             offload.service_tier= \
+            offload.serving.arguments= \
+            offload.serving.command= \
             offload.serving.engine= \
             offload.serving.folder= \
+            offload.serving.gpu= \
             offload.serving.server_folder= \
             offload.serving.urls= \
             offload.share= \

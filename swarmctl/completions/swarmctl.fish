@@ -173,6 +173,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'run:--offload'
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'run:--serve'
+            set kind none
         case 'run:--max-usd'
             set kind words
             set list unlimited
@@ -447,6 +449,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \
+                --serve\t'Start vLLM, to generate with this node\'s weights: vllm, or its path' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
@@ -1096,8 +1099,11 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
+            offload.serving.arguments=\t'Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3' \
+            offload.serving.command=\t'The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm' \
             offload.serving.engine=\t'The engine that the servers run' \
             offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \
+            offload.serving.gpu=\t'The NVIDIA GPU for the server that the node starts, as nvidia-smi counts' \
             offload.serving.server_folder=\t'The path of the same directory on the servers, such as in a container' \
             offload.serving.urls=\t'Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1' \
             offload.share=\t'Share of each group that the API generates' \

@@ -100,8 +100,11 @@ _swarmctl_settings() {
       'offload.reasoning_tokens:Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
+      'offload.serving.arguments:Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3'
+      'offload.serving.command:The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm'
       'offload.serving.engine:The engine that the servers run'
       'offload.serving.folder:Directory for the adapters, which the servers must be able to read'
+      'offload.serving.gpu:The NVIDIA GPU for the server that the node starts, as nvidia-smi counts'
       'offload.serving.server_folder:The path of the same directory on the servers, such as in a container'
       'offload.serving.urls:Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1'
       'offload.share:Share of each group that the API generates'
@@ -301,6 +304,7 @@ _swarmctl__run() {
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--serve=[Start vLLM, to generate with this node'\''s weights\: vllm, or its path]:COMMAND: ' \
     '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from swarmctl.errors import UsageError
-from swarmctl.settings.offload_target import offload_flags
+from swarmctl.settings.offload_target import offload_flags, serve_flags
 from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
@@ -33,6 +33,12 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, metavar="N", help="Seed of sampling and adapter weights.")
         ] = None,
         offload: options.Offload = None,
+        serve: Annotated[
+            str | None,
+            typer.Option(
+                metavar="COMMAND", help="Start vLLM, to generate with this node's weights: vllm, or its path."
+            ),
+        ] = None,
         max_usd: options.MaxUsd = None,
         join: Annotated[
             str | None,
@@ -79,6 +85,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --node maths --set train.learning_rate=2e-5
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --offload http://localhost:8000/v1
+          swarmctl run --profile gpu --set model.lora.rank=16 --serve vllm
           swarmctl run --profile gpu --dry-run
           swarmctl run --profile gpu --gpus 2 --node maths
           swarmctl run --task env:my-environment --dry-run
@@ -98,7 +105,10 @@ def register(app: typer.Typer) -> None:
             "--restart": restart,
         }
         flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
-        flags += offload_flags(offload, set_ or ())
+        if serve is not None and offload is not None:
+            text = "--serve starts a server that generates; use either --serve or --offload"
+            raise UsageError(text, next="swarmctl run --help")
+        flags += [*offload_flags(offload, set_ or ()), *serve_flags(serve)]
         if detach and dry_run:
             raise UsageError("--dry-run starts nothing, so it cannot be used with --detach", next="swarmctl run --help")
         given = RunOptions(

@@ -32,6 +32,8 @@ from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
 from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, Supervisor, TrainerExit
+from swarmctl.serving.own_server import OwnServer, check_own_server, served
+from swarmctl.serving.own_server import introduction as introduction_of
 from swarmctl.settings.checks import check_config
 from swarmctl.settings.command_line import (
     LastRun,
@@ -81,6 +83,7 @@ def _resolved(
     # What the trainer would only find after ten seconds of imports.
     with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the settings and tasks"):
         check_config(resolved.config)
+        check_own_server(resolved.config)
     return resolved, membership
 
 
@@ -121,23 +124,39 @@ def _run(options: RunOptions, *, module: str) -> Exit:
         began = time.monotonic()
         with (
             kept_awake(os.getpid(), wanted=resolved.config.supervision.keep_awake),
-            _display(options, node.name, leave) as display,
+            served(resolved.config, node.files) as server,
         ):
-            restarted = _is_restarted(options, resolved.config)
-            hang_after = resolved.config.supervision.hang_after if restarted else 0
-            supervisor = Supervisor(
-                *(node, display, progress, signals), secrets=keys.secrets, module=module, hang_after=hang_after
-            )
-            if restarted:
-                ending, gave_up = KeepRunning(
-                    supervisor, resolved.config, patient=not options.detach or options.unattended
-                ).run()
-            else:
-                ending, gave_up = supervisor.run(resolved.config), None
+            config = resolved.config if server is None else server.config
+            if server is not None:
+                _start_server(server, say, signals, quiet=options.quiet)
+            with _display(options, node.name, leave) as display:
+                restarted = _is_restarted(options, config)
+                supervisor = Supervisor(
+                    *(node, display, progress, signals),
+                    secrets=keys.secrets,
+                    module=module,
+                    hang_after=config.supervision.hang_after if restarted else 0,
+                    look=tuple if server is None else server.look,
+                )
+                if restarted:
+                    patient = not options.detach or options.unattended
+                    ending, gave_up = KeepRunning(supervisor, config, patient=patient).run()
+                else:
+                    ending, gave_up = supervisor.run(config), None
         code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=time.monotonic() - began)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
+
+
+def _start_server(server: OwnServer, say: Writer, signals: StopSignals, *, quiet: bool) -> None:
+    """Start the node's own server and wait until it answers or the run is stopped. Raises a NodeError if it ends."""
+    if not quiet:
+        for line in introduction_of(server):
+            say(line)
+    server.start()
+    with waiting(say, "starting the server, which loads the model"):
+        server.wait(lambda: bool(signals.received))
 
 
 def _is_restarted(options: RunOptions, config: Config) -> bool:

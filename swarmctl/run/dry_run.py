@@ -121,7 +121,8 @@ def planned(resolved: Resolved, membership: CharterMembership | None, *, module:
             found = trainer.check(config, say, module)
         offload = plan(config, files)
         asked = [] if offload is None else [each for use in offload.uses for each in chain(use.config)]
-        down = servers_down(filter(None, asked))
+        # The node's own server is not running yet.
+        down = {} if config.offload.serving.command else servers_down(filter(None, asked))
     return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ), down)
 
 

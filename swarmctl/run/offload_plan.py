@@ -186,8 +186,14 @@ def _offloading(use: UsePlan) -> tuple[str, str]:
         return _hints(config, endpoint, rounds)
     return (
         f"Offloading to {endpoint.label}: {part}{rounds}{batch}. Used as {describe_loss(config)}.",
-        f"Prompts go to {endpoint.host}; {training_terms(config, endpoint)}. {_while_down(endpoint, fallback)}",
+        f"{_prompts(config, endpoint)}; {training_terms(config, endpoint)}. {_while_down(endpoint, fallback)}",
     )
+
+
+def _prompts(config: Config, endpoint: Endpoint) -> str:
+    if config.offload.serving.command:
+        return f"Prompts stay on this machine: the node starts {endpoint.name} itself"
+    return f"Prompts go to {endpoint.host}"
 
 
 def _hints(config: Config, endpoint: Endpoint, rounds: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -22,6 +22,7 @@ from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.event_log import EventReader
 from swarmctl.storage.json_file import now, rfc3339
+from swarmctl.storage.process_log import limit_log, open_log, tail
 from swarmctl.supervision.growth import GrowthWatch, measure
 from swarmctl.supervision.memory import MemoryWatch
 from swarmctl.supervision.silence import SilenceWatch
@@ -117,12 +118,16 @@ class Supervisor:
         secrets: Mapping[str, str],
         module: str,
         hang_after: float = 0.0,
+        look: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """``hang_after``: as ``supervision.hang_after``; 0: a trainer that hangs is left alone."""
+        """``hang_after``: as ``supervision.hang_after``; 0: a trainer that hangs is left alone.
+
+        ``look``: called every few seconds while the trainer runs; returns warnings to log and show.
+        """
         self.node, self.display, self.progress, self.signals = node, display, progress, signals
         self.restarts = 0
         """How often the trainer was restarted."""
-        self._secrets, self._module, self._hang_after = secrets, module, hang_after
+        self._secrets, self._module, self._hang_after, self._look = secrets, module, hang_after, look
         self._since = now()
         self._trainer: int | None = None
         self._tail = EventReader(node.files.events)
@@ -139,7 +144,7 @@ class Supervisor:
         files, progress = self.node.files, self.progress
         with disk_errors(files.root):
             open_record(files.run)
-            log = trainer.open_log(files.log)
+            log = open_log(files.log)
         progress.start = progress.phase = progress.error = progress.stop = None
         with log:
             log_start = os.fstat(log.fileno()).st_size
@@ -167,7 +172,7 @@ class Supervisor:
                 process.returncode,
                 self.signals.asked,
                 killed,
-                _tail(log, log_start),
+                tail(log, log_start),
                 hung=hung,
                 out_of_memory=memory.was_killed(),
                 memory=memory.figures,
@@ -245,13 +250,15 @@ class Supervisor:
             if poll % _POLLS_PER_LOOK == 0:
                 for sentence in stopped.look():
                     self.display.note(sentence)
+                for sentence in self._look():
+                    self.say("own_server", sentence)
                 memory.look()
                 self.look_at_the_clock()
                 hangs = able is None and silence is not None and silence.look()
                 if hangs and silence is not None and (hung := self._hung(process, silence)) is not None:
                     return True, hung
             if poll % _POLLS_PER_MEASURE == 0:
-                trainer.limit_log(log, self.node.files.log)
+                limit_log(log, self.node.files.log)
                 for sentence in growth.take(measure(process.pid, self.node.files), self.progress.round):
                     self.say("growth", sentence)
             if self.signals.received and able is None:
@@ -285,10 +292,3 @@ class Supervisor:
         usual = "" if silence.usual is None else f", and a round usually takes {duration(float(silence.usual))}"
         time.sleep(_DUMP_S)
         return f"no sign of life for {silent}{usual}"
-
-
-def _tail(log: BinaryIO, start: int, size: int = 65536) -> bytes:
-    """Return the end of the trainer's output since ``start``, even if the file was renamed, deleted or truncated."""
-    end = log.seek(0, os.SEEK_END)
-    log.seek(max(start, end - size) if start <= end else max(0, end - size))
-    return log.read()

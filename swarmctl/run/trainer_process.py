@@ -4,7 +4,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from subprocess import Popen
 from typing import IO, Any, BinaryIO
 
 import hivemind_exp
-from hivemind_exp import atomic_write
 from hivemind_exp.config import Config
 from hivemind_exp.errors import NodeError, from_code
 from hivemind_exp.processes.ending import how_ended
@@ -26,7 +24,6 @@ from swarmctl.nodes.frozen import FrozenWatch
 MODULE = "hivemind_exp.runner"
 _LOOK_S = 2.0
 """Seconds between checks of whether a trainer that answers a question has been stopped by a signal."""
-LOG_LIMIT = 10 * 1024 * 1024
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -65,32 +62,6 @@ def request(mode: str, config: Config, node: Path | None, secrets_fd: int | None
         **more,
     }
     return json.dumps(line).encode() + b"\n"
-
-
-def open_log(path: Path) -> BinaryIO:
-    """Open the trainer's log for appending and reading; rotate a large one first.
-
-    No logging library is involved: the trainer and its libraries write to the file descriptor directly.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > LOG_LIMIT:
-            path.replace(path.with_name(path.name + ".1"))
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "ab+", buffering=0)
-
-
-def limit_log(log: BinaryIO, path: Path) -> None:
-    """Move the content of a large log to ``FILE.1`` while the trainer runs. On a full disk, nothing changes.
-
-    The file stays the same, because the trainer's processes have it open. What they write between the copy and the cut
-    is lost.
-    """
-    with contextlib.suppress(OSError):
-        if os.fstat(log.fileno()).st_size > LOG_LIMIT:
-            log.seek(0)
-            with atomic_write.new_file(path.with_name(path.name + ".1")) as older:
-                shutil.copyfileobj(log, older)
-            os.ftruncate(log.fileno(), 0)
 
 
 def spawn(

@@ -2,7 +2,8 @@
 
 from hivemind_exp.config import Config
 from hivemind_exp.offload.judge import check_judge
-from hivemind_exp.offload.settings import check_offload, is_relay
+from hivemind_exp.offload.rules import check_offload
+from hivemind_exp.offload.settings import is_relay
 from hivemind_exp.tasks.registry import check_conversations, check_tasks, check_warmup
 
 

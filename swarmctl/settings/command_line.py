@@ -21,7 +21,7 @@ from swarmctl.nodes import lookup
 from swarmctl.nodes.directory import identity
 from swarmctl.paths import BUILTIN
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.offload_target import OFFLOAD
+from swarmctl.settings.offload_target import OFFLOAD, SERVE
 from swarmctl.settings.options import FLAGS, RunOptions
 from swarmctl.settings.resolve import Resolved, given, override, resolve
 from swarmctl.settings.retired import RETIRED
@@ -309,6 +309,8 @@ def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
         return ["--fresh"]
     if typed.origin == OFFLOAD and typed.path != _PROVIDER:
         return []  # part of the flag that names the provider
+    if typed.origin == SERVE and FLAGS[SERVE] != dotted(typed.path):
+        return []  # part of the flag that names the program
     if FLAGS.get(typed.origin) == dotted(typed.path) and isinstance(typed.value, str | int | float):
         text = typed.value if isinstance(typed.value, str) else inline(typed.value)
         if typed.path == _PROVIDER:

@@ -11,6 +11,7 @@ from swarmctl.errors import UsageError
 Flag = tuple[str, str, str]
 """(flag, setting, text), as in ``RunOptions.flags``."""
 OFFLOAD = "--offload"
+SERVE = "--serve"
 _HOST = r"(?:\[[^\]\s]+\]|[^/:\s]+)(?::\d+)?"
 _ADDRESS = re.compile(rf"(?P<url>https?://(?:\S*@)?{_HOST}(?:/[^:\s]*)?)(?::(?P<model>\S+))?", re.IGNORECASE)
 """May contain a user name and a password, which are refused later."""
@@ -68,6 +69,14 @@ def offload_flags(text: str | None, assignments: Sequence[str] = ()) -> list[Fla
     if model or not any(each.startswith("offload.model=") for each in assignments):
         flags.append((OFFLOAD, "offload.model", model))  # even if empty, or another provider's model would stay
     return flags
+
+
+def serve_flags(command: str | None) -> list[Flag]:
+    """Return the settings of ``--serve COMMAND``: the node starts a server and pushes its weights to it."""
+    if command is None:
+        return []
+    settings = {"offload.serving.command": command, "offload.provider": "vllm", "offload.kind": "policy"}
+    return [(SERVE, setting, text) for setting, text in settings.items()]
 
 
 def typed_address(flags: Sequence[Flag]) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ FLAGS: Mapping[str, str] = {
     "--rounds": "game.rounds",
     "--seed": "node.seed",
     "--offload": "offload.provider",
+    "--serve": "offload.serving.command",
     "--max-usd": "offload.limits.usd",
     "--join": "swarm.join",
     "--restart": "supervision.restart",

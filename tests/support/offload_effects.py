@@ -16,7 +16,7 @@ from hivemind_exp.offload.api.chat import body
 from hivemind_exp.offload.judge import judge_messages
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.request_filler import ApiUse
-from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
 from tests.support.nodes import Events

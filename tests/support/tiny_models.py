@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
 
@@ -64,3 +66,15 @@ def bpe_tokenizer(
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[3])
     fast.add_special_tokens({"additional_special_tokens": [SPECIAL[0], SPECIAL[1], *special]})
     return fast
+
+
+def save_for_vllm(directory: Path) -> Path:
+    """Save a model of the smallest shape that vLLM serves on a CPU; return its directory."""
+    tokenizer = build_tokenizer()
+    shape: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **special)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

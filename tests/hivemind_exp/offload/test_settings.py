@@ -14,9 +14,9 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.prices import Price, Usage, bounded_price, price_of
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
     chain,
-    check_offload,
     first_endpoint,
     generates,
     is_distilled,
@@ -151,6 +151,12 @@ def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[s
     if key == "kind" or message == "the API must fill every slot of a relay":
         repaired |= {"provider": "mybox"} if repaired.get("kind") == "policy_text" else {"when": "always"}
     check_offload(config(**repaired))
+
+
+def test_a_server_that_the_node_starts_is_for_its_own_weights() -> None:
+    with pytest.raises(ConfigurationError, match=r"needs offload\.kind = policy, not teacher") as caught:
+        check_offload(config("mybox", serving={"command": "vllm"}))
+    assert caught.value.next == "swarmctl run --set offload.kind=policy"
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])

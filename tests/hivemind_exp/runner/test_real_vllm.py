@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Event
-from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.policy_server import ServedAnswer
 from hivemind_exp.offload.api.vllm import VllmServer
@@ -32,6 +29,7 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources import served as served_source
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
+from tests.support.tiny_models import save_for_vllm
 
 VLLM = os.environ.get("VLLM")
 pytestmark = [
@@ -45,16 +43,7 @@ START_S = 900.0
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model of the smallest shape that vLLM serves on a CPU."""
-    directory = tmp_path_factory.mktemp("vllm") / "model"
-    tokenizer = build_tokenizer()
-    shape: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
-    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
-    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **special)).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return save_for_vllm(tmp_path_factory.mktemp("vllm") / "model")
 
 
 @dataclass

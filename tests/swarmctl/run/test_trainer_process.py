@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.run import trainer_process
-from swarmctl.storage.followed_file import FollowedFile
 
 
 def test_a_trainer_that_is_stopped_during_a_dry_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,18 +25,6 @@ def test_a_trainer_that_is_stopped_during_a_dry_run_is_reported(monkeypatch: pyt
 
     assert trainer_process.check(Config(), say, "tests.support.fake_trainer")["device"] == "cpu"
     assert said[0].startswith("warning: the trainer (pid ")
-
-
-def test_a_large_log_is_rotated_while_the_trainer_has_it_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_process, "LOG_LIMIT", 10)
-    path = tmp_path / "trainer.log"
-    with trainer_process.open_log(path) as log:
-        follower = FollowedFile(path)
-        for text in (b"short\n", b"something longer\n", b"the rest\n"):
-            os.write(log.fileno(), text)
-            trainer_process.limit_log(log, path)
-    assert path.with_name("trainer.log.1").read_bytes() == b"short\nsomething longer\n"
-    assert path.read_bytes() == follower.read() == b"the rest\n"
 
 
 def test_an_invalid_address_of_the_hub_is_named_before_the_trainer_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -25,6 +26,9 @@ from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.http_client import Unanswered, timed_out
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
+from swarmctl.serving import vllm_command
+from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
+from swarmctl.serving.own_server import check_own_server
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -49,7 +53,8 @@ def settings(context: Context) -> Finding:
     """Check that the settings are consistent, as a run would."""
     from hivemind_exp.offload.judge import api_configs, check_judge
     from hivemind_exp.offload.loss_descriptions import describe_loss
-    from hivemind_exp.offload.settings import chain, check_offload, first_endpoint, training_terms
+    from hivemind_exp.offload.rules import check_offload
+    from hivemind_exp.offload.settings import chain, first_endpoint, training_terms
 
     check_offload(context.config)
     check_judge(context.config)
@@ -263,6 +268,24 @@ def adapters(context: Context) -> Finding:
     return ok(f"{what} this node's adapters, with log-probabilities of the sampling temperature")
 
 
+def own_server(context: Context) -> Finding:
+    """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
+    try:
+        check_own_server(context.config)
+    except NodeError as error:
+        return failed(f"{error.message}.", error.next)
+    program = vllm_command.program(context.config)[0]
+    gpu, shared = gpu_for_server(context.config, os.environ, nvidia_gpus())
+    if shared:
+        share = round(100 * vllm_command.SHARED_MEMORY)
+        return warning(
+            f"{program} and the trainer share GPU {gpu}; the server takes {share} % of its memory. A GPU of its own is "
+            "faster (offload.serving.gpu)."
+        )
+    where = "" if gpu is None else f" on GPU {gpu}"
+    return ok(f"the node starts {program}{where}")
+
+
 _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (
     ("price", price, 5.0),
     ("key", key, 6.0),
@@ -283,6 +306,8 @@ def checks(context: Context) -> list[Check]:
         chain = services(context.config)
     except NodeError:
         return found  # ``settings`` reports the error
+    if context.config.offload.serving.command:
+        return [*found, Check("api", "server", own_server, limit=5.0)]
     if context.config.offload.kind == "policy":
         found.append(Check("api", "adapters", adapters, limit=60.0))
     return found + [

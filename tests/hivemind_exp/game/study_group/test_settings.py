@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.offload.settings import check_offload
+from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.schedule import Parts, parts
 from hivemind_exp.tasks.base import Question, RewardTerm, Score

@@ -1,0 +1,184 @@
+"""A server of the node's own weights, as a process: started before the trainer, restarted if it ends, then stopped."""
+
+import http.client
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hivemind_exp.config import Config
+from hivemind_exp.errors import ProviderError
+from hivemind_exp.foreign_text import foreign
+from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.processes.ending import how_ended
+from swarmctl.serving import vllm_command
+from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
+from swarmctl.storage.process_log import limit_log, open_log, tail
+
+POLL_S = 0.2
+_ANSWER_S = 2.0
+RESTARTS = 5
+"""How often in a row a server that ends is started again."""
+_CLOSE_S = 10.0
+_LAST_LINES = 3
+_CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"out of memory|No available memory for the cache blocks|less than desired GPU memory",
+        "The GPU has too little free memory for it. Give it a GPU of its own (offload.serving.gpu), or less memory: "
+        "--set 'offload.serving.arguments=[\"--gpu-memory-utilization=0.3\"]'",
+    ),
+    (r"unrecognized arguments|invalid choice", "Its version does not know a flag; swarmctl is tested with vLLM 0.32"),
+    (r"Address already in use", "Another program took its port; run the command again"),
+)
+"""What vLLM prints when it cannot start, and what helps."""
+
+
+class OwnServer:
+    """One vLLM server. Call its methods from one thread."""
+
+    def __init__(self, config: Config, files: NodeFiles) -> None:
+        """Choose its command, port and GPU. Raises ``ConfigurationError`` if it cannot be started like this."""
+        self.gpu, self.shared = gpu_for_server(config, os.environ, nvidia_gpus())
+        self.program = vllm_command.program(config)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._command = [*self.program, *vllm_command.arguments(config, self.port, shared=self.shared)]
+        self._environment = vllm_command.environment(os.environ, self.gpu)
+        running = {"command": "", "urls": [f"http://127.0.0.1:{self.port}/v1"]}
+        serving = config.offload.serving.model_copy(update=running)
+        self.config = config.model_copy(update={"offload": config.offload.model_copy(update={"serving": serving})})
+        """The configuration for the trainer, to which this is a server like any other."""
+        self.log_path: Path = files.server_log
+        self._log = open_log(self.log_path)
+        self._log_start = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._failures = 0
+        self._was_ready = False
+
+    def start(self) -> None:
+        """Start the server's process. It ends when this process does."""
+        self._log_start = os.fstat(self._log.fileno()).st_size
+        self._was_ready = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "swarmctl.serving.guard", *self._command],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            env=self._environment,
+            start_new_session=True,
+        )
+
+    def wait(self, stopped: Callable[[], bool]) -> None:
+        """Wait until the server answers, or until ``stopped``. Raises ``ProviderError`` if it ends before."""
+        assert self._process is not None
+        while not stopped() and not self._answers():
+            if self._process.poll() is not None:
+                log = shlex.quote(str(self.log_path))
+                raise ProviderError(f"{self._ended()}.{self._why()}", next=f"tail -n 50 {log}")
+            time.sleep(POLL_S)
+        self._was_ready = True
+
+    def look(self) -> Iterator[str]:
+        """Start the server again if it has ended; yield what happened, as clauses. Called every few seconds."""
+        limit_log(self._log, self.log_path)
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            if not self._was_ready and self._answers():
+                self._was_ready, self._failures = True, 0
+            return
+        self._failures += 1
+        told = f"{self._ended()}.{self._why()}"
+        self._close_pipe()
+        self._process = None
+        if self._failures > RESTARTS:
+            yield f"{told} It is not started again; see {self.log_path}"
+            return
+        yield f"{told} Starting it again ({self._failures} of {RESTARTS} in a row)"
+        self.start()
+
+    def close(self) -> None:
+        """Stop the server and all its processes."""
+        if self._process is not None:
+            self._close_pipe()
+            try:
+                self._process.wait(_CLOSE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self._log.close()
+
+    def _close_pipe(self) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_S)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _ended(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        return f"{foreign(Path(self.program[0]).name)} {how_ended(code if code < 128 else 128 - code)}"
+
+    def _why(self) -> str:
+        """Return what its output says about its end, as sentences without the last full stop; may be empty."""
+        output = tail(self._log, self._log_start).decode(errors="replace")
+        for pattern, remedy in _CAUSES:
+            if re.search(pattern, output, re.IGNORECASE):
+                return f" {remedy}"
+        lines = [line.strip() for line in output.splitlines() if line.strip()][-_LAST_LINES:]
+        return f" It printed: {foreign(lines[-1])}" if lines else ""
+
+
+@contextmanager
+def served(config: Config, files: NodeFiles) -> Iterator[OwnServer | None]:
+    """Yield the node's own server, not yet started; None if the node has none. It is stopped afterwards.
+
+    Raises ``NodeError`` if it cannot be started as configured.
+    """
+    if not config.offload.serving.command:
+        yield None
+        return
+    server = OwnServer(config, files)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def check_own_server(config: Config) -> None:
+    """Raise a ``NodeError`` if the node's own server cannot be started as configured. Starts nothing."""
+    if config.offload.serving.command:
+        vllm_command.program(config)
+        vllm_command.arguments(config, 1, shared=False)
+
+
+def introduction(server: OwnServer) -> list[str]:
+    """Return what a run says about its server."""
+    where = "" if server.gpu is None else f" on GPU {server.gpu}"
+    lines = [
+        f"The node starts {server.program[0]}{where}, and stops it when the run ends. Its log: {server.log_path}",
+    ]
+    if server.shared:
+        share = round(100 * vllm_command.SHARED_MEMORY)
+        lines.append(
+            f"The node trains on the same GPU, so the server gets {share} % of its memory. To change that, set "
+            "offload.serving.arguments or offload.serving.gpu."
+        )
+    return lines

@@ -1,0 +1,215 @@
+"""``swarmctl run --serve``: the node's own server is started, watched and stopped. The trainer is the stand-in."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, Cli, read, told, write_profile
+from tests.support.piped_swarmctl import PipedSwarmctl
+from tests.support.processes import is_alive
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
+PROFILE = """
+tasks = ["spell_backward"]
+[model]
+name = "org/small"
+dtype = "float32"
+[model.lora]
+rank = 12
+"""
+
+
+@pytest.fixture
+def program(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of a program ``vllm``, and save a profile ``served``."""
+    write_profile(home, "served", PROFILE)
+    path = tmp_path / "bin" / "vllm"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests/support/fake_vllm.py"}" "$@"\n')
+    path.chmod(0o755)
+    records = tmp_path / "records"
+    records.mkdir()
+    monkeypatch.setenv("FAKE_VLLM", str(records))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-for-a-server")
+    return path
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Callable[[], dict[int, dict[str, Any]]]:
+    """Return what each server wrote down, by its process id."""
+    return lambda: {int(path.stem): json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")}
+
+
+@pytest.fixture
+def start(home: Path, tmp_path: Path, program: Path) -> Iterator[Callable[..., PipedSwarmctl]]:
+    """Start a run with a server. Afterwards, none of its processes may be left."""
+    running: list[PipedSwarmctl] = []
+
+    def start(*options: str, **environment: str) -> PipedSwarmctl:
+        place = tmp_path / f"place-{len(running)}"
+        place.mkdir()
+        words = ("run", "--profile", "served", "--serve", str(program), *options)
+        environment |= {name: value for name, value in os.environ.items() if name in ("FAKE_VLLM", "OPENAI_API_KEY")}
+        running.append(PipedSwarmctl(words, {"STAND_IN": "run", **environment}, place, stand_in=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        until(lambda process=process: not process.left())  # type: ignore[misc]
+
+
+def all_ended(servers: dict[int, dict[str, Any]]) -> bool:
+    return not any(is_alive(pid) or is_alive(each["worker"]) for pid, each in servers.items())
+
+
+def events(home: Path) -> bytes:
+    return read(home / "nodes/served/events.jsonl")
+
+
+def test_the_trainer_is_told_where_the_nodes_own_server_is(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]], program: Path
+) -> None:
+    process = start("--rounds", "2", "--set", 'offload.serving.arguments=["--max-loras=9"]')
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE, said
+    ((_, server),) = servers().items()
+    asked = json.loads((home / "nodes/served/request.json").read_text())["config"]["offload"]
+    arguments = server["arguments"]
+    port = arguments[arguments.index("--port") + 1]
+    assert asked["serving"]["urls"] == [f"http://127.0.0.1:{port}/v1"]
+    assert (asked["provider"], asked["kind"]) == ("vllm", "policy")
+    assert arguments[:3] == ["serve", "org/small", "--enable-lora"]
+    assert arguments[-1] == "--max-loras=9", "the user's arguments come last, so they win"
+    pairs = dict(itertools.pairwise(arguments))
+    chosen = {"--max-lora-rank": "16", "--max-loras": "3", "--dtype": "float32", "--host": "127.0.0.1"}
+    chosen |= {"--served-model-name": "org/small", "--logprobs-mode": "processed_logprobs", "--max-model-len": "1536"}
+    assert {name: pairs[name] for name in chosen} == chosen
+    assert server["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "sk-never-for-a-server" not in server["environment"].values()
+    assert f"The node starts {program}" in said
+    assert "Prompts stay on this machine" in said
+    assert all_ended(servers())
+    again = start("--node", "served", "--rounds", "3")
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == Exit.DONE, said
+    assert "Changed: game.rounds 2 → 3" in said
+    assert "offload.serving.urls" not in said, "another port is no change of a setting"
+
+
+def test_a_server_that_is_killed_is_started_again_at_the_same_port(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "0")
+    until(lambda: b'"event": "round"' in events(home))
+    ((first, before),) = servers().items()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: len(servers()) == 2 and b"Starting it again (1 of 5 in a row)" in events(home))
+    assert not is_alive(before["worker"])
+    (after,) = (each for pid, each in servers().items() if pid != first)
+    assert after["arguments"] == before["arguments"]
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "warning: vllm was killed (SIGKILL)" in said
+    assert all_ended(servers())
+
+
+def test_kill_9_of_swarmctl_leaves_no_server(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "0")
+    until(lambda: b'"event": "round"' in events(home))
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: all_ended(servers()))
+
+
+def test_a_server_that_ignores_the_request_to_end_is_killed(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "0")
+    until(lambda: b'"event": "round"' in events(home))
+    (pid,) = servers()
+    psutil.Process(pid).suspend()  # it cannot react to SIGTERM
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE
+    assert all_ended(servers())
+
+
+def test_ctrl_c_while_the_server_loads(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "0", FAKE_VLLM_ACT="loads")
+    until(servers)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED
+    assert b'"event": "round"' not in events(home)
+    assert all_ended(servers())
+
+
+def test_a_server_that_cannot_start_says_why(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "0", FAKE_VLLM_ACT="fails")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.CONFIGURATION, said
+    cause, following = said.splitlines()[-2:]
+    assert cause.startswith("error: vllm exited with code 1. The GPU has too little free memory for it.")
+    assert following.split() == ["try:", "tail", "-n", "50", str(home / "nodes/served/server.log")]
+    assert "No available memory" in (home / "nodes/served/server.log").read_text()
+    assert all_ended(servers())
+
+
+@pytest.mark.parametrize(
+    ("options", "cause", "following"),
+    [
+        (("--serve", "vllm", "--offload", "openai"), "use either --serve or --offload", "swarmctl run --help"),
+        (("--serve", "no-such-program"), "no program no-such-program on the PATH", "uv tool install vllm"),
+        (("--serve", "'"), "not a command", "swarmctl"),
+        (("--serve", "{program}", "--model", "tiny"), "cannot serve the demo's tiny model", "--model smollm2"),
+        (("--serve", "{program}", "--set", "model.lora.rank=600"), "up to rank 512", "model.lora.rank=512"),
+        (
+            ("--serve", "{program}", "--set", 'offload.serving.urls=["http://127.0.0.1:1/v1"]'),
+            "offload.serving.urls has no effect",
+            "offload.serving.urls=[]",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_starts(
+    stand_in: Cli, program: Path, options: tuple[str, ...], cause: str, following: str
+) -> None:
+    words = [word.format(program=program) for word in options]
+    said = told(stand_in("run", "--profile", "served", *words))
+    assert cause in said[0]
+    assert following in said[1]
+    assert "server.log" not in [path.name for path in program.parents[1].rglob("*")]
+
+
+def test_a_dry_run_and_doctor_start_nothing(
+    stand_in: Cli, program: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    options = ("--profile", "served", "--set", f"offload.serving.command={program}")
+    options = (*options, "--set", "offload.provider=vllm", "--set", "offload.kind=policy")
+    done = stand_in("run", *options, "--dry-run", "--json")
+    assert json.loads(done.stdout)["check"]["offload"]["servers_down"] == {}
+    found = stand_in("doctor", "api", *options)
+    assert f"the node starts {program}" in found.stdout
+    program.unlink()
+    if shutil.which("vllm") is None:
+        assert "no program" in stand_in("doctor", "api", *options).stdout
+    assert servers() == {}

@@ -1,0 +1,74 @@
+"""``run --serve`` with a real vLLM on the CPU. ``make test-vllm`` runs this."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hivemind_exp.node_files import NodeFiles
+from swarmctl.errors import Exit
+from tests.support.command_line import ROOT, SWARMCTL, read
+from tests.support.tiny_models import save_for_vllm
+from tests.support.waiting import until
+
+VLLM = os.environ.get("VLLM")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm"),
+]
+START_S = 900.0
+
+
+def test_a_node_starts_and_stops_its_own_vllm(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user would: ``run --serve``. After two rounds its vLLM is killed, and after two more the run is stopped."""
+    assert VLLM is not None
+    model = save_for_vllm(tmp_path / "model")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    settings = {
+        "model.name": str(model),
+        "model.dtype": "float32",
+        "model.lora.rank": "8",
+        "tasks": '["spell_backward"]',
+        "prompt.style": "tags",
+        "prompt.examples": "0",
+        "game.groups": "2",
+        "game.group_size": "4",
+        "generation.max_prompt_tokens": "200",
+        "generation.max_completion_tokens": "16",
+        "eval.every": "0",
+        "offload.serving.arguments": '["--enforce-eager"]',
+    }
+    changes = [word for pair in settings.items() for word in ("--set", "=".join(pair))]
+    command = [*SWARMCTL, "run", "--profile", "default", "--node", "served", "--rounds", "0", "--plain", *changes]
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [*command, "--serve", str(Path(VLLM).absolute())], stdout=said, stderr=said, cwd=ROOT
+        )
+    files = NodeFiles(home / "nodes/served")
+
+    def rounds(source: str) -> int:
+        lines = [json.loads(line) for line in read(files.events).splitlines() if line.endswith(b"}")]
+        return sum(each["event"] == "rollouts" and each["source"] == source for each in lines)
+
+    try:
+        until(lambda: process.poll() is not None or rounds("policy") >= 2, START_S)
+        assert process.poll() is None, (tmp_path / "said").read_text()
+        family = [each for each in psutil.Process(process.pid).children(recursive=True) if "serve" in each.cmdline()]
+        server = next(each for each in family if "swarmctl.serving.guard" not in each.cmdline())
+        server.kill()
+        until(lambda: b"Starting it again (1 of 5 in a row)" in read(files.events))
+        before = rounds("policy")
+        until(lambda: process.poll() is not None or rounds("policy") >= before + 2, START_S)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == Exit.INTERRUPTED, (tmp_path / "said").read_text()
+    finally:
+        process.kill()
+    assert not [each for each in psutil.process_iter(["cmdline"]) if str(model) in (each.info["cmdline"] or [])]

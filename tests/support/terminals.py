@@ -49,8 +49,8 @@ def expect_words(terminal: pexpect.spawn[str], text: str) -> None:
 
 def interrupt(terminal: pexpect.spawn[str]) -> None:
     """Press Ctrl-C at a question. Python's line editor loses a Ctrl-C that comes just before it reads."""
-    terminal.send("~")
-    terminal.expect_exact("~")
+    terminal.send("N")  # which a yes-or-no question shows, too
+    terminal.expect_exact("N")
     terminal.sendintr()
 
 

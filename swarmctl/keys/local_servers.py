@@ -1,0 +1,28 @@
+"""Commands of the programs that serve models on the user's own machines."""
+
+import shlex
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from hivemind_exp.offload.settings import Endpoint
+
+START: Mapping[str, str] = {
+    "vllm": "vllm serve {model} --port {port}",
+    "sglang": "python -m sglang.launch_server --model-path {model} --port {port}",
+    "llamacpp": "llama-server {option} {model} --port {port}",
+    "ollama": "ollama serve",
+    "lmstudio": "lms server start",
+    "transformers": "transformers serve {model} --port {port}",
+    "litellm": "litellm --model {model} --port {port}",
+}
+"""Commands that start a local server, by provider."""
+FETCH: Mapping[str, str] = {"ollama": "ollama pull {model}", "lmstudio": "lms get {model}"}
+"""Commands that download a missing model to a server, by provider."""
+
+
+def server_command(endpoint: Endpoint, templates: Mapping[str, str]) -> str | None:
+    """Return the command for a provider's server from a table of templates; None if the table has none."""
+    template, model = templates.get(endpoint.name), endpoint.model
+    # llama.cpp takes a file or the name of a hub repository.
+    option = "-m" if model.endswith(".gguf") else "-hf"
+    return template and template.format(model=shlex.quote(model), port=urlsplit(endpoint.base_url).port, option=option)

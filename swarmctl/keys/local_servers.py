@@ -1,10 +1,14 @@
 """Commands of the programs that serve models on the user's own machines."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from hivemind_exp.offload.settings import Endpoint
+if TYPE_CHECKING:
+    from hivemind_exp.offload.settings import Endpoint
 
 START: Mapping[str, str] = {
     "vllm": "vllm serve {model} --port {port}",

@@ -24,7 +24,7 @@ from swarmctl.settings.offload_target import OFFLOAD, offload_flags, split_targe
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import given, override, problems_of
+from swarmctl.settings.resolve import given, override, problems_of, working_corrections
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import Override, anchored, related
 from swarmctl.settings.toml_text import TASKS, rendered, wrapped
@@ -67,7 +67,9 @@ def new_profile(
         _overrides(settings, prompter, lambda target: _again(name, base_name, settings, offload=target), name)
     )
     if wrong := [problem for problem in problems_of(base, overrides)[1] if problem.origin.startswith("--")]:
-        raise refused(wrong, "swarmctl profiles new --help")
+        error = refused(wrong, "swarmctl profiles new --help")
+        error.corrections = working_corrections(wrong, base, overrides, {})
+        raise error
     text = profile_text(path, base, overrides, by=f"swarmctl profiles new {name}")
     write(path, text)
     if as_json:

@@ -74,7 +74,7 @@ def main(
 
     Examples:
       swarmctl init                  set up a node with a few questions, and start it
-      swarmctl run --profile demo    train a tiny model in a minute, on any machine
+      swarmctl run --profile demo    train a tiny model in less than a minute, on any machine
       swarmctl run                   train the default model on this machine
       swarmctl doctor                check your setup and suggest fixes
       swarmctl profiles list         list the available profiles

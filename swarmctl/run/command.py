@@ -23,7 +23,7 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.background import BackgroundView, split
 from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
-from swarmctl.run.finished import finished, say_finished
+from swarmctl.run.finished import finished, has_finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.keep_running import KeepRunning
 from swarmctl.run.mistyped import check_name, check_profile
@@ -105,7 +105,7 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     keys = found or keys_for(resolved.config, prompter, os.environ)
     fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
-        before = _last_command(node, say)
+        before, first = _last_command(node, say), not (node.starts_over or has_finished(node.files))
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
@@ -137,7 +137,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                 ).run()
             else:
                 ending, gave_up = supervisor.run(resolved.config), None
-        code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=time.monotonic() - began)
+        elapsed = time.monotonic() - began
+        code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=elapsed, first=first)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
@@ -222,6 +223,7 @@ def _finish(
     *,
     gave_up: NodeError | None,
     elapsed: float,
+    first: bool,
 ) -> Exit:
     """Print how the run ended and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
@@ -232,7 +234,7 @@ def _finish(
         return code
     finally:
         if not failed or progress.start is not None:
-            for line in conclusion(node, resolved, progress, elapsed, failed=failed):
+            for line in conclusion(node, resolved, progress, elapsed, failed=failed, first=first):
                 say(line)
         if failed and membership is not None and node.created and not progress.round:
             say(still_member(node.name, membership.charter.name))

@@ -69,8 +69,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Start or resume a node.
 
-        Ctrl-C saves and stops within seconds. To resume the node, repeat the command, or use --node NAME alone, with the
-        settings of the last run. To start over, add --fresh.
+        Ctrl-C saves and stops within seconds. To resume the node, repeat the command. `run --node NAME` resumes it with
+        the settings of its last run. To start over, add --fresh.
 
         \b
         Examples:

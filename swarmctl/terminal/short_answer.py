@@ -5,7 +5,7 @@ import select
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -83,4 +83,5 @@ def _unbuffered(source: TextIO) -> Iterator[list[Any] | None]:
         tty.setcbreak(terminal, termios.TCSADRAIN)
         yield before
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pexpect
 import pytest
 
-from swarmctl.terminal.short_answer import read_short_answer
+from hivemind_exp.errors import NodeError
+from swarmctl.terminal import prompter
+from swarmctl.terminal.short_answer import ShortAnswer, read_short_answer
 from tests.support.terminals import end_input, rest_of, spawn
 
 ASK = (
@@ -70,3 +72,20 @@ def test_without_a_terminal_a_line_is_read() -> None:
     assert found is not None
     assert (found.text, found.on_screen, screen.getvalue()) == ("y", True, "Sure? ")
     assert read_short_answer("Sure? ", io.StringIO(), screen) is None
+
+
+def test_a_key_that_was_shown_has_to_be_replaced_if_others_see_the_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "sk-test-0123456789abcd9f3c"
+    answers = (ShortAnswer(text, on_screen=True) for text in ("maybe", key, "Y"))
+    monkeypatch.setattr(prompter, "read_short_answer", lambda *_: next(answers))
+    asking = prompter.Prompter()
+    asking.can_ask = True
+    asking.confirm("Sure?", NodeError("nobody can answer"))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "Answer y or n."
+    assert second == (
+        "That may be a key. It is on the screen, so replace it if anyone else can see the screen. Type a key only at a "
+        "hidden prompt. Answer y or n."
+    )

@@ -24,9 +24,18 @@ FETCH: Mapping[str, str] = {"ollama": "ollama pull {model}", "lmstudio": "lms ge
 """Commands that download a missing model to a server, by provider."""
 
 
+ANY_MODEL = "any"
+"""The model's name in a command that only asks a server which models it has."""
+
+
 def server_command(endpoint: Endpoint, templates: Mapping[str, str]) -> str | None:
-    """Return the command for a provider's server from a table of templates; None if the table has none."""
+    """Return the command for a provider's server from a table of templates.
+
+    None if the table has none, or if it needs a model and none is known.
+    """
     template, model = templates.get(endpoint.name), endpoint.model
+    if model == ANY_MODEL and "{model}" in (template or ""):
+        return None
     # llama.cpp takes a file or the name of a hub repository.
     option = "-m" if model.endswith(".gguf") else "-hf"
     return template and template.format(model=shlex.quote(model), port=urlsplit(endpoint.base_url).port, option=option)

@@ -369,6 +369,8 @@ def test_local_servers_get_a_start_command() -> None:
     assert first("llamacpp", "./m.gguf")[0] == "llama-server -m ./m.gguf --port 8080"
     assert first("llamacpp", "org/m")[0] == "llama-server -hf org/m --port 8080"
     assert first("openai", "gpt-4o-mini") == (None, None)
+    assert first("llamacpp", "any") == (None, None), "as `swarmctl models llamacpp` suggests: no model is known"
+    assert first("ollama", "any") == ("ollama serve", None)
 
 
 def test_rate_limits_that_are_not_numbers_are_dropped() -> None:

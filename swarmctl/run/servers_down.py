@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from hivemind_exp.config import Config
 from hivemind_exp.connection_errors import reason_for
 from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.offload.settings import Endpoint
@@ -42,10 +43,12 @@ def check_command(resolved: Resolved) -> str:
     return shlex.join(["swarmctl", "doctor", "api", *settings_arguments(resolved)])
 
 
-def warnings_of(resolved: Resolved) -> list[str]:
-    """Return the lines about each server of a run that accepts no connection: a warning, and the command to type."""
-    check = check_command(resolved)
-    found = [each.text(check) for each in servers_down(endpoints_of(resolved.config))]
+def warnings_of(config: Config, check: str) -> list[str]:
+    """Return the lines about each server that accepts no connection: a warning, and the command to type.
+
+    ``check``: the command that checks the servers.
+    """
+    found = [each.text(check) for each in servers_down(endpoints_of(config))]
     return [line for text, command in found for line in (f"warning: {text}", f"  {command}")]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from swarmctl.errors import Exit
-from swarmctl.run.servers_down import servers_down, warnings_of
+from swarmctl.run.servers_down import check_command, servers_down, warnings_of
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import offload_flags
 from swarmctl.settings.options import RunOptions
@@ -59,7 +59,8 @@ def test_the_warning_ends_with_the_command_that_starts_or_checks_the_server(
     monkeypatch.setitem(PROVIDERS, "llamacpp", replace(PROVIDERS["llamacpp"], base_url=url))
 
     def warnings(target: str) -> list[str]:
-        return warnings_of(resolved_options(RunOptions(profile="demo", flags=tuple(offload_flags(target)))))
+        resolved = resolved_options(RunOptions(profile="demo", flags=tuple(offload_flags(target))))
+        return warnings_of(resolved.config, check_command(resolved))
 
     unknown = f"warning: {url} accepts no connection (connection refused), so it is unknown whether the server needs"
     text, command = warnings("llamacpp:org/model")

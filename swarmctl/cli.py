@@ -74,7 +74,7 @@ def main(
 
     Examples:
       swarmctl init                  set up a node with a few questions, and start it
-      swarmctl run --profile demo    train a tiny model in a minute, on any machine
+      swarmctl run --profile demo    train a tiny model in less than a minute, on any machine
       swarmctl run                   train the default model on this machine
       swarmctl doctor                check your setup and suggest fixes
       swarmctl profiles list         list the available profiles
@@ -139,6 +139,7 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
         Writer(sys.stderr)(choice.message)
         return exit_code(choice)
     except NodeError as error:
+        error.next = _corrected(error, arguments) or error.next
         print_error(error, as_json=as_json)
         return exit_code(error)
     except OSError as error:
@@ -156,6 +157,15 @@ def _run(arguments: Sequence[str], *, as_json: bool, verbose: bool) -> int:
             raise
         print_error(usage or _defect(error), as_json=as_json)
         return Exit.USAGE if usage else Exit.FAILED
+
+
+def _corrected(error: NodeError, arguments: Sequence[str]) -> str | None:
+    """Return the command line with its misspelled settings corrected; None if there is none or it is unclear."""
+    if not isinstance(error, ConfigurationError | UsageError):
+        return None
+    from swarmctl.settings.correction import corrected
+
+    return corrected(error, arguments, os.environ)
 
 
 def _check_directories() -> None:
@@ -195,6 +205,8 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | Non
     following = f"{path} --help"
     if unknown and (near := re.search(r"; did you mean (\S+)\?$", message)):
         following = _with_arguments(f"{path} {near[1]}", path, unknown[1], arguments)
+    elif option := re.fullmatch(r"unknown option '(\S+)'; did you mean (\S+)\?", message):
+        following = _with_option(option[2], option[1], arguments) or following
     return UsageError(message[:1].lower() + message[1:], next=following)
 
 
@@ -212,18 +224,36 @@ def _with_arguments(meant: str, path: str, word: str, arguments: Sequence[str]) 
         or any(map(looks_like_key, rest))
     ):
         return help
-    command, words = tree(), [*meant.split()[1:], *rest]
+    return f"{meant} {shlex.join(rest)}" if _is_accepted([*meant.split()[1:], *rest]) else help
+
+
+def _with_option(meant: str, option: str, arguments: Sequence[str]) -> str | None:
+    """Return the same command with the option that was meant; None if it would not be accepted either.
+
+    What is typed after ``keys`` may be a key of any form, so it is not repeated.
+    """
+    if list(arguments[:1]) == ["keys"]:
+        return None
+    words = [meant + word[len(option) :] if word.partition("=")[0] == option else word for word in arguments]
+    right = words != list(arguments) and not any(map(looks_like_key, words)) and _is_accepted(words)
+    return shlex.join(["swarmctl", *words]) if right else None
+
+
+def _is_accepted(arguments: Sequence[str]) -> bool:
+    """Whether a command line can be parsed. Runs nothing."""
+    command, words, path = tree(), list(arguments), ["swarmctl"]
     while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
+        path.append(words.pop(0))
+        command = command.commands[path[-1]]
     if hasattr(command, "commands"):
-        return help
+        return False
     try:
-        command.make_context(meant, list(words), resilient_parsing=not {"-h", "--help"}.isdisjoint(words))
+        command.make_context(" ".join(path), list(words), resilient_parsing=not {"-h", "--help"}.isdisjoint(words))
     except Exception as error:
         if getattr(error, "exit_code", None) != Exit.USAGE:
             raise
-        return help
-    return f"{meant} {shlex.join(rest)}"
+        return False
+    return True
 
 
 def _flag_for(word: str) -> str | None:

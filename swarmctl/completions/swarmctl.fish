@@ -869,7 +869,7 @@ function __swarmctl_argument -S -d 'Set kind to the kind of argument expected he
                 keys\t'Save, list, test and delete API keys' \
                 tasks\t'List tasks, look at their questions, and try answers' \
                 rollouts\t'Show, export and count a node\'s rollouts' \
-                swarm\t'Create a swarm, invite others and see its peers' \
+                swarm\t'Create a swarm, invite others and see who is in it' \
                 identity\t'Show, create, back up and restore node identities' \
                 service\t'Run nodes as services, which start after a reboot' \
                 completion\t'Set up Tab completion for bash, zsh and fish'

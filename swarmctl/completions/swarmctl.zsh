@@ -239,7 +239,7 @@ _swarmctl() {
         'keys:Save, list, test and delete API keys'
         'tasks:List tasks, look at their questions, and try answers'
         'rollouts:Show, export and count a node'\''s rollouts'
-        'swarm:Create a swarm, invite others and see its peers'
+        'swarm:Create a swarm, invite others and see who is in it'
         'identity:Show, create, back up and restore node identities'
         'service:Run nodes as services, which start after a reboot'
         'completion:Set up Tab completion for bash, zsh and fish'

@@ -1,5 +1,6 @@
 """Run ``swarmctl doctor`` with its parsed arguments."""
 
+import os
 import sys
 import threading
 import time
@@ -118,6 +119,7 @@ def make_context(options: DoctorOptions) -> Context:
     checked, unless the user names checks: these are made for the profile of ``run``.
     """
     from swarmctl.settings.command_line import resolved_options
+    from swarmctl.settings.correction import corrected
 
     node = options.node if _names_a_run(options) else _last_node()
     resolved, problem = None, None
@@ -129,6 +131,8 @@ def make_context(options: DoctorOptions) -> Context:
     given = [("--profile", options.profile), ("--node", node)]
     given += [("--set", each) for each in options.assignments]
     arguments = tuple(word for flag, value in given if value is not None for word in (flag, value))
+    if problem is not None:
+        problem.next = corrected(problem, ["doctor", *options.checks, *arguments], os.environ) or problem.next
     return Context(resolved, problem, arguments, options.deep, options.offline, nodes=nodes_directory())
 
 

@@ -100,7 +100,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     slow = config[suitable].model.device == "cpu"
     hours = "; about two hours on two cores" if slow else ""
     choices = {
-        _DEMO: "a tiny model learns to spell backward, in about a minute",
+        _DEMO: "a tiny model learns to spell backward, in less than a minute",
         _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{hours})",
         suitable: f"{config[suitable].model.name}, with settings that suit this machine (1 GB to download)",
     }

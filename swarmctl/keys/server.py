@@ -15,7 +15,8 @@ from hivemind_exp.proxies import is_loopback
 from swarmctl.keys.finder import KeyFinder, key_locations
 from swarmctl.keys.for_run import ask_for_key
 from swarmctl.keys.probe import KeyTest, probe
-from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.prompter import ON_SCREEN, Prompter
+from swarmctl.terminal.safe_text import looks_like_key
 from swarmctl.terminal.sentences import several
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
@@ -42,6 +43,8 @@ class Server:
     """Whether it listed none because the key is missing or wrong."""
     responded: bool = True
     """Whether it responded at all."""
+    knows_key: bool = True
+    """Whether its answer shows if it needs a key."""
 
     @property
     def host(self) -> str:
@@ -69,10 +72,19 @@ def server_at(url: str, name: str, model: str, prompter: Prompter, again: Callab
 
 
 def says_free(name: str, server: Server) -> str:
-    """Return a sentence on why a server counts as free."""
+    """Return a sentence on why a server counts as free, for one that listed its models without a key."""
     return (
         f"Provider {name} is the server at {server.base_url}. It counts as free, because it is on this machine and "
         "needs no key."
+    )
+
+
+def key_unknown(server: Server, *, free: bool) -> str:
+    """Return a warning that it is unknown whether a server needs a key. ``free``: it counts as free."""
+    why = " It counts as free, because it is on this machine and no key is saved for it." if free else ""
+    return (
+        f"warning: the server at {server.base_url} did not list its models ({server.problem}), so it is unknown "
+        f"whether it needs a key.{why} To check it once it runs:"
     )
 
 
@@ -90,7 +102,8 @@ def _asked(name: str, url: str) -> Server:
                 url, tested = url + _VERSION, below
     refused = tested.result == "refused"
     problem = _NO_CHAT if tested.result == "valid" else tested.detail
-    return Server(url, key is not None or refused, _models(tested), problem, refused, tested.answer is not None)
+    knows = refused or tested.result == "valid"
+    return Server(url, key is not None or refused, _models(tested), problem, refused, tested.answer is not None, knows)
 
 
 def _models(tested: KeyTest) -> tuple[str, ...]:
@@ -127,7 +140,8 @@ def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callabl
 
     def check(text: str) -> None:
         if text not in server.models:
-            raise ConfigurationError("the server does not list this model")
+            key = f". If it is a key: {ON_SCREEN[:1].lower()}{ON_SCREEN[1:]}" if looks_like_key(text) else ""
+            raise ConfigurationError(f"the server does not list this model{key}")
 
     return prompter.answer("Model to generate with", check, default=first, words=server.models)
 

@@ -35,6 +35,7 @@ from swarmctl.terminal.suggest import nearest
 _NO_KEYRING = (
     "No keyring is available in this session. Store keys in a file that only you can read (mode 0600, not encrypted)?"
 )
+_EITHER = "The keyring has either the previous key or the new one."
 _UNCHANGED = "The previous key is unchanged, but the keyring may have stored the new one, too."
 _CLEANED = "The next 'keys set' or 'keys delete' of this name deletes that copy."
 
@@ -210,18 +211,35 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
             raise
         except KeyboardInterrupt:
             _note_leftover(new, old)
-            told = f"The keyring may have stored the key. To delete it: {typed(f'swarmctl keys delete {new.name}')}"
-            prompter.say(told if old is None else f"{_UNCHANGED} {_CLEANED}")
+            for line in _left_by_interrupt(new, old, options):
+                prompter.say(line)
             raise
     with disk_errors(secrets_directory()):
         write_secret(new.name, new.host, key)
     return "file"
 
 
+def _left_by_interrupt(new: SavedKey, old: SavedKey | None, options: SetOptions) -> list[str]:
+    """Return the lines on what the keyring may have after Ctrl-C: its helper may have been writing the key."""
+    if old is None:
+        delete = typed(f"swarmctl keys delete {new.name}")
+        return ["The keyring may have stored the key. To delete it:", f"  {delete}"]
+    if _replaces(new, old):
+        again = typed(f"swarmctl keys set {new.name}{_flags(options)}")
+        return [f"{_EITHER} To be sure, save the key again:", f"  {again}"]
+    return [f"{_UNCHANGED} {_CLEANED}"]
+
+
+def _replaces(new: SavedKey, old: SavedKey | None) -> bool:
+    """Whether the keyring stores the new key in the place of the old one."""
+    return old is not None and (old.home, old.host) == ("keyring", new.host)
+
+
 def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompter: Prompter) -> None:
     """Delete what an unresponsive keyring may have stored. Add to ``error`` what is left and how to delete it."""
-    if old is not None and (old.home, old.host) == ("keyring", new.host):
-        error.message += " The keyring has either the previous key or the new one."
+    if _replaces(new, old):
+        _note_leftover(new, old)
+        error.message += f" {_EITHER}"
         return
     try:
         Keyring(prompter).delete(new.name, new.host)
@@ -236,9 +254,14 @@ def _take_back(new: SavedKey, old: SavedKey | None, error: KeyringSilent, prompt
 
 
 def _note_leftover(new: SavedKey, old: SavedKey | None) -> None:
-    """Record that the keyring may hold a key that was not saved, so that the next ``set`` or ``delete`` removes it."""
+    """Record that the keyring may hold a key that was not saved, so that the next ``set`` or ``delete`` removes it.
+
+    If it may have replaced the old key, it is unknown which of the two the keyring has, and so are its last characters.
+    """
     if old is None:
         write_entry(new)
+    elif _replaces(new, old):
+        write_entry(replace(old, last_four=None, tested=None, result=None))
     elif new.host not in old.in_keyring:
         write_entry(replace(old, leftovers=(*old.leftovers, new.host)))
 

@@ -15,6 +15,7 @@ from hivemind_exp.offload.settings import Endpoint, endpoint_of, split
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
 from swarmctl.keys.finder import KeyFinder, address_of
+from swarmctl.keys.local_servers import ANY_MODEL
 from swarmctl.keys.probe import probe
 from swarmctl.nodes.lookup import provider_of_a_node
 from swarmctl.settings.command_line import resolved_options
@@ -89,7 +90,7 @@ def _ask(endpoint: Endpoint, config: Config, *, free_without_key: bool, no_input
     rows = read_list(tested.answer.body) if tested.answer is not None and tested.result == "valid" else None
     if rows is None:
         first = endpoint.name in (split(config.offload.provider)[0], config.judge.provider)
-        used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or 'any'}"
+        used = "" if first else f" --set offload.provider={endpoint.name}:{endpoint.chat.model or ANY_MODEL}"
         testable = key is not None and address_of(endpoint.name) is not None
         check = f"swarmctl keys test {endpoint.name}" if testable else f"swarmctl doctor api{used}"
         text = f"{endpoint.name} did not send its list of models: {tested.detail}"

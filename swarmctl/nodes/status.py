@@ -118,6 +118,9 @@ def _lines(names: Sequence[str]) -> list[str]:
     roomy = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _ROOMY
     rows = [_cells(row, progress, _swarm(files, row["swarm"]), intervals=roomy) for files, row, progress in found]
     lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
+    totals = {"spent": "usd_total", "from peers": "groups_from_peers"}
+    if counted := [name for name, key in totals.items() if any(row["running"] and row[key] for _, row, _ in found)]:
+        lines.append(folded(f"Counted over all of a node's runs: {', '.join(counted)}."))
     for _, row, progress in found:
         if row["curriculum"]:
             lines.append(folded(f"{row['node']}: the questions are {', '.join(asked(row['curriculum']))}", "  "))
@@ -288,7 +291,8 @@ def _age(since: str) -> str:
 def _problems(row: dict[str, Any], progress: RunView) -> list[str]:
     """Return the sentences on what is wrong with a node."""
     down = outages(progress) if row["provider_down"] else []
-    unverified = [f"{several(row['unverified'], 'completion')} could not be verified"] if row["unverified"] else []
+    number = row["unverified"]
+    unverified = [f"{several(number, 'completion')} could not be verified, over all runs"] if number else []
     stopped = [str(each["message"]) for each in row["stopped"]]
     detail = _detail(row)
     error = str(row["error"]["message"]) if row["error"] else None

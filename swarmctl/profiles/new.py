@@ -13,7 +13,7 @@ from hivemind_exp import atomic_write
 from hivemind_exp.config import task_tables
 from hivemind_exp.errors import ConfigurationError
 from swarmctl.errors import UsageError
-from swarmctl.keys.server import says_free, server_at
+from swarmctl.keys.server import key_unknown, says_free, server_at
 from swarmctl.nodes.lookup import node_names, other_name
 from swarmctl.paths import profiles_directory, shown
 from swarmctl.profiles.questions import answers, builtin_profile
@@ -24,7 +24,7 @@ from swarmctl.settings.offload_target import OFFLOAD, offload_flags, split_targe
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, refused
 from swarmctl.settings.profile_files import SUFFIX, Profile
-from swarmctl.settings.resolve import given, override, problems_of
+from swarmctl.settings.resolve import given, override, problems_of, working_corrections
 from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.settings.sources import Override, anchored, related
 from swarmctl.settings.toml_text import TASKS, rendered, wrapped
@@ -63,9 +63,13 @@ def new_profile(
     path = new_path(name, yes=yes, again=_again(name, base_name, settings, "--yes"))
     if prompter.can_ask and not settings:
         settings = [("--set", answer) for answer in answers(base, prompter)]
-    overrides = list(_overrides(settings, prompter, lambda target: _again(name, base_name, settings, offload=target)))
+    overrides = list(
+        _overrides(settings, prompter, lambda target: _again(name, base_name, settings, offload=target), name)
+    )
     if wrong := [problem for problem in problems_of(base, overrides)[1] if problem.origin.startswith("--")]:
-        raise refused(wrong, "swarmctl profiles new --help")
+        error = refused(wrong, "swarmctl profiles new --help")
+        error.corrections = working_corrections(wrong, base, overrides, {})
+        raise error
     text = profile_text(path, base, overrides, by=f"swarmctl profiles new {name}")
     write(path, text)
     if as_json:
@@ -97,11 +101,11 @@ def profile_text(path: Path, base: Profile, overrides: Sequence[Override], *, by
 
 
 def _overrides(
-    settings: Sequence[tuple[str, str]], prompter: Prompter, again: Callable[[str], str]
+    settings: Sequence[tuple[str, str]], prompter: Prompter, again: Callable[[str], str], profile: str
 ) -> Iterator[Override]:
     """Yield the settings that flags stand for. A server at an address is asked for what is not typed.
 
-    ``again`` returns the same command with another value of ``--offload``.
+    ``again`` returns the same command with another value of ``--offload``. ``profile``: the name of the new profile.
     """
     assignments = [text for flag, text in settings if flag == "--set"]
     for flag, text in settings:
@@ -112,13 +116,15 @@ def _overrides(
             found = typed_address(flags)
             yield from (given(*each) for each in flags if each[-1] and (found is None or each[1] == "offload.provider"))
             if found is not None:
-                yield from _server(*found, split_target(text)[1], prompter, again)
+                yield from _server(*found, split_target(text)[1], prompter, again, profile=profile)
         else:
             yield given(flag, FLAGS[flag], text)
 
 
-def _server(name: str, url: str, model: str, prompter: Prompter, again: Callable[[str], str]) -> Iterator[Override]:
-    """Yield the settings of a server at an address."""
+def _server(
+    name: str, url: str, model: str, prompter: Prompter, again: Callable[[str], str], *, profile: str
+) -> Iterator[Override]:
+    """Yield the settings of a server at an address, for a new profile."""
     server, model = server_at(url, name, model, prompter, again)
     yield given(OFFLOAD, "offload.model", model)
     yield given(OFFLOAD, f"providers.{name}.base_url", server.base_url)
@@ -126,6 +132,10 @@ def _server(name: str, url: str, model: str, prompter: Prompter, again: Callable
         yield given(OFFLOAD, f"providers.{name}.needs_key", "true")
     if server.is_free:
         yield given(OFFLOAD, f"providers.{name}.free", "true")
+    if not server.knows_key:
+        prompter.say(key_unknown(server, free=server.is_free))
+        prompter.say(f"  {command(['doctor', 'api', '--profile', profile])}")
+    elif server.is_free:
         prompter.say(says_free(name, server))
 
 

@@ -13,7 +13,7 @@ from swarmctl.settings.profile_files import Profile
 from swarmctl.settings.resolve import given, resolve
 from swarmctl.settings.schema import dotted, flatten
 from swarmctl.settings.sources import Override
-from swarmctl.terminal.prompter import Prompter
+from swarmctl.terminal.prompter import ON_SCREEN, Prompter
 from swarmctl.terminal.safe_text import is_revision, looks_like_key
 
 _QUESTIONS = {
@@ -76,4 +76,4 @@ def check_answer(base: Profile, key: str, text: str, others: Sequence[Override] 
 def refuse_key(key: str, text: str) -> None:
     """Raise ConfigurationError if the answer looks like an API key."""
     if looks_like_key(text) and not is_revision(key, text):
-        raise ConfigurationError("this looks like an API key, which does not belong in a profile")
+        raise ConfigurationError(f"this looks like an API key, which does not belong in a profile. {ON_SCREEN}")

@@ -75,8 +75,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Start or resume a node.
 
-        Ctrl-C saves and stops within seconds. The same command resumes the node; so does --node NAME alone, with the
-        settings of its last run. --fresh starts over instead.
+        Ctrl-C saves and stops within seconds. To resume the node, repeat the command. `run --node NAME` resumes it with
+        the settings of its last run. To start over, add --fresh.
 
         \b
         Examples:

@@ -23,13 +23,14 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.run.background import BackgroundView, split
 from swarmctl.run.dry_run import DryRun, dry_run, planned
 from swarmctl.run.fetch_smollm2 import fetch_smollm2
-from swarmctl.run.finished import finished, say_finished
+from swarmctl.run.finished import finished, has_finished, say_finished
 from swarmctl.run.join_swarm import CharterMembership, join, store_membership
 from swarmctl.run.keep_running import KeepRunning
 from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
+from swarmctl.run.servers_down import check_command, warnings_of
 from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, Supervisor, TrainerExit
 from swarmctl.serving.own_server import OwnServer, check_own_server, served
@@ -107,11 +108,13 @@ def _run(options: RunOptions, *, module: str) -> Exit:
     keys = found or keys_for(resolved.config, prompter, os.environ)
     fetch_smollm2(resolved.config, prompter, f"{rerun(resolved)} --yes")
     with StopSignals() as signals, nodes.opened(resolved.config, partial(rerun, resolved)) as node:
-        before = _last_command(node, say)
+        before, first = _last_command(node, say), not (node.starts_over or has_finished(node.files))
         with disk_errors.disk_errors(node.files.root):
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
             write_last(node.files, resolved)
+        for line in warnings_of(resolved.config, check_command(resolved)):
+            say(line)
         if not options.quiet:
             for line in [*introduction(node, resolved, membership), *keys.lines, *offload]:
                 say(line)
@@ -143,7 +146,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                     ending, gave_up = KeepRunning(supervisor, config, patient=patient).run()
                 else:
                     ending, gave_up = supervisor.run(config), None
-        code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=time.monotonic() - began)
+        elapsed = time.monotonic() - began
+        code = _finish(node, resolved, membership, progress, ending, gave_up=gave_up, elapsed=elapsed, first=first)
         if options.as_json:
             print(json.dumps(result(progress, node.name)), flush=True)
         return code
@@ -238,6 +242,7 @@ def _finish(
     *,
     gave_up: NodeError | None,
     elapsed: float,
+    first: bool,
 ) -> Exit:
     """Print how the run ended and return the exit code. Raises the NodeError of a trainer that failed."""
     say = Writer(sys.stderr)
@@ -248,7 +253,7 @@ def _finish(
         return code
     finally:
         if not failed or progress.start is not None:
-            for line in conclusion(node, resolved, progress, elapsed, failed=failed):
+            for line in conclusion(node, resolved, progress, elapsed, failed=failed, first=first):
                 say(line)
         if failed and membership is not None and node.created and not progress.round:
             say(still_member(node.name, membership.charter.name))

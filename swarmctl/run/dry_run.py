@@ -22,7 +22,7 @@ from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
-from swarmctl.run.servers_down import servers_down
+from swarmctl.run.servers_down import ServerDown, check_command, not_started_here, servers_down
 from swarmctl.run.summary import changed_settings, pushes, swarm_line
 from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.options import RunOptions
@@ -53,8 +53,8 @@ class DryRun:
     offload: Plan | None
     missing: dict[str, str]
     """Providers without a key, each with the command that saves one."""
-    down: dict[str, str]
-    """Base URLs of the operator's own servers that accept no connection, each with the reason."""
+    down: list[ServerDown]
+    """The operator's own servers that accept no connection."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the output of ``--dry-run --json``."""
@@ -83,7 +83,7 @@ class DryRun:
                 names = {each.name for each in chain(use.config) if each is not None}
                 missing = [name for name in self.missing if name in names]
                 urls = {each.base_url for each in chain(use.config) if each is not None}
-                down = {url: reason for url, reason in self.down.items() if url in urls}
+                down = {each.endpoint.base_url: each.reason for each in self.down if each.endpoint.base_url in urls}
                 return self.offload.as_json(use) | {"missing_keys": missing, "servers_down": down}
         return None
 
@@ -101,12 +101,12 @@ class DryRun:
         if finished(files, self.resolved, self.membership) is not None:
             state = "exists and has finished, so a run would do nothing"
         return [
+            *_servers(self.down, self.resolved),  # first: it is what the user has to do
             ("node", f"{name} ({state}): {shown(files.root)}"),
             ("settings", changed_settings(self.resolved)),
             *([] if self.membership is None else [("swarm", swarm_line(self.membership))]),
             *_findings(self.found, self.resolved),
             *_offload(self.offload, self.missing),
-            *_servers(self.down, self.resolved),
         ]
 
 
@@ -120,9 +120,7 @@ def planned(resolved: Resolved, membership: CharterMembership | None, *, module:
         with waiting(say, "checking the model and the device"):
             found = trainer.check(config, say, module)
         offload = plan(config, files)
-        asked = [] if offload is None else [each for use in offload.uses for each in chain(use.config)]
-        # The node's own server is not running yet.
-        down = {} if config.offload.serving.command else servers_down(filter(None, asked))
+        down = servers_down(not_started_here(config))
     return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ), down)
 
 
@@ -218,9 +216,5 @@ def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, s
     return [*labelled(offload), *keys]
 
 
-def _servers(down: dict[str, str], resolved: Resolved) -> list[tuple[str, str]]:
-    check = typed(f"swarmctl doctor api {_selection(resolved)}")
-    return [
-        ("server", f"{url} accepts no connection ({reason}). Start it before the run. To check it: {check}")
-        for url, reason in down.items()
-    ]
+def _servers(down: Sequence[ServerDown], resolved: Resolved) -> list[tuple[str, str]]:
+    return [("server", " ".join(each.text(check_command(resolved)))) for each in down]

@@ -15,6 +15,12 @@ from swarmctl.terminal.progress import RunView, result
 from swarmctl.terminal.views import Writer
 
 
+def has_finished(files: NodeFiles) -> bool:
+    """Whether a node's latest run ended after all of its rounds."""
+    record = read_record(files.run)
+    return ((record and record.stop) or {}).get("reason") == "done"
+
+
 def finished(files: NodeFiles, resolved: Resolved, membership: CharterMembership | None) -> RunView | None:
     """Return the state of a node that has no rounds left; None if a run has something to do.
 
@@ -40,7 +46,7 @@ def say_finished(progress: RunView, resolved: Resolved, *, as_json: bool) -> Exi
     say, node = Writer(sys.stderr), resolved.config.node.name
     say(f"Node {node} has already finished, so nothing was started. {reached(progress)}")
     rounds = progress.round or 0
-    for line in next_steps(resolved, progress, rounds=rounds):
+    for line in next_steps(resolved, progress, rounds=rounds, first=False):
         say(line)
     if as_json:
         print(json.dumps(result(progress, node)), flush=True)

@@ -5,6 +5,7 @@ import itertools
 import os
 import secrets
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,9 +214,18 @@ def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None],
             with waiting(say, "fetching the charter"):
                 return trainer.fetch_charter(config, key, Path(directory), say, module)
     except SwarmError as error:
-        error.message += "; one of its nodes must be running at the invitation's address"
-        error.next = rerun(resolved)
+        error.message += (
+            "; one of its nodes must be running at the invitation's address. On that node's machine, `swarmctl swarm "
+            "invite` says whether it is running; from here, check the connection and then repeat the command"
+        )
+        error.next = _connect(parse(config.swarm.join).addresses[0]) or rerun(resolved)
         raise
+
+
+def _connect(address: str) -> str | None:
+    """Return the command that tries to connect to a peer's address; None if this machine has no such command."""
+    _, _, host, _, port, *_ = address.split("/")
+    return shlex.join(["nc", "-vz", host, port]) if shutil.which("nc") else None
 
 
 def as_member(resolved: Resolved, files: NodeFiles) -> Resolved:

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from hivemind_exp.config import ProviderConfig
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.keys.server import says_free, server_at
+from swarmctl.keys.server import Server, key_unknown, says_free, server_at
+from swarmctl.run.servers_down import check_command, not_started_here, servers_down
+from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import OFFLOAD, typed_address
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.views import Writer
 
@@ -33,10 +36,27 @@ def with_server(options: RunOptions, resolved: Resolved, prompter: Prompter) -> 
     if name in resolved.config.offload.prices:  # then it is not free
         del own[f"providers.{name}.free"]
     settings |= {key: str(value).lower() for key, value in own.items() if key not in typed}
-    if settings.get(f"providers.{name}.free") == "true":
-        Writer(sys.stderr)(says_free(name, server))
     others = (flag for flag in options.flags if flag[0] != OFFLOAD or flag[1] not in settings)
-    return replace(options, flags=(*others, *((OFFLOAD, key, text) for key, text in settings.items())))
+    options = replace(options, flags=(*others, *((OFFLOAD, key, text) for key, text in settings.items())))
+    _tell(options, name, server, free=settings.get(f"providers.{name}.free") == "true")
+    return options
+
+
+def _tell(options: RunOptions, name: str, server: Server, *, free: bool) -> None:
+    """Print why a server counts as free, or that it is unknown whether it needs a key.
+
+    Prints nothing if it accepts no connection: the plan and the start of the run say so.
+    """
+    say = Writer(sys.stderr)
+    if server.knows_key:
+        if free:
+            say(says_free(name, server))
+        return
+    resolved = resolved_options(options)
+    down = {each.endpoint.base_url for each in servers_down(not_started_here(resolved.config))}
+    if server.base_url not in down:
+        say(key_unknown(server, free=free))
+        say(f"  {typed(check_command(resolved))}")
 
 
 def _with_model(options: RunOptions, resolved: Resolved, prompter: Prompter) -> RunOptions:

@@ -1,28 +1,75 @@
 """Which of the operator's own servers, that a run would ask, accept no connection."""
 
+import shlex
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from hivemind_exp.config import Config
 from hivemind_exp.connection_errors import reason_for
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.offload.judge import endpoints_of
+from hivemind_exp.offload.settings import Endpoint, first_endpoint
 from hivemind_exp.proxies import proxy_for
+from swarmctl.keys.local_servers import START, server_command
+from swarmctl.settings.command_line import settings_arguments
+from swarmctl.settings.resolve import Resolved
+from swarmctl.terminal.command_line import typed
 
 _CONNECT_S = 3.0
 _PORTS = {"http": 80, "https": 443}
 
 
-def servers_down(endpoints: Iterable[Endpoint]) -> dict[str, str]:
-    """Return the reason for each base URL that accepts no connection. Only connects: sends nothing.
+@dataclass(frozen=True, slots=True)
+class ServerDown:
+    """A server that accepts no connection."""
+
+    endpoint: Endpoint
+    reason: str
+
+    def text(self, check: str) -> tuple[str, str]:
+        """Return what is wrong and what to do, and the command for it: the one that starts the server, or ``check``."""
+        start = server_command(self.endpoint, START)
+        remedy = "To start it" if start else "Start the server, then check it"
+        return (
+            f"{self.endpoint.base_url} accepts no connection ({self.reason}), so it is unknown whether the server "
+            f"needs a key. {remedy}:",
+            start or typed(check),
+        )
+
+
+def check_command(resolved: Resolved) -> str:
+    """Return the command that checks the providers of a run."""
+    return shlex.join(["swarmctl", "doctor", "api", *settings_arguments(resolved)])
+
+
+def warnings_of(config: Config, check: str) -> list[str]:
+    """Return the lines about each server that accepts no connection: a warning, and the command to type.
+
+    ``check``: the command that checks the servers.
+    """
+    found = [each.text(check) for each in servers_down(not_started_here(config))]
+    return [line for text, command in found for line in (f"warning: {text}", f"  {command}")]
+
+
+def not_started_here(config: Config) -> list[Endpoint]:
+    """Return the endpoints that a run asks, without the server that it starts itself."""
+    own = first_endpoint(config) if config.offload.serving.command else None
+    return [each for each in endpoints_of(config) if each != own]
+
+
+def servers_down(endpoints: Iterable[Endpoint]) -> list[ServerDown]:
+    """Return the servers that accept no connection, one for each base URL. Only connects: sends nothing.
 
     Hosted services, which need a key, are left out, and so is what is behind a proxy. Raises ConfigurationError if the
     proxy's settings are invalid.
     """
-    found = {}
-    for url in dict.fromkeys(each.base_url for each in endpoints if not each.needs_key):
-        if proxy_for(url) is None and (reason := _refusal(url)) is not None:
-            found[url] = reason
-    return found
+    own = {each.base_url: each for each in reversed([*endpoints]) if not each.needs_key}  # the first of each URL
+    return [
+        ServerDown(each, reason)
+        for url, each in reversed(own.items())
+        if proxy_for(url) is None and (reason := _refusal(url)) is not None
+    ]
 
 
 def _refusal(url: str) -> str | None:

@@ -68,7 +68,7 @@ def introduction(node: Node, resolved: Resolved, membership: CharterMembership |
     if config.hub.repo:
         lines.append(f"The node pushes its model, with a card on what it learned from, {pushes(config)}.")
     keep = config.journal.keep_rounds
-    if keep and not 0 < config.game.rounds <= keep:
+    if keep and state != "resumed" and not 0 < config.game.rounds <= keep:
         lines.append(
             f"The completions of the latest {keep:,} rounds are kept; older ones are deleted (journal.keep_rounds). "
             f"To keep them elsewhere: {typed(f'swarmctl rollouts export --node {shlex.quote(node.name)} -o FILE')}"
@@ -118,8 +118,13 @@ def pushes(config: Config) -> str:
     return f"to {config.hub.repo} on the hub ({visible} if new) {' and '.join(filter(None, (often, last)))}"
 
 
-def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float, *, failed: bool) -> list[str]:
-    """Return lines on the result, the time spent, what is saved and how to continue."""
+def conclusion(
+    node: Node, resolved: Resolved, progress: RunView, elapsed: float, *, failed: bool, first: bool
+) -> list[str]:
+    """Return lines on the result, the time spent, what is saved and how to continue.
+
+    ``first``: the node has never finished its rounds before.
+    """
     lines = [reached(progress, f", {duration(elapsed)} in this run", failed=failed)]
     if progress.seconds and (shares := time_shares(progress.seconds)):
         lines.append("Time in rounds: " + ", ".join(f"{part} {percent(share)}" for part, share in shares) + ".")
@@ -140,7 +145,7 @@ def conclusion(node: Node, resolved: Resolved, progress: RunView, elapsed: float
     if progress.pushed is not None:
         lines.append(f"Pushed: {foreign(progress.pushed)}")
     if not failed:
-        lines += next_steps(resolved, progress, rounds=progress.rounds or 0)
+        lines += next_steps(resolved, progress, rounds=progress.rounds or 0, first=first)
     return lines
 
 
@@ -266,8 +271,12 @@ def _saved(progress: RunView, *, resumed: bool) -> str:
     return "Nothing to save: no round finished."
 
 
-def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[str]:
-    """Return how to continue. ``rounds``: planned, 0 if the node runs until you stop it."""
+def next_steps(resolved: Resolved, progress: RunView, *, rounds: int, first: bool) -> list[str]:
+    """Return how to continue.
+
+    ``rounds``: planned, 0 if the node runs until you stop it. ``first``: the node has never finished its rounds before,
+    so a demo suggests a real model.
+    """
     config, done = resolved.config, (progress.stop or {}).get("reason") == "done"
     name, again = config.node.name, typed(continuation(config.node.name))
     following = (progress.stop or {}).get("next")
@@ -284,7 +293,7 @@ def next_steps(resolved: Resolved, progress: RunView, *, rounds: int) -> list[st
     if done and progress.checkpoint and not is_relay(config):
         compare = typed(shlex.join(["swarmctl", "sample", name]))
         lines = ["Compare its answers before and after training:", f"  {compare}", *lines]
-    if done and config.model.name == DEMO:
+    if first and done and config.model.name == DEMO:
         facts = [] if smollm2.stored(os.environ) else [f"{smollm2.DOWNLOAD} to download"]
         facts += ["hours without a GPU"] if (progress.start or {}).get("device") == "cpu" else []
         about = f" ({'; '.join(facts)})" if facts else ""

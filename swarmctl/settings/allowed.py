@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from swarmctl.terminal.safe_text import HIDDEN, clean, masked
+from swarmctl.terminal.suggest import nearest
 
 Schema = dict[str, Any]
 _LONGEST = 60
@@ -40,6 +41,10 @@ _PHRASES = {
     "swarm.announce": 'a list of addresses, such as ["/ip4/203.0.113.7/tcp/4001"]',
 }
 """For settings whose schema says too little, by dotted path; ``*`` stands for an index or a name."""
+_WORDS = {"model.device": ("auto", "cpu", "mps", "xpu", "cuda"), "offload.limits.usd": ("unlimited",)}
+"""Words that a setting accepts besides other values, where its schema does not list them."""
+_MEANT = {"model.device": {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}}
+"""Words that people type, and what a setting calls it."""
 PROVIDER_NAME = "1 to 32 lowercase letters, digits or '-', starting with a letter"
 """What the names of the tables in ``providers`` may be."""
 
@@ -64,6 +69,20 @@ def allowed(location: Sequence[str]) -> str | None:
     chain = _chain(location)
     pattern = ".".join(part if schema.get("named") else "*" for part, schema in zip(location, chain, strict=False))
     return _PHRASES.get(pattern) or (_phrase(chain[-1]) if chain else None)
+
+
+def near_value(location: Sequence[str], value: Any) -> str | None:
+    """Return the word that was probably meant by a wrong value of the setting at ``location``; None if unclear."""
+    chain = _chain(location)
+    if not chain or len(chain) < len(location) or not isinstance(value, str):
+        return None
+    name, word = ".".join(location), value.strip().lower()
+    options = _options(chain[-1])
+    words = [text for each in options if {"enum", "const"} & each.keys() for text in _option(each)]
+    words += _WORDS.get(name, ())
+    if any(each.get("type") == "boolean" for each in options):
+        words += ["true", "false"]
+    return _MEANT.get(name, {}).get(word) or nearest(word, words)
 
 
 def _chain(location: Sequence[str]) -> list[Schema]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from hivemind_exp.config import ProviderConfig, TaskConfig
-from hivemind_exp.errors import ConfigurationError, NodeError
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.errors import UsageError
-from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, shown, without_key
+from swarmctl.settings.allowed import PROVIDER_NAME, allowed, known_part, near_value, shown, without_key
+from swarmctl.settings.correction import Correction, OptionsRefused, SettingsRefused
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.schema import SettingPath, dotted, settings
 from swarmctl.settings.sources import NOT_SETTINGS, PREFIX, Layer, origins_of, related
@@ -27,12 +26,14 @@ class Problem:
     origin: str
     cure: str | None = None
     """The command that fixes the problem, if known."""
+    correction: Correction | None = None
+    """What was probably meant, if that can be typed instead."""
 
     def __str__(self) -> str:
         return f"{self.message}; did you mean {self.nearest}?" if self.nearest else self.message
 
 
-def refused(problems: Sequence[Problem], otherwise: str) -> NodeError:
+def refused(problems: Sequence[Problem], otherwise: str) -> SettingsRefused | OptionsRefused:
     """Return the error that lists all problems, with the command that fixes one of them or ``otherwise``.
 
     It is a UsageError if all of them are values of options, and ConfigurationError if a setting is wrong in a profile,
@@ -40,7 +41,7 @@ def refused(problems: Sequence[Problem], otherwise: str) -> NodeError:
     """
     cure = next((problem.cure for problem in problems if problem.cure), otherwise)
     typed = all(problem.origin.startswith("--") and problem.origin != "--set" for problem in problems)
-    return (UsageError if typed else ConfigurationError)("; ".join(map(str, problems)), next=cure)
+    return (OptionsRefused if typed else SettingsRefused)("; ".join(map(str, problems)), next=cure)
 
 
 def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Problem:
@@ -52,6 +53,8 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
         location = location[:-1]
     elif not unknown and error["type"] != "missing":
         location = known_part(location)
+    elif unknown and len(location) == 1:  # a table that does not exist: name the setting that was typed in it
+        location = next((path for each in layers for path in each.values if path[:1] == location), location)
     key = without_key(re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", dotted(location)))
     origins = origins_of(layers).items() if location else ()
     origin = next((origin for path, origin in origins if related(path, location)), fallback if location else "")
@@ -60,11 +63,36 @@ def explain(error: ErrorDetails, layers: Sequence[Layer], fallback: str) -> Prob
     if wrong_name:
         return Problem(key, f"{place}invalid provider name: {shown(location[-1])}. Use {PROVIDER_NAME}", None, origin)
     if not unknown:
-        return Problem(key, f"{place}{_what(error, location, name)}", None, origin)
+        correction = _corrected_value(location, origin, layers)
+        return Problem(key, f"{place}{_what(error, location, name)}", None, origin, correction=correction)
     if means_secret(location[-1]) and not isinstance(error["input"], int | float):  # a number is a mistyped limit
         cure = f"swarmctl keys set {_service(location, layers) or '--help'}"
         return Problem(key, f"{place}{name} {_refusal(cure, origin)}", None, origin, cure)
-    return Problem(key, f"{place}unknown setting {name}", _guess(location, key, origin), origin)
+    guess = _guess(location, key, origin)
+    correction = _corrected_name(location, origin, guess, layers)
+    return Problem(key, f"{place}unknown setting {name}", guess, origin, correction=correction)
+
+
+def _corrected_value(location: SettingPath, origin: str, layers: Sequence[Layer]) -> Correction | None:
+    """Return the correction of a wrong value; None if it was not typed, or if it is unclear what was meant."""
+    value = next((each.values[location] for each in layers if each.origin == origin and location in each.values), None)
+    meant, name = near_value(location, value), dotted(location)
+    if meant is None or not origin.startswith(("--", "$")):
+        return None
+    return Correction(origin, name, origin[1:] if origin.startswith("$") else name, meant)
+
+
+def _corrected_name(
+    location: SettingPath, origin: str, guess: str | None, layers: Sequence[Layer]
+) -> Correction | None:
+    """Return the correction of a setting's name; None if it was not typed, or if it is unclear what was meant."""
+    if guess is None or not any(location in each.values for each in layers if each.origin == origin):
+        return None
+    if origin.startswith("$"):
+        return Correction(origin, dotted(location), guess)
+    name = dotted((*location[:-1], guess)) if location[0] == "providers" else guess
+    # Several settings can have the name that was typed.
+    return Correction(origin, dotted(location), name) if origin == "--set" and " " not in name else None
 
 
 def _what(error: ErrorDetails, location: SettingPath, name: str) -> str:
@@ -106,6 +134,8 @@ def _guess(location: SettingPath, key: str, origin: str) -> str | None:
         return guess and PREFIX + guess
     paths = {dotted(path): path for path in settings()}
     same_last = [name for name, path in paths.items() if path[-1] == location[-1]]
+    near = nearest(dotted(location[:-1]), [name.rpartition(".")[0] for name in same_last])  # of a misspelled table
+    same_last = [name for name in same_last if name.rpartition(".")[0] == near] or same_last
     return (similar and dotted(similar)) or " or ".join(same_last) or nearest(key, paths)
 
 

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from swarmctl.errors import UsageError
+from swarmctl.settings import profile_files as profiles
+from swarmctl.settings.correction import Correction
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.problems import Problem, explain, refused
 from swarmctl.settings.profile_files import DEFAULT, Profile
@@ -79,11 +81,36 @@ def problems_of(
 
 
 def resolve(profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]) -> Resolved:
-    """Return the configuration. Raises the error that lists every problem (``refused``)."""
+    """Return the configuration. Raises the error that lists every problem (``refused``), with corrections that work."""
     resolved, problems = problems_of(profile, overrides, environment)
     if resolved is None:
-        raise refused(problems, _next(problems[0], profile))
+        error = refused(problems, _next(problems[0], profile))
+        error.corrections = working_corrections(problems, profile, overrides, environment)
+        raise error
     return resolved
+
+
+def working_corrections(
+    problems: Sequence[Problem], profile: Profile, overrides: Sequence[Override], environment: Mapping[str, str]
+) -> tuple[Correction, ...]:
+    """Return a correction for each problem; empty if some problem has none, or if they do not solve all problems."""
+    found = tuple(each.correction for each in problems if each.correction is not None)
+    if len(found) < len(problems):
+        return ()
+    typed, variables = list(overrides), dict(environment)
+    for each in found:
+        if each.origin.startswith("$"):
+            value = variables.pop(each.origin[1:])
+            variables[each.name] = value if each.value is None else each.value
+            continue
+        wrong, right = tuple(each.typed.split(".")), tuple(each.name.split("."))
+        typed = [
+            replace(given, path=right, value=given.value if each.value is None else parse(each.value, right))
+            if (given.path, given.origin) == (wrong, each.origin)
+            else given
+            for given in typed
+        ]
+    return () if problems_of(profile, typed, variables)[1] else found
 
 
 def _next(problem: Problem, profile: Profile) -> str:
@@ -96,5 +123,6 @@ def _next(problem: Problem, profile: Profile) -> str:
     if problem.origin in FLAGS:
         return "swarmctl run --help"
     if problem.origin and not problem.origin.startswith("--"):
-        return f"swarmctl profiles validate {name}"
+        wrong = next((each for each in profiles.family(profile) if each.label == problem.origin), profile)
+        return f"swarmctl profiles edit {shlex.quote(wrong.reference)}"
     return f"swarmctl profiles show {name} --origin"

@@ -11,7 +11,7 @@ NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="NODE", help="Node to use. [default: the only one in a swarm]")
 ]
 group = command_group(
-    """Create a swarm, invite others and see its peers.
+    """Create a swarm, invite others and see who is in it.
 
     The nodes of a swarm train on the same questions and learn from each other's answers. Each node verifies all answers
     itself. There is no leader, and no peer has to be trusted.

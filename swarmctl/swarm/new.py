@@ -104,7 +104,11 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
         f"Its first node is {node.name} ({animal_name(identity.peer_id)}), which trains "
         f"{short_name(member.config.model.name)}. Start it so that others can find the swarm:"
     )
-    say(f"  {typed(f'swarmctl run --node {shlex.quote(node.name)}')}")
+    run = typed(f"swarmctl run --node {shlex.quote(node.name)}")
+    say(f"  {run}")
+    if rules.rounds:
+        say(f"It stops after round {rules.rounds:,} (game.rounds). To let it run until you stop it, start it with:")
+        say(f"  {run} --rounds 0")
     say(reach(line, member.config.swarm))
     who = "other nodes on this machine" if only_here(line) else "others (and other nodes on this machine)"
     say(f"Once it is running, {who} can join with:")

@@ -9,13 +9,15 @@ import typer
 from hivemind_exp.errors import KeyProblem, NodeError
 from swarmctl.terminal.line_editor import read_line
 from swarmctl.terminal.safe_text import clean, encodable, looks_like_key
+from swarmctl.terminal.short_answer import read_short_answer
 from swarmctl.terminal.views import Writer
 
 _LONGEST = 65536
-_SHOWN_KEY = (
-    "this answer looks like a key. It was shown on the screen and is not saved. Revoke it, and type a new one at the "
-    "hidden prompt, which follows this question"
-)
+_SECRET_LENGTH = 16
+"""An answer without spaces that is as long as this may be a secret."""
+_TYPE_HIDDEN = "Type a key only at a hidden prompt"
+ON_SCREEN = "It is on the screen, so replace it if anyone else can see the screen"
+"""What to do about a key that was typed where it can be seen."""
 
 
 def sentence(text: str) -> str:
@@ -66,10 +68,7 @@ class Prompter:
         if agreed is None:
             if not self.can_ask:
                 raise otherwise
-            answer = self._short(f"{question} [y/N]") or ""
-            if looks_like_key(answer):
-                raise KeyProblem(_SHOWN_KEY, next=otherwise.next)
-            agreed = answer.lower() in ("y", "yes")
+            agreed = bool(self._yes_or_no(question, default=False))
             if agreed or once:
                 self._answers[question] = agreed
         if not agreed:
@@ -80,22 +79,24 @@ class Prompter:
 
         Raises Abort at the end of the input.
         """
-        while True:
-            answer = self._short(f"{question} {'[Y/n]' if default else '[y/N]'}")
-            if answer is None:
-                raise typer.Abort
-            if answer.lower() in ("", "y", "yes", "n", "no"):
-                return answer.lower() in ("y", "yes") or (default and not answer)
-            self.say(sentence(_SHOWN_KEY) if looks_like_key(answer) else "Answer y or n.")
+        agreed = self._yes_or_no(question, default=default)
+        if agreed is None:
+            raise typer.Abort
+        return agreed
 
-    def _short(self, question: str) -> str | None:
-        """Ask, and return the answer; None at the end of the input."""
-        sys.stderr.write(encodable(self.say.folded(question), sys.stderr.encoding) + " ")
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line:  # Ctrl-D, which leaves the cursor behind the question
-            sys.stderr.write("\n")
-        return line.strip() if line else None
+    def _yes_or_no(self, question: str, *, default: bool) -> bool | None:
+        """Ask until the answer is yes or no, and return it; None at the end of the input."""
+        shown = self.say.folded(f"{question} {'[Y/n]' if default else '[y/N]'}")
+        while True:
+            answer = read_short_answer(encodable(shown, sys.stderr.encoding) + " ", sys.stdin, sys.stderr)
+            if answer is None:  # Ctrl-D, which leaves the cursor behind the question
+                sys.stderr.write("\n")
+                return None
+            if (word := answer.text.lower()) in ("", "y", "yes", "n", "no"):
+                return word in ("y", "yes") or (default and not word)
+            may_be_key = looks_like_key(answer.text) or (len(word) >= _SECRET_LENGTH and len(word.split()) == 1)
+            where = f". {ON_SCREEN}" if answer.on_screen else ", so it was not shown"
+            self.say(f"That may be a key{where}. {_TYPE_HIDDEN}. Answer y or n." if may_be_key else "Answer y or n.")
 
     def answer(
         self, question: str, check: Callable[[str], object], *, default: str = "", words: Sequence[str] = ()

@@ -21,6 +21,7 @@ from swarmctl.errors import Exit
 from swarmctl.keys.for_run import keys_for
 from swarmctl.paths import shown
 from swarmctl.run.offload_plan import plan, record_consent
+from swarmctl.run.servers_down import check_command, warnings_of
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
 from swarmctl.storage.json_file import read_json, write_json
@@ -227,6 +228,10 @@ def _with_consent(model: Evaluated, files: NodeFiles, options: EvalOptions) -> T
         )
         record_consent(files, asked)
     keys = keys_for(config, prompter, os.environ)
+    provider = shlex.quote(f"offload.provider={use.endpoint.name}:{use.endpoint.model}")
+    check = f"swarmctl doctor api --set {provider}" if model.resolved is None else check_command(model.resolved)
+    for line in warnings_of(config, check):  # the evaluation waits for them
+        prompter.say(line)
     return replace(model.model, secrets=keys.secrets)
 
 

@@ -7,11 +7,16 @@ import pty
 import re
 import signal
 import subprocess
+import termios
+import time
 from collections.abc import Mapping, Sequence
 
 import pexpect
 
 from tests.support.command_line import ROOT
+
+_LOCAL_MODES = 3
+"""Index of the local modes, such as ICANON, in what ``tcgetattr`` returns."""
 
 
 def spawn(
@@ -49,8 +54,11 @@ def expect_words(terminal: pexpect.spawn[str], text: str) -> None:
 
 def interrupt(terminal: pexpect.spawn[str]) -> None:
     """Press Ctrl-C at a question. Python's line editor loses a Ctrl-C that comes just before it reads."""
-    terminal.send("~")
-    terminal.expect_exact("~")
+    while termios.tcgetattr(terminal.child_fd)[_LOCAL_MODES] & termios.ICANON:
+        assert terminal.isalive(), "no question was asked"
+        time.sleep(0.01)
+    terminal.send("N")  # which a yes-or-no question shows, too
+    terminal.expect_exact("N")
     terminal.sendintr()
 
 

@@ -116,9 +116,10 @@ def test_aliases_work_but_are_hidden(capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "told"),
     [
         (["rnu"], "unknown command 'rnu'; did you mean run?"),
-        (["run", "--ronds", "3"], "unknown option '--ronds'; did you mean --rounds?"),
+        (["run", "--ronds", "many"], "unknown option '--ronds'; did you mean --rounds?"),
         (["run", "--rounds", "many"], "invalid --rounds: 'many'. Use a whole number of at least 0"),
         (["profiles", "show", "a", "b"], "unexpected arguments: b"),
+        (["keys", "set", "x", "--hots", "0123456789abcdef"], "unknown option '--hots'; did you mean --host?"),
         (["run", "--join"], "--join needs a value"),
         (["swarm", "show", "--node"], "--node needs a value"),
     ],
@@ -131,6 +132,7 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], told: str, capsys: p
     assert told in err
     assert err.splitlines()[1].startswith("  try: ")
     assert err.rstrip().endswith("--help")
+    assert "0123456789abcdef" not in err
     assert len(arguments) == 1 or f"swarmctl {arguments[0]}" in err
 
 
@@ -215,10 +217,10 @@ def test_a_misspelled_variable_stops_a_run(
 ) -> None:
     monkeypatch.setenv("SWARMCTL_TRIAN__BETA", "0.1")
     assert cli.run(["run", "-p", "demo"]) == Exit.CONFIGURATION
-    assert capsys.readouterr().err == (
-        "error: unknown setting $SWARMCTL_TRIAN__BETA; did you mean SWARMCTL_TRAIN__BETA?\n"
-        "  try: unset SWARMCTL_TRIAN__BETA\n"
-    )
+    cause, following = capsys.readouterr().err.splitlines()
+    assert cause == "error: unknown setting $SWARMCTL_TRIAN__BETA; did you mean SWARMCTL_TRAIN__BETA?"
+    assert following.startswith("  try: env -u SWARMCTL_TRIAN__BETA SWARMCTL_TRAIN__BETA=0.1 ")
+    assert following.endswith("swarmctl run -p demo")
     assert not home.exists()
 
 

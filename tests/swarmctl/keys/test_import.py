@@ -105,24 +105,33 @@ def test_interrupting_a_first_set_leaves_a_key_that_can_be_deleted(run: Run, mon
     keyring.frozen = KeyboardInterrupt
     code, _, err = run("set", "openai", "--no-test", piped=KEY)
     assert code == Exit.INTERRUPTED
-    assert "The keyring may have stored the key. To delete it: " in err
+    assert "The keyring may have stored the key. To delete it:\n" in err
     keyring.frozen = None
     assert run("delete", "openai")[0] == Exit.DONE
     assert (keyring.stored, read_entry("openai")) == ({}, None)
 
 
-def test_the_error_for_a_replacement_that_times_out_names_both_possible_keys(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", [TimeoutError, KeyboardInterrupt])
+def test_a_replacement_that_ends_early_leaves_one_of_two_keys_and_does_not_say_which(
+    run: Run, monkeypatch: pytest.MonkeyPatch, why: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(Keyring, "_ask", lambda _, order: {"key": order["key"]})
+    keyring = Freezing(monkeypatch)
     assert run("set", "openai", "--no-test", piped=KEY)[0] == Exit.DONE
-
-    def silent(*_: object) -> None:
-        raise TimeoutError("within 3 s")
-
-    monkeypatch.setattr(Keyring, "_ask", silent)
+    keyring.frozen = why
     err = run("set", "openai", "--no-test", piped=OTHER)[2]
     assert "The keyring has either the previous key or the new one." in err
+    assert "unchanged" not in err
+    if why is KeyboardInterrupt:
+        said = err.splitlines()
+        place = said.index("The keyring has either the previous key or the new one. To be sure, save the key again:")
+        assert said[place + 1].endswith("swarmctl keys set openai")
+    entry = read_entry("openai")
+    assert entry is not None
+    assert (entry.last_four, entry.tested) == (None, None), "unknown"
+    assert f"····{KEY[-4:]}" not in run("list")[1]
+    keyring.frozen = None
+    assert run("set", "openai", "--no-test", piped=OTHER)[0] == Exit.DONE
+    assert getattr(find("openai"), "value", None) == OTHER
 
 
 def test_import_asks_before_it_replaces_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hivemind_exp.events import (
     ErrorEvent,
     PhaseEvent,
     RoundEvent,
+    SpendEvent,
     StartEvent,
     StopEvent,
     WarningEvent,
@@ -89,6 +90,28 @@ def test_the_curriculum_is_shown_while_it_is_on(node: NodeFiles, capsys: pytest.
         assert (said in capsys.readouterr().out) is on
         assert cli.run(["status", "--json"]) == Exit.DONE
         assert json.loads(capsys.readouterr().out)["nodes"][0]["curriculum"] == shown
+
+
+def test_status_says_which_numbers_count_all_runs(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    spent = SpendEvent(
+        round=1,
+        provider="box",
+        model="m",
+        requests=1,
+        tokens=2,
+        prompt_tokens=1,
+        completion_tokens=1,
+        lost=0,
+        usd=0.5,
+        usd_total=1.5,
+    )
+    log = EventLog(node.events)
+    log(spent)
+    log.close()
+    assert cli.run(["status"]) == Exit.DONE
+    heading, _, scope = capsys.readouterr().out.splitlines()
+    assert " spent " in heading
+    assert scope == "Counted over all of a node's runs: spent."
 
 
 @pytest.mark.parametrize(
@@ -289,7 +312,7 @@ def test_status_counts_completions_that_could_not_be_verified(
     assert cli.run(["status", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["nodes"][0]["unverified"] == 1
     assert cli.run(["status"]) == Exit.DONE
-    assert "1 completion could not be verified" in capsys.readouterr().out
+    assert "1 completion could not be verified, over all runs" in capsys.readouterr().out
 
 
 def test_a_node_that_does_not_exist(node: NodeFiles, capsys: pytest.CaptureFixture[str]) -> None:

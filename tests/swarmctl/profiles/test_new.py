@@ -308,3 +308,6 @@ def test_a_profile_can_offload_to_a_provider_or_a_servers_address(
     said = capsys.readouterr().err
     assert f"profiles new down --from demo --offload {url}\n" in said
     assert cli.run(["profiles", "new", "down", "--from", "demo", "--offload", f"{url}:later"]) == Exit.DONE
+    said = capsys.readouterr().err
+    assert f"the server at {url} did not list its models (connection refused), so it is unknown" in said
+    assert "doctor api --profile down\n" in said

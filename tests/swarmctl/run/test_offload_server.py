@@ -14,6 +14,7 @@ from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import offload_flags
 from swarmctl.settings.options import RunOptions
 from swarmctl.terminal.prompter import Prompter
+from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
 
 
@@ -36,6 +37,22 @@ def test_a_local_provider_without_a_named_model_uses_the_servers_only_one(
         with server.down(), pytest.raises(ProviderError, match="for its models: connection refused") as caught:
             model_of("llamacpp")
         assert str(caught.value.next).endswith("--offload llamacpp")
+
+
+def test_a_server_that_sends_no_list_is_not_said_to_need_no_key(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server(models=("only",)) as server:
+        url = server.base_url.replace("127.0.0.1", "localhost")
+        assert model_of(f"{url}:named") == "named"
+        assert "It counts as free, because it is on this machine and needs no key." in capsys.readouterr().err
+        server.next(Fault.SERVER_ERROR, endpoint="models")
+        assert model_of(f"{url}:named") == "named"
+        said = capsys.readouterr().err
+        assert said.startswith(f"warning: the server at {url} did not list its models (the service responded with HTTP")
+        assert "so it is unknown whether it needs a key. It counts as free, because it is on this machine" in said
+        assert " doctor api --profile default " in said.splitlines()[-1]
+        with server.down():  # the plan and the start of the run say it
+            assert model_of(f"{url}:named") == "named"
+            assert capsys.readouterr().err == ""
 
 
 def test_of_several_models_one_must_be_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,8 @@ def lines(resolved: Resolved, after: float, *events: dict[str, Any]) -> list[str
     progress = RunView(round=30, accuracy={0: 0.41, 30: after}, questions=200, usd_total=1.5)
     for event in (*events, {"event": "stop", "reason": "done"}):
         progress.apply(event)
-    return conclusion(
-        Node(files_of("n"), -1, resumes=False, created=True, starts_over=False), resolved, progress, 60.0, failed=False
-    )
+    node = Node(files_of("n"), -1, resumes=False, created=True, starts_over=False)
+    return conclusion(node, resolved, progress, 60.0, failed=False, first=True)
 
 
 def rollouts(source: str, number: int) -> dict[str, Any]:
@@ -173,10 +172,22 @@ def test_only_a_finished_demonstration_says_what_it_shows_and_files_are_named_on
     for reason, shows in (("done", True), ("signal", False), ("error", False)):
         progress = RunView(round=30, accuracy={0: 0.41, 30: 0.8}, questions=200)
         progress.apply({"event": "stop", "reason": reason, "round": 30})
-        told = conclusion(node, demo, progress, 60.0, failed=reason == "error")
+        told = conclusion(node, demo, progress, 60.0, failed=reason == "error", first=True)
         assert any(line.startswith("What this shows") for line in told) is shows
         assert not any("Files:" in line for line in told)
+        again = conclusion(node, demo, progress, 60.0, failed=reason == "error", first=False)
+        real = [any(line.startswith("Next, train a real language model") for line in said) for said in (told, again)]
+        assert real == [shows, False], "once"
     assert any("Files: " in line for line in introduction(node, demo))
+
+
+def test_which_completions_are_deleted_is_said_once(home: Path) -> None:
+    endless = resolve(profiles.read(profiles.find("gpu")), [], {})
+    assert endless.config.journal.keep_rounds
+    for resumes in (False, True):
+        node = Node(files_of("gpu"), -1, resumes=resumes, created=not resumes, starts_over=False)
+        said = any("(journal.keep_rounds)" in line for line in introduction(node, endless))
+        assert said is not resumes
 
 
 @pytest.mark.parametrize(
@@ -190,9 +201,9 @@ def test_a_finished_node_shows_how_to_compare_its_answers(
     relay = replace(smol, config=smol.config.model_copy(update={"offload": offload}))
     progress = RunView(round=60)
     progress.apply({"event": "stop", "reason": reason, "round": 60, "checkpoint": checkpoint})
-    told = next_steps(smol, progress, rounds=60)
+    told = next_steps(smol, progress, rounds=60, first=True)
     assert any(line.endswith("swarmctl sample smol") for line in told) is shows
-    assert not any("sample" in line for line in next_steps(relay, progress, rounds=60)), "it has no model"
+    assert not any("sample" in line for line in next_steps(relay, progress, rounds=60, first=True)), "it has no model"
 
 
 def test_a_run_names_the_settings_that_differ_from_its_profile(home: Path) -> None:

@@ -242,11 +242,15 @@ def test_every_problem_of_a_profile_is_named_but_no_key_shown(home: Path) -> Non
     secret = "sk-proj-abcdefghijklmnop"
     path = write_profile(home, "bad", f'[train]\nlearnrate = "{secret}"\nbeta = "{secret}"\n[modle]\nname = "x"\n')
     _, problems = problems_of(profiles.read(path))
-    assert {problem.key for problem in problems} == {"train.learnrate", "train.beta", "modle"}
+    assert {problem.key for problem in problems} == {"train.learnrate", "train.beta", "modle.name"}
     assert secret not in " ".join(map(str, problems))
     with pytest.raises(ConfigurationError) as caught:
         resolved("bad")
-    assert caught.value.next == "swarmctl profiles validate bad"
+    assert caught.value.next == "swarmctl profiles edit bad"
+    write_profile(home, "child", 'extends = "bad"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        resolved("child")
+    assert caught.value.next == "swarmctl profiles edit bad", "the file that is wrong"
 
 
 def test_a_profile_extends_at_most_one_level(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import textwrap
 import time
@@ -77,6 +78,9 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
     assert all(f"/tcp/{port}/p2p/{identity.peer_id}" in address for address in parse(text).addresses)
     assert stat.S_IMODE(files.key.stat().st_mode) == stat.S_IMODE(files.charter.stat().st_mode) == 0o600
     assert "run --node tea" in done.stderr
+    assert "It stops after round 1 (game.rounds). To let it run until you stop it, start it with:" in done.stderr
+    assert "run --node tea --rounds 0\n" in done.stderr
+    assert "It stops" not in here("swarm", "new", "endless", "--set", "game.rounds=0").stderr
     assert made(home, "tea")["swarm"] == charter.id
 
 
@@ -234,9 +238,13 @@ def test_a_retry_does_not_name_a_node_before_its_swarm_is_known(here: Cli, monke
 
     monkeypatch.setattr(trainer_process, "fetch_charter", no_answer)
     line = f"swarm1:{'0f' * 32}@/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
     failed = here("run", "--join", line)
     assert failed.returncode == Exit.CONFIGURATION
     assert advice(failed.stderr) == ["run", "--join", line]
+    monkeypatch.setattr(shutil, "which", lambda *_: "/bin/nc")
+    failed = here("run", "--join", line)
+    assert failed.stderr.splitlines()[-1] == "  try: nc -vz 127.0.0.1 1", "not only the same command again"
 
 
 def test_a_swarm_that_cannot_be_created_leaves_no_files(here: Cli, home: Path) -> None:

@@ -123,7 +123,11 @@ def test_an_api_needs_consent_to_its_cost_and_gets_the_nodes_questions_and_style
     assert said.splitlines()[-1].endswith(f"swarmctl {again}")
     assert runs == []
     assert cli.run([*command, "--max-usd", "0.5"]) == Exit.DONE
-    assert "box:test-model" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "box:test-model" in out
+    down = err.splitlines()
+    place = next(number for number, line in enumerate(down) if "http://127.0.0.1:9/v1 accepts no connection" in line)
+    assert "swarmctl doctor api --profile mine " in down[place + 1]
     api, node = runs
     config = api["node"].config
     assert (config.offload.kind, config.offload.limits.usd, config.offload.fallback) == ("relay", 0.5, [])

@@ -104,7 +104,7 @@ def _price(service: ApiService) -> Price | None:
 def key(service: ApiService, context: Context) -> Finding:
     """Look for the key where a run would. Another check tests whether the service accepts it."""
     found = service.key(context)
-    return ok(found.reason if found else "no key found, and none is needed")
+    return ok(found.reason if found else "no key found; requests are sent without one")
 
 
 def is_asking(config: Config) -> bool:
@@ -287,9 +287,9 @@ def own_server(context: Context) -> Finding:
 
 
 _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (
+    ("host", api_service.host, 6.0),
     ("price", price, 5.0),
     ("key", key, 6.0),
-    ("host", api_service.host, 6.0),
     ("service", api_service.answer, 12.0),
     ("model", api_service.model, 16.0),
     ("request", request, 60.0),

@@ -23,6 +23,7 @@ from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown
 from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
+from swarmctl.keys.local_servers import FETCH, START, server_command
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.terminal.sentences import several
 
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
     from hivemind_exp.config import Config
     from hivemind_exp.offload.settings import Endpoint
 
-START = {
-    "vllm": "vllm serve {model} --port {port}",
-    "sglang": "python -m sglang.launch_server --model-path {model} --port {port}",
-    "llamacpp": "llama-server {option} {model} --port {port}",
-    "ollama": "ollama serve",
-    "lmstudio": "lms server start",
-    "transformers": "transformers serve {model} --port {port}",
-    "litellm": "litellm --model {model} --port {port}",
-}
-"""Commands that start a local server."""
-FETCH = {"ollama": "ollama pull {model}", "lmstudio": "lms get {model}"}
-"""Commands that download a missing model to a server."""
 _CONNECT_S = 3.0
 """Limit for the connection, and again for the TLS handshake."""
 _ANSWER_S = 4.0
@@ -71,13 +60,6 @@ class ApiService:
     @property
     def url(self) -> SplitResult:
         return urlsplit(self.endpoint.base_url)
-
-    def command(self, templates: Mapping[str, str]) -> str | None:
-        """Return the command for this provider's server from a table of templates; None if it has none."""
-        template, model = templates.get(self.endpoint.name), self.endpoint.model
-        # llama.cpp takes a file or the name of a hub repository.
-        option = "-m" if model.endswith(".gguf") else "-hf"
-        return template and template.format(model=shlex.quote(model), port=self.url.port, option=option)
 
     def key(self, context: Context) -> Key | None:
         """Return the key as a run would find it; None if none is needed. Looks only once. Raises KeyProblem."""
@@ -167,7 +149,7 @@ def _connected(url: SplitResult) -> str:
 
 def _unreachable(service: ApiService, context: Context, error: OSError) -> ProviderError:
     """Return the error with a command that fixes the problem or shows more."""
-    name, where, start = service.url.hostname or "", service.endpoint.host, service.command(START)
+    name, where, start = service.url.hostname or "", service.endpoint.host, server_command(service.endpoint, START)
     address = shlex.quote(f"{name}:{service.url.port or 443}")
     certificate = f"openssl s_client -connect {address} -servername {shlex.quote(name)} < /dev/null"
     said = error.strerror or str(error)
@@ -184,8 +166,9 @@ def _unreachable(service: ApiService, context: Context, error: OSError) -> Provi
         case ssl.SSLError():
             said = (error.reason or str(error)).lower().replace("_", " ")
             return ProviderError(f"TLS handshake with {where} failed: {said}", next=certificate)
-        case ConnectionRefusedError() if service.endpoint.chat.free:
-            return ProviderError(f"nothing is listening at {where}: is {service.endpoint.name} running?", next=start)
+        case ConnectionRefusedError() if not service.endpoint.needs_key:
+            advice = "Start it" if start else "Start the server, then check again"
+            return ProviderError(f"nothing is listening at {where}. {advice}", next=start or context.again("api"))
         case TimeoutError():
             said = f"no response within {_CONNECT_S:g} s"
     return ProviderError(f"cannot reach {where}: {said}", next=start or context.again("api"))
@@ -273,7 +256,7 @@ def model(service: ApiService, context: Context) -> Finding:
     near = get_close_matches(wanted, plain, n=1, cutoff=0.6)
     guess = f". Did you mean {near[0]}?" if near else ""
     text = f"{service.endpoint.name} does not list the model {wanted}; it lists {several(len(names), 'other')}{guess}"
-    remedy = service.command(FETCH) or (
+    remedy = server_command(service.endpoint, FETCH) or (
         service.with_model(context, near[0]) if near else context.models(service.endpoint.name)
     )
     # A service may serve the user's adapters and deployments without listing them.

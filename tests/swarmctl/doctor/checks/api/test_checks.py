@@ -16,8 +16,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.providers import PROVIDERS
 from swarmctl import cli
 from swarmctl.doctor.check import Finding, Status
-from swarmctl.doctor.checks.api.service import FETCH, START, limits, services
+from swarmctl.doctor.checks.api.service import limits, services
 from swarmctl.errors import Exit
+from swarmctl.keys.local_servers import FETCH, START, server_command
 from tests.support.command_line import write_profile
 from tests.support.doctor import DEAD
 from tests.support.doctor_api import KEY, give_key, look, profile
@@ -27,7 +28,7 @@ from tests.support.tls import certificate, https_server
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["price", "key", "host", "service", "model", "request"]
+NAMES = ["host", "price", "key", "service", "model", "request"]
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_key_is_missing_pinned_or_not_needed(
         monkeypatch.delenv("SWARMCTL_BOX_API_KEY_FILE")
         profile(home, server.base_url)
         found = look()
-        assert found["box.key"].text == "no key found, and none is needed"
+        assert found["box.key"].text == "no key found; requests are sent without one"
         assert "the service requires a key (HTTP 401)" in found["box.service"].text
 
 
@@ -200,7 +201,10 @@ def test_a_dead_port(home: Path) -> None:
         profile(home, f"http://127.0.0.1:{port}/v1", box="free = true")
         found = look(deep=True)
     assert found["box.host"].status is Status.FAILED
-    assert found["box.host"].text == f"nothing is listening at 127.0.0.1:{port}: is box running?"
+    assert next(iter(found)) == "settings"
+    assert [*found][1] == "box.host", "the problem comes first"
+    assert found["box.host"].text == f"nothing is listening at 127.0.0.1:{port}. Start the server, then check again"
+    assert (found["box.host"].remedy or "").startswith("swarmctl doctor api --profile ")
     for name in ("service", "model", "request"):
         assert found[f"box.{name}"].text == "not checked: cannot reach the host"
 
@@ -358,13 +362,15 @@ def test_local_servers_get_a_start_command() -> None:
     def first(name: str, model: str) -> tuple[str | None, str | None]:
         config = Config.model_validate({"offload": {"provider": name, "model": model}})
         (only,) = services(config)
-        return only.command(START), only.command(FETCH)
+        return server_command(only.endpoint, START), server_command(only.endpoint, FETCH)
 
     assert first("vllm", "org/m") == ("vllm serve org/m --port 8000", None)
     assert first("ollama", "a b") == ("ollama serve", "ollama pull 'a b'")
     assert first("llamacpp", "./m.gguf")[0] == "llama-server -m ./m.gguf --port 8080"
     assert first("llamacpp", "org/m")[0] == "llama-server -hf org/m --port 8080"
     assert first("openai", "gpt-4o-mini") == (None, None)
+    assert first("llamacpp", "any") == (None, None), "as `swarmctl models llamacpp` suggests: no model is known"
+    assert first("ollama", "any") == ("ollama serve", None)
 
 
 def test_rate_limits_that_are_not_numbers_are_dropped() -> None:

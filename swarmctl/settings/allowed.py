@@ -30,6 +30,7 @@ _PHRASES = {
     "offload.limits.usd": "an amount in USD above 0, or unlimited",
     "offload.limits.usd_per_day": "an amount in USD above 0",
     "offload.serving.urls": 'a list of URLs, such as ["http://192.168.1.20:8000/v1"]',
+    "offload.serving.arguments": 'a list of arguments, such as ["--gpu-memory-utilization=0.3"]',
     "offload.serving.urls.*": "an http:// or https:// URL without user name, query and fragment",
     "offload.prices.*.input": "an amount in USD of at least 0",
     "offload.prices.*.output": "an amount in USD of at least 0",

@@ -146,6 +146,9 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.serving.urls": ('a list of URLs, such as ["http://192.168.1.20:8000/v1"]', (5,)),
     "offload.serving.folder": (TEXT, (5,)),
     "offload.serving.server_folder": (TEXT, (5,)),
+    "offload.serving.command": (TEXT, (5,)),
+    "offload.serving.arguments": ('a list of arguments, such as ["--gpu-memory-utilization=0.3"]', (5,)),
+    "offload.serving.gpu": (f"{WHOLE} of at least 0", (-1,)),
     "offload.prices": ("a table", (5,)),
     "judge.provider": ("a provider's name, or off", ("", 5)),
     "judge.model": (TEXT, (5,)),
@@ -168,6 +171,7 @@ ANY_TEXT = {"model.name", "model.revision", "model.lora.targets", "tasks", "offl
 ANY_TEXT |= {
     "offload.serving.folder",
     "offload.serving.server_folder",
+    "offload.serving.command",
     "judge.provider",
     "judge.model",
     "judge.instructions",

@@ -161,7 +161,8 @@ def test_a_run_whose_memory_runs_out_continues_with_half_of_the_batch() -> None:
     ) as process:
         assert process.stderr is not None
         said = next(line for line in process.stderr if "ran out of memory" in line)
-        for each in psutil.Process(process.pid).children(recursive=True):  # it would generate for most of a minute
+        node = psutil.Process(process.pid)
+        for each in (node, *node.children(recursive=True)):  # node first: it would start a trainer that died again
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         process.communicate()

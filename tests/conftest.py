@@ -51,8 +51,6 @@ LONGEST_FIRST = (
     "hivemind_exp/runner/test_lost_workers.py",
     "test_install.py",
     "swarmctl/run/test_offload.py",
-    "hivemind_exp/runner/test_hinted.py",
-    "hivemind_exp/runner/test_resume_offload.py",
     "swarmctl/swarm/test_swarm.py",
     "swarmctl/swarm/test_membership.py",
     "swarmctl/init/test_init.py",

@@ -1,4 +1,4 @@
-"""Check where tests are, that each package has some for ``make test-fast``, and how workers are started."""
+"""Check where tests are, that each package has some for ``make test-fast``, and how workers start and end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 
 from tests.conftest import LONGEST_FIRST
 from tests.support.command_line import ROOT
+from tests.support.processes import is_alive
 from tests.support.python_template import VARIABLE, ForkedPython
+from tests.support.waiting import until
 
 LEFT_OUT = re.compile(r"pytest\.mark\.(slow|swarm)\b")
 """Marks that ``make test-fast`` leaves out."""
@@ -68,7 +70,7 @@ def _name(item: pytest.Item) -> str:
     return str(item.path.relative_to(ROOT / "tests"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def python() -> Iterator[str]:
     """The program that starts forks of the process in which the libraries are imported."""
     if VARIABLE in os.environ:
@@ -105,3 +107,34 @@ sys.exit("the reason")
     assert (done.returncode, done.stdout, done.stderr) == (1, "typed\n", "the reason\n")
     assert subprocess.run([python, "-c", "import sys; sys.exit(7)"], check=False).returncode == 7
     assert subprocess.run([python, "-c", "import os; os.kill(os.getpid(), 9)"], check=False).returncode == 1
+
+
+KILLED_RUN = """
+import os, signal, subprocess, time
+from pathlib import Path
+import psutil
+from tests.support.python_template import ForkedPython
+from tests.support.restarts import processes
+
+template = ForkedPython()
+of_template = subprocess.check_output([template.program, "-c", "import os; print(os.getppid())"], text=True)
+begun = Path("begun")
+node = processes().Process(
+    target=subprocess.run, args=(["sh", "-c", "echo $$ > new && mv new begun && exec sleep 3600"],)
+)
+node.start()
+while not begun.exists():
+    time.sleep(0.01)
+Path("pids").write_text(f"{of_template} {psutil.Process(node.pid).ppid()} {node.pid} {begun.read_text()}")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_forked_processes_end_with_a_test_run_that_is_killed(python: str, tmp_path: Path) -> None:
+    """The template, the fork server, a process of it, and a program that this one has started."""
+    found = os.environ | {VARIABLE: python, "PYTHONPATH": str(ROOT)}
+    subprocess.run([python, "-c", KILLED_RUN], cwd=tmp_path, env=found, check=False)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text(encoding="utf-8").split()]
+    assert len(set(pids)) == 4
+    until(lambda: not any(is_alive(pid) for pid in pids))

@@ -10,8 +10,9 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,12 @@ class KnownPeers(dict[str, Contact]):
     def __missing__(self, _peer: str) -> Contact:
         return Contact()
 
-    def heard_of(self, peer: str, addresses: Iterable[str]) -> None:
-        """Store the addresses that a peer announced."""
-        contact = self.setdefault(peer, Contact())
-        contact.addresses = tuple(filter(is_address, addresses))[:MAX_ADDRESSES] or contact.addresses
-        self._forget_one_too_many()
+    def heard_of(self, announced: Mapping[str, Iterable[str]]) -> None:
+        """Store the addresses that peers announced, by peer."""
+        for peer, addresses in announced.items():
+            contact = self.setdefault(peer, Contact())
+            contact.addresses = tuple(filter(is_address, addresses))[:MAX_ADDRESSES] or contact.addresses
+        self._forget_too_many()
 
     def asked(self, peer: str, answered: bool) -> None:
         """Store whether a peer answered just now."""
@@ -104,7 +106,7 @@ class KnownPeers(dict[str, Contact]):
                 self._saved = 0.0  # a new peer: save at once, so that it is known even if this node dies now
             contact.answered = now
             contact.first = contact.first or now
-        self._forget_one_too_many()
+        self._forget_too_many()
 
     def save(self, *, every: float = 0.0) -> None:
         """Write the file, unless it was written less than ``every`` seconds ago. Ignores errors like a full disk."""
@@ -120,8 +122,8 @@ class KnownPeers(dict[str, Contact]):
         with contextlib.suppress(OSError):
             atomic_write.write(self._path, json.dumps({"schema": 1, "peers": peers}))
 
-    def _forget_one_too_many(self) -> None:
-        """Forget one contact if there are too many.
+    def _forget_too_many(self) -> None:
+        """Forget contacts if there are too many, all at once: anyone can announce thousands of peers.
 
         First go those that never answered, then those silent for a week, then the newest.
         """
@@ -131,8 +133,9 @@ class KnownPeers(dict[str, Contact]):
             contact = self[peer]
             return (1, contact.answered > week, -contact.first, contact.asked) if contact.first else (0,)
 
-        if len(self) > MOST:
-            del self[min(self, key=worth)]
+        if (surplus := len(self) - MOST) > 0:
+            for peer in nsmallest(surplus, self, key=worth):
+                del self[peer]
 
 
 class Contacts:
@@ -234,9 +237,10 @@ class Contacts:
 
     def remember(self) -> None:
         """Store the addresses that peers announced."""
-        for _, announcement in self._book.newest():
-            if announcement.peer != self._own and announcement.addresses:
-                self._known.heard_of(announcement.peer, announcement.addresses)
+        newest = [announcement for _, announcement in self._book.newest()]
+        self._known.heard_of(
+            {each.peer: each.addresses for each in newest if each.peer != self._own and each.addresses}
+        )
 
     def _addresses(self, peer: str) -> tuple[str, ...]:
         newest = self._book.get(peer)
@@ -252,7 +256,7 @@ class Contacts:
         connected = await self.connect(overlay, peer)
         answered = connected and await overlay.ping(peer)
         if peer in self._invited:
-            self._known.heard_of(peer, self._addresses(peer))
+            self._known.heard_of({peer: self._addresses(peer)})
         self._known.asked(peer, answered)
         if answered:
             self.on_answer(peer)

@@ -95,7 +95,8 @@ class Mixture:
             groups: questions per round of a node that is not in a swarm. Its rounds see each question of a fixed set
                 once per epoch. None: in a swarm, whose nodes agree on a round's questions although they ask different
                 numbers of them.
-            verifiers: number of verifier processes. By default it depends on the number of CPU cores.
+            verifiers: number of verifier processes; 0 if nothing is scored. By default it depends on the number of CPU
+                cores.
             report: called after workers had to be replaced, with the number of workers and of unverified completions.
 
         Raises:

@@ -121,7 +121,7 @@ def _bytes_a_prompt(config: Config, files: NodeFiles) -> float:
     from hivemind_exp.game.prompt_style import build_chats
 
     charter = charter_id(config).encode()
-    with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=1)) as tasks:
+    with closing(Mixture(config.tasks, charter=charter, secret=b"", heldout=0, verifiers=0)) as tasks:
         chats = build_chats(node_style(config, files), tasks)
         prompts = [chats.chat(question) for question in tasks.questions("train", 0, min(_SAMPLE, config.game.groups))]
     sizes = [sum(len(turn["content"].encode()) + BYTES_A_MESSAGE for turn in prompt) for prompt in prompts]

@@ -61,8 +61,8 @@ def pins(
 ) -> tuple[list[TaskFacts], dict[str, str]]:
     """Return what a charter pins for each task: its facts, and by label the digest of 64 questions.
 
-    ``levels``: those that the charter lists. The same workers as in a run create the questions, in less than a second
-    unless a fixed set must be downloaded. Raises TaskError.
+    ``levels``: those that the charter lists. A process like that of a run creates the questions, in less than a
+    second unless a fixed set must be downloaded. Raises TaskError.
     """
     with _mixture(config, levels=levels) as mixture:
         facts = mixture.facts()
@@ -82,7 +82,7 @@ def new_levels(config: Config) -> dict[str, Sequence[Mapping[str, Any]]] | None:
 
 
 def _mixture(config: Config, **more: Any) -> contextlib.closing[Mixture]:
-    return contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=1, **more))
+    return contextlib.closing(Mixture(config.tasks, charter=b"", secret=b"", heldout=0, verifiers=0, **more))
 
 
 def join(

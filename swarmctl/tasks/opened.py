@@ -40,10 +40,13 @@ class OpenedTask:
 
 
 @contextmanager
-def opened_task(name: str, params: Sequence[str], seed: int, prompter: Prompter, retry: str) -> Iterator[OpenedTask]:
+def opened_task(
+    name: str, params: Sequence[str], seed: int, prompter: Prompter, retry: str, *, verifiers: int = 1
+) -> Iterator[OpenedTask]:
     """Open a task: a name, a preset or a path. An environment is installed first.
 
-    ``retry``: the command that agrees to that in advance. Raises UsageError for params of a wrong form, and TaskError.
+    ``retry``: the command that agrees to that in advance. ``verifiers``: the number of verifier processes; 0 if nothing
+    is scored. Raises UsageError for params of a wrong form, and TaskError.
     """
     config = task_config(name, params)
     install_environments([config], prompter, retry)
@@ -54,7 +57,7 @@ def opened_task(name: str, params: Sequence[str], seed: int, prompter: Prompter,
             _check(config)
     charter = f"swarmctl tasks {seed}".encode()
     with closing(
-        Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=1)
+        Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=verifiers)
     ) as mixture:
         with waiting(say, LOADING):
             printed = mixture.printed()

@@ -29,7 +29,8 @@ def show_task(
     name: str, params: Sequence[str], *, count: int, seed: int, full: bool, as_json: bool, prompter: Prompter
 ) -> None:
     """Print a task with its first questions. Raises ``NodeError`` if it does not exist or cannot be used."""
-    with opened_task(name, params, seed, prompter, again("show", name, params, "--yes")) as task:
+    retry = again("show", name, params, "--yes")
+    with opened_task(name, params, seed, prompter, retry, verifiers=0) as task:
         questions = task.questions(count) if count else []
         facts = [asdict(fact) for fact in task.mixture.facts()]
     about, known = described(task.config), _parameters(task.config)

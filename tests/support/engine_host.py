@@ -19,8 +19,10 @@ from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
+from swarmctl.nodes.frozen import ENGINE
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, accounts, real_chats, texts
 from tests.support.fake_api.server import ApiServer
+from tests.support.forked_engines import ForkedEngine
 from tests.support.recorded_events import Events
 
 KEY = "sk-0f-the-Hosted-engine"
@@ -110,4 +112,5 @@ def prompts(server: ApiServer) -> list[str]:
 
 def engines() -> list[psutil.Process]:
     """Return the running engines that this process has started."""
-    return [child for child in psutil.Process().children() if "hivemind_exp.offload.process.server" in child.cmdline()]
+    started = [child for child in psutil.Process().children() if ENGINE in child.cmdline()]
+    return started + [psutil.Process(engine.pid) for engine in ForkedEngine.running if engine.poll() is None]

@@ -21,7 +21,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
@@ -41,6 +40,7 @@ from tests.support.forked_engines import forked_engine
 from tests.support.forked_members import ForkedMember
 from tests.support.restarts import processes
 from tests.support.run_fake_trainer import TRAINER, use_stand_in
+from tests.support.server_forks import ServerFork
 
 MAINS = {trainer.MODULE: runner.main, TRAINER: fake_trainer.main}
 
@@ -262,35 +262,16 @@ class ForkedModelHere(ForkedTrainer):
         self.stdout = os.fdopen(reading, "rb")
 
 
-class ForkedModel:
+class ForkedModel(ServerFork):
     """The part of ``Popen`` that ``ModelProcess`` uses, for a ``hivemind_exp.trained`` forked from the fork server."""
 
     def __init__(self, environment: Mapping[str, str], errors: IO[bytes]) -> None:
-        context = processes()
-        (theirs, stdin), (stdout, output) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-        complaints = f"/proc/{os.getpid()}/fd/{errors.fileno()}"  # a file without a name
-        self._process = context.Process(target=_use_model, args=(environment, theirs, output, complaints))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-        theirs.close()
-        output.close()
-        self.stdin, self.stdout = (
-            os.fdopen(os.dup(each.fileno()), mode) for each, mode in ((stdin, "wb"), (stdout, "rb"))
-        )
-        stdin.close()
-        stdout.close()
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self) -> None:
-        self._process.join()
+        # The path of a file without a name.
+        super().__init__(_use_model, dict(environment), f"/proc/{os.getpid()}/fd/{errors.fileno()}")
 
 
-def _use_model(environment: Mapping[str, str], stdin: Connection, stdout: Connection, errors: str) -> NoReturn:
-    _train(trained.main, environment, stdin.fileno(), stdout.fileno(), os.open(errors, os.O_WRONLY))
+def _use_model(stdin: int, stdout: int, environment: Mapping[str, str], errors: str) -> NoReturn:
+    _train(trained.main, environment, stdin, stdout, os.open(errors, os.O_WRONLY))
 
 
 def spawn_stand_in(

@@ -24,7 +24,7 @@ extends = "demo"
 rounds = 0
 groups = 2
 [warmup]
-steps = 250
+steps = 120
 [eval]
 questions = 8
 [checkpoint]

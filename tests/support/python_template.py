@@ -47,8 +47,9 @@ class ForkedPython:
             listener.bind(path)
             listener.listen(_MOST)
             number = listener.fileno()
+            python = os.environ.get(VARIABLE, sys.executable)  # inside such a fork: another fork, without imports
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(number)], stdin=subprocess.PIPE, pass_fds=[number]
+                [python, "-c", f"from {__name__} import main; main({number})"], stdin=subprocess.PIPE, pass_fds=[number]
             )
 
     def close(self) -> None:
@@ -58,8 +59,11 @@ class ForkedPython:
         self._place.cleanup()
 
 
-def _main(number: int) -> None:
-    """Fork for each request, until stdin closes."""
+def main(number: int) -> None:
+    """Fork for each request, until stdin closes: then the test run has ended, or was killed.
+
+    ``number``: the descriptor of the socket on which it listens.
+    """
     from tests.support.libraries import import_all
 
     import_all()
@@ -124,7 +128,3 @@ def _run(order: dict[str, Any]) -> int:
     main = sys.modules["__main__"] = ModuleType("__main__")
     exec(compile(code, "<string>", "exec"), main.__dict__)
     return 0
-
-
-if __name__ == "__main__":
-    _main(int(sys.argv[1]))

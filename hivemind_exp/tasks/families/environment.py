@@ -9,6 +9,7 @@ The workers of such a task run with the interpreter of the environment's own ins
 from the hub. It scores in the sandbox.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,11 +19,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.environments import LIBRARY, Installation, described, versions_in
-from hivemind_exp.tasks.families.own_code import OwnCodeTask, try_out
+from hivemind_exp.tasks.families import environment_trials
+from hivemind_exp.tasks.families.own_code import OwnCodeTask
 
 NEED_HUB = ("make", "verify")
 ADAPTERS = {
@@ -44,13 +47,26 @@ def check(spec: TaskSpec) -> None:
 def conversing(specs: Sequence[TaskSpec]) -> list[str]:
     """Load the environments in workers and score their first answers. Raises ``TaskError`` if one is not supported.
 
-    One worker loads all environments of one package, because importing ``verifiers`` takes seconds. One that is not
-    installed is not checked: ``run`` and ``tasks`` install it first. Return the tasks whose questions are
-    conversations.
+    Importing ``verifiers`` takes seconds, so one worker loads all environments of one package, and one that was tried
+    out before is not loaded. One that is not installed is not checked: ``run`` and ``tasks`` install it first. Return
+    the tasks whose questions are conversations.
     """
     installed = [spec for spec in specs if Installation.of(spec.name).versions]
-    facts = try_out(*installed) if installed else []
-    return [spec.label for spec, known in zip(installed, facts, strict=True) if known["turns"]]
+    known = [environment_trials.converses(spec) for spec in installed]
+    untried = [place for place, found in enumerate(known) if found is None]
+    facts_of_untried = _tried([installed[place] for place in untried])
+    for place, facts in zip(untried, facts_of_untried, strict=True):
+        known[place] = bool(facts["turns"])
+        environment_trials.keep(installed[place], converses=bool(facts["turns"]))
+    return [spec.label for spec, talks in zip(installed, known, strict=True) if talks]
+
+
+def _tried(specs: Sequence[TaskSpec]) -> list[dict[str, Any]]:
+    """Return the facts of the processes that generate the tasks' questions: they also score the first answers."""
+    from hivemind_exp.tasks.workers.pool import Pool
+
+    with contextlib.closing(Pool(specs, verifiers=0)) as pool:
+        return pool.facts()
 
 
 def interpreter(spec: TaskSpec) -> str:

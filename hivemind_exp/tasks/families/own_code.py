@@ -329,12 +329,12 @@ class OwnCodeTask(Task):
         return TaskError(f"{self._file}{f':{line}' if line else ''}: {what}", next=shown)
 
 
-def try_out(*specs: TaskSpec) -> list[dict[str, Any]]:
-    """Load and try the tasks' code in workers; return their facts. Raises ``NodeError`` if one is unsuitable."""
+def try_out(spec: TaskSpec) -> None:
+    """Load and try a task's code in workers. Raises ``NodeError`` if it is unsuitable."""
     from hivemind_exp.tasks.workers.pool import Pool
 
-    with contextlib.closing(Pool(specs, verifiers=1)) as pool:
-        return pool.try_out()
+    with contextlib.closing(Pool([spec], verifiers=1)) as pool:
+        pool.try_out()
 
 
 def _number(value: Any) -> float:

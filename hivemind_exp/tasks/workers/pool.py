@@ -233,7 +233,10 @@ class Pool:
     """
 
     def __init__(self, specs: Sequence[TaskSpec], verifiers: int | None = None, report: Report | None = None) -> None:
-        """Start nothing yet. Raises ``TaskError`` if a task's virtual environment is not installed."""
+        """Start nothing yet. Raises ``TaskError`` if a task's virtual environment is not installed.
+
+        ``verifiers``: their number; 0 if nothing is verified. By default it depends on the number of CPU cores.
+        """
         if verifiers is None:
             verifiers = min(MOST_VERIFIERS, max(1, usable_cores() // 2))
         self._specs = list(specs)
@@ -245,7 +248,7 @@ class Pool:
         }
         self._makers = [WorkerGroup("make", own, 1, MAKE_SECONDS, python) for python, own in groups.items()]
         self._verifiers = [
-            WorkerGroup("verify", own, verifiers, VERIFY_SECONDS, python) for python, own in groups.items()
+            WorkerGroup("verify", own, verifiers, VERIFY_SECONDS, python) for python, own in groups.items() if verifiers
         ]
         order = list(groups)
         self._homes = [(order.index(each), pythons[:task].count(each)) for task, each in enumerate(pythons)]
@@ -261,13 +264,11 @@ class Pool:
         found = [maker.first().ready or [] for maker in self._makers]
         return [found[worker_group][place] for worker_group, place in self._homes]
 
-    def try_out(self) -> list[dict[str, Any]]:
-        """Wait until both roles have loaded every task, and return the tasks' facts. Raises ``NodeError``."""
+    def try_out(self) -> None:
+        """Wait until both roles have loaded every task. Raises ``NodeError``."""
         self.start()
-        facts = self.facts()
-        for crew in self._verifiers:
+        for crew in (*self._makers, *self._verifiers):
             crew.first()
-        return facts
 
     def still_open(self) -> list[str]:
         """Wait for a worker of each crew, then return what the kernel does not enforce for them, with the reasons."""

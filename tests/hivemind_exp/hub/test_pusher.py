@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 
 from hivemind_exp.hub.pusher import Outbox
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
+from tests.support.push_once import ForkedPusher
 
 WEIGHTS = os.urandom(300_000)
 
@@ -33,17 +31,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(root: Path, url: str, *rounds: int, token: str = TOKEN, **more: str) -> subprocess.Popen[str]:
+def start(root: Path, url: str, *rounds: int, token: str = TOKEN, **more: str) -> ForkedPusher:
     environment = {"HF_ENDPOINT": url, "HF_HOME": f"{root}/hf", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"} | more
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.push_once", str(root), *map(str, rounds)],
-        env=os.environ | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(token + "\n")
+    process = ForkedPusher(os.environ | environment, root, rounds)
+    process.stdin.write(f"{token}\n".encode())
     process.stdin.flush()
     return process
 
@@ -51,7 +42,6 @@ def start(root: Path, url: str, *rounds: int, token: str = TOKEN, **more: str) -
 def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]:
     """Push and return the events, without the phases."""
     process = start(root, url, *rounds, **how)
-    assert process.stdout is not None
     lines = [json.loads(line) for line in process.stdout]
     assert process.wait(60) == 0
     return [line for line in lines if line["event"] != "phase"]
@@ -137,12 +127,10 @@ def test_a_push_that_was_killed_or_stopped_is_retried_by_the_next_run(root: Path
         while not any(b"/commit/" in sent for _, _, sent in account.shown):
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         stopped = start(root, url)
-        assert stopped.stdin is not None
         stopped.stdin.close()
-        assert stopped.stdout is not None
         assert json.loads(stopped.stdout.read().splitlines()[-1]) == {"event": "stopped"}
         assert account.wait is not None
         account.wait.set()

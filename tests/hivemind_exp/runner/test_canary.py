@@ -18,6 +18,7 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.canary import Canary
 from tests.support.fake_api.server import api_server
+from tests.support.forked_engines import forked_engine
 from tests.support.killed_at import arm
 from tests.support.nodes import make_config
 from tests.support.recorded_events import Events
@@ -89,6 +90,10 @@ def test_poison_from_an_api_is_undone_and_no_longer_learned(tmp_path: Path) -> N
     assert accuracy[True][ROUNDS] > 0.9
 
 
+OFFLOADED = make_config(offload={"provider": "box"}, providers={"box": {"base_url": "http://127.0.0.1:9/v1"}})
+"""A configuration with an API process, whose server does not exist yet."""
+
+
 def play_killed(root: Path, moment: int, resumed: bool) -> None:
     """Run a node that is killed before change number ``moment`` of a restoration."""
     torch.set_num_threads(1)
@@ -101,7 +106,8 @@ def play_killed(root: Path, moment: int, resumed: bool) -> None:
         go_back(*arguments)
 
     Canary._go_back = armed  # type: ignore[method-assign]
-    play(root, canary=True, poisoned=resumed)
+    with forked_engine(OFFLOADED):
+        play(root, canary=True, poisoned=resumed)
 
 
 def test_a_restoration_that_is_killed_at_any_moment_is_finished(tmp_path: Path) -> None:

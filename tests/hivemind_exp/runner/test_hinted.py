@@ -22,6 +22,7 @@ from hivemind_exp.tasks.base import Score
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import api_process
 from tests.support.fake_api.server import api_server
+from tests.support.forked_engines import forked_engine
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
 from tests.support.restarts import asked, batch, completions, lives, manifests, read, same_batches, same_weights
@@ -64,7 +65,9 @@ def play_killable(root: Path, base_url: str) -> None:
     """Run the node in a separate process."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
-    play(configure(base_url, ROUNDS), root, EventLog(root / "events.jsonl"))
+    config = configure(base_url, ROUNDS)
+    with forked_engine(config):
+        play(config, root, EventLog(root / "events.jsonl"))
 
 
 def hint(messages: Any, _index: int) -> str:

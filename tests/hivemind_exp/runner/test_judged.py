@@ -22,6 +22,7 @@ from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.secrets import Secrets
 from tests.support.fake_api.remote import api_process
 from tests.support.fake_api.server import api_server
+from tests.support.forked_engines import forked_engine
 from tests.support.nodes import make_config
 from tests.support.recorded_events import Events
 from tests.support.restarts import lives, manifests, read, same_batches, same_weights
@@ -48,10 +49,10 @@ def play(base_url: str, root: Path, rounds: int, usd: float) -> Events:
     return events
 
 
-def play_both(generator: str, judge: str, root: Path, rounds: int = 4, emit: Any = None) -> Events:
-    """Run a node that lets ``box`` fill half of each group, and ``grader`` grade its own half."""
+def configure_both(generator: str, judge: str, rounds: int = 4) -> Config:
+    """Return the configuration of a node that lets ``box`` fill half of each group, and ``grader`` grade its own."""
     about = {"model": "test-model"}
-    config = make_config(
+    return make_config(
         game={"rounds": rounds, "groups": 2},
         judge={"provider": "grader", "weight": 0.5},
         offload={
@@ -65,6 +66,9 @@ def play_both(generator: str, judge: str, root: Path, rounds: int = 4, emit: Any
         generation={"max_completion_tokens": 16},
         eval={"every": 0, "questions": 2},
     )
+
+
+def play_both(config: Config, root: Path, emit: Any = None) -> Events:
     root.mkdir(exist_ok=True)
     events = emit or Events()
     GRPORunner(config, NodeFiles(root), events, secrets=Secrets(), make_tasks=lambda *_: Spelling()).run()
@@ -94,7 +98,7 @@ def bills(root: Path) -> dict[str, float]:
 
 def test_one_provider_generates_and_another_grades(tmp_path: Path) -> None:
     with api_server(answer=half_right) as generator, api_server(answer=grade) as judge:
-        events = play_both(generator.base_url, judge.base_url, tmp_path, rounds=3)
+        events = play_both(configure_both(generator.base_url, judge.base_url, rounds=3), tmp_path)
         paid = {"box": generator.usd(2.0, 8.0), "grader": judge.usd(5.0, 20.0)}
         assert all("begins ---" not in entry.messages[-1]["content"] for entry in generator.ledger.chats)
         asked = judged(judge.ledger)
@@ -144,7 +148,9 @@ def play_killable(root: Path, generator: str, judge: str) -> None:
     """Run the node in a separate process."""
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
-    play_both(generator, judge, root, emit=EventLog(root / "events.jsonl"))
+    config = configure_both(generator, judge)
+    with forked_engine(config):
+        play_both(config, root, EventLog(root / "events.jsonl"))
 
 
 def kept_grades(root: Path) -> set[tuple[str, str]]:

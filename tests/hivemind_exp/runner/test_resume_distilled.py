@@ -14,6 +14,7 @@ from hivemind_exp.event_log import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.fake_api.remote import RemoteServer, api_process
+from tests.support.forked_engines import forked_engine
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import batch, finished, killed_often, manifests, processes, same_batches, same_weights
 from tests.support.tiny_models import vocabulary
@@ -34,7 +35,8 @@ def play(root: Path, base_url: str) -> None:
         game={"rounds": ROUNDS},
     )
     log = EventLog(root / "events.jsonl")
-    GRPORunner(config, NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
+    with forked_engine(config):
+        GRPORunner(config, NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
 def sent(server: RemoteServer) -> set[str]:

@@ -17,6 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import api_process
+from tests.support.forked_engines import forked_engine
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.restarts import asked, completions, lives, manifests, read, same_batches, same_weights
 
@@ -38,7 +39,9 @@ def play(root: Path, base_url: str, share: float) -> None:
     torch.set_num_threads(1)
     root.mkdir(exist_ok=True)
     log = EventLog(root / "events.jsonl")
-    GRPORunner(configure(base_url, share), NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
+    config = configure(base_url, share)
+    with forked_engine(config):
+        GRPORunner(config, NodeFiles(root), log, make_tasks=lambda *_: ChanceRewards()).run()
 
 
 def filled(root: Path) -> set[str]:

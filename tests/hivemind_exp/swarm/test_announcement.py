@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -13,6 +14,7 @@ from hivemind.dht.storage import DHTLocalStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivemind_exp.swarm import contacts
 from hivemind_exp.swarm.announcement import (
     LIFETIME_S,
     MAX_BUNDLE_BYTES,
@@ -320,8 +322,32 @@ def test_contacts_that_were_asked_before_the_clock_was_set_are_due(asked: float,
     peer, now = Identity.generate().peer_id, time.time()
     known = KnownPeers(tmp_path / "peers.json")
     known[peer] = Contact(asked=now + asked)
-    contacts = Contacts(ME.peer_id, (), known, AnnouncementBook(SWARM, ME.peer_id))
-    assert contacts._due(peer, now, set())
+    asking = Contacts(ME.peer_id, (), known, AnnouncementBook(SWARM, ME.peer_id))
+    assert asking._due(peer, now, set())
+
+
+def test_a_crowd_that_announces_itself_displaces_nobody_who_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KnownPeers(tmp_path / "peers.json")
+    for number in range(3):
+        known.asked(f"friend {number}", answered=True)
+    searches: list[int] = []
+    search = contacts.nsmallest
+
+    def counted(surplus: int, *rest: Any, **options: Any) -> Any:
+        searches.append(surplus)
+        return search(surplus, *rest, **options)
+
+    monkeypatch.setattr(contacts, "nsmallest", counted)
+    crowd = {f"stranger {number}": ("/ip4/203.0.113.7/tcp/1",) for number in range(2000)}
+    known.heard_of(crowd)
+    assert [*known] == [*(f"friend {number}" for number in range(3)), *list(crowd)[3 - contacts.MOST :]]
+    assert searches == [2003 - contacts.MOST]  # once, however many there are
+    known.heard_of({"friend 1": ("/ip4/203.0.113.7/tcp/2",)})
+    assert known["friend 1"].addresses == ("/ip4/203.0.113.7/tcp/2",)
+    known.asked("new", answered=True)
+    assert (len(known), "new" in known) == (contacts.MOST, True)
 
 
 def test_membership_proofs_cannot_be_forged_or_replayed() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ import psutil
 import pytest
 
 from hivemind_exp.errors import SwarmError
+from tests.support.hostile.lonely import LonelyNode
 from tests.support.hostile.wire import Peers, acquainted, daemon, daemons, eventually
 from tests.support.processes import is_alive
 
@@ -54,11 +53,8 @@ def test_closing_leaves_no_processes_sockets_or_threads(peers: Peers) -> None:
 
 
 def test_leftovers_of_a_killed_node_are_removed(peers: Peers, capfd: pytest.CaptureFixture[str]) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.hostile.lonely", str(peers.root)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    address = child.stdout.readline().strip()
+    child = LonelyNode(peers.root)
+    address = child.stdout.readline().decode().strip()
     assert "/p2p/" in address
     left = psutil.Process(child.pid).children()
     for process in left:
@@ -76,9 +72,7 @@ def test_leftovers_of_a_killed_node_are_removed(peers: Peers, capfd: pytest.Capt
 def test_the_daemon_of_a_node_killed_during_startup_is_removed(peers: Peers) -> None:
     kept = peers.start("first").addresses()
     peers.nodes["first"].close()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.hostile.lonely", str(peers.root)], stdout=subprocess.DEVNULL
-    )
+    child = LonelyNode(peers.root)
     node = psutil.Process(child.pid)
 
     def daemons() -> list[psutil.Process]:

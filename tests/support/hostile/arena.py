@@ -355,6 +355,7 @@ def play(root: Path, config: Config, slow: bool) -> None:
 
     from hivemind_exp.event_log import EventLog
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
+    from tests.support.forked_engines import forked_engine
 
     files = NodeFiles(root)
     log = os.open(files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -378,4 +379,5 @@ def play(root: Path, config: Config, slow: bool) -> None:
         tasks.questions = unhurried  # type: ignore[method-assign]
         return tasks
 
-    GRPORunner(config, files, EventLog(files.events), make_tasks=make_tasks).run()
+    with forked_engine(config):
+        GRPORunner(config, files, EventLog(files.events), make_tasks=make_tasks).run()

@@ -12,6 +12,7 @@ import pytest
 
 from swarmctl.errors import Exit
 from tests.support import forked_swarmctl
+from tests.support.absent import API_CLIENTS, without
 from tests.support.command_line import STAND_IN, told
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server
@@ -295,20 +296,11 @@ def test_a_relay_generates_and_verifies_without_a_model(home: Path) -> None:
     assert events(home, "step") == []
 
 
-def test_local_runs_need_no_openai(home: Path, tmp_path: Path) -> None:
+def test_only_runs_that_offload_need_openai(home: Path, tmp_path: Path) -> None:
+    """``test_with_trainer`` starts a run that offloads nothing."""
     with api_server() as server:
         profile(home, server, free=True)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('openai', 'genai_prices', 'aiohttp'):\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    done = started("--json", "--rounds", "1", PYTHONPATH=str(tmp_path))
-    assert done.returncode == Exit.DONE, done.stderr
-    other = ("--offload", "mybox", "--node", "other")
-    cause, following = told(started(*other, program=STAND_IN, STAND_IN="offload", PYTHONPATH=str(tmp_path)))
+    absent = without(tmp_path, *API_CLIENTS)
+    cause, following = told(started("--offload", "mybox", program=STAND_IN, STAND_IN="offload", **absent))
     assert "openai" in cause
     assert "pip install" in following

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from swarmctl.errors import Exit
+from tests.support.absent import API_CLIENTS, without
 from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, told, write_profile
 from tests.support.fake_hub import serve_hub
 from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
@@ -161,7 +162,8 @@ def test_a_run_whose_memory_runs_out_continues_with_half_of_the_batch() -> None:
     ) as process:
         assert process.stderr is not None
         said = next(line for line in process.stderr if "ran out of memory" in line)
-        for each in psutil.Process(process.pid).children(recursive=True):  # it would generate for most of a minute
+        node = psutil.Process(process.pid)
+        for each in (node, *node.children(recursive=True)):  # node first: it would start a trainer that died again
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         process.communicate()
@@ -193,9 +195,13 @@ def wait_for_rounds(home: Path, count: int) -> None:
     until(lambda: events.exists() and events.read_text().count('"event": "round"') >= count, seconds=60)
 
 
-def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path) -> None:
-    """Every stop signal reaches the trainer as the same signal: see ``test_stops``."""
-    process = start("run", "--profile", "small")
+def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path, tmp_path: Path) -> None:
+    """Every stop signal reaches the trainer as the same signal: see ``test_stops``.
+
+    This is also a run without offloading, where the libraries for it are missing.
+    """
+    write_profile(home, "small", f'{SMALL}[providers.mybox]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n')
+    process = start("run", "--profile", "small", **without(tmp_path, *API_CLIENTS))
     wait_for_rounds(home, 3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)

@@ -18,7 +18,7 @@ from tests.support.machines import SMALL, Machine
 
 pytestmark = pytest.mark.swarm
 
-UNTRAINED = SMALL.replace("steps = 250", "steps = 1").replace("every = 10", "every = 2")
+UNTRAINED = SMALL.replace("steps = 120", "steps = 1").replace("every = 10", "every = 2")
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ from tests.support.waiting import until
 HEAVY = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "reasoning_gym", "hivemind"}
 
 
+@pytest.fixture(autouse=True)
+def _forked_engines() -> None:
+    """Start the processes as for users instead."""
+
+
 def modules_of(code: str) -> set[str]:
     """Return the modules that a new interpreter has loaded after running ``code``."""
     tell = "import sys; print(*sys.modules)"

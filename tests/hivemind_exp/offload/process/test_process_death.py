@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,6 +26,7 @@ from tests.support.fake_api.ledger import Outcome
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import Events, make_config, run
 from tests.support.restarts import same_weights
+from tests.support.server_forks import ServerFork
 from tests.support.teachers import two_letters
 from tests.support.waiting import until
 
@@ -138,26 +137,21 @@ def test_process_that_keeps_dying_ends_the_run(tmp_path: Path) -> None:
     assert engines() == []
 
 
-NODE = """
-import sys, time
-from pathlib import Path
-from tests.support.engine_host import configure, hosted
-from tests.support.engine_rig import order
-with hosted(Path(sys.argv[1]), configure(sys.argv[2], limits={"concurrency": 2})) as rig:
-    rig.offload.submit([order(number) for number in range(40)])
-    print(rig.pid, flush=True)
-    rig.offload.wait(0)
-"""
+def offload(_stdin: int, stdout: int, root: Path, url: str) -> None:
+    """Be a node, and tell the id of its API process, which is started as for users."""
+    with hosted(root, configure(url, limits={"concurrency": 2})) as rig:
+        rig.offload.submit([order(number) for number in range(40)])
+        os.write(stdout, b"%d\n" % rig.pid)
+        rig.offload.wait(0)
 
 
 def test_process_exits_with_its_trainer(tmp_path: Path) -> None:
     with api_server(latency=0.1) as server:
-        command = [sys.executable, "-c", NODE, str(tmp_path), server.base_url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
-            assert trainer.stdout is not None
-            engine = psutil.Process(int(trainer.stdout.readline()))
-            until(lambda: len(prompts(server)) >= 3)
-            trainer.kill()
+        trainer = ServerFork(offload, tmp_path, server.base_url)
+        engine = psutil.Process(int(trainer.stdout.readline()))
+        until(lambda: len(prompts(server)) >= 3)
+        trainer.kill()
+        trainer.wait()
         engine.wait(2)
 
 

@@ -10,7 +10,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -141,20 +141,6 @@ def test_a_package_that_is_no_environment_is_named(place: Path) -> None:
         prepared("env:nowhere")
     with pytest.raises(TaskError, match="accepts params, but no path"):
         environment.check(TaskSpec("env:x", environment.__name__, "env:x", path="y"))
-
-
-def test_all_environments_are_loaded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-
-    def load(*specs: TaskSpec) -> list[dict[str, Any]]:
-        asked.append([spec.label for spec in specs])
-        return [{"turns": len(spec.params)} for spec in specs]
-
-    monkeypatch.setattr(environment, "try_out", load)
-    monkeypatch.setattr(Installation, "of", lambda *_: SimpleNamespace(versions={"x": "0.1.0"}))
-    tasks = [TaskConfig(name="env:x"), TaskConfig(name="gcd"), TaskConfig(name="env:x", params={"kind": "add"})]
-    assert check_tasks(tasks) == ["env:x-2"]
-    assert asked == [["env:x", "env:x-2"]]
 
 
 def test_one_that_is_not_installed_is_named_where_its_workers_would_start(

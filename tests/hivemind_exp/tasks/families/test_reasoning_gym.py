@@ -123,7 +123,8 @@ def test_two_processes_make_the_same_questions() -> None:
     program = (
         "from hivemind_exp.config import TaskConfig; from hivemind_exp.tasks.mixture import Mixture\n"
         "from hivemind_exp.tasks.families.reasoning_gym_catalogue import GENERATORS\n"
-        "mixture = Mixture([TaskConfig(name=n) for n in sorted(GENERATORS)], charter=b'', secret=b'', heldout=0)\n"
+        "tasks = [TaskConfig(name=name) for name in sorted(GENERATORS)]\n"
+        "mixture = Mixture(tasks, charter=b'', secret=b'', heldout=0, verifiers=0)\n"
         "print([mixture.digest(name, 1) for name in sorted(GENERATORS)]); mixture.close()"
     )
     runs = [

@@ -26,7 +26,7 @@ from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.command_line import rerun
+from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.offload_target import OFFLOAD, is_address, provider_name, split_target
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
@@ -78,9 +78,12 @@ def _keep_address(advice: list[str], typed: Sequence[str]) -> None:
 def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     """Return the command to suggest after an error: ``completed``, but a node that joins a swarm still joins it.
 
-    Until its first start, a node may change its profile and its model.
+    Until its first start, a node may change its profile and its model. ``doctor`` checks the same configuration.
     """
     words = shlex.split(following or "")
+    if words[:2] == ["swarmctl", "doctor"] and {"--node", "--profile"}.isdisjoint(words):
+        started = ["--node", resolved.config.node.name]  # with its settings, which it has stored
+        return shlex.join([*words, *(started if same == continuation(started[1]) else settings_arguments(resolved))])
     joins = resolved.config.swarm.charter is not None and not has_begun(files_of(resolved.config.node.name))
     if not joins or words[:3] != ["swarmctl", "run", "--profile"] or len(words) != 4:
         return completed(following, same)

@@ -34,6 +34,7 @@ from hivemind_exp.events import (
     WarningEvent,
     discard,
 )
+from hivemind_exp.models.model_location import OTHER_MODEL
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.run_recorder import RunRecorder
 from hivemind_exp.secrets import Secrets, receive
@@ -90,6 +91,11 @@ def main() -> None:
     if act == "no_model":  # as the trainer fails if it cannot load the model, before its start event
         message = "Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
         emit(ErrorEvent(code="hub_unreachable", message=message, next="swarmctl run --profile demo"))
+        emit(StopEvent(reason="error", round=0, steps=0))
+        sys.exit(1)
+    if act == "damaged_model":
+        message = "Qwen/Qwen2.5-0.5B-Instruct has weights that are not finite"
+        emit(ErrorEvent(code="model", message=message, next=OTHER_MODEL))
         emit(StopEvent(reason="error", round=0, steps=0))
         sys.exit(1)
     play(request["config"], emit, act)

@@ -89,7 +89,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
         self._names.pop()
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _inside  # noqa: N815 - ast's names
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _inside
 
     def visit_Call(self, node: ast.Call) -> None:
         for keyword in node.keywords:
@@ -114,8 +114,12 @@ def _of_file(path: Path) -> tuple[tuple[range, Site], ...]:
 
 def sites() -> set[Site]:
     """Return every site in the two packages."""
-    return {site for package in ("swarmctl", "hivemind_exp") for path in (ROOT / package).rglob("*.py")
-            for _, site in _of_file(path)}
+    return {
+        site
+        for package in ("swarmctl", "hivemind_exp")
+        for path in (ROOT / package).rglob("*.py")
+        for _, site in _of_file(path)
+    }
 
 
 def _at(frame: FrameType | None) -> Iterator[Site]:

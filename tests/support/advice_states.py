@@ -269,6 +269,7 @@ STATES: tuple[State, ...] = (
     State("swarm show --node maths", (RAN,)),
     State("swarm new te/a -p demo"),
     State("swarm new . -p demo"),
+    State("swarm new tea -p demo --set game.kind=study-group --set game.curriculum=true"),
     State("swarm new tea -p demo", (SWARM,)),
     State("swarm new maths -p demo", (RAN,)),
     State("swarm new tea -p demo --set game.group_size=100"),

@@ -320,7 +320,6 @@ STATES: tuple[State, ...] = (
         "providers.box.needs_key=true --set offload.provider=box --set offload.model=m --max-usd 1"
     ),
     State(f"launch --print slurm --profile demo --nodes 2 --join {INVITATION}"),
-    State("launch --print slurm --node tea --nodes 2", (SWARM,)),
     State("service install maths"),
     State("service uninstall maths", (RAN,)),
     State("doctor nosuch"),

@@ -95,6 +95,11 @@ def _followed(text: str, problem: str, command: list[str], state: State, run: Ru
     for placeholder, value in state.fill.items():
         text = text.replace(placeholder, value)
     words = shlex.split(text)
+    if words[0] == "env":
+        words.pop(0)
+    while words[0] == "-u":
+        variables[words[1]] = ""
+        del words[:2]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         name, _, variables[name] = words.pop(0).partition("=")
     if words[0].endswith("swarmctl") or words[1:3] == ["-m", "swarmctl"]:

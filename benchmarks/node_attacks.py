@@ -71,9 +71,11 @@ def main() -> int:
     parser.add_argument("--api", choices=[*APIS, "none"], default="answers", help="what the API writes")
     parser.add_argument("--frozen", type=float, default=8.0, help="longest freeze in seconds")
     parser.add_argument("--seed", type=int, default=1, help="seed of the moments and of their order")
+    parser.add_argument("--nice", type=int, default=0, help="niceness; with 10, a busy machine may take an hour")
     arguments = parser.parse_args()
-    os.nice(10)
+    os.nice(arguments.nice)
     chance, say = random.Random(arguments.seed), teller()
+    say("importing the libraries, then the node starts")
     local = arguments.api == "none"
     settings, answer = (LOCAL, "half_right") if local else APIS[arguments.api]
     victims = [victim for victim in Victim if not (local and victim is Victim.ENGINE)]

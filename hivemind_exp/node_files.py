@@ -67,7 +67,7 @@ class NodeFiles:
         self.inputs = root / "inputs.json"
         """Digests of the operator's files that the node learns from (JSON). Without it, any contents are accepted."""
         self.secret_file = root / "secret"
-        """The node's secret (32 bytes)."""
+        """The node's secret: 32 random bytes. They need no format number: any other length is refused."""
         self.hub = root / "hub"
         """The next upload to the hub, and a record of the last one."""
 

@@ -19,6 +19,7 @@ from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.catalog import lacks, missing, read_list
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.posts import ChatPost, ScorePost
+from hivemind_exp.offload.rejected import remedy
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import cannot_score
@@ -252,7 +253,7 @@ class RequestFiller:
         return service.trouble is None or service.probing
 
     def _adapts(self, service: ProviderService, fault: RequestFailed, changes: int) -> bool:
-        """Whether to retry with changed parameters.
+        """Whether to retry with changed parameters. If not, what helps is added to the failure.
 
         ``changes``: the style's ``changes`` when the rejected request was sent.
         """
@@ -260,6 +261,9 @@ class RequestFiller:
         if fault.trouble is not FaultKind.BAD_REQUEST:
             return False
         if style.changes == changes and not style.adapt(fault.detail, first=not service.answered):
+            found = remedy(fault.detail, style, self.use.sampling, service.endpoint.name)
+            if found is not None:
+                fault.detail, fault.next = f"{fault.detail}. {found.advice}", found.command
             return False
         self._router.release(service)
         self._billing.note_dropped(service)

@@ -309,8 +309,7 @@ class Router:
         hopeless = (FaultKind.REFUSED, FaultKind.FORBIDDEN, FaultKind.BAD_REQUEST, FaultKind.USELESS)
         if len(faults) < len(services) or not all(fault.trouble in hopeless for fault in faults):
             return
-        told, name = f"{services[0].describe(faults[0])}, and no fallback is available", services[0].endpoint.name
+        told = f"{services[0].describe(faults[0])}, and no fallback is available"
         if faults[0].trouble is FaultKind.REFUSED:
             raise KeyProblem(told, next=services[0].endpoint.key_command)
-        check = f"swarmctl doctor api --set {services[0].table}.provider={name}"
-        raise ProviderError(told, next=faults[0].next or check)
+        raise ProviderError(told, next=faults[0].next or "swarmctl doctor api --deep")

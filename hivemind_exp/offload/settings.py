@@ -14,6 +14,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
+from hivemind_exp.proxies import has_host
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
 
@@ -167,6 +168,9 @@ def _unknown(name: str, model: str | None, names: Sequence[str]) -> Configuratio
     """Return the error for a provider that does not exist, with the command that uses a server of the operator's."""
     if name in ("http", "https"):
         address = f"{name}:{model or ''}"
+        if not has_host(address):
+            text = f"invalid server URL {address!r}: it has no host"
+            return ConfigurationError(text, next="swarmctl run --offload http://HOST:PORT/v1")
         message = f"offload.provider takes a provider's name, but {address} is a URL; --offload takes URLs, too"
         return ConfigurationError(message, next=shlex.join(["swarmctl", "run", "--offload", address]))
     if _PORT.match(model or ""):

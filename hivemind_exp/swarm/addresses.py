@@ -2,18 +2,19 @@
 
 import contextlib
 import ipaddress
+import json
 import socket
 from pathlib import Path
 
 import psutil
 
-from hivemind_exp import atomic_write
+from hivemind_exp import atomic_write, formats
 from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.dial import plain_port
 
 PORT_FILE = "port"
-"""The file with the port in a node's invitations. Every start tries this port."""
+"""The file with the port in a node's invitations (JSON). Every start tries this port."""
 _OTHER_PORT_FILE = "port-now"
 """The file with the port of a run that found the invitations' port in use."""
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "cni", "podman", "vmnet", "lxc")
@@ -45,11 +46,15 @@ def invited_port(directory: Path) -> int | None:
 
 
 def _port_in(path: Path) -> int | None:
+    """Return the port in a file. Early versions wrote only the number. Raises ``NewerFormat``."""
     try:
-        port = int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    return port if 0 < port < 65536 else None
+    if isinstance(stored, dict):
+        formats.check_number(path, stored.get("schema"))
+        stored = stored.get("port")
+    return stored if type(stored) is int and 0 < stored < 65536 else None
 
 
 def is_free(port: int) -> bool:
@@ -125,6 +130,7 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
 
     Raises:
         SwarmError: ``wanted`` is in use.
+        NewerFormat: a newer version wrote the file.
     """
     host = LOOPBACK if loopback else "0.0.0.0"
     if wanted:
@@ -143,7 +149,8 @@ def take(wanted: int, path: Path, *, loopback: bool) -> socket.socket:
             return held
     port = _hold(host, 0)
     with contextlib.suppress(OSError):
-        atomic_write.write(path if saved is None else other, f"{port.getsockname()[1]}\n")
+        body = {"schema": formats.FORMAT, "port": port.getsockname()[1]}
+        atomic_write.write(path if saved is None else other, json.dumps(body) + "\n")
     return port
 
 

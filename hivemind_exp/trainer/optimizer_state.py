@@ -8,6 +8,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from hivemind_exp import formats
+
 _OF_SETTINGS = ("initial_lr", "weight_decay")
 """Keys of the optimizer's parameter groups that settings define, not the training so far."""
 
@@ -35,7 +37,12 @@ def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR, check: Call
     ``check``: called between pieces; what it raises ends the writing, with an incomplete file.
     """
     rng = torch.get_rng_state()
-    state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "rng": rng}
+    state = {
+        "schema": formats.FORMAT,
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rng": rng,
+    }
     with path.open("wb") as file:
         checked = _CheckedFile(file, check)
         try:
@@ -49,9 +56,11 @@ def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR, check: Call
 def load_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
     """Restore what ``save_state`` wrote.
 
-    The learning rate and weight decay are those of this run's settings, which may have changed since.
+    The learning rate and weight decay are those of this run's settings, which may have changed since. Raises
+    ``NewerFormat`` if a newer version wrote the file.
     """
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    formats.check_number(path, state.get("schema"))
     settings = [{name: group[name] for name in _OF_SETTINGS} for group in optimizer.param_groups]
     base_rates = schedule.base_lrs
     optimizer.load_state_dict(state["optimizer"])

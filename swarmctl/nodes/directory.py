@@ -217,12 +217,10 @@ def _equal(made: Any, wanted: Any) -> bool:
 def check_formats(files: NodeFiles) -> None:
     """Raise FileProblem if a newer version wrote any of the node's files. The trainer checks its databases itself."""
     check_node_format(files)
-    own = (files.identity, files.config, files.run, files.spent, files.consent, files.inputs)
     for path in (
-        *own,
-        files.incarnation,
-        files.quarantine,
+        *files.root.glob("*.json"),
         *files.swarm.glob("*.json"),
+        *files.swarm.glob("port*"),
         *files.hub.glob("*.json"),
         *files.checkpoints.glob("[0-9]*/*.json"),
     ):

@@ -28,7 +28,7 @@ from hivemind_exp.tasks.mixture import Mixture, TaskFacts
 from hivemind_exp.tasks.registry import expand
 from swarmctl.nodes import directory as nodes
 from swarmctl.nodes import lookup
-from swarmctl.paths import nodes_directory
+from swarmctl.paths import nodes_directory, shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.outcome import retry_hint
 from swarmctl.settings.command_line import FRESH, JOIN, read_last, rerun, set_values, shown_value
@@ -121,6 +121,7 @@ def join(
         identity = Identity.load(files.key)
     envelope = envelope or next(_at_hand(files, swarm), None)
     if envelope is None:
+        _check_own(files, resolved)
         identity = identity or Identity.generate()
         envelope = _fetched(resolved, identity, say, module)
     charter = Charter.open(envelope, swarm)
@@ -194,6 +195,21 @@ def _content(files: NodeFiles) -> bytes | None:
     with contextlib.suppress(OSError), files.charter.open("rb") as file:
         return file.read(2 * LONGEST)
     return None
+
+
+def _check_own(files: NodeFiles, resolved: Resolved) -> None:
+    """Raise FileProblem if the node's own charter cannot be used and there is no address to fetch it from."""
+    content, invitation = _content(files), parse(resolved.config.swarm.join)
+    if content is None or invitation.addresses:
+        return
+    try:
+        Charter.open(content, invitation.charter)
+    except SwarmError as error:
+        raise FileProblem(
+            f"cannot use {shown(files.charter)}: {error.message}. To fetch it again, join with the whole line that "
+            "`swarmctl swarm invite` prints on a machine in the swarm",
+            next=shlex.join(["swarmctl", "swarm", "join", "INVITATION", "--node", files.root.name]),
+        ) from error
 
 
 def _fetched(resolved: Resolved, identity: Identity, say: Callable[[str], None], module: str) -> bytes:

@@ -26,11 +26,11 @@ from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.command_line import rerun
+from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.offload_target import OFFLOAD, is_address, provider_name, split_target
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
-from swarmctl.settings.schema import SettingPath, dotted
+from swarmctl.settings.schema import SettingPath, dotted, flatten
 from swarmctl.storage.disk_errors import FULL, explained
 from swarmctl.terminal.progress import RunView
 
@@ -64,6 +64,24 @@ def completed(following: str | None, same: str) -> str:
     return shlex.join([*_without(typed, replaced), *advice])
 
 
+def changes_nothing(following: str | None, config: Config) -> bool:
+    """Return whether a suggested run has only settings that ``config`` has, so that it would fail in the same way.
+
+    For example, the model that errors suggest instead of an unusable one may be the unusable one.
+    """
+    words = shlex.split(following or "")
+    if words[:2] != ["swarmctl", "run"] or not (FLAGS.keys() | {"--set"}) & {*words}:
+        return False
+    values, rest = {dotted(path): value for path, value in flatten(config.model_dump(mode="json"))}, iter(words[2:])
+    return all(_has(values, flag, next(rest, "")) for flag in rest)
+
+
+def _has(values: Mapping[str, Any], flag: str, text: str) -> bool:
+    setting, _, wanted = text.partition("=") if flag == "--set" else (FLAGS.get(flag, ""), "", text)
+    setting = "node.name" if flag == "--node" else setting
+    return setting in values and str(values[setting]).lower() == wanted.lower()
+
+
 def _keep_address(advice: list[str], typed: Sequence[str]) -> None:
     """Replace the name of a provider in ``advice`` with its address, if it was typed: nothing else has the address."""
     if OFFLOAD not in typed[:-1]:
@@ -78,9 +96,15 @@ def _keep_address(advice: list[str], typed: Sequence[str]) -> None:
 def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     """Return the command to suggest after an error: ``completed``, but a node that joins a swarm still joins it.
 
-    Until its first start, a node may change its profile and its model.
+    Until its first start, a node may change its profile and its model. ``doctor`` checks the same configuration. It is
+    suggested instead of a run that would change nothing.
     """
     words = shlex.split(following or "")
+    if changes_nothing(following, resolved.config):
+        words = ["swarmctl", "doctor"]
+    if words[:2] == ["swarmctl", "doctor"] and {"--node", "--profile"}.isdisjoint(words):
+        started = ["--node", resolved.config.node.name]  # with its settings, which it has stored
+        return shlex.join([*words, *(started if same == continuation(started[1]) else settings_arguments(resolved))])
     joins = resolved.config.swarm.charter is not None and not has_begun(files_of(resolved.config.node.name))
     if not joins or words[:3] != ["swarmctl", "run", "--profile"] or len(words) != 4:
         return completed(following, same)

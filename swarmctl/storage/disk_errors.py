@@ -14,6 +14,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import explain_obstacle
 from hivemind_exp.full_disk import lacks_inodes, size_limit_reached
 from swarmctl.paths import shown
+from swarmctl.storage.staging import is_staged
 
 NO_SPACE = (ENOSPC, EDQUOT)
 FULL = (*NO_SPACE, EFBIG)
@@ -37,7 +38,8 @@ def explained(error: OSError, root: Path, verb: str) -> NodeError:
         error, root, verb = hidden, Path(hidden.filename), "write"
     if isinstance(error, shutil.Error) and (number := _ERRNO.search(str(error))):  # from copying a directory
         error = OSError(int(number[1]), os.strerror(int(number[1])))
-    existing = next((path for path in (root, *root.parents) if os.path.lexists(path)), Path("."))
+    lasting = (path for path in (root, *root.parents) if os.path.lexists(path) and not is_staged(path))
+    existing = next(lasting, Path("."))
     place = shlex.quote(str(existing))
     if error.errno == EFBIG:
         return size_limit_reached(f"cannot {verb} {shown(root)}")

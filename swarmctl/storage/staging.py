@@ -129,3 +129,8 @@ def _ending_by_exception() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+def is_staged(path: Path) -> bool:
+    """Return whether a path is in a directory that ``staged`` fills, and that does not outlive a failure."""
+    return any(part.startswith(".") and _MARK in part for part in path.parts)

@@ -104,6 +104,7 @@ def _explained(error: Failed, node: TrainedNode, target: Path, instead: str) -> 
     if error.output.rstrip().endswith(_SPM):
         missing = f"{TITLE} needs the file {_SPM} of {model}, which is not on this machine"
         revision = node.config.model.revision
-        download = ["hf", "download", model, _SPM, *(["--revision", revision] if revision else [])]
+        hub = str(Path(sys.executable).with_name("hf"))  # may not be on PATH
+        download = [hub, "download", model, _SPM, *(["--revision", revision] if revision else [])]
         return ModelError(missing, next=instead if local_directory(model) else shlex.join(download))
     return ModelError(f"cannot convert {model} to GGUF: {error.last}", next=instead)

@@ -34,6 +34,7 @@ from hivemind_exp.events import (
     WarningEvent,
     discard,
 )
+from hivemind_exp.models.model_location import OTHER_MODEL
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.run_recorder import RunRecorder
 from hivemind_exp.secrets import Secrets, receive
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from hivemind_exp.rollouts.types import CompletionRequest
 
 ROUND_S = 0.05
+UNUSABLE = {
+    "no_model": ("hub_unreachable", "is not on this machine", "swarmctl run --profile demo"),
+    "damaged_model": ("model", "has weights that are not finite", OTHER_MODEL),
+}
+"""How the trainer fails if it cannot load the model, before its start event: the error's code, text and command."""
 
 
 def main() -> None:
@@ -87,9 +93,9 @@ def main() -> None:
         emit(ErrorEvent(code="task", message="cannot generate a question"))
         emit(StopEvent(reason="error", round=0, steps=0))
         sys.exit(1)
-    if act == "no_model":  # as the trainer fails if it cannot load the model, before its start event
-        message = "Qwen/Qwen2.5-0.5B-Instruct is not on this machine"
-        emit(ErrorEvent(code="hub_unreachable", message=message, next="swarmctl run --profile demo"))
+    if act in UNUSABLE:
+        code, problem, following = UNUSABLE[act]
+        emit(ErrorEvent(code=code, message=f"Qwen/Qwen2.5-0.5B-Instruct {problem}", next=following))
         emit(StopEvent(reason="error", round=0, steps=0))
         sys.exit(1)
     play(request["config"], emit, act)

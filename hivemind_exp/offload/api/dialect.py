@@ -16,6 +16,9 @@ _PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens|tokens in the promp
 
 vLLM leaves out the prompt if the limit of the completion alone exceeds the context.
 """
+_TOO_LARGE = re.compile(r"too (?:large|high)|greater than|less than or equal|at most|maximum|exceed", re.IGNORECASE)
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+"""Names of the parameter that limits a completion."""
 _SYSTEM_ROLE = re.compile(r"\bsystem[ _](?:role|message|prompt|instruction)|role:? .?system", re.IGNORECASE)
 PLAIN: Mapping[str, float] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Values that stop servers from reshaping the distribution, as the model's own defaults otherwise may."""
@@ -52,8 +55,8 @@ class RequestDialect:
         new = next((name for name in complaints if name not in self.unsupported_params), None)
         if first and self._fit(message):
             pass
-        elif self.max_tokens in named and "max_tokens" not in self.unsupported_params:
-            self.max_tokens = "max_tokens" if self.max_tokens == "max_completion_tokens" else "max_completion_tokens"
+        elif self.max_tokens in named and "max_tokens" not in self.unsupported_params and not is_too_large(message):
+            self.max_tokens = next(name for name in LIMIT_NAMES if name != self.max_tokens)
             self.unsupported_params.add("max_tokens")  # switch only once: nothing helps if a service takes neither
         elif new is not None:
             self.unsupported_params.add(new)
@@ -71,12 +74,23 @@ class RequestDialect:
 
         Half of the space that the rejected prompt leaves is kept for longer prompts.
         """
-        size, prompt = _CONTEXT.search(message), _PROMPT.search(message)
+        size, prompt = context_size(message)
         if self.longest is not None or size is None or (prompt is None and "max_model_len" not in message):
             return False
-        left = (int(size[1]) - int(prompt[1] if prompt else 0)) // 2
+        left = (size - (prompt or 0)) // 2
         self.longest = left if left > 0 else None
         return self.longest is not None
+
+
+def context_size(message: str) -> tuple[int | None, int | None]:
+    """Return the context's size and the prompt's length that an error states, in tokens; None for what it does not."""
+    size, prompt = _CONTEXT.search(message), _PROMPT.search(message)
+    return int(size[1]) if size else None, int(prompt[1]) if prompt else None
+
+
+def is_too_large(message: str) -> bool:
+    """Return whether an error about a parameter is about its value, so that another name would not help."""
+    return _TOO_LARGE.search(message) is not None
 
 
 @dataclass(frozen=True, slots=True)

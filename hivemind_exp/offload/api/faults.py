@@ -194,7 +194,14 @@ def _parsed(text: str) -> Any:
 def _said(document: Any) -> Any:
     error = document.get("error", document) if isinstance(document, dict) else None
     said = error.get("message") if isinstance(error, dict) else error
-    return said or (document.get("detail") if isinstance(document, dict) else None)
+    return said or (_detail(document.get("detail")) if isinstance(document, dict) else None)
+
+
+def _detail(detail: Any) -> Any:
+    """Return FastAPI's reasons for a status of 422 as text: each parameter with what is wrong with it."""
+    rows = detail if isinstance(detail, list) else []
+    told = [row for row in rows if isinstance(row, dict) and isinstance(row.get("loc"), list) and row.get("msg")]
+    return "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in told) or detail
 
 
 def _error(document: Any) -> dict[str, Any]:

@@ -6,12 +6,12 @@ read nothing but itself, because keys may be there.
 
 import ast
 import importlib.util
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from hivemind_exp.errors import TaskError
+from hivemind_exp.listing import listing
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.own_code import OwnCodeTask, try_out
 
@@ -22,7 +22,7 @@ def check(spec: TaskSpec) -> None:
     """Load the file in workers and try it with a few questions. Raises ``TaskError`` with the line of a mistake."""
     file = _file(spec)
     if not file.is_file():
-        raise TaskError(f"cannot read {file}: it is not a file", next=f"ls -l {shlex.quote(str(file.parent))}")
+        raise TaskError(f"cannot read {file}: it is not a file", next=listing(file.parent))
     try_out(spec)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import SwarmConfig
+from hivemind_exp.errors import NewerFormat
 from hivemind_exp.events import Event
 from hivemind_exp.swarm.addresses import LOOPBACK, PORT_FILE, invited_port, read_port, take
 from hivemind_exp.swarm.identity import Identity
@@ -29,6 +30,30 @@ def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:
     with taken() as third:
         assert third.getsockname()[1] == port
         assert read_port(tmp_path) == invited_port(tmp_path) == port
+
+
+@pytest.mark.parametrize(
+    ("content", "port"),
+    [
+        ("4001\n", 4001),
+        ('{"schema": 1, "port": 4001}', 4001),
+        ('{"schema": 1, "port": true}', None),
+        ('{"port": 70000}', None),
+        ("4001.5", None),
+        ("", None),
+    ],
+)
+def test_a_port_is_read_as_this_and_earlier_versions_write_it(tmp_path: Path, content: str, port: int | None) -> None:
+    (tmp_path / PORT_FILE).write_text(content)
+    assert invited_port(tmp_path) == port
+
+
+def test_a_port_of_a_newer_version_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / PORT_FILE
+    path.write_text('{"schema": 2}')
+    with pytest.raises(NewerFormat, match="has format 2"):
+        take(0, path, loopback=True)
+    assert path.read_text() == '{"schema": 2}'
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ _NETWORK = 0x40000000
 def play(order: Connection, log: Path, namespace: str | None) -> None:
     """Run one request as ``python -m hivemind_exp.runner`` does. Does not return."""
     os.setsid()
-    os.nice(10)
     if namespace is not None:
         enter(namespace)
     os.dup2(order.fileno(), 0)

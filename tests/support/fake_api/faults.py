@@ -25,6 +25,7 @@ class Fault(StrEnum):
     UNKNOWN_MODEL = "unknown_model"  # 404
     BAD_PARAMETER = "bad_parameter"  # 400 that names a parameter
     UNKNOWN_FIELD = "unknown_field"  # 422 in FastAPI's form
+    SMALL_CONTEXT = "small_context"  # 400: the prompt alone exceeds the context
     TIMEOUT = "timeout"  # 408
     SERVER_ERROR = "server_error"  # 500
     UNAVAILABLE = "unavailable"  # 503

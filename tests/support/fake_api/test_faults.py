@@ -27,6 +27,7 @@ _REFUSED = {
     Fault.UNKNOWN_MODEL: 404,
     Fault.BAD_PARAMETER: 400,
     Fault.UNKNOWN_FIELD: 422,
+    Fault.SMALL_CONTEXT: 400,
     Fault.TIMEOUT: 408,
     Fault.SERVER_ERROR: 500,
     Fault.UNAVAILABLE: 503,

@@ -31,6 +31,12 @@ _COMPLAINTS = {
     Fault.NO_CREDIT: Complaint(402, "Insufficient Balance", "invalid_request_error", type="unknown_error"),
     Fault.UNAUTHORISED: Complaint(401, "Incorrect API key provided.", "invalid_api_key"),
     Fault.FORBIDDEN: Complaint(403, "Country, region, or territory not supported", "unsupported_country_region"),
+    Fault.SMALL_CONTEXT: Complaint(
+        400,
+        "This model's maximum context length is 64 tokens. However, you requested 300 tokens (200 in the messages, 100 "
+        "in the completion). Please reduce the length of the messages or completion.",
+        type="BadRequestError",
+    ),
     Fault.TIMEOUT: Complaint(408, "The request took too long.", type="timeout"),
     Fault.SERVER_ERROR: Complaint(500, "The server had an error while processing your request.", type="server_error"),
     Fault.UNAVAILABLE: Complaint(503, "The engine is currently overloaded.", type="server_error"),

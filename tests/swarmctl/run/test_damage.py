@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sqlite3
@@ -15,7 +14,7 @@ import pytest
 
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
-from tests.support.command_line import UNTRAINED, Cli, run_process, told, write_profile
+from tests.support.command_line import UNTRAINED, run_process, told, write_profile
 from tests.support.forked_swarmctl import swarmctl
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -117,44 +116,3 @@ def test_the_intact_checkpoint_is_used_even_if_the_journal_is_missing_a_step(nod
     assert "is damaged" in done.stderr
     assert "the journal is missing step 5: the node continues from there, after round 4" in done.stderr
     assert "Done after 6 rounds" in done.stderr
-
-
-def stored(home: Path) -> list[Path]:
-    """Return every file with a format number in a home directory, relative to it."""
-    found = [*home.rglob("*.json"), *home.rglob("*.sqlite")]
-    return sorted(path.relative_to(home) for path in found if "model" not in path.parts)
-
-
-def number(path: Path, change: int = 0) -> int | None:
-    """Return a file's format number, after raising it by ``change``."""
-    if path.suffix == ".sqlite":
-        with closing(sqlite3.connect(path)) as db:
-            (found,) = db.execute("PRAGMA user_version").fetchone()
-            db.execute(f"PRAGMA user_version={found + change}")
-            return int(found) + change
-    content = json.loads(path.read_bytes())
-    if change:
-        content["schema"] += change
-        path.write_text(json.dumps(content))
-    found = content.get("schema")
-    return None if found is None else int(found)
-
-
-def test_every_file_has_a_format_number_and_a_newer_one_is_refused(node: NodeFiles, home: Path, stand_in: Cli) -> None:
-    base = {path.name for path in (node.root / "base").iterdir()} if (node.root / "base").exists() else set()
-    files = [path for path in stored(home) if path.name not in base]
-    names = {path.name for path in files}
-    assert names >= {"config.json", "node.json", "run.json", "journal.sqlite", "checkpoint.json"}
-    for path in files:
-        assert number(home / path) == 1, path
-        number(home / path, 1)
-        before = (home / path).read_bytes()
-        database = path.suffix == ".sqlite"  # the trainer opens these
-        refused = run() if database else stand_in("run", "--node", "n", "--rounds", "6")
-        assert refused.returncode == Exit.CONFIGURATION, (path, refused.stderr)
-        cause, following = told(refused)
-        assert f"{path.name} has format 2" in cause
-        assert "git" in following or "--version" in following
-        assert (home / path).read_bytes() == before, path
-        number(home / path, -1)
-    assert run().returncode == Exit.DONE

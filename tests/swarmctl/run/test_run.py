@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
-from swarmctl.run.outcome import completed
+from swarmctl.run.outcome import changes_nothing, completed
 from tests.support.command_line import ROOT, STAND_IN, Cli, next_command, read, told, write_profile
 from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
@@ -348,6 +349,35 @@ def test_a_full_disk(home: Path) -> None:
     assert done.stderr.startswith(f"error: cannot write {home}/nodes/demo: No space left on device\n  try: df -h ")
     assert "rc 1\n" in done.stdout
     assert "demo" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("following", "nothing"),
+    [
+        ("swarmctl run --model Qwen/Qwen2.5-0.5B-Instruct", True),
+        ("swarmctl run --model Qwen/Qwen2.5-0.5B", False),
+        ("swarmctl run --node n --set generation.max_completion_tokens=1", True),
+        ("swarmctl run --node other --set generation.max_completion_tokens=1", False),
+        ("swarmctl run --set model.gradient_checkpointing=true --set train.micro_batch=1", True),
+        ("swarmctl run --set model.gradient_checkpointing=true --set train.micro_batch=2", False),
+        ("swarmctl run --profile demo", False),
+        ("swarmctl run --node n", False),
+        ("swarmctl run", False),
+        ("swarmctl doctor --set train.micro_batch=1", False),
+        (None, False),
+    ],
+)
+def test_a_run_with_the_same_settings_leads_nowhere(following: str | None, nothing: bool) -> None:
+    model = {"name": "Qwen/Qwen2.5-0.5B-Instruct", "gradient_checkpointing": True}
+    sections = {"node": {"name": "n"}, "generation": {"max_completion_tokens": 1}, "train": {"micro_batch": 1}}
+    assert changes_nothing(following, Config.model_validate({"model": model, **sections})) is nothing
+
+
+def test_instead_of_a_run_that_changes_nothing_the_setup_is_checked(stand_in: Cli) -> None:
+    refused = stand_in("run", "--model", "Qwen/Qwen2.5-0.5B-Instruct", act="damaged_model")
+    assert told(refused)[1].endswith(" doctor --node default")
+    refused = stand_in("run", "--node", "other", "--model", "another/model", act="damaged_model")
+    assert told(refused)[1].endswith(" run --node other --model Qwen/Qwen2.5-0.5B-Instruct")
 
 
 def test_the_trainers_advice_applies_to_the_same_node() -> None:

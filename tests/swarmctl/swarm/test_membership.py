@@ -43,6 +43,22 @@ def test_a_node_stays_in_its_swarm_with_another_profile(here: Cli, home: Path, t
 
 
 @pytest.mark.slow
+def test_a_damaged_charter_is_fetched_again_with_the_suggested_command(here: Cli, home: Path, tea: str) -> None:
+    files = NodeFiles(home / "nodes/tea")
+    good = files.charter.read_bytes()
+    files.charter.write_bytes(good + b" ")
+    done = here("run", "--node", "tea")
+    assert done.returncode == Exit.CONFIGURATION
+    assert f"cannot use {files.charter}: invalid charter: it belongs to another swarm" in done.stderr
+    assert advice(done.stderr) == ["swarm", "join", "INVITATION", "--node", "tea"]
+    (home / "nodes/other").mkdir()
+    (home / "nodes/other/charter").write_bytes(good)  # instead of a peer that runs at the invitation's address
+    again = here(*[tea if word == "INVITATION" else word for word in advice(done.stderr)])
+    assert again.returncode == Exit.DONE, again.stderr
+    assert files.charter.read_bytes() == good
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -17,6 +17,7 @@ import pytest
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.records import PeerBook
+from hivemind_exp.swarm.addresses import read_port
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
@@ -74,7 +75,7 @@ def test_a_new_swarm_has_a_node_a_signed_charter_and_one_line_to_paste(here: Cli
     assert [task.label for task in charter.tasks] == ["spell_backward"]
     assert dict(charter.tasks[0].params) == {"min_word_len": 3, "max_word_len": 5}
     assert charter.tasks[0].version.startswith("reasoning-gym ")
-    port = int((files.swarm / "port").read_text())
+    port = read_port(files.swarm)
     assert all(f"/tcp/{port}/p2p/{identity.peer_id}" in address for address in parse(text).addresses)
     assert stat.S_IMODE(files.key.stat().st_mode) == stat.S_IMODE(files.charter.stat().st_mode) == 0o600
     assert "run --node tea" in done.stderr

@@ -171,6 +171,7 @@ def _over_cap(context: Context, usd: float) -> Finding | None:
 
 def _asked(service: ApiService, context: Context, most: float | None) -> Finding:
     from hivemind_exp.offload.api import chat, dialect, faults
+    from hivemind_exp.offload.rejected import remedy
     from hivemind_exp.offload.settings import reasons
     from hivemind_exp.offload.unusable import TEST_MESSAGES
 
@@ -201,10 +202,13 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
             if fault.trouble is faults.FaultKind.BAD_REQUEST and style.adapt(fault.detail, first=True):
                 continue
             verdict = warning if fault.trouble is faults.FaultKind.SLOW_DOWN else service.trouble
-            # The same request would be rejected again, most often because the service has no such model.
-            rejected = fault.trouble is faults.FaultKind.BAD_REQUEST
-            found = f"swarmctl models {endpoint.name}" if rejected else again
-            return verdict(_hidden(service, context, fault.detail) + (cost if fault.billed else ""), found)
+            text, following = fault.detail, again
+            if fault.trouble is faults.FaultKind.BAD_REQUEST:
+                helps = remedy(fault.detail, style, sampling, endpoint.name)
+                text += f". {helps.advice}" if helps else ""
+                # The same request would be rejected again, most often because the service has no such model.
+                following = (helps and helps.command) or f"swarmctl models {endpoint.name}"
+            return verdict(_hidden(service, context, text) + (cost if fault.billed else ""), following)
     return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
 
 

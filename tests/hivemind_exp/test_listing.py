@@ -1,0 +1,21 @@
+"""A suggested ``ls`` works, whether the file exists or not."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hivemind_exp.listing import listing
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"), [("a file", "a file"), ("link", "link"), ("none", ""), ("no/such/file", ""), ("a file/x", "")]
+)
+def test_the_nearest_existing_place_is_listed(tmp_path: Path, name: str, listed: str) -> None:
+    (tmp_path / "a file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    command = listing(tmp_path / name)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=True)
+    assert (str(tmp_path / listed) if listed else "a file") in done.stdout

@@ -1,0 +1,155 @@
+"""Every place in the source that suggests a command, and which of them a run of ``swarmctl`` reaches.
+
+A *site* is an expression that becomes the command of an error (``next``) or of a doctor's finding.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest.mock import patch
+
+from hivemind_exp.errors import NodeError
+from swarmctl.doctor.check import Finding
+from tests.support.command_line import ROOT
+
+UNKNOWN = "…"
+"""Stands for a part of a command that is only known when the error occurs."""
+_FINDINGS = {"failed", "warning", "trouble", "unknown", "verdict"}
+_PASSED_ON = re.compile(r"(\w+\.)*(next|remedy)|problem\.command|None")
+"""Expressions that pass on what another site suggested."""
+_SHOWS = re.compile(
+    r"swarmctl (.*--help|--version|(status|keys list|profiles (list|show)|tasks (list|show)|logs|models|identity show"
+    r"|service status|rollouts stats|doctor)\b.*)"
+    r"|(ls|cat|tail|sed -n|df|nvidia-smi|uname|ip addr|ps|fuser|ulimit -Hn)\b.*"
+)
+"""Commands that only show something. They end without an error, so they cannot end with the same one."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One expression that suggests a command."""
+
+    function: str
+    """``module:function``."""
+    command: str
+    """The command as the source has it, with ``UNKNOWN`` for what it fills in; else the expression."""
+
+    def __str__(self) -> str:
+        return f"{self.function} | {self.command}"
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether the command only shows something."""
+        return _SHOWS.fullmatch(self.command) is not None
+
+
+def _command(node: ast.expr) -> str:
+    """Return an expression as a command, as far as it is literal."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = (str(part.value) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)
+        return "".join(parts)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in {"shlex.join", "join"} and node.args:
+        words = node.args[0]
+        if isinstance(words, ast.List):
+            return " ".join(_command(word) if isinstance(word, ast.Constant) else UNKNOWN for word in words.elts)
+    return ast.unparse(node)
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    return function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+
+
+class _Finder(ast.NodeVisitor):
+    """Collects a module's sites with the lines on which they take effect."""
+
+    def __init__(self, module: str) -> None:
+        self._module, self._names = module, list[str]()
+        self.found: list[tuple[range, Site]] = []
+
+    def _add(self, node: ast.AST, value: ast.expr) -> None:
+        for each in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+            command = _command(each)
+            if not _PASSED_ON.fullmatch(command):
+                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
+                self.found.append((lines, Site(f"{self._module}:{'.'.join(self._names)}", command)))
+
+    def _inside(self, node: Any) -> None:
+        self._names.append(node.name)
+        self.generic_visit(node)
+        self._names.pop()
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _inside
+
+    def visit_Call(self, node: ast.Call) -> None:
+        for keyword in node.keywords:
+            if keyword.arg == "next":
+                self._add(node, keyword.value)
+        if self._module.startswith("swarmctl.doctor") and _called(node) in _FINDINGS and len(node.args) > 1:
+            self._add(node, node.args[1])
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        if any(isinstance(target, ast.Attribute) and target.attr == "next" for target in node.targets):
+            self._add(node, node.value)
+        self.generic_visit(node)
+
+
+@cache
+def _of_file(path: Path) -> tuple[tuple[range, Site], ...]:
+    finder = _Finder(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    finder.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return tuple(finder.found)
+
+
+def sites() -> set[Site]:
+    """Return every site in the two packages."""
+    return {
+        site
+        for package in ("swarmctl", "hivemind_exp")
+        for path in (ROOT / package).rglob("*.py")
+        for _, site in _of_file(path)
+    }
+
+
+def _at(frame: FrameType | None) -> Iterator[Site]:
+    """Yield the innermost sites on the line that a frame executes."""
+    if frame is None or not Path(frame.f_code.co_filename).is_relative_to(ROOT):
+        return
+    here = [(lines, site) for lines, site in _of_file(Path(frame.f_code.co_filename)) if frame.f_lineno in lines]
+    shortest = min((len(lines) for lines, _ in here), default=0)
+    yield from (site for lines, site in here if len(lines) == shortest)
+
+
+@contextmanager
+def reached() -> Iterator[set[Site]]:
+    """Yield the set of sites that suggest a command in this process during the block."""
+    found: set[Site] = set()
+    assign, make = NodeError.__setattr__, Finding.__init__
+
+    def set_attribute(self: NodeError, name: str, value: Any) -> None:
+        assign(self, name, value)
+        if name == "next" and value is not None:
+            frame = sys._getframe(1)
+            while frame.f_back is not None and frame.f_code.co_name == "__init__":
+                frame = frame.f_back
+            found.update(_at(frame))
+
+    def make_finding(self: Finding, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
+        if self.remedy is not None:
+            found.update(_at(sys._getframe(2)))
+
+    with patch.object(NodeError, "__setattr__", set_attribute), patch.object(Finding, "__init__", make_finding):
+        yield found

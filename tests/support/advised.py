@@ -1,0 +1,124 @@
+"""Put ``swarmctl`` into a state in which it suggests a command, type that command there, and see where it leads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarmctl.errors import Exit
+from tests.support.advice import Site, reached
+
+_LINE = re.compile(r"^ +try: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class State:
+    """A command that ends with a suggestion, after commands and functions that lead to this state."""
+
+    command: str
+    """The arguments of ``swarmctl``; ``{home}`` is the home directory, and ``{here}`` another empty directory."""
+    before: tuple[str | Callable[[Path], object], ...] = ()
+    """What comes first: arguments of ``swarmctl``, or functions of the home directory."""
+    fill: Mapping[str, str] = field(default_factory=dict)
+    """What to type for placeholders, and at prompts that no test can answer, such as ``--yes``."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext
+    """What the error asks for before the command is typed, such as a server that is started."""
+
+
+@dataclass
+class Told:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def suggested(self) -> list[str]:
+        return _LINE.findall(self.out + self.err)
+
+    @property
+    def problem(self) -> tuple[str, ...]:
+        """The errors and findings with the command that is suggested for each."""
+        lines = (self.out + self.err).splitlines()
+        return tuple(f"{lines[n - 1]} {line}" for n, line in enumerate(lines) if n and _LINE.match(line))
+
+
+Run = Callable[[list[str], Mapping[str, str]], Told]
+"""Runs ``swarmctl`` in this process, with these arguments and variables. An empty variable is unset."""
+
+
+def filled(text: str, home: Path) -> list[str]:
+    """Return the words of a command with the directories filled in."""
+    words = shlex.split(text.replace("{home}", str(home)).replace("{here}", str(home.parent)))
+    return words if "--serve" in words else _short(words)
+
+
+def _short(words: list[str]) -> list[str]:
+    """Return a command that ends: a run after three rounds. Of a server's, only the options are read."""
+    if "--serve" in words:
+        return [*words, "--help"]
+    ends = words[:1] != ["run"] or not {"--rounds", "--dry-run"}.isdisjoint(words)
+    return words if ends else [*words, "--rounds", "3"]
+
+
+def follow(state: State, home: Path, run: Run) -> tuple[set[Site], str | None]:
+    """Return the sites that the state reaches, and what is wrong with their advice."""
+    for step in state.before:
+        if callable(step):
+            step(home)
+        elif (made := run(filled(step, home), state.variables)).code not in (Exit.DONE, Exit.CHECK_FAILED):
+            return set(), f"cannot prepare the state: {step}: {made.err}"
+    command = filled(state.command, home)
+    with reached() as found:
+        first = run(command, state.variables)
+    if not first.suggested:
+        return found, f"suggests nothing: {first.out}{first.err}"
+    with state.meanwhile():
+        for text, problem in zip(first.suggested, first.problem, strict=True):
+            wrong = _followed(text, problem, command, state, run)
+            if wrong is not None:
+                return found, f"{first.err or first.out}\nThen `{text}`: {wrong}"
+    return found, None
+
+
+def _followed(text: str, problem: str, command: list[str], state: State, run: Run) -> str | None:
+    """Type a suggested command. Return what is wrong with where it leads; None if nothing is."""
+    variables = dict(state.variables)
+    for placeholder, value in state.fill.items():
+        text = text.replace(placeholder, value)
+    words = shlex.split(text)
+    if words[0] == "env":
+        words.pop(0)
+    while words[0] == "-u":
+        variables[words[1]] = ""
+        del words[:2]
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        name, _, variables[name] = words.pop(0).partition("=")
+    if words[0].endswith("swarmctl") or words[1:3] == ["-m", "swarmctl"]:
+        words = words[1:] if words[0].endswith("swarmctl") else words[3:]
+        then = run(_short(words), variables)
+        if then.code == Exit.USAGE and "--help" not in words:
+            return f"it is refused: {then.err}"
+    elif words[0] == "unset":
+        then = run(command, variables | dict.fromkeys(words[1:], ""))
+    elif words[0] == "export":
+        name, _, value = words[1].partition("=")
+        then = run(command, variables | {name: value})
+    else:
+        done = subprocess.run(
+            ["bash", "-c", text], capture_output=True, encoding="utf-8", check=False, env=os.environ | variables
+        )
+        if done.returncode != 0:
+            return f"it fails: {done.stderr}"
+        if Site("", text).only_shows:
+            return None
+        then = run(command, variables)
+    return "the same again" if problem in then.problem and then.code != Exit.DONE else None

@@ -1,0 +1,74 @@
+"""Every command that ``swarmctl`` suggests leads on: typed in that state, it is accepted, and the error is another."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from swarmctl import cli
+from swarmctl.errors import Exit
+from swarmctl.run import command as running
+from swarmctl.run import trainer_process
+from tests.support.advice import UNKNOWN, Site, sites
+from tests.support.advice_states import KEY, STATES
+from tests.support.advised import Told, follow
+from tests.support.command_line import ROOT
+from tests.support.forked_swarmctl import spawn_stand_in
+
+ELSEWHERE = ROOT / "tests/data/advice_elsewhere.txt"
+"""The advice that no state here reaches, with the reason."""
+
+
+@pytest.mark.slow
+def test_every_suggestion_leads_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(trainer_process, "spawn", spawn_stand_in)
+    monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
+    monkeypatch.setattr(running, "plan_of", partial(running.plan_of, module="tests.support.fake_trainer"))
+
+    def run(arguments: list[str], variables: Mapping[str, str]) -> Told:
+        capsysbinary.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
+            for name, value in variables.items():
+                if value:
+                    patch.setenv(name, value)
+                else:
+                    patch.delenv(name, raising=False)
+            code = cli.run(arguments)
+        out, err = capsysbinary.readouterr()
+        return Told(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    found: set[Site] = set()
+    wrong = []
+    for number, state in enumerate(STATES):
+        home = tmp_path / str(number) / "home"
+        home.parent.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setenv("SWARMCTL_HOME", str(home))
+            patch.chdir(home.parent)
+            here, problem = follow(state, home, run)
+        found |= here
+        if problem is not None:
+            wrong.append(f"{state.command}: {problem}")
+    assert wrong == []
+    unknown = {str(site) for site in sites() - found if not site.only_shows}
+    elsewhere = {line for line in ELSEWHERE.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"}
+    assert unknown - elsewhere == set(), "add a state to tests/support/advice_states.py that reaches this advice"
+    assert elsewhere - unknown == set(), f"remove what a state reaches, and what no longer exists, from {ELSEWHERE}"
+
+
+def test_commands_that_only_show_something_never_suggest_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {site.command for site in sites() if site.only_shows and UNKNOWN not in site.command}
+    commands = sorted(each for each in shown if each.startswith("swarmctl ") and each.split()[1] != "doctor")
+    assert len(commands) > 30
+    for command in commands:
+        code = cli.run(command.split()[1:])
+        said = capsys.readouterr().err
+        assert code == Exit.DONE or (" try: " in said and not said.endswith(f"{command[8:]}\n")), (command, said)

@@ -96,7 +96,7 @@ __swarmctl_takes() {
         'run:--rounds') kind=none ;;
         'run:--seed') kind=none ;;
         'run:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
-        'run:--serve') kind=none ;;
+        'run:--serve') kind=file ;;
         'run:--max-usd') kind=words list='unlimited' ;;
         'run:--join') kind=none ;;
         'run:--set') kind=setting ;;

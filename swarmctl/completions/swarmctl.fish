@@ -174,7 +174,7 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
         case 'run:--serve'
-            set kind none
+            set kind file
         case 'run:--max-usd'
             set kind words
             set list unlimited

@@ -304,7 +304,7 @@ _swarmctl__run() {
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--serve=[Start vLLM, to generate with this node'\''s weights\: vllm, or its path]:COMMAND: ' \
+    '--serve=[Start vLLM, to generate with this node'\''s weights\: vllm, or its path]:COMMAND:_files' \
     '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \

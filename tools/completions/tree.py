@@ -152,6 +152,7 @@ _BY_METAVAR = {
     "DIRECTORY": Kind.DIRECTORY,
     "DIR": Kind.DIRECTORY,
     "FILE.yaml": Kind.FILE,
+    "COMMAND": Kind.FILE,  # the path of a program
     "WHEN": Kind.WORDS,
     "KEYS": Kind.WORDS,
     "USD": Kind.WORDS,

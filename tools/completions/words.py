@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 from hivemind_exp import providers
 from hivemind_exp.model_names import BUILT_IN
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.serving_settings import EngineName
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.tasks.registry import names
 from swarmctl.doctor.registry import groups
@@ -41,7 +40,6 @@ WORDS = Words(
         "GENERATOR": GENERATORS[1:],
         "SOURCE": (*map(str, Kind), LOCAL, *GENERATORS[1:]),
         "CHECK": tuple(groups()),
-        "COMMAND": get_args(EngineName),
         "WHEN": get_args(SupervisionConfig.model_fields["restart"].annotation),
         "KEYS": CountKey._fields,
         "USD": ("unlimited",),

@@ -208,7 +208,7 @@ STATES: tuple[State, ...] = (
     State("attach"),
     State("attach nosuch"),
     State("attach maths", (RAN,)),
-    State("restart maths", (RAN,)),
+    State("restart nosuch", (RAN,)),
     State("rm maths", (RAN,)),
     State("rename maths tea/x", (RAN,)),
     State("rename maths other", (RAN, "run -p demo --node other --rounds 1")),

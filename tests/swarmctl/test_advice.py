@@ -17,7 +17,7 @@ from swarmctl.run import trainer_process
 from tests.support.advice import UNKNOWN, Site, sites
 from tests.support.advice_states import KEY, STATES
 from tests.support.advised import Told, follow
-from tests.support.command_line import ROOT
+from tests.support.command_line import ROOT, STAND_IN
 from tests.support.forked_swarmctl import spawn_stand_in
 
 ELSEWHERE = ROOT / "tests/data/advice_elsewhere.txt"
@@ -36,6 +36,9 @@ def test_every_suggestion_leads_on(
         capsysbinary.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
+            patch.setattr(sys, "argv", [sys.argv[0], *arguments])  # ``restart`` starts the same program again
+            patch.setattr(sys, "orig_argv", [*STAND_IN, *arguments])
+            patch.setenv("PYTHONPATH", str(ROOT))
             for name, value in variables.items():
                 if value:
                     patch.setenv(name, value)

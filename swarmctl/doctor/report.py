@@ -99,8 +99,8 @@ def conclusion(outcomes: Sequence[Outcome], fixed: list[str] | None, context: Co
         yield f"  {_command('swarmctl init')}"
         return
     if not whole:
-        yield f"{what}{less}. To run all checks:"
-        yield f"  {_command(context.again())}"
+        yield f"{what}{less}. To check everything else, too:"
+        yield f"  {_command(context.again(*(['--deep'] if context.deep else [])))}"
         return
     if context.resolved is not None and is_held(context.files.lock):
         name = context.config.node.name

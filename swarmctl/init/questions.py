@@ -93,6 +93,11 @@ def suggested_name(base: Profile, settings: Sequence[str]) -> str:
     return re.sub(r"[^a-z0-9._-]", "-", last).strip("._-")[:60].removesuffix(profiles.SUFFIX) or "my-model"
 
 
+def _download() -> str:
+    """Return what the profile ``smol`` needs to download."""
+    return "already on this machine" if smollm2.stored(os.environ) else f"{smollm2.DOWNLOAD} to download"
+
+
 def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     """Ask what to train. Return the built-in profile for it, and the setting of another model."""
     suitable = suitable_builtin()
@@ -101,7 +106,7 @@ def _model(prompter: Prompter) -> tuple[Profile, list[str]]:
     hours = "; about two hours on two cores" if slow else ""
     choices = {
         _DEMO: "a tiny model learns to spell backward, in less than a minute",
-        _SMOL: f"{smollm2.TITLE} learns to add ({smollm2.DOWNLOAD} to download{hours})",
+        _SMOL: f"{smollm2.TITLE} learns to add ({_download()}{hours})",
         suitable: f"{config[suitable].model.name}, with settings that suit this machine (1 GB to download)",
     }
     prompter.say("")

@@ -37,7 +37,7 @@ _HEADINGS = (
     *("node", "state", "round", "accuracy", "per round", "left", "spent", "peers", "from peers", "swarm", "up"),
     "journal",
 )
-_NARROW = (*("journal", "from peers", "swarm", "up", "per round", "left", "peers", "spent", "accuracy", "round"),)
+_NARROW = (*("journal", "swarm", "up", "from peers", "per round", "left", "peers", "spent", "accuracy", "round"),)
 """Columns that a narrow terminal does without, the first to go first."""
 _ROOMY = 80
 """Columns of a terminal on which accuracies have intervals."""
@@ -119,6 +119,7 @@ def _lines(names: Sequence[str]) -> list[str]:
     rows = [_cells(row, progress, _swarm(files, row["swarm"]), intervals=roomy) for files, row, progress in found]
     lines = table_lines(rows, _HEADINGS, droppable=_NARROW)
     totals = {"spent": "usd_total", "from peers": "groups_from_peers"}
+    totals = {name: key for name, key in totals.items() if name.upper() in lines[0].upper()}
     if counted := [name for name, key in totals.items() if any(row["running"] and row[key] for _, row, _ in found)]:
         lines.append(folded(f"Counted over all of a node's runs: {', '.join(counted)}."))
     for _, row, progress in found:

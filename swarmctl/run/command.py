@@ -30,7 +30,7 @@ from swarmctl.run.mistyped import check_name, check_profile
 from swarmctl.run.offload_plan import ask_consent, banner, plan, record_consent
 from swarmctl.run.offload_server import with_server
 from swarmctl.run.outcome import dry_hint, exit_code_for, retry_hint
-from swarmctl.run.servers_down import check_command, warnings_of
+from swarmctl.run.servers_down import check_command, is_unchanged, warnings_of
 from swarmctl.run.summary import conclusion, introduction, still_member, suspended
 from swarmctl.run.supervisor import StopSignals, Supervisor, TrainerExit
 from swarmctl.serving.own_server import OwnServer, check_own_server, served
@@ -113,7 +113,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
             record_consent(node.files, agreed)
             membership = membership and store_membership(node.files, membership)
             write_last(node.files, resolved)
-        for line in warnings_of(resolved.config, check_command(resolved)):
+        used = node.resumes and is_unchanged(resolved)
+        for line in warnings_of(resolved.config, check_command(resolved), used=used):
             say(line)
         if not options.quiet:
             for line in [*introduction(node, resolved, membership), *keys.lines, *offload]:

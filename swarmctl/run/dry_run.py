@@ -22,7 +22,7 @@ from swarmctl.run.finished import finished
 from swarmctl.run.join_swarm import CharterMembership
 from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
-from swarmctl.run.servers_down import ServerDown, check_command, not_started_here, servers_down
+from swarmctl.run.servers_down import ServerDown, check_command, is_unchanged, not_started_here, servers_down
 from swarmctl.run.summary import changed_settings, pushes, swarm_line
 from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.options import RunOptions
@@ -38,8 +38,10 @@ from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
 _FEW_TASKS = 3
+_COMMAND = "\n"
+"""Separates a text from the command that ends it."""
 _WITH_PATHS = ("node", "settings", "model")
-"""Labels of lines whose long paths are wrapped. In the others, a path is part of a command to paste."""
+"""Labels of lines whose long paths are wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class DryRun:
         """Print the plan in about ten lines, each after ``mark``."""
         folded = Writer(sys.stdout).folded
         for label, text in self._lines():
-            print(folded(f"{mark}{label:<{len(_INDENT)}}{text}", indent=mark + _INDENT, paths=label in _WITH_PATHS))
+            told, _, command = text.partition(_COMMAND)
+            print(folded(f"{mark}{label:<{len(_INDENT)}}{told}", indent=mark + _INDENT, paths=label in _WITH_PATHS))
+            if command:  # only the terminal wraps it, so that it can be copied
+                print(f"{mark}  {command}")
 
     def _lines(self) -> list[tuple[str, str]]:
         """Return the lines of the plan, each with its label."""
@@ -174,7 +179,7 @@ def _model(model: dict[str, Any], resolved: Resolved) -> str:
         check = typed(f"swarmctl doctor hub {_selection(resolved)}")
         if offline(os.environ):
             return f"{name}: not on this machine, and HF_HUB_OFFLINE prevents its download"
-        return f"{name}: not on this machine; the run downloads it. To check that the hub has it: {check}"
+        return f"{name}: not on this machine; the run downloads it. To check that the hub has it:{_COMMAND}{check}"
     parameters = f", {count(model['parameters'])} parameters" if model.get("parameters") else ""
     return f"{name}: {where}{parameters}"
 
@@ -200,7 +205,7 @@ def _memory(found: dict[str, Any], resolved: Resolved) -> str:
     left = f"; {size(room)} available" if few and usual <= room else f", but only {size(room)} are available"
     return (
         f"needs about {few}{size(need)}{each} for prompts of maximum length{left}. "
-        f"To see which settings need less: {typed(f'swarmctl doctor fit {_selection(resolved)}')}"
+        f"To see which settings need less:{_COMMAND}{typed(f'swarmctl doctor fit {_selection(resolved)}')}"
     )
 
 
@@ -212,9 +217,10 @@ def _selection(resolved: Resolved) -> str:
 def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, str]]:
     if offload is None:
         return []
-    keys = [("key", f"no key for {name}; save one with: {typed(save)}") for name, save in missing.items()]
+    keys = [("key", f"no key for {name}; save one with:{_COMMAND}{typed(save)}") for name, save in missing.items()]
     return [*labelled(offload), *keys]
 
 
 def _servers(down: Sequence[ServerDown], resolved: Resolved) -> list[tuple[str, str]]:
-    return [("server", " ".join(each.text(check_command(resolved)))) for each in down]
+    check, used = check_command(resolved), is_unchanged(resolved)
+    return [("server", _COMMAND.join(each.text(check, used=used))) for each in down]

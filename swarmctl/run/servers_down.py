@@ -12,8 +12,10 @@ from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.offload.settings import Endpoint, first_endpoint
 from hivemind_exp.proxies import proxy_for
 from swarmctl.keys.local_servers import START, server_command
+from swarmctl.nodes.lookup import files_of
 from swarmctl.settings.command_line import settings_arguments
 from swarmctl.settings.resolve import Resolved
+from swarmctl.settings.sources import REMEMBERED
 from swarmctl.terminal.command_line import typed
 
 _CONNECT_S = 3.0
@@ -27,28 +29,37 @@ class ServerDown:
     endpoint: Endpoint
     reason: str
 
-    def text(self, check: str) -> tuple[str, str]:
-        """Return what is wrong and what to do, and the command for it: the one that starts the server, or ``check``."""
+    def text(self, check: str, *, used: bool = False) -> tuple[str, str]:
+        """Return what is wrong and what to do, and the command for it: the one that starts the server, or ``check``.
+
+        ``used``: whether the node has used the server before, so that it is known whether it needs a key.
+        """
         start = server_command(self.endpoint, START)
         remedy = "To start it" if start else "Start the server, then check it"
-        return (
-            f"{self.endpoint.base_url} accepts no connection ({self.reason}), so it is unknown whether the server "
-            f"needs a key. {remedy}:",
-            start or typed(check),
-        )
+        unknown = "" if used else ", so it is unknown whether the server needs a key"
+        told = f"{self.endpoint.base_url} accepts no connection ({self.reason}){unknown}. {remedy}:"
+        return told, start or typed(check)
+
+
+def is_unchanged(resolved: Resolved) -> bool:
+    """Whether a node's last run used the same providers, so that its name stands for their settings."""
+    changed = {each.path[0] for each in resolved.overrides if each.origin != REMEMBERED}
+    return files_of(resolved.config.node.name).root.is_dir() and changed.isdisjoint({"offload", "providers", "judge"})
 
 
 def check_command(resolved: Resolved) -> str:
     """Return the command that checks the providers of a run."""
+    if is_unchanged(resolved):
+        return shlex.join(["swarmctl", "doctor", "api", "--node", resolved.config.node.name])
     return shlex.join(["swarmctl", "doctor", "api", *settings_arguments(resolved)])
 
 
-def warnings_of(config: Config, check: str) -> list[str]:
+def warnings_of(config: Config, check: str, *, used: bool = False) -> list[str]:
     """Return the lines about each server that accepts no connection: a warning, and the command to type.
 
-    ``check``: the command that checks the servers.
+    ``check``: the command that checks the servers. ``used``: as for ``ServerDown.text``.
     """
-    found = [each.text(check) for each in servers_down(not_started_here(config))]
+    found = [each.text(check, used=used) for each in servers_down(not_started_here(config))]
     return [line for text, command in found for line in (f"warning: {text}", f"  {command}")]
 
 

@@ -188,7 +188,7 @@ def test_a_provider_or_a_node_that_is_no_check_leads_to_the_right_command(capsys
 def test_the_last_lines_fit_what_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor", "hub.model", "-p", "demo"]) == Exit.DONE
     *_, why, following = capsys.readouterr().out.splitlines()
-    assert why == "No problems found. To run all checks:"
+    assert why == "No problems found. To check everything else, too:"
     assert following == f"  {typed('swarmctl doctor --profile demo')}"
     config = make().config
     with opened(config, lambda name: name):

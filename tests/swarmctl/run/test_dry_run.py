@@ -78,7 +78,7 @@ def test_a_dry_run_reports_a_missing_model_and_too_little_memory(
 
 
 def test_a_check_that_fails(stand_in: Cli) -> None:
-    done = stand_in("run", "-p", "demo", "--dry-run", act="error")
+    done = stand_in("run", "-p", "demo", "--device", "auto", "--dry-run", act="error")
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("error: no such device\n  try: ")
     assert next_command(done.stderr) == ["run", "--profile", "demo", "--device", "cpu", "--dry-run"]

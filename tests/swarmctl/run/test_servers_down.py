@@ -13,10 +13,11 @@ import pytest
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.providers import PROVIDERS, Chat
 from swarmctl.errors import Exit
-from swarmctl.run.servers_down import check_command, servers_down, warnings_of
+from swarmctl.run.servers_down import check_command, is_unchanged, servers_down, warnings_of
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import offload_flags
 from swarmctl.settings.options import RunOptions
+from swarmctl.settings.sources import REMEMBERED
 from tests.support.command_line import Cli
 
 
@@ -73,6 +74,20 @@ def test_the_warning_ends_with_the_command_that_starts_or_checks_the_server(
         assert warnings("llamacpp:org/model") == []
 
 
+def test_a_node_that_used_the_server_before_is_checked_by_its_name(home: Path, free_port: int) -> None:
+    resolved = resolved_options(
+        RunOptions(profile="demo", flags=tuple(offload_flags(f"http://127.0.0.1:{free_port}:m")))
+    )
+    remembered = replace(resolved, overrides=[replace(each, origin=REMEMBERED) for each in resolved.overrides])
+    assert not is_unchanged(remembered), "there is no such node"
+    (home / "nodes/demo").mkdir(parents=True)
+    assert not is_unchanged(resolved)
+    assert is_unchanged(remembered)
+    text, command = warnings_of(remembered.config, check_command(remembered), used=True)
+    assert text.endswith("accepts no connection (connection refused). Start the server, then check it:")
+    assert command.endswith("swarmctl doctor api --node demo")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_run_begins_with_the_server_that_is_down(stand_in: Cli, free_port: int) -> None:
@@ -90,13 +105,13 @@ def test_a_dry_run_with_a_named_model_says_that_the_server_is_down(stand_in: Cli
     command = ("run", "-p", "demo", "--offload", f"{url}:qwen", "--dry-run")
     done = stand_in(*command)
     assert done.returncode == Exit.DONE
-    line = done.stdout.splitlines()[0]
-    assert line.startswith(
+    line, check = done.stdout.splitlines()[:2]
+    assert line == (
         f"server    {url} accepts no connection (connection refused), so it is unknown whether the server needs a key. "
-        "Start the server, then check it: "
+        "Start the server, then check it:"
     )
     assert done.stderr == ""
-    assert " doctor api --profile demo --node demo --set offload.provider=" in line
+    assert " doctor api --profile demo --node demo --set offload.provider=" in check
     as_json = json.loads(stand_in(*command, "--json").stdout)
     assert as_json["check"]["offload"]["servers_down"] == {url: "connection refused"}
     with socket.create_server(("127.0.0.1", free_port)):

@@ -19,7 +19,7 @@ from unittest.mock import patch
 from hivemind_exp.models import chat_format
 from hivemind_exp.node_files import NodeFiles
 from tests.support.advice import record, recorded
-from tests.support.advice_states import changed, wrote
+from tests.support.advice_states import SAVED, changed, removed, wrote
 from tests.support.advised import State, Told
 from tests.support.command_line import UNTRAINED, write_profile
 from tests.support.forked_swarmctl import ForkedSwarmctl
@@ -158,6 +158,7 @@ def impatient() -> None:
     chat_format._FIT_S = 0.3
 
 
+_SOCKS = {"HTTPS_PROXY": "socks5://127.0.0.1:9"}
 ENDLESS = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 FEW = "--set eval.questions=5000 --set 'tasks=[{name=\"spell_backward\",params={max_word_len=3}}]'"
 TRAINER_STATES: tuple[State, ...] = (
@@ -209,4 +210,6 @@ TRAINER_STATES: tuple[State, ...] = (
     # Its trained model.
     State("export maths {here}/out", (trained, wrote("../out/x", "x")), real=True),
     State("replay maths --step 9", (trained,), real=True),
+    State("eval maths", (trained, removed("nodes/maths/secret")), real=True),
+    State("keys test openai", (SAVED,), real=True, variables=_SOCKS, machine=absent("socksio")),
 )

@@ -351,7 +351,13 @@ STATES: tuple[State, ...] = (
     State("keys test openai", (SAVED,), {}, {"HTTPS_PROXY": "http://"}),
     State("models openai", (SAVED,), {}, {"HTTPS_PROXY": "nonsense://127.0.0.1:9"}),
     State("run -p demo --rounds 1", (), {}, {"HF_ENDPOINT": "ftp://hub.example"}),
-    # Swarms.
+    State(
+        "keys test mybox",
+        ("keys set mybox --host http://llm.example/v1 --no-test --insecure-storage --yes",),
+        variables={"HTTP_PROXY": "http://127.0.0.1:9"},
+    ),
+    # Swarms and files.
+    State("run --node maths --rounds 3 --offload ollama:m", (RAN, wrote("nodes/maths/ledger.sqlite", "x" * 5000))),
     State("run --node tea --rounds 1 --set game.curriculum=true", (SWARM,)),
     # The surroundings.
     State("status", (), {}, {"SWARMCTL_HOME": os.devnull}),

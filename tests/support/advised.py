@@ -128,7 +128,9 @@ def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str 
     elif words[0] == "unset":
         then = run(command, variables | dict.fromkeys(words[1:], ""), state)
     elif words[0] == "export":
-        name, _, value = words[1].partition("=")
+        name, environment = words[1].partition("=")[0], os.environ | variables
+        shown = ["bash", "-c", f'{text}; printf %s "${name}"']
+        value = subprocess.run(shown, capture_output=True, encoding="utf-8", check=True, env=environment).stdout
         then = run(command, variables | {name: value}, state)
     else:
         return _in_a_shell(text, words, command, replace(state, variables=variables), run)

@@ -291,7 +291,7 @@ class Mixture:
             known = 0
             for question in self._stream("heldout", 0, self._wanted) if self._wanted else ():
                 known = known + 1 if question.key in found else 0
-                self._give_up_after(known, f"only {len(found)} distinct questions to hold out")
+                self._give_up_after(known, f"only {len(found)} distinct questions to hold out", len(found))
                 found.setdefault(question.key, question)
                 if len(found) == self._wanted:
                     break
@@ -305,7 +305,8 @@ class Mixture:
         repeats = held = 0
         for question in self._stream("train", round, count):
             held = held + 1 if question.key in self._held_keys or question.key in self._set_aside else 0
-            self._give_up_after(held, f"no questions besides the {len(self._held_keys)} held-out ones")
+            known = len(self._held_keys)
+            self._give_up_after(held, f"no questions besides the {known} held-out ones", known)
             if held:
                 continue
             if question.key in seen:
@@ -317,9 +318,10 @@ class Mixture:
             seen.add(question.key)
             yield question
 
-    def _give_up_after(self, places: int, found: str) -> None:
+    def _give_up_after(self, places: int, found: str, known: int) -> None:
+        """Raise ``TaskError`` after so many places without a new question. ``known``: how many questions there are."""
         if places > GIVE_UP_AFTER:
-            few = max(1, self._wanted // 4)
+            few = max(1, min(known, self._wanted) // 2)  # the other half is left to train on
             raise TaskError(
                 f"the tasks ({', '.join(self._labels)}) have {found}; widen their params or hold out fewer questions",
                 next=f"swarmctl run --set eval.questions={few}",

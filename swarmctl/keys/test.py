@@ -15,6 +15,7 @@ from swarmctl.keys.key_text import check_name, dotted_tail, host_of, last_four
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.keys.saved import note_test, read_entry
 from swarmctl.storage.json_file import now
+from swarmctl.terminal.command_line import typed
 from swarmctl.terminal.json_output import print_json
 from swarmctl.terminal.prompter import Prompter
 from swarmctl.terminal.safe_text import without_keys
@@ -33,15 +34,18 @@ def test_keys(name: str | None, *, as_json: bool, no_input: bool) -> Exit:
         raise KeyProblem("no keys to test", next="swarmctl keys set openai")
     found = {each: _find(finder, each, strict=name is not None) for each in names}
     with ThreadPoolExecutor(len(found)) as pool:
-        rows = list(pool.map(_row, found, found.values()))
+        tested = list(pool.map(_test, found, found.values()))
+    rows = [_row(name, key, *one) for (name, key), one in zip(found.items(), tested, strict=True)]
     valid = all(row["result"] == "valid" for row in rows)
     if as_json:
         print_json(ok=valid, tests=rows)
     else:
         write = Writer(sys.stdout)
-        for row in rows:
+        for row, (finding, _) in zip(rows, tested, strict=True):
             for line in _text(row, every=name is not None):
                 write(line, indent="  ")
+            if finding.next:
+                write(f"  try: {typed(finding.next)}")
     return Exit.DONE if valid else Exit.CHECK_FAILED
 
 
@@ -61,18 +65,22 @@ def _find(finder: KeyFinder, name: str, *, strict: bool) -> Key | NodeError:
         return error
 
 
-def _row(name: str, key: Key | NodeError) -> dict[str, Any]:
+def _test(name: str, key: Key | NodeError) -> tuple[KeyTest, str | None]:
+    """Return the result of a key's test, and the host that it belongs to."""
     if isinstance(key, NodeError):
-        finding, host, where, tail = KeyTest("unreadable", key.message), None, None, None
-    else:
-        where, tail = key.spot.where, last_four(key.value)
-        try:
-            address = address_to_test(key, os.environ) or ""
-            host, finding = host_of(address), probe(name, address, key.value)
-        except NodeError as error:
-            host, finding = key.host, KeyTest("unreadable", error.message)
-        if key.spot.is_saved and (entry := read_entry(name)):
-            note_test(entry, finding.result)
+        return KeyTest("unreadable", key.message, next=key.next), None
+    try:
+        address = address_to_test(key, os.environ) or ""
+        host, finding = host_of(address), probe(name, address, key.value)
+    except NodeError as error:
+        host, finding = key.host, KeyTest("unreadable", error.message, next=error.next)
+    if key.spot.is_saved and (entry := read_entry(name)):
+        note_test(entry, finding.result)
+    return finding, host
+
+
+def _row(name: str, key: Key | NodeError, finding: KeyTest, host: str | None) -> dict[str, Any]:
+    where, tail = (None, None) if isinstance(key, NodeError) else (key.spot.where, last_four(key.value))
     return {
         "name": name,
         "host": host,

@@ -36,6 +36,8 @@ from swarmctl.terminal.progress import RunView
 
 DRY = "--dry-run"
 _RUN = re.compile(r"(?:^|\s)swarmctl run(?:\s|$)")
+_FIXED = ("model.name", "model.revision", "model.lora", "tasks", "node.seed")
+"""Settings that a node keeps from its first start on (``swarmctl.nodes.directory``)."""
 _EXIT_OF_REASON = {"done": Exit.DONE, "signal": Exit.DONE, "limit": Exit.LIMIT}
 
 
@@ -56,12 +58,24 @@ def completed(following: str | None, same: str) -> str:
     if words[:2] != ["swarmctl", "run"] or not {"--node", "--profile", "-p"}.isdisjoint(words):
         return following
     advice = words[2:]
-    replaced = {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(advice)}
+    replaced = _settings(advice)
     typed = shlex.split(same)
     if OFFLOAD in advice:  # names the model, too
         replaced.add("offload.model")
         _keep_address(advice, typed)
     return shlex.join([*_without(typed, replaced), *advice])
+
+
+def _settings(words: Sequence[str]) -> set[str]:
+    """Return the settings that flags and assignments set."""
+    return {FLAGS.get(flag, value.partition("=")[0]) for flag, value in pairwise(words)}
+
+
+def _needs_another_node(following: str | None, files: NodeFiles) -> bool:
+    """Return whether a suggested run changes a setting that this node keeps."""
+    words = shlex.split(following or "")
+    changed = _settings(words[2:]) if words[:2] == ["swarmctl", "run"] else ()
+    return has_begun(files) and any(each == kept or each.startswith(f"{kept}.") for each in changed for kept in _FIXED)
 
 
 def changes_nothing(following: str | None, config: Config) -> bool:
@@ -176,7 +190,9 @@ def exit_code_for(
         name = files.root.name
         other, check = rerun(resolved, other_name(name)), shlex.join(["swarmctl", "doctor", "--node", name])
         error.next = other if isinstance(error, CheckpointError) else check
-    error.next = _advice(error.next, continuation(files.root.name), resolved)
+    another = _needs_another_node(error.next, files)
+    same = rerun(resolved, other_name(files.root.name)) if another else continuation(files.root.name)
+    error.next = _advice(error.next, same, resolved)
     _store_advice(error.next, files)
     raise error
 

@@ -6,9 +6,10 @@ A *site* is an expression that becomes the command of an error (``next``) or of 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -132,10 +133,8 @@ def _at(frame: FrameType | None) -> Iterator[Site]:
     yield from (site for lines, site in here if len(lines) == shortest)
 
 
-@contextmanager
-def reached() -> Iterator[set[Site]]:
-    """Yield the set of sites that suggest a command in this process during the block."""
-    found: set[Site] = set()
+def _watch(add: Callable[[Iterator[Site]], object]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return replacements for ``NodeError.__setattr__`` and ``Finding.__init__`` that call ``add``."""
     assign, make = NodeError.__setattr__, Finding.__init__
 
     def set_attribute(self: NodeError, name: str, value: Any) -> None:
@@ -144,12 +143,36 @@ def reached() -> Iterator[set[Site]]:
             frame = sys._getframe(1)
             while frame.f_back is not None and frame.f_code.co_name == "__init__":
                 frame = frame.f_back
-            found.update(_at(frame))
+            add(_at(frame))
 
     def make_finding(self: Finding, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
         if self.remedy is not None:
-            found.update(_at(sys._getframe(2)))
+            add(_at(sys._getframe(2)))
 
+    return set_attribute, make_finding
+
+
+@contextmanager
+def reached() -> Iterator[set[Site]]:
+    """Yield the set of sites that suggest a command in this process during the block."""
+    found: set[Site] = set()
+    set_attribute, make_finding = _watch(found.update)
     with patch.object(NodeError, "__setattr__", set_attribute), patch.object(Finding, "__init__", make_finding):
         yield found
+
+
+def record(file: Path) -> None:
+    """From now on, append the sites that suggest a command to a file, in this process and in its forks."""
+
+    def append(found: Iterator[Site]) -> None:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.writelines(f"{json.dumps([site.function, site.command])}\n" for site in found)
+
+    NodeError.__setattr__, Finding.__init__ = _watch(append)  # type: ignore[method-assign, assignment]
+
+
+def recorded(file: Path) -> set[Site]:
+    """Return the sites in a file of ``record``, if there is one."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return {Site(*json.loads(line)) for line in text.splitlines()}

@@ -328,6 +328,37 @@ STATES: tuple[State, ...] = (
     State("models nosuch"),
     State("models box"),
     State("models openai"),
+    # Parameters and places of tasks.
+    *(
+        State(f"run -p cpu --rounds 1 --dry-run --set 'tasks=[{{{task}}}]'", tuple(before))
+        for task, *before in (
+            ('name="jsonl",params={a=1}',),
+            ('name="jsonl"',),
+            ('name="python-file"',),
+            ('name="gsm8k",params={a=1}',),
+            ('name="env:x",path="y"',),
+            ('name="sapo",params={a=1}',),
+            ('name="spell_backward",max_turns=3',),
+            ('name="gsm8k",path="copy"', wrote("../copy/x", "x")),
+        )
+    ),
+    State("run -p cpu --task bad.jsonl --dry-run", (wrote("../bad.jsonl", '{"question": "1?", "answer": "1"}\n'),)),
+    # Rules for APIs.
+    State("run -p cpu --offload http://127.0.0.1:9/v1:m --set offload.kind=relay --set offload.share=0.5"),
+    State("run -p cpu --set judge.provider=ollama --set judge.model=m --offload ollama:m --set offload.share=1.0"),
+    State("run -p cpu --offload ollama:MODEL"),
+    # Proxies.
+    State("keys test openai", (SAVED,), {}, {"HTTPS_PROXY": "http://"}),
+    State("models openai", (SAVED,), {}, {"HTTPS_PROXY": "nonsense://127.0.0.1:9"}),
+    State("run -p demo --rounds 1", (), {}, {"HF_ENDPOINT": "ftp://hub.example"}),
+    State(
+        "keys test mybox",
+        ("keys set mybox --host http://llm.example/v1 --no-test --insecure-storage --yes",),
+        variables={"HTTP_PROXY": "http://127.0.0.1:9"},
+    ),
+    # Swarms and files.
+    State("run --node maths --rounds 3 --offload ollama:m", (RAN, wrote("nodes/maths/ledger.sqlite", "x" * 5000))),
+    State("run --node tea --rounds 1 --set game.curriculum=true", (SWARM,)),
     # The surroundings.
     State("status", (), {}, {"SWARMCTL_HOME": os.devnull}),
 )

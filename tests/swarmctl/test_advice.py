@@ -14,9 +14,10 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.run import trainer_process
-from tests.support.advice import UNKNOWN, Site, sites
+from tests.support.advice import UNKNOWN, Site, reached, sites
+from tests.support.advice_of_trainers import TRAINER_STATES, run_real
 from tests.support.advice_states import KEY, STATES
-from tests.support.advised import Told, follow
+from tests.support.advised import State, Told, follow
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.forked_swarmctl import spawn_stand_in
 
@@ -32,9 +33,9 @@ def test_every_suggestion_leads_on(
     monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
     monkeypatch.setattr(running, "plan_of", partial(running.plan_of, module="tests.support.fake_trainer"))
 
-    def run(arguments: list[str], variables: Mapping[str, str]) -> Told:
+    def run(arguments: list[str], variables: Mapping[str, str], state: State) -> Told:
         capsysbinary.readouterr()
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, reached() as found:
             patch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
             patch.setattr(sys, "argv", [sys.argv[0], *arguments])  # ``restart`` starts the same program again
             patch.setattr(sys, "orig_argv", [*STAND_IN, *arguments])
@@ -44,17 +45,22 @@ def test_every_suggestion_leads_on(
                     patch.setenv(name, value)
                 else:
                     patch.delenv(name, raising=False)
+            if state.real:
+                place = tmp_path / f"real-{len(list(tmp_path.iterdir()))}"
+                return run_real(arguments, place, f"{KEY}\n", state.machine)
             code = cli.run(arguments)
         out, err = capsysbinary.readouterr()
-        return Told(code, out.decode(errors="replace"), err.decode(errors="replace"))
+        return Told(code, out.decode(errors="replace"), err.decode(errors="replace"), found)
 
     found: set[Site] = set()
     wrong = []
-    for number, state in enumerate(STATES):
+    for number, state in enumerate((*STATES, *TRAINER_STATES)):
         home = tmp_path / str(number) / "home"
         home.parent.mkdir()
         with monkeypatch.context() as patch:
             patch.setenv("SWARMCTL_HOME", str(home))
+            patch.setenv("EDITOR", "true")
+            patch.setenv("HOME", str(home.parent))
             patch.chdir(home.parent)
             here, problem = follow(state, home, run)
         found |= here

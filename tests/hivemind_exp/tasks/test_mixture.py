@@ -199,15 +199,16 @@ def test_questions_repeat_once_a_task_is_used_up() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("space", "why"), [(20, "only 20 distinct questions to hold out"), (50, "no questions besides the")]
+    ("space", "why", "fewer"),
+    [(20, "only 20 distinct questions to hold out", 10), (50, "no questions besides the 50 held-out ones", 25)],
 )
-def test_too_few_questions_are_an_error(space: int, why: str) -> None:
+def test_too_few_questions_are_an_error(space: int, why: str, fewer: int) -> None:
     tiny = Mixture(
         [TaskConfig(name="evil", params={"space": space})], charter=b"", secret=b"s", heldout=50, verifiers=1
     )
     with pytest.raises(TaskError, match=why) as caught:
         tiny.questions("train", 0, 1)
-    assert caught.value.next == "swarmctl run --set eval.questions=12"
+    assert caught.value.next == f"swarmctl run --set eval.questions={fewer}"
     tiny.close()
 
 

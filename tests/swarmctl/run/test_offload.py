@@ -181,9 +181,8 @@ def test_a_dry_run_reports_a_missing_key(home: Path, tmp_path: Path) -> None:
         path.write_text(KEY)
         with_key = swarmctl(*command, SWARMCTL_MYBOX_API_KEY_FILE=str(path))
     assert (done.returncode, as_json.returncode) == (Exit.DONE, Exit.DONE)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("key ")]
-    assert line.startswith("key       no key for mybox; save one with: ")
-    assert line.endswith(f"keys set mybox --host {server.base_url}")
+    _, _, after = done.stdout.partition("key       no key for mybox; save one with:\n  ")
+    assert after.splitlines()[0].endswith(f"keys set mybox --host {server.base_url}")
     assert json.loads(as_json.stdout)["check"]["offload"]["missing_keys"] == ["mybox"]
     assert "\nkey " not in with_key.stdout
 

@@ -85,6 +85,8 @@ def rows(root: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
     if not NodeFiles(root).journal.exists():
         return []
     with closing(sqlite3.connect(NodeFiles(root).journal)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'visits'").fetchall():
+            return []  # the node is just creating it
         return db.execute(query, values).fetchall()
 
 

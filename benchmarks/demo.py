@@ -80,8 +80,11 @@ class Shuffled(ChangedRewards):
         return scores
 
 
-def run_control(settings: Mapping[str, Any], root: Path) -> tuple[float, float]:
-    """Run a node with shuffled rewards in this process. Return its accuracy before and after."""
+def run_control(settings: Mapping[str, Any], root: Path, order: int = 0) -> tuple[float, float]:
+    """Run a node with shuffled rewards in this process. Return its accuracy before and after.
+
+    ``order``: chooses how they are shuffled.
+    """
     from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 
     config = Config.model_validate(settings)
@@ -92,7 +95,7 @@ def run_control(settings: Mapping[str, Any], root: Path) -> tuple[float, float]:
             accuracies.append(event.accuracy)
 
     def make_tasks(config: Config, files: NodeFiles) -> Shuffled:
-        return Shuffled(make_mixture(config, files), config.node.seed)
+        return Shuffled(make_mixture(config, files), config.node.seed + order)
 
     GRPORunner(config, NodeFiles(root), emit, make_tasks=make_tasks).run()
     return accuracies[0], accuracies[-1]

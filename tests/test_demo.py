@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -94,12 +95,14 @@ def test_nothing_is_learned_from_shuffled_rewards(demo: dict[str, Any], tmp_path
     """
     settings = json.loads((demo["root"] / "config.json").read_text())["config"]
     settings["game"]["rounds"], settings["eval"]["every"] = 40, 0
-    shutil.copytree(demo["root"] / "base", tmp_path / "base")
-    shutil.copy(NodeFiles(demo["root"]).secret_file, tmp_path)
-    before, after = run_control(settings, tmp_path)
-    assert before == demo["result"]["accuracy_before"]
+    gains = []
+    for order in (0, 1):  # random updates can make one of the models better, or worse, by chance
+        root = tmp_path / str(order)
+        shutil.copytree(demo["root"] / "base", root / "base")
+        shutil.copy(NodeFiles(demo["root"]).secret_file, root)
+        before, after = run_control(settings, root, order)
+        assert before == demo["result"]["accuracy_before"]
+        gains.append(after - before)
     events = [json.loads(line) for line in (demo["root"] / "events.jsonl").read_text().splitlines()]
     (learned,) = (event["accuracy"] for event in events if event["event"] == "eval" and event["round"] == 40)
-    assert learned - before > 0.15
-    # Some warmed-up models become more accurate under any update, by up to 15 points.
-    assert after - before < (learned - before) / 2
+    assert statistics.fmean(gains) < 0.15 < learned - demo["result"]["accuracy_before"]

@@ -8,15 +8,12 @@ import shlex
 import shutil
 import stat
 import textwrap
-import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.swarm.addresses import read_port
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity
@@ -379,29 +376,3 @@ def test_address_settings(here: Cli) -> None:
     done = here("swarm", "new", "far", "--set", "swarm.announce=['/dns4/node.example/tcp/4001']")
     (address,) = parse(invitation(done.stdout)).addresses
     assert address.startswith("/dns4/node.example/tcp/4001/p2p/12D3KooW")
-
-
-@pytest.mark.slow
-def test_peers_and_leaderboard_escape_text_from_peers(here: Cli, home: Path, tea: str) -> None:
-    assert (
-        "No peer in swarm tea has shared rollouts with node tea yet. It is not running."
-        in here("swarm", "peers").stdout
-    )
-    directory = home / "nodes/tea/swarm"
-    book = PeerBook(directory / "peerbook.json")
-    good, better = Identity.generate().peer_id, Identity.generate().peer_id
-    for peer, used in ((good, 1), (better, 2), ("\x1b[31mroot", 9)):
-        record = book.record(peer)
-        record.kind, record.label, record.used, record.verified, record.correct = "\x1b]0;x\x07", "\x1b[2J", used, 8, 4
-    book.save(now=True)
-    board = here("swarm", "leaderboard")
-    assert "\x1b" not in board.stdout
-    assert board.stdout.index(better[-8:]) < board.stdout.index(good[-8:])
-    assert "not proof" in board.stdout
-    as_json = json.loads(here("swarm", "peers", "--json").stdout)
-    assert abs(datetime.fromisoformat(as_json["saved"]).timestamp() - (directory / "peerbook.json").stat().st_mtime) < 1
-    os.utime(directory / "peerbook.json", (0, time.time() - 7200.5))
-    assert here("swarm", "peers").stderr == "Saved by node tea 2 h 0 min ago; it is not running.\n"
-    rows = as_json["peers"]
-    assert {row["peer"] for row in rows} == {good, better}
-    assert rows[0] | {"weight": None, "kind": None, "round": None, "share_correct": 0.5} == rows[0]

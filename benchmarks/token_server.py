@@ -94,7 +94,8 @@ class Teacher:
                 return (chances / torch.empty_like(chances).exponential_()).argmax(dim=-1)
 
             ends, fill = [self._tokenizer.eos_token_id], self._tokenizer.pad_token_id
-            return decode(self._model, prompts, mask, most=most, choose=choose, end_ids=ends, fill=fill)
+            limits = [most] * len(prompts)
+            return decode(self._model, prompts, mask, limits=limits, choose=choose, end_ids=ends, fill=fill)
         found: Tensor = self._model.generate(
             input_ids=prompts,
             attention_mask=mask,

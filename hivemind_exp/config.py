@@ -74,6 +74,9 @@ class ModelConfig(Section):
     load_in_4bit: bool = False
     """Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of the memory, slower, less precise.
     Needs the package bitsandbytes."""
+    fused_kernels: Literal["auto"] | bool = "auto"
+    """Compute with Liger's kernels, which are faster on NVIDIA GPUs. "auto": if the package liger-kernel is installed
+    and has them for the model's family."""
     thinking: bool | None = None
     """Turns the chat template's thinking mode on or off (Qwen3 and others). Unset: the template's default."""
     gradient_checkpointing: bool = False

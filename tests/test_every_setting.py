@@ -56,6 +56,10 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "model.device": (see.chosen_device, {}, "cpu", "cuda:99"),
     "model.dtype": (see.stepped, STEP, "float32", "bfloat16"),
     "model.threads": (see.part("threads"), SHORT, 1, 2),
+    "model.fused_kernels": (
+        "tests/hivemind_exp/models/test_fused_kernels.py"
+        "::test_a_model_stays_as_it_is_without_a_card_or_if_they_are_off_or_for_another_family"
+    ),
     "model.thinking": (see.prompt_ids, {"model": {"name": "SWITCH"}}, True, False),
     "model.lora.rank": (see.stepped, STEP | LORA, 2, 4),
     "model.lora.alpha": (see.stepped, STEP | LORA, 2, 64),

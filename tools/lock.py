@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORY = ROOT / "requirements"
 _ENTRY = re.compile(r"^(?P<name>[a-z0-9][a-z0-9-]*)(?P<rest>==.*\n(?:    --hash=.*\n)+)", re.MULTILINE)
-_OF_TORCH = re.compile(r"torch|triton|cuda-.*|nvidia-(?!ml-py).*")
-"""torch, and what its default build on Linux brings. The CPU build is at PyTorch's own index, with other hashes."""
+_OF_TORCH = re.compile(r"torch|triton|cuda-.*|nvidia-(?!ml-py).*|liger-kernel")
+"""torch, what its default build on Linux brings, and what is of use only with that one. The CPU build is at PyTorch's
+own index, with other hashes."""
 _BUILD = ("setuptools",)
 
 
@@ -31,9 +32,10 @@ def files() -> dict[Path, str]:
     """Return the content of each file."""
     base, everything = compiled(), compiled("--all-extras")
     build = "".join(everything[name] for name in _BUILD)
-    torch = "".join(entry for name, entry in base.items() if _OF_TORCH.fullmatch(name))
+    torch = "".join(entry for name, entry in everything.items() if _OF_TORCH.fullmatch(name))
     others = "".join(entry for name, entry in base.items() if not _OF_TORCH.fullmatch(name) and name not in _BUILD)
-    more = "".join(entry for name, entry in everything.items() if name not in base and name not in _BUILD)
+    added = {name: entry for name, entry in everything.items() if name not in base and name not in _BUILD}
+    more = "".join(entry for name, entry in added.items() if not _OF_TORCH.fullmatch(name))
     pins = "".join(entry.split(maxsplit=1)[0] + "\n" for entry in everything.values())
     head = "# Written by python -m tools.lock. "
     return {

@@ -16,6 +16,7 @@ import platform
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from benchmarks.gpu.cards import limited
 from benchmarks.gpu.models import SHAPES, G, Node, Work, node, release
 from benchmarks.gpu.table import Bar, beside, gib, seconds, shown
 from benchmarks.gpu.work import GIB, Cost, generate, made_up, measured, prompts, spread, train
+from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import NodeMemory, Shape
 
 LORA = {"lora": {"rank": 16}}
@@ -61,6 +63,35 @@ class Run:
                 if how == "equal":
                     rate = fast[0].tokens / seconds(fast)
                     self.bars.append(Bar(title, rate, 14_000, "tokens/s", True))
+            self._refilled(f"generation, {name}", model)
+
+    def _refilled(self, title: str, model: dict[str, Any]) -> None:
+        """Compare a quarter of the rows at a time with and without waiting prompts that take the place of others."""
+        size, lengths = max(G, self.work.rows // 4), spread(self.work)
+        apart, refilled = list[Cost](), list[Cost]()
+        with node(self.work, model=model, generation={"batch": size}) as made:
+
+            def in_turn(seed: int) -> Cost:
+                asked = prompts(self.work, seed)
+
+                def run() -> int:
+                    tokens = 0
+                    for start in range(0, len(asked), size // G):
+                        made.source.lengths = lengths[start * G : start * G + size]
+                        groups = made.source.generate(asked[start : start + size // G], G, seed=seed)
+                        tokens += sum(len(rollout.ids) for group in groups for rollout in group)
+                    return tokens
+
+                return measured(self.work, run)
+
+            for number in range(self.repeats + 1):
+                apart.append(in_turn(number))
+                made.source.lengths = lengths
+                refilled.append(self._generated(made.source, number))
+        name = f"{title}, {size} rows at a time"
+        slow, fast = self.keep(f"{name}, in turn", apart[1:]), self.keep(name, refilled[1:])
+        print(f"{name}, spread lengths: one batch after the other {shown(slow)}")
+        print(f"{'':34} refilled {shown(fast)} | {seconds(slow) / seconds(fast):.2f} x", flush=True)
 
     def _both(self, title: str, lengths: list[int], model: dict[str, Any]) -> tuple[list[Cost], list[Cost]]:
         """Return the costs of stock ``generate`` and of a node's generation."""
@@ -143,7 +174,7 @@ class Run:
         shape = SHAPES[work.shape] | {"model_type": "qwen2"}
         read = Shape.read(shape)
         assert read is not None
-        memory = NodeMemory(made.config, read, half=work.dtype != "float32")
+        memory = NodeMemory(made.config, read, half=work.dtype != "float32", fused=made.fused)
         return (memory.weights + memory.optimizer + part(memory)) / GIB
 
     def step(self) -> None:
@@ -214,6 +245,7 @@ def about() -> Iterator[str]:
     """Yield the card and versions."""
     yield torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
     yield from (f"{each.__name__} {each.__version__}" for each in (torch, transformers, trl))
+    yield f"liger-kernel {version('liger-kernel')}" if installed() else "without liger-kernel"
 
 
 def main() -> None:

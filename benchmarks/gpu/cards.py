@@ -24,6 +24,7 @@ def limited(size: float) -> Iterator[None]:
     with (
         patch("hivemind_exp.trainer.micro_batches.free_memory", free),
         patch("hivemind_exp.sources.batch_size.free_memory", free),
+        patch("hivemind_exp.sources.local.free_memory", free),
     ):
         try:
             yield

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.gpu.plain_source import MeasuredSource
 from hivemind_exp.config import Config
+from hivemind_exp.models.fused_kernels import are_used
 from hivemind_exp.models.loading import adapter_config
 from hivemind_exp.models.quantized import four_bits
 from hivemind_exp.models.tiny import build_tokenizer
@@ -83,6 +84,8 @@ class Node:
     config: Config
     step_trainer: SourceGRPOTrainer
     source: MeasuredSource
+    fused: bool
+    """Whether the model computes with fused kernels."""
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def node(work: Work, **tables: Any) -> Iterator[Node]:
             peft_config=adapter_config(config.model.lora),
         )
         source = MeasuredSource(step_trainer.policy, tokenizer, config.generation, StopFlag(), _dtype=work.dtype)
-        made = Node(config, step_trainer, source)
+        made = Node(config, step_trainer, source, are_used(config.model, work.device))
         try:
             yield made
         finally:

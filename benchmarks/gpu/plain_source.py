@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -23,29 +23,27 @@ class MeasuredSource(LocalSource):
     """Tokens of each completion of a batch. Empty: as the model has it."""
     plain: bool = False
     """Whether to call stock ``generate``."""
-    _step: Tensor = field(default_factory=lambda: torch.zeros(()), init=False)
-    """The number of tokens so far, on the device, because a graph replays ``_sample``."""
+
+    def _turns(self, prompts: Sequence[Prompt], rooms: Sequence[int], seed: int | None) -> list[Rollout]:
+        return super()._turns(prompts, self.lengths or rooms, seed)
 
     def _batch(
-        self, prompts: Sequence[Prompt], *, sample: bool, most: int, streamer: TextStreamer | None = None
+        self,
+        prompts: Sequence[Prompt],
+        rooms: Sequence[int],
+        *,
+        sample: bool,
+        size: int | None = None,
+        streamer: TextStreamer | None = None,
     ) -> list[Rollout]:
-        self._step = torch.zeros((), dtype=torch.long, device=self._model.device)
-        self._last = torch.tensor(self.lengths, device=self._model.device)
         if not self.plain:
-            assert self._model.device.type == "cpu" or can_decode(self._model, self._settings.max_completion_tokens)
-            return super()._batch(prompts, sample=sample, most=most, streamer=streamer)
-        return self._generate(prompts, most)
+            assert self._model.device.type == "cpu" or can_decode(self._model, max(rooms))
+            return super()._batch(prompts, rooms, sample=sample, size=size, streamer=streamer)
+        return self._generate(prompts, max(rooms))
 
     def _sample(self, logits: Tensor) -> Tensor:
-        self._step.add_(1)
-        return self._ended(super()._sample(logits))
-
-    def _ended(self, tokens: Tensor) -> Tensor:
-        """Return the next tokens (B,) with the end where a completion has its length, and nowhere else."""
-        if not self.lengths:
-            return tokens
-        end = self._end_ids[0]
-        return torch.where(self._last == self._step, end, torch.where(tokens == end, end + 1, tokens))
+        tokens, end = super()._sample(logits), self._end_ids[0]
+        return torch.where(tokens == end, end + 1, tokens) if self.lengths else tokens
 
     def _generate(self, prompts: Sequence[Prompt], most: int) -> list[Rollout]:
         width, fill = max(len(prompt.ids) for prompt in prompts), self._tokenizer.pad_token_id

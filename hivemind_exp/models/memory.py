@@ -29,6 +29,8 @@ SPARE = 0.9
 """Share of the free memory that a choice uses. The rest is for fragmentation and for what the estimate misses."""
 DRAWING = 60
 """Bytes for each token of the vocabulary that can be drawn next: measured."""
+MERGE_SHARE = 4
+"""Adapters are merged for generation if copies of the weights under them take at most one in so many free bytes."""
 FOUR_BIT, EIGHT_BIT = 0.516, 2.04
 """Bytes per weight in 4 bits, and per pair of moments in 8 bits, with their scales. An embedding's moments have 32."""
 _TRANSIENT = 1.3
@@ -101,7 +103,7 @@ class MemoryEstimate:
 
     weights: int
     copies: int
-    """The weights in the 16-bit format of the computation, if they are kept in float32."""
+    """The weights in the 16-bit format of the computation, if they are kept in float32; or merged with adapters."""
     gradients: int
     optimizer: int
     activations: int
@@ -135,12 +137,14 @@ def count_weights(files: Iterable[Path]) -> int | None:
 class NodeMemory:
     """Bytes that a model of some shape needs on its device, under a node's settings.
 
-    ``half``: the computation is in a 16-bit format. Trained weights and AdamW's moments are always in float32. Compared
-    with measurements in benchmarks/RESULTS.md.
+    ``half``: the computation is in a 16-bit format. Trained weights and AdamW's moments are always in float32.
+    ``fused``: norms, rotary embeddings and gated units are fused kernels. Compared with measurements in
+    benchmarks/RESULTS.md.
     """
 
-    def __init__(self, config: Config, shape: Shape, *, half: bool) -> None:
+    def __init__(self, config: Config, shape: Shape, *, half: bool, fused: bool = False) -> None:
         self.shape, self.width = shape, 2 if half else 4
+        self._fused = fused
         self._frozen = config.model.lora is not None
         rank = None if config.model.lora is None else config.model.lora.rank
         trained = shape.parameters if rank is None else _adapter(shape, rank)
@@ -154,14 +158,32 @@ class NodeMemory:
             exact = 0 if self._frozen else shape.parameters - _linear(shape)
             self.optimizer = int(exact * 8 + (trained - exact) * EIGHT_BIT)
         self.copies = shape.parameters * 2 if half and not self._frozen else 0
+        self._merged = _linear(shape) * self.width if self._frozen and not config.model.load_in_4bit else 0
 
     def activations(self, rows: int, length: int, *, checkpointing: bool) -> int:
         """Return the activations of a micro-batch of ``rows`` rows of ``length`` tokens."""
-        layer = _saved(self.shape, self.width, frozen=self._frozen)
+        layer = self._saved()
         if not checkpointing:
             return rows * length * self.shape.layers * layer
         inputs = self.shape.layers * self.shape.hidden * (self.width if self._frozen else 4)
         return rows * length * int(inputs + layer * _TRANSIENT)
+
+    def _saved(self) -> int:
+        """Return the bytes that a layer saves per token: norms, projections, attention without its matrix, the gated
+        unit.
+
+        With trained weights, the residual stream is in float32, and norms save their input and output. With frozen
+        weights, it has the computation's format, and a norm saves only its input, in float32. Fused norms save their
+        input as it is, and a fused gated unit does not save the gate's activation.
+        """
+        shape, width = self.shape, self.width
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        gated = width * (3 if self._fused else 4) * shape.intermediate
+        if self._frozen:
+            normed = 2 * shape.hidden * (width if self._fused else 4)
+            return gated + width * (3 * queries + 2 * keys + 5 * shape.hidden) + normed
+        rotated, normed = (2, 2) if self._fused else (4, 4)
+        return gated + width * (rotated * (queries + keys) + 4 * shape.hidden) + 4 * normed * shape.hidden
 
     def logits(self, rows: int, scored: int) -> int:
         """Return the logits of a micro-batch with ``scored`` completion tokens a row, and their gradients."""
@@ -183,12 +205,21 @@ class NodeMemory:
             during = copies + activations + self.logits(rows, scored) + head
         if several:
             return during + self.gradients - (0 if self._frozen else min(head, self.gradients))
-        layer = rows * length * _saved(self.shape, self.width, frozen=self._frozen)
+        layer = rows * length * self._saved()
         return max(during, self.gradients + int(layer * _TRANSIENT))
 
-    def generation(self, rows: int, prompt: int, length: int) -> int:
+    def left(self, room: float | None) -> float | None:
+        """Return what is left of a device's memory besides weights and optimizer; None if it does not report it."""
+        return None if room is None else room * SPARE - self.weights - self.optimizer
+
+    def generation_copies(self, left: float | None) -> int:
+        """Return the copies of weights that generation needs, with ``left`` free bytes."""
+        merged = left is not None and merges(self._merged, left)
+        return self.copies + (self._merged if merged else 0)
+
+    def generation(self, rows: int, prompt: int, length: int, left: float | None = None) -> int:
         """Return the peak of generating ``rows`` completions, besides weights and optimizer."""
-        return self.copies + generated(self.shape, rows, prompt, length, width=self.width)
+        return self.generation_copies(left) + generated(self.shape, rows, prompt, length, width=self.width)
 
     def sampled(self, rows: int) -> int:
         """Return the bytes with which the next tokens of ``rows`` completions are drawn."""
@@ -208,6 +239,11 @@ class NodeMemory:
                 if needed <= room and (recompute or size == most or size * length >= MANY_TOKENS):
                     return size, recompute
         return 1, True
+
+
+def merges(size: int, room: float) -> bool:
+    """Return whether adapters are merged into copies of ``size`` bytes, with ``room`` free bytes."""
+    return size * MERGE_SHARE <= room
 
 
 def generated(shape: Shape, rows: int, prompt: int, length: int, *, width: int) -> int:
@@ -239,15 +275,21 @@ def _halvings(most: int) -> Iterator[int]:
 
 
 def estimate(
-    config: Config, shape: Shape, *, half: bool, prompt: int | None = None, room: int | None = None
+    config: Config,
+    shape: Shape,
+    *,
+    half: bool,
+    fused: bool = False,
+    prompt: int | None = None,
+    room: int | None = None,
 ) -> MemoryEstimate:
-    """Return the memory that a configuration needs. ``half``: the computation is in a 16-bit format.
+    """Return the memory that a configuration needs. ``half``, ``fused``: as for ``NodeMemory``.
 
     Completions are assumed to have the maximum length. Prompts are assumed to have ``prompt`` tokens, or the maximum
     length if it is unset. ``room``: the device's free memory, from which batches that are "auto" are chosen; None: a
     device that does not report it.
     """
-    memory, generation = NodeMemory(config, shape, half=half), config.generation
+    memory, generation = NodeMemory(config, shape, half=half, fused=fused), config.generation
     asked = min(generation.max_prompt_tokens, prompt or generation.max_prompt_tokens)
     scored = generation.max_completion_tokens
     length, rows = asked + scored, config.game.groups * config.game.group_size
@@ -255,15 +297,16 @@ def estimate(
     size, checkpointing = min(batches.micro_batch, rows), batches.checkpointing
     several = size < rows
     training = memory.training(size, length, scored, checkpointing=checkpointing, several=several)
-    generated = memory.generation(batches.generation, asked, length)
+    left = memory.left(room)
+    generated, copies = memory.generation(batches.generation, asked, length, left), memory.generation_copies(left)
     return MemoryEstimate(
         weights=memory.weights,
-        copies=memory.copies,
+        copies=copies,
         gradients=memory.gradients,
         optimizer=memory.optimizer,
         activations=memory.activations(size, length, checkpointing=checkpointing),
         logits=max(memory.logits(size, scored), memory.sampled(batches.generation)),
-        generation=generated - memory.copies,
+        generation=generated - copies,
         peak=memory.weights + memory.optimizer + max(training, generated),
         batches=batches,
     )
@@ -274,11 +317,11 @@ def choose_batches(config: Config, memory: NodeMemory, asked: int, room: int | N
     train, generation = config.train.micro_batch, config.generation.batch
     checkpointing = config.model.gradient_checkpointing
     rows, scored = config.game.groups * config.game.group_size, config.generation.max_completion_tokens
-    left = None if room is None else room * SPARE - memory.weights - memory.optimizer
+    left = memory.left(room)
     if train == "auto" and left is not None:
         train, checkpointing = memory.choose_training(left, rows, asked + scored, scored, checkpointing=checkpointing)
     if generation == "auto" and left is not None:
-        width, room_left = memory.width, left - memory.copies
+        width, room_left = memory.width, left - memory.generation_copies(left)
         generation = choose_generation(memory.shape, room_left, rows, asked, asked + scored, width=width)
     train, generation = (
         AUTO_MICRO_BATCH if train == "auto" else train,
@@ -304,19 +347,6 @@ def _adapter(shape: Shape, rank: int) -> int:
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys)
     return shape.layers * rank * (attention + 3 * (shape.hidden + shape.intermediate))
-
-
-def _saved(shape: Shape, width: int, *, frozen: bool) -> int:
-    """Return the bytes that a layer saves per token: norms, projections, attention without its matrix, the gated unit.
-
-    With trained weights, the residual stream is in float32, and norms save their input and output. With ``frozen``
-    weights, it has the computation's format, and a norm saves only its input, in float32.
-    """
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    gated = width * 4 * shape.intermediate
-    if frozen:
-        return gated + width * (3 * queries + 2 * keys + 5 * shape.hidden) + 4 * (2 * shape.hidden)
-    return gated + width * (4 * queries + 4 * keys + 4 * shape.hidden) + 4 * (4 * shape.hidden)
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:

@@ -11,6 +11,7 @@ from hivemind_exp.errors import ModelError
 from hivemind_exp.events import Emit, PhaseEvent
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.models.device import Compute
+from hivemind_exp.models.fused_kernels import check_fused
 from hivemind_exp.models.loading import adapter_config, load_model, load_trained, with_adapter
 from hivemind_exp.models.model_checks import check_head, check_lengths
 from hivemind_exp.models.model_location import TINY
@@ -47,6 +48,7 @@ class ModelBuilder:
         """
         config, compute = self._config, self._compute
         check_quantized(config, compute.device)
+        check_fused(config.model, compute.device)
         self._emit(PhaseEvent(name=f"loading {config.model.name}"))
         base = self._base_model(tokenizer, tasks)
         if config.model.name != TINY:

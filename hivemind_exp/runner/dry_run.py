@@ -8,6 +8,7 @@ from typing import Any
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.device import available_memory, resolve_compute, share_gpus
+from hivemind_exp.models.fused_kernels import are_used, check_fused
 from hivemind_exp.models.memory import USUAL_PROMPT, estimate
 from hivemind_exp.models.model_location import locate_model
 from hivemind_exp.models.quantized import check_quantized
@@ -24,6 +25,7 @@ def describe(config: Config) -> dict[str, Any]:
     if processes > 1 and config.model.device != "cpu":
         share_gpus(processes)
     check_quantized(config, compute.device)
+    check_fused(config.model, compute.device)
     check_tasks(config.tasks)
     where = locate_model(config.model)
     if where.directory is not None:
@@ -31,9 +33,9 @@ def describe(config: Config) -> dict[str, Any]:
 
         where = locate(config.model)
         rehearse(config)
-    half = compute.dtype != "float32"
+    half, fused = compute.dtype != "float32", are_used(config.model, compute.device)
     most, usual = (
-        None if where.shape is None else estimate(config, where.shape, half=half, prompt=prompt).peak
+        None if where.shape is None else estimate(config, where.shape, half=half, fused=fused, prompt=prompt).peak
         for prompt in (None, USUAL_PROMPT)
     )
     return {

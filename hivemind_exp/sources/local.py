@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hivemind_exp.config import GenerationConfig as Settings
 from hivemind_exp.events import Emit, WarningEvent, discard
+from hivemind_exp.models.device import free_memory
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.parallel.shares import even_range
 from hivemind_exp.parallel.team import Team
@@ -132,7 +133,7 @@ class LocalSource(Source):
             if seed is not None:
                 torch.manual_seed(seed)
             streamer = WordStreamer(self._tokenizer, hear)
-            return self._batch(prompts, sample=seed is not None, most=max(rooms), streamer=streamer)
+            return self._batch(prompts, rooms, sample=seed is not None, streamer=streamer)
 
         with self._ready_to_generate():
             if prompt.question.turns:
@@ -160,16 +161,18 @@ class LocalSource(Source):
         rollouts: list[Rollout] = []
         while (start := len(rollouts)) < len(prompts):
             size = self.batch_size(prompts[start:])
-            some, room = prompts[start : start + size], rooms[start : start + size]
+            # With a graph, further prompts take the places of completions that have ended.
+            count = len(prompts) if self.team is None and self._has_graph(max(rooms)) else size
+            some, room = prompts[start : start + count], rooms[start : start + count]
             if self.team is None or len(some) == 1:
                 if seed is not None:
                     torch.manual_seed(derive_seed(seed, start))
-                made, ran_out = within_memory(partial(self._batch, some, sample=seed is not None, most=max(room)))
+                made, ran_out = within_memory(partial(self._batch, some, room, sample=seed is not None, size=size))
             else:
                 drawn = None if seed is None else derive_seed(seed, start)
                 made, ran_out = self._batch_together(self.team, some, seed=drawn, most=max(room))
             if made is None:
-                what = self._size.shrink(len(some), str(ran_out))
+                what = self._size.shrink(min(size, len(some)), str(ran_out))
                 self._emit(WarningEvent(code="less_memory", message=what))
             else:
                 rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
@@ -210,29 +213,45 @@ class LocalSource(Source):
         self._drawn, self._rows = slice(own.start, own.stop), len(prompts)
         try:
             width = max(map(len, prompts))
-            return self._tokens([prompts[i] for i in own], width, sample=seed is not None, most=most)
+            return self._tokens([prompts[i] for i in own], [most] * len(own), width, sample=seed is not None)
         finally:
             self._drawn = None
 
     def _batch(
-        self, prompts: Sequence[Prompt], *, sample: bool, most: int, streamer: TextStreamer | None = None
+        self,
+        prompts: Sequence[Prompt],
+        rooms: Sequence[int],
+        *,
+        sample: bool,
+        size: int | None = None,
+        streamer: TextStreamer | None = None,
     ) -> list[Rollout]:
         ids = [prompt.ids for prompt in prompts]
-        rows = self._tokens(ids, max(map(len, ids)), sample=sample, most=most, streamer=streamer)
+        rows = self._tokens(ids, rooms, max(map(len, ids)), sample=sample, size=size, streamer=streamer)
         return [self._rollout(row) for row in rows]
+
+    def _has_graph(self, most: int) -> bool:
+        from hivemind_exp.sources.graph_decoding import can_decode
+
+        return can_decode(self._model, most)
 
     def _tokens(
         self,
         prompts: Sequence[Sequence[int]],
+        rooms: Sequence[int],
         width: int,
         *,
         sample: bool,
-        most: int,
+        size: int | None = None,
         streamer: TextStreamer | None = None,
     ) -> list[list[int]]:
-        """Return the tokens of each prompt's completion, with what follows its end. ``width``: of padded prompts."""
+        """Return the tokens of each prompt's completion, with what follows its end.
+
+        ``rooms``: the most tokens of each; without a graph, rows can be longer. ``width``: of padded prompts. ``size``:
+        how many completions are generated at a time, with a graph; None: all.
+        """
         from hivemind_exp.sources.generation import draw_with, stop_on
-        from hivemind_exp.sources.graph_decoding import can_decode, decode
+        from hivemind_exp.sources.graph_decoding import decode
 
         fill = self._tokenizer.pad_token_id
         ids = torch.full((len(prompts), width), fill)
@@ -241,16 +260,17 @@ class LocalSource(Source):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(self._model.device), mask.to(self._model.device)
-        if streamer is None and can_decode(self._model, most):
+        if streamer is None and self._has_graph(max(rooms)):
             choose = self._sample if sample else partial(torch.argmax, dim=-1)
             made = decode(
                 self._model,
                 ids,
                 mask,
-                most=most,
+                limits=rooms,
                 choose=choose,
                 end_ids=self._end_ids,
                 fill=fill,
+                rows=size,
                 check=self._stop.check,
                 look=lambda ended: self._progress.look(lambda: self._count(ended())),
             )
@@ -265,7 +285,7 @@ class LocalSource(Source):
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=self._generation_config(sample=sample and not together, most=most),
+            generation_config=self._generation_config(sample=sample and not together, most=max(rooms)),
             logits_processor=draw_with(self._chances) if together else None,
             stopping_criteria=stop_on(self._stop, look),
             streamer=streamer,
@@ -316,8 +336,8 @@ class LocalSource(Source):
 
     @contextmanager
     def _ready_to_generate(self) -> Iterator[None]:
-        """Turn off features that only training needs, and convert the weights once instead of for every token."""
-        from hivemind_exp.sources.half_weights import half_weights
+        """Turn off what only training needs, and convert weights and merge adapters once instead of for every token."""
+        from hivemind_exp.sources.generation_weights import generation_weights
 
         model = self._model
         checkpointing = bool(model.is_activation_checkpointing)
@@ -325,7 +345,10 @@ class LocalSource(Source):
             model.activation_checkpointing_disable()
         model.eval()
         try:
-            with torch.no_grad(), half_weights(model, getattr(torch, self._dtype)):
+            # On a CPU, the same weights and seed give the same completions as in earlier versions, to the last bit.
+            graph = self._has_graph(self._settings.max_completion_tokens)
+            room = free_memory(str(model.device)) if graph else None
+            with torch.no_grad(), generation_weights(model, getattr(torch, self._dtype), room=room):
                 yield
         finally:
             if checkpointing:

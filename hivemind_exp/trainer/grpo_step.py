@@ -25,6 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.models.fused_kernels import fuse
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.models.quantized import copy_adapters, restore_adapters
 from hivemind_exp.parallel.group import ProcessGroup, wait_quietly
@@ -82,6 +83,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             # cuDNN's backward pass gives NaN for fully masked queries, as in prompts padded on the left (torch 2.11,
             # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
             torch.backends.cuda.enable_cudnn_sdp(False)
+        fused = fuse(model, config.model, device)
         super().__init__(
             model=model,
             reward_funcs=[no_reward],
@@ -96,8 +98,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.train_config = config.train
         self._losses = choose_losses(config.train)
         self._reference = reference
-        self._micro_batches = MicroBatches(self.policy, config, device, half=dtype != "float32")
+        self._micro_batches = MicroBatches(self.policy, config, device, half=dtype != "float32", fused=fused)
         if reference is not None:
+            fuse(reference, config.model, device)
             add_fused_lm_head(reference, temperature=self.temperature)
             reference.requires_grad_(False).eval().to(self.accelerator.device)
         # The number of steps is unknown. The schedule does not use it, because the rate is constant after the warm-up.

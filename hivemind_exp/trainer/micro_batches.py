@@ -19,11 +19,14 @@ Say = Callable[[str], None]
 class MicroBatches:
     """Chooses the micro-batches of one model's steps."""
 
-    def __init__(self, policy: PreTrainedModel, config: Config, device: str, *, half: bool) -> None:
+    def __init__(
+        self, policy: PreTrainedModel, config: Config, device: str, *, half: bool, fused: bool = False
+    ) -> None:
+        """``half``, ``fused``: as for ``NodeMemory``."""
         self._policy, self._config, self._device = policy, config, device
         self._setting = config.train.micro_batch
         shape = Shape.read(policy.config.to_dict(), count_parameters(policy))
-        self._memory = None if shape is None else NodeMemory(config, shape, half=half)
+        self._memory = None if shape is None else NodeMemory(config, shape, half=half, fused=fused)
         self.limit: int | None = None
         """The largest micro-batch since memory ran out."""
         if config.model.gradient_checkpointing:

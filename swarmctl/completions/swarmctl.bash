@@ -368,6 +368,7 @@ __swarmctl_values() {
         'judge.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'model.device') list='auto cpu cuda mps xpu' ;;
         'model.dtype') list='auto float32 bfloat16 float16' ;;
+        'model.fused_kernels') list='auto true false' ;;
         'model.gradient_checkpointing') list='true false' ;;
         'model.load_in_4bit') list='true false' ;;
         'model.lora') list='true false' ;;
@@ -527,6 +528,7 @@ __swarmctl_setting() {
             judge.weight= \
             model.device= \
             model.dtype= \
+            model.fused_kernels= \
             model.gradient_checkpointing= \
             model.load_in_4bit= \
             model.lora= \

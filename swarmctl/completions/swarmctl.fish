@@ -1065,6 +1065,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             judge.weight=\t'Reward for the best grade' \
             model.device=\t'cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU' \
             model.dtype=\t'Number format of the computation' \
+            model.fused_kernels=\t'Compute with Liger\'s kernels, which are faster on NVIDIA GPUs' \
             model.gradient_checkpointing=\t'Recompute activations in the backward pass: less memory, about a third slower' \
             model.load_in_4bit=\t'Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of the memory, slower, less precise' \
             model.lora=\t'Train adapters (LoRA) instead of all weights' \
@@ -1173,6 +1174,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list auto cpu cuda mps xpu
         case 'model.dtype'
             set list auto float32 bfloat16 float16
+        case 'model.fused_kernels'
+            set list auto true false
         case 'model.gradient_checkpointing'
             set list true false
         case 'model.load_in_4bit'

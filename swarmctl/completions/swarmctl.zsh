@@ -66,6 +66,7 @@ _swarmctl_settings() {
       'judge.weight:Reward for the best grade'
       'model.device:cpu, mps, xpu, cuda, a numbered device such as cuda:1, or "auto": the best of CUDA, MPS, XPU and CPU'
       'model.dtype:Number format of the computation'
+      'model.fused_kernels:Compute with Liger'\''s kernels, which are faster on NVIDIA GPUs'
       'model.gradient_checkpointing:Recompute activations in the backward pass: less memory, about a third slower'
       'model.load_in_4bit:Load the frozen weights under adapters (model.lora) in 4 bits: a quarter of the memory, slower, less precise'
       'model.lora:Train adapters (LoRA) instead of all weights'
@@ -164,6 +165,7 @@ _swarmctl_settings() {
     judge.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     model.device) list=(auto cpu cuda mps xpu) ;;
     model.dtype) list=(auto float32 bfloat16 float16) ;;
+    model.fused_kernels) list=(auto true false) ;;
     model.gradient_checkpointing) list=(true false) ;;
     model.load_in_4bit) list=(true false) ;;
     model.lora) list=(true false) ;;

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hivemind_exp.models.fused_kernels import INSTALL, installed
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
 from hivemind_exp.processes.ending import how_ended
 from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
@@ -208,6 +209,9 @@ def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Find
         return warning(
             f"{text}: this GPU can only emulate bfloat16, which is slow", context.changed(model__dtype="float32")
         )
+    wanted = "auto" if context.resolved is None else context.config.model.fused_kernels
+    if wanted is not False and not installed():
+        return warning(f"{text}; without liger-kernel, whose kernels make steps faster", INSTALL)
     return ok(text)
 
 

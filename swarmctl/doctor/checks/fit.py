@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.control_group import container_memory
 from hivemind_exp.errors import NodeError
+from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
@@ -41,11 +42,14 @@ def memory(context: Context) -> Finding:
     if model is None:
         return skipped(f"{where}, so the memory it needs is unknown")
     kind = device_kind(context.device)
-    half = _half(context, kind)
+    half, fused = (
+        _half(context, kind),
+        kind == "cuda" and context.config.model.fused_kernels is not False and installed(),
+    )
     free, place = _room(context, kind)
     room = free if kind in ("cuda", "xpu") else None
-    need = estimate(context.config, model, half=half, room=room)
-    usual = estimate(context.config, model, half=half, prompt=USUAL_PROMPT, room=room)
+    need = estimate(context.config, model, half=half, fused=fused, room=room)
+    usual = estimate(context.config, model, half=half, fused=fused, prompt=USUAL_PROMPT, room=room)
     text = (
         f"training {count(model.parameters)} parameters ({where}) needs about "
         + (f"{size(usual.peak)} for typical prompts, " if usual.peak < need.peak else "")
@@ -58,7 +62,7 @@ def memory(context: Context) -> Finding:
         return skipped(f"{text}; the device's memory is unknown")
     if need.peak <= free:
         return ok(f"{text}; {size(free)} {place}")
-    changes = smaller(context.config, model, free, half=half)
+    changes = smaller(context.config, model, free, half=half, fused=fused)
     short = f"{text}; only {size(free)} {place}"
     if changes is None:
         return failed(f"{short}; no setting makes this model fit, so use a smaller one", "swarmctl run --profile demo")
@@ -116,7 +120,7 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
     )
 
 
-def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str, object] | None:
+def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool) -> dict[str, object] | None:
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
     First smaller batches, which change only the speed: those that are "auto" are chosen to fit. Then gradient
@@ -129,7 +133,7 @@ def smaller(config: Config, shape: Shape, room: int, *, half: bool) -> dict[str,
         return needed().peak <= room
 
     def needed() -> MemoryEstimate:
-        return estimate(_with(config, changes), shape, half=half, room=room)
+        return estimate(_with(config, changes), shape, half=half, fused=fused, room=room)
 
     sizes = {"train__micro_batch": config.train.micro_batch, "generation__batch": config.generation.batch}
     left = {name: value for name, value in sizes.items() if isinstance(value, int) and value > 1}

@@ -53,7 +53,7 @@ def test_adapters_decode_the_same_way(model: LlamaForCausalLM) -> None:
         deepcopy(model), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
     ids, mask = prompts(model)
-    found = decode(with_adapter.eval(), ids, mask, most=12, choose=GREEDY, end_ids=[], fill=FILL)
+    found = decode(with_adapter.eval(), ids, mask, limits=[12] * len(ids), choose=GREEDY, end_ids=[], fill=FILL)
     assert found.tolist() == generated(with_adapter, ids, mask, 12, [])
     assert found.tolist() != generated(model, ids, mask, 12, [])
 
@@ -68,7 +68,7 @@ def test_a_model_that_cannot_be_recorded_decodes_step_by_step(
     monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
     monkeypatch.setattr(graph_decoding, "on_nvidia", lambda _: True)
     ids, mask = prompts(model)
-    found = decode(model, ids, mask, most=12, choose=GREEDY, end_ids=[], fill=FILL)
+    found = decode(model, ids, mask, limits=[12] * len(ids), choose=GREEDY, end_ids=[], fill=FILL)
     assert found.tolist() == generated(model, ids, mask, 12, [])
 
 
@@ -76,7 +76,7 @@ def test_a_model_that_cannot_be_recorded_decodes_step_by_step(
 @torch.no_grad()
 def test_greedy_completions_are_those_of_generate(model: LlamaForCausalLM, most: int) -> None:
     ids, mask = prompts(model)
-    found = decode(model, ids, mask, most=most, choose=GREEDY, end_ids=[], fill=FILL)
+    found = decode(model, ids, mask, limits=[most] * len(ids), choose=GREEDY, end_ids=[], fill=FILL)
     assert found.tolist() == generated(model, ids, mask, most, [])
 
 
@@ -85,10 +85,61 @@ def test_rows_end_at_their_first_end_and_the_batch_when_all_have(model: LlamaFor
     ids, mask = prompts(model)
     free = generated(model, ids, mask, 40, [])
     ends = sorted({row[4 + place] for place, row in enumerate(free)})
-    found = decode(model, ids, mask, most=40, choose=GREEDY, end_ids=ends, fill=FILL).tolist()
+    found = decode(model, ids, mask, limits=[40] * len(ids), choose=GREEDY, end_ids=ends, fill=FILL).tolist()
     assert found == generated(model, ids, mask, 40, ends)
     assert len(found[0]) < 40
     assert max(sum(token in ends for token in row) for row in found) == 1
+
+
+@torch.no_grad()
+def test_completions_end_at_limits_of_their_own(model: LlamaForCausalLM) -> None:
+    ids, mask = prompts(model)
+    limits = [12, 1, 5, 9]
+    found = decode(model, ids, mask, limits=limits, choose=GREEDY, end_ids=[], fill=FILL).tolist()
+    free = generated(model, ids, mask, 12, [])
+    assert found == [row[:limit] + [FILL] * (12 - limit) for row, limit in zip(free, limits, strict=True)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@torch.no_grad()
+def test_waiting_prompts_take_the_rows_of_completions_that_have_ended(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(graph_decoding, "TOKENS_PER_LOOK", 2)
+    ids, mask = prompts(model, (3, 9, 6, 9, 4, 12, 8))
+    limits = [20, 3, 6, 2, 18, 5, 9]
+    steps: list[int] = []
+    counts: list[int] = []
+
+    def choose(logits: Tensor) -> Tensor:
+        steps.append(len(logits))
+        return GREEDY(logits)
+
+    found = decode(
+        model,
+        ids,
+        mask,
+        limits=limits,
+        choose=choose,
+        end_ids=[],
+        fill=FILL,
+        rows=rows,
+        look=lambda count: counts.append(count()),
+    ).tolist()
+    free = generated(model, ids, mask, 20, [])
+    assert found == [row[:limit] + [FILL] * (20 - limit) for row, limit in zip(free, limits, strict=True)]
+    one_after_the_other = sum(max(limits[i : i + rows]) for i in range(0, len(limits), rows))
+    assert len(steps) < one_after_the_other + len(limits) * (1 if rows == 1 else 0) + 2
+    assert counts == sorted(counts)
+    assert counts[-1] == len(limits)
+
+
+@torch.no_grad()
+def test_a_row_that_ends_with_its_first_token_makes_room(model: LlamaForCausalLM) -> None:
+    ids, mask = prompts(model, (5, 5, 5))
+    end = generated(model, ids[:1], mask[:1], 1, [])[0][0]
+    found = decode(model, ids, mask, limits=[30] * 3, choose=GREEDY, end_ids=[end], fill=FILL, rows=1).tolist()
+    assert found == generated(model, ids, mask, 30, [end])
 
 
 @torch.no_grad()
@@ -100,7 +151,7 @@ def test_every_token_is_chosen_from_logits_of_the_whole_row(model: LlamaForCausa
         seen.append(logits.clone())
         return torch.full((len(logits),), 20 + len(seen), device=logits.device)
 
-    made = decode(model, ids, mask, most=6, choose=choose, end_ids=[], fill=FILL)
+    made = decode(model, ids, mask, limits=[6] * len(ids), choose=choose, end_ids=[], fill=FILL)
     row, whole = 0, torch.cat([ids[0, -3:], made[0, :-1]]).unsqueeze(0)
     full = model(input_ids=whole).logits[0, 2:]
     torch.testing.assert_close(torch.stack([each[row] for each in seen]), full, rtol=1e-4, atol=1e-4)
@@ -118,7 +169,7 @@ def test_a_stop_ends_it_between_two_tokens(model: LlamaForCausalLM) -> None:
         return GREEDY(logits)
 
     with pytest.raises(StopRequested):
-        decode(model, ids, mask, most=40, choose=choose, end_ids=[], fill=FILL, check=stop.check)
+        decode(model, ids, mask, limits=[40] * len(ids), choose=choose, end_ids=[], fill=FILL, check=stop.check)
     assert len(chosen) == 3
 
 

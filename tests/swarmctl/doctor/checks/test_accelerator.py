@@ -49,6 +49,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(accelerator, "gpus", lambda: list(gpus) or None)
         monkeypatch.setattr(accelerator, "torch_build", lambda: torch)
         monkeypatch.setattr(accelerator, "detect_hardware", lambda: found)
+        monkeypatch.setattr(accelerator, "installed", lambda: True)
 
     return look_like
 
@@ -89,6 +90,15 @@ def test_a_gpu_is_checked_against_the_build_of_torch(
     found = accelerator.device(make("default", *settings))
     assert (found.status, told in found.text) == (status, True), found.text
     assert (found.remedy is None) == (status is Status.OK)
+
+
+def test_missing_kernels_are_a_warning_unless_they_are_off(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(RTX, torch=CUDA)
+    monkeypatch.setattr(accelerator, "installed", lambda: False)
+    found = accelerator.device(make("default"))
+    assert (found.status, "without liger-kernel" in found.text) == (Status.WARNING, True)
+    assert "pip install" in str(found.remedy)
+    assert accelerator.device(make("default", "model.fused_kernels=false")).status is Status.OK
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,9 @@ class TeamMember:
         self._trainer.free_gradients()
 
     def _generate(self, argument: list[Any]) -> dict[str, Any]:
-        prompts, seed, most = argument
-        work = partial(self._source.share, prompts, self._place, self._config.train.processes, seed=seed, most=most)
+        prompts, rooms, seed, size = argument
+        processes = self._config.train.processes
+        work = partial(self._source.share, prompts, rooms, self._place, processes, seed=seed, size=size)
         rows, ran_out = within_memory(work)
         return {"rows": rows, "ran_out": ran_out}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -162,17 +163,18 @@ class LocalSource(Source):
         while (start := len(rollouts)) < len(prompts):
             size = self.batch_size(prompts[start:])
             # With a graph, further prompts take the places of completions that have ended.
-            count = len(prompts) if self.team is None and self._has_graph(max(rooms)) else size
+            count = len(prompts) if self._has_graph(max(rooms)) else size
             some, room = prompts[start : start + count], rooms[start : start + count]
+            drawn = None if seed is None else derive_seed(seed, start)
             if self.team is None or len(some) == 1:
-                if seed is not None:
-                    torch.manual_seed(derive_seed(seed, start))
+                if drawn is not None:
+                    torch.manual_seed(drawn)
                 made, ran_out = within_memory(partial(self._batch, some, room, sample=seed is not None, size=size))
             else:
-                drawn = None if seed is None else derive_seed(seed, start)
-                made, ran_out = self._batch_together(self.team, some, seed=drawn, most=max(room))
+                made, ran_out = self._batch_together(self.team, some, room, seed=drawn, size=size)
             if made is None:
-                what = self._size.shrink(min(size, len(some)), str(ran_out))
+                each = len(some) if self.team is None else math.ceil(len(some) / self.team.processes)
+                what = self._size.shrink(min(size, each), str(ran_out))
                 self._emit(WarningEvent(code="less_memory", message=what))
             else:
                 rollouts += [self._cut(row, most) for row, most in zip(made, room, strict=True)]
@@ -183,12 +185,12 @@ class LocalSource(Source):
         return row if len(row.ids) <= most else self._rollout(list(row.ids[:most]))
 
     def _batch_together(
-        self, team: Team, prompts: Sequence[Prompt], *, seed: int | None, most: int
+        self, team: Team, prompts: Sequence[Prompt], rooms: Sequence[int], *, seed: int | None, size: int
     ) -> tuple[list[Rollout], None] | tuple[None, str]:
-        """Complete a batch together with the other processes; return what ran out of memory instead."""
+        """Complete prompts together with the other processes; return what ran out of memory instead."""
         ids = [prompt.ids for prompt in prompts]
-        team.ask("generate", [ids, seed, most])
-        own, ran_out = within_memory(partial(self._share, ids, 0, team.processes, seed=seed, most=most))
+        team.ask("generate", [ids, rooms, seed, size])
+        own, ran_out = within_memory(partial(self._share, ids, rooms, 0, team.processes, seed=seed, size=size))
         answers = team.answers()
         ran_out = next((answer["ran_out"] for answer in answers if answer["ran_out"]), ran_out)
         if own is None or ran_out is not None:
@@ -196,24 +198,45 @@ class LocalSource(Source):
         return [self._rollout(row) for rows in (own, *(answer["rows"] for answer in answers)) for row in rows], None
 
     def share(
-        self, prompts: Sequence[Sequence[int]], place: int, processes: int, *, seed: int | None, most: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        rooms: Sequence[int],
+        place: int,
+        processes: int,
+        *,
+        seed: int | None,
+        size: int,
     ) -> list[list[int]]:
-        """Return the tokens of process ``place``'s rows of a batch. ``prompts``: of all rows, as token ids."""
+        """Return the tokens of process ``place``'s part of all prompts, which are token ids.
+
+        ``rooms``: the most tokens of each completion. ``size``: how many each process generates at a time.
+        """
         with self._ready_to_generate():
-            return self._share(prompts, place, processes, seed=seed, most=most)
+            return self._share(prompts, rooms, place, processes, seed=seed, size=size)
 
     def _share(
-        self, prompts: Sequence[Sequence[int]], place: int, processes: int, *, seed: int | None, most: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        rooms: Sequence[int],
+        place: int,
+        processes: int,
+        *,
+        seed: int | None,
+        size: int,
     ) -> list[list[int]]:
         own = even_range(len(prompts), place, processes)
         if not own:
             return []
+        # If every process generates all of its completions at once, they are those that one process would generate.
+        together = len(prompts) <= size * processes
         if seed is not None:
-            torch.manual_seed(seed)
-        self._drawn, self._rows = slice(own.start, own.stop), len(prompts)
+            torch.manual_seed(seed if together else derive_seed(seed, f"process {place}"))
+        if together:
+            self._drawn, self._rows = slice(own.start, own.stop), len(prompts)
         try:
             width = max(map(len, prompts))
-            return self._tokens([prompts[i] for i in own], [most] * len(own), width, sample=seed is not None)
+            mine, most = [prompts[i] for i in own], [rooms[i] for i in own]
+            return self._tokens(mine, most, width, sample=seed is not None, size=size)
         finally:
             self._drawn = None
 

@@ -12,7 +12,9 @@ from hivemind_exp.config import GenerationConfig
 from hivemind_exp.errors import OutOfMemory
 from hivemind_exp.models.tiny import build_model
 from hivemind_exp.rollouts.types import Prompt, Rollout
-from hivemind_exp.sources import batch_size
+from hivemind_exp.sources import batch_size, graph_decoding
+from hivemind_exp.sources import local as local_module
+from hivemind_exp.sources.graph_decoding import decode
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question
@@ -32,10 +34,10 @@ def limited(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Make memory run out if more than ``most`` completions are generated at a time."""
     generate = LocalSource._batch
 
-    def batch(self: LocalSource, prompts: Sequence[Prompt], **how: Any) -> list[Rollout]:
-        if len(prompts) > most:
+    def batch(self: LocalSource, prompts: Sequence[Prompt], *rooms: Any, size: int, **how: Any) -> list[Rollout]:
+        if min(size, len(prompts)) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate(self, prompts, **how)
+        return generate(self, prompts, *rooms, size=size, **how)
 
     monkeypatch.setattr(LocalSource, "_batch", batch)
 
@@ -52,6 +54,40 @@ def test_no_completion_is_lost_and_the_limit_stays(monkeypatch: pytest.MonkeyPat
     ]
     local.generate(PROMPTS, 1, seed=6)
     assert len(events.of("warning")) == 1
+
+
+def test_with_a_graph_a_batch_has_places_for_some_and_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = source(batch=6)
+    expected = plain.answer(PROMPTS)
+    limited(monkeypatch, 3)
+    monkeypatch.setattr(LocalSource, "_has_graph", lambda *_: True)
+    monkeypatch.setattr(local_module, "free_memory", lambda _: None)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        graph_decoding, "decode", lambda *args, rows, **how: asked.append(rows) or decode(*args, rows=rows, **how)
+    )
+    local, events = source(batch=8)
+    assert local.answer(PROMPTS) == expected
+    assert asked == [3]
+    assert "6 completions at a time" in events.of("warning")[0]["message"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_complete_parts_of_all_prompts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    expected = [list(rollout.ids) for rollout in source(batch=6)[0].answer(PROMPTS)]
+    monkeypatch.setattr(LocalSource, "_has_graph", lambda *_: True)
+    monkeypatch.setattr(local_module, "free_memory", lambda _: None)
+    ids, rooms = [prompt.ids for prompt in PROMPTS], [6, 2, 6, 6, 1, 6]
+    made = [
+        row[:room]
+        for place in range(2)
+        for row, room in zip(
+            source()[0].share(ids, rooms, place, 2, seed=None, size=size), rooms[place * 3 : place * 3 + 3], strict=True
+        )
+    ]
+    assert made == [row[:room] for row, room in zip(expected, rooms, strict=True)]
+    sampled = [source()[0].share(ids, rooms, place, 2, seed=3, size=size) for place in (0, 1)]
+    assert sampled == [source()[0].share(ids, rooms, place, 2, seed=3, size=size) for place in (0, 1)]
 
 
 def test_memory_that_does_not_suffice_for_one_completion_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

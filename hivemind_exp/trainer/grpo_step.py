@@ -1,9 +1,9 @@
 """TRL's GRPO trainer, fed with finished rollouts from any source. One optimizer serves the node's whole life.
 
-TRL generates, scores and weighs completions inside its step. Here that is done beforehand, and the step takes its rows
-from the manifest. TRL still provides the model's preparation, precision, the memory-saving log-probabilities, the
-backward pass, the optimizer and the logging backends. ``HOOKS`` lists the private members of TRL in use, and tests
-guard them. If memory runs out, the gradient is computed again with less memory (``MicroBatches``).
+TRL generates, scores and weighs completions inside its step. Here the step takes its rows from the manifest. TRL still
+provides the model's preparation, precision, the memory-saving log-probabilities, the backward pass, the optimizer and
+the logging backends. ``HOOKS`` lists the private members of TRL in use, which tests guard. If memory runs out, the
+gradient is computed again with less memory (``MicroBatches``).
 """
 
 import contextlib
@@ -50,8 +50,7 @@ _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
 HOOKS = ("_prepare_inputs", "_compute_loss", "_tokenizer", "_metrics")
 """Private members of TRL's trainer that this module overrides or uses, besides ``add_fused_lm_head``."""
 Shrunk = Callable[[Manifest, str], None]
-"""Called before a step is repeated because memory ran out: with its manifest, which has the micro-batch that is used
-now, and a sentence about what changed."""
+"""Called before a step is repeated: with its manifest and its new micro-batch, and a sentence about what changed."""
 
 
 class StepAbandoned(Exception):
@@ -96,21 +95,19 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if config.model.load_in_4bit:
             restore_adapters(self.model, adapters)
         self.train_config = config.train
-        self._losses = choose_losses(config.train)
-        self._reference = reference
+        self._losses, self._reference = choose_losses(config.train), reference
         self._micro_batches = MicroBatches(self.policy, config, device, half=dtype != "float32", fused=fused)
         if reference is not None:
-            fuse(reference, config.model, device)
+            fuse(reference.requires_grad_(False), config.model, device)
             add_fused_lm_head(reference, temperature=self.temperature)
-            reference.requires_grad_(False).eval().to(self.accelerator.device)
+            reference.eval().to(self.accelerator.device)
         # The number of steps is unknown. The schedule does not use it, because the rate is constant after the warm-up.
         self.create_optimizer_and_scheduler(num_training_steps=1)
         self.optimizer: torch.optim.Optimizer
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self._measuring = Measuring()
-        """Within a step."""
+        self._measuring = Measuring()  # within a step
         self._kind_gradients: dict[Kind, Tensor] = {}
-        """Within a step of several kinds: the norm of each kind's gradient, or with several processes, a sample."""
+        """Within a step of several kinds, by kind: gradient norms or, with several processes, samples."""
         self.team: Team | None = None
         """The other processes that take part in each step. None: this one takes it alone, or on their command."""
         self.group: ProcessGroup | None = None

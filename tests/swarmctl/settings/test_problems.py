@@ -63,6 +63,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "model.lora.dropout": ("a number of at least 0 and below 1", (-0.1, 1)),
     "model.lora.targets": (TEXT, (5,)),
     "model.load_in_4bit": ("true or false", (2,)),
+    "model.fused_kernels": ("auto, true or false", (2, "some")),
     "model.thinking": ("true or false", (2,)),
     "model.gradient_checkpointing": ("true or false", (2,)),
     "tasks": ("at least one task name, or a list of tables with a name each", (5, [])),

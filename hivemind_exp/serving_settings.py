@@ -52,3 +52,7 @@ class ServingConfig(Section):
     that the node chooses."""
     gpu: Annotated[int, Field(ge=0)] | None = None
     """The NVIDIA GPU for the server that the node starts, as nvidia-smi counts. Unset: the last one."""
+    turns: Literal["auto", "on", "off"] = "auto"
+    """Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless
+    it generates. Nothing is then requested ahead. "auto": if the server that the node starts gets the GPU that the node
+    trains on. "on" also works with a server of your own on this machine, if it can sleep."""

@@ -3,12 +3,15 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 BEAT_S = 1.0
 """Seconds between two signs of life."""
+POLL_S = 0.05
 
 
 class StopRequested(Exception):
@@ -26,6 +29,13 @@ class StopFlag(threading.Event):
         """Raise ``StopRequested`` if a stop was requested."""
         if self.is_set():
             raise StopRequested
+
+    def wait_for(self, work: Collection[Future[Any]], deadline: float | None = None) -> None:
+        """Wait until all of ``work`` is done, or until ``deadline`` (``time.monotonic``). Raises ``StopRequested``."""
+        left = set(work)
+        while left and (deadline is None or time.monotonic() < deadline):
+            self.check()
+            left -= wait(left, POLL_S, return_when=FIRST_COMPLETED).done
 
     def check_later(self, seconds: float) -> Callable[[], None]:
         """Return a ``check`` that allows so many seconds after it first notices the request."""

@@ -102,6 +102,14 @@ def free_memory(device: str) -> int | None:
     return int(library.mem_get_info(device)[0]) + int(kept)
 
 
+def release_kept(device: str) -> None:
+    """Give back the memory that torch keeps for later, so that other programs can take it."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device.startswith("xpu"):
+        torch.xpu.empty_cache()
+
+
 def share_gpus(processes: int) -> list[str]:
     """Return the GPU that each process sees, as a value of ``CUDA_VISIBLE_DEVICES``.
 

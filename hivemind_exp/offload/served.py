@@ -122,6 +122,14 @@ class Replicas:
         """
         return self._submit(self._ask(request))
 
+    def sleep(self) -> Future[None]:
+        """Have all replicas give their memory back. The future raises ``RequestFailed``, after all have answered."""
+        return self._submit(self._everywhere(lambda server: server.sleep()))
+
+    def wake(self) -> Future[None]:
+        """Have all replicas take their memory again. The future raises ``RequestFailed``, after all have answered."""
+        return self._submit(self._everywhere(lambda server: server.wake()))
+
     def close(self) -> None:
         """Unload every adapter, delete the files, and end the thread."""
         if not self._thread.is_alive():
@@ -144,6 +152,12 @@ class Replicas:
                 await server.unload(name)
             found.update(left)
         return sorted(found)
+
+    async def _everywhere(self, call: Callable[[PolicyServer], Coroutine[Any, Any, None]]) -> None:
+        results = await asyncio.gather(*map(call, self._servers), return_exceptions=True)
+        failed = next((each for each in results if isinstance(each, BaseException)), None)
+        if failed is not None:
+            raise failed
 
     async def _end(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

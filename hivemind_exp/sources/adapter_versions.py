@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+
+from hivemind_exp.config import Config
+from hivemind_exp.node_files import NodeFiles
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -20,6 +25,20 @@ NEWEST = -1
 """Stands for the weights as they are now."""
 BASE = -2
 """Stands for the model without its adapter."""
+
+
+def adapter_folder(config: Config, files: NodeFiles) -> tuple[Path, str]:
+    """Return the directory for a node's adapters, which then exists, and how their names begin there.
+
+    What an earlier run left there is deleted.
+    """
+    chosen = config.offload.serving.folder
+    folder = Path(chosen).expanduser().resolve() if chosen else files.served
+    folder.mkdir(parents=True, exist_ok=True)
+    node = f"swarmctl-{hashlib.sha256(b'served' + files.secret()).hexdigest()[:8]}-"
+    for left in (each for pattern in (f"{node}*", f".partial-{node}*") for each in folder.glob(pattern)):
+        shutil.rmtree(left, ignore_errors=True)
+    return folder, node
 
 
 class AdapterVersions:

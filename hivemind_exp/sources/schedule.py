@@ -44,8 +44,11 @@ def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, l
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:
-    """Return how many rounds after the current one are requested early. Hints need the round's samples first."""
-    if offload.teach == "hints":
+    """Return how many rounds after the current one are requested early.
+
+    Hints need the round's samples first, and a server that takes turns with training has no time for the next round.
+    """
+    if offload.teach == "hints" or (offload.kind == "policy" and offload.serving.turns == "on"):
         return 0
     if offload.ahead is not None:
         return offload.ahead

@@ -9,16 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Waiting
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ProviderError
@@ -40,19 +36,19 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens
+from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapter_folder
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.served_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.source import Ask, NodeParts, Source
-from hivemind_exp.stop import StopFlag
+from hivemind_exp.sources.turns import Turns, take_turns
+from hivemind_exp.stop import POLL_S, StopFlag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _DOCTOR = "swarmctl doctor api"
 _TEACHER = "swarmctl run --set offload.kind=teacher"
-POLL_S = 0.05
 REST_S = 30.0
 """How long a server that failed is not asked, if this machine can generate instead."""
 _Key = tuple[StageRun, str]
@@ -104,6 +100,8 @@ class ServedSource(Source):
     """Whether the server has answered in this run."""
     _down_until: float | None = None
     """When a server that failed is asked again (``time.monotonic``). None: it has not failed."""
+    _turns: Turns | None = None
+    """Lets the servers and this machine take turns. None: the servers are always awake."""
 
     def start(self, loss: str, node: str) -> None:
         """Connect to the servers, and unload what earlier runs of this node left there.
@@ -131,18 +129,32 @@ class ServedSource(Source):
             if not self._falls_back:
                 raise ProviderError(f"{self._endpoint.label} {_why(fault)}", next=_DOCTOR) from fault
             self._fail(fault)
+            return
+        if self._turns is not None:
+            self._turns.sleep()
 
     def weights_moved(self, version: int) -> None:
         self._version, self._moved = version, True
 
     def request(self, ask: Ask) -> None:
-        """Push the weights if they have changed, and ask for the empty slots that are not asked for yet."""
+        """Push the weights if they have changed, and ask for the empty slots that are not asked for yet.
+
+        A server that takes turns is asked when its completions are collected.
+        """
+        if self._turns is None:
+            self._ask(ask)
+
+    def _rests(self) -> bool:
+        """Whether this machine generates because a server has just failed."""
+        return self._down_until is not None and self._falls_back and time.monotonic() < self._down_until
+
+    def _ask(self, ask: Ask) -> None:
         new = [
             (prompt, places)
             for prompt, places in ask.empty
             if (ask.stage_run, prompt.question.digest) not in self._wanted
         ]
-        if not new or (self._down_until is not None and self._falls_back and time.monotonic() < self._down_until):
+        if not new or self._rests():
             return
         self._push()
         run = ask.stage_run
@@ -161,11 +173,9 @@ class ServedSource(Source):
         """
         self._wanted = {key: each for key, each in self._wanted.items() if key[0].round >= ask.stage_run.round}
         while True:
-            keys = [(ask.stage_run, prompt.question.digest) for prompt, _ in ask.empty]
-            self._wait([self._wanted[key].answer for key in keys if key in self._wanted], ask.deadline)
-            found = {key: self._wanted.pop(key) for key in keys if key in self._wanted}
+            found, failed = self._await(ask)
             done = [each for each in found.values() if each.answer.done()]
-            failed = [error for each in done if (error := each.answer.exception()) is not None]
+            failed += [error for each in done if (error := each.answer.exception()) is not None]
             if failed:
                 self._fail(failed[0])
             self._report_pushes()
@@ -181,6 +191,29 @@ class ServedSource(Source):
 
     def close(self) -> None:
         self._replicas.close()
+
+    def _await(self, ask: Ask) -> tuple[dict[_Key, _Wanted], list[BaseException]]:
+        """Return what a stage asked for, until its deadline; and why a server did not wake up for it, if so."""
+        keys = [(ask.stage_run, prompt.question.digest) for prompt, _ in ask.empty]
+
+        def wait() -> dict[_Key, _Wanted]:
+            self._stop.wait_for([self._wanted[key].answer for key in keys if key in self._wanted], ask.deadline)
+            return {key: self._wanted.pop(key) for key in keys if key in self._wanted}
+
+        if self._turns is None:
+            return wait(), []
+        if not keys or self._rests():
+            return {}, []
+        try:
+            with self._turns.awake():
+                self._ask(ask)
+                found = wait()
+                for late in found.values():  # a server that falls asleep would cut it short
+                    late.answer.cancel()
+                self._stop.wait_for(self._pushes.values())
+        except RequestFailed as fault:
+            return {}, [fault]
+        return {key: each for key, each in found.items() if not each.answer.cancelled()}, []
 
     def _push(self) -> None:
         """Send the weights, unless the last push has them. Returns immediately."""
@@ -207,13 +240,6 @@ class ServedSource(Source):
                 text = f"{self._endpoint.label} {problem}. Until the next push, it has older weights"
                 self._warn("policy_push", text)
             self._push_problem = problem
-
-    def _wait(self, answers: Sequence[Future[Served]], deadline: float | None) -> None:
-        for answer in answers:
-            while not answer.done() and (deadline is None or time.monotonic() < deadline):
-                self._stop.check()
-                with suppress(Waiting, RequestFailed, PushFailed):
-                    answer.result(timeout=POLL_S)
 
     def _pause(self) -> None:
         until = time.monotonic() + 1.0
@@ -333,12 +359,8 @@ def build(parts: NodeParts) -> ServedSource | None:
     check_offload(config)
     check_sdk()
     assert parts.files is not None
-    endpoint, endpoints, serving = first_endpoint(config), replica_endpoints(config), config.offload.serving
-    folder = Path(serving.folder).expanduser().resolve() if serving.folder else parts.files.served
-    folder.mkdir(parents=True, exist_ok=True)
-    node = f"swarmctl-{hashlib.sha256(b'served' + parts.files.secret()).hexdigest()[:8]}-"
-    for left in (each for pattern in (f"{node}*", f".partial-{node}*") for each in folder.glob(pattern)):
-        shutil.rmtree(left, ignore_errors=True)
+    endpoint, endpoints = first_endpoint(config), replica_endpoints(config)
+    folder, node = adapter_folder(config, parts.files)
     sampling = Sampling(
         config.generation.temperature,
         config.generation.max_completion_tokens,
@@ -350,7 +372,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         lambda: [open_server(config, each) for each in endpoints],
         sampling,
         folder,
-        serving.server_folder or str(folder),
+        config.offload.serving.server_folder or str(folder),
         kept,
         config.offload.limits.concurrency,
         [each.base_url for each in endpoints],
@@ -368,6 +390,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         falls_back,
         parts.stop,
         parts.emit,
+        _turns=take_turns(parts, servers, endpoint),
     )
     source.start(describe_loss(config), node)
     return source

@@ -210,6 +210,7 @@ class AcmeServer(VllmServer):
         most_adapters="Start it with -m {needed}",
         sampled_logps="Start it with -s",
         precision="Start it with -p",
+        turns="Start it with -t",
     )
 ''',
     )

@@ -59,6 +59,8 @@ class Advice:
     """For a server that returns the log-probabilities of temperature 1 instead of those it sampled from."""
     precision: str
     """For a server that computes with less precise weights than the node."""
+    turns: str
+    """For a server that cannot sleep."""
 
 
 class AdapterMissing(Exception):
@@ -108,6 +110,17 @@ class PolicyServer(Protocol):
 
     async def unload(self, name: str) -> None:
         """Unload an adapter. One that the server does not have is not an error."""
+        ...
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back, except for what the process itself needs. No request may be in flight.
+
+        Raises ``RequestFailed``, with the HTTP status 404 if the server cannot sleep.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """Take the memory again; adapters are still there. One that is awake stays so."""
         ...
 
     async def complete(

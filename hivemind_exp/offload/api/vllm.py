@@ -57,6 +57,7 @@ ADVICE = Advice(
     most_adapters="Start it with --max-loras {needed}",
     sampled_logps="Start it with --logprobs-mode processed_logprobs",
     precision="Start it without --quantization and with --kv-cache-dtype auto",
+    turns="Start it with --enable-sleep-mode and with VLLM_SERVER_DEV_MODE=1 in its environment",
 )
 
 
@@ -68,6 +69,7 @@ class VllmServer:
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
         self.url = endpoint.base_url
         self._client = ChatClient(endpoint, None, seconds=seconds)
+        self._root = self.url.removesuffix("/v1")
 
     async def adapters(self) -> list[str]:
         return [name for name, is_adapter in (await self._models()).items() if is_adapter]
@@ -85,10 +87,9 @@ class VllmServer:
 
     async def most_adapters(self) -> int | None:
         """Return ``--max-loras``, from the server's metrics."""
-        root = self.url.removesuffix("/v1")
         try:
             found = re.search(
-                r'lora_requests_info\{max_lora="(\d+)"', (await self._client.call(f"{root}/metrics")).decode()
+                r'lora_requests_info\{max_lora="(\d+)"', (await self._client.call(f"{self._root}/metrics")).decode()
             )
         except (RequestFailed, UnicodeDecodeError):
             return None
@@ -106,6 +107,24 @@ class VllmServer:
         except RequestFailed as fault:
             if not _MISSING.search(fault.detail):
                 raise
+
+    async def sleep(self) -> None:
+        """Level 1: the weights, with room for adapters, go to the CPU's memory; keys and values are dropped."""
+        await self._client.call(f"{self._root}/sleep?level=1", {})
+        await self._expect(asleep=True)
+
+    async def wake(self) -> None:
+        await self._client.call(f"{self._root}/wake_up", {})
+        await self._expect(asleep=False)
+
+    async def _expect(self, *, asleep: bool) -> None:
+        content = await self._client.call(f"{self._root}/is_sleeping")
+        try:
+            is_asleep = json.loads(content)["is_sleeping"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise broken("the answer to /is_sleeping is not what vLLM sends") from error
+        if is_asleep is not asleep:
+            raise broken("it is still awake" if asleep else "it is still asleep")
 
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
@@ -129,6 +148,8 @@ class VllmServer:
             raise broken(f"the answer has {len(choices)} completions instead of {count}")
         rows, same = [], True
         for choice in choices:
+            if isinstance(choice, dict) and choice.get("finish_reason") == "abort":
+                raise broken("the server ended a completion before its end")
             table = choice.get("logprobs") if isinstance(choice, dict) else None
             logps = table.get("token_logprobs") if isinstance(table, dict) else None
             rows.append(checked_row(choice.get("token_ids") if isinstance(choice, dict) else None, logps, sampling))

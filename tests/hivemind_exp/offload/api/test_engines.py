@@ -18,7 +18,9 @@ from hivemind_exp.sources.served_check import Cause, remedy
 from tests.support.policy_server import policy_server
 from tests.support.tiny_models import save_llama
 
-OWN_WORDS = Advice("(load adapters)", "(keep {needed})", "(log-probabilities as sampled)", "(full precision)")
+OWN_WORDS = Advice(
+    "(load adapters)", "(keep {needed})", "(log-probabilities as sampled)", "(full precision)", "(sleep)"
+)
 SERVED: dict[str, Any] = {"model": {"lora": True}}
 
 

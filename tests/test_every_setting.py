@@ -211,6 +211,9 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "offload.serving.gpu": (
         "tests/swarmctl/serving/test_gpus.py::test_the_server_gets_the_last_gpu_that_the_node_does_not_use"
     ),
+    "offload.serving.turns": (
+        "tests/hivemind_exp/sources/test_turns.py::test_a_server_is_awake_only_to_load_and_to_generate"
+    ),
     "offload.prices.*.input": (api.announced, PRICED, 1.0, 3.0),
     "offload.prices.*.output": (api.announced, PRICED, 2.0, 3.0),
     "judge.provider": (api.judged, JUDGE, "box", "other"),

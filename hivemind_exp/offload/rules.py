@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from typing import get_args
+from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
@@ -17,6 +18,7 @@ from hivemind_exp.offload.settings import (
     resolved_kind,
 )
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.proxies import is_loopback
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
 
@@ -112,9 +114,27 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
     text = "offload.serving.command starts one server, so offload.serving.urls has no effect"
     yield bool(offload.serving.command and offload.serving.urls), text, "offload.serving.urls=[]"
+    if offload.serving.turns == "on":
+        yield from _turn_rules(config, first)
     ahead, most = offload.ahead or 0, config.train.max_lag
     text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
     yield ahead > most, text, f"offload.ahead={most}"
+
+
+def _turn_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    name, setting = "offload.serving.turns = on", "offload.serving.turns=off"
+    elsewhere = next((url for url in config.offload.serving.urls or [first.base_url] if not _is_here(url)), None)
+    text = f"{name} is for a server on the GPU that this machine trains on, but {elsewhere} is another machine"
+    yield elsewhere is not None, text, setting
+    ahead = config.offload.ahead
+    text = f"with {name}, the server sleeps while this machine trains, so it cannot generate ahead (offload.ahead)"
+    yield bool(ahead), text, "offload.ahead=0"
+    processes = config.train.processes
+    yield processes > 1, f"{name} works with one GPU, but train.processes = {processes}", setting
+
+
+def _is_here(url: str) -> bool:
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:

@@ -384,6 +384,7 @@ __swarmctl_values() {
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
         'offload.serving.engine') list='vllm auto' ;;
+        'offload.serving.turns') list='auto on off' ;;
         'offload.teach') list='answers hints distillation' ;;
         'offload.when') list='always failed' ;;
         'prompt.examples') list='auto' ;;
@@ -569,6 +570,7 @@ __swarmctl_setting() {
             offload.serving.folder= \
             offload.serving.gpu= \
             offload.serving.server_folder= \
+            offload.serving.turns= \
             offload.serving.urls= \
             offload.share= \
             offload.stages= \

@@ -1106,6 +1106,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \
             offload.serving.gpu=\t'The NVIDIA GPU for the server that the node starts, as nvidia-smi counts' \
             offload.serving.server_folder=\t'The path of the same directory on the servers, such as in a container' \
+            offload.serving.turns=\t'Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless it generates' \
             offload.serving.urls=\t'Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1' \
             offload.share=\t'Share of each group that the API generates' \
             offload.stages=\t'Stages in which the API generates' \
@@ -1206,6 +1207,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list default flex
         case 'offload.serving.engine'
             set list vllm auto
+        case 'offload.serving.turns'
+            set list auto on off
         case 'offload.teach'
             set list answers hints distillation
         case 'offload.when'

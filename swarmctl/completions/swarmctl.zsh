@@ -107,6 +107,7 @@ _swarmctl_settings() {
       'offload.serving.folder:Directory for the adapters, which the servers must be able to read'
       'offload.serving.gpu:The NVIDIA GPU for the server that the node starts, as nvidia-smi counts'
       'offload.serving.server_folder:The path of the same directory on the servers, such as in a container'
+      'offload.serving.turns:Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless it generates'
       'offload.serving.urls:Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1'
       'offload.share:Share of each group that the API generates'
       'offload.stages:Stages in which the API generates'
@@ -181,6 +182,7 @@ _swarmctl_settings() {
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
     offload.serving.engine) list=(vllm auto) ;;
+    offload.serving.turns) list=(auto on off) ;;
     offload.teach) list=(answers hints distillation) ;;
     offload.when) list=(always failed) ;;
     prompt.examples) list=(auto) ;;

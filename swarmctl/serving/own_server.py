@@ -18,7 +18,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.processes.ending import how_ended
 from swarmctl.serving import vllm_command
-from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
+from swarmctl.serving.gpus import Place, nvidia_gpus, place_server
 from swarmctl.storage.process_log import limit_log, open_log, tail
 
 POLL_S = 0.2
@@ -33,6 +33,10 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "The GPU has too little free memory for it. Give it a GPU of its own (offload.serving.gpu), or less memory: "
         "--set 'offload.serving.arguments=[\"--gpu-memory-utilization=0.3\"]'",
     ),
+    (
+        r"Sleep mode is not supported",
+        "It cannot sleep on this machine, so it cannot take turns with the node: --set offload.serving.turns=off",
+    ),
     (r"unrecognized arguments|invalid choice", "Its version does not know a flag; swarmctl is tested with vLLM 0.32"),
     (r"Address already in use", "Another program took its port; run the command again"),
 )
@@ -44,16 +48,20 @@ class OwnServer:
 
     def __init__(self, config: Config, files: NodeFiles) -> None:
         """Choose its command, port and GPU. Raises ``ConfigurationError`` if it cannot be started like this."""
-        self.gpu, self.shared = gpu_for_server(config, os.environ, nvidia_gpus())
+        self.place = place_server(config, os.environ, nvidia_gpus())
         self.program = vllm_command.program(config)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self._command = [*self.program, *vllm_command.arguments(config, self.port, shared=self.shared)]
-        self._environment = vllm_command.environment(os.environ, self.gpu)
-        running = {"command": "", "urls": [f"http://127.0.0.1:{self.port}/v1"]}
+        running = {
+            "command": "",
+            "urls": [f"http://127.0.0.1:{self.port}/v1"],
+            "turns": "on" if self.place.turns else "off",
+        }
         serving = config.offload.serving.model_copy(update=running)
         self.config = config.model_copy(update={"offload": config.offload.model_copy(update={"serving": serving})})
         """The configuration for the trainer, to which this is a server like any other."""
+        self._command = [*self.program, *vllm_command.arguments(self.config, self.port, self.place)]
+        self._environment = vllm_command.environment(os.environ, self.place)
         self.log_path: Path = files.server_log
         self._log = open_log(self.log_path)
         self._log_start = 0
@@ -166,19 +174,28 @@ def check_own_server(config: Config) -> None:
     """Raise a ``NodeError`` if the node's own server cannot be started as configured. Starts nothing."""
     if config.offload.serving.command:
         vllm_command.program(config)
-        vllm_command.arguments(config, 1, shared=False)
+        vllm_command.arguments(config, 1, place_server(config, os.environ, nvidia_gpus()))
 
 
 def introduction(server: OwnServer) -> list[str]:
     """Return what a run says about its server."""
-    where = "" if server.gpu is None else f" on GPU {server.gpu}"
+    where = "" if server.place.gpu is None else f" on GPU {server.place.gpu}"
     lines = [
         f"The node starts {server.program[0]}{where}, and stops it when the run ends. Its log: {server.log_path}",
     ]
-    if server.shared:
-        share = round(100 * vllm_command.SHARED_MEMORY)
-        lines.append(
-            f"The node trains on the same GPU, so the server gets {share} % of its memory. To change that, set "
-            "offload.serving.arguments or offload.serving.gpu."
+    return [*lines, f"{sharing(server.place)}."] if server.place.shared else lines
+
+
+def sharing(place: Place) -> str:
+    """Return how a node and its server share a GPU, as sentences without the last full stop."""
+    share = round(100 * (place.memory or 1))
+    if place.turns:
+        return (
+            f"The node trains on the same GPU, so they take turns ({place.why}): while the server generates, it has "
+            f"{share} % of the memory, and while the node trains, it sleeps. To let both work at the same time, set "
+            "offload.serving.turns=off"
         )
-    return lines
+    return (
+        f"The node trains on the same GPU at the same time ({place.why}), so the server keeps {share} % of its memory. "
+        "To change that, set offload.serving.arguments or offload.serving.gpu"
+    )

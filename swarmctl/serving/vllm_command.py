@@ -1,9 +1,10 @@
 """The command line and the environment with which vLLM serves this node's weights."""
 
+import itertools
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hivemind_exp.config import Config
@@ -13,11 +14,11 @@ from hivemind_exp.models import smollm2
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.secrets import without_secrets
 from hivemind_exp.sources.schedule import rounds_ahead
+from swarmctl.serving.gpus import Place
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for ``--max-lora-rank``."""
-SHARED_MEMORY = 0.45
-"""Share of the GPU's memory for vLLM if the node trains on the same one."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 INSTALL = "uv tool install vllm"
 
 
@@ -34,8 +35,8 @@ def program(config: Config) -> list[str]:
     return [str(Path(path).absolute()), *rest]
 
 
-def arguments(config: Config, port: int, *, shared: bool) -> list[str]:
-    """Return what follows the program. ``shared``: whether it runs on the GPU that the node trains on.
+def arguments(config: Config, port: int, place: Place) -> list[str]:
+    """Return what follows the program.
 
     Those of ``offload.serving.arguments`` come last, so they win. Raises ``ConfigurationError``.
     """
@@ -60,18 +61,35 @@ def arguments(config: Config, port: int, *, shared: bool) -> list[str]:
         chosen["--dtype"] = config.model.dtype
     if config.model.revision is not None:
         chosen["--revision"] = config.model.revision
-    if shared:
-        chosen["--gpu-memory-utilization"] = str(SHARED_MEMORY)
-    pairs = [word for pair in chosen.items() for word in pair]
-    return ["serve", _model(config), "--enable-lora", "--disable-uvicorn-access-log", *pairs, *serving.arguments]
+    if place.memory is not None:
+        chosen["--gpu-memory-utilization"] = str(place.memory)
+    words = ["--enable-lora", "--disable-uvicorn-access-log", *(word for pair in chosen.items() for word in pair)]
+    if place.turns:
+        _check_host(serving.arguments)
+        words.append("--enable-sleep-mode")
+    return ["serve", _model(config), *words, *serving.arguments]
 
 
-def environment(before: Mapping[str, str], gpu: str | None) -> dict[str, str]:
-    """Return vLLM's environment: ``before`` without keys. ``gpu``: the device that it may use; None: any."""
+def _check_host(words: Sequence[str]) -> None:
+    """Raise ``ConfigurationError`` if arguments open the server to other machines."""
+    for word, following in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if len(name) > len("--h") and "--host".startswith(name) and (value if equals else following) not in LOOPBACK:
+            raise ConfigurationError(
+                "offload.serving.arguments opens the server to other machines (--host). While it takes turns with the "
+                "node, it has vLLM's interface for development, with which anyone who reaches it controls it",
+                next="swarmctl run --set offload.serving.turns=off",
+            )
+
+
+def environment(before: Mapping[str, str], place: Place) -> dict[str, str]:
+    """Return vLLM's environment: ``before`` without keys."""
     switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     kept = {name: value for name, value in without_secrets(before).items() if name != "PYTHONPATH"}
-    if gpu is not None:
-        switches |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if place.turns:
+        switches["VLLM_SERVER_DEV_MODE"] = "1"  # for /sleep and /wake_up
+    if place.gpu is not None:
+        switches |= {"CUDA_VISIBLE_DEVICES": place.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return kept | switches
 
 

@@ -49,6 +49,25 @@ class PolicyServer:
     """How many adapters it keeps ready."""
     mounts: dict[str, Path] = field(default_factory=dict)
     """Directories of this machine, by their paths in the server's container."""
+    sleeps: bool = True
+    """Whether it has the interface to sleep (--enable-sleep-mode, VLLM_SERVER_DEV_MODE=1)."""
+    refuses_sleep: bool = False
+    """Fails to fall asleep, and stays awake."""
+    refuses_to_wake: bool = False
+    """Fails to wake up, as without enough memory."""
+    hangs: threading.Event | None = None
+    """Until this is set, it does not answer /wake_up."""
+    holds: threading.Event | None = None
+    """Until this is set, it answers no completion."""
+    loses_adapters: bool = False
+    """Has no adapters any more when it wakes up."""
+    aborts: bool = False
+    """Ends completions early, as when it falls asleep meanwhile."""
+    asleep: bool = False
+    turns: list[str] = field(default_factory=list)
+    """What it was asked, in order: sleep, wake_up, load, complete."""
+    while_asleep: list[str] = field(default_factory=list)
+    """What it was asked while it slept. vLLM would crash or wait for ever."""
     down: bool = False
     loads: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -64,9 +83,18 @@ class PolicyServer:
         return list(self._adapters)
 
     def answer(self, method: str, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/wake_up" and self.hangs is not None:
+            self.hangs.wait()
+        if path == "/v1/completions" and self.holds is not None:
+            self.holds.wait()
         with self._lock:
             if self.down:
                 return 503, _error("the server is starting", 503)
+            if path in ("/sleep?level=1", "/wake_up", "/is_sleeping"):
+                return self._turn(path) if self.sleeps else (404, {"detail": "Not Found"})
+            if path in ("/v1/completions", "/v1/load_lora_adapter"):
+                self.turns.append("load" if "load" in path else "complete")
+                self.while_asleep += self.turns[-1:] if self.asleep else []
             if method == "GET" and path == "/v1/models":
                 names = [("policy", None), *((name, "policy") for name in self._adapters)]
                 return 200, {"object": "list", "data": [{"id": name, "parent": parent} for name, parent in names]}
@@ -76,6 +104,20 @@ class PolicyServer:
                 return self._complete(asked)
             change = {"/v1/load_lora_adapter": self._load, "/v1/unload_lora_adapter": self._unload}.get(path)
             return (404, {"detail": "Not Found"}) if change is None or not self.updates else change(asked)
+
+    def _turn(self, path: str) -> tuple[int, Any]:
+        if path == "/is_sleeping":
+            return 200, {"is_sleeping": self.asleep}
+        self.turns.append("wake_up" if path == "/wake_up" else "sleep")
+        if self.refuses_to_wake if path == "/wake_up" else self.refuses_sleep:
+            return 500, _error("CUDA Error: out of memory at cumem_allocator.cpp:150", 500)
+        if path == "/wake_up":
+            if self.asleep and self.loses_adapters:
+                self._adapters = {}
+            self.asleep = False
+            return 200, {"status": "awake", "tags": None}
+        self.asleep = True
+        return 200, {"status": "sleeping", "level": 1}
 
     def _unload(self, asked: dict[str, Any]) -> tuple[int, Any]:
         if self._adapters.pop(asked["lora_name"], None) is None:
@@ -145,7 +187,7 @@ class PolicyServer:
             top = {str(each): float(told[each]) for each in told.topk(int(asked["logprobs"])).indices.tolist()}
             choice = {"index": index, "text": "", "token_ids": ids, "prompt_token_ids": prompt}
             table = {"token_logprobs": logps, "tokens": [], "top_logprobs": [top]}
-            reason = "stop" if ids[-1] in ends else "length"
+            reason = "abort" if self.aborts else "stop" if ids[-1] in ends else "length"
             choices.append(choice | {"finish_reason": reason, "logprobs": table})
         return {"object": "text_completion", "model": asked["model"], "choices": choices}
 

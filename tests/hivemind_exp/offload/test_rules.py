@@ -28,6 +28,7 @@ from tests.support.offload_settings import config
 DISTILLATION = {"provider": "vllm:m", "teach": "distillation"}
 BOX = {"base_url": "http://box:8000/v1", "model": "m", "free": True}
 SERVED = {"provider": "mybox", "kind": "policy"}
+IN_TURN = {"turns": "on", "urls": ["http://127.0.0.1:8000/v1"]}
 LORA: dict[str, Any] = {"model": {"lora": True}}
 
 
@@ -87,6 +88,7 @@ def test_hints_are_short_and_one_per_question() -> None:
         assert requests_a_round(hints, first_endpoint(hints)) == hints.game.groups
     assert token_limit(config(teach="hints", max_tokens=40)) == 40
     assert rounds_ahead(config(teach="hints").offload) == 0
+    assert [rounds_ahead(config(kind="policy", serving={"turns": each}).offload) for each in ("on", "off")] == [0, 1]
     study = config(teach="hints").model_copy(update={"game": GameConfig(kind="study-group")})
     with pytest.raises(ConfigurationError, match=r"needs game\.kind = sampling"):
         check_offload(study)
@@ -153,6 +155,9 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
         ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
         ({"ahead": 5}, LORA, "older than train.max_lag = 4 allows", "offload.ahead=4"),
         ({"teach": "hints"}, LORA, "needs offload.kind = teacher, not policy", "offload.kind=teacher"),
+        ({"serving": {"turns": "on"}}, LORA, "http://box:8000/v1 is another machine", "offload.serving.turns=off"),
+        ({"serving": IN_TURN, "ahead": 1}, LORA, "cannot generate ahead", "offload.ahead=0"),
+        ({"serving": IN_TURN}, LORA | {"train": {"processes": 2}}, "works with one GPU", "offload.serving.turns=off"),
     ],
 )
 def test_a_served_policy_needs_a_server_that_takes_adapters(

@@ -23,11 +23,11 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> Non
     directory, root = save_llama(tmp_path / "llama"), tmp_path / "node"
     root.mkdir()
 
-    def play(rounds: int, url: str) -> Events:
+    def play(rounds: int, url: str, turns: str = "auto") -> Events:
         config = make_config(
             model={"name": str(directory), "lora": {"rank": 4}},
             prompt={"style": "tags"},
-            offload={"provider": "box", "kind": "policy", "serving": {"urls": [url]}},
+            offload={"provider": "box", "kind": "policy", "serving": {"urls": [url], "turns": turns}},
             generation={"max_completion_tokens": 6, "max_prompt_tokens": 300},
             providers={"box": {"base_url": url, "model": "policy", "free": True}},
             game={"rounds": rounds, "groups": 4, "group_size": 4},
@@ -48,8 +48,14 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> Non
         events = play(5, url)
         assert [event["lag"] for event in events.of("rollouts")] == [0, 1]
         assert server.adapters == []
+        assert "sleep" not in server.turns
+        events = play(7, url, turns="on")
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 0]
+        assert [each for each in server.turns if each in ("sleep", "wake_up")] == ["sleep", *2 * ["wake_up", "sleep"]]
+        assert server.while_asleep == []
     journal = sqlite3.connect(root / "journal.sqlite")
     kept = journal.execute("SELECT round, kind, source, version, ids, logps FROM completions ORDER BY round").fetchall()
-    assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == [(0, 0), (1, 0), (2, 1), (3, 3), (4, 3)]
+    versions = [0, 0, 1, 3, 3, 5, 6]
+    assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == list(enumerate(versions))
     assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
     assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)

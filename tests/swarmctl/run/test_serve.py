@@ -110,6 +110,31 @@ def test_the_trainer_is_told_where_the_nodes_own_server_is(
     assert "offload.serving.urls" not in said, "another port is no change of a setting"
 
 
+def test_on_the_gpu_of_the_node_the_server_takes_turns_with_it(
+    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "1", CUDA_VISIBLE_DEVICES="0")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE, said
+    ((_, server),) = servers().items()
+    pairs = dict(itertools.pairwise(server["arguments"]))
+    assert (pairs["--gpu-memory-utilization"], pairs["--max-loras"], pairs["--host"]) == ("0.6", "2", "127.0.0.1")
+    assert "--enable-sleep-mode" in server["arguments"]
+    assert server["environment"]["VLLM_SERVER_DEV_MODE"] == "1"
+    assert server["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
+    asked = json.loads((home / "nodes/served/request.json").read_text())["config"]["offload"]
+    assert asked["serving"]["turns"] == "on"
+    assert "so they take turns (neither needs the memory while the other works)" in said
+    assert "offload.serving.turns" not in said.partition("Changed: ")[2]
+    again = start("--node", "served", "--rounds", "2", "--set", "offload.serving.turns=off", CUDA_VISIBLE_DEVICES="0")
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == Exit.DONE, said
+    (second,) = [each for each in servers().values() if each != server]
+    assert "0.45" in second["arguments"]
+    assert "--enable-sleep-mode" not in second["arguments"]
+    assert "at the same time (offload.serving.turns = off), so the server keeps 45 % of its memory" in said
+
+
 def test_a_server_that_is_killed_is_started_again_at_the_same_port(
     start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
 ) -> None:

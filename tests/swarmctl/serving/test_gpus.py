@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.config import Config
-from swarmctl.serving.gpus import gpu_for_server
+from swarmctl.serving.gpus import gpu_for_server, place_server
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,25 @@ def test_the_server_gets_the_last_gpu_that_the_node_does_not_use(
 ) -> None:
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert gpu_for_server(Config.model_validate(settings), environment, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "turns", "memory", "why"),
+    [
+        (1, {}, True, 0.6, "neither needs the memory while the other works"),
+        (2, {}, False, None, ""),
+        (0, {}, False, None, ""),
+        (2, {"train": {"processes": 2}}, False, 0.45, "train.processes = 2"),
+        (1, {"offload": {"ahead": 2}}, False, 0.45, "offload.ahead = 2"),
+        (1, {"offload": {"ahead": 0}}, True, 0.6, "neither"),
+        (1, {"offload": {"serving": {"turns": "off"}}}, False, 0.45, "offload.serving.turns = off"),
+        (1, {"offload": {"serving": {"turns": "on"}}}, True, 0.6, "offload.serving.turns = on"),
+        (2, {"offload": {"serving": {"turns": "on"}}}, True, None, "offload.serving.turns = on"),
+    ],
+)
+def test_the_server_and_the_node_take_turns_on_one_gpu(
+    count: int, settings: dict[str, Any], turns: bool, memory: float | None, why: str
+) -> None:
+    found = place_server(Config.model_validate(settings), {}, count)
+    assert (found.turns, found.memory) == (turns, memory)
+    assert why in found.why

@@ -150,6 +150,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.serving.command": (TEXT, (5,)),
     "offload.serving.arguments": ('a list of arguments, such as ["--gpu-memory-utilization=0.3"]', (5,)),
     "offload.serving.gpu": (f"{WHOLE} of at least 0", (-1,)),
+    "offload.serving.turns": ("auto, on or off", ("sleep",)),
     "offload.prices": ("a table", (5,)),
     "judge.provider": ("a provider's name, or off", ("", 5)),
     "judge.model": (TEXT, (5,)),

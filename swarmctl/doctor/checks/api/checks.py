@@ -272,23 +272,19 @@ def adapters(context: Context) -> Finding:
 def own_server(context: Context) -> Finding:
     """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
     from swarmctl.serving import vllm_command
-    from swarmctl.serving.gpus import gpu_for_server, nvidia_gpus
-    from swarmctl.serving.own_server import check_own_server
+    from swarmctl.serving.gpus import nvidia_gpus, place_server
+    from swarmctl.serving.own_server import check_own_server, sharing
 
     try:
         check_own_server(context.config)
     except NodeError as error:
         return failed(f"{error.message}.", error.next)
     program = vllm_command.program(context.config)[0]
-    gpu, shared = gpu_for_server(context.config, os.environ, nvidia_gpus())
-    if shared:
-        share = round(100 * vllm_command.SHARED_MEMORY)
-        return warning(
-            f"{program} and the trainer share GPU {gpu}; the server takes {share} % of its memory. A GPU of its own is "
-            "faster (offload.serving.gpu)."
-        )
-    where = "" if gpu is None else f" on GPU {gpu}"
-    return ok(f"the node starts {program}{where}")
+    place = place_server(context.config, os.environ, nvidia_gpus())
+    text = f"the node starts {program}" + ("" if place.gpu is None else f" on GPU {place.gpu}")
+    if place.shared:
+        return warning(f"{text}. {sharing(place)}. A GPU of its own is faster (offload.serving.gpu).")
+    return ok(text)
 
 
 _LOOKS: tuple[tuple[str, Callable[[ApiService, Context], Finding], float], ...] = (

@@ -43,9 +43,7 @@ def test_a_server_that_takes_turns_can_sleep() -> None:
         assert "VLLM_SERVER_DEV_MODE" not in vllm_command.environment({}, place)
 
 
-@pytest.mark.parametrize(
-    "words", [("--host=0.0.0.0",), ("--host", "::"), ("--ho", "box"), ("--async", "--host")]
-)
+@pytest.mark.parametrize("words", [("--host=0.0.0.0",), ("--host", "::"), ("--ho", "box"), ("--async", "--host")])
 def test_the_interface_for_sleep_is_not_opened_to_other_machines(words: tuple[str, ...]) -> None:
     opened = config(arguments=words)
     with pytest.raises(ConfigurationError, match="opens the server to other machines") as caught:

@@ -147,7 +147,7 @@ class NodeMemory:
         self._fused = fused
         self._frozen = config.model.lora is not None
         rank = None if config.model.lora is None else config.model.lora.rank
-        trained = shape.parameters if rank is None else _adapter(shape, rank)
+        trained = shape.parameters if rank is None else adapter_weights(shape, rank)
         self.weights = trained * 4
         if self._frozen:
             self.weights += _frozen(shape, self.width, four_bit=config.model.load_in_4bit)
@@ -342,7 +342,7 @@ def _frozen(shape: Shape, width: int, *, four_bit: bool) -> int:
     return int(packed * FOUR_BIT) + (shape.parameters - packed) * width
 
 
-def _adapter(shape: Shape, rank: int) -> int:
+def adapter_weights(shape: Shape, rank: int) -> int:
     """Return the number of weights in adapters on every linear layer of every block."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys)
@@ -352,4 +352,4 @@ def _adapter(shape: Shape, rank: int) -> int:
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
     """Return the size of one checkpoint: weights or adapter in float32, plus AdamW's two moments."""
     lora = config.model.lora
-    return 12 * (shape.parameters if lora is None else _adapter(shape, lora.rank))
+    return 12 * (shape.parameters if lora is None else adapter_weights(shape, lora.rank))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Check, Context
-from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, sandbox, swarm
+from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, sandbox, server_fit, swarm
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
 from swarmctl.keys.keyring import ALONE_S
@@ -28,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     Check("accelerator", "compute", accelerator.compute, limit=accelerator.DEEP_SECONDS, profile=True, deep=True),
     Check("fit", "profile", fit.profile),
     Check("fit", "memory", fit.memory, profile=True),
+    Check("fit", "server", server_fit.memory, profile=True),
     Check("keys", "keyring", keys.keyring, limit=4 * ALONE_S),
     Check("keys", "huggingface", keys.huggingface),
     Check("keys", "wandb", keys.wandb, profile=True),
@@ -63,6 +64,7 @@ def select(names: Sequence[str], context: Context) -> list[Check]:
         return [check for check in CHECKS if not check.profile and check.look not in (fit.profile, api.providers)]
     own = api.checks(context)  # replace ``api.providers``
     checks = [each for check in CHECKS for each in (own if own and check.look is api.providers else [check])]
+    checks = [each for each in checks if each.look is not server_fit.memory or server_fit.applies(context)]
     known = dict.fromkeys(name for check in checks for name in _names(check))
     for name in names:
         if name not in known:

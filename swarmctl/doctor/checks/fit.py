@@ -10,7 +10,8 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
+from swarmctl.doctor.checks import accelerator
+from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, Gpu, device_kind, other_memory, selected, used
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.doctor.checks.machine import libraries
 from swarmctl.terminal.sentences import count, size
@@ -42,10 +43,7 @@ def memory(context: Context) -> Finding:
     if model is None:
         return skipped(f"{where}, so the memory it needs is unknown")
     kind = device_kind(context.device)
-    half, fused = (
-        _half(context, kind),
-        kind == "cuda" and context.config.model.fused_kernels is not False and installed(),
-    )
+    half, fused = is_half(context, kind), is_fused(context, kind)
     free, place = _room(context, kind)
     room = free if kind in ("cuda", "xpu") else None
     need = estimate(context.config, model, half=half, fused=fused, room=room)
@@ -91,12 +89,18 @@ def _chosen(config: Config, need: MemoryEstimate) -> str:
     return f", with {' and '.join(told)}" if told else ""
 
 
-def _half(context: Context, kind: str) -> bool:
+def is_half(context: Context, kind: str) -> bool:
+    """Return whether the node computes in a 16-bit format. ``kind``: of its device."""
     dtype = context.config.model.dtype
     if dtype != "auto":
         return dtype != "float32"
     gpu = selected(context)
     return kind == "xpu" or (kind == "cuda" and (gpu is None or gpu.capability >= BFLOAT16_SINCE))
+
+
+def is_fused(context: Context, kind: str) -> bool:
+    """Return whether the node computes with fused kernels. ``kind``: of its device."""
+    return kind == "cuda" and context.config.model.fused_kernels is not False and installed()
 
 
 def _room(context: Context, kind: str) -> tuple[int | None, str]:
@@ -105,8 +109,9 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
 
     gpus = used(context) if kind == "cuda" else []
     if gpus:
-        gpu = min(gpus, key=lambda each: each.free)
-        return max(0, gpu.free - RUNTIME), f"free on {gpu.name}" + (" (the fullest)" if len(gpus) > 1 else "")
+        left, gpu = min(((each.free - _held(context, each), each) for each in gpus), key=lambda pair: pair[0])
+        where = f"free on {gpu.name}" + (" (the fullest)" if len(gpus) > 1 else "")
+        return max(0, left - RUNTIME), where + (" beside the server" if left < gpu.free else "")
     if kind != "cpu":
         amount = other_memory(context)
         return (None if amount is None else amount - RUNTIME), "on the GPU"
@@ -118,6 +123,20 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
         max(0, min(total, limit or total) - rest) // processes,
         f"available (this machine's memory minus {size(rest)} for PyTorch and the node's other processes{share})",
     )
+
+
+def _held(context: Context, gpu: Gpu) -> int:
+    """Return the bytes that the server that the node starts keeps on a GPU while the node trains."""
+    from swarmctl.serving.gpus import place_server
+    from swarmctl.serving.memory import ASLEEP, memory_share
+
+    config = context.config
+    if not config.offload.serving.command:
+        return 0
+    place = place_server(config, context.environment, len(context.once("nvidia", accelerator.gpus) or []))
+    if not place.shared or place.gpu != str(gpu.index):
+        return 0
+    return ASLEEP if place.turns else int(memory_share(config, place) * gpu.total)
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool) -> dict[str, object] | None:

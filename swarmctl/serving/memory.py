@@ -1,0 +1,96 @@
+"""Estimate the GPU memory of a vLLM that serves a node's own weights. Imports no torch."""
+
+from dataclasses import dataclass
+
+from hivemind_exp.config import Config
+from hivemind_exp.models.memory import Shape, adapter_weights
+from hivemind_exp.offload.settings import share_of
+from hivemind_exp.sources.schedule import rounds_ahead
+from swarmctl.serving.gpus import Place
+from swarmctl.serving.vllm_command import RANKS
+
+USUAL_SHARE = 0.9
+"""vLLM's ``--gpu-memory-utilization`` if it is not set."""
+MOST_AT_ONCE = 256
+"""How many completions vLLM generates at a time, at most, by default on most cards (``--max-num-seqs``)."""
+BATCHED_TOKENS = 8192
+"""Tokens that vLLM takes at a time, by default on large cards; it reserves memory for their intermediate results."""
+RUNTIME = 3 * 2**29
+"""CUDA, its libraries and vLLM's CUDA graphs: an allowance."""
+ASLEEP = 2 * 2**30
+"""What vLLM keeps on the GPU while it sleeps: the same, and what lies outside its pools. An allowance."""
+_FLAG = "--gpu-memory-utilization"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMemory:
+    """Bytes on the GPU, by use."""
+
+    weights: int
+    adapters: int
+    """Room for as many adapters as the node uses at a time."""
+    working: int
+    """Intermediate results, logits, CUDA graphs, and CUDA itself."""
+    cache: int
+    """Keys and values of all completions that the node asks for at a time, at full length."""
+    shortest_cache: int
+    """The same for one completion. vLLM does not start with less."""
+
+    @property
+    def total(self) -> int:
+        """What lets it generate all completions together."""
+        return self.weights + self.adapters + self.working + self.cache
+
+    @property
+    def least(self) -> int:
+        """What it needs to start. Then completions wait for each other."""
+        return self.weights + self.adapters + self.working + self.shortest_cache
+
+
+def server_memory(config: Config, shape: Shape, place: Place) -> ServerMemory:
+    """Return the memory that the node's own server needs.
+
+    vLLM keeps the keys and values of a prompt once for all its completions.
+    """
+    width = 4 if config.model.dtype == "float32" else 2
+    rank = 8 if config.model.lora is None else config.model.lora.rank
+    slots = (0 if place.turns else rounds_ahead(config.offload)) + 2
+    served = next((each for each in RANKS if each >= rank), RANKS[-1])
+    asked, completed = config.generation.max_prompt_tokens, config.generation.max_completion_tokens
+    prompts = min(config.game.groups, config.offload.limits.concurrency)
+    together = min(MOST_AT_ONCE, prompts * share_of(config.offload, config.game.group_size))
+    per_token = shape.layers * 2 * shape.kv_heads * shape.head_dim * width
+    results = BATCHED_TOKENS * (3 * shape.intermediate + 4 * shape.hidden) * width
+    logits = MOST_AT_ONCE * shape.vocabulary * 4 * 3  # as they are, scaled, and as log-probabilities
+    return ServerMemory(
+        weights=shape.parameters * width,
+        adapters=slots * adapter_weights(shape, served) * width,
+        working=results + logits + RUNTIME,
+        cache=(prompts * asked + together * completed) * per_token,
+        shortest_cache=(asked + completed) * per_token,
+    )
+
+
+def memory_share(config: Config, place: Place) -> float:
+    """Return the share of the GPU's memory that the server takes while it is awake."""
+    words = config.offload.serving.arguments
+    for place_of, word in reversed(list(enumerate(words))):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == _FLAG:
+            try:
+                return float(value if equals else words[place_of + 1])
+            except (ValueError, IndexError):
+                break  # vLLM refuses it
+    return USUAL_SHARE if place.memory is None else place.memory
+
+
+def with_share(config: Config, share: float) -> list[str]:
+    """Return the server's further arguments, with another share of the memory."""
+    kept, words = list[str](), iter(config.offload.serving.arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name.replace("_", "-") != _FLAG:
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    return [*kept, f"{_FLAG}={share:g}"]

@@ -43,7 +43,7 @@ def memory(context: Context) -> Finding:
         return skipped(f"{text}; {'its GPU is unknown' if found else 'there is no NVIDIA GPU to compare with'}")
     beside = _kept(context, model, place) if place.shared else 0
     share = memory_share(config, place)
-    text += f", and gets {size(share * gpu.total)} of GPU {gpu.index} ({share:.0%} of its memory)"
+    text += f", and gets {size(int(share * gpu.total))} of GPU {gpu.index} ({share:.0%} of its memory)"
     text += f"; {size(max(0, gpu.free - beside))} is free there"
     text += f" beside the {size(beside)} that the node needs" if beside else ""
     return _verdict(context, text, place, need, gpu=gpu, room=gpu.free - beside)

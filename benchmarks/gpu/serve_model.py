@@ -48,7 +48,7 @@ import zlib
 def questions(seed):
     numbers = random.Random(seed)
     first, second = numbers.randrange(1000), numbers.randrange(1000)
-    yield {"question": f"What is {first} + {second}?"}
+    yield {"question": " ".join([f"What is {first} + {second}?"] * 8)}  # about 150 tokens
 
 
 def score(answer, question):

@@ -19,6 +19,8 @@ from swarmctl.serving.gpus import Place
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for ``--max-lora-rank``."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Torch's settings, which are meant for the node. With expandable segments, older versions of vLLM cannot sleep."""
 INSTALL = "uv tool install vllm"
 
 
@@ -88,6 +90,8 @@ def environment(before: Mapping[str, str], place: Place) -> dict[str, str]:
     kept = {name: value for name, value in without_secrets(before).items() if name != "PYTHONPATH"}
     if place.turns:
         switches["VLLM_SERVER_DEV_MODE"] = "1"  # for /sleep and /wake_up
+        for name in ALLOCATOR:
+            kept.pop(name, None)
     if place.gpu is not None:
         switches |= {"CUDA_VISIBLE_DEVICES": place.gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return kept | switches

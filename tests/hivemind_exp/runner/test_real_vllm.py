@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -62,7 +63,12 @@ class Server:
         """Start it, and wait until it answers."""
         assert VLLM is not None
         switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-        switches |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+        switches |= {
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",
+        }
         # float32: for bfloat16, vLLM uses AMX, which a virtual machine may announce and yet not allow (SIGILL).
         flags = (
             "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager"
@@ -163,6 +169,22 @@ def test_the_flags_that_are_missing_are_found(model: Path, url: str, tmp_path: P
     (most,) = found(needed=9)
     assert "--max-loras 9" in most
     assert not (tmp_path / "served").exists()
+
+
+def test_turns_are_taken_through_vllms_own_interface(model: Path, url: str, tmp_path: Path) -> None:
+    """On a CPU, vLLM gives no memory back, but it pauses and wakes up as on a GPU."""
+    config, events = configure(model, url, offload={"serving": {"turns": "on"}}), Events()
+    runner = GRPORunner(config, NodeFiles(tmp_path), events, make_tasks=lambda *_: ChanceRewards())
+    assert runner.run().round == ROUNDS
+    assert [(each["source"], each["count"], each["lag"]) for each in events.of("rollouts")] == [
+        ("policy", GROUPS * SIZE, 0)
+    ] * ROUNDS
+    assert not {each["code"] for each in events.of("warning")} & {"policy_awake", "policy_push", "provider_down"}
+    with urllib.request.urlopen(f"{url.removesuffix('/v1')}/is_sleeping") as answer:
+        assert json.loads(answer.read()) == {"is_sleeping": True}
+    woken = urllib.request.Request(f"{url.removesuffix('/v1')}/wake_up", data=b"{}", method="POST")
+    with urllib.request.urlopen(woken) as answer:
+        assert answer.status == 200
 
 
 class Interrupted:

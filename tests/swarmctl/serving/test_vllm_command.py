@@ -38,6 +38,9 @@ def test_a_shared_gpu_is_not_filled_by_the_server(place: Place, share: str | Non
 def test_a_server_that_takes_turns_can_sleep() -> None:
     assert "--enable-sleep-mode" in vllm_command.arguments(config(), 8000, IN_TURN)
     assert vllm_command.environment({}, IN_TURN)["VLLM_SERVER_DEV_MODE"] == "1"
+    expandable = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    assert expandable.items().isdisjoint(vllm_command.environment(expandable, IN_TURN).items())
+    assert expandable.items() <= vllm_command.environment(expandable, TOGETHER).items()
     for place in (ALONE, TOGETHER):
         assert "--enable-sleep-mode" not in vllm_command.arguments(config(), 8000, place)
         assert "VLLM_SERVER_DEV_MODE" not in vllm_command.environment({}, place)

@@ -51,7 +51,10 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
             except PushFailed as error:
                 if not error.only_weights:
                     found.append(MissingFlag(f"It {error}. {error.remedy or ''}".strip(), serious=True))
-        model = await server.base_model()
+        asleep = await server.is_asleep() if config.offload.serving.turns == "on" else False
+        if asleep is None:
+            found.append(MissingFlag(f"It cannot sleep. {server.advice.turns}.", serious=False))
+        model = None if asleep else await server.base_model()  # one that sleeps answers nothing until it is woken
         if model is not None:
             one, half = [await server.logps_at(model, _PROMPT, temperature) for temperature in (1.0, 0.5)]
             shared = one.keys() & half.keys()

@@ -41,7 +41,7 @@ from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.served_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.source import Ask, NodeParts, Source
-from hivemind_exp.sources.turns import Turns, take_turns
+from hivemind_exp.sources.turns import GpuTurns, take_turns
 from hivemind_exp.stop import POLL_S, StopFlag
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class ServedSource(Source):
     """Whether the server has answered in this run."""
     _down_until: float | None = None
     """When a server that failed is asked again (``time.monotonic``). None: it has not failed."""
-    _turns: Turns | None = None
+    _turns: GpuTurns | None = None
     """Lets the servers and this machine take turns. None: the servers are always awake."""
 
     def start(self, loss: str, node: str) -> None:

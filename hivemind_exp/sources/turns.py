@@ -24,7 +24,7 @@ _UNKNOWN = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_
 
 
 @dataclass
-class Turns:
+class GpuTurns:
     """Wakes the servers and puts them to sleep. Call it from one thread."""
 
     replicas: Replicas
@@ -92,7 +92,7 @@ class Turns:
         done.result()
 
 
-def take_turns(parts: NodeParts, replicas: Replicas, endpoint: Endpoint) -> Turns | None:
+def take_turns(parts: NodeParts, replicas: Replicas, endpoint: Endpoint) -> GpuTurns | None:
     """Return what lets a node and its servers take turns; None if they don't."""
     if parts.config.offload.serving.turns != "on" or parts.model is None:
         return None
@@ -102,4 +102,4 @@ def take_turns(parts: NodeParts, replicas: Replicas, endpoint: Endpoint) -> Turn
         message = f"{endpoint.label} {text}"
         parts.emit(WarningEvent(code="policy_awake", message=message, provider=endpoint.name))
 
-    return Turns(replicas, str(parts.model.device), advice, seconds, parts.stop, warn)
+    return GpuTurns(replicas, str(parts.model.device), advice, seconds, parts.stop, warn)

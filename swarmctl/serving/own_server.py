@@ -183,11 +183,13 @@ def introduction(server: OwnServer) -> list[str]:
     lines = [
         f"The node starts {server.program[0]}{where}, and stops it when the run ends. Its log: {server.log_path}",
     ]
-    return [*lines, f"{sharing(server.place)}."] if server.place.shared else lines
+    return [*lines, f"{sharing(server.place)}."] if server.place.shared or server.place.turns else lines
 
 
 def sharing(place: Place) -> str:
     """Return how a node and its server share a GPU, as sentences without the last full stop."""
+    if not place.shared:
+        return f"The server sleeps while the node trains ({place.why})"
     share = round(100 * (place.memory or 1))
     if place.turns:
         return (

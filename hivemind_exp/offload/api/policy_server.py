@@ -112,6 +112,10 @@ class PolicyServer(Protocol):
         """Unload an adapter. One that the server does not have is not an error."""
         ...
 
+    async def is_asleep(self) -> bool | None:
+        """Return whether the server sleeps; None if it has no interface for that."""
+        ...
+
     async def sleep(self) -> None:
         """Give the GPU's memory back, except for what the process itself needs. No request may be in flight.
 

@@ -7,6 +7,7 @@ see. Tested with vLLM 0.32.
 import json
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from hivemind_exp.foreign_text import foreign
@@ -108,23 +109,28 @@ class VllmServer:
             if not _MISSING.search(fault.detail):
                 raise
 
+    async def is_asleep(self) -> bool | None:
+        try:
+            content = await self._client.call(f"{self._root}/is_sleeping")
+        except RequestFailed as fault:
+            if fault.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        try:
+            return bool(json.loads(content)["is_sleeping"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise broken("the answer to /is_sleeping is not what vLLM sends") from error
+
     async def sleep(self) -> None:
         """Level 1: the weights, with room for adapters, go to the CPU's memory; keys and values are dropped."""
         await self._client.call(f"{self._root}/sleep?level=1", {})
-        await self._expect(asleep=True)
+        if not await self.is_asleep():
+            raise broken("it is still awake")
 
     async def wake(self) -> None:
         await self._client.call(f"{self._root}/wake_up", {})
-        await self._expect(asleep=False)
-
-    async def _expect(self, *, asleep: bool) -> None:
-        content = await self._client.call(f"{self._root}/is_sleeping")
-        try:
-            is_asleep = json.loads(content)["is_sleeping"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise broken("the answer to /is_sleeping is not what vLLM sends") from error
-        if is_asleep is not asleep:
-            raise broken("it is still awake" if asleep else "it is still asleep")
+        if await self.is_asleep():
+            raise broken("it is still asleep")
 
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int

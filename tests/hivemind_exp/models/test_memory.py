@@ -26,8 +26,8 @@ from hivemind_exp.models.memory import (
     TINY,
     NodeMemory,
     Shape,
-    _adapter,
     _linear,
+    adapter_weights,
     checkpoint_bytes,
     count_weights,
     estimate,
@@ -134,7 +134,7 @@ def test_adapters_are_counted() -> None:
     config = LlamaConfig(**SMALL)
     model = peft.get_peft_model(AutoModelForCausalLM.from_config(config), adapter_config(settings.model.lora))
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert _adapter(shape_of(config), 4) == trainable
+    assert adapter_weights(shape_of(config), 4) == trainable
     assert checkpoint_bytes(settings, shape_of(config)) == 12 * trainable
 
 

@@ -135,6 +135,18 @@ def test_on_the_gpu_of_the_node_the_server_takes_turns_with_it(
     assert "at the same time (offload.serving.turns = off), so the server keeps 45 % of its memory" in said
 
 
+def test_a_server_that_is_told_to_take_turns_says_so_on_a_gpu_of_its_own(
+    start: Callable[..., PipedSwarmctl], servers: Callable[[], dict[int, dict[str, Any]]]
+) -> None:
+    process = start("--rounds", "1", "--set", "offload.serving.turns=on", CUDA_VISIBLE_DEVICES="0,1")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE, said
+    ((_, server),) = servers().items()
+    assert "--enable-sleep-mode" in server["arguments"]
+    assert "--gpu-memory-utilization" not in server["arguments"]
+    assert "The server sleeps while the node trains (offload.serving.turns = on)." in said
+
+
 def test_a_server_that_is_killed_is_started_again_at_the_same_port(
     start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
 ) -> None:

@@ -56,6 +56,27 @@ def test_the_probe_gives_the_advice_of_the_engine(monkeypatch: pytest.MonkeyPatc
     assert "--" not in "".join(found)
 
 
+@pytest.mark.parametrize(
+    ("turns", "faults", "found"),
+    [
+        ("on", {"sleeps": False}, ["It cannot sleep. Start it with --enable-sleep-mode"]),
+        ("off", {"sleeps": False}, []),
+        ("on", {}, []),
+        ("on", {"asleep": True}, []),
+    ],
+)
+def test_the_probe_asks_nothing_of_a_server_that_sleeps(
+    tmp_path: Path, turns: str, faults: dict[str, Any], found: list[str]
+) -> None:
+    with policy_server(save_llama(tmp_path / "llama"), **faults) as (server, url):
+        config = configure("box", url, turns=turns)
+        told = shortcomings(first_endpoint(config), config, tmp_path / "served", 2)
+    assert [any(text in each.text for each in told) for text in found] == [True] * len(told)
+    assert not any(each.serious for each in told)
+    assert ("complete" in server.turns) == (not server.asleep)
+    assert "wake_up" not in server.turns, "a node may be training"
+
+
 def test_a_node_gives_the_advice_of_the_engine() -> None:
     advice = {cause: remedy(cause, OWN_WORDS) for cause in Cause}
     assert OWN_WORDS.adapters in advice[Cause.IGNORED]

@@ -149,9 +149,11 @@ def played(config: Config, root: Path) -> dict[str, Any]:
     events, batches, threads = Events(), [], torch.get_num_threads()
     generate = LocalSource._batch
 
-    def counted(self: LocalSource, prompts: Sequence[Prompt], *, sample: bool, most: int) -> list[Rollout]:
+    def counted(
+        self: LocalSource, prompts: Sequence[Prompt], rooms: Sequence[int], *, sample: bool, size: int
+    ) -> list[Rollout]:
         batches.append((len(prompts), sample))
-        return generate(self, prompts, sample=sample, most=most)
+        return generate(self, prompts, rooms, sample=sample, size=size)
 
     with patch.dict(SOURCES, {"policy": _Recorder}), patch.object(LocalSource, "_batch", counted):
         runner = GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards())

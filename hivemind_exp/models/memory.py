@@ -219,7 +219,9 @@ class NodeMemory:
 
     def generation(self, rows: int, prompt: int, length: int, left: float | None = None) -> int:
         """Return the peak of generating ``rows`` completions, besides weights and optimizer."""
-        return self.generation_copies(left) + generated(self.shape, rows, prompt, length, width=self.width)
+        copies = self.generation_copies(left)
+        gated = (3 if self._fused else 4) + (2 if self._frozen and not self._merged else 0)
+        return copies + generated(self.shape, rows, prompt, length, width=self.width, gated=gated)
 
     def sampled(self, rows: int) -> int:
         """Return the bytes with which the next tokens of ``rows`` completions are drawn."""
@@ -246,15 +248,16 @@ def merges(size: int, room: float) -> bool:
     return size * MERGE_SHARE <= room
 
 
-def generated(shape: Shape, rows: int, prompt: int, length: int, *, width: int) -> int:
-    """Return the peak of generating ``rows`` completions, besides weights: cache, attention, logits; or the prompts.
+def generated(shape: Shape, rows: int, prompt: int, length: int, *, width: int, gated: int = 4) -> int:
+    """Return the peak of generating ``rows`` completions, besides weights: of the prompts, or of the last tokens.
 
-    ``length``: of a prompt with its completion. ``width``: bytes per number.
+    ``length``: of a prompt with its completion. ``width``: bytes per number. ``gated``: how many tensors of a gated
+    unit's size exist at once: the gate, its activation (except with fused kernels), the other input and the product;
+    two more over weights in 4 bits.
     """
-    cached = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * width
-    attended = rows * length * 2 * shape.heads * shape.head_dim * width
-    computed = rows * prompt * (3 * shape.intermediate * width + 4 * shape.hidden * 4)
-    return cached + max(attended, computed) + _drawn(shape, rows)
+    cached = shape.layers * 2 * shape.kv_heads * shape.head_dim * width
+    computed = gated * shape.intermediate * width + 4 * shape.hidden * 4
+    return max(rows * prompt * (cached + computed), rows * length * cached + _drawn(shape, rows))
 
 
 def _drawn(shape: Shape, rows: int) -> int:
@@ -263,9 +266,9 @@ def _drawn(shape: Shape, rows: int) -> int:
 
 
 def choose_generation(shape: Shape, room: float, rows: int, prompt: int, length: int, *, width: int) -> int:
-    """Return how many of ``rows`` completions fit into ``room`` bytes at a time."""
+    """Return how many of ``rows`` completions fit into ``room`` bytes at a time, also in 4 bits."""
     sizes = _halvings(min(rows, MOST_GENERATED))
-    return next((size for size in sizes if generated(shape, size, prompt, length, width=width) <= room), 1)
+    return next((size for size in sizes if generated(shape, size, prompt, length, width=width, gated=6) <= room), 1)
 
 
 def _halvings(most: int) -> Iterator[int]:

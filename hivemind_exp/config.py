@@ -17,7 +17,7 @@ from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.serving_settings import BaseUrl, ServingConfig
 from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
 from hivemind_exp.supervision_settings import SupervisionConfig
-from hivemind_exp.train_settings import TrainConfig
+from hivemind_exp.train_settings import NOT_SHARDED, TrainConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
@@ -334,6 +334,8 @@ class Config(Section):
                 "train.processes (--gpus) takes the first NVIDIA GPUs, so it needs model.device = auto or cuda, not "
                 f"{self.model.device}. To choose other GPUs, set CUDA_VISIBLE_DEVICES"
             )
+        if self.train.shard and (reason := self.why_not_shard()) is not None:
+            raise ValueError(reason)
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
         if self.hub.repo and self.offload.kind == "relay":
@@ -347,6 +349,16 @@ class Config(Section):
         if taken:
             raise ValueError(f"providers.{taken[0]}: this name is reserved; use another name for your provider")
         return self
+
+    def why_not_shard(self) -> str | None:
+        """Return why ``train.shard`` cannot be used with the other settings; None if it can."""
+        if self.train.processes == 1:
+            return "train.shard needs train.processes (--gpus) of at least 2. For one process, set train.shard = false"
+        model, kind = self.model, self.offload.kind
+        used = [self.train.optimizer != "adamw", model.load_in_4bit, model.fused_kernels is True]
+        used += [model.dtype == "float16", kind == "policy"]
+        found = next((each for each, is_used in zip(NOT_SHARDED.items(), used, strict=True) if is_used), None)
+        return None if found is None else f"train.shard cannot be used with {found[0]}: {found[1]}"
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:

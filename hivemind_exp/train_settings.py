@@ -9,6 +9,14 @@ from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Sec
 JOINT_LOSSES = frozenset({"luffy"})
 """Values of ``train.teacher_loss`` with ``Loss.joins_baseline``. They are named here, too, for code that must not
 import torch."""
+NOT_SHARDED = {
+    'train.optimizer = "adamw-8bit"': "moments in 8 bits cannot be divided",
+    "model.load_in_4bit = true": "weights in 4 bits cannot be divided",
+    "model.fused_kernels = true": "fused kernels are not tested with parts of a model",
+    'model.dtype = "float16"': "each process sees only a part of the gradient, but its scaler needs all of it",
+    'offload.kind = "policy"': "no process has all the weights that a server needs",
+}
+"""The settings with which ``train.shard`` cannot be used, and why."""
 
 
 class TrainConfig(Section):
@@ -34,6 +42,9 @@ class TrainConfig(Section):
     processes: Positive = 1
     """Processes that train the node together, each with a GPU of its own: `run --gpus N`. Affects speed, not the loss.
     With model.device = "cpu", they share the CPU."""
+    shard: bool = False
+    """Divide weights, gradients and optimizer state among the processes, instead of keeping a copy in each, so that a
+    larger model fits into several GPUs (PyTorch's FSDP2, arXiv 2304.11277). Needs train.processes of at least 2."""
     max_lag: NotNegative = 4
     """Rows of the node's own policy that are older than this many steps are dropped."""
     beta: Annotated[float, Field(ge=0)] = 0.0

@@ -119,6 +119,10 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
     "train.processes": (
         "tests/hivemind_exp/runner/test_processes.py::test_two_processes_train_and_generate_as_one_does"
     ),
+    "train.shard": (
+        "tests/hivemind_exp/trainer/test_sharded_steps.py"
+        "::test_a_divided_model_takes_the_steps_of_a_whole_one_and_they_share_checkpoints"
+    ),
     "train.max_lag": (see.stepped, STEP, 4, 1),
     "train.beta": (see.stepped, STEP, 0.1, 0.5),
     "train.off_policy_weight": (see.stepped, STEP, 1.0, 0.1),

@@ -1,9 +1,11 @@
-"""Compare a node's step on several GPUs with the same step on one, in turn, in one run.
+"""Compare a node's step on several GPUs with the same step on one, in turn, in one run; and with a divided model.
 
 The model has Qwen2.5-0.5B's shape and random weights. A step is generation of every completion and training on them.
-First checks that both compute the same. Prints medians with the least and the most, and ratios.
+First checks that all compute the same. Prints medians with the least and the most, the memory of the first GPU, and
+ratios. "Several" processes hold the whole model each, "divided" ones a part (``train.shard``).
 
     python -m benchmarks.gpu.several
+    python -m benchmarks.gpu.several --shape 1.5B --rows 64 --repeats 3
     python -m benchmarks.gpu.several --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1
 """
 
@@ -12,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.shared_steps import compare_weights
+from hivemind_exp.trainer.step_measures import StepResult
 
 Groups = list[tuple[Prompt, tuple[Rollout, ...]]]
 
@@ -77,8 +80,10 @@ class Several:
 
 
 @contextmanager
-def several(work: Work, processes: int, visible: list[str], model: dict[str, Any]) -> Iterator[Several]:
-    """Build a node of so many processes, and end them."""
+def several(
+    work: Work, processes: int, visible: list[str], model: dict[str, Any], *, shard: bool = False
+) -> Iterator[Several]:
+    """Build a node of so many processes, and end them. ``shard``: they divide the model."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         (root / "lock").touch()
@@ -89,7 +94,7 @@ def several(work: Work, processes: int, visible: list[str], model: dict[str, Any
         config = Config.model_validate(
             {
                 "model": {**model, "name": str(root / "model"), "device": work.device},
-                "train": {"processes": processes},
+                "train": {"processes": processes, "shard": shard},
                 "game": {"groups": work.rows // G, "group_size": G},
                 "generation": {
                     "max_completion_tokens": work.tokens,
@@ -106,13 +111,18 @@ def several(work: Work, processes: int, visible: list[str], model: dict[str, Any
             trainer = builder.step_trainer(tokenizer, None, None)
             team.ask("load", None)
             trainer.lead(team)
-            source = LocalSource(trainer.policy, tokenizer, config.generation, stop, _dtype=work.dtype, team=team)
-            yield Several(work, team, trainer, source)
-            trainer.close()
+            how: dict[str, Any] = {"_dtype": work.dtype, "team": team, "whole": trainer.whole}
+            source = LocalSource(trainer.generator, tokenizer, config.generation, stop, **how)
+            try:
+                yield Several(work, team, trainer, source)
+            finally:
+                trainer.close()
+                del trainer, source
+    release()
 
 
-def check(made: Several) -> str:
-    """Take steps together. Return how far the first one's result is from that of one process.
+def check(made: Several) -> tuple[str, StepResult]:
+    """Take steps together. Return how far the first one's result is from that of one process, and that one.
 
     Raises ``ProcessEnded`` if the processes end with different weights.
     """
@@ -121,12 +131,23 @@ def check(made: Several) -> str:
         one = made.trainer._gradient(manifest, lambda: False)
     several, *_ = [made.trainer.step(replace(manifest, step=step)) for step in range(3)]
     compare_weights(made.team, made.trainer.trainable())
-    loss, norm = abs(several.loss - one.loss), abs(several.grad_norm / one.grad_norm - 1)
-    return f"same weights in all processes after 3 steps; loss differs by {loss:.1e}, gradient norm by {norm:.1e} of it"
+    return f"same weights in all processes after 3 steps; {difference(several, one)}", one
 
 
-def compare(made: Several, repeats: int) -> dict[str, list[Cost]]:
-    """Return the costs of each part, alone and together, in turn. The processes' weights differ afterwards."""
+def check_divided(made: Several, one: StepResult) -> str:
+    """Take a step with a divided model. Return how far its result is from that of one process."""
+    return difference(made.trainer.step(made.manifest(0, made_up(made.work, 0))), one)
+
+
+def difference(result: StepResult, one: StepResult) -> str:
+    loss, norm = abs(result.loss - one.loss), abs(result.grad_norm / one.grad_norm - 1)
+    return f"loss differs by {loss:.1e}, gradient norm by {norm:.1e} of it"
+
+
+def compare(
+    made: Several, repeats: int, ways: Mapping[str, Callable[[], AbstractContextManager[None]]]
+) -> dict[str, list[Cost]]:
+    """Return the costs of each part in each way, in turn. The processes' weights may differ afterwards."""
     found = dict[str, list[Cost]]()
     for turn in range(repeats + 2):
         manifest = made.manifest(1, made_up(made.work, turn))
@@ -140,13 +161,12 @@ def compare(made: Several, repeats: int) -> dict[str, list[Cost]]:
             return 0
 
         for name, run in (("generation", generate), ("training", train)):
-            with made.alone():
-                one = measured(made.work, run)
-            together = measured(made.work, run)
-            if turn >= 2:
-                found.setdefault(f"{name}, one", []).append(one)
-                found.setdefault(f"{name}, several", []).append(together)
-    for which in ("one", "several"):
+            for which, way in ways.items():
+                with way():
+                    cost = measured(made.work, run)
+                if turn >= 2:
+                    found.setdefault(f"{name}, {which}", []).append(cost)
+    for which in ways:
         pairs = zip(found[f"generation, {which}"], found[f"training, {which}"], strict=True)
         found[f"step, {which}"] = [Cost(a.seconds + b.seconds, max(a.peak, b.peak)) for a, b in pairs]
     return found
@@ -170,16 +190,22 @@ def main() -> None:
         work = Work(options.shape, rows, device=options.device, tokens=options.tokens)
         for name, model in (("all weights", {}), ("LoRA", LORA)):
             with several(work, options.processes, visible, model) as made:
-                print(f"{name}, {rows} rows: {check(made)}", flush=True)
-                found = compare(made, options.repeats)
+                told, alone = check(made)
+                print(f"{name}, {rows} rows: {told}", flush=True)
+                found = compare(made, options.repeats, {"one": made.alone, "several": nullcontext})
+            del made
+            with several(work, options.processes, visible, model, shard=True) as made:
+                print(f"{name}, {rows} rows, divided: {check_divided(made, alone)}", flush=True)
+                found |= compare(made, options.repeats, {"divided": nullcontext})
+            del made
             figures |= {f"{name}, {rows}, {part}": list(map(asdict, costs)) for part, costs in found.items()}
             for part in ("generation", "training", "step"):
-                one, together = found[f"{part}, one"], found[f"{part}, several"]
+                one, together, divided = (found[f"{part}, {which}"] for which in ("one", "several", "divided"))
                 ratio = seconds(one) / seconds(together)
                 title = f"{part}, {name}, {rows} × {work.tokens}"
-                print(
-                    f"{title:38} one {shown(one)} | {options.processes} {shown(together)} | {ratio:.2f} x", flush=True
-                )
+                print(f"{title:38} one     {shown(one)}", flush=True)
+                print(f"{'':38} several {shown(together)} | {ratio:.2f} x", flush=True)
+                print(f"{'':38} divided {shown(divided)} | {seconds(one) / seconds(divided):.2f} x", flush=True)
                 bars.append(Bar(title, ratio, 0.9 * options.processes, "x", True))
     if options.output is not None:
         options.output.write_text(json.dumps({"about": list(about()), **figures}, indent=1))

@@ -144,7 +144,7 @@ class NodeMemory:
 
     def __init__(self, config: Config, shape: Shape, *, half: bool, fused: bool = False) -> None:
         self.shape, self.width = shape, 2 if half else 4
-        self._fused = fused
+        self._fused = fused and not config.train.shard
         self._frozen = config.model.lora is not None
         rank = None if config.model.lora is None else config.model.lora.rank
         trained = shape.parameters if rank is None else adapter_weights(shape, rank)
@@ -159,6 +159,29 @@ class NodeMemory:
             self.optimizer = int(exact * 8 + (trained - exact) * EIGHT_BIT)
         self.copies = shape.parameters * 2 if half and not self._frozen else 0
         self._merged = _linear(shape) * self.width if self._frozen and not config.model.load_in_4bit else 0
+        self._kept = self.copies
+        """While a micro-batch is trained on: copies of weights, or the weights that are gathered."""
+        self._divided = config.train.shard
+        if self._divided:
+            self._divide(config.train.processes)
+
+    def _divide(self, processes: int) -> None:
+        """Divide what ``train.shard`` divides, and count what is gathered of it.
+
+        To generate: everything, embeddings in float32 if they are trained. To train: two layers, and what is outside
+        the layers.
+        """
+        shape, linear = self.shape, _linear(self.shape)
+        self.weights, self.gradients = self.weights // processes, self.gradients // processes
+        self.optimizer //= processes
+        exact = self.width if self._frozen else 4
+        self.copies = shape.parameters * self.width
+        if exact > self.width:  # the head gets a copy of its own
+            self.copies = linear * self.width + shape.vocabulary * shape.hidden * (exact + self.width)
+        layers = 2 * linear // shape.layers
+        self._kept = layers * self.width + (shape.parameters - linear) * exact
+        if not self._frozen:
+            self._kept += layers * 4  # their gradients, before they are divided
 
     def activations(self, rows: int, length: int, *, checkpointing: bool) -> int:
         """Return the activations of a micro-batch of ``rows`` rows of ``length`` tokens."""
@@ -173,7 +196,8 @@ class NodeMemory:
         unit.
 
         With trained weights, the residual stream is in float32, and norms save their input and output. With frozen
-        weights, it has the computation's format, and a norm saves only its input, in float32. Fused norms save their
+        weights, it has the computation's format, and a norm saves only its input, in float32. Adapters in float32 get
+        copies of their layer's input; gathered ones are in the computation's format. Fused norms save their
         input as it is, and a fused gated unit does not save the gate's activation.
         """
         shape, width = self.shape, self.width
@@ -181,7 +205,8 @@ class NodeMemory:
         gated = width * (3 if self._fused else 4) * shape.intermediate
         if self._frozen:
             normed = 2 * shape.hidden * (width if self._fused else 4)
-            return gated + width * (3 * queries + 2 * keys + 5 * shape.hidden) + normed
+            inputs = 1 if self._divided else 5
+            return gated + width * (3 * queries + 2 * keys + inputs * shape.hidden) + normed
         rotated, normed = (2, 2) if self._fused else (4, 4)
         return gated + width * (rotated * (queries + keys) + 4 * shape.hidden) + 4 * normed * shape.hidden
 
@@ -197,7 +222,7 @@ class NodeMemory:
         In the first backward pass, gradients take the place of activations, from the last layer to the first.
         """
         activations = self.activations(rows, length, checkpointing=checkpointing)
-        copies, head = self.copies, 0 if self._frozen else self.shape.vocabulary * self.shape.hidden * 4
+        copies, head = self._kept, 0 if self._frozen else self.shape.vocabulary * self.shape.hidden * 4
         if checkpointing:  # the copies are freed after the forward pass
             inputs = rows * length * self.shape.layers * self.shape.hidden * 4
             during = max(copies + inputs, activations + self.logits(rows, scored) + head)

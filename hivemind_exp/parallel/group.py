@@ -2,8 +2,10 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,7 +43,7 @@ class ProcessGroup:
             timeout=_LIMIT,
             device_id=torch.device(device, torch.cuda.current_device()) if on_gpu else None,
         )
-        self._on_gpu = on_gpu
+        self._on_gpu, self._device = on_gpu, torch.device(device)
 
     def add_up(self, tensors: Iterable[Tensor], check: Callable[[], None]) -> None:
         """Replace each tensor with its sum over all processes, which is the same on each, bit by bit.
@@ -59,10 +61,47 @@ class ProcessGroup:
         self._wait_for_gpu(check)
 
     def spread(self, tensors: Iterable[Tensor], check: Callable[[], None]) -> None:
-        """Replace each tensor with the main process's. All processes call this with tensors of the same shapes."""
+        """Replace each tensor with the main process's. All processes call this with tensors of the same shapes.
+
+        Tensors on the CPU are sent through the GPU, one at a time.
+        """
         for tensor in tensors:
-            self._wait_for(distributed.broadcast(tensor.detach(), src=0, async_op=True), check)
+            sent = tensor.detach().to(self._device)
+            self._wait_for(distributed.broadcast(sent, src=0, async_op=True), check)
+            if sent.device != tensor.device:
+                tensor.detach().copy_(sent)
         self._wait_for_gpu(check)
+
+    @contextmanager
+    def guard(self, check: Callable[[], None], has_lost_one: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Let collectives inside the block, which do not call ``check`` while they wait, end if a process does.
+
+        ``check`` is called once they have failed, and may raise. ``has_lost_one``: whether another process has ended;
+        called by another thread. None: this process is ended by the main one then.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_BETWEEN_LOOKS_S):
+                if has_lost_one is not None and has_lost_one() and distributed.group.WORLD is not None:
+                    distributed.group.WORLD.abort()  # NCCL would wait forever; Gloo notices
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watches = self._on_gpu and has_lost_one is not None
+        if watches:
+            watcher.start()
+        try:
+            yield
+            if watches:
+                self._wait_for_gpu(check)
+        except RuntimeError:
+            _look_for_the_cause(check)
+            raise
+        finally:
+            done.set()
+            if watches:
+                watcher.join()
 
     def leave(self, *, together: bool) -> None:
         """Leave the group. ``together``: all processes do. NCCL would wait for those that have ended already."""
@@ -75,10 +114,7 @@ class ProcessGroup:
                 _poll(work.is_completed, check)
             work.wait()  # on a GPU, only its later work waits
         except RuntimeError:
-            # A broken connection is noticed before the end of the process behind it, which ``check`` reports.
-            for _ in range(_LAST_LOOKS):
-                check()
-                time.sleep(_BETWEEN_LOOKS_S)
+            _look_for_the_cause(check)
             raise
 
     def _wait_for_gpu(self, check: Callable[[], None]) -> None:
@@ -90,6 +126,13 @@ class ProcessGroup:
 
 def wait_quietly() -> None:
     """Check nothing, as the processes do that die with the main one anyway."""
+
+
+def _look_for_the_cause(check: Callable[[], None]) -> None:
+    """Call ``check`` for a moment: a broken connection is noticed before the end of the process behind it."""
+    for _ in range(_LAST_LOOKS):
+        check()
+        time.sleep(_BETWEEN_LOOKS_S)
 
 
 def _poll(is_done: Callable[[], bool], check: Callable[[], None]) -> None:

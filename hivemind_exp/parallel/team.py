@@ -116,8 +116,7 @@ class Team:
         found = [member.answers.popleft() for member in self._members]
         for answer in found:
             if "error" in answer:
-                error = answer["error"]
-                raise from_code(error["code"], error["message"], error["next"])
+                raise _reported(answer)
         return [answer["value"] for answer in found]
 
     def check(self) -> None:
@@ -133,6 +132,10 @@ class Team:
             for member in self._members:
                 if member.has_ended():
                     raise self._ended(member)
+
+    def has_lost_one(self) -> bool:
+        """Return whether a process has ended. Any thread may call this."""
+        return any(member.has_ended() for member in self._members)
 
     def close(self) -> None:
         """End all processes. None of them has anything to save."""
@@ -164,8 +167,19 @@ class Team:
             if member.output in readable and not member.read():
                 raise self._ended(member)
 
-    def _ended(self, member: _Member) -> ProcessEnded:
+    def _ended(self, member: _Member) -> NodeError:
+        """Return the error that a process reported last, or one about how it ended."""
+        while member.read():
+            pass
+        for answer in member.answers:
+            if "error" in answer:
+                return _reported(answer)
         return ProcessEnded(f"{member.name} {member.end()}", next=f"swarmctl logs {self._node} --raw")
+
+
+def _reported(answer: dict[str, Any]) -> NodeError:
+    error = answer["error"]
+    return from_code(error["code"], error["message"], error["next"])
 
 
 def spawn(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.trainer.checkpoints import MODEL, Checkpoint
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
+from hivemind_exp.trainer.sharded_grpo_step import ShardedGRPOTrainer
 
 _WARMUP_EXAMPLES = 8192
 """Most questions from which the warm-up takes its demonstrations."""
@@ -67,7 +68,8 @@ class ModelBuilder:
                 model = load_trained(config.model, directory, tokenizer, dtype=compute.dtype)
             else:
                 model = with_adapter(base, directory, trainable=True)
-        step_trainer = SourceGRPOTrainer(
+        kind = ShardedGRPOTrainer if config.train.shard else SourceGRPOTrainer
+        step_trainer = kind(
             model,
             tokenizer,
             config,

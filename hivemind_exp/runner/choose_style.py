@@ -23,6 +23,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.sources.source import WholeWeights
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
@@ -44,6 +45,8 @@ class StyleChooser:
     tokenizer: PreTrainedTokenizerBase
     dtype: str = "float32"
     """The number format of the model's computation."""
+    whole: WholeWeights = nullcontext
+    """Gives the model its weights inside a block, if it has them only for a while."""
 
     def chats(self, *, new: bool) -> ChatBuilder:
         """Return the builder of the node's chats. Turns thinking on or off in the chat template if the style says so.
@@ -75,7 +78,7 @@ class StyleChooser:
     def _calibrate(self) -> None:
         self.emit(PhaseEvent(name="trying prompt styles"))
         config, on_cpu = self.config, self.model.device.type == "cpu"
-        complete = NodeCompletions(config, self.stop, self.model, self.tokenizer, self._pass_on, self.dtype)
+        complete = NodeCompletions(config, self.stop, self.model, self.tokenizer, self._pass_on, self.dtype, self.whole)
         calibration = Calibration(
             complete,
             self.tasks,
@@ -138,13 +141,16 @@ class NodeCompletions(Complete):
     tokenizer: PreTrainedTokenizerBase
     emit: Emit = discard
     dtype: str = "float32"
+    whole: WholeWeights = nullcontext
 
     def __call__(
         self, asked: Sequence[tuple[ChatBuilder, Question]], *, longest: int, seed: int | None
     ) -> list[tuple[Rollout | None, int]]:
         limit = self.config.generation.max_prompt_tokens
         settings = self.config.generation.model_copy(update={"max_completion_tokens": longest})
-        source = LocalSource(self.model, self.tokenizer, settings, self.stop, _emit=self.emit, _dtype=self.dtype)
+        source = LocalSource(
+            self.model, self.tokenizer, settings, self.stop, _emit=self.emit, _dtype=self.dtype, whole=self.whole
+        )
         prompts = list(starmap(self._prompt, asked))
         # Completions of one batch last as long as its longest, and prompts are padded to the longest.
         order = sorted((len(prompt.ids), place) for place, prompt in enumerate(prompts) if len(prompt.ids) <= limit)

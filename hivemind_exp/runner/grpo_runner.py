@@ -168,8 +168,10 @@ class GRPORunner:
             resumed_round=_finished_rounds(config, journal, checkpoint),
             checkpoint_round=None if checkpoint is None else checkpoint.round,
         )
-        model = step_trainer.policy
-        chooser = StyleChooser(config, self._files, self._emit, self._stop, tasks, model, tokenizer, compute.dtype)
+        model, whole = step_trainer.generator, step_trainer.whole
+        chooser = StyleChooser(
+            config, self._files, self._emit, self._stop, tasks, model, tokenizer, compute.dtype, whole
+        )
         chats = chooser.chats(new=checkpoint is None and journal.is_empty())
         if pacing is not None and config.game.curriculum:
             pacing.start_at(read_levels(self._files.prompt))
@@ -180,7 +182,7 @@ class GRPORunner:
         parts = NodeParts(
             config,
             self._stop,
-            step_trainer.policy,
+            model,
             tokenizer,
             offload,
             exchange,
@@ -190,6 +192,7 @@ class GRPORunner:
             self._emit,
             compute.dtype,
             team,
+            whole,
         )
         sources = self._sources(ends, parts)
         local = sources["local"]

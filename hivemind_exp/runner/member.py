@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import NodeError, OutOfMemory
 from hivemind_exp.models.out_of_memory import what_ran_out, within_memory
@@ -25,6 +26,9 @@ from hivemind_exp.processes.kernel import hide_memory
 from hivemind_exp.processes.messages import messages, send, take_pipes
 from hivemind_exp.runner.loading_beat import beat_while_loading
 from hivemind_exp.stop import BeatingFlag
+
+if TYPE_CHECKING:
+    from hivemind_exp.parallel.group import ProcessGroup
 
 
 def main(parent: int) -> int:
@@ -44,7 +48,11 @@ def main(parent: int) -> int:
     with uncollected():
         member = TeamMember(first, stop)
     for command, argument in asked:
-        send(sink, _answered(partial(member.commands[command], argument)))
+        with member.guard():
+            answer = _answered(partial(member.commands[command], argument))
+        send(sink, answer)
+        if "error" in answer and member.divided:
+            return 1  # the other processes wait for this one in a collective until it ends
     return 0
 
 
@@ -83,6 +91,8 @@ class TeamMember:
         self._compute = Compute(first["device"], first["dtype"], None)
         self._files, self._stop = NodeFiles(Path(first["node_dir"])), stop
         self._meeting, self._place = Path(first["meeting"]), int(first["place"])
+        self.divided = self._config.train.shard
+        self._group: ProcessGroup | None = None
         self.commands: dict[str, Callable[[Any], Any]] = {
             "load": self._load,
             "join": self._join,
@@ -91,8 +101,17 @@ class TeamMember:
             "digest": self._digest,
             "restore": lambda directory: self._trainer.restore(Path(directory)),
             "generate": self._generate,
-            "leave": lambda _: self._group.leave(together=True),
+            "gather": lambda _: self._trainer.gather(),
+            "release": lambda _: self._trainer.release(),
+            "save": lambda _: self._send_state(),
+            "leave": lambda _: self._leave(),
         }
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Wait a moment if a collective fails: the main process ends this one, and reports who has ended before."""
+        from hivemind_exp.parallel.group import wait_quietly
+
+        return self._group.guard(wait_quietly) if self.divided and self._group is not None else nullcontext()
 
     def _load(self, checkpoint: list[Any] | None) -> None:
         """Build the model and the optimizer as the main process has, which has finished downloads and warm-up."""
@@ -109,7 +128,7 @@ class TeamMember:
         known = None if checkpoint is None else Checkpoint(Path(checkpoint[0]), *checkpoint[1:])
         self._trainer = builder.step_trainer(tokenizer, None, known)
         self._source = LocalSource(
-            self._trainer.policy, tokenizer, config.generation, self._stop, _dtype=self._compute.dtype
+            self._trainer.generator, tokenizer, config.generation, self._stop, _dtype=self._compute.dtype
         )
 
     def _join(self, _: None) -> None:
@@ -119,6 +138,10 @@ class TeamMember:
         self._group = ProcessGroup(self._meeting, self._place, processes, self._compute.device)
         self._trainer.follow(self._group)
 
+    def _leave(self) -> None:
+        assert self._group is not None
+        self._group.leave(together=True)
+
     def _gradient(self, argument: list[Any]) -> dict[str, Any]:
         from hivemind_exp.journal.records import Manifest
 
@@ -126,9 +149,13 @@ class TeamMember:
         self._manifest = Manifest.unpack(packed)
         if recompute and not self._trainer.policy.is_activation_checkpointing:
             self._trainer.policy.activation_checkpointing_enable()
-        measured, ran_out = within_memory(partial(self._trainer.accumulate, self._manifest, self._stop.is_set))
+        work = partial(self._trainer.accumulate, self._manifest, self._stop.is_set)
+        measured, ran_out = (work(), None) if self.divided else within_memory(work)
         self._measured = measured
         return {"measured": None if measured is None else measured.pack(), "ran_out": ran_out}
+
+    def _send_state(self) -> None:
+        self._trainer.gather_state(keep=False)
 
     def _digest(self, _: None) -> int:
         from hivemind_exp.trainer.shared_steps import digest

@@ -75,7 +75,8 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
         from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
     tokenizer = build_tokenizer()
-    model, name = _model(config.model, device, dtype)
+    model, name = _model(config.model, device, dtype, divided=config.train.shard)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"processes": 1, "shard": False})})
     tiny = name == "tiny"
     prompt = min(config.generation.max_prompt_tokens, _TINY_LENGTH if tiny else sys.maxsize)
     completion = min(config.generation.max_completion_tokens, _TINY_LENGTH if tiny else sys.maxsize)
@@ -113,8 +114,11 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
     return {"model": name, "rows": rows, "tokens": prompt + completion, "seconds": seconds, "peak_bytes": peak}
 
 
-def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
-    """Return a model with random weights, in the dtype for training them or keeping them frozen, and its name."""
+def _model(config: ModelConfig, device: str, dtype: str, *, divided: bool) -> tuple[Any, str]:
+    """Return a model with random weights, in the dtype for training them or keeping them frozen, and its name.
+
+    ``divided``: the node divides its model, so it need not fit here.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -123,7 +127,7 @@ def _model(config: ModelConfig, device: str, dtype: str) -> tuple[Any, str]:
 
     where = locate(config)
     too_slow = device == "cpu" and (where.parameters or 0) > LARGE_FOR_A_CPU
-    if where.parameters is None or too_slow or config.name == "tiny":
+    if where.parameters is None or too_slow or divided or config.name == "tiny":
         return build_model(build_tokenizer(), 0), "tiny"
     shape = AutoConfig.from_pretrained(
         config.name, revision=config.revision, local_files_only=True, trust_remote_code=False

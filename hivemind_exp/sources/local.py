@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.batch_size import BatchSize
 from hivemind_exp.sources.conversations import Complete, Conversations
-from hivemind_exp.sources.source import Ask, NodeParts, Source
+from hivemind_exp.sources.source import Ask, NodeParts, Source, WholeWeights
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 
@@ -52,6 +52,8 @@ class LocalSource(Source):
     """Needed for conversations with environments."""
     team: Team | None = None
     """The other processes that generate a part of each batch. None: this one generates all of it."""
+    whole: WholeWeights = nullcontext
+    """Gives the model its weights, if it has them only for a while."""
 
     def __post_init__(self) -> None:
         self._drawn: slice | None = None
@@ -368,11 +370,11 @@ class LocalSource(Source):
             model.activation_checkpointing_disable()
         model.eval()
         try:
-            # On a CPU, the same weights and seed give the same completions as in earlier versions, to the last bit.
-            graph = self._has_graph(self._settings.max_completion_tokens)
-            room = free_memory(str(model.device)) if graph else None
-            with torch.no_grad(), generation_weights(model, getattr(torch, self._dtype), room=room):
-                yield
+            with torch.no_grad(), self.whole():
+                # On a CPU, the same weights and seed give the same completions as in earlier versions, to the last bit.
+                room = free_memory(str(model.device)) if self._has_graph(self._settings.max_completion_tokens) else None
+                with generation_weights(model, getattr(torch, self._dtype), room=room):
+                    yield
         finally:
             if checkpointing:
                 model.activation_checkpointing_enable()
@@ -385,7 +387,9 @@ def build(parts: NodeParts) -> LocalSource | None:
     config = parts.config
     seed, emit, tasks = config.node.seed, parts.emit, parts.tasks
     return LocalSource(
-        *(parts.model, parts.tokenizer, config.generation, parts.stop, seed, emit, parts.dtype, tasks), team=parts.team
+        *(parts.model, parts.tokenizer, config.generation, parts.stop, seed, emit, parts.dtype, tasks),
+        team=parts.team,
+        whole=parts.whole,
     )
 
 

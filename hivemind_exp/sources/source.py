@@ -6,7 +6,8 @@ to ``registry``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WholeWeights = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,5 @@ class NodeParts:
     """The number format of the model's computation."""
     team: Team | None = None
     """The other processes that generate with this one."""
+    whole: WholeWeights = nullcontext
+    """Gives the model its weights inside a block, if it has them only for a while."""

@@ -58,7 +58,7 @@ class Conditions:
         body = config.model_dump(mode="json")
         for section, values in self.settings.items():
             body[section] = {**body[section], **values}
-        body["train"]["processes"] = 1  # a replay is one process
+        body["train"] |= {"processes": 1, "shard": False}  # a replay is one process
         return Config.model_validate(body)
 
     def exact(self, other: "Conditions") -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from hivemind_exp.parallel.sharding import local
+
 MOST_SAMPLED = 2**24
 """Gradients of more weights than this are measured on an evenly spaced sample: a copy of all would need as much memory
 as the model."""
@@ -15,9 +17,9 @@ class GradientMeter:
     """Measures the parts of a gradient while they add up in ``grad``, one after the other."""
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
-        """``parameters``: with empty gradients."""
+        """``parameters``: with empty gradients. Of divided ones, this process's part is measured."""
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._stride = max(1, math.ceil(sum(each.numel() for each in self._parameters) / MOST_SAMPLED))
+        self._stride = max(1, math.ceil(sum(local(each).numel() for each in self._parameters) / MOST_SAMPLED))
         self._before: list[Tensor | None] = [None] * len(self._parameters)
 
     def sample(self) -> Tensor:
@@ -36,12 +38,12 @@ class GradientMeter:
 
     def norm(self) -> Tensor:
         """Return the norm of what was added since the last call, as a scalar on the parameters' device."""
-        total = self._parameters[0].new_zeros((), dtype=torch.float32)
+        total = local(self._parameters[0]).new_zeros((), dtype=torch.float32)
         for place, parameter in enumerate(self._parameters):
             if parameter.grad is None:
                 continue
-            now = parameter.grad.detach().flatten()[:: self._stride].clone()
+            now = (grad := local(parameter.grad.detach()).flatten())[:: self._stride].clone()
             before, self._before[place] = self._before[place], now
             added = now.float() if before is None else now.float() - before.float()
-            total = total + added.square().sum() * (parameter.numel() / now.numel())
+            total = total + added.square().sum() * (grad.numel() / max(1, now.numel()))
         return total.sqrt()

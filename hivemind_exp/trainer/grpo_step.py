@@ -9,7 +9,7 @@ gradient is computed again with less memory (``MicroBatches``).
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
-from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.fused_kernels import fuse
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.models.quantized import copy_adapters, restore_adapters
@@ -39,10 +37,10 @@ from hivemind_exp.trainer.gradient_meter import GradientMeter
 from hivemind_exp.trainer.micro_batches import MicroBatches, Say, row_length, split
 from hivemind_exp.trainer.optimizer_state import load_state, save_state
 from hivemind_exp.trainer.report_places import place_reports
-from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
+from hivemind_exp.trainer.row_loss import RowLossTrainer
 from hivemind_exp.trainer.shared_steps import COMPARE_EVERY, compare_weights, measure_together
 from hivemind_exp.trainer.step_measures import Measuring, StepMeasures, StepResult
-from hivemind_exp.trainer.token_rows import outside_answers, own_like, reverse_kl, token_rows, token_scales
+from hivemind_exp.trainer.token_rows import token_scales
 from hivemind_exp.trainer.trl_arguments import no_reward, trl_arguments
 
 _SUPERVISED = frozenset({Kind.TEACHER, Kind.HINTED})
@@ -57,7 +55,7 @@ class StepAbandoned(Exception):
     """A stop was requested before the optimizer step. The weights are unchanged."""
 
 
-class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class SourceGRPOTrainer(RowLossTrainer):
     """Takes the optimizer steps that manifests describe. Build one per node, for its whole life."""
 
     def __init__(
@@ -82,7 +80,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             # cuDNN's backward pass gives NaN for fully masked queries, as in prompts padded on the left (torch 2.11,
             # cuDNN 9.19: bfloat16, widths divisible by 64). The other kernels give 0.
             torch.backends.cuda.enable_cudnn_sdp(False)
-        fused = fuse(model, config.model, device)
+        fused = not config.train.shard and fuse(model, config.model, device)
         super().__init__(
             model=model,
             reward_funcs=[no_reward],
@@ -94,18 +92,20 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         if config.model.load_in_4bit:
             restore_adapters(self.model, adapters)
-        self.train_config = config.train
-        self._losses, self._reference = choose_losses(config.train), reference
+        self._prepare_losses(config.train, reference)
         self._micro_batches = MicroBatches(self.policy, config, device, half=dtype != "float32", fused=fused)
+        placed = not config.train.shard  # a model that is divided later may not fit as a whole
         if reference is not None:
-            fuse(reference.requires_grad_(False), config.model, device)
+            reference.requires_grad_(False)
+            if fused:
+                fuse(reference, config.model, device)
             add_fused_lm_head(reference, temperature=self.temperature)
-            reference.eval().to(self.accelerator.device)
-        # The number of steps is unknown. The schedule does not use it, because the rate is constant after the warm-up.
-        self.create_optimizer_and_scheduler(num_training_steps=1)
-        self.optimizer: torch.optim.Optimizer
-        self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self._measuring = Measuring()  # within a step
+            reference.eval()
+            if placed:
+                reference.to(self.accelerator.device)
+        self.model_wrapped = self.accelerator.prepare_model(self.model, device_placement=placed)
+        if placed:
+            self._make_optimizer()
         self._kind_gradients: dict[Kind, Tensor] = {}
         """Within a step of several kinds, by kind: gradient norms or, with several processes, samples."""
         self.team: Team | None = None
@@ -114,22 +114,28 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """What adds up the gradients of all processes. None: this one computes a step's whole gradient."""
         self.work = WorkProgress()
         """Reports how many rows of a step are done."""
-        self._floor: float | None = None
-        self._beside_answer = False
-        """Whether the filter leaves out the answer's tokens. Steps of older manifests do not."""
+        self._node = config.node.name
         self._teacher_factor = config.teacher_learning_rate / config.train.learning_rate
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
+    def _make_optimizer(self) -> None:
+        # The number of steps is unknown. The schedule does not use it, because the rate is constant after the warm-up.
+        self.create_optimizer_and_scheduler(num_training_steps=1)
+        self.optimizer: torch.optim.Optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+
     def lead(self, team: Team) -> None:
         """Train together with the other processes, which take over this one's weights."""
-        self.group, self.team = team.join(), team
-        self.group.spread(self.trainable(), team.check)
+        group, self.team = team.join(), team
+        self._begin(group, team.check)
         team.answers()
 
     def follow(self, group: ProcessGroup) -> None:
         """Train on the command of the main process, with its weights."""
+        self._begin(group, wait_quietly)
+
+    def _begin(self, group: ProcessGroup, check: Callable[[], None]) -> None:
         self.group = group
-        group.spread(self.trainable(), wait_quietly)
+        group.spread(self.trainable(), check)
 
     def trainable(self) -> list[Tensor]:
         """Return the weights that are trained."""
@@ -139,6 +145,16 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def policy(self) -> PreTrainedModel:
         """The model without the training step's wrappers."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def generator(self) -> PreTrainedModel:
+        """The model that generates and scores, within ``whole``."""
+        return self.policy
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Give ``generator`` its weights inside the block. It always has them if they are not divided."""
+        yield
 
     def micro_batch(self, rows: Sequence[TrainingRow], say: Say = lambda _: None) -> int:
         """Return how many of a step's rows should go through the model at a time. ``say``: hears what changes."""
@@ -195,8 +211,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._floor, self._beside_answer = manifest.floor, manifest.tokens is not None
         parts = self._parts(manifest)
         scales = token_scales(manifest, self._losses, self.train_config.off_policy_weight)
-        own = [part if processes == 1 else deal(part, row_length, place, processes) for part in parts]
-        batched = [list(split(part, manifest.micro_batch)) for part in own]
+        batched = [self._batches(part, manifest.micro_batch) for part in parts]
         self.current_gradient_accumulation_steps = max(1, sum(map(len, batched)))
         self.optimizer.zero_grad()
         meter = GradientMeter(self.model_wrapped.parameters()) if len(parts) > 1 else None
@@ -206,10 +221,10 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 if should_stop():
                     self.optimizer.zero_grad()
                     raise StepAbandoned
-                inputs = {"batch": self._tensors(rows), "scales": scales}
+                inputs = self._inputs(rows, part, scales)
                 self._measuring.add_loss(self.training_step(self.model_wrapped, inputs, None))
             if meter is not None:
-                self._kind_gradients[part[0].kind] = meter.norm() if processes == 1 else meter.sample()
+                self._kind_gradients[part[0].kind] = self._measure_kind(meter)
         scaler = self.accelerator.scaler
         if not any(batched) and scaler is not None:
             # The scaler has no scale until it has seen a loss.
@@ -219,6 +234,25 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return self._measuring.read()
+
+    def _batches(self, part: list[TrainingRow], micro_batch: int) -> list[list[TrainingRow]]:
+        """Return this process's rows of a part of a step, in micro-batches."""
+        if self.group is None:
+            return list(split(part, micro_batch))
+        return list(split(deal(part, row_length, self.group.place, self.group.processes), micro_batch))
+
+    def _inputs(
+        self,
+        rows: list[TrainingRow],
+        part: list[TrainingRow],  # noqa: ARG002 - for processes without rows
+        scales: Mapping[Kind, float],
+    ) -> dict[str, Any]:
+        """Return what ``_compute_loss`` gets for a micro-batch of a part of a step."""
+        return {"batch": self._tensors(rows), "scales": scales, "counted": True}
+
+    def _measure_kind(self, meter: GradientMeter) -> Tensor:
+        """Return what is added up later to the norm of the gradient that a kind has just added."""
+        return meter.norm() if self.group is None else meter.sample()
 
     def _parts(self, manifest: Manifest) -> list[list[TrainingRow]]:
         """Return the rows that a step computes, by kind."""
@@ -231,12 +265,9 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def finish_gradient(self, manifest: Manifest, measured: StepMeasures) -> StepResult:
         """Add up the processes' gradients and clip the sum. ``measured``: what all of them measured together."""
         if self.group is not None:
-            check = wait_quietly if self.team is None else self.team.check
-            self.group.add_up([each.grad for each in self.trainable() if each.grad is not None], check)
-            self.group.add_up(self._kind_gradients.values(), check)
-            self._kind_gradients = {kind: sample.square().sum().sqrt() for kind, sample in self._kind_gradients.items()}
+            self._add_up(self.group, wait_quietly if self.team is None else self.team.check)
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
-        norm = float(self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm))
+        norm = self._clip()
         parts = self._parts(manifest)
         shared = Counter(row.kind for part in parts for row in part)
         norms = {kind: float(value) / scale for kind, value in self._kind_gradients.items()}
@@ -255,6 +286,16 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 for kind in measured.sums
             },
         )
+
+    def _add_up(self, group: ProcessGroup, check: Callable[[], None]) -> None:
+        """Add up the gradients of all processes, and the samples of each kind's."""
+        group.add_up([each.grad for each in self.trainable() if each.grad is not None], check)
+        group.add_up(self._kind_gradients.values(), check)
+        self._kind_gradients = {kind: sample.square().sum().sqrt() for kind, sample in self._kind_gradients.items()}
+
+    def _clip(self) -> float:
+        """Clip the gradient, and return its norm before."""
+        return float(self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), self.args.max_grad_norm))
 
     def take(self, manifest: Manifest, norm: float) -> float:
         """Take the step with the gradient, whose norm was ``norm``, and return the learning rate.
@@ -283,7 +324,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # Batch rows of similar length together, because padding costs time.
         order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
         start, size = 0, self.micro_batch(rows)
-        self.model.eval()
+        self.generator.eval()
         while start < len(order):
             places = order[start : start + size]
             logps, ran_out = within_memory(partial(self._scores, [rows[i] for i in places]))
@@ -298,7 +339,7 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     @torch.no_grad()
     def _scores(self, rows: Sequence[TrainingRow]) -> list[list[float]]:
         """Return log π of the tokens of one batch of completions, with padding."""
-        scored: list[list[float]] = self._score(self.model, self._tensors(rows))[0].float().tolist()
+        scored: list[list[float]] = self._score(self.generator, self._tensors(rows))[0].float().tolist()
         return scored
 
     def close(self) -> None:
@@ -318,9 +359,14 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def save(self, directory: Path, check: Callable[[], None] = lambda: None) -> None:
         """Write model or adapter, tokenizer, optimizer, schedule and random state. ``check``: as in ``save_state``."""
-        self.policy.save_pretrained(directory / MODEL)
+        self._write(directory, self.optimizer.state_dict(), check)
+
+    def _write(
+        self, directory: Path, optimizer: Mapping[str, Any], check: Callable[[], None], **weights: Mapping[str, Tensor]
+    ) -> None:
+        self.policy.save_pretrained(directory / MODEL, **weights)
         self._tokenizer.save_pretrained(directory / MODEL)
-        save_state(directory / STATE, self.optimizer, self.lr_scheduler, check)
+        save_state(directory / STATE, optimizer, self.lr_scheduler, check)
 
     def restore(self, directory: Path) -> None:
         """Return to the state of a checkpoint, in place: weights, optimizer, schedule and random state."""
@@ -330,71 +376,19 @@ class SourceGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if hasattr(policy, "peft_config"):
             from peft import load_peft_weights, set_peft_model_state_dict
 
-            set_peft_model_state_dict(policy, load_peft_weights(str(directory / MODEL), device="cpu"))
+            adapters = load_peft_weights(str(directory / MODEL), device="cpu")
+            set_peft_model_state_dict(policy, self._divided(adapters))
         else:
-            saved = type(policy).from_pretrained(directory / MODEL, dtype=policy.dtype)
-            policy.load_state_dict(saved.state_dict())
+            saved = type(self.generator).from_pretrained(directory / MODEL, dtype=policy.dtype)
+            policy.load_state_dict(self._divided(saved.state_dict()))
         self.load(directory)
         if self.team is not None:
             self.team.answers()
 
+    def _divided(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return whole weights as this process holds them."""
+        return weights
+
     def load(self, directory: Path) -> None:
         """Restore what ``save`` wrote, except the model, which was already built from the same directory."""
         load_state(directory / STATE, self.optimizer, self.lr_scheduler)
-
-    def _tensors(self, rows: Sequence[TrainingRow]) -> RowTensors:
-        return lay_out(rows, self._tokenizer.pad_token_id, self.accelerator.device)
-
-    def _score(self, model: torch.nn.Module, batch: RowTensors) -> tuple[Tensor, Tensor | None]:
-        with self.accelerator.autocast():
-            return score(model, batch)
-
-    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch unchanged: it was generated, verified and weighed before the step."""
-        return generation_batch
-
-    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Return the sum of the token losses, each multiplied by its kind's scale, over one micro-batch."""
-        batch: RowTensors = inputs["batch"]
-        mask = batch.mask
-        logps, entropies = self._score(model, batch)
-        assert entropies is not None
-        divergence = self._divergence(batch, logps)
-        total: Tensor = logps.new_zeros(())
-        for kind in sorted({row.kind for row in batch.rows}):
-            indices = [i for i, row in enumerate(batch.rows) if row.kind is kind]
-            loss, rows = self._losses[kind], [batch.rows[i] for i in indices]
-            picked = torch.tensor(indices, device=logps.device)
-            kind_mask = mask[picked]
-            tokens = token_rows(rows, logps[picked], kind_mask)
-            scored = loss.score_tokens(tokens, self.train_config)
-            token_loss, kl, filtered = scored.loss, torch.zeros_like(logps[picked]), torch.zeros(())
-            if divergence is not None and loss.own:
-                kl = divergence[picked]
-                token_loss = token_loss + self.train_config.beta * kl
-            if loss.likelihood_filter and self._floor is not None:
-                beside = kind_mask
-                if self._beside_answer:
-                    beside = kind_mask * outside_answers(rows, kind_mask, self._tokenizer)
-                kept = own_like(logps[picked], beside, self._floor)
-                filtered = ~kept
-                token_loss = token_loss * kept.unsqueeze(1)
-            total = total + (token_loss * kind_mask).sum() * inputs["scales"][kind]
-            clipped = torch.zeros_like(kl) if scored.clipped is None else scored.clipped
-            measured = [value * kind_mask for value in (entropies[picked], kl, clipped, -logps[picked])]
-            measured += [filtered.to(logps.device), *reverse_kl(tokens)]
-            sampled = sum(row.sampled for row in rows)
-            self._measuring.add(kind, sampled, measured, weighted=scored.clipped is not None)
-        return total
-
-    def _divergence(self, batch: RowTensors, logps: Tensor) -> Tensor | None:
-        """Return the k3 estimate (Schulman 2020) of KL(π_θ ‖ π_ref), (B, T). None without a penalty."""
-        if self.train_config.beta == 0:
-            return None
-        model, switched_off = self._reference, contextlib.nullcontext()
-        if model is None:
-            model, switched_off = self.model, self.policy.disable_adapter()
-        with torch.no_grad(), switched_off:
-            reference, _ = self._score(model, batch)
-        difference: Tensor = reference - logps
-        return torch.exp(difference) - difference - 1

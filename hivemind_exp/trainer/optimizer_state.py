@@ -1,6 +1,6 @@
 """The optimizer, its schedule and the random state, as a file of a checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -31,15 +31,17 @@ class _CheckedFile:
         return self._file.write(piece)
 
 
-def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR, check: Callable[[], None] = lambda: None) -> None:
-    """Write the optimizer, its schedule and the random state.
+def save_state(
+    path: Path, optimizer: Mapping[str, Any], schedule: LambdaLR, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write the optimizer's state, its schedule and the random state.
 
     ``check``: called between pieces; what it raises ends the writing, with an incomplete file.
     """
     rng = torch.get_rng_state()
     state = {
         "schema": formats.FORMAT,
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizer,
         "schedule": schedule.state_dict(),
         "rng": rng,
     }
@@ -53,8 +55,13 @@ def save_state(path: Path, optimizer: Optimizer, schedule: LambdaLR, check: Call
             raise checked.raised from None
 
 
-def load_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
-    """Restore what ``save_state`` wrote.
+def load_state(
+    path: Path,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    divided: Callable[[dict[str, Any]], dict[str, Any]] = lambda state: state,
+) -> None:
+    """Restore what ``save_state`` wrote. ``divided``: returns the optimizer's state as this process holds it.
 
     The learning rate and weight decay are those of this run's settings, which may have changed since. Raises
     ``NewerFormat`` if a newer version wrote the file.
@@ -63,7 +70,7 @@ def load_state(path: Path, optimizer: Optimizer, schedule: LambdaLR) -> None:
     formats.check_number(path, state.get("schema"))
     settings = [{name: group[name] for name in _OF_SETTINGS} for group in optimizer.param_groups]
     base_rates = schedule.base_lrs
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(divided(state["optimizer"]))
     schedule.load_state_dict(state["schedule"] | {"base_lrs": base_rates})
     factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
     rates = [base * factor for base, factor in zip(base_rates, factors, strict=True)]

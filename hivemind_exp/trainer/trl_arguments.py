@@ -12,7 +12,7 @@ from hivemind_exp.trainer.report_places import PROJECT
 def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPOConfig:
     """Return the arguments. ``output``: the directory for the logging backends' files."""
     train, generation = config.train, config.generation
-    return GRPOConfig(
+    return (_DividedLater if train.shard else GRPOConfig)(
         output_dir=str(output),
         run_name=config.node.name or None,
         use_cpu=device == "cpu",
@@ -40,6 +40,13 @@ def trl_arguments(config: Config, output: Path, device: str, dtype: str) -> GRPO
         logging_strategy="no",
         remove_unused_columns=False,
     )
+
+
+class _DividedLater(GRPOConfig):  # type: ignore[misc]
+    @property
+    def place_model_on_device(self) -> bool:
+        """Whether TRL moves the whole model to the device."""
+        return False
 
 
 def _optimizer(config: Config, device: str, dtype: str) -> str:

@@ -398,6 +398,7 @@ __swarmctl_values() {
         'train.micro_batch') list='auto' ;;
         'train.optimizer') list='adamw adamw-8bit' ;;
         'train.peer_loss') list='positive sapo f_tis' ;;
+        'train.shard') list='true false' ;;
         'train.teacher_loss') list='gated luffy' ;;
     esac
 }
@@ -604,6 +605,7 @@ __swarmctl_setting() {
             train.optimizer= \
             train.peer_loss= \
             train.processes= \
+            train.shard= \
             train.teacher_learning_rate= \
             train.teacher_loss= \
             train.warmup_steps= \

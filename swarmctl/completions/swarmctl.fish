@@ -1140,6 +1140,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             train.optimizer=\t'AdamW' \
             train.peer_loss=\t'Loss on peers\' groups: correct completions only, weighted by 1 - this node\'s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)' \
             train.processes=\t'Processes that train the node together, each with a GPU of its own: `run --gpus N`' \
+            train.shard=\t'Divide weights, gradients and optimizer state among the processes, instead of keeping a copy in each, so that a larger model fits into several GPUs (PyTorch\'s FSDP2, arXiv 2304.11277)' \
             train.teacher_learning_rate=\t'Peak learning rate of steps that learn only from a teacher: supervised learning' \
             train.teacher_loss=\t'Loss on a teacher\'s verified text: supervised learning, or policy shaping (arXiv 2504.14945)' \
             train.warmup_steps=\t'Steps over which the learning rate rises' \
@@ -1235,6 +1236,8 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             set list adamw adamw-8bit
         case 'train.peer_loss'
             set list positive sapo f_tis
+        case 'train.shard'
+            set list true false
         case 'train.teacher_loss'
             set list gated luffy
     end

@@ -141,6 +141,7 @@ _swarmctl_settings() {
       'train.optimizer:AdamW'
       'train.peer_loss:Loss on peers'\'' groups: correct completions only, weighted by 1 - this node'\''s pass rate; both signs of advantage (arXiv 2509.08721); or filtered truncated importance sampling (arXiv 2605.22537)'
       'train.processes:Processes that train the node together, each with a GPU of its own: `run --gpus N`'
+      'train.shard:Divide weights, gradients and optimizer state among the processes, instead of keeping a copy in each, so that a larger model fits into several GPUs (PyTorch'\''s FSDP2, arXiv 2304.11277)'
       'train.teacher_learning_rate:Peak learning rate of steps that learn only from a teacher: supervised learning'
       'train.teacher_loss:Loss on a teacher'\''s verified text: supervised learning, or policy shaping (arXiv 2504.14945)'
       'train.warmup_steps:Steps over which the learning rate rises'
@@ -196,6 +197,7 @@ _swarmctl_settings() {
     train.micro_batch) list=(auto) ;;
     train.optimizer) list=(adamw adamw-8bit) ;;
     train.peer_loss) list=(positive sapo f_tis) ;;
+    train.shard) list=(true false) ;;
     train.teacher_loss) list=(gated luffy) ;;
     *) _message value; return 1 ;;
   esac

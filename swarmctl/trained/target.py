@@ -91,7 +91,8 @@ def trained_node(options: ModelOptions) -> TrainedNode:
     generation = config.generation.model_copy(update=set_)
     style = node_style(config, files)
     model = model.model_copy(update={"thinking": style.thinking})
-    train = config.train.model_copy(update={"processes": 1})  # the model answers in one process, on any device
+    # The model answers in one process, on any device.
+    train = config.train.model_copy(update={"processes": 1, "shard": False})
     tables = {"model": model, "train": train, "generation": generation, "offload": OffloadConfig()}
     config = config.model_copy(update=tables)
     return TrainedNode(files, config, checkpoint, model_keys(config), style)

@@ -143,8 +143,8 @@ def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool)
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
     First smaller batches, which change only the speed: those that are "auto" are chosen to fit. Then gradient
-    checkpointing, which is about a third slower. Then adapters, which learn differently. Last, shorter completions,
-    which change the task.
+    checkpointing, which is about a third slower. Then a model divided among several GPUs. Then adapters, which learn
+    differently. Last, shorter completions, which change the task.
     """
     changes: dict[str, object] = {}
 
@@ -165,6 +165,8 @@ def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool)
             del left[name]
     if not fits():
         changes["model__gradient_checkpointing"] = True
+    if not fits() and not config.train.shard and config.why_not_shard() is None:
+        changes["train__shard"] = True
     if not fits() and config.model.lora is None:
         changes["model__lora__rank"] = 16
     length = config.generation.max_completion_tokens

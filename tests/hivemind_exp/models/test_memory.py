@@ -210,6 +210,34 @@ def test_training_needs_what_was_measured(gib: float, tables: dict[str, Any], ro
     assert (memory.weights + memory.optimizer + training) / 2**30 == pytest.approx(gib, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("size", "model", "training", "generation"),
+    [
+        ((896, 4864, 24, 14), {}, 27.22, 4.77),
+        ((896, 4864, 24, 14), {"lora": {"rank": 16}}, 19.75, 2.04),
+        ((1536, 8960, 28, 12), {}, 59.03, 13.41),
+        ((1536, 8960, 28, 12), {"lora": {"rank": 16}}, 41.91, 5.56),
+    ],
+)
+def test_a_model_divided_among_two_gpus_needs_what_was_measured(
+    size: tuple[int, int, int, int], model: dict[str, Any], training: float, generation: float
+) -> None:
+    """Peaks on one of two H200s (benchmarks.gpu.several): half of 64 rows on each, shapes of Qwen2.5, bfloat16."""
+    hidden, inner, layers, heads = size
+    more = {"vocab_size": 151_936, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    shape = shape_of(
+        Qwen2Config(
+            hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads, **more
+        )
+    )
+    settings = Config.model_validate({"train": {"processes": 2, "shard": True}, "model": model})
+    memory = NodeMemory(settings, shape, half=True)
+    kept = memory.weights + memory.optimizer
+    trained = kept + memory.training(32, 480, 256, checkpointing=False, several=False)
+    assert trained / 2**30 == pytest.approx(training, rel=0.05)
+    assert (kept + memory.generation(32, 224, 480)) / 2**30 == pytest.approx(generation, rel=0.07)
+
+
 def test_generation_needs_what_was_measured() -> None:
     """As above, with fused kernels and with merged adapters, before the optimizer exists."""
     for rows, gib, tables in ((64, 3.63, {}), (16, 3.05, {}), (64, 2.40, {"model": LORA}), (16, 1.91, {"model": LORA})):

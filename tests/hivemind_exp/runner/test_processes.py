@@ -27,9 +27,10 @@ def members() -> list[psutil.Process]:
     return [child for child in here.children() if MEMBER in child.cmdline() or child.cmdline() == here.cmdline()]
 
 
-def several(processes: int, rounds: int = 4) -> Any:
+def several(processes: int, rounds: int = 4, *, shard: bool = False) -> Any:
     # Small steps: rounding must not change a completion.
-    return make_config(train={"processes": processes, "learning_rate": 1e-4}, game={"rounds": rounds})
+    train = {"processes": processes, "learning_rate": 1e-4, "shard": shard}
+    return make_config(train=train, game={"rounds": rounds})
 
 
 def completions(root: Path) -> list[tuple[Any, ...]]:
@@ -78,3 +79,13 @@ def test_two_processes_train_and_generate_as_one_does(tmp_path: Path, monkeypatc
     assert run(several(1, rounds=5), one).step == 5
     assert run(several(3, rounds=5), killed).step == 5
     assert furthest(one, killed) < 1e-5
+
+    # From one process to two that divide the model, and back; then from those to two with all of it.
+    divided = tmp_path / "divided"
+    assert run(several(1, rounds=1), divided).step == 1
+    assert run(several(2, rounds=3, shard=True), divided).step == 3
+    assert run(several(1, rounds=4), divided).step == 4
+    assert run(several(2, rounds=5, shard=True), divided).step == 5
+    assert members() == []
+    assert completions(divided) == completions(one)
+    assert furthest(one, divided) < 1e-5

@@ -5,93 +5,29 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hivemind_exp.config import Config
 from hivemind_exp.errors import ProcessEnded
-from hivemind_exp.events import discard
 from hivemind_exp.journal.records import Manifest
-from hivemind_exp.models.device import Compute
-from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.parallel.team import Team
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.runner.build_node import ModelBuilder
-from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag, StopRequested
-from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.shared_steps import compare_weights
-from hivemind_exp.trainer.step_measures import StepMeasures, StepResult
+from hivemind_exp.trainer.step_measures import StepMeasures
 from tests.support.forked_members import ForkedMember
-from tests.support.nodes import make_config
-from tests.support.processes import is_alive
 from tests.support.setting_effects import GROUPS
+from tests.support.shared_steps import STEPS, config, differ, manifest, same, trainer, two, weights
 from tests.support.step_trainers import TOKENIZER
-
-STEPS = 3
-LARGE = {"learning_rate": 1e-3, "warmup_steps": 0, "beta": 0.1, "peer_loss": "sapo", "micro_batch": 3}
-CLOSE: dict[str, Any] = {"rel": 1e-4, "abs": 1e-5}
-
-
-def config(processes: int, **model: Any) -> Config:
-    return make_config(train=LARGE | {"processes": processes}, model=model)
-
-
-def trainer(settings: Config, root: Path) -> SourceGRPOTrainer:
-    compute = Compute("cpu", "float32", None)
-    builder = ModelBuilder(settings, NodeFiles(root), discard, StopFlag(), Secrets(), compute)
-    return builder.step_trainer(TOKENIZER, None, None)
 
 
 @pytest.fixture(autouse=True)
 def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.parallel.team.spawn", ForkedMember)
-
-
-@contextmanager
-def two(settings: Config, root: Path, stop: StopFlag | None = None) -> Iterator[tuple[Team, SourceGRPOTrainer]]:
-    root.mkdir(exist_ok=True)
-    (root / "lock").touch()
-    team = Team(settings, NodeFiles(root), stop or StopFlag(), device="cpu", dtype="float32")
-    with closing(team):
-        made = trainer(settings, root)
-        team.ask("load", None)
-        made.lead(team)
-        yield team, made
-    assert not any(map(is_alive, team.pids))
-
-
-def manifest(settings: Config, step: int, micro_batch: int = 3) -> Manifest:
-    """Return a step on rows of own, a teacher's and a peer's kind, which have different losses."""
-    rows, tokens = tuple(build_rows(GROUPS, settings.train, {})), count_tokens(GROUPS, settings.train)
-    assert {row.kind for row in rows} == {Kind.POLICY, Kind.TEACHER, Kind.PEER}
-    return Manifest(step, 0, step, micro_batch, rows, floor=-4.6, tokens=tokens)
-
-
-def weights(step_trainer: SourceGRPOTrainer) -> list[torch.Tensor]:
-    return [each.detach().clone() for each in step_trainer.trainable()]
-
-
-def differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    return max(float((one - other).abs().max()) for one, other in zip(some, others, strict=True))
-
-
-def same(one: StepResult, several: StepResult) -> None:
-    for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows"):
-        assert getattr(several, name) == pytest.approx(getattr(one, name), **CLOSE), name
-    assert several.by_kind.keys() == one.by_kind.keys()
-    for kind, values in one.by_kind.items():
-        assert several.by_kind[kind].keys() == values.keys()
-        for name, value in values.items():
-            expected = value if value is None else pytest.approx(value, **CLOSE)
-            assert several.by_kind[kind][name] == expected, (kind, name)
 
 
 @pytest.mark.slow

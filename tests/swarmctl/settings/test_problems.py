@@ -92,6 +92,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "train.max_grad_norm": ("a number above 0", (0,)),
     "train.micro_batch": (f"auto or {WHOLE} of at least 1", (0, "many")),
     "train.processes": (f"{WHOLE} of at least 1", (0, -1, "two")),
+    "train.shard": ("true or false", (2,)),
     "train.max_lag": (f"{WHOLE} of at least 0", (-1,)),
     "train.beta": ("a number of at least 0", (-1,)),
     "train.off_policy_weight": ("a number of at least 0", (-1,)),

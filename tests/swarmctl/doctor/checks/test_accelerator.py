@@ -263,3 +263,13 @@ def test_each_process_needs_a_gpu_and_memory_is_that_of_the_fullest(machine: Any
     text = fit.memory(two).text
     assert "in each of 2 processes" in text
     assert re.search(r"8\.2 GiB free on .* \(the fullest\)", text)
+
+
+def test_a_model_too_large_for_each_of_two_gpus_fits_divided_among_them(machine: Any, tmp_path: Path) -> None:
+    machine(replace(RTX, free=8 * GIB), replace(RTX, index=1, free=8 * GIB), torch=CUDA)
+    found = fit.memory(default(tmp_path, "train.processes=2"))
+    assert found.status in (Status.WARNING, Status.FAILED)
+    assert "it fits with model.gradient_checkpointing = true, train.shard = true" in found.text
+    assert "train.shard=true" in (found.remedy or "")
+    assert fit.memory(default(tmp_path, "train.processes=2", "train.shard=true")).status is Status.OK
+    assert "train.shard" not in fit.memory(default(tmp_path)).text

@@ -99,7 +99,6 @@ def several(
                 "generation": {
                     "max_completion_tokens": work.tokens,
                     "max_prompt_tokens": work.prompts[1],
-                    "batch": work.rows,
                 },
             }
         )

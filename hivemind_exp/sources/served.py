@@ -25,8 +25,8 @@ from hivemind_exp.offload.api.engines import engine_of, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
+from hivemind_exp.offload.replicas import PromptRequest, Pushed, Replicas, Served, replica_endpoints
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.offload.served import PromptRequest, Pushed, Replicas, Served, replica_endpoints
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,

@@ -14,7 +14,7 @@ from hivemind_exp.events import WarningEvent
 from hivemind_exp.models.device import release_kept
 from hivemind_exp.offload.api.engines import engine_of
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
-from hivemind_exp.offload.served import Replicas
+from hivemind_exp.offload.replicas import Replicas
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.sources.source import NodeParts
 from hivemind_exp.stop import StopFlag

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hivemind_exp.errors import ProviderError
-from hivemind_exp.offload import served as replicas
+from hivemind_exp.offload import replicas
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.served import ServedSource

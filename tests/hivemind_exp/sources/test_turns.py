@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from hivemind_exp.offload import served as replicas
+from hivemind_exp.offload import replicas
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.sources import turns
 from tests.support.served_nodes import Node, rows, served_node

@@ -15,7 +15,7 @@ from hivemind_exp.journal.records import StageRun, TrainingRow
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.sources.hint_usefulness import HintCheck
 from hivemind_exp.sources.registry import remote_name
-from hivemind_exp.sources.schedule import Parts, parts, rounds_ahead
+from hivemind_exp.sources.schedule import GroupSplit, rounds_ahead, split_group
 from hivemind_exp.sources.source import Ask, Source
 from hivemind_exp.sources.usefulness import UsefulnessCheck
 from hivemind_exp.tasks.verifiers.answer_tags import answer_in, strict_part
@@ -97,7 +97,7 @@ class GroupFiller:
         """Request now what a round needs from the other source, unless it depends on this machine's samples."""
         plan = self._plan(stage_run)
         if self._remote is not None and prompts and plan.remote and not plan.only_if_failed:
-            self._remote.request(self._ask(stage_run, prompts, plan.remote_places))
+            self._remote.request(self._ask(stage_run, prompts, plan.remote_slots))
 
     def fill(self, stage_run: StageRun, prompts: Sequence[Prompt], deadline: float | None = None) -> list[Group]:
         """Return a stage's groups. Groups without any completion are left out.
@@ -112,10 +112,10 @@ class GroupFiller:
             wanted = prompts
             if plan.only_if_failed and self._remote is not None:
                 wanted = self._failed(stage_run, prompts)
-                self._remote.request(self._ask(stage_run, wanted, plan.remote_places))
-            self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_places, deadline))
+                self._remote.request(self._ask(stage_run, wanted, plan.remote_slots))
+            self._collect(self._remote, self._ask(stage_run, wanted, plan.remote_slots, deadline))
             if not plan.only_if_failed:  # otherwise, this machine has already sampled the whole group
-                self._collect(self._local, self._ask(stage_run, prompts, plan.remote_places, deadline))
+                self._collect(self._local, self._ask(stage_run, prompts, plan.remote_slots, deadline))
         return self._groups(stage_run, prompts)
 
     def refill(self, stage_run: StageRun, prompts: Sequence[Prompt], first: int) -> list[Group]:
@@ -127,13 +127,13 @@ class GroupFiller:
         self._collect(self._local, replace(ask, refill=first))
         return self._groups(stage_run, prompts)
 
-    def _plan(self, stage_run: StageRun) -> Parts:
+    def _plan(self, stage_run: StageRun) -> GroupSplit:
         game = self.config.game
         if self._remote is None or (self._local is not None and self.api_barred):
-            return Parts(game.group_size, 0)
+            return GroupSplit(game.group_size, 0)
         # The later stages of a study group show at least one of the node's own answers.
         least = int(game.kind == "study-group" and stage_run.stage == "answer")
-        return parts(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
+        return split_group(self.config.offload, stage_run.round, stage_run.stage, game.group_size, least=least)
 
     def _ask(self, stage_run: StageRun, prompts: Sequence[Prompt], places: range, deadline: float | None = None) -> Ask:
         empty = []

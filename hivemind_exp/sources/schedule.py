@@ -15,7 +15,7 @@ wait until money is available."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class GroupSplit:
     """How many slots of a group each source fills. This machine's slots come first, then the API's."""
 
     local: int
@@ -24,23 +24,23 @@ class Parts:
     """Request the API's part only if none of this machine's samples is correct."""
 
     @property
-    def remote_places(self) -> range:
+    def remote_slots(self) -> range:
         return range(self.local, self.local + self.remote)
 
 
-def parts(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, least: int = 0) -> Parts:
+def split_group(offload: OffloadConfig, round_: int, stage: str, group_size: int, *, least: int = 0) -> GroupSplit:
     """Return how a round's groups are filled. ``least``: the minimum number of slots for this machine.
 
     With ``when = "failed"`` or hints, this machine samples whole groups and the other part is added to them, because
     only a completed sample can fail.
     """
     if offload.provider == OFF or stage not in offload.stages or not in_rounds(offload.rounds, round_):
-        return Parts(group_size, 0)
+        return GroupSplit(group_size, 0)
     remote = share_of(offload, group_size)
     if only_if_failed(offload):
-        return Parts(group_size, remote, only_if_failed=True)
+        return GroupSplit(group_size, remote, only_if_failed=True)
     remote = min(remote, group_size - least)
-    return Parts(group_size - remote, remote)
+    return GroupSplit(group_size - remote, remote)
 
 
 def rounds_ahead(offload: OffloadConfig) -> int:

@@ -22,7 +22,7 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Kind
-from hivemind_exp.sources.schedule import Parts, in_rounds, parts
+from hivemind_exp.sources.schedule import GroupSplit, in_rounds, split_group
 from tests.support.offload_settings import config
 
 
@@ -41,18 +41,18 @@ def test_invalid_rounds_are_refused(expression: str) -> None:
 
 
 def test_shares_split_a_group_into_local_and_remote_slots() -> None:
-    def of(**offload: Any) -> Parts:
-        return parts(config(**offload).offload, 4, "answer", 8)
+    def of(**offload: Any) -> GroupSplit:
+        return split_group(config(**offload).offload, 4, "answer", 8)
 
-    assert of() == Parts(0, 8)
-    assert of(share=0.5) == Parts(4, 4)
-    assert of(share=0.01) == Parts(7, 1)
-    assert of(provider="off") == of(rounds="0-3") == Parts(8, 0)
-    assert of(when="failed", share=0.25) == Parts(8, 2, only_if_failed=True)
-    assert list(of(share=0.25).remote_places) == [6, 7]
+    assert of() == GroupSplit(0, 8)
+    assert of(share=0.5) == GroupSplit(4, 4)
+    assert of(share=0.01) == GroupSplit(7, 1)
+    assert of(provider="off") == of(rounds="0-3") == GroupSplit(8, 0)
+    assert of(when="failed", share=0.25) == GroupSplit(8, 2, only_if_failed=True)
+    assert list(of(share=0.25).remote_slots) == [6, 7]
     assert of(teach="hints", share=0.25) == of(when="failed", share=0.25)
-    assert of(teach="hints") == Parts(8, 8, only_if_failed=True)
-    assert of(provider="off", teach="hints") == Parts(8, 0)
+    assert of(teach="hints") == GroupSplit(8, 8, only_if_failed=True)
+    assert of(provider="off", teach="hints") == GroupSplit(8, 0)
 
 
 def test_provider_and_model_names_are_resolved() -> None:
@@ -96,7 +96,7 @@ def test_built_in_provider_cannot_move_to_another_host() -> None:
 
 @pytest.mark.parametrize(("share", "size"), [(0.9, 4), (0.99, 2), (0.5, 2), (0.01, 8)])
 def test_share_below_one_leaves_a_slot_for_both(share: float, size: int) -> None:
-    found = parts(config(share=share).offload, 0, "answer", size)
+    found = split_group(config(share=share).offload, 0, "answer", size)
     assert found.local >= 1
     assert found.remote >= 1
     assert found.local + found.remote == size

@@ -14,7 +14,7 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
-from hivemind_exp.sources.schedule import Parts, parts
+from hivemind_exp.sources.schedule import GroupSplit, split_group
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.advantages import build_rows
@@ -65,10 +65,10 @@ def test_a_teachers_answers_can_come_in_batches() -> None:
 
 def test_one_answer_slot_stays_on_this_machine_for_any_share() -> None:
     offload = config(provider="box").offload
-    assert parts(offload, 0, "answer", 8, least=1) == Parts(1, 7)
-    assert parts(offload, 0, "critique", 8) == Parts(8, 0)
+    assert split_group(offload, 0, "answer", 8, least=1) == GroupSplit(1, 7)
+    assert split_group(offload, 0, "critique", 8) == GroupSplit(8, 0)
     later = config(provider="box", stages=["critique"]).offload
-    assert parts(later, 0, "critique", 8) == Parts(0, 8)
+    assert split_group(later, 0, "critique", 8) == GroupSplit(0, 8)
 
 
 def scored(outcome: float, form: float) -> Score:

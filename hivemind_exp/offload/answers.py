@@ -18,8 +18,8 @@ from hivemind_exp.offload.api.chat import ChatAnswer
 from hivemind_exp.offload.api.dialect import PLAIN, SamplingParams, most_tokens
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.api.scoring import ScoreAnswer
+from hivemind_exp.offload.api_requests import ApiRequest
 from hivemind_exp.offload.ledger import Ledger, RequestKey, Reservation
-from hivemind_exp.offload.posts import Post
 from hivemind_exp.offload.prices import PromptBound, Usage
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
@@ -59,16 +59,16 @@ class BilledClient:
         self,
         service: ProviderService,
         ask: RequestKey,
-        post: Post[Answer],
+        request: ApiRequest[Answer],
     ) -> tuple[Answer, Reservation]:
         """Send one request; return its answer and its reservation, which the caller must settle.
 
         Raises ``RequestFailed`` and ``LimitReached``.
         """
-        bound = post.longest(service.client.style)
-        self.ledger.check(service.most(post.prompt(service.added_tokens), ask.count, bound))
+        bound = request.longest(service.client.style)
+        self.ledger.check(service.most(request.prompt(service.added_tokens), ask.count, bound))
         passed = await service.limiter.acquire(
-            lambda: _expected(service, post.usual_prompt(), ask.count, bound), ask.round
+            lambda: _expected(service, request.usual_prompt(), ask.count, bound), ask.round
         )
         task = asyncio.current_task()
         assert task is not None
@@ -84,11 +84,11 @@ class BilledClient:
             if service.set_aside:
                 raise RequestFailed(FaultKind.USELESS, "no longer used", sent=False)
             # Only now, because more becomes known while a request waits.
-            prompt, bound = post.prompt(service.added_tokens), post.longest(service.client.style)
+            prompt, bound = request.prompt(service.added_tokens), request.longest(service.client.style)
             most = service.most(prompt, ask.count, bound)
             reservation = self.ledger.reserve(ask, most, prompt=prompt, completion=bound)
             sent = asyncio.get_running_loop().time()
-            answer = await post.send(service.client)
+            answer = await request.send(service.client)
             headers = answer.headers
             if answer.usage is not None and not service.endpoint.chat.counts_maximum:
                 used = answer.usage.prompt + answer.usage.completion

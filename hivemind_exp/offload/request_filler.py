@@ -15,10 +15,10 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.answers import BilledClient
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
+from hivemind_exp.offload.api_requests import ChatRequest, ScoreRequest
 from hivemind_exp.offload.batch.filler import BatchFiller
 from hivemind_exp.offload.catalog import lacks, missing, read_list
 from hivemind_exp.offload.ledger import Ledger, RequestKey
-from hivemind_exp.offload.posts import ChatPost, ScorePost
 from hivemind_exp.offload.rejected import remedy
 from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
@@ -132,7 +132,7 @@ class RequestFiller:
             return
         if self.use.scores:
             return  # the trainer knows the tokens, so it requests the test
-        test = ChatPost(TEST_MESSAGES, 1, self.use.sampling, seed=0)
+        test = ChatRequest(TEST_MESSAGES, 1, self.use.sampling, seed=0)
         ask = RequestKey(service.endpoint.name, service.endpoint.model, PROBE_ROUND, "probe", "", 1)
         for tries in range(PROBE_TRIES):
             style = service.client.style.changes
@@ -214,11 +214,11 @@ class RequestFiller:
             seed = derive_seed("api", order.round, order.stage, order.question, asked[0], tries)
             try:
                 if order.scored is not None:
-                    scores, reservation = await self._billing.send(service, key, ScorePost(order.scored, endpoint))
+                    scores, reservation = await self._billing.send(service, key, ScoreRequest(order.scored, endpoint))
                     self._billing.record_scores(service, order, reservation, scores)
                     return True
-                post = ChatPost(order.messages, len(asked), self.use.sampling, seed)
-                answer, reservation = await self._billing.send(service, key, post)
+                request = ChatRequest(order.messages, len(asked), self.use.sampling, seed)
+                answer, reservation = await self._billing.send(service, key, request)
                 got = self._billing.record(service, order, asked, reservation, answer)
             except RequestFailed as fault:
                 if self._adapts(service, fault, style):

@@ -15,7 +15,7 @@ Answer_co = TypeVar("Answer_co", bound=ChatAnswer, covariant=True)
 _BYTES_A_TOKEN = 4
 
 
-class Post(Protocol[Answer_co]):
+class ApiRequest(Protocol[Answer_co]):
     """One request."""
 
     def prompt(self, added: int) -> PromptBound:
@@ -32,7 +32,7 @@ class Post(Protocol[Answer_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPost:
+class ChatRequest:
     """Asks for completions of a chat."""
 
     messages: tuple[Message, ...]
@@ -57,7 +57,7 @@ class ChatPost:
 
 
 @dataclass(frozen=True, slots=True)
-class ScorePost:
+class ScoreRequest:
     """Asks for the log-probabilities of tokens."""
 
     tokens: TokensToScore

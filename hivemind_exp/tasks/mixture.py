@@ -23,7 +23,7 @@ from hivemind_exp.tasks.base import (
     Talk,
     Verdict,
 )
-from hivemind_exp.tasks.places import HELD_OUT_SHARE, Places
+from hivemind_exp.tasks.question_positions import HELD_OUT_SHARE, QuestionPositions
 from hivemind_exp.tasks.registry import expand
 from hivemind_exp.tasks.seed_sequence import Sequence64, canonical
 from hivemind_exp.tasks.verifiers.reader import Reading, read, reference_of
@@ -105,7 +105,7 @@ class Mixture:
         expanded = expand(specs)
         self._labels = [spec.label for spec, _ in expanded]
         self._shown = Sequence64(charter, "examples")
-        self._places = Places(
+        self._positions = QuestionPositions(
             self._labels,
             [weight for _, weight in expanded],
             (groups or USUAL_GROUPS) if levels is None else SWARM_STRIDE,
@@ -128,11 +128,11 @@ class Mixture:
     @property
     def pacing(self) -> Pacing | None:
         """Decides which training questions a round asks. None: all of them, with the tasks' own parameters."""
-        return self._places.pacing
+        return self._positions.pacing
 
     @pacing.setter
     def pacing(self, pacing: Pacing | None) -> None:
-        self._places.pacing = pacing
+        self._positions.pacing = pacing
 
     def facts(self) -> list[TaskFacts]:
         """Return what a charter pins about each task. Waits for the workers."""
@@ -166,13 +166,13 @@ class Mixture:
         task = self._labels.index(label)
         size, levels = (self._pool.facts()[task][name] for name in ("size", "levels"))
         numbers = [Sequence64(b"", "train").at("digest", label, place) for place in range(n)]
-        places: list[tuple[int, ...]] = [(task, number if size is None else number % size) for number in numbers]
+        positions: list[tuple[int, ...]] = [(task, number if size is None else number % size) for number in numbers]
         for level in range(len(_several(levels))):
-            places += [(task, number, level) for number in numbers[:_LEVEL_ITEMS]]
+            positions += [(task, number, level) for number in numbers[:_LEVEL_ITEMS]]
         items = []
-        for start in range(0, len(places), _SMALLEST_CHUNK):
+        for start in range(0, len(positions), _SMALLEST_CHUNK):
             begun = self._pool.making_seconds()
-            items += self._pool.make(places[start : start + _SMALLEST_CHUNK])
+            items += self._pool.make(positions[start : start + _SMALLEST_CHUNK])
             self._digest_seconds += max(0.0, self._pool.making_seconds() - begun)
             if self._digest_seconds > DIGEST_SECONDS:
                 raise TaskError(
@@ -204,14 +204,14 @@ class Mixture:
         """
         self._hold_out()
         number = self._labels.index(task)
-        seed = self._places.seed(self._pool.facts()[number], number, round, index)
+        seed = self._positions.seed(self._pool.facts()[number], number, round, index)
         (found,) = self._made("train", round, [(index, number, seed)], [level])
         return None if found.key in self._held_keys or found.key in self._set_aside else found
 
     def levels_at(self, round: int) -> dict[str, int]:
         """Return the level of difficulty at which a round asks each task that has one."""
         facts = self._pool.facts()
-        found = {label: self._places.level(facts, task, "train", round) for task, label in enumerate(self._labels)}
+        found = {label: self._positions.level(facts, task, "train", round) for task, label in enumerate(self._labels)}
         return {label: level for label, level in found.items() if level is not None}
 
     def examples(self, count: int) -> dict[str, list[Question]]:
@@ -318,9 +318,9 @@ class Mixture:
             seen.add(question.key)
             yield question
 
-    def _give_up_after(self, places: int, found: str, known: int) -> None:
-        """Raise ``TaskError`` after so many places without a new question. ``known``: how many questions there are."""
-        if places > GIVE_UP_AFTER:
+    def _give_up_after(self, positions: int, found: str, known: int) -> None:
+        """Raise ``TaskError`` after so many positions without a new question. ``known``: the number of questions."""
+        if positions > GIVE_UP_AFTER:
             few = max(1, min(known, self._wanted) // 2)  # the other half is left to train on
             raise TaskError(
                 f"the tasks ({', '.join(self._labels)}) have {found}; widen their params or hold out fewer questions",
@@ -329,9 +329,9 @@ class Mixture:
 
     def _stream(self, split: Split, round: int, count: int) -> Iterator[Question]:
         """Yield a round's questions in order, without end. They are generated in batches."""
-        places = self._places.of_round(self._pool.facts(), split, round)
+        positions = self._positions.of_round(self._pool.facts(), split, round)
         chunk = min(max(count, _SMALLEST_CHUNK), _LARGEST_CHUNK)
-        while picked := list(islice(places, chunk)):
+        while picked := list(islice(positions, chunk)):
             yield from self._made(split, round, picked)
             count -= chunk
             chunk = min(max(count, chunk // 8, _SMALLEST_CHUNK), _LARGEST_CHUNK)
@@ -340,19 +340,19 @@ class Mixture:
         self,
         split: Split,
         round: int,
-        places: Sequence[tuple[int, int, int]],
+        positions: Sequence[tuple[int, int, int]],
         levels: Sequence[int | None] | None = None,
     ) -> Iterator[Question]:
         """Yield the questions at (index, task, seed), at the round's levels or at others."""
         facts = self._pool.facts()
         if levels is None:
-            levels = [self._places.level(facts, task, split, round) for _, task, _ in places]
+            levels = [self._positions.level(facts, task, split, round) for _, task, _ in positions]
         jobs = [
             (task, seed) if level is None else (task, seed, level)
-            for (_, task, seed), level in zip(places, levels, strict=True)
+            for (_, task, seed), level in zip(positions, levels, strict=True)
         ]
         made = self._pool.make(jobs)
-        for (index, task, seed), level, (text, entry, key) in zip(places, levels, made, strict=True):
+        for (index, task, seed), level, (text, entry, key) in zip(positions, levels, made, strict=True):
             label = self._labels[task]
             digest = hashlib.sha256(canonical(label, text)).hexdigest()
             position = None if facts[task]["size"] is None else seed

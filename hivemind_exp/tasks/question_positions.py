@@ -18,7 +18,7 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 @dataclass(eq=False)
-class Places:
+class QuestionPositions:
     """Derives positions from a swarm's charter and from what paces the questions."""
 
     labels: Sequence[str]

@@ -17,9 +17,9 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
-from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, records, visits
+from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, question_results, records
 from hivemind_exp.journal.decoding import decoding
-from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, SourceContribution, StageRun, Visit
+from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, QuestionResult, SourceContribution, StageRun
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.stored import stored_rollout
 from hivemind_exp.journal.terms import read_terms, terms_of
@@ -88,7 +88,7 @@ class Journal:
             if durable:  # other instances open the file after this one has checked it
                 formats.check_pages(self._db, path)
             formats.check_database(self._db, path)
-            self._db.executescript(_SCHEMA + visits.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
+            self._db.executescript(_SCHEMA + question_results.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
             columns.add_missing(self._db)
         except sqlite3.Error as error:
             raise self._explain(error) from error
@@ -215,22 +215,22 @@ class Journal:
         manifest: Manifest,
         stage_run: StageRun | None = None,
         finished: int | None = None,
-        visited: Sequence[Visit] = (),
+        results: Sequence[QuestionResult] = (),
     ) -> None:
         """Record a step before it is taken.
 
-        Its stage run, its visits and its sources' contributions are kept even after the manifest is deleted.
+        Its stage run, its question results and its sources' contributions are kept even after the manifest is deleted.
 
         ``stage_run``: the step's stage run; unset: the stage ``answer`` of its round. ``finished``: rounds finished
         before; unset: the number of its round.
         """
         about = stage_run or StageRun(manifest.round, "answer")
-        self.commit_all([manifest], about, about.round if finished is None else finished, visited)
+        self.commit_all([manifest], about, about.round if finished is None else finished, results)
 
     def commit_all(
-        self, manifests: Sequence[Manifest], about: StageRun, finished: int, visited: Sequence[Visit] = ()
+        self, manifests: Sequence[Manifest], about: StageRun, finished: int, results: Sequence[QuestionResult] = ()
     ) -> None:
-        """Record steps of one stage run before they are taken: all or none. ``visited``: the first one's visits."""
+        """Record steps of one stage run before they are taken: all or none. ``results``: the first one's."""
         steps = [(each.step, about.round, about.stage, about.chunk, finished) for each in manifests]
         taught = [
             (each.step, *dataclasses.astuple(lesson)) for each in manifests for lesson in records.contributions(each)
@@ -241,7 +241,7 @@ class Journal:
             (audit.INSERT_DIGEST, [(step, audit.digest(body)) for step, _, body in packed]),
             ("INSERT INTO turns VALUES (?,?,?,?,?)", steps),
             ("INSERT INTO lessons VALUES (?,?,?,?,?)", taught),
-            (visits.INSERT, visits.rows(manifests[0].step, visited)),
+            (question_results.INSERT, question_results.rows(manifests[0].step, results)),
         )
 
     def replace(self, manifest: Manifest) -> None:
@@ -252,13 +252,13 @@ class Journal:
         """Record what a step gave, after it was taken. A repeated step replaces its earlier result."""
         self._write_all(*audit.result_rows(step, outcome))
 
-    def visits(self, task: str, first: int, before: int) -> list[Visit]:
-        """Return a task's visits in the rounds from ``first`` to ``before`` (not included), in order."""
-        return visits.of_task(self._db, task, first, before)
+    def question_results(self, task: str, first: int, before: int) -> list[QuestionResult]:
+        """Return a task's results in the rounds from ``first`` to ``before`` (not included), in order."""
+        return question_results.of_task(self._db, task, first, before)
 
     def formats(self) -> list[tuple[int, int]]:
-        """Return each step's visited completions, and how many of them are in exactly the requested format."""
-        return visits.formats(self._db)
+        """Return each step's completions that count, and how many of them are in exactly the requested format."""
+        return question_results.formats(self._db)
 
     def stage_run(self, step: int) -> tuple[StageRun, int] | None:
         """Return a step's stage run and the number of rounds that the node had finished before it.

@@ -103,7 +103,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class QuestionResult:
     """How the node's own completions did on one question of a step's answer stage."""
 
     round: int

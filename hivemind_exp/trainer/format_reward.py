@@ -1,7 +1,7 @@
 """A small reward for completions in the requested format, until the node follows it.
 
 It is a term of the reward, next to the outcome, and only the node's own completions have it. Whether it still applies
-follows from the visits in the journal, so a restarted node gives the same rewards again.
+follows from the question results in the journal, so a restarted node gives the same rewards again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from hivemind_exp.events import Emit, NoteEvent
 from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.game.sampling.game import said
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Visit
+from hivemind_exp.journal.records import QuestionResult
 from hivemind_exp.rollouts.types import Group, Rollout
 from hivemind_exp.tasks.base import RewardTerm, Score
 from hivemind_exp.tasks.verifiers.reader import reference_of
@@ -44,10 +44,10 @@ class FormatReward:
                 self._count(*round_)
         return list(groups) if self._rounds >= ROUNDS else [self._rewarded(group) for group in groups]
 
-    def count(self, visits: Sequence[Visit]) -> None:
-        """Count a round's visits. Reports when the format counts as followed."""
+    def count(self, results: Sequence[QuestionResult]) -> None:
+        """Count a round's question results. Reports when the format counts as followed."""
         if self._rounds is not None and self._rounds < ROUNDS:
-            self._count(sum(each.completions for each in visits), sum(each.strict for each in visits))
+            self._count(sum(each.completions for each in results), sum(each.strict for each in results))
             if self._rounds >= ROUNDS:
                 message = (
                     f"more than {FOLLOWED:.0%} of the completions in the last {ROUNDS} rounds are in the requested "

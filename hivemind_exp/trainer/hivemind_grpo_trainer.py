@@ -30,7 +30,7 @@ from hivemind_exp.trainer.collapse import CollapseCheck
 from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
-from hivemind_exp.trainer.pacing import visit
+from hivemind_exp.trainer.pacing import question_result
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
 from hivemind_exp.trainer.step_measures import StepResult
@@ -252,9 +252,9 @@ class HivemindGRPOTrainer(RoundLoop):
             tokens=count_tokens(groups, self.config.train),
         )
         answered = filter(has_own, asked) if stage_run.stage == ANSWER else ()
-        visits = [visit(stage_run.round, group, self.style) for group in answered]
-        self.journal.commit(manifest, stage_run, self.progress.round, visits)
-        self._format.count(visits)
+        results = [question_result(stage_run.round, group, self.style) for group in answered]
+        self.journal.commit(manifest, stage_run, self.progress.round, results)
+        self._format.count(results)
         groups = [*asked, *drawn]
         self._filler.check_usefulness(stage_run, groups, manifest.rows)
         if stage_run.stage == ANSWER:

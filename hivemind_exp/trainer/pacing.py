@@ -1,7 +1,7 @@
 """Chooses a round's questions: those of fixed sets that teach nothing rest, generated ones get harder, and tasks whose
 groups teach something are asked more often.
 
-All of this follows from the visits in the journal, so a restarted node chooses the same questions again.
+All of this follows from the question results in the journal, so a restarted node chooses the same questions again.
 """
 
 import math
@@ -16,7 +16,7 @@ from hivemind_exp.events import CurriculumEvent, Emit, NoteEvent
 from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Visit
+from hivemind_exp.journal.records import QuestionResult
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.tasks.base import PacedTask
 from hivemind_exp.trainer.format_reward import is_followed
@@ -39,13 +39,13 @@ _REMEMBERED = 1024
 """Decisions kept, so that a round that is asked for again costs no query."""
 
 
-def visit(round_: int, group: Group, style: PromptStyle) -> Visit:
-    """Return the visit of a verified group's question in a round."""
+def question_result(round_: int, group: Group, style: PromptStyle) -> QuestionResult:
+    """Return the result of a verified group's question in a round."""
     question = group.prompt.question
     own = [(rollout, score) for rollout, score in group.scored() if rollout.kind.own]
     correct = sum(score.correct for _, score in own)
     strict = sum(is_followed(style, group, rollout) for rollout, _ in own)
-    return Visit(round_, question.task, question.position, question.level, len(own), correct, strict)
+    return QuestionResult(round_, question.task, question.position, question.level, len(own), correct, strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class _Standing:
         """The share of the latest groups that differ, as estimated."""
         return Fraction(sum(self.latest) + PRIOR, len(self.latest) + PRIOR)
 
-    def after(self, visit: Visit, levels: int) -> "_Standing":
-        """Return the standing after one more visit, of a task with a number of levels."""
-        if visit.level != self.level or not visit.completions:
+    def after(self, result: QuestionResult, levels: int) -> "_Standing":
+        """Return the standing after one more result, of a task with a number of levels."""
+        if result.level != self.level or not result.completions:
             return self  # asked before the level changed, or only by others
-        latest = (*self.latest, 0 < visit.correct < visit.completions)[-LATEST:]
-        completions, correct = self.completions + visit.completions, self.correct + visit.correct
+        latest = (*self.latest, 0 < result.correct < result.completions)[-LATEST:]
+        completions, correct = self.completions + result.completions, self.correct + result.correct
         if self.level is None or completions < WINDOW:
             return _Standing(self.before, self.level, completions, correct, latest)
         rate = correct / completions
@@ -146,8 +146,8 @@ class JournalPacing:
     def _choose_resting(self, task: str, round_: int, size: int, stride: int) -> frozenset[int]:
         a_pass = math.ceil(size / stride)
         until = round_ - self.lag
-        turns: dict[int, list[Visit]] = defaultdict(list)
-        for each in self.journal.visits(task, until - (TURNS * (self.game.rest + 1) + 1) * a_pass, until):
+        turns: dict[int, list[QuestionResult]] = defaultdict(list)
+        for each in self.journal.question_results(task, until - (TURNS * (self.game.rest + 1) + 1) * a_pass, until):
             if each.position is not None and each.completions:
                 turns[each.position].append(each)
         wakes = {}
@@ -156,7 +156,7 @@ class JournalPacing:
             if len(seen) >= TURNS and rates in ({0.0}, {1.0}):
                 wakes[position] = seen[-1].round + self.game.rest * a_pass
         asleep = sorted((position for position, at in wakes.items() if at > round_), key=lambda p: (-wakes[p], p))
-        # A round needs its number of questions, and those never visited may be held out.
+        # A round needs its number of questions, and those never asked may be held out.
         return frozenset(asleep[: max(0, len(turns) - stride)])
 
     def _standing(self, task: str, round_: int, levels: int) -> _Standing:
@@ -168,7 +168,7 @@ class JournalPacing:
         standing = self._standings.get(task, first)
         if standing.before > before:
             standing = first
-        for each in self.journal.visits(task, standing.before, before):
+        for each in self.journal.question_results(task, standing.before, before):
             standing = standing.after(each, levels)
         standing = replace(standing, before=before)
         self._standings[task] = self._known[task, round_] = standing

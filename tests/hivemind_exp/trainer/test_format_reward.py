@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config
 from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest, Visit
+from hivemind_exp.journal.records import Manifest, QuestionResult
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
 from hivemind_exp.runner.grpo_runner import GRPORunner
@@ -35,8 +35,8 @@ def group(*scores: tuple[float, bool], kind: Kind = Kind.POLICY) -> Group:
     return Group(PROMPT, rows, tuple(Score(outcome, True, "verified") for outcome, _ in scores))
 
 
-def visited(strict: int) -> list[Visit]:
-    return [Visit(0, "t", None, None, 10, 0, strict), Visit(0, "t", None, None, 10, 0, strict)]
+def results(strict: int) -> list[QuestionResult]:
+    return [QuestionResult(0, "t", None, None, 10, 0, strict), QuestionResult(0, "t", None, None, 10, 0, strict)]
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ def test_it_ends_for_good_once_the_format_is_followed_for_some_rounds(journal: J
     reward = FormatReward(0.2, TAGS_STYLE, journal, events)
     for strict in (10, 10, 9, *[10] * ROUNDS):  # the third round has 90 %: not enough
         assert reward.add(given) != given
-        reward.count(visited(strict))
+        reward.count(results(strict))
     (note,) = events.of("note")
     assert note["message"].startswith(
         "more than 90% of the completions in the last 3 rounds are in the requested format"
     )
-    reward.count(visited(0))
+    reward.count(results(0))
     assert reward.add(given) == given
     assert len(events.of("note")) == 1
 
@@ -84,7 +84,7 @@ def test_a_restarted_node_reads_from_the_journal_whether_it_has_ended(journal: J
     given = [group((0.0, True))]
     for step in range(ROUNDS):
         assert FormatReward(0.2, TAGS_STYLE, journal, Events()).add(given) != given
-        journal.commit(Manifest(step, step, 0, 4, ()), visited=visited(10))
+        journal.commit(Manifest(step, step, 0, 4, ()), results=results(10))
     events = Events()
     assert FormatReward(0.2, TAGS_STYLE, journal, events).add(given) == given
     assert not events.all

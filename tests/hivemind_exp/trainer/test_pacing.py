@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.journal.records import Manifest, Visit
+from hivemind_exp.journal.records import Manifest, QuestionResult
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner, make_mixture
 from hivemind_exp.seeds import derive_seed
@@ -40,18 +40,18 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-def play(journal: Journal, *visits: Visit) -> None:
-    """Commit one step per visit, in order."""
-    for each in visits:
-        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), visited=[each])
+def play(journal: Journal, *results: QuestionResult) -> None:
+    """Commit one step per result, in order."""
+    for each in results:
+        journal.commit(Manifest(journal.steps(), each.round, 0, 4, ()), results=[each])
 
 
-def asked(round_: int, position: int, correct: int) -> Visit:
-    return Visit(round_, "t", position, None, 4, correct, 4)
+def asked(round_: int, position: int, correct: int) -> QuestionResult:
+    return QuestionResult(round_, "t", position, None, 4, correct, 4)
 
 
-def at_level(round_: int, level: int, correct: int) -> Visit:
-    return Visit(round_, "t", None, level, pacing.WINDOW, correct, 0)
+def at_level(round_: int, level: int, correct: int) -> QuestionResult:
+    return QuestionResult(round_, "t", None, level, pacing.WINDOW, correct, 0)
 
 
 def paced(journal: Journal, *, lag: int = 0, **game: Any) -> tuple[JournalPacing, Events]:
@@ -110,7 +110,7 @@ def test_the_level_follows_the_share_of_correct_completions(journal: Journal) ->
     play(journal, at_level(0, 0, most), at_level(1, 1, most // 2), at_level(2, 1, most), at_level(3, 2, most))
     play(journal, at_level(4, 2, 0), at_level(5, 2, most), at_level(6, 1, 0), at_level(7, 0, 0))
     chosen, events = paced(journal, curriculum=True)
-    #        0: easiest; 6: the visit in round 5 was at another level; 8: there is no level below the easiest
+    #        0: easiest; 6: the result in round 5 was at another level; 8: there is no level below the easiest
     assert [chosen.level("t", round_, LEVELS) for round_ in range(9)] == [0, 1, 1, 2, 2, 1, 1, 0, 0]
     assert [event["message"] for event in events.of("note")] == [
         "t: level 1 of 3 from round 1 on (max_terms=2)",
@@ -136,10 +136,10 @@ def test_the_first_rounds_have_the_level_that_the_calibration_found(journal: Jou
 
 
 def test_few_completions_do_not_change_the_level(journal: Journal) -> None:
-    play(journal, Visit(0, "t", None, 0, pacing.WINDOW - 1, pacing.WINDOW - 1, 0))
+    play(journal, QuestionResult(0, "t", None, 0, pacing.WINDOW - 1, pacing.WINDOW - 1, 0))
     chosen, _ = paced(journal, curriculum=True)
     assert chosen.level("t", 1, LEVELS) == 0
-    play(journal, Visit(1, "t", None, 0, 1, 1, 0))
+    play(journal, QuestionResult(1, "t", None, 0, 1, 1, 0))
     assert chosen.level("t", 2, LEVELS) == 1
     assert paced(journal, curriculum=True, lag=1)[0].level("t", 2, LEVELS) == 0
 
@@ -154,8 +154,8 @@ def test_a_task_without_easier_parameters_is_reported_once(journal: Journal) -> 
     assert not events.all
 
 
-def of(task: str, round_: int, correct: int, level: int | None = None) -> Visit:
-    return Visit(round_, task, None, level, 4, correct, 0)
+def of(task: str, round_: int, correct: int, level: int | None = None) -> QuestionResult:
+    return QuestionResult(round_, task, None, level, 4, correct, 0)
 
 
 def test_a_task_whose_groups_differ_is_asked_more_often_than_one_whose_groups_tie(journal: Journal) -> None:
@@ -181,7 +181,7 @@ def test_shares_of_a_round_do_not_depend_on_later_rounds_or_on_when_they_are_ask
     early, _ = paced(journal, curriculum=True, lag=2)
     found = []
     for n in range(12):
-        found.append(early.weights(n, tasks))  # the rounds n - 2 and n - 1 are not in the journal's visits that count
+        found.append(early.weights(n, tasks))  # the rounds n - 2 and n - 1 are not in the journal's results that count
         play(journal, of("some", n, 3), of("none", n, 0))
     late, _ = paced(journal, curriculum=True, lag=2)
     assert [late.weights(n, tasks) for n in reversed(range(12))] == found[::-1]
@@ -204,7 +204,7 @@ def test_a_task_at_a_new_level_gets_its_whole_weight_again(journal: Journal) -> 
 
 
 def test_completions_of_others_say_nothing_about_a_task(journal: Journal) -> None:
-    play(journal, *(Visit(n, "t", None, None, 0, 0, 0) for n in range(9)))
+    play(journal, *(QuestionResult(n, "t", None, None, 0, 0, 0) for n in range(9)))
     assert paced(journal, curriculum=True)[0].weights(9, [PacedTask("t", 1.0, ())]) == [1]
 
 

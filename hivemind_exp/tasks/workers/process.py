@@ -245,7 +245,7 @@ def _command(python: str | None) -> list[str]:
     """Return the command that starts a worker. Another interpreter gets only this package from here."""
     if python is None:
         return [sys.executable, "-P", "-m", "hivemind_exp.tasks.workers.worker"]
-    return [python, "-P", "-s", str(Path(__file__).resolve().with_name("elsewhere.py"))]
+    return [python, "-P", "-s", str(Path(__file__).resolve().with_name("venv_worker.py"))]
 
 
 def _environment(role: Role, specs: Sequence[TaskSpec]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """One worker process: generates questions or verifies answers on request over a pipe, until the pipe closes.
 
-Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``, or by ``elsewhere``. The first message
+Started as ``python -P -m hivemind_exp.tasks.workers.worker ROLE PARENT_PID``, or by ``venv_worker``. The first message
 lists the tasks. The reply is ``{"ready": facts, "open": what the kernel does not enforce}`` or ``{"error": …}``. After
 that, the worker sends one reply for each message, in order:
 

@@ -1,7 +1,7 @@
 """Start a worker with the interpreter of another virtual environment, which has its own libraries.
 
-Run as a file: ``python -P -s hivemind_exp/tasks/workers/elsewhere.py ROLE PARENT_PID``. Only this package is taken from
-here. On the search path, its directory's other packages would hide or extend the libraries of that environment.
+Run as a file: ``python -P -s hivemind_exp/tasks/workers/venv_worker.py ROLE PARENT_PID``. Only this package is taken
+from here. On the search path, its directory's other packages would hide or extend the libraries of that environment.
 """
 
 import importlib.util

@@ -35,7 +35,7 @@ from swarmctl.terminal.table import or_dash, print_table
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import progress_line
 from swarmctl.trained.evaluated import EvalOptions, Evaluated, evaluated, results_of
-from swarmctl.trained.kept import kept
+from swarmctl.trained.pinned_checkpoint import pinned_checkpoint
 from swarmctl.trained.process import model_process
 from swarmctl.trained.statistics import Comparison, Share, compare, pass_at
 from swarmctl.trained.target import TrainedNode
@@ -91,7 +91,7 @@ def evaluate(options: EvalOptions) -> Exit:
     models, asked = evaluated(options)
     measured = []
     with ExitStack() as stack:
-        models = [replace(model, model=stack.enter_context(kept(model.model))) for model in models]
+        models = [replace(model, model=stack.enter_context(pinned_checkpoint(model.model))) for model in models]
         for model in models:
             one = _answered(model, asked, options)
             if one is None:

@@ -23,8 +23,8 @@ from swarmctl.terminal.sentences import size
 from swarmctl.terminal.views import Writer
 from swarmctl.trained.gguf import write_gguf
 from swarmctl.trained.gguf_converter import find_converter
-from swarmctl.trained.kept import kept
 from swarmctl.trained.merge import merge
+from swarmctl.trained.pinned_checkpoint import pinned_checkpoint
 from swarmctl.trained.target import ModelOptions, TrainedNode, trained_node
 
 _TINY = "tiny"
@@ -46,7 +46,7 @@ class ExportOptions:
 
 def export(model: ModelOptions, options: ExportOptions) -> None:
     """Write the directory, whole or not at all. Raises ``NodeError``."""
-    with kept(trained_node(model)) as node:
+    with pinned_checkpoint(trained_node(model)) as node:
         _export(node, model, options)
 
 

@@ -18,7 +18,7 @@ from swarmctl.run import trainer_process as trainer
 from swarmctl.terminal.streams import can_draw
 from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
-from swarmctl.trained.kept import kept
+from swarmctl.trained.pinned_checkpoint import pinned_checkpoint
 from swarmctl.trained.target import TrainedNode
 
 MODULE = "hivemind_exp.trained"
@@ -93,7 +93,7 @@ def model_process(
     With ``quiet``, it does not print what takes a while. ``whole``: the mode also needs the state of the optimizer.
     """
     with (
-        kept(node, whole=whole) as held,
+        pinned_checkpoint(node, whole=whole) as held,
         tempfile.TemporaryFile() as errors,
         trainer.pipe_with(node.secrets) as secrets_fd,
     ):

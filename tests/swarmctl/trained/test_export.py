@@ -11,7 +11,7 @@ import pytest
 
 from swarmctl import cli
 from swarmctl.errors import Exit
-from swarmctl.trained.kept import kept
+from swarmctl.trained.pinned_checkpoint import pinned_checkpoint
 from swarmctl.trained.target import ModelOptions, trained_node
 from tests.swarmctl.trained.conftest import make_node
 
@@ -90,12 +90,12 @@ def test_a_checkpoint_that_a_running_node_deletes_meanwhile_is_still_used(home: 
     saved = root / "checkpoints" / "00000040"
     (saved / "model" / "weights").write_text("x")
     node = trained_node(ModelOptions("small"))
-    with kept(node) as held:
+    with pinned_checkpoint(node) as held:
         shutil.rmtree(saved)
         assert held.checkpoint is not None
         assert (held.checkpoint.path / "model" / "weights").read_text() == "x"
         assert held.when == node.when
         assert held.checkpoint.path.parent == root
     assert not [path for path in root.iterdir() if path.name.startswith(".")]
-    with kept(node) as held:  # too late
+    with pinned_checkpoint(node) as held:  # too late
         assert held is node

@@ -1,4 +1,4 @@
-"""Keep a checkpoint while it is being used: a running node deletes its old ones, perhaps before they are loaded."""
+"""Pin a checkpoint while it is being used: a running node deletes its old ones, perhaps before they are loaded."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from swarmctl.trained.target import TrainedNode
 
 
 @contextmanager
-def kept(node: TrainedNode, *, whole: bool = False) -> Iterator[TrainedNode]:
+def pinned_checkpoint(node: TrainedNode, *, whole: bool = False) -> Iterator[TrainedNode]:
     """Yield the node with a checkpoint that stays until the end of the block, made of links to its files.
 
     ``whole``: with the state of the optimizer, not only the model.

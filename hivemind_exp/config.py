@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from hivemind_exp.game_settings import STAGES, GameConfig, StageName
+from hivemind_exp.game_settings import STAGE_NAMES, GameConfig, StageName
 from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, JournalConfig, ReportConfig
 from hivemind_exp.providers import PROVIDERS
@@ -341,7 +341,7 @@ class Config(Section):
         if self.hub.repo and self.offload.kind == "relay":
             raise ValueError('hub.repo cannot be used with offload.kind = "relay": a relay does not train a model')
         if self.game.kind == "sampling" and set(self.offload.stages) != {"answer"}:
-            later = " and ".join(STAGES[1:])
+            later = " and ".join(STAGE_NAMES[1:])
             raise ValueError(f'offload.stages may contain {later} only with game.kind = "study-group"')
         if self.game.kind == "sampling" and self.game.role != "none":
             raise ValueError('game.role only works with game.kind = "study-group"')

@@ -8,7 +8,7 @@ from hivemind_exp.settings_table import NotNegative, Positive, Section
 
 StageName = Literal["answer", "critique", "resolve"]
 """A stage that an API may complete. ``sampling`` has only the first."""
-STAGES: tuple[str, ...] = get_args(StageName)
+STAGE_NAMES: tuple[str, ...] = get_args(StageName)
 
 
 class GameConfig(Section):

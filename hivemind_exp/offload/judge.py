@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.game_settings import STAGES
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.judge_settings import JudgeConfig
 from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
@@ -133,7 +133,7 @@ def grades_a_round(config: Config) -> int:
     It may be more while this machine generates instead of an API.
     """
     game, offload = config.game, config.offload
-    stages = ("answer",) if game.kind == "sampling" else STAGES
+    stages = ("answer",) if game.kind == "sampling" else STAGE_NAMES
     own = dict.fromkeys(stages, game.group_size)
     shared = generates(config) and not resolved_kind(config).own and not only_if_failed(offload)
     if shared and offload.rounds == "*":

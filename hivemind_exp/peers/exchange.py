@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hivemind_exp.events import Emit, ShareEvent
-from hivemind_exp.game.study_group.game import STAGE_NAMES
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.bundle import (
     FULL,

@@ -16,8 +16,8 @@ from hivemind_exp.events import Emit, PhaseEvent, ShareEvent, WarningEvent
 from hivemind_exp.formats import read_object
 from hivemind_exp.game.prompt_style import ChatBuilder
 from hivemind_exp.game.sampling.game import STAGE, build_prompts
-from hivemind_exp.game.study_group.game import STAGE_NAMES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode

@@ -16,13 +16,12 @@ from hivemind_exp.tasks.base import Question, Tasks
 
 STAGES: tuple[type[Stage], ...] = (AnswerStage, CritiqueStage, ResolveStage)
 """The stages in order. All nodes of a swarm must have the same ones, because they determine the time slots."""
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 class StudyGroup:
     """Implements ``Game``."""
 
-    stages = STAGE_NAMES
+    stages = tuple(stage.name for stage in STAGES)
 
     def __init__(
         self,

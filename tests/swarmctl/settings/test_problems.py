@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from hivemind_exp.config import OffloadConfig
-from hivemind_exp.game_settings import STAGES
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.serving_settings import EngineName
 from hivemind_exp.train_settings import TrainConfig
 from swarmctl import cli
@@ -125,7 +125,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.share": ("a number above 0 and at most 1", (0, 1.1)),
     "offload.when": ("always or failed", ("never",)),
     "offload.stages": (
-        f'a non-empty list with any of {" and ".join(either(STAGES).rsplit(" or ", 1))}, such as ["answer"]',
+        f'a non-empty list with any of {" and ".join(either(STAGE_NAMES).rsplit(" or ", 1))}, such as ["answer"]',
         ([],),
     ),
     "offload.rounds": ('"*", ranges such as "0-9,20-29" or "100-", or "every N"', ("every 0",)),
@@ -213,7 +213,7 @@ def test_an_invalid_value_is_shown_with_what_is_allowed(path: tuple[str, ...]) -
             ["invalid tasks[0].params.a: 2024-01-01. Use a string, a number, true, false, a list or a table"],
         ),
         ("report.to=['x']", ["invalid report.to[0]: 'x'. Use tensorboard, trackio or wandb"]),
-        ("offload.stages=['x']", [f"invalid offload.stages[0]: 'x'. Use {either(STAGES)}"]),
+        ("offload.stages=['x']", [f"invalid offload.stages[0]: 'x'. Use {either(STAGE_NAMES)}"]),
         (
             "offload.serving.urls=['ftp://x']",
             [

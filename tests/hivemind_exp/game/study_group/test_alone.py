@@ -17,7 +17,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.event_log import EventLog
 from hivemind_exp.game.study_group import game as study_group
-from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
+from hivemind_exp.game_settings import STAGE_NAMES as STAGES
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.stop import StopFlag, StopRequested

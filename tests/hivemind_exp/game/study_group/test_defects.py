@@ -31,11 +31,12 @@ import torch
 from pydantic import ValidationError
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.study_group.game import STAGE_NAMES, StudyGroup
+from hivemind_exp.game.study_group.game import StudyGroup
 from hivemind_exp.game.study_group.rewards import score_answer, score_critique, score_resolve
 from hivemind_exp.game.study_group.shown_outputs import MOST_PEERS, heard, student_number
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
 from hivemind_exp.game.study_group.stages.base import Player
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivemind_exp.game.base import SequentialSchedule
-from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock, SlotSchedule
+from hivemind_exp.game_settings import STAGE_NAMES as STAGES
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.trainer.round_loop import NodeProgress, RoundCursor
 

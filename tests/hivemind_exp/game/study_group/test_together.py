@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from hivemind_exp.config import Config
-from hivemind_exp.game.study_group.game import STAGE_NAMES as STAGES
 from hivemind_exp.game.study_group.slot_schedule import SlotClock
+from hivemind_exp.game_settings import STAGE_NAMES as STAGES
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.runner.open_game import PeerContext

@@ -11,7 +11,7 @@ _TAUGHT = {
         f"most {MOST_ANSWERS} different ones per question"
     ),
 }
-_LOSSES = {
+_DESCRIPTIONS = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
     Kind.POLICY: "policy: GRPO with the weights π/π_server, at most 2, because the server may be some steps behind",
     Kind.POLICY_TEXT: (
@@ -19,7 +19,7 @@ _LOSSES = {
         "may be old"
     ),
 }
-TEACHER_LOSSES = {
+TEACHER_LOSS_DESCRIPTIONS = {
     "gated": (
         "teacher: supervised learning on correct answers in the requested format, at most "
         f"{MOST_ANSWERS} different ones per question"
@@ -36,9 +36,9 @@ def describe_loss(config: Config) -> str:
     kind, offload = resolved_kind(config), config.offload
     if offload.teach in _TAUGHT:
         return _TAUGHT[offload.teach]
-    if kind in _LOSSES:
-        return _LOSSES[kind]
-    text = TEACHER_LOSSES[config.train.teacher_loss]
+    if kind in _DESCRIPTIONS:
+        return _DESCRIPTIONS[kind]
+    text = TEACHER_LOSS_DESCRIPTIONS[config.train.teacher_loss]
     if config.train.joins_baseline:
         return text
     if offload.share == 1 and offload.when == "always":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hivemind_exp.losses.base import GroupRows, TokenRows
 from hivemind_exp.losses.registry import LOSSES, choose_losses
-from hivemind_exp.offload.loss_descriptions import TEACHER_LOSSES
+from hivemind_exp.offload.loss_descriptions import TEACHER_LOSS_DESCRIPTIONS
 from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.train_settings import JOINT_LOSSES, TrainConfig
 
@@ -220,8 +220,8 @@ def test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists() -> None:
     assert {name for each in names for name in each} <= set(LOSSES)
     teacher, _ = names
     assert {name for name in teacher if LOSSES[name].joins_baseline} == JOINT_LOSSES
-    described = "describe the new loss in TEACHER_LOSSES in hivemind_exp/offload/loss_descriptions.py"
-    assert set(TEACHER_LOSSES) == set(teacher), described
+    described = "describe the new loss in TEACHER_LOSS_DESCRIPTIONS in hivemind_exp/offload/loss_descriptions.py"
+    assert set(TEACHER_LOSS_DESCRIPTIONS) == set(teacher), described
     chosen = choose_losses(TrainConfig(teacher_loss="luffy", peer_loss="sapo"))
     assert (chosen[Kind.TEACHER], chosen[Kind.PEER]) == (LOSSES["luffy"], LOSSES["sapo"])
 

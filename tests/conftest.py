@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_timeout import timeout_sigalrm
 
 from hivemind_exp.processes.imports import uncollected
 from tests.support.fake_api.transformers_server import TransformersServer, transformers_server
+from tests.support.patience import Patience
 from tests.support.python_template import VARIABLE, ForkedPython
 
 # Several tests run at a time on a few cores, so one thread per process is enough, and threads that wait should sleep.
@@ -26,6 +28,29 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 # Tests press Ctrl-C, so they need the default. ``test_stops`` covers such a job.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes them ignore this one
+
+
+TICK_S = 5.0
+"""Seconds between two looks at a test's time limit."""
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """Limit a test as pytest-timeout does, but count its seconds as ``Patience`` does."""
+    patience = Patience(settings.timeout)
+
+    def look(*_: object) -> None:
+        if patience.is_over():
+            timeout_sigalrm(item, settings)
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.cancel_timeout = cancel  # type: ignore[attr-defined] - called by pytest-timeout
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
+    return True
 
 
 LONGEST_FIRST = (

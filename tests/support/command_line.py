@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import finish
+
 ROOT = Path(__file__).parents[2]
 """The repository root, in which tests start processes."""
 SWARMCTL = [sys.executable, "-m", "swarmctl"]
@@ -26,10 +28,18 @@ questions = 4
 
 
 def run_process(command: Sequence[str], *, timeout: float = 30, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end in the repository root and return the result. ``options`` are those of Popen."""
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=timeout, check=False, **options
-    )
+    """Run a program to its end in the repository root and return the result. ``options`` are those of Popen.
+
+    Kills it, and raises ``TimeoutExpired``, after ``timeout`` seconds (``Patience``).
+    """
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"} | options
+    with subprocess.Popen(command, cwd=ROOT, **options) as process:
+        try:
+            out, err = finish(process, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def write_profile(home: Path, name: str, text: str) -> Path:

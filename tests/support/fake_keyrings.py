@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import Patience
+
 PROGRAMS = ("dbus-daemon", "gnome-keyring-daemon", "secret-tool")
 _SILENT = """
 import sys, time
@@ -76,9 +78,9 @@ def unlocked(session: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         assert daemon.stdin is not None
         daemon.stdin.write(b"password of the test")
         daemon.stdin.close()
-        deadline = time.monotonic() + 10
+        patience = Patience(10)
         while look_up(session, "nothing") is None:
-            assert time.monotonic() < deadline, "gnome-keyring did not start"
+            assert not patience.is_over(), "gnome-keyring did not start"
             time.sleep(0.05)
         yield daemon
     finally:
@@ -113,7 +115,6 @@ def look_up(session: dict[str, str], user: str) -> str | None:
         env=os.environ | session,
         capture_output=True,
         text=True,
-        timeout=10,
         check=False,
     )
     return None if done.stderr else done.stdout

@@ -17,6 +17,7 @@ from typing import NoReturn
 import msgpack
 
 from tests.support.own_environment import become
+from tests.support.patience import Patience
 
 _ARGUMENTS = slice(45, 47)
 """Where /proc/PID/stat says between which addresses the command line is; counted from the process's state."""
@@ -36,9 +37,9 @@ class Fork:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        until = None if timeout is None else time.monotonic() + timeout
+        patience = None if timeout is None else Patience(timeout)
         while (ended := self.poll()) is None:
-            if until is not None and time.monotonic() > until:
+            if patience is not None and patience.is_over():
                 raise subprocess.TimeoutExpired("a forked process", timeout or 0)
             time.sleep(0.01)
         return ended

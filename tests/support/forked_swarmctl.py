@@ -38,6 +38,7 @@ from tests.support.command_line import ROOT
 from tests.support.forked_children import Fork
 from tests.support.forked_engines import forked_engine
 from tests.support.forked_members import ForkedMember
+from tests.support.patience import joined
 from tests.support.restarts import processes
 from tests.support.run_fake_trainer import TRAINER, use_stand_in
 from tests.support.server_forks import ServerFork
@@ -128,9 +129,9 @@ class ForkedSwarmctl:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        if not joined(self._process, timeout):
             raise subprocess.TimeoutExpired("swarmctl", timeout or 0)
+        assert self._process.exitcode is not None
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:

@@ -17,6 +17,7 @@ from hivemind_exp.node_files import NodeFiles
 from tests.support.chaos.forked import enter
 from tests.support.command_line import write_profile
 from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
+from tests.support.patience import Patience
 
 SMALL = """
 extends = "demo"
@@ -93,10 +94,10 @@ class Machine:
         )
 
     def wait(self, node: str, condition: Callable[[], bool], seconds: float = 240) -> None:
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while not condition():
             process = self.running[node]
             if process.poll() is not None:
                 pytest.fail(f"node {node} ended: {process.communicate()}")
-            assert time.monotonic() < deadline, f"node {node}: the condition was never met"
+            assert not patience.is_over(), f"node {node}: the condition was never met"
             time.sleep(0.1)

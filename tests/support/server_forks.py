@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from tests.support.patience import joined
 from tests.support.restarts import processes
 
 
@@ -39,9 +40,9 @@ class ServerFork:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        if not joined(self._process, timeout):
             raise subprocess.TimeoutExpired("a fork of the fork server", timeout or 0)
+        assert self._process.exitcode is not None
         return self._process.exitcode
 
     def kill(self) -> None:

@@ -13,6 +13,8 @@ from typing import NoReturn
 import pexpect
 import pytest
 
+from tests.support.terminals import Terminal
+
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 _KEY = "\x18p"
 """Bound in every shell to a command that prints the current line."""
@@ -32,7 +34,7 @@ class Shell:
         fake = binaries / "swarmctl"
         fake.write_text(f"#!/bin/sh\n: > '{self.started}'\n")
         fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-        self.terminal = pexpect.spawn(
+        self.terminal = Terminal(
             program[0],
             program[1:],
             cwd=str(home),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import re
@@ -9,14 +10,37 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pexpect
 
 from tests.support.command_line import ROOT
+from tests.support.patience import Patience, wait_for_end
 
 _LOCAL_MODES = 3
 """Index of the local modes, such as ICANON, in what ``tcgetattr`` returns."""
+_LOOK_S = 0.5
+
+
+class Terminal(pexpect.spawn):  # type: ignore[type-arg]
+    """A program on a terminal. Its timeout counts as ``Patience`` does."""
+
+    def expect_list(self, patterns: Any, timeout: float | None = -1, *_: Any, **__: Any) -> int:
+        return self._patiently(super().expect_list, patterns, timeout)
+
+    def expect_exact(self, patterns: Any, timeout: float | None = -1, *_: Any, **__: Any) -> int:
+        return self._patiently(super().expect_exact, patterns, timeout)
+
+    def _patiently(self, expect: Callable[..., int], patterns: Any, timeout: float | None) -> int:
+        limit = self.timeout if timeout == -1 else timeout
+        patience = Patience(math.inf if limit is None else limit)
+        while True:
+            try:
+                return expect(patterns, timeout=_LOOK_S)
+            except pexpect.TIMEOUT:
+                if patience.is_over():
+                    raise
 
 
 def spawn(
@@ -28,7 +52,7 @@ def spawn(
     timeout: float = 60,
 ) -> pexpect.spawn[str]:
     """Start a program with a terminal as stdin, stdout and stderr. ``timeout``: seconds to wait for any text."""
-    return pexpect.spawn(
+    return Terminal(
         command[0],
         list(command[1:]),
         cwd=str(ROOT),
@@ -85,7 +109,7 @@ def printed(command: Sequence[str], *, columns: int) -> tuple[int, str]:
     while chunk := _read(leader):
         output += chunk
     os.close(leader)
-    return process.wait(timeout=60), output.decode()
+    return wait_for_end(process), output.decode()
 
 
 def _read(terminal: int) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONG_S = 60.0
+from tests.support.patience import LONG_S, Patience
 
 
 def until(condition: Callable[[], object], seconds: float = LONG_S) -> None:
-    """Return once ``condition()`` is true. Raises AssertionError if that takes longer than ``seconds``."""
-    end = time.monotonic() + seconds
+    """Return once ``condition()`` is true. Raises AssertionError after ``seconds`` (``Patience``)."""
+    patience = Patience(seconds)
     while not condition():
-        assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
+        assert not patience.is_over(), f"it did not happen within {seconds:g} s"
         time.sleep(0.005)

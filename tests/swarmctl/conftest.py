@@ -13,6 +13,7 @@ import pytest
 from hivemind_exp.secrets import without_secrets
 from tests.support.command_line import Cli
 from tests.support.forked_swarmctl import swarmctl
+from tests.support.patience import Patience
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,9 @@ def no_leftovers(home: Path) -> Iterator[None]:
     """Assert that the test leaves no process that uses its home directory. One that is ending has a moment for it."""
     yield
     left = [process for process in psutil.process_iter() if _belongs(process, home)]
-    _, alive = psutil.wait_procs(left, timeout=3)
+    patience = Patience(3)
+    while (alive := psutil.wait_procs(left, timeout=0.1)[1]) and not patience.is_over():
+        pass
     assert [process.cmdline() for process in alive] == []
 
 

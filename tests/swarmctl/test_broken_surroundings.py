@@ -21,6 +21,7 @@ from tests.support.every_command import COMMANDS
 from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.full_disk import mounted_disk
 from tests.support.journals import contents, mixed_node
+from tests.support.patience import finish
 from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.waiting import until
 
@@ -76,7 +77,7 @@ def forked(
     directory, more = prepare(place)
     process = kind(command.split(), more, place, stand_in=True, directory=directory, stdin=place / "key", **how)
     try:
-        out, said = process.communicate(120)
+        out, said = finish(process, 120)
     finally:
         process.kill()
     return subprocess.CompletedProcess(command, process.wait(), out.encode(), said.encode())
@@ -89,9 +90,7 @@ def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProces
     words = SWARMCTL if command.startswith("-") else STAND_IN
     with (place / "key").open("rb") as key:
         how = {"stdin": key, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
-        return subprocess.run(
-            [*words, *command.split()], timeout=120, check=False, cwd=directory, env=environment, **how
-        )
+        return subprocess.run([*words, *command.split()], check=False, cwd=directory, env=environment, **how)
 
 
 def assert_our_words(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -225,6 +224,6 @@ def test_a_node_whose_directory_is_deleted_while_it_runs(tmp_path: Path, home: P
         until(lambda: (node / "events.jsonl").exists() and b'"round"' in (node / "events.jsonl").read_bytes())
         while node.exists():  # the trainer may write a file meanwhile
             shutil.rmtree(node, ignore_errors=True)
-        out, err = process.communicate(timeout=120)
+        out, err = finish(process, 120)
     said = assert_our_words(subprocess.CompletedProcess(command, process.returncode, out, err))
     assert "swarmctl run --profile demo --node demo\n" in said  # the name alone would be another, new node

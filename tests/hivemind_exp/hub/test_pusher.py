@@ -14,6 +14,7 @@ import pytest
 
 from hivemind_exp.hub.pusher import Outbox
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
+from tests.support.patience import wait_for_end
 from tests.support.push_once import ForkedPusher
 
 WEIGHTS = os.urandom(300_000)
@@ -43,7 +44,7 @@ def push(root: Path, url: str, *rounds: int, **how: str) -> list[dict[str, Any]]
     """Push and return the events, without the phases."""
     process = start(root, url, *rounds, **how)
     lines = [json.loads(line) for line in process.stdout]
-    assert process.wait(60) == 0
+    assert wait_for_end(process) == 0
     return [line for line in lines if line["event"] != "phase"]
 
 

@@ -20,6 +20,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.tasks.base import Question, Score
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
+from tests.support.patience import Patience
 from tests.support.spelling_task import Spelling
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing
 
@@ -103,10 +104,10 @@ class Place:
         return POISON if self.poisoned.is_set() else capitals(word[::-1])
 
     def wait(self, condition: Callable[[], object]) -> None:
-        until = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         while not condition():
             assert all(each.is_alive() for each in self._processes), events(self.node, "error")
-            assert time.monotonic() < until, (events(self.node, "eval"), events(self.node, "warning"))
+            assert not patience.is_over(), (events(self.node, "eval"), events(self.node, "warning"))
             time.sleep(0.2)
 
     def accuracies(self) -> list[float]:

@@ -26,6 +26,7 @@ from hivemind_exp.swarm.node import SwarmNode
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import ChanceRewards, Events
+from tests.support.patience import Patience
 from tests.support.peers import shared_group
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing, settings
 
@@ -104,8 +105,8 @@ def test_three_nodes_learn_from_each_other_and_a_relay_despite_a_hostile_node(tm
         }
         nodes = ends.enter_context(playing({**{root: {} for root in roots}, relay: engine}, invitation))
         hostile = ends.enter_context(hostile_node(tmp_path / "hostile", rules, invitation, peer_of(roots[0])))
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
+        patience = Patience(PATIENCE_S)
+        while not patience.is_over():
             time.sleep(0.5)
             assert all(node.is_alive() for node in nodes), [events(root, "error") for root in (*roots, relay)]
             reported = [event for root in roots for event in events(root, "share")]

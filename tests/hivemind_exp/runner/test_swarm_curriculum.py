@@ -28,6 +28,7 @@ from hivemind_exp.swarm.charter_check import applied, levels_of, pinned
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.mixture import Mixture
 from tests.support.nodes import PAUSE_S, Events
+from tests.support.patience import Patience
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing, settings
 
 SPECS = [
@@ -114,10 +115,10 @@ def drawn(root: Path, rules: Charter, peer: str) -> set[tuple[str, int | None]]:
 
 
 def wait(until: Callable[[], bool], *nodes: Any) -> None:
-    patience = time.monotonic() + PATIENCE_S
+    patience = Patience(PATIENCE_S)
     while not until():
         assert all(node.is_alive() for node in nodes)
-        assert time.monotonic() < patience
+        assert not patience.is_over()
         time.sleep(0.5)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.node_files import NodeFiles
+from tests.support.patience import Patience
 from tests.support.swarm_nodes import PATIENCE_S, events, found, peer_of, playing
 
 pytestmark = pytest.mark.swarm
@@ -38,9 +39,9 @@ def test_two_nodes_show_each_others_answers_and_critiques(tmp_path: Path) -> Non
     # The charter sets the game.
     own = {"game": {"groups": 2}, "generation": {"max_prompt_tokens": 700}}
     with playing(dict.fromkeys(roots, own), invitation) as nodes:
-        until = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         both = {True}
-        while time.monotonic() < until:
+        while not patience.is_over():
             time.sleep(0.5)
             assert all(node.is_alive() for node in nodes), [events(root, "error") for root in roots]
             others = {

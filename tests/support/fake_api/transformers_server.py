@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.support.patience import Patience
+
 _PATIENCE = 120
 """Seconds that a start may take on a busy machine."""
 
@@ -51,8 +53,8 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], log: Path) 
 
 def _wait(process: ForkServerProcess, log: Path) -> str:
     """Return the URL once the server listens and has loaded the model."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and process.exitcode is None:
+    patience = Patience(_PATIENCE)
+    while not patience.is_over() and process.exitcode is None:
         if found := re.search(r"running on (http://[\d.]+:\d+)", log.read_text()):
             return found[1]
         time.sleep(0.05)

@@ -9,6 +9,7 @@ from hivemind_exp.swarm.announcement import (
     Announcement,
 )
 from hivemind_exp.swarm.node import SwarmNode
+from tests.support.patience import Patience
 
 
 def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
@@ -16,11 +17,11 @@ def trade(first: SwarmNode, second: SwarmNode, seconds: float = 10.0) -> None:
     content = {node.peer_id: os.urandom(20_000) for node in (first, second)}
     for node in (first, second):
         node.publish(content[node.peer_id], round=9, groups=1, step=9)
-    until = time.monotonic() + seconds
+    patience = Patience(seconds)
     for node, other in ((first, second), (second, first)):
         got: list[bytes] = []
         while content[other.peer_id] not in got:
-            assert time.monotonic() < until, "the honest could not trade"
+            assert not patience.is_over(), "the honest could not trade"
             got += [one.data for one in node.take() if one.peer == other.peer_id]
             time.sleep(0.02)
 

@@ -16,6 +16,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
+from tests.support.patience import Patience
 
 SWARM = "5a" * 32
 
@@ -41,10 +42,10 @@ def peers_of(node: SwarmNode) -> list[PeerSeen]:
 
 
 def eventually(true: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until ``true()`` is true; fail if that takes longer than ``seconds``."""
-    until = time.monotonic() + seconds
+    """Wait until ``true()`` is true; fail if that takes longer than ``seconds`` (``Patience``)."""
+    patience = Patience(seconds)
     while not true():
-        assert time.monotonic() < until, "it never came true"
+        assert not patience.is_over(), "it never came true"
         time.sleep(0.02)
 
 

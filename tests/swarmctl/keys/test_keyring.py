@@ -220,7 +220,7 @@ def test_a_keyring_that_never_answers(
 ) -> None:
     done = subprocess.run(
         [*SWARMCTL, "keys", "set", "openai", "--no-test"],
-        cwd=ROOT, input=KEY, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, input=KEY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == Exit.CONFIGURATION
     assert "did not respond within 3 s" in done.stderr
@@ -236,7 +236,7 @@ def test_waiting_for_the_keyring_is_shown_on_a_terminal(silent: dict[str, str]) 
     child.sendline(KEY)
     child.expect("Waiting up to 60 s for the keyring: it may be showing a dialog")
     child.sendintr()
-    rest_of(child, timeout=3)
+    rest_of(child)
     assert child.exitstatus == Exit.INTERRUPTED
     assert KEY not in str(child.before)
 

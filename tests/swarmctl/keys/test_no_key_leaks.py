@@ -28,6 +28,7 @@ from tests.support.fake_hub_http import MODEL, hub
 from tests.support.fake_hub_uploads import Account, uploads
 from tests.support.forked_swarmctl import ForkedSwarmctl
 from tests.support.key_scan import ProcessScan, files_with, has_key
+from tests.support.patience import finish
 from tests.support.waiting import until
 
 KEY = "hf_Pl4nted/Key+That=Must~Not:Be;Found-9f3c"
@@ -92,7 +93,7 @@ def watch(tmp_path: Path) -> Watch:
         try:
             if do is not None:
                 do(process.pid)
-            out, err = process.communicate(timeout=120)
+            out, err = finish(process, 120)
         finally:
             process.kill()
             scan.end()

@@ -29,6 +29,7 @@ from swarmctl.nodes.logs import last_lines, moment
 from swarmctl.storage import node_lock as locks
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.journals import bare_node
+from tests.support.patience import finish
 from tests.support.terminals import rest_of, spawn
 
 
@@ -146,7 +147,7 @@ def test_logs_follow_new_lines(raw: bool, node: NodeFiles) -> None:
             else:
                 emit(WarningEvent(code="x", message="more"))
         process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=10)[1]
+        err = finish(process, 10)[1]
     finally:
         process.kill()
         emit.close()

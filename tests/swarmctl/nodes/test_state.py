@@ -21,6 +21,7 @@ from swarmctl.nodes.state import NodeState, ended_state, running_state
 from swarmctl.nodes.stop import ask_to_stop, stop_all
 from swarmctl.storage import node_lock as locks
 from swarmctl.terminal.progress import RunView
+from tests.support.patience import wait_for_end
 
 ALIVE = {"pid": 1, "trainer": 2, "doing": None}
 START = {"event": "start", "t": 0, "node": "maths", "rounds": 0}
@@ -165,4 +166,4 @@ def test_a_user_who_cannot_look_into_processes_can_stop_nodes(monkeypatch: pytes
         started = {"pid": other.pid, "started": locks.start_of(other.pid)}
         node.files.lock.write_text(json.dumps(recorded | started))
         assert ask_to_stop(node.files)
-        assert other.wait(20) == -signal.SIGTERM
+        assert wait_for_end(other, 20) == -signal.SIGTERM

@@ -37,6 +37,7 @@ from swarmctl.nodes.history import rounds_finished
 from swarmctl.terminal.command_line import typed
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.journals import bare_node
+from tests.support.patience import wait_for_end
 from tests.support.terminals import printed, rest_of, spawn
 
 
@@ -214,7 +215,7 @@ def test_watch_in_a_pipe_prints_the_state_repeatedly(node: NodeFiles) -> None:
         lines = [process.stdout.readline() for _ in range(5)]
         assert [line.partition(" ")[0] for line in lines] == ["node", "maths", "\n", "node", "maths"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == Exit.INTERRUPTED
+        assert wait_for_end(process, 10) == Exit.INTERRUPTED
     finally:
         process.kill()
         process.stdout.close()

@@ -18,6 +18,7 @@ from swarmctl.report import server
 from swarmctl.report.report_data import PageData
 from swarmctl.terminal.interrupting import how_to
 from tests.support.command_line import ROOT, SWARMCTL, run_process, told
+from tests.support.patience import finish, wait_for_end
 from tests.support.report_server import served
 from tests.support.reported_nodes import reported_node, write_events
 
@@ -99,7 +100,7 @@ def test_it_listens_on_this_machine_only_and_ends_cleanly_with_ctrl_c() -> None:
             with pytest.raises(OSError), socket.create_connection((other, port), timeout=2):  # noqa: PT011
                 pass
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = finish(process, 20)
     assert process.returncode == Exit.INTERRUPTED
     assert said.endswith("Stopped.\n")
     assert "Traceback" not in said
@@ -123,7 +124,7 @@ def test_a_background_job_says_how_to_stop_it() -> None:
         line = process.stderr.readline()
         assert "Ctrl-C does not reach it" in line
         subprocess.run(["sh", "-c", line.partition("To stop: ")[2]], check=True)
-        assert process.wait(20) == -signal.SIGTERM
+        assert wait_for_end(process, 20) == -signal.SIGTERM
 
 
 def test_other_jobs_are_stopped_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:

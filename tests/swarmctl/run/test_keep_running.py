@@ -17,6 +17,7 @@ from swarmctl.storage.json_file import read_json
 from tests.support.command_line import ROOT, STAND_IN, UNTRAINED, Cli, run_process, write_profile
 from tests.support.forked_swarmctl import swarmctl
 from tests.support.full_disk import mounted_disk
+from tests.support.patience import finish
 from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.processes import is_alive
 from tests.support.restarts import same_weights
@@ -125,7 +126,7 @@ def test_a_full_disk_pauses_the_node_until_there_is_room(
         assert row["detail"].endswith("Continues when 16 MiB are free")
         assert process.poll() is None
         ballast.unlink()
-        _, told = process.communicate(timeout=30)
+        _, told = finish(process, 30)
     assert process.returncode == Exit.DONE, told
     assert "warning: paused: cannot write" in told
     assert "The disk has room again, continuing." in told
@@ -158,7 +159,7 @@ def test_a_real_trainer_that_is_killed_and_stopped_learns_the_same(home: Path, t
             if line.startswith("Round ") and len(attacks) == 2 - restarted:
                 os.kill((read_json(files.lock) or {})["trainer"], attacks.pop(0))
     finally:
-        process.communicate(timeout=60)
+        finish(process)
     assert process.returncode == Exit.DONE, lines
     assert process.left() == []
     told = "".join(lines)

@@ -12,6 +12,7 @@ import pytest
 from swarmctl.errors import Exit
 from tests.support.command_line import UNTRAINED, told, write_profile
 from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
+from tests.support.patience import finish
 from tests.support.processes import is_alive
 from tests.support.waiting import until
 
@@ -81,7 +82,7 @@ def test_all_processes_end_together_and_a_killed_one_is_replaced(home: Path, tmp
         until(lambda: rounds() > before + 1, PATIENCE_S)
         (member,) = descendants(process, MEMBER)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(PATIENCE_S)
+        _, said = finish(process, PATIENCE_S)
     finally:
         process.kill()
     assert process.wait() == 128 + signal.SIGINT

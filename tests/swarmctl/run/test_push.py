@@ -15,6 +15,7 @@ from swarmctl.errors import Exit
 from tests.support.command_line import UNTRAINED, Cli, write_profile
 from tests.support.fake_hub_uploads import TOKEN, Account, uploads
 from tests.support.forked_swarmctl import ForkedSwarmctl
+from tests.support.patience import finish
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 
@@ -40,7 +41,7 @@ def start(place: Path, url: str, *arguments: str) -> ForkedSwarmctl:
 def run(place: Path, url: str, *arguments: str) -> tuple[int, str]:
     process = start(place, url, *arguments)
     try:
-        _, said = process.communicate(timeout=120)
+        _, said = finish(process, 120)
     finally:
         process.kill()
     assert [left.cmdline() for left in process.left()] == []
@@ -88,7 +89,7 @@ def test_ctrl_c_does_not_wait_for_the_hub(home: Path, tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = finish(process, 30)
         assert process.wait() == Exit.INTERRUPTED, said
         assert [left.cmdline() for left in process.left()] == []
         assert account.wait is not None

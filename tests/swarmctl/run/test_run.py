@@ -19,6 +19,7 @@ from hivemind_exp.journal.journal import Journal
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from tests.support.command_line import ROOT, STAND_IN, Cli, next_command, read, told, write_profile
+from tests.support.patience import finish
 from tests.support.terminals import rest_of, spawn
 from tests.support.waiting import until
 from tests.swarmctl.run.conftest import Run
@@ -257,7 +258,7 @@ def test_a_run_continues_when_its_log_is_rotated(
     last = next(json.loads(line)["round"] for line in read(log).splitlines() if b'"event": "round"' in line)
     until(lambda: f"Round {last + 2}: " in str(process.stderr and process.stderr.readline()))
     process.send_signal(signal.SIGTERM)
-    err = process.communicate(timeout=20)[1]
+    err = finish(process, 20)[1]
     assert process.returncode == Exit.DONE
     assert "Stopped after" in err
     assert "Saved: checkpoints/" in err
@@ -289,7 +290,7 @@ def test_a_second_run_of_the_same_node_is_refused(started: Callable[..., Run], s
     assert planned.returncode == Exit.DONE
     assert planned.stdout.startswith("node      demo (is running): ")
     process.terminate()
-    process.communicate(timeout=20)
+    finish(process, 20)
 
 
 @pytest.mark.slow
@@ -297,7 +298,7 @@ def test_only_one_of_several_concurrent_runs_of_a_new_node_starts(home: Path) ->
     command = [*STAND_IN, "run", "-p", "demo", "--rounds", "80", "-q"]
     several = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
     for process in several:
-        process.communicate(timeout=30)
+        finish(process, 30)
     assert sorted(process.returncode for process in several) == [0, 3, 3]
     assert [path.name for path in (home / "nodes").iterdir()] == ["demo"]
 
@@ -307,7 +308,7 @@ def test_a_run_continues_when_its_output_is_closed(home: Path, stand_in: Cli) ->
     reader, writer = os.pipe()
     os.close(reader)
     command = [*STAND_IN, "run", "-p", "demo", "--rounds", "3"]
-    done = subprocess.run(command, cwd=ROOT, stderr=writer, timeout=30, check=False)
+    done = subprocess.run(command, cwd=ROOT, stderr=writer, check=False)
     os.close(writer)
     assert done.returncode == 0
     assert b'"round": 2' in read(home / "nodes/demo/events.jsonl")

@@ -17,6 +17,7 @@ import pytest
 
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, Cli, read, told, write_profile
+from tests.support.patience import finish
 from tests.support.piped_swarmctl import PipedSwarmctl
 from tests.support.processes import is_alive
 from tests.support.waiting import until
@@ -84,7 +85,7 @@ def test_the_trainer_is_told_where_the_nodes_own_server_is(
     start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]], program: Path
 ) -> None:
     process = start("--rounds", "2", "--set", 'offload.serving.arguments=["--max-loras=9"]')
-    _, said = process.communicate(timeout=60)
+    _, said = finish(process)
     assert process.returncode == Exit.DONE, said
     ((_, server),) = servers().items()
     asked = json.loads((home / "nodes/served/request.json").read_text())["config"]["offload"]
@@ -104,7 +105,7 @@ def test_the_trainer_is_told_where_the_nodes_own_server_is(
     assert "Prompts stay on this machine" in said
     assert all_ended(servers())
     again = start("--node", "served", "--rounds", "3")
-    _, said = again.communicate(timeout=60)
+    _, said = finish(again)
     assert again.returncode == Exit.DONE, said
     assert "Changed: game.rounds 2 → 3" in said
     assert "offload.serving.urls" not in said, "another port is no change of a setting"
@@ -159,7 +160,7 @@ def test_a_server_that_is_killed_is_started_again_at_the_same_port(
     (after,) = (each for pid, each in servers().items() if pid != first)
     assert after["arguments"] == before["arguments"]
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = finish(process)
     assert process.returncode == Exit.INTERRUPTED
     assert "warning: vllm was killed (SIGKILL)" in said
     assert all_ended(servers())
@@ -182,7 +183,7 @@ def test_a_server_that_ignores_the_request_to_end_is_killed(
     (pid,) = servers()
     psutil.Process(pid).suspend()  # it cannot react to SIGTERM
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    finish(process)
     assert process.returncode == Exit.DONE
     assert all_ended(servers())
 
@@ -193,7 +194,7 @@ def test_ctrl_c_while_the_server_loads(
     process = start("--rounds", "0", FAKE_VLLM_ACT="loads")
     until(servers)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    finish(process)
     assert process.returncode == Exit.INTERRUPTED
     assert b'"event": "round"' not in events(home)
     assert all_ended(servers())
@@ -203,7 +204,7 @@ def test_a_server_that_cannot_start_says_why(
     start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
 ) -> None:
     process = start("--rounds", "0", FAKE_VLLM_ACT="fails")
-    _, said = process.communicate(timeout=60)
+    _, said = finish(process)
     assert process.returncode == Exit.CONFIGURATION, said
     cause, following = said.splitlines()[-2:]
     assert cause.startswith("error: vllm exited with code 1. The GPU has too little free memory for it.")

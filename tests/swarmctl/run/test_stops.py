@@ -18,6 +18,7 @@ from swarmctl import cli
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import files_of
 from tests.support.command_line import ROOT, STAND_IN, Cli, told
+from tests.support.patience import finish, wait_for_end
 from tests.support.processes import is_alive
 from tests.support.waiting import until
 from tests.swarmctl.run.conftest import Run
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 def test_stop_signals(started: Callable[..., Run], number: int, code: int) -> None:
     process = started("run", 0, "--json", as_users_do=True)
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = finish(process, 20)
     assert process.returncode == code
     assert "Stopping within 5 s" in err
     assert "Saved: checkpoints/" in err
@@ -48,7 +49,7 @@ def test_a_second_interrupt_stops_immediately(started: Callable[..., Run]) -> No
     assert process.poll() is None
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = finish(process, 20)
     assert time.monotonic() - before < 7  # without it, the trainer is killed after 8 s
     assert process.returncode == 130
     assert "Saved: every finished round." in err
@@ -62,7 +63,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     process = started("hang")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=30)
+    _, err = finish(process, 30)
     assert process.returncode == 0
     assert "error" not in err
     (row,) = json.loads(stand_in("status", "demo", "--json").stdout)["nodes"]
@@ -75,7 +76,7 @@ def test_no_grandchild_is_left(started: Callable[..., Run], rounds: int) -> None
     process = started("spawn", rounds)
     if not rounds:
         process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    finish(process, 20)
     assert process.returncode == 0
 
 
@@ -91,7 +92,7 @@ def test_a_background_job_prints_the_command_that_stops_it(started: Callable[...
     assert process.stderr is not None
     line = next(line for line in process.stderr if "To stop it: " in line)
     subprocess.run(["sh", "-c", line.partition("To stop it: ")[2]], check=True)
-    assert process.wait(20) == Exit.DONE
+    assert wait_for_end(process, 20) == Exit.DONE
     assert "Stopped after" in process.stderr.read()
 
 
@@ -105,7 +106,7 @@ def test_stop_waits_until_nodes_have_saved_and_stopped(started: Callable[..., Ru
     (row,) = json.loads(done.stdout)["nodes"]
     record = json.loads(files_of("demo").run.read_text())["stop"]
     assert (row["node"], row["was_running"], row["round"]) == ("demo", True, record["round"])
-    process.communicate(timeout=20)
+    finish(process, 20)
     assert process.returncode == Exit.DONE
     assert stand_in("stop", "demo").stdout == "Node demo is not running.\n"
     assert json.loads(stand_in("stop", "demo", "--json").stdout)["nodes"][0]["was_running"] is False
@@ -119,7 +120,7 @@ def test_stop_continues_a_suspended_supervisor(started: Callable[..., Run], stan
     done = stand_in("stop", "demo")
     assert done.returncode == Exit.DONE
     assert "kill -CONT" not in done.stderr
-    process.communicate(timeout=60)
+    finish(process)
     assert process.returncode == Exit.DONE
 
 
@@ -133,16 +134,16 @@ def test_stop_says_that_the_trainer_is_frozen(started: Callable[..., Run], stand
     assert stopping.stderr is not None
     assert f"To continue it: kill -CONT {trainer}" in stopping.stderr.readline()
     os.kill(trainer, signal.SIGCONT)
-    stopping.communicate(timeout=60)
+    finish(stopping)
     assert stopping.returncode == Exit.DONE
-    process.communicate(timeout=60)
+    finish(process)
 
 
 def test_stop_says_what_was_saved(started: Callable[..., Run], stand_in: Cli) -> None:
     process = started("run", 100_000)
     said = stand_in("stop", "--all").stdout
     assert re.fullmatch(r"Stopped node demo after \d+ of 100,000 rounds\. Saved: .*\n", said)
-    process.communicate(timeout=20)
+    finish(process, 20)
     both = stand_in("stop", "demo", "--all")
     assert both.returncode == Exit.USAGE
     assert stand_in("stop", "dmo").stderr.startswith("error: unknown node 'dmo'; did you mean demo?")
@@ -155,7 +156,7 @@ def test_stop_signals_no_process_that_only_has_the_supervisors_pid(started: Call
     holder = json.loads(lock.read_text())
     lock.write_text(json.dumps(holder | {"pid": os.getpid()}))  # as if the pid had been given to this process
     assert stand_in("stop").returncode == Exit.DONE  # it stopped the trainer
-    process.communicate(timeout=20)
+    finish(process, 20)
 
 
 @pytest.mark.slow
@@ -167,7 +168,7 @@ def test_stop_refuses_to_guess_a_nodes_process(started: Callable[..., Run], stan
     assert refused.returncode == Exit.CONFIGURATION
     assert process.poll() is None
     process.terminate()
-    process.communicate(timeout=20)
+    finish(process, 20)
 
 
 @pytest.mark.slow
@@ -177,7 +178,7 @@ def test_the_lock_outlives_a_killed_supervisor(started: Callable[..., Run], stan
     trainer.suspend()
     until(lambda: trainer.status() == psutil.STATUS_STOPPED)  # the signal takes effect when a thread is next scheduled
     process.kill()
-    process.communicate(timeout=20)
+    finish(process, 20)
     refused = stand_in("run", "-p", "demo")
     assert refused.returncode == Exit.CONFIGURATION
     assert f"is already running; the trainer (pid {trainer.pid}) was stopped by a signal" in refused.stderr
@@ -206,5 +207,5 @@ def test_a_frozen_trainer_is_reported_and_continues(
     subprocess.run(line.split(": ")[-1].split(), check=True)
     assert next(line for line in process.stderr if "stopped" in line) == f"Process {pid} is no longer stopped.\n"
     process.terminate()
-    process.communicate(timeout=20)
+    finish(process, 20)
     assert process.returncode == Exit.DONE

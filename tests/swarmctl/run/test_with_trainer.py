@@ -20,6 +20,7 @@ from tests.support.command_line import ROOT, SWARMCTL, UNTRAINED, Cli, told, wri
 from tests.support.fake_hub import serve_hub
 from tests.support.forked_swarmctl import ForkedSwarmctl, swarmctl
 from tests.support.full_disk import mounted_disk
+from tests.support.patience import finish
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -48,7 +49,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    out, said = process.communicate(timeout=120)
+    out, said = finish(process, 120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
@@ -204,7 +205,7 @@ def test_a_stop_saves_prints_the_resume_command_and_leaves_no_process(home: Path
     process = start("run", "--profile", "small", **without(tmp_path, *API_CLIENTS))
     wait_for_rounds(home, 3)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = finish(process, 30)
     assert process.returncode == Exit.INTERRUPTED
     assert "Stopping within 5 s" in said
     assert "run --node small" in said
@@ -223,8 +224,7 @@ def test_a_killed_supervisor_ends_its_trainer_and_the_node_resumes(home: Path, t
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     process.kill()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert alive == []
+    until(lambda: not psutil.wait_procs(family, timeout=0)[1], 20)
     before = (home / "nodes/small/events.jsonl").read_text().count('"event": "round"')
     done = swarmctl("run", "--node", "small", "--rounds", str(before + 3), "--json")
     assert done.returncode == Exit.DONE, done.stderr

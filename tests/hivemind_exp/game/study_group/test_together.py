@@ -26,6 +26,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.runner.open_game import PeerContext
 from tests.support.nodes import ChanceRewards, Events, make_config
+from tests.support.patience import Patience
 from tests.support.restarts import processes
 
 pytestmark = pytest.mark.slow
@@ -158,9 +159,9 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Node]]
 
 def reach(*nodes: Node, round_: int) -> None:
     """Wait until each of these nodes has trained in a round."""
-    until = time.monotonic() + PATIENCE_S
+    patience = Patience(PATIENCE_S)
     while waiting := [node for node in nodes if node.last_round() < round_]:
-        assert time.monotonic() < until, f"{waiting[0].name} is stuck"
+        assert not patience.is_over(), f"{waiting[0].name} is stuck"
         for node in waiting:
             assert node.process.is_alive(), f"{node.name} ended"
         time.sleep(0.05)

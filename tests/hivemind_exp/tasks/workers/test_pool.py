@@ -318,10 +318,7 @@ def test_workers_end_when_their_node_is_killed(busy: str) -> None:
     node.kill()
     node.wait()
     node.stdout.close()
-    end = time.monotonic() + 10
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(map(alive, pids))
+    until(lambda: not any(map(alive, pids)), 10)
 
 
 def alive(pid: int) -> bool:

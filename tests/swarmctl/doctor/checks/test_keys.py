@@ -114,7 +114,6 @@ def test_a_real_secret_service(tmp_path: Path, state: str, status: str, told: st
             env=os.environ | session,
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
     assert done.returncode == 0, done.stderr

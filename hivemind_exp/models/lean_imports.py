@@ -1,6 +1,19 @@
-"""Import less of transformers."""
+"""Import less of transformers and peft."""
 
 import sys
+
+from hivemind_exp.config import Config
+from hivemind_exp.processes.imports import leave_out
+
+
+def without_bitsandbytes(config: Config) -> None:
+    """Let peft believe that bitsandbytes is not installed, unless the settings need it.
+
+    peft imports it for models with quantized weights only, but does so for all models, which takes more than a second.
+    Does nothing if it has been imported already.
+    """
+    if not config.model.load_in_4bit and config.train.optimizer != "adamw-8bit":
+        leave_out("bitsandbytes")
 
 
 def without_scipy() -> None:

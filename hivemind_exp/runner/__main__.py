@@ -133,6 +133,7 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     with uncollected():
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import pin_device, share_gpus
+        from hivemind_exp.models.lean_imports import without_bitsandbytes
         from hivemind_exp.models.model_location import TINY
         from hivemind_exp.node_files import NodeFiles
         from hivemind_exp.trainer.report_places import place_reports
@@ -144,6 +145,7 @@ def _build(order: dict[str, Any], secrets: Secrets, emit: Emit, stop: StopFlag) 
     leave_out(*{"trackio", "wandb"}.difference(config.report.to))
     if config.model.name == TINY and config.model.lora is None:  # other models may consist of adapters
         leave_out("peft")
+    without_bitsandbytes(config)
     several = config.train.processes > 1 and config.model.device != "cpu"
     visible = share_gpus(config.train.processes) if several else []
     pinned = pin_device(config.model.device)

@@ -77,7 +77,7 @@ class TeamMember:
         """Import what is needed, while the main process reads its files. ``first``: the message of ``Team``."""
         from hivemind_exp.config import Config
         from hivemind_exp.models.device import Compute, use_threads
-        from hivemind_exp.models.lean_imports import without_scipy
+        from hivemind_exp.models.lean_imports import without_bitsandbytes, without_scipy
         from hivemind_exp.models.model_location import TINY
         from hivemind_exp.node_files import NodeFiles
 
@@ -85,6 +85,7 @@ class TeamMember:
         if self._config.model.name == TINY and self._config.model.lora is None:
             leave_out("peft")
         without_scipy()
+        without_bitsandbytes(self._config)
         import hivemind_exp.runner.build_node  # noqa: F401 - imported early, because it takes seconds
 
         use_threads(self._config.model, self._config.train.processes)

@@ -57,10 +57,11 @@ def _run(order: dict[str, Any], link: Link, secrets: Secrets) -> None:
     model = config.model.model_copy(update={"device": pin_device(config.model.device)})
     config = config.model_copy(update={"model": model})
     with uncollected():
-        from hivemind_exp.models.lean_imports import without_scipy
+        from hivemind_exp.models.lean_imports import without_bitsandbytes, without_scipy
         from hivemind_exp.node_files import NodeFiles
 
         without_scipy()
+        without_bitsandbytes(config)
         from hivemind_exp.trained.answering import chat, sample
         from hivemind_exp.trained.evaluation import evaluate
         from hivemind_exp.trained.loading import Job, with_charter

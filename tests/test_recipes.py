@@ -108,6 +108,25 @@ print(journal.execute("SELECT source, count(*) FROM completions GROUP BY source 
     code.check_files(examples.ADD_SOURCE, "parrot")
 
 
+def test_add_a_kind_of_source(code: Copy) -> None:
+    examples.add_kind(code)
+    program = """
+from hivemind_exp.config import Config
+from hivemind_exp.hub.card import model_card
+from hivemind_exp.journal.records import SourceContribution
+from hivemind_exp.losses import gated
+from hivemind_exp.losses.registry import choose_losses
+from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.train_settings import TrainConfig
+print(choose_losses(TrainConfig())[Kind.DRAFT] is gated.LOSS)
+lessons = [SourceContribution(Kind.DRAFT, "drafter", 8, 80)]
+config = Config(hub={"repo": "me/mine", "every": 5}, tasks=["gcd"])
+print("`draft`: a smaller model" in model_card(config, round_=1, step=1, lessons=lessons, evaluations=[]))
+"""
+    assert code.python("-c", program) == "True\nTrue\n"
+    code.check_files(examples.ADD_KIND, "draft")
+
+
 def test_add_an_engine_for_the_nodes_own_weights(code: Copy) -> None:
     examples.add_engine(code)
     program = """
@@ -218,6 +237,7 @@ TABLES = (
     "tests/hivemind_exp/game/study_group/test_rewards.py",
     "tests/hivemind_exp/game/study_group/test_slot_schedule.py",
     "tests/hivemind_exp/game/test_last_stage.py",
+    "tests/hivemind_exp/hub/test_card.py::test_every_kind_of_source_is_described",
     "tests/hivemind_exp/losses/test_losses.py::test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists",
     "tests/hivemind_exp/offload/api/test_engines.py",
     "tests/hivemind_exp/test_providers.py",

@@ -11,7 +11,7 @@ from hivemind_exp.journal.records import SCORED_BY, Evaluation, SourceContributi
 from hivemind_exp.models import smollm2
 from hivemind_exp.rollouts.types import Kind
 
-_KINDS = {
+KINDS = {
     Kind.POLICY: "this model, sampled during training",
     Kind.POLICY_TEXT: "this model, served by an API, as text",
     Kind.HINTED: "this model, shown a hint from another model; only answers that the verifier accepted",
@@ -19,6 +19,7 @@ _KINDS = {
     Kind.PEER: "other nodes of a swarm, as text, verified again by this node",
     Kind.RELAY: "any engine",
 }
+"""Whose text each kind is."""
 _DATA_SETS = {"gsm8k": "openai/gsm8k"}
 _OWN = {"jsonl": "custom questions", OWN_FILE: "custom questions and rewards"}
 
@@ -101,7 +102,7 @@ def _learned(config: Config, lessons: Sequence[SourceContribution]) -> list[str]
     if not total:
         return ["**Nothing yet**: no answer from any source has contributed to an optimizer step.", rewards]
     rows = [
-        f"| `{lesson.kind}`: {_KINDS[lesson.kind]} | {_who(lesson)} | {lesson.completions:,} | "
+        f"| `{lesson.kind}`: {KINDS[lesson.kind]} | {_who(lesson)} | {lesson.completions:,} | "
         f"{100 * lesson.tokens / total:.1f} % |"
         for lesson in sorted(lessons, key=lambda each: -each.tokens)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +23,7 @@ class Service(ThreadingHTTPServer):
         self.elsewhere = ""
         self.asked: list[tuple[str, str | None]] = []
         """(path, Authorization) of each request."""
+        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "page":
                 self._answer(200, "<html>")
             case "hang":
-                time.sleep(30)
+                service.closing.wait()
             case "drip":
                 self._drip()
             case json_text:
@@ -82,10 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _drip(self) -> None:
         self.send_response(200)
         self.end_headers()
-        for _ in range(300):
+        while not self.server.closing.wait(0.1):
             self.wfile.write(b" ")
             self.wfile.flush()
-            time.sleep(0.1)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
@@ -96,4 +96,7 @@ def service() -> Iterator[Service]:
     """Run a service on loopback."""
     server = Service()
     with serving(server):
-        yield server
+        try:
+            yield server
+        finally:
+            server.closing.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -126,11 +125,9 @@ def test_a_large_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("act", ["hang", "drip"])
 def test_slow_responses_time_out(act: str) -> None:
     with service() as server:
-        server.act = act
-        began = time.monotonic()
+        server.act = act  # without end
         with pytest.raises(Unanswered, match=r"^no response within 0\.5 s$"):
             request("GET", server.url, {}, 0.5)
-        assert time.monotonic() - began < 25  # the service takes 30 s
 
 
 def test_an_invalid_proxy_raises_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.tasks.base import Tasks
 from tests.support.charters import charter, words
 from tests.support.nodes import PacedRewards, make_config
+from tests.support.patience import joined
 from tests.support.restarts import processes
 
 PATIENCE_S = 240.0
@@ -116,7 +117,7 @@ def playing(
         for node in nodes:
             node.terminate()
         for node in nodes:
-            node.join(20)
+            joined(node, 20)
             node.kill()
 
 

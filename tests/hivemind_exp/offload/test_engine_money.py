@@ -236,7 +236,7 @@ def test_free_provider_is_used_even_when_the_cap_is_spent(tmp_path: Path) -> Non
         with engine(tmp_path, endpoint(server.base_url), price=FREE, usd=0.001, on_limit_local=True) as rig:
             late = order(20)
             rig.offload.submit([late])
-            late.done.result(timeout=20)
+            late.done.result()
     assert len(rig.texts()["question 20"]) == 4
 
 

@@ -198,7 +198,7 @@ def test_a_killed_daemon_is_restarted_even_if_a_cancellation_is_lost(
         first.contacts.keep = keep  # type: ignore[method-assign]
 
     first.contacts.keep = deaf  # type: ignore[method-assign]
-    assert begun.wait(15)
+    eventually(begun.is_set)
     daemon(first).kill()
     eventually(lambda: "daemon_died" in peers.codes("first"))
     eventually(lambda: first.addresses() and daemons())

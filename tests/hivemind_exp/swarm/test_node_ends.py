@@ -96,8 +96,7 @@ def test_a_node_can_be_closed_while_it_starts(peers: Peers) -> None:
     starting.start()
     eventually(lambda: node.loop is not None)
     node.close()
-    starting.join(2)
-    assert not starting.is_alive()
+    eventually(lambda: not starting.is_alive(), 2)
     assert not daemons()
 
 

@@ -30,6 +30,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.tasks.base import Question, Split, Tasks
 from hivemind_exp.tasks.mixture import Mixture
+from tests.support.patience import joined
 from tests.support.restarts import processes
 
 GROUP = 8
@@ -286,7 +287,7 @@ class Arena:
         for process in running:
             process.terminate()
         for process in running:
-            process.join(10)
+            joined(process, 10)
             process.kill()
             process.join(5)
 

@@ -115,7 +115,7 @@ def test_on_the_gpu_of_the_node_the_server_takes_turns_with_it(
     start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
 ) -> None:
     process = start("--rounds", "1", CUDA_VISIBLE_DEVICES="0")
-    _, said = process.communicate(timeout=60)
+    _, said = finish(process)
     assert process.returncode == Exit.DONE, said
     ((_, server),) = servers().items()
     pairs = dict(itertools.pairwise(server["arguments"]))
@@ -128,7 +128,7 @@ def test_on_the_gpu_of_the_node_the_server_takes_turns_with_it(
     assert "so they take turns (neither needs the memory while the other works)" in said
     assert "offload.serving.turns" not in said.partition("Changed: ")[2]
     again = start("--node", "served", "--rounds", "2", "--set", "offload.serving.turns=off", CUDA_VISIBLE_DEVICES="0")
-    _, said = again.communicate(timeout=60)
+    _, said = finish(again)
     assert again.returncode == Exit.DONE, said
     (second,) = [each for each in servers().values() if each != server]
     assert "0.45" in second["arguments"]
@@ -140,7 +140,7 @@ def test_a_server_that_is_told_to_take_turns_says_so_on_a_gpu_of_its_own(
     start: Callable[..., PipedSwarmctl], servers: Callable[[], dict[int, dict[str, Any]]]
 ) -> None:
     process = start("--rounds", "1", "--set", "offload.serving.turns=on", CUDA_VISIBLE_DEVICES="0,1")
-    _, said = process.communicate(timeout=60)
+    _, said = finish(process)
     assert process.returncode == Exit.DONE, said
     ((_, server),) = servers().items()
     assert "--enable-sleep-mode" in server["arguments"]

@@ -200,6 +200,7 @@ TRAINER_STATES: tuple[State, ...] = (
     real("run -p plain --rounds 1 --device cuda:3", variables={"CUDA_VISIBLE_DEVICES": "0"}),
     real("run -p plain --rounds 1 --device auto --gpus 2 --dry-run"),
     real("run -p plain --rounds 1 --set model.dtype=float16 --dry-run"),
+    real("run -p plain --rounds 1 --set model.fused_kernels=true --dry-run"),
     real("run -p plain --rounds 1 --set train.optimizer=adamw-8bit --dry-run", machine=absent("bitsandbytes")),
     real("run -p plain --rounds 1 --set report.metrics_port=9464 --dry-run", machine=absent("prometheus_client")),
     real("run -p plain --rounds 1 --set report.metrics_address=192.0.2.1 --set report.metrics_port=9464"),

@@ -234,9 +234,19 @@ def _with_option(meant: str, option: str, arguments: Sequence[str]) -> str | Non
     """
     if list(arguments[:1]) == ["keys"]:
         return None
+    if _takes_value(option, "run") and not _takes_value(meant, *arguments):
+        return None  # such as --device after ``doctor``: what follows is its value, not a node or a check
     words = [meant + word[len(option) :] if word.partition("=")[0] == option else word for word in arguments]
     right = words != list(arguments) and not any(map(looks_like_key, words)) and _is_accepted(words)
     return shlex.join(["swarmctl", *words]) if right else None
+
+
+def _takes_value(option: str, *path: str) -> bool:
+    """Whether a command has this option, and a value follows it. ``path``: the command, and perhaps its arguments."""
+    command, words = tree(), list(path)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    return any(option in each.opts and not getattr(each, "is_flag", False) for each in command.params)
 
 
 def _is_accepted(arguments: Sequence[str]) -> bool:

@@ -52,6 +52,8 @@ class Finding:
     """For ``--fix``: fixes what is safe to fix without asking, and returns a description of what it did."""
 
 
+LATER = "Wait, then check again"
+"""What to do about a service that fails."""
 ok = partial(Finding, Status.OK)
 skipped = partial(Finding, Status.SKIPPED)
 warning = partial(Finding, Status.WARNING)

@@ -81,10 +81,13 @@ def make(checks: Sequence[Check], context: Context) -> Generator[Outcome]:
             thread.start()
         for check, thread in zip(checks, threads, strict=True):
             thread.join(max(0.0, began + check.limit - time.monotonic()))
-            late = unknown(f"no result after {check.limit:g} s", context.again(check.group))
-            yield done.get(check) or Outcome(check, late, time.monotonic() - began)
+            yield done.get(check) or _late(check, context, time.monotonic() - began)
     finally:
         end_programs()  # the threads that would kill them may not live that long
+
+
+def _late(check: Check, context: Context, seconds: float) -> Outcome:
+    return Outcome(check, unknown(f"no result after {check.limit:g} s", context.again(check.group)), seconds)
 
 
 def look(check: Check, context: Context) -> Finding:

@@ -81,7 +81,8 @@ def select(names: Sequence[str], context: Context) -> list[Check]:
                 raise UsageError(f"unknown check {name!r}; did you mean {flag}?", next=f"swarmctl doctor {flag}")
             guess = nearest(name, known)
             hint = f"did you mean {guess}?" if guess else f"the groups are {', '.join(groups())}"
-            raise UsageError(f"unknown check {name!r}; {hint}", next=f"swarmctl doctor {guess or '--help'}")
+            again = context.again(guess) if guess else "swarmctl doctor --help"
+            raise UsageError(f"unknown check {name!r}; {hint}", next=again)
     return [check for check in checks if not names or not _names(check).isdisjoint(names)]
 
 

@@ -45,6 +45,8 @@ class Server:
     """Whether it responded at all."""
     knows_key: bool = True
     """Whether its answer shows if it needs a key."""
+    remedy: str | None = None
+    """A command that fixes what kept it from answering; None if none is known."""
 
     @property
     def host(self) -> str:
@@ -103,7 +105,8 @@ def _asked(name: str, url: str) -> Server:
     refused = tested.result == "refused"
     problem = _NO_CHAT if tested.result == "valid" else tested.detail
     knows = refused or tested.result == "valid"
-    return Server(url, key is not None or refused, _models(tested), problem, refused, tested.answer is not None, knows)
+    needs_key, responded = key is not None or refused, tested.answer is not None
+    return Server(url, needs_key, _models(tested), problem, refused, responded, knows, tested.next)
 
 
 def _models(tested: KeyTest) -> tuple[str, ...]:
@@ -123,6 +126,8 @@ def _asked_with_new_key(name: str, server: Server, prompter: Prompter) -> Server
 def _only_or_chosen(server: Server, url: str, prompter: Prompter, again: Callable[[str], str]) -> str:
     """Return the server's only model, or the one that the user chooses."""
     if not server.models:
+        if server.remedy is not None:
+            raise ProviderError(f"cannot ask {url} for its models: {server.problem}", next=server.remedy)
         what = "Name the one that it serves" if server.responded else "Start the server or correct the URL"
         failed = f"cannot ask {url} for its models: {server.problem}"
         empty = f"{url} lists no model that completes chats"

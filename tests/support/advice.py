@@ -10,16 +10,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.offload.api.faults import RequestFailed
 from swarmctl.doctor.check import Finding
+from swarmctl.keys.http_client import Unanswered
 from tests.support.command_line import ROOT
 
 UNKNOWN = "…"
@@ -67,9 +70,11 @@ def _command(node: ast.expr) -> str:
     return ast.unparse(node)
 
 
-def _called(node: ast.Call) -> str:
-    function = node.func
-    return function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+def _called(function: ast.expr) -> set[str]:
+    """Return the names that a function is called by: two for ``(failed if … else warning)(…)``."""
+    if isinstance(function, ast.IfExp):
+        return _called(function.body) | _called(function.orelse)
+    return {function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")}
 
 
 class _Finder(ast.NodeVisitor):
@@ -97,7 +102,7 @@ class _Finder(ast.NodeVisitor):
         for keyword in node.keywords:
             if keyword.arg == "next":
                 self._add(node, keyword.value)
-        if self._module.startswith("swarmctl.doctor") and _called(node) in _FINDINGS and len(node.args) > 1:
+        if self._module.startswith("swarmctl.doctor") and _called(node.func) & _FINDINGS and len(node.args) > 1:
             self._add(node, node.args[1])
         self.generic_visit(node)
 
@@ -124,52 +129,69 @@ def sites() -> set[Site]:
     }
 
 
-def _at(frame: FrameType | None) -> Iterator[Site]:
-    """Yield the innermost sites on the line that a frame executes."""
-    if frame is None or not Path(frame.f_code.co_filename).is_relative_to(ROOT):
-        return
-    here = [(lines, site) for lines, site in _of_file(Path(frame.f_code.co_filename)) if frame.f_lineno in lines]
-    shortest = min((len(lines) for lines, _ in here), default=0)
-    yield from (site for lines, site in here if len(lines) == shortest)
+def _at(frame: FrameType | None, command: str) -> Iterator[Site]:
+    """Yield the innermost sites on the line that a frame executes, or of its caller, if that passed on the command."""
+    while frame is not None and Path(frame.f_code.co_filename).is_relative_to(ROOT):
+        here = [(lines, site) for lines, site in _of_file(Path(frame.f_code.co_filename)) if frame.f_lineno in lines]
+        if here:
+            shortest = min(len(lines) for lines, _ in here)
+            yield from (site for lines, site in here if len(lines) == shortest)
+            return
+        given = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
+        if not any(frame.f_locals.get(name) is command for name in given):
+            return
+        frame = frame.f_back
 
 
-def _watch(add: Callable[[Iterator[Site]], object]) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return replacements for ``NodeError.__setattr__`` and ``Finding.__init__`` that call ``add``."""
-    assign, make = NodeError.__setattr__, Finding.__init__
-
-    def set_attribute(self: NodeError, name: str, value: Any) -> None:
-        assign(self, name, value)
-        if name == "next" and value is not None:
-            frame = sys._getframe(1)
-            while frame.f_back is not None and frame.f_code.co_name == "__init__":
-                frame = frame.f_back
-            add(_at(frame))
+def _watch(add: Callable[[Iterator[Site]], object]) -> list[tuple[type, str, Callable[..., None]]]:
+    """Return methods that call ``add``, each with its class and its name."""
+    replaced: list[tuple[type, str, Callable[..., None]]] = []
+    for error in (NodeError, Unanswered, RequestFailed):
+        replaced.append((error, "__setattr__", _told(error.__setattr__, add)))
+    make = Finding.__init__
 
     def make_finding(self: Finding, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
         if self.remedy is not None:
-            add(_at(sys._getframe(2)))
+            add(_at(sys._getframe(1), self.remedy))
 
-    return set_attribute, make_finding
+    return [*replaced, (Finding, "__init__", make_finding)]
+
+
+def _told(assign: Callable[..., None], add: Callable[[Iterator[Site]], object]) -> Callable[..., None]:
+    def set_attribute(self: Exception, name: str, value: Any) -> None:
+        assign(self, name, value)
+        if name == "next" and value is not None:
+            frame = sys._getframe(1)
+            while frame.f_locals.get("self") is self and frame.f_back is not None:
+                frame = frame.f_back
+            add(_at(frame, value))
+
+    return set_attribute
 
 
 @contextmanager
 def reached() -> Iterator[set[Site]]:
-    """Yield the set of sites that suggest a command in this process during the block."""
+    """Yield the set of sites that suggest a command during the block, in this process and in its forks."""
     found: set[Site] = set()
-    set_attribute, make_finding = _watch(found.update)
-    with patch.object(NodeError, "__setattr__", set_attribute), patch.object(Finding, "__init__", make_finding):
+    with TemporaryDirectory() as place, ExitStack() as stack:
+        file = Path(place) / "sites"
+        for owner, name, method in _watch(partial(_append, file)):
+            stack.enter_context(patch.object(owner, name, method))
         yield found
+        found |= recorded(file)
 
 
 def record(file: Path) -> None:
     """From now on, append the sites that suggest a command to a file, in this process and in its forks."""
+    for owner, name, method in _watch(partial(_append, file)):
+        setattr(owner, name, method)
 
-    def append(found: Iterator[Site]) -> None:
+
+def _append(file: Path, found: Iterator[Site]) -> None:
+    if file.parent.exists():  # a fork may outlive the command
         with file.open("a", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps([site.function, site.command])}\n" for site in found)
-
-    NodeError.__setattr__, Finding.__init__ = _watch(append)  # type: ignore[method-assign, assignment]
 
 
 def recorded(file: Path) -> set[Site]:

@@ -27,16 +27,19 @@ from tests.support.forked_swarmctl import ForkedSwarmctl
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
 
 
-def run_real(arguments: list[str], place: Path, answers: str, machine: Callable[[], object] | None) -> Told:
-    """Run ``swarmctl`` with its real trainer.
+def run_real(
+    arguments: list[str], place: Path, answers: str, machine: Callable[[], object] | None, *, stand_in: bool = False
+) -> Told:
+    """Run ``swarmctl`` in a process of its own, with its real trainer or the stand-in.
 
     ``place``: a new directory. ``answers``: its standard input. ``machine``: as in ``State``.
     """
     place.mkdir()
     (place / "stdin").write_text(answers)
     sites = place / "sites"
+    begin = partial(_begin, sites, machine)
     process = ForkedSwarmctl(
-        arguments, {}, place, directory=Path.cwd(), stdin=place / "stdin", before=partial(_begin, sites, machine)
+        arguments, {}, place, stand_in=stand_in, directory=Path.cwd(), stdin=place / "stdin", before=begin
     )
     try:
         out, err = process.communicate(120)
@@ -137,11 +140,11 @@ def resumed(*before: Callable[[Path], object]) -> State:
 
 
 @cache
-def _trained() -> tempfile.TemporaryDirectory[str]:
-    """Return the home directory of a node with two rounds and a checkpoint of each. Run once."""
+def _trained(*more: str) -> tempfile.TemporaryDirectory[str]:
+    """Return the home directory of a node with two rounds and a checkpoint of each. Run once for each ``more``."""
     home = tempfile.TemporaryDirectory()
     plain(Path(home.name))
-    command = ["run", "-p", "plain", "--node", "maths", "--rounds", "2", "--set", "checkpoint.every=1"]
+    command = ["run", "-p", "plain", "--node", "maths", "--rounds", "2", "--set", "checkpoint.every=1", *more]
     with patch.dict(os.environ, SWARMCTL_HOME=home.name), tempfile.TemporaryDirectory() as place:
         made = run_real(command, Path(place) / "run", "", None)
     assert made.code == 0, made.err
@@ -151,6 +154,11 @@ def _trained() -> tempfile.TemporaryDirectory[str]:
 def trained(home: Path) -> None:
     """Copy a node that has trained."""
     shutil.copytree(_trained().name, home, dirs_exist_ok=True)
+
+
+def adapted(home: Path) -> None:
+    """Copy a node that has trained adapters."""
+    shutil.copytree(_trained("--set", "model.lora.rank=4").name, home, dirs_exist_ok=True)
 
 
 def impatient() -> None:
@@ -192,6 +200,7 @@ TRAINER_STATES: tuple[State, ...] = (
     real("run -p plain --rounds 1 --device cuda:3", variables={"CUDA_VISIBLE_DEVICES": "0"}),
     real("run -p plain --rounds 1 --device auto --gpus 2 --dry-run"),
     real("run -p plain --rounds 1 --set model.dtype=float16 --dry-run"),
+    real("run -p plain --rounds 1 --set model.fused_kernels=true --dry-run"),
     real("run -p plain --rounds 1 --set train.optimizer=adamw-8bit --dry-run", machine=absent("bitsandbytes")),
     real("run -p plain --rounds 1 --set report.metrics_port=9464 --dry-run", machine=absent("prometheus_client")),
     real("run -p plain --rounds 1 --set report.metrics_address=192.0.2.1 --set report.metrics_port=9464"),

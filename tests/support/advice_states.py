@@ -12,12 +12,10 @@ from pathlib import Path
 
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from tests.support.advised import State
+from tests.support.advised import KEY, State
 from tests.support.loopback import serving
 from tests.support.reported_nodes import quiet_node, reported_node
 
-KEY = "sk-test-0123456789abcd9f3c"
-"""What every command reads from standard input."""
 SAVED = "keys set openai --no-test --insecure-storage"
 RAN = "run -p demo --node maths --rounds 2"
 SWARM = "swarm new tea -p demo --set swarm.loopback=true"

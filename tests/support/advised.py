@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,9 +18,16 @@ from packaging.requirements import Requirement
 from swarmctl.errors import Exit
 from tests.support.advice import Site
 
-_CHANGES = {"rm", "mv", "mkdir", "chmod"}
+_CHANGES = {"rm", "mv", "mkdir", "chmod", "kill"}
 """Programs that are run, in the state's directory alone, because they change files."""
-_LINE = re.compile(r"^ +try: (.*)$", re.MULTILINE)
+_LINE = re.compile(r" +try: (.*)")
+
+
+KEY = "sk-test-0123456789abcd9f3c"
+
+
+def _nothing(_home: Path) -> AbstractContextManager[str]:
+    return nullcontext("")
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,14 @@ class State:
     meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext
     """What the error asks for before the command is typed, such as a server that is started."""
     real: bool = False
-    """Whether the trainer is the real one."""
+    """Whether ``swarmctl`` has a process of its own, and, without the variable STAND_IN, the real trainer."""
     machine: Callable[[], object] | None = None
     """Makes the machine lack or have something, in a process that ends with the command (``real`` alone)."""
+    around: Callable[[Path], AbstractContextManager[str]] = _nothing
+    """What is there during all of the commands, such as a server, of the home directory. What it yields replaces
+    ``{it}`` in the command and in the variables."""
+    typed: tuple[str, str] = (KEY, KEY)
+    """What the command reads from standard input, and what those that are suggested read."""
 
 
 @dataclass
@@ -51,23 +65,27 @@ class Told:
     """What suggested commands."""
 
     @property
-    def suggested(self) -> list[str]:
-        return _LINE.findall(self.out + self.err)
-
-    @property
-    def problem(self) -> tuple[str, ...]:
-        """The errors and findings with the command that is suggested for each."""
+    def advice(self) -> list[tuple[str, str]]:
+        """Each suggested command, with the error or the finding that it is for."""
         lines = (self.out + self.err).splitlines()
-        return tuple(f"{lines[n - 1]} {line}" for n, line in enumerate(lines) if n and _LINE.match(line))
+        tried = [(n, match) for n, line in enumerate(lines) if (match := _LINE.match(line))]
+        found = [(match[1], f"{lines[n - 1]} {match[0]}") for n, match in tried]
+        if self.code == Exit.LIMIT:
+            found += [(after.strip(), after) for line, after in pairwise(lines) if line == "Continue:"]
+        return found
 
 
-Run = Callable[[list[str], Mapping[str, str], State], Told]
-"""Runs ``swarmctl`` with these arguments and variables in a state. An empty variable is unset."""
+Run = Callable[[list[str], Mapping[str, str], State, str], Told]
+"""Runs ``swarmctl`` with these arguments, variables and standard input in a state. An empty variable is unset."""
+
+
+def _filled(text: str, home: Path, it: str) -> str:
+    return text.replace("{home}", str(home)).replace("{here}", str(home.parent)).replace("{it}", it)
 
 
 def filled(text: str, home: Path) -> list[str]:
     """Return the words of a command with the directories filled in."""
-    words = shlex.split(text.replace("{home}", str(home)).replace("{here}", str(home.parent)))
+    words = shlex.split(_filled(text, home, "{it}"))
     return words if "--serve" in words else _short(words)
 
 
@@ -85,17 +103,24 @@ def follow(state: State, home: Path, run: Run) -> tuple[set[Site], str | None]:
         if callable(step):
             step(home)
             continue
-        made = run(filled(step, home), state.variables, replace(state, machine=None))
+        variables = {name: _filled(value, home, "") for name, value in state.variables.items()}
+        made = run(filled(step, home), variables, replace(state, machine=None), KEY)
         if made.code not in (Exit.DONE, Exit.CHECK_FAILED):
             return set(), f"cannot prepare the state: {step}: {made.err}"
-    command = filled(state.command, home)
-    first = run(command, state.variables, state)
-    if not first.suggested:
+    with state.around(home) as it:
+        variables = {name: _filled(value, home, it) for name, value in state.variables.items()}
+        command = filled(_filled(state.command, home, it), home)
+        return _follow(replace(state, variables=variables), command, run)
+
+
+def _follow(state: State, command: list[str], run: Run) -> tuple[set[Site], str | None]:
+    first = run(command, state.variables, state, state.typed[0])
+    if not first.advice:
         return first.reached, f"suggests nothing: {first.out}{first.err}"
     with state.meanwhile():
-        for text, problem in zip(first.suggested, first.problem, strict=True):
+        for text, problem in first.advice:
             then = _typed(text, command, state, run)
-            if isinstance(then, Told) and problem in then.problem and then.code != Exit.DONE:
+            if isinstance(then, Told) and problem in [each for _, each in then.advice] and then.code != Exit.DONE:
                 then = "the same again"
             if isinstance(then, str):
                 return first.reached, f"{first.err or first.out}\nThen `{text}`: {then}"
@@ -118,20 +143,23 @@ def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str 
         del words[:2]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         name, _, variables[name] = words.pop(0).partition("=")
+    answer = state.typed[1]
     if words[0].endswith("swarmctl") or words[1:3] == ["-m", "swarmctl"]:
         words = words[1:] if words[0].endswith("swarmctl") else words[3:]
-        then = run(_short(words), variables, state)
+        then = run(_short(words), variables, state, answer)
         if then.code == Exit.USAGE and "--help" not in words:
             return f"it is refused: {then.err}"
         if state.real and "was created with other settings" in then.err:
             return f"the node keeps what it changes: {then.err}"
     elif words[0] == "unset":
-        then = run(command, variables | dict.fromkeys(words[1:], ""), state)
+        then = run(command, variables | dict.fromkeys(words[1:], ""), state, answer)
+    elif words[-1] == "deactivate":
+        then = run(command, variables | {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""}, state, answer)
     elif words[0] == "export":
         name, environment = words[1].partition("=")[0], os.environ | variables
         shown = ["bash", "-c", f'{text}; printf %s "${name}"']
         value = subprocess.run(shown, capture_output=True, encoding="utf-8", check=True, env=environment).stdout
-        then = run(command, variables | {name: value}, state)
+        then = run(command, variables | {name: value}, state, answer)
     else:
         return _in_a_shell(text, words, command, replace(state, variables=variables), run)
     return then
@@ -140,17 +168,29 @@ def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str 
 def _in_a_shell(text: str, words: list[str], command: list[str], state: State, run: Run) -> Told | str | None:
     """As ``_typed``, for a command of the shell. Only one that changes the state's own files is run."""
     subprocess.run(["sh", "-n", "-c", text], check=True)
-    if words[1:4] == ["-m", "pip", "install"]:  # not here: what it would install is there without ``machine``
-        assert [Requirement(word) for word in words[4:] if word[0] != "-"], text
-        return run(command, state.variables, replace(state, machine=None))
+    if words[1:4] == ["-m", "pip", "install"] or words[1:3] == ["-m", "ensurepip"]:
+        # not here: what it would install is there without ``machine``
+        assert [Requirement(word) for word in words[4:] if word[0] != "-"] or words[2] == "ensurepip", text
+        return run(command, state.variables, replace(state, machine=None), state.typed[1])
+    if words == ["cd"]:
+        os.chdir(os.environ["HOME"])
+    elif words[:2] == ["ulimit", "-n"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(words[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    elif (then := _run_in_a_shell(text, words, state)) is not None:
+        return then
+    elif words[0] not in _CHANGES:  # it only shows something, or updates what these tests need, such as git
+        return None
+    return run(command, state.variables, state, state.typed[1])
+
+
+def _run_in_a_shell(text: str, words: list[str], state: State) -> str | None:
+    """Run a command in the shell. Returns what is wrong with it."""
     shows = Site("", text).only_shows
-    if words[0] not in _CHANGES and not shows:  # such as git: nothing is updated here
+    if words[0] not in _CHANGES and not shows:
         return None
     changed = [word for word in words if word.startswith("/") and not shows]
     assert all(Path(word).is_relative_to(Path.cwd()) for word in changed), text
     done = subprocess.run(
         ["bash", "-c", text], capture_output=True, encoding="utf-8", check=False, env=os.environ | state.variables
     )
-    if done.returncode != 0:
-        return f"it fails: {done.stderr}"
-    return None if shows else run(command, state.variables, state)
+    return f"it fails: {done.stderr}" if done.returncode != 0 else None

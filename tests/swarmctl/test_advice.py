@@ -15,8 +15,11 @@ from swarmctl.errors import Exit
 from swarmctl.run import command as running
 from swarmctl.run import trainer_process
 from tests.support.advice import UNKNOWN, Site, reached, sites
+from tests.support.advice_of_commands import COMMAND_STATES
+from tests.support.advice_of_doctor import DOCTOR_STATES
+from tests.support.advice_of_services import SERVICE_STATES
 from tests.support.advice_of_trainers import TRAINER_STATES, run_real
-from tests.support.advice_states import KEY, STATES
+from tests.support.advice_states import STATES
 from tests.support.advised import State, Told, follow
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.forked_swarmctl import spawn_stand_in
@@ -33,10 +36,10 @@ def test_every_suggestion_leads_on(
     monkeypatch.setattr(running, "run_command", partial(running.run_command, module="tests.support.fake_trainer"))
     monkeypatch.setattr(running, "plan_of", partial(running.plan_of, module="tests.support.fake_trainer"))
 
-    def run(arguments: list[str], variables: Mapping[str, str], state: State) -> Told:
+    def run(arguments: list[str], variables: Mapping[str, str], state: State, typed: str) -> Told:
         capsysbinary.readouterr()
         with monkeypatch.context() as patch, reached() as found:
-            patch.setattr(sys, "stdin", io.StringIO(f"{KEY}\n"))
+            patch.setattr(sys, "stdin", io.StringIO(f"{typed}\n"))
             patch.setattr(sys, "argv", [sys.argv[0], *arguments])  # ``restart`` starts the same program again
             patch.setattr(sys, "orig_argv", [*STAND_IN, *arguments])
             patch.setenv("PYTHONPATH", str(ROOT))
@@ -47,14 +50,14 @@ def test_every_suggestion_leads_on(
                     patch.delenv(name, raising=False)
             if state.real:
                 place = tmp_path / f"real-{len(list(tmp_path.iterdir()))}"
-                return run_real(arguments, place, f"{KEY}\n", state.machine)
+                return run_real(arguments, place, f"{typed}\n", state.machine, stand_in="STAND_IN" in state.variables)
             code = cli.run(arguments)
         out, err = capsysbinary.readouterr()
         return Told(code, out.decode(errors="replace"), err.decode(errors="replace"), found)
 
     found: set[Site] = set()
     wrong = []
-    for number, state in enumerate((*STATES, *TRAINER_STATES)):
+    for number, state in enumerate((*STATES, *COMMAND_STATES, *DOCTOR_STATES, *TRAINER_STATES, *SERVICE_STATES)):
         home = tmp_path / str(number) / "home"
         home.parent.mkdir()
         with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.memory import TINY, Shape, count_weights
 from hivemind_exp.providers import PROVIDERS
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
+from swarmctl.doctor.check import LATER, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import HttpAnswer, Unanswered, request, timed_out
 from swarmctl.keys.probe import headers_for
@@ -182,7 +182,7 @@ def _remote(context: Context, have: str) -> Finding:
         return (unknown if timed_out(error) else failed)(text, "swarmctl run --profile demo")
     if answer.status < 400:
         return ok(f"{have}; the first run downloads it from the hub")
-    text = f"{have}, and {address} responded with HTTP {answer.status}"
+    text = f"{have}, and {address} responded with HTTP {answer.status}. {LATER}"
     return _refused(context, answer) or warning(text, context.again("hub"))
 
 

@@ -19,7 +19,7 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
-from swarmctl.doctor.check import Check, Context, Finding, failed, ok, skipped, unknown, warning
+from swarmctl.doctor.check import LATER, Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
 from swarmctl.doctor.checks.installation import install
@@ -204,9 +204,12 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 helps = remedy(fault.detail, style, sampling, endpoint.name)
                 text += f". {helps.advice}" if helps else ""
                 # The same request would be rejected again, most often because the service has no such model.
-                following = (helps and helps.command) or f"swarmctl models {endpoint.name}"
-            return verdict(_hidden(service, context, text) + (cost if fault.billed else ""), following)
-    return service.trouble(f"it rejected the request in {_TRIES} different forms", again)
+                following = (helps and helps.command) or context.models(endpoint.name)
+            elif raw.status == 200:  # the same would come again
+                following = context.models(endpoint.name)
+            text = _hidden(service, context, text) + (cost if fault.billed else "")
+            return verdict(f"{text}. {LATER}" if following == again else text, following)
+    return service.trouble(f"it rejected the request in {_TRIES} different forms", context.models(endpoint.name))
 
 
 def _told(service: ApiService, context: Context, answer: ChatAnswer, seconds: float, style: RequestDialect) -> Finding:
@@ -260,7 +263,7 @@ def adapters(context: Context) -> Finding:
             try:
                 found = shortcomings(server, config, folder, needed)
             except RequestFailed as fault:
-                return failed(f"{server.base_url}: {fault.detail}", context.again("api"))
+                return failed(f"{server.base_url}: {fault.detail}. {LATER}", context.again("api"))
             texts += [each.text if len(servers) == 1 else f"{server.base_url}: {each.text}" for each in found]
             serious = serious or any(each.serious for each in found)
     if texts:

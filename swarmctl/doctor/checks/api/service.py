@@ -19,7 +19,7 @@ from hivemind_exp.connection_errors import TRUST
 from hivemind_exp.errors import KeyProblem, ProviderError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.proxies import proxy_for
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, unknown, warning
+from swarmctl.doctor.check import LATER, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
@@ -212,7 +212,10 @@ def answer(service: ApiService, context: Context) -> Finding:
         return (unknown if probed.timed_out else warning)(text, context.again("api"))
     if raw is not None and (raw.status == 404 or service.endpoint.chat.free):
         return _without_list(service, context, text)
-    return service.trouble(text, probed.next or context.again("api"))
+    if probed.next is None and context.deep:
+        text = f"{text}. {LATER}"
+    # With --deep, a test request shows more.
+    return service.trouble(text, probed.next or context.again("api", "--deep"))
 
 
 def _without_list(service: ApiService, context: Context, text: str) -> Finding:

@@ -86,7 +86,7 @@ def test_after_a_rejected_request_the_models_are_listed(home: Path, key_file: Ca
     with api_server(keys={KEY}) as server:
         key_file(KEY)
         server.always("unknown_model")
-        assert deep_request(home, server).remedy == "swarmctl models box"
+        assert deep_request(home, server).remedy == "swarmctl models box --profile offloaded"
 
 
 def test_rejected_parameter_is_omitted(home: Path, key_file: Callable[[str], None]) -> None:

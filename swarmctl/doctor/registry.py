@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.doctor.check import Check, Context
-from swarmctl.doctor.checks import accelerator, fit, hub, installation, keys, machine, sandbox, server_fit, swarm
+from swarmctl.doctor.checks import (
+    accelerator,
+    fit,
+    hub,
+    installation,
+    keys,
+    machine,
+    sandbox,
+    server_fit,
+    swarm,
+)
 from swarmctl.doctor.checks.api import checks as api
 from swarmctl.errors import UsageError
 from swarmctl.keys.keyring import ALONE_S

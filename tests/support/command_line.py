@@ -27,15 +27,19 @@ questions = 4
 """The demo without its warm-up: a round takes under a second. More tables may follow."""
 
 
-def run_process(command: Sequence[str], *, timeout: float = 30, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_process(
+    command: Sequence[str], *, timeout: float = 30, input: str | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end in the repository root and return the result. ``options`` are those of Popen.
 
-    Kills it, and raises ``TimeoutExpired``, after ``timeout`` seconds (``Patience``).
+    Kills it, and raises ``TimeoutExpired``, after ``timeout`` seconds (``Patience``). ``input``: what it reads.
     """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"} | options
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, **options) as process:
         try:
-            out, err = finish(process, timeout)
+            out, err = finish(process, timeout, given=input)
         except BaseException:
             process.kill()
             raise

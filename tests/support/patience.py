@@ -42,13 +42,17 @@ class Patience:
         return self.passed() >= self._seconds
 
 
-def finish(process: Any, seconds: float = LONG_S) -> tuple[Any, Any]:
-    """Wait for the end of a ``Popen``; return its output and what it wrote to stderr. Raises ``TimeoutExpired``."""
+def finish(process: Any, seconds: float = LONG_S, *, given: str | None = None) -> tuple[Any, Any]:
+    """Wait for the end of a ``Popen``; return its output and what it wrote to stderr. Raises ``TimeoutExpired``.
+
+    ``given``: what it reads from its stdin.
+    """
     patience = Patience(seconds)
     while True:
         try:
-            out, err = process.communicate(timeout=_POLL_S)
+            out, err = process.communicate(given, timeout=_POLL_S)
         except subprocess.TimeoutExpired:
+            given = None  # it is being written
             if patience.is_over():
                 raise
         else:

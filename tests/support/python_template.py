@@ -53,7 +53,7 @@ class ForkedPython:
             )
 
     def close(self) -> None:
-        """End the process; its forks go on."""
+        """End the process and its forks."""
         self._process.kill()
         self._process.communicate()
         self._place.cleanup()
@@ -64,6 +64,7 @@ def main(number: int) -> None:
 
     ``number``: the descriptor of the socket on which it listens.
     """
+    from hivemind_exp.processes.kernel import end_with_parent
     from tests.support.libraries import import_all
 
     import_all()
@@ -75,6 +76,7 @@ def main(number: int) -> None:
         while not any(key.fileobj is sys.stdin for key, _ in selector.select()):
             line, _ = listener.accept()
             if os.fork() == 0:
+                end_with_parent(signal.SIGKILL)  # a test run that is killed leaves no nodes
                 selector.close()
                 listener.close()
                 _be(line)

@@ -84,7 +84,7 @@ def pot(context: Context) -> Finding:
 ''',
     )
     registry = "swarmctl/doctor/registry.py"
-    code.put(registry, "from swarmctl.doctor.checks import accelerator,", " coffee,")
+    code.put(registry, "\n    accelerator,", "\n    coffee,")
     line = '\n    Check("machine", "coffee", coffee.pot, profile=True),'
     code.put(registry, "CHECKS: tuple[Check, ...] = (", line)
 

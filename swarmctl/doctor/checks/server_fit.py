@@ -11,12 +11,12 @@ from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks import accelerator, fit
 from swarmctl.doctor.checks.accelerator import Gpu
 from swarmctl.doctor.checks.hub import shape
-from swarmctl.serving.gpus import Place, place_server
-from swarmctl.serving.memory import ServerMemory, memory_share, server_memory, with_share
 from swarmctl.terminal.sentences import size
 
 if TYPE_CHECKING:
     from hivemind_exp.models.memory import Shape
+    from swarmctl.serving.gpus import Place
+    from swarmctl.serving.memory import ServerMemory
 
 MOST_SHARE = 0.95
 """The largest share of a GPU's memory that is suggested for a server."""
@@ -29,6 +29,9 @@ def applies(context: Context) -> bool:
 
 def memory(context: Context) -> Finding:
     """Compare the estimated memory of the server with its share of the GPU, and with what is free there."""
+    from swarmctl.serving.gpus import place_server  # imports pydantic
+    from swarmctl.serving.memory import memory_share, server_memory
+
     config, (model, where) = context.config, shape(context)
     if model is None:
         return skipped(f"{where}, so the memory that the server needs is unknown")
@@ -51,6 +54,8 @@ def memory(context: Context) -> Finding:
 
 def _verdict(context: Context, text: str, place: Place, need: ServerMemory, *, gpu: Gpu, room: int) -> Finding:
     """Compare a server's needs with its share of a GPU. ``room``: the bytes that it can get there."""
+    from swarmctl.serving.memory import memory_share, with_share
+
     config, share = context.config, memory_share(context.config, place)
     most = math.floor(100 * min(MOST_SHARE, room / gpu.total)) / 100
     wanted = min(most, math.ceil(100 * need.total / gpu.total) / 100)

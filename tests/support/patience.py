@@ -47,12 +47,12 @@ def finish(process: Any, seconds: float = LONG_S, *, given: str | None = None) -
 
     ``given``: what it reads from its stdin.
     """
-    patience = Patience(seconds)
+    patience, read = Patience(seconds), [] if given is None else [given]
     while True:
         try:
-            out, err = process.communicate(given, timeout=_POLL_S)
+            out, err = process.communicate(*read, timeout=_POLL_S)
         except subprocess.TimeoutExpired:
-            given = None  # it is being written
+            read = []  # it is being written
             if patience.is_over():
                 raise
         else:

@@ -205,6 +205,8 @@ def _asked(service: ApiService, context: Context, most: float | None) -> Finding
                 text += f". {helps.advice}" if helps else ""
                 # The same request would be rejected again, most often because the service has no such model.
                 following = (helps and helps.command) or context.models(endpoint.name)
+            elif fault.trouble is faults.FaultKind.REFUSED:
+                following = endpoint.key_command
             elif raw.status == 200:  # the same would come again
                 following = context.models(endpoint.name)
             text = _hidden(service, context, text) + (cost if fault.billed else "")

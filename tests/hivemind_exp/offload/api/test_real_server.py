@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: TransformersServer, group: Group) -> None:
     served = endpoint(real_server.base_url, model=real_server.model, group=group)
-    with engine(tmp_path, served, price=Price(0.0, 0.0), timeout=60.0) as rig:
+    with engine(tmp_path, served, price=Price(0.0, 0.0), timeout=600.0) as rig:
         rig.offload.wait_for_probe()
         rig.run([order(number, places=3) for number in range(2)])
         rig.offload.report_spend(0)

@@ -106,6 +106,7 @@ def test_a_wrong_key(home: Path, key_file: Callable[[str], None]) -> None:
     assert found["box.service"].remedy == f"swarmctl keys set box --host {server.base_url}"
     assert found["box.model"].status is Status.SKIPPED
     assert found["box.request"].text == 'HTTP 401: the API key was rejected: "Incorrect API key provided."'
+    assert found["box.request"].remedy == f"swarmctl keys set box --host {server.base_url}"
     assert not any(KEY in f"{finding.text}{finding.remedy}" for finding in found.values())
 
 

@@ -22,6 +22,6 @@ def test_groups_are_filled_by_a_real_server(tmp_path: Path, real_server: Transfo
         rig.run([order(number, places=3) for number in range(2)])
         rig.offload.report_spend(0)
     assert [len(places) for places in rig.texts().values()] == [3, 3]
-    (spent,) = [event for event in rig.events.of("spend") if event["round"] == 0]
-    assert spent["requests"] >= 6  # more if an untrained model writes only blanks
-    assert spent["completion_tokens"] > 0
+    spent = [event for event in rig.events.of("spend") if event["round"] == 0]  # two if an answer was late
+    assert sum(event["requests"] for event in spent) >= 6  # more if an untrained model writes only blanks
+    assert sum(event["completion_tokens"] for event in spent) > 0

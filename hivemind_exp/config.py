@@ -126,8 +126,8 @@ class GenerationConfig(Section):
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Sampling temperature. The loss uses the same distribution."""
     batch: AutoPositive = "auto"
-    """Completions generated at a time. "auto": as many as fit into a GPU's free memory, at most 256; 64 without
-    one. Halved if memory runs out."""
+    """Completions generated at a time, on each GPU. "auto": as many as fit into a GPU's free memory, at most 256; 64
+    without one. Halved if memory runs out."""
 
 
 class LimitsConfig(Section):

@@ -1050,7 +1050,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             game.rest=\t'For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node\'s completions were correct the last two times' \
             game.role=\t'Role that the node plays in "study-group"' \
             game.rounds=\t'Total rounds of the node, over all runs' \
-            generation.batch=\t'Completions generated at a time' \
+            generation.batch=\t'Completions generated at a time, on each GPU' \
             generation.max_completion_tokens=\t'Maximum tokens per completion; longer ones are cut' \
             generation.max_prompt_tokens=\t'Maximum tokens per prompt' \
             generation.temperature=\t'Sampling temperature' \

@@ -51,7 +51,7 @@ _swarmctl_settings() {
       'game.rest:For how many passes over a fixed set (jsonl, gsm8k) a question is skipped, if all or none of the node'\''s completions were correct the last two times'
       'game.role:Role that the node plays in "study-group"'
       'game.rounds:Total rounds of the node, over all runs'
-      'generation.batch:Completions generated at a time'
+      'generation.batch:Completions generated at a time, on each GPU'
       'generation.max_completion_tokens:Maximum tokens per completion; longer ones are cut'
       'generation.max_prompt_tokens:Maximum tokens per prompt'
       'generation.temperature:Sampling temperature'

@@ -17,6 +17,7 @@ from typing import TypeVar
 import psutil
 
 from tests.support.chaos.nodes import Node, Swarm, daemon_of
+from tests.support.patience import Patience
 
 T = TypeVar("T")
 
@@ -135,19 +136,19 @@ class Disturber:
                 node.life.kill()
             else:
                 _signal([trainer], signal.SIGKILL)
-        self._later(time.monotonic() + act.seconds, lambda: self._revive(node, begun))
+        self._later(time.monotonic() + act.seconds, lambda: self._revive(node, begun, Patience()))
 
     def _thaw(self, node: Node, frozen: Sequence[psutil.Process | None], begun: float) -> None:
         _signal(frozen, signal.SIGCONT)
         node.away.append((begun, time.time()))
         self._busy.discard(node.name)
 
-    def _revive(self, node: Node, begun: float) -> None:
+    def _revive(self, node: Node, begun: float, patience: Patience) -> None:
         assert node.life is not None
         if not node.life.ended:  # the supervisor has not noticed yet that its trainer is dead
-            if time.time() - begun > 60:
+            if patience.is_over():
                 raise TimeoutError(f"{node.name} does not end")
-            self._later(time.monotonic() + 0.2, lambda: self._revive(node, begun))
+            self._later(time.monotonic() + 0.2, lambda: self._revive(node, begun, patience))
             return
         self._swarm.start(node)
         node.away.append((begun, time.time()))

@@ -160,7 +160,7 @@ def test_a_second_interrupt_on_a_terminal() -> None:
 def test_closing_the_terminal_stops_the_run(home: Path) -> None:
     terminal = run_demo("--rounds", "0")
     terminal.expect("Round")
-    os.close(terminal.child_fd)
+    terminal.ptyproc.fileobj.close()  # its own number, which a later close by number would take from another file
     assert psutil.Process(terminal.pid).wait() == 0
     assert (home / "nodes/demo/events.jsonl").read_text().splitlines()[-1].count('"reason": "signal"') == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.errors import LimitReached, ProviderError
+from hivemind_exp.offload import router
 from hivemind_exp.offload.prices import Price, Usage
 from hivemind_exp.rollouts.types import Kind
 from tests.support.engine_rig import PRICE, PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order
@@ -19,6 +20,12 @@ from tests.support.fake_api.server import api_server
 
 pytestmark = pytest.mark.slow
 FREE = Price(0.0, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that fails again and again is asked again soon."""
+    monkeypatch.setattr(router, "_REST_S", 0.2)
 
 
 def test_cap_is_never_exceeded(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -154,9 +155,9 @@ def test_a_model_that_does_not_exist_can_be_corrected_under_the_same_name(tmp_pa
 def test_a_run_whose_memory_runs_out_continues_with_half_of_the_batch() -> None:
     words = ("run", "--profile", "small", "--rounds", "1", "--plain", "--set", "game.groups=25")
     large = ("--set", "game.group_size=2400", "--set", "generation.batch=60000")
-    import torch  # noqa: F401 - its libraries take most of a trainer's address space: a CUDA build's several times more
-
-    room = psutil.Process().memory_info().vms // 1024 + 1_500_000
+    # What the libraries take of a trainer's address space: with a CUDA build several times more. This process has more.
+    counted = [sys.executable, "-c", "import psutil, torch; print(psutil.Process().memory_info().vms // 1024)"]
+    room = int(subprocess.run(counted, check=True, capture_output=True, text=True).stdout) + 1_000_000
     command = f"ulimit -v {room}; exec {shlex.join([*SWARMCTL, *words, *large])}"
     with subprocess.Popen(
         ["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"

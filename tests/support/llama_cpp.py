@@ -27,7 +27,7 @@ def _main(file: str, prompt: str, tokens: str) -> None:
     settings = xllamacpp.CommonParams()
     settings.model.path = file
     settings.n_ctx, settings.n_parallel, settings.warmup, settings.offline = 256, 1, False, True
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 2
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1  # more would wait for each other, busily
     asked = {"prompt": prompt, "max_tokens": int(tokens), "temperature": 0, "logprobs": 1}
     print(json.dumps(xllamacpp.Server(settings).handle_completions(asked)))
 

@@ -17,7 +17,7 @@ SETTINGS = {
     "generation": {"batch": 8, "max_completion_tokens": 8},
     "train": {"micro_batch": 4, "beta": 0.1},  # with a penalty, every row is trained
     "eval": {"questions": 6, "every": 0},
-    "warmup": {"steps": 40},
+    "warmup": {"steps": 10},
 }
 
 
@@ -98,6 +98,7 @@ def test_short_work_reports_nothing_and_asks_for_no_count(clock: Clock) -> None:
     assert told(events) == []
 
 
+@pytest.mark.slow
 def test_a_long_round_reports_its_completions_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(round_progress, "REPORT_EVERY_S", 0.0)  # as if every token took long
     monkeypatch.setattr(round_progress, "REPORT_SHARE", 0.0)
@@ -116,6 +117,7 @@ def test_a_long_round_reports_its_completions_and_rows(tmp_path: Path, monkeypat
     assert asked[-1] == 6
 
 
+@pytest.mark.slow
 def test_a_quick_round_adds_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(round_progress, "REPORT_EVERY_S", 3600.0)
     events = Events()

@@ -42,7 +42,7 @@ one applies to slow nodes until ``go_on`` is called."""
 EVEN_ROUNDS = 12
 """Rounds after which each pause of a slow node is twice as long as the one before. So a node on a busy machine still
 has rounds to play when ``go_on`` is called, however late that is."""
-_LOOK_S = 1.0
+_LOOK_S = 3.0
 """Seconds between two looks at the nodes' processes. The kernel walks all pages to count a process's own memory."""
 GO = "go"
 """A file next to the nodes: they start to play once it exists."""

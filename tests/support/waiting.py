@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from tests.support.patience import LONG_S, Patience
 
-
 _SHORTEST_S, _LONGEST_S = 0.005, 0.05
 _SHARE = 0.02
 """Looks take time from what the test waits for, so the pause between two of them is this share of the time so far."""

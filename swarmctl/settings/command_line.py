@@ -301,6 +301,17 @@ def settings_arguments(resolved: Resolved) -> list[str]:
     return arguments
 
 
+def models_arguments(resolved: Resolved, provider: str) -> list[str]:
+    """Return what ``models`` needs to know one of your own providers: its profile and settings. Empty for others."""
+    if provider not in resolved.config.providers:
+        return []
+    arguments = ["--profile", resolved.profile.reference]
+    for each in resolved.overrides:
+        if each.path[:2] == ("providers", provider) or each.path[:3] == ("offload", "prices", provider):
+            arguments += _assignment(each.path, each.value)
+    return arguments
+
+
 def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
     """Return a typed value as its flag, or as an assignment if no flag can express it."""
     if typed.path == JOIN:

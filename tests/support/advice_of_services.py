@@ -51,12 +51,6 @@ def no_checkpoint(home: Path) -> None:
     shutil.rmtree(NodeFiles(home / "nodes/maths").checkpoints)
 
 
-def unmarked(home: Path) -> None:
-    """Write a copy of GSM8K whose answers lack their mark."""
-    for split in ("train", "test"):
-        wrote(f"../copy/{split}.jsonl", '{"question": "1?", "answer": "1"}\n')(home)
-
-
 @contextmanager
 def gated(home: Path) -> Iterator[str]:
     with serve_hub({}, ("lab/gated",)) as url:
@@ -83,12 +77,8 @@ SERVICE_STATES: tuple[State, ...] = (
     # Models.
     real(f"{_PLAIN} --model lab/gated", around=gated, variables=_HUB),
     real("run -p plain --rounds 1", machine=limit_files),
-    # Questions.
-    real(f"{_PLAIN} --task gsm8k"),
-    real(f'{_PLAIN} --set \'tasks=[{{name="gsm8k",path="{{here}}/copy"}}]\'', unmarked),
-    real(f"{_PLAIN} --set 'tasks=[{{name=\"spell_backward\",params={{min_word_len=9,max_word_len=3}}}}]'"),
     # Swarms.
-    real("run --node tea --rounds 1 --set swarm.port={it}", SWARM, around=busy_port),
+    real("run --node tea --rounds 1 --set swarm.port={it}", SWARM.replace("demo", "plain"), around=busy_port),
     # Journals.
     State("replay maths", (trained, wrote("nodes/maths/journal.sqlite", "x" * 5000))),
     State("replay maths", (trained, other_rows)),

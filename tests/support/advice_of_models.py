@@ -16,7 +16,7 @@ from hivemind_exp.node_files import NodeFiles
 from tests.support.advice_of_trainers import TEMPLATE, absent, real, resumed, template, trained
 from tests.support.advised import State
 
-LOOP = "{% for a in range(200) %}{% for b in range(1000) %}{% endfor %}{% endfor %}"
+LOOP = "{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}"
 """Takes some 10 ms."""
 
 

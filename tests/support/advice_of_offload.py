@@ -162,7 +162,7 @@ OFFLOAD_STATES: tuple[State, ...] = (
     # Spending and useless answers. A relay loads no model.
     real(f"{_PAID} --rounds 1 --set offload.kind=relay", around=api(amend=exaggerating)),
     real(
-        f"{_PAID} --rounds 9 --set offload.kind=relay --set game.groups=4 --set game.group_size=8",
+        f"{_PAID} --rounds 9 --set offload.kind=relay --set offload.max_tokens=64 --set game.groups=4 --set game.group_size=8",
         around=api(),
     ),
     real(

@@ -62,17 +62,18 @@ _OFFLOAD = (
     "--set offload.provider=mybox --set offload.model=test-model --set offload.fallback=[]"
 )
 _FREE = f"{_OFFLOAD} --set providers.mybox.free=true"
-_PAID = f"{_OFFLOAD} --set offload.prices.mybox.input=2 --set offload.prices.mybox.output=8"
+_RELAY = f"{_FREE} --set offload.kind=relay"  # loads no model
+_PAID = f"{_OFFLOAD} --set offload.kind=relay --set offload.prices.mybox.input=2 --set offload.prices.mybox.output=8"
 _PLAIN = "run -p plain --rounds 1"
 _HUB = {"HF_ENDPOINT": "{it}", "HF_HUB_OFFLINE": "", "HF_HOME": "{here}/hub"}
 
 SERVICE_STATES: tuple[State, ...] = (
-    real(_FREE, around=api(keys=set())),
-    real(_FREE, around=failing(Fault.UNKNOWN_MODEL)),
+    real(_RELAY, around=api(keys=set())),
+    real(_RELAY, around=failing(Fault.UNKNOWN_MODEL)),
     real(f"{_PAID} --max-usd 0.0001", around=api()),
     State("run -p demo --offload xai --max-usd 1 --rounds 1", variables={"XAI_API_KEY": KEY}),
     State("run -p demo --offload gemini:gemma-4-31b-it --max-usd 1 --rounds 1", variables={"GEMINI_API_KEY": KEY}),
-    real(_FREE, around=api(), machine=absent("openai")),
+    real(_RELAY, around=api(), machine=absent("openai")),
     real(f"{_FREE} --set offload.teach=distillation", around=api()),
     # Models.
     real(f"{_PLAIN} --model lab/gated", around=gated, variables=_HUB),

@@ -307,8 +307,7 @@ def models_arguments(resolved: Resolved, provider: str) -> list[str]:
         return []
     arguments = ["--profile", resolved.profile.reference]
     for each in resolved.overrides:
-        if each.path[:2] == ("providers", provider) or each.path[:3] == ("offload", "prices", provider):
-            arguments += _assignment(each.path, each.value)
+        arguments += _assignment(each.path, each.value) if each.path[:2] == ("providers", provider) else []
     return arguments
 
 

@@ -152,7 +152,9 @@ _MYBOX = (
     "--set offload.provider=mybox --set offload.model=test-model --set offload.fallback=[]"
 )
 _FREE = f"{_MYBOX} --set providers.mybox.free=true --rounds 1"
-_PAID = f"{_MYBOX} --set offload.prices.mybox.input=2 --set offload.prices.mybox.output=8 --max-usd 9"
+_LARGER = "--set game.groups=4 --set game.group_size=8"
+_PRICES = "--set offload.prices.mybox.input=2 --set offload.prices.mybox.output=8"
+_PAID = f"{_MYBOX} {_PRICES} --max-usd 9 --set offload.kind=relay"
 _SCORED = f"{_FREE} --set offload.teach=distillation"
 _SERVED = f"{_FREE} --set offload.kind=policy --set model.lora.rank=2"
 _AS_PROGRAM = {"real": True, "variables": {"STAND_IN": "run", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": ""}}
@@ -160,18 +162,15 @@ _OPENAI = "run -p demo --offload openai:gpt-6-luna --max-usd 1"
 
 OFFLOAD_STATES: tuple[State, ...] = (
     # Spending and useless answers. A relay loads no model.
-    real(f"{_PAID} --rounds 1 --set offload.kind=relay", around=api(amend=exaggerating)),
-    real(
-        f"{_PAID} --rounds 9 --set offload.kind=relay --set offload.max_tokens=64 --set game.groups=4 --set game.group_size=8",
-        around=api(),
-    ),
+    real(f"{_PAID} --rounds 1", around=api(amend=exaggerating)),
+    real(f"{_PAID} --rounds 9 --set offload.max_tokens=64 {_LARGER}", around=api()),
     real(
         f"{_FREE} --set offload.kind=relay --set offload.batch=true --set providers.mybox.batch=true",
         around=batches_refused,
     ),
     # A teacher that scores tokens.
-    real(f"{_SCORED}", around=scoring(unsteady)),
-    real(f"{_SCORED} --set game.groups=4 --set game.group_size=8 --rounds 2", around=scoring(lost_later)),
+    real(_SCORED, around=scoring(unsteady)),
+    real(f"{_SCORED} {_LARGER} --rounds 2", around=scoring(lost_later)),
     # A server of the node's own weights.
     real(_SERVED.replace("{it}", "http://127.0.0.1:9/v1")),
     real(_SERVED, around=serving_weights(loads=False)),

@@ -245,7 +245,7 @@ class Journal:
         )
 
     def replace(self, manifest: Manifest) -> None:
-        """Replace a step's manifest by one with the same rows that is taken in another way."""
+        """Replace a step's manifest by one that is taken in another way, or without some rows."""
         self._write_all(*audit.replacement_rows(manifest))
 
     def write_result(self, step: int, outcome: audit.StepOutcome) -> None:
@@ -309,8 +309,9 @@ class Journal:
         return max(self._count(f"SELECT MAX(step) FROM {table}") for table in ("manifests", "turns"))
 
     def steps_taken(self) -> int:
-        """Return the number of steps up to the last one with a result; ``steps`` if none has, as in early journals."""
-        return self._count("SELECT MAX(step) FROM results") or self.steps()
+        """Return the number of steps up to the last one with a result; ``steps`` in early journals, which have none."""
+        taken, early = self._count("SELECT MAX(step) FROM results"), not self._count("SELECT MAX(step) FROM digests")
+        return taken or (self.steps() if early else 0)
 
     def rewind(self, step: int, round_: int) -> None:
         """Delete the steps from ``step`` on, and what depends on their weights: these steps cannot be replayed.

@@ -124,6 +124,7 @@ class GRPORunner:
         return self.progress
 
     def _train(self, ends: ExitStack) -> None:
+        self._check_token()
         check_reports(self._config)
         compute = resolve_compute(self._config.model)
         use_threads(self._config.model, self._config.train.processes)
@@ -343,14 +344,17 @@ class GRPORunner:
             )
         )
 
-    def _pusher(self) -> HubPusher | None:
-        if not self._config.hub.repo:
-            return None
-        token = self._secrets.get("huggingface")
-        if token is None:
+    def _check_token(self) -> None:
+        """Raise ``KeyProblem`` if the model is to be pushed and there is no token. Before a model is loaded."""
+        if self._config.hub.repo and self._secrets.get("huggingface") is None:
             raise KeyProblem(
                 "hub.repo is set, but there is no Hugging Face token", next="swarmctl keys set huggingface"
             )
+
+    def _pusher(self) -> HubPusher | None:
+        token = self._secrets.get("huggingface")
+        if not self._config.hub.repo or token is None:
+            return None
         from hivemind_exp.hub.pusher import HubPusher, Outbox
 
         return HubPusher(self._config.hub, Outbox(self._files.hub), token, self._emit)

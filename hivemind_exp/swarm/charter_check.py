@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _RELEASE = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 _UPDATE = "swarmctl --version"
+_FILE = "swarmctl run --task FILE.jsonl"
 
 
 def read_charter(files: NodeFiles, expected: str) -> Charter | None:
@@ -131,7 +132,7 @@ def applied(charter: Charter, config: Config) -> Config:
             raise SwarmSkew(
                 f"each node needs the file of {task.size} questions for the swarm's task {task.label}: get it from the "
                 "person who invited you",
-                next="swarmctl run --task FILE.jsonl",
+                next=_FILE,
             )
     try:
         labels = [spec.label for spec, _ in expand(tasks)]
@@ -176,7 +177,7 @@ def check_skew(charter: Charter, facts: Sequence[TaskFacts], digests: Mapping[st
             raise SwarmSkew(
                 f"task {task.label} has other data on this machine ({_data(fact.size, fact.sha256)}) than in the swarm "
                 f"({_data(task.size, task.sha256)})",
-                next=_UPDATE,
+                next=_FILE if task.name == "jsonl" else _UPDATE,
             )
         if fact.version != task.version:
             raise SwarmSkew(

@@ -1,14 +1,12 @@
 """A training node's loop: questions, rollouts, rewards and a step, over and over; evaluations; and crash recovery."""
 
-import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hivemind_exp.errors import CheckpointError, LimitReached, NodeError
+from hivemind_exp.errors import CheckpointError, LimitReached
 from hivemind_exp.events import CheckpointEvent, EvalEvent, PhaseEvent, RolloutsEvent, StepEvent, WarningEvent, discard
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.hub.card import base_name, model_card
@@ -31,14 +29,14 @@ from hivemind_exp.trainer.evaluation import evaluate, pass_rates
 from hivemind_exp.trainer.format_reward import FormatReward
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer, StepAbandoned
 from hivemind_exp.trainer.pacing import question_result
+from hivemind_exp.trainer.pending_step import within_limit
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
+from hivemind_exp.trainer.skipped_steps import SkippedSteps
 from hivemind_exp.trainer.step_measures import StepResult
 from hivemind_exp.trainer.token_teacher import TokenTeacher
 from hivemind_exp.trainer.warm_start import WarmStart
 
-MOST_LEFT_OUT = 16
-"""A node gives up after this many steps in a row without a finite gradient. float16's scaler needs fewer to settle."""
 PARTING_SECONDS = 3.0
 """On a stop, a checkpoint that takes longer than this is not written, or not finished. The journal holds the steps
 since the last."""
@@ -68,7 +66,8 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._left_out = 0
+        arguments = self.step_trainer.args
+        self._skipped = SkippedSteps(self.config, arguments.bf16 or arguments.fp16, self.emit)
         self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
         self._collapse.remember(self.journal.evaluations())
@@ -149,7 +148,8 @@ class HivemindGRPOTrainer(RoundLoop):
             self.emit(PhaseEvent(name="repeating steps from the journal", done=done, total=total))
             self._settle()
             known = self.journal.stage_run(manifest.step) or (StageRun(manifest.round, ANSWER), manifest.round)
-            self._take(manifest, *known, replayed=True)
+            pending = manifest.step == self.journal.steps_taken()
+            self._take(self._within_limit(manifest) if pending else manifest, *known, replayed=True)
         self._settle()
         self._cursor.next_stage()
         gap = known_steps > self.progress.step
@@ -176,6 +176,19 @@ class HivemindGRPOTrainer(RoundLoop):
             self.save()
         for evaluation in self.journal.evaluations()[-1:]:
             self.emit(_as_event(evaluation))
+
+    def _within_limit(self, manifest: Manifest) -> Manifest:
+        """Return a step that was not taken, as the present limit of completions allows it."""
+        longest = self.config.generation.max_completion_tokens
+        kept, count = within_limit(manifest, longest)
+        if count:
+            self.journal.replace(kept)
+            message = (
+                f"left {count} completions of more than {longest} tokens (generation.max_completion_tokens) out of "
+                f"step {manifest.step + 1}, which had not been taken yet"
+            )
+            self.emit(WarningEvent(code="less_memory", message=message))
+        return kept
 
     def _settle(self) -> None:
         """Make a restoration that the node was killed in, or that an older checkpoint does not contain yet."""
@@ -310,7 +323,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self.journal.write_result(manifest.step, StepOutcome(result.loss, result.grad_norm, self.conditions))
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
-        if self._note_gradient(manifest.step, result.grad_norm) and not replayed:
+        if self._skipped.note(manifest.step, result.grad_norm) and not replayed:
             self._filler.learned_from(manifest.rows)
         step: dict[str, Any] = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
         step |= {name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")}
@@ -326,24 +339,6 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _say_less_memory(self, what: str) -> None:
         self.emit(WarningEvent(code="less_memory", message=what))
-
-    def _note_gradient(self, step: int, norm: float) -> bool:
-        """Return whether a step's gradient was finite. Warn if not, because the step was skipped.
-
-        Raises ``NodeError`` after too many skipped steps in a row: the node is not learning.
-        """
-        if math.isfinite(norm):
-            self._left_out = 0
-            return True
-        self._left_out += 1
-        message = f"skipped step {step + 1}: its gradient is not finite"
-        self.emit(WarningEvent(code="gradient_not_finite", message=message))
-        if self._left_out == MOST_LEFT_OUT:
-            raise NodeError(
-                f"skipped the last {MOST_LEFT_OUT} steps because no gradient was finite; the node is not learning",
-                next=f"swarmctl run --node {shlex.quote(self.config.node.name)} --set model.dtype=float32",
-            )
-        return False
 
     def _evaluate_if_due(self) -> None:
         """Evaluate before the first round, after the last, and every ``eval.every`` rounds. Never twice for a round."""

@@ -140,10 +140,16 @@ class Context:
         return " ".join(["swarmctl", "doctor", *arguments, *map(shlex.quote, self.arguments)])
 
     def models(self, provider: str) -> str:
-        """Return the command that lists a provider's models, with the profile that ``doctor`` was given."""
+        """Return the command that lists a provider's models, with the profile that ``doctor`` was given.
+
+        For one of your own, also with its settings.
+        """
+        from swarmctl.settings.command_line import models_arguments
+
+        own = [] if self.resolved is None else models_arguments(self.resolved, provider)
         words = list(self.arguments)
         place = words.index("--profile") if "--profile" in words else len(words)
-        return shlex.join(["swarmctl", "models", provider, *words[place : place + 2]])
+        return shlex.join(["swarmctl", "models", provider, *(own or words[place : place + 2])])
 
     @property
     def run(self) -> str:

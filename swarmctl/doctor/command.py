@@ -1,6 +1,7 @@
 """Run ``swarmctl doctor`` with its parsed arguments."""
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -102,7 +103,15 @@ def look(check: Check, context: Context) -> Finding:
         finding = (unknown if timed_out(error) else failed)(error.message, error.next)
     except Exception as error:  # noqa: BLE001 - a broken check is reported, and the others still run
         return failed(f"the check itself failed: {type(error).__name__}: {foreign(error)}")
-    return replace(finding, remedy=completed(finding.remedy, context.run)) if finding.remedy else finding
+    return replace(finding, remedy=_completed(finding.remedy, context)) if finding.remedy else finding
+
+
+def _completed(remedy: str, context: Context) -> str:
+    """Return a command with the arguments that ``doctor`` was given, as far as it needs them."""
+    match shlex.split(remedy):
+        case ["swarmctl", "models", provider]:
+            return context.models(provider)
+    return completed(remedy, context.run)
 
 
 def _announce(checks: Sequence[Check], context: Context) -> None:

@@ -26,7 +26,7 @@ from swarmctl.paths import shown
 from swarmctl.run import trainer_process as trainer
 from swarmctl.run.supervisor import TrainerExit
 from swarmctl.settings import profile_files as profiles
-from swarmctl.settings.command_line import rerun, settings_arguments
+from swarmctl.settings.command_line import models_arguments, rerun, settings_arguments
 from swarmctl.settings.offload_target import OFFLOAD, is_address, provider_name, split_target
 from swarmctl.settings.options import FLAGS
 from swarmctl.settings.resolve import Resolved, resolve
@@ -111,7 +111,7 @@ def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     """Return the command to suggest after an error: ``completed``, but a node that joins a swarm still joins it.
 
     Until its first start, a node may change its profile and its model. ``doctor`` checks the same configuration. It is
-    suggested instead of a run that would change nothing.
+    suggested instead of a run that would change nothing. ``models`` gets what one of your own providers needs.
     """
     words = shlex.split(following or "")
     if changes_nothing(following, resolved.config):
@@ -119,6 +119,8 @@ def _advice(following: str | None, same: str, resolved: Resolved) -> str:
     if words[:2] == ["swarmctl", "doctor"] and {"--node", "--profile"}.isdisjoint(words):
         started = ["--node", resolved.config.node.name]  # with its settings, which it has stored
         return shlex.join([*words, *(started if same == continuation(started[1]) else settings_arguments(resolved))])
+    if words[:2] == ["swarmctl", "models"] and len(words) > 2 and (own := models_arguments(resolved, words[2])):
+        return shlex.join([*words[:3], *own])
     joins = resolved.config.swarm.charter is not None and not has_begun(files_of(resolved.config.node.name))
     if not joins or words[:3] != ["swarmctl", "run", "--profile"] or len(words) != 4:
         return completed(following, same)

@@ -301,6 +301,16 @@ def settings_arguments(resolved: Resolved) -> list[str]:
     return arguments
 
 
+def models_arguments(resolved: Resolved, provider: str) -> list[str]:
+    """Return what ``models`` needs to know one of your own providers: its profile and settings. Empty for others."""
+    if provider not in resolved.config.providers:
+        return []
+    arguments = ["--profile", resolved.profile.reference]
+    for each in resolved.overrides:
+        arguments += _assignment(each.path, each.value) if each.path[:2] == ("providers", provider) else []
+    return arguments
+
+
 def _as_typed(typed: Override, others: Sequence[Override]) -> list[str]:
     """Return a typed value as its flag, or as an assignment if no flag can express it."""
     if typed.path == JOIN:

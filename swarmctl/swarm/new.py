@@ -66,7 +66,7 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the tasks"):
         check_tasks(resolved.config.tasks)
         facts, digests = pins(resolved.config, new_levels(resolved.config))
-    tasks = pinned(resolved.config.tasks, facts, digests)
+        tasks = pinned(resolved.config.tasks, facts, digests)
     resolved = as_member(resolved, files)
     with nodes.opened(resolved.config, _again) as node, disk_errors(files.root):
         identity = Identity.load(files.key) if files.key.exists() else Identity.create(files.key)

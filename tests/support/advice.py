@@ -16,11 +16,13 @@ from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 from unittest.mock import patch
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.events import StopEvent, WarningEvent
 from hivemind_exp.offload.api.faults import RequestFailed
+from hivemind_exp.tasks.workers import process as workers
 from swarmctl.doctor.check import Finding
 from swarmctl.keys.http_client import Unanswered
 from tests.support.command_line import ROOT
@@ -148,14 +150,18 @@ def _watch(add: Callable[[Iterator[Site]], object]) -> list[tuple[type, str, Cal
     replaced: list[tuple[type, str, Callable[..., None]]] = []
     for error in (NodeError, Unanswered, RequestFailed):
         replaced.append((error, "__setattr__", _told(error.__setattr__, add)))
-    make = Finding.__init__
+    for made, name in ((Finding, "remedy"), (WarningEvent, "next"), (StopEvent, "next")):
+        replaced.append((made, "__init__", _made(made.__init__, name, add)))
+    return replaced
 
-    def make_finding(self: Finding, *arguments: Any, **named: Any) -> None:
+
+def _made(make: Callable[..., None], name: str, add: Callable[[Iterator[Site]], object]) -> Callable[..., None]:
+    def make_and_add(self: object, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
-        if self.remedy is not None:
-            add(_at(sys._getframe(1), self.remedy))
+        if (command := getattr(self, name)) is not None:
+            add(_at(sys._getframe(1), command))
 
-    return [*replaced, (Finding, "__init__", make_finding)]
+    return make_and_add
 
 
 def _told(assign: Callable[..., None], add: Callable[[Iterator[Site]], object]) -> Callable[..., None]:
@@ -170,6 +176,12 @@ def _told(assign: Callable[..., None], add: Callable[[Iterator[Site]], object]) 
     return set_attribute
 
 
+class _Sites:
+    """Where the sites of the present ``reached`` are appended."""
+
+    file = Path()
+
+
 @contextmanager
 def reached() -> Iterator[set[Site]]:
     """Yield the set of sites that suggest a command during the block, in this process and in its forks."""
@@ -178,6 +190,7 @@ def reached() -> Iterator[set[Site]]:
         file = Path(place) / "sites"
         for owner, name, method in _watch(partial(_append, file)):
             stack.enter_context(patch.object(owner, name, method))
+        stack.enter_context(patch.object(_Sites, "file", file))
         yield found
         found |= recorded(file)
 
@@ -188,10 +201,34 @@ def record(file: Path) -> None:
         setattr(owner, name, method)
 
 
+@contextmanager
+def with_workers(_home: Path) -> Iterator[str]:
+    """Inside ``reached``, also record the sites of the task workers that are started during the block."""
+    start = workers._command
+
+    def recording(python: str | None) -> list[str]:
+        module = "tests.support.advised_worker"
+        return start(python) if python else [sys.executable, "-P", "-m", module, str(_Sites.file)]
+
+    with patch.object(workers, "_command", recording):
+        yield ""
+
+
+def record_in_sandbox(stream: TextIO) -> None:
+    """As ``record``, in a process that may later open no more files."""
+    for owner, name, method in _watch(partial(_write, stream)):
+        setattr(owner, name, method)
+
+
+def _write(stream: TextIO, found: Iterator[Site]) -> None:
+    stream.writelines(f"{json.dumps([site.function, site.command])}\n" for site in found)
+    stream.flush()
+
+
 def _append(file: Path, found: Iterator[Site]) -> None:
     if file.parent.exists():  # a fork may outlive the command
         with file.open("a", encoding="utf-8") as lines:
-            lines.writelines(f"{json.dumps([site.function, site.command])}\n" for site in found)
+            _write(lines, found)
 
 
 def recorded(file: Path) -> set[Site]:

@@ -50,6 +50,9 @@ class State:
     around: Callable[[Path], AbstractContextManager[str]] = _nothing
     """What is there during all of the commands, such as a server, of the home directory. What it yields replaces
     ``{it}`` in the command and in the variables."""
+    library: Callable[[], object] | None = None
+    """What raises the error instead of the command: a program that uses ``hivemind_exp`` as a library (``real`` alone).
+    It prints the error as ``swarmctl`` does, and ends."""
     typed: tuple[str, str] = (KEY, KEY)
     """What the command reads from standard input, and what those that are suggested read."""
 
@@ -114,7 +117,7 @@ def follow(state: State, home: Path, run: Run) -> tuple[set[Site], str | None]:
 
 
 def _follow(state: State, command: list[str], run: Run) -> tuple[set[Site], str | None]:
-    first = run(command, state.variables, state, state.typed[0])
+    first = run(command, state.variables, replace(state, machine=state.library or state.machine), state.typed[0])
     if not first.advice:
         return first.reached, f"suggests nothing: {first.out}{first.err}"
     with state.meanwhile():

@@ -17,6 +17,9 @@ from swarmctl.run import trainer_process
 from tests.support.advice import UNKNOWN, Site, reached, sites
 from tests.support.advice_of_commands import COMMAND_STATES
 from tests.support.advice_of_doctor import DOCTOR_STATES
+from tests.support.advice_of_models import MODEL_STATES
+from tests.support.advice_of_offload import OFFLOAD_STATES
+from tests.support.advice_of_questions import QUESTION_STATES
 from tests.support.advice_of_services import SERVICE_STATES
 from tests.support.advice_of_trainers import TRAINER_STATES, run_real
 from tests.support.advice_states import STATES
@@ -24,6 +27,10 @@ from tests.support.advised import State, Told, follow
 from tests.support.command_line import ROOT, STAND_IN
 from tests.support.forked_swarmctl import spawn_stand_in
 
+ALL = (
+    *(*STATES, *COMMAND_STATES, *DOCTOR_STATES, *TRAINER_STATES, *SERVICE_STATES),
+    *(*MODEL_STATES, *OFFLOAD_STATES, *QUESTION_STATES),
+)
 ELSEWHERE = ROOT / "tests/data/advice_elsewhere.txt"
 """The advice that no state here reaches, with the reason."""
 
@@ -57,7 +64,7 @@ def test_every_suggestion_leads_on(
 
     found: set[Site] = set()
     wrong = []
-    for number, state in enumerate((*STATES, *COMMAND_STATES, *DOCTOR_STATES, *TRAINER_STATES, *SERVICE_STATES)):
+    for number, state in enumerate(ALL):
         home = tmp_path / str(number) / "home"
         home.parent.mkdir()
         with monkeypatch.context() as patch:

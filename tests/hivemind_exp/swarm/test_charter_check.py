@@ -178,10 +178,10 @@ def test_a_level_that_the_generator_rejects_is_reported() -> None:
             1,
             {"sha256": "00" * 32},
             r"on this machine \(100 questions, SHA-256 000000000000…\)",
-            "swarmctl --version",
+            "swarmctl run --task FILE.jsonl",
         ),
-        (1, {"size": 99}, "99 questions", "swarmctl --version"),
-        (1, {"size": None, "sha256": None}, r"on this machine \(not a fixed set\)", "swarmctl --version"),
+        (1, {"size": 99}, "99 questions", "swarmctl run --task FILE.jsonl"),
+        (1, {"size": None, "sha256": None}, r"on this machine \(not a fixed set\)", "swarmctl run --task FILE.jsonl"),
     ],
 )
 def test_skew_suggests_a_fix(place: int, changes: dict[str, object], told: str, cure: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hivemind_exp.errors import NodeError
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.hivemind_grpo_trainer import MOST_LEFT_OUT
+from hivemind_exp.trainer.skipped_steps import MOST_SKIPPED
 from hivemind_exp.trainer.step_measures import StepResult
 from tests.support.nodes import Events, make_config, run
 
@@ -31,16 +31,25 @@ def never_finite(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return finite
 
 
-def test_too_many_skipped_steps_in_a_row_end_the_node_with_a_fix(tmp_path: Path, never_finite: set[int]) -> None:
-    events = Events()
+@pytest.mark.parametrize(
+    ("dtype", "fix"),
+    [
+        ("bfloat16", "swarmctl run --node test --set model.dtype=float32"),
+        ("float32", "swarmctl run --set node.seed=4 --set train.learning_rate=0.0001"),
+    ],
+)
+def test_too_many_skipped_steps_in_a_row_end_the_node_with_a_fix(
+    tmp_path: Path, never_finite: set[int], dtype: str, fix: str
+) -> None:
+    events, config = Events(), make_config(game={"rounds": MOST_SKIPPED + 4}, model={"dtype": dtype})
     with pytest.raises(NodeError, match="no gradient was finite") as caught:
-        run(make_config(game={"rounds": MOST_LEFT_OUT + 4}), tmp_path / "node", emit=events)
-    assert caught.value.next == "swarmctl run --node test --set model.dtype=float32"
-    assert len(events.of("warning")) == MOST_LEFT_OUT
+        run(config, tmp_path / "node", emit=events)
+    assert caught.value.next == fix
+    assert len(events.of("warning")) == MOST_SKIPPED
     assert events.of("warning")[0]["message"].startswith("skipped step 1:")
 
 
 def test_a_finite_step_resets_the_count(tmp_path: Path, never_finite: set[int]) -> None:
     never_finite.add(2)
-    progress = run(make_config(game={"rounds": MOST_LEFT_OUT + 2}), tmp_path / "node")
-    assert progress.step == MOST_LEFT_OUT + 2
+    progress = run(make_config(game={"rounds": MOST_SKIPPED + 2}), tmp_path / "node")
+    assert progress.step == MOST_SKIPPED + 2

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hivemind_exp.config import Config
-from swarmctl.run.outcome import changes_nothing, completed
+from hivemind_exp.errors import NodeError
+from swarmctl.run.outcome import changes_nothing, completed, retry_hint
+from swarmctl.settings import profile_files
+from swarmctl.settings.resolve import override, resolve
 from tests.support.command_line import Cli, told
 
 
@@ -37,6 +40,21 @@ def test_instead_of_a_run_that_changes_nothing_the_setup_is_checked(stand_in: Cl
     assert told(refused)[1].endswith(" doctor --node default")
     refused = stand_in("run", "--node", "other", "--model", "another/model", act="damaged_model")
     assert told(refused)[1].endswith(" run --node other --model Qwen/Qwen2.5-0.5B-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        (["providers.box.base_url=http://127.0.0.1:9/v1"], "swarmctl models box --profile demo --set {typed}"),
+        (["offload.provider=ollama:m"], "swarmctl models openai"),
+    ],
+)
+def test_the_command_that_lists_models_knows_your_own_providers(typed: list[str], suggested: str) -> None:
+    words = [*typed, "train.micro_batch=2"]
+    resolved = resolve(profile_files.read(profile_files.find_builtin("demo")), [override(each) for each in words], {})
+    with pytest.raises(NodeError) as caught, retry_hint(resolved):
+        raise NodeError("rejected", next=" ".join(suggested.split()[:3]))
+    assert caught.value.next == suggested.format(typed=typed[0])
 
 
 def test_the_trainers_advice_applies_to_the_same_node() -> None:

@@ -145,7 +145,7 @@ def test_an_answer_without_a_usable_text_fails(
         key_file(KEY)
         server.always(fault)
         finding = deep_request(home, server)
-    assert (finding.status, finding.remedy) == (Status.FAILED, "swarmctl models box")
+    assert (finding.status, finding.remedy) == (Status.FAILED, "swarmctl models box --profile offloaded")
     assert told in finding.text
 
 

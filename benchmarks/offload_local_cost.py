@@ -34,7 +34,8 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.prices import Price
-from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question

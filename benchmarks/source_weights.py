@@ -24,8 +24,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.token_rows import token_scales

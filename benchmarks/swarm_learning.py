@@ -52,8 +52,9 @@ from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExcha
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.swarm.node import SwarmNode

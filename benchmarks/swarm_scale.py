@@ -40,7 +40,6 @@ from hivemind.dht import DHTNode
 from hivemind.p2p import P2P
 from hivemind.utils.logging import use_hivemind_log_handler
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import MAX_BUNDLES, SHARDS, Announcement, AnnouncementBook, BundleRef
 from hivemind_exp.swarm.dht.guard import MAX_KEYS
 from hivemind_exp.swarm.dht.overlay import READERS, REPLICAS, Overlay
@@ -48,6 +47,7 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleStore
 from hivemind_exp.swarm.transfer.peer_transfers import AT_ONCE, NAME, PeerTransfers, TransferKind
+from hivemind_exp.swarm_settings import SwarmConfig
 
 SWARM = "5a" * 32
 BAR_S = 2.0

@@ -16,7 +16,9 @@ from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, Journal
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.serving_settings import BaseUrl, ServingConfig
 from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
+from hivemind_exp.source_kinds import COUNTS_AS, PUSHED, Kind, OffloadKind
 from hivemind_exp.supervision_settings import SupervisionConfig
+from hivemind_exp.swarm_settings import SwarmConfig
 from hivemind_exp.train_settings import NOT_SHARDED, TrainConfig
 from hivemind_exp.warmup_settings import WarmStartConfig, WarmupConfig
 
@@ -168,7 +170,7 @@ class OffloadConfig(Section):
     """A built-in provider, or the NAME of your [providers.NAME]. "off": generate on this machine."""
     model: str | None = None
     """Model at the provider. Unset: the provider's default."""
-    kind: Literal["auto", "policy", "policy_text", "teacher", "relay"] = "auto"
+    kind: OffloadKind = "auto"
     """What the API's text counts as, which decides how the node learns from it. "auto": teacher."""
     teach: Literal["answers", "hints", "distillation"] = "answers"
     """What a teacher contributes. "answers": completions to learn from. "hints": a short hint where no completion from
@@ -208,6 +210,11 @@ class OffloadConfig(Section):
     prices: dict[str, PriceConfig] = {}
     """Prices by provider. They override the built-in ones."""
 
+    @property
+    def counts_as(self) -> Kind:
+        """What the completions count as, which decides how the node learns from them."""
+        return COUNTS_AS[self.kind]
+
 
 class ProviderConfig(Section):
     """An OpenAI-compatible service that is not built in."""
@@ -230,29 +237,6 @@ class ProviderConfig(Section):
     """Whether its model reasons before it answers. Only the estimate needs this; the node finds out by itself."""
     training: Literal["allowed", "restricted", "model", "unknown"] = "unknown"
     """Whether its terms allow training on its output. "model": see the model's license."""
-
-
-class SwarmConfig(Section):
-    """The swarm that the node belongs to, and how peers reach the node. Without ``join``, the node trains alone."""
-
-    join: Annotated[str, Field(pattern=r"^(swarm1:[0-9a-f]{64}(@[A-Za-z0-9/._:-]+(,[A-Za-z0-9/._:-]+)*)?)?$")] = ""
-    """Invitation to a swarm: swarm1:HASH@ADDRESS,…. The swarm's charter fixes the tasks and the game. Empty: the
-    node trains alone."""
-    external: NotNegative | None = None
-    """J: groups from peers that each step of the game "sampling" learns from. Unset: as many as game.groups."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port to listen on. 0: choose a free one at the first start and keep it."""
-    announce: list[str] = []
-    """Addresses at which peers reach this node, such as /ip4/203.0.113.7/tcp/4001. Empty: this machine's addresses."""
-    loopback: bool = False
-    """Accept connections from this machine only."""
-    relay: bool = True
-    """Let peers with a public address forward connections to nodes that cannot be reached directly."""
-
-    @property
-    def charter(self) -> str | None:
-        """The swarm's id: SHA-256 (hex) of its charter. None: no swarm."""
-        return self.join.removeprefix("swarm1:").partition("@")[0] or None
 
 
 class HubConfig(Section):
@@ -338,8 +322,9 @@ class Config(Section):
             raise ValueError(reason)
         if self.hub.repo and not (self.hub.every or self.game.rounds):
             raise ValueError("hub.repo needs hub.every or game.rounds: without either, the node would never push")
-        if self.hub.repo and self.offload.kind == "relay":
-            raise ValueError('hub.repo cannot be used with offload.kind = "relay": a relay does not train a model')
+        if self.hub.repo and self.offload.counts_as is Kind.RELAY:
+            kind = self.offload.kind
+            raise ValueError(f'hub.repo cannot be used with offload.kind = "{kind}": a relay does not train a model')
         if self.game.kind == "sampling" and set(self.offload.stages) != {"answer"}:
             later = " and ".join(STAGE_NAMES[1:])
             raise ValueError(f'offload.stages may contain {later} only with game.kind = "study-group"')
@@ -354,9 +339,9 @@ class Config(Section):
         """Return why ``train.shard`` cannot be used with the other settings; None if it can."""
         if self.train.processes == 1:
             return "train.shard needs train.processes (--gpus) of at least 2. For one process, set train.shard = false"
-        model, kind = self.model, self.offload.kind
+        model = self.model
         used = [self.train.optimizer != "adamw", model.load_in_4bit, model.fused_kernels is True]
-        used += [model.dtype == "float16", kind == "policy"]
+        used += [model.dtype == "float16", self.offload.kind == PUSHED]
         found = next((each for each, is_used in zip(NOT_SHARDED.items(), used, strict=True) if is_used), None)
         return None if found is None else f"train.shard cannot be used with {found[0]}: {found[1]}"
 
@@ -364,14 +349,15 @@ class Config(Section):
     def _has_effect(self) -> Self:
         for name in self.game.only_sampling if self.game.kind == "study-group" else ():
             raise ValueError(f'game.{name} only works with game.kind = "sampling"')
-        for name in self.game.only_training if self.offload.kind == "relay" else ():
-            raise ValueError(f'game.{name} cannot be used with offload.kind = "relay": a relay does not train a model')
-        if self.train.processes > 1 and self.offload.kind == "relay":
-            raise ValueError('train.processes cannot be used with offload.kind = "relay": a relay trains no model')
+        relay, kind = self.offload.counts_as is Kind.RELAY, f'offload.kind = "{self.offload.kind}"'
+        for name in self.game.only_training if relay else ():
+            raise ValueError(f"game.{name} cannot be used with {kind}: a relay does not train a model")
+        if self.train.processes > 1 and relay:
+            raise ValueError(f"train.processes cannot be used with {kind}: a relay trains no model")
         if self.game.format_reward and self.train.joins_baseline:
             why = f'train.teacher_loss = "{self.train.teacher_loss}" compares only outcomes'
             raise ValueError(f"game.format_reward would have no effect: {why}")
-        if self.warm_start.steps and (self.model.name == "tiny" or self.offload.kind == "relay"):
+        if self.warm_start.steps and (self.model.name == "tiny" or relay):
             raise ValueError("warm_start.steps needs a model that can follow examples: not tiny, and not a relay")
         if self.warm_start.steps and self.game.kind == "study-group":
             raise ValueError('warm_start.steps only works with game.kind = "sampling"')

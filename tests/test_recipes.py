@@ -60,8 +60,19 @@ with closing(Mixture([TaskConfig(name="doubling")], charter=b"c", secret=b"s", h
 
 def test_add_a_doctor_check(code: Copy) -> None:
     examples.add_check(code)
-    told = json.loads(code.python("-m", "swarmctl", "doctor", "machine.coffee", "-p", "demo", "--json"))
-    assert [(each["name"], each["status"]) for each in told["checks"]] == [("coffee", "ok")]
+    told = json.loads(code.python("-m", "swarmctl", "doctor", "kitchen.coffee", "-p", "demo", "--json"))
+    assert [(each["name"], each["status"]) for each in told["checks"]] == [("coffee", "warning")]
+    program = f"""
+from swarmctl import cli
+from tests.support.advice import reached, sites
+from tests.support.advice_of_doctor import DOCTOR_STATES
+(state,) = [state for state in DOCTOR_STATES if state.command == {examples.COFFEE!r}]
+with reached() as found:
+    cli.run(state.command.split())
+print([site in found for site in sites() if "coffee" in site.function])
+"""
+    assert code.python("-c", program).endswith("[True]\n")
+    code.touched.remove("docs/doctor.md")
     code.check_files(examples.ADD_CHECK, "coffee")
 
 
@@ -71,7 +82,7 @@ def test_add_a_loss(code: Copy) -> None:
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.losses import plain
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 print(choose_losses(TrainConfig(teacher_loss="plain"))[Kind.TEACHER] is plain.LOSS)
 """
     assert code.python("-c", program) == "True\n"
@@ -83,7 +94,7 @@ def test_add_a_loss_on_the_nodes_own_rows(code: Copy) -> None:
     program = """
 from hivemind_exp.losses import centred, policy
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 print([choose_losses(TrainConfig(own_loss=name))[Kind.POLICY] is LOSS
        for name, LOSS in (("policy", policy.LOSS), ("centred", centred.LOSS))])
@@ -116,7 +127,7 @@ from hivemind_exp.hub.card import model_card
 from hivemind_exp.journal.records import SourceContribution
 from hivemind_exp.losses import gated
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 print(choose_losses(TrainConfig())[Kind.DRAFT] is gated.LOSS)
 lessons = [SourceContribution(Kind.DRAFT, "drafter", 8, 80)]
@@ -149,6 +160,15 @@ with policy_server(save_llama(Path(sys.argv[1]) / "llama"), most=1) as (_, url):
     told = code.python("-c", program, str(code.root / "node"))
     assert told == "AcmeServer It keeps 1 in memory of the 3 adapters in use. Start it with -m 3.\n"
     code.check_files(examples.ADD_ENGINE, "acme")
+
+
+def test_the_recipe_of_an_engine_names_every_module_that_starts_vllm() -> None:
+    remarks = " ".join(recipes()[examples.ADD_ENGINE])
+    modules = {path: path.read_text(encoding="utf-8") for path in (ROOT / "swarmctl").rglob("*.py")}
+    found = {path for path, text in modules.items() if "vllm_command" in text or '"offload.provider": "vllm"' in text}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found}
+    assert {name for name in names if name not in remarks} == set()
+    assert len(names) == 4
 
 
 def test_add_a_command(code: Copy) -> None:
@@ -239,6 +259,7 @@ TABLES = (
     "tests/hivemind_exp/game/test_last_stage.py",
     "tests/hivemind_exp/hub/test_card.py::test_every_kind_of_source_is_described",
     "tests/hivemind_exp/losses/test_losses.py::test_every_kind_has_a_loss_and_every_loss_in_the_settings_exists",
+    "tests/hivemind_exp/sources/test_registry.py::test_every_kind_has_a_description_for_people",
     "tests/hivemind_exp/offload/api/test_engines.py",
     "tests/hivemind_exp/test_providers.py",
     "tests/swarmctl/test_cli.py::test_every_command_is_listed_under_a_heading_with_its_full_help",

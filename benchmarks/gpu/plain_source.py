@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.sources.graph_decoding import can_decode
@@ -27,18 +28,10 @@ class MeasuredSource(LocalSource):
     def _turns(self, prompts: Sequence[Prompt], rooms: Sequence[int], seed: int | None) -> list[Rollout]:
         return super()._turns(prompts, self.lengths or rooms, seed)
 
-    def _batch(
-        self,
-        prompts: Sequence[Prompt],
-        rooms: Sequence[int],
-        *,
-        sample: bool,
-        size: int | None = None,
-        streamer: TextStreamer | None = None,
-    ) -> list[Rollout]:
+    def _batch(self, prompts: Sequence[Prompt], rooms: Sequence[int], **how: Any) -> list[Rollout]:
         if not self.plain:
             assert self._model.device.type == "cpu" or can_decode(self._model, max(rooms))
-            return super()._batch(prompts, rooms, sample=sample, size=size, streamer=streamer)
+            return super()._batch(prompts, rooms, **how)
         return self._generate(prompts, max(rooms))
 
     def _sample(self, logits: Tensor) -> Tensor:

@@ -34,9 +34,10 @@ from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.parallel.team import Team
-from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.runner.build_node import ModelBuilder
 from hivemind_exp.secrets import Secrets
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer

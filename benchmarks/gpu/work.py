@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.gpu.models import G, Node, Work, synchronize
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question
 
 GIB = 2**30

@@ -9,7 +9,7 @@ from hivemind_exp.config import OFF, OWN_FILE, Config
 from hivemind_exp.intervals import in_percent
 from hivemind_exp.journal.records import SCORED_BY, Evaluation, SourceContribution
 from hivemind_exp.models import smollm2
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 KINDS = {
     Kind.POLICY: "this model, sampled during training",

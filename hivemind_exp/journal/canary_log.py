@@ -10,7 +10,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write, formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.journal.records import SCORED_BY, Evaluation, SourceContribution
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (round INTEGER PRIMARY KEY, body TEXT);

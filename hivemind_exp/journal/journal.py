@@ -23,7 +23,8 @@ from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, Question
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.stored import stored_rollout
 from hivemind_exp.journal.terms import read_terms, terms_of
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 
 _SCHEMA = """

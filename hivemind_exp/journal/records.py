@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)

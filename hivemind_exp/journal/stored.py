@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hivemind_exp.journal import conversation
-from hivemind_exp.rollouts.types import Kind, Rollout
+from hivemind_exp.rollouts.types import Rollout
+from hivemind_exp.source_kinds import Kind
 
 
 def stored_rollout(row: Sequence[Any], version: int, encode: Callable[[str, bool], tuple[int, ...]] | None) -> Rollout:

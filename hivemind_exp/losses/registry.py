@@ -1,10 +1,15 @@
-"""The losses by name. To add one, add a module of that name, a line here, and the name in ``TrainConfig``."""
+"""The losses by name. To add one, follow "Add a loss" in ARCHITECTURE.md.
+
+That is a module, its import and a line here, its name in a setting of ``TrainConfig``, and, for a teacher's loss, a
+description in ``hivemind_exp.offload.loss_descriptions``. A loss on the node's own rows has a setting of its own, which
+``choose_losses`` reads. One that is named after a kind of source needs no setting.
+"""
 
 from collections.abc import Mapping
 
 from hivemind_exp.losses import f_tis, gated, hinted, luffy, policy, policy_text, positive, relay, sapo
 from hivemind_exp.losses.base import Loss
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 
 LOSSES: dict[str, Loss] = {

@@ -25,7 +25,8 @@ from hivemind_exp.offload.router import ProviderService, Router
 from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import LEARN_FROM_ANSWERS, WITHOUT_SCORES, cannot_score
 from hivemind_exp.offload.unusable import TEST_QUESTION, text_shortcoming, unusable
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, RoundSpend
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, RoundSpend
+from hivemind_exp.source_kinds import Kind
 
 _TOLERANCE = 1.05
 """A service that bills more than this factor times the limit does not respect the limit."""

@@ -36,7 +36,6 @@ from hivemind_exp.offload.settings import (
     is_distilled,
     reasons,
     requests_a_round,
-    resolved_kind,
 )
 from hivemind_exp.offload.spending import known_spending, read_total, write_total
 from hivemind_exp.providers import PROVIDERS
@@ -94,7 +93,7 @@ def make_offload(
         [
             ApiUse(
                 partial(services, use),
-                resolved_kind(use),
+                use.offload.counts_as,
                 SamplingParams.of(use),
                 on_limit_local=use.offload.on_limit == "local",
                 scores=is_distilled(use),
@@ -129,7 +128,7 @@ def _announce(config: Config, price: Price, ledger: Ledger, emit: Emit) -> None:
             provider=endpoint.name,
             model=endpoint.model,
             host=endpoint.host,
-            kind=resolved_kind(config),
+            kind=config.offload.counts_as,
             loss=describe_loss(config),
             training=endpoint.chat.training,
             usd_per_million_input=round(price.input * share, 6),

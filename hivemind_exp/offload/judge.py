@@ -23,7 +23,6 @@ from hivemind_exp.offload.settings import (
     is_offloaded,
     is_relay,
     only_if_failed,
-    resolved_kind,
     share_of,
 )
 from hivemind_exp.rollouts.types import Message
@@ -135,7 +134,7 @@ def grades_a_round(config: Config) -> int:
     game, offload = config.game, config.offload
     stages = ("answer",) if game.kind == "sampling" else STAGE_NAMES
     own = dict.fromkeys(stages, game.group_size)
-    shared = generates(config) and not resolved_kind(config).own and not only_if_failed(offload)
+    shared = generates(config) and not config.offload.counts_as.own and not only_if_failed(offload)
     if shared and offload.rounds == "*":
         for stage in own.keys() & set(offload.stages):
             least = int(game.kind == "study-group" and stage == "answer")

@@ -1,8 +1,8 @@
 """What a node learns from an API's text, in words."""
 
 from hivemind_exp.config import OFF, Config
-from hivemind_exp.offload.settings import resolved_kind
-from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
+from hivemind_exp.rollouts.types import MOST_ANSWERS
+from hivemind_exp.source_kinds import Kind
 
 _TAUGHT = {
     "distillation": "distillation: GRPO on this machine's completions, plus log π_teacher - log π for each token",
@@ -11,14 +11,17 @@ _TAUGHT = {
         f"most {MOST_ANSWERS} different ones per question"
     ),
 }
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     Kind.RELAY: "relay: completions are verified and saved; no model is loaded or trained",
     Kind.POLICY: "policy: GRPO with the weights π/π_server, at most 2, because the server may be some steps behind",
     Kind.POLICY_TEXT: (
         "policy_text: GRPO with ratio 1 on re-encoded text, without negative advantages, because the server's weights "
         "may be old"
     ),
+    Kind.HINTED: "hinted: supervised learning on correct answers, as answers to prompts without the hint",
+    Kind.PEER: "peer: as train.peer_loss says, on completions that this node verified again",
 }
+"""For each kind except ``Kind.TEACHER``: what is learned from its completions."""
 TEACHER_LOSS_DESCRIPTIONS = {
     "gated": (
         "teacher: supervised learning on correct answers in the requested format, at most "
@@ -33,11 +36,11 @@ def describe_loss(config: Config) -> str:
     """Describe in one sentence what is learned from the API's text."""
     if config.judge.provider != OFF:
         return "judge: a grade for each of this node's completions, as one term of the reward"
-    kind, offload = resolved_kind(config), config.offload
+    kind, offload = config.offload.counts_as, config.offload
     if offload.teach in _TAUGHT:
         return _TAUGHT[offload.teach]
-    if kind in _DESCRIPTIONS:
-        return _DESCRIPTIONS[kind]
+    if kind is not Kind.TEACHER:
+        return DESCRIPTIONS[kind]
     text = TEACHER_LOSS_DESCRIPTIONS[config.train.teacher_loss]
     if config.train.joins_baseline:
         return text

@@ -25,8 +25,9 @@ from hivemind_exp.offload.shared_requests import SharedRequests
 from hivemind_exp.offload.unscored import cannot_score
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.offload.waiting import POLL_S, WaitReport, ending
-from hivemind_exp.rollouts.types import CompletionRequest, Kind
+from hivemind_exp.rollouts.types import CompletionRequest
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 
 TRIES = 6
 """A slot is given up after this many requests in a row that bring nothing."""

@@ -15,12 +15,11 @@ from hivemind_exp.offload.settings import (
     first_endpoint,
     is_distilled,
     is_offloaded,
-    resolved_kind,
 )
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
+from hivemind_exp.source_kinds import PUSHED, Kind
 
 _PLACEHOLDER = re.compile(r"<.+>|MODEL|(?i:your[-_ ]model)")
 """What documents write where a model's name belongs."""
@@ -48,12 +47,14 @@ def _check_models(config: Config) -> None:
 
 def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     """Yield for each rule whether it is broken, the error message, and the setting that fixes it."""
-    offload, kind, first = config.offload, resolved_kind(config), first_endpoint(config)
+    offload, kind, first = config.offload, config.offload.counts_as, first_endpoint(config)
     foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
+    if offload.kind == PUSHED:
+        yield from _pushed_rules(config, first)
     if kind is Kind.POLICY:
-        yield from _policy_rules(config, first)
+        yield from _policy_rules(config)
     text = f"the node pushes its weights to a server that it starts, which needs offload.kind = policy, not {kind}"
-    yield bool(offload.serving.command) and kind is not Kind.POLICY, text, "offload.kind=policy"
+    yield bool(offload.serving.command) and offload.kind != PUSHED, text, "offload.kind=policy"
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
         f"offload.kind = policy_text needs a server with this node's weights, but {foreign} serves only its own "
@@ -88,7 +89,8 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
-def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+def _pushed_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+    """Yield the rules for servers to which this node pushes its weights."""
     offload, name, engines = config.offload, "offload.kind = policy", get_args(EngineName)
     built_in = first.name in PROVIDERS and first.name not in engines
     unknown = built_in and (first.needs_key or offload.serving.engine == "auto")
@@ -104,9 +106,6 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     yield not first.chat.free, text, f"providers.{first.name}.free=true"
     text = f"{name} sends no API key, but {first.name} needs one"
     yield first.needs_key, text, f"providers.{first.name}.needs_key=false"
-    others = " and ".join(each for each in offload.fallback if each != LOCAL)
-    text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
-    yield bool(others), text, 'offload.fallback=["local"]'
     limit = config.generation.max_completion_tokens
     text = (
         f"{name} limits completions by generation.max_completion_tokens = {limit}, so offload.max_tokens has no effect"
@@ -116,6 +115,14 @@ def _policy_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, 
     yield bool(offload.serving.command and offload.serving.urls), text, "offload.serving.urls=[]"
     if offload.serving.turns == "on":
         yield from _turn_rules(config, first)
+
+
+def _policy_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """Yield the rules for every source whose completions count as samples of this node's weights."""
+    offload, name = config.offload, f"offload.kind = {config.offload.kind}"
+    others = " and ".join(each for each in offload.fallback if each != LOCAL)
+    text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
+    yield bool(others), text, 'offload.fallback=["local"]'
     ahead, most = offload.ahead or 0, config.train.max_lag
     text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
     yield ahead > most, text, f"offload.ahead={most}"

@@ -15,20 +15,12 @@ from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.proxies import has_host
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.serving_settings import EngineName
+from hivemind_exp.source_kinds import PUSHED, Kind
 
 _LONGEST_MODEL = 100
 _PORT = re.compile(r"\d{1,5}(/|:|$)")
 """How the model of ``HOST:PORT`` begins, an address without its scheme."""
-COUNTS_AS: dict[str, Kind] = {
-    "auto": Kind.TEACHER,  # nothing shows that a server has this node's weights
-    "policy": Kind.POLICY,
-    "policy_text": Kind.POLICY_TEXT,
-    "teacher": Kind.TEACHER,
-    "relay": Kind.RELAY,
-}
-"""What the completions count as, by the values of ``offload.kind``."""
 _DEFAULT_ENGINE: EngineName = "vllm"
 OFFLOAD, JUDGE = "offload", "judge"
 """The settings tables that name providers."""
@@ -80,7 +72,7 @@ class Endpoint:
 
 def training_terms(config: Config, endpoint: Endpoint) -> str:
     """Say in one clause whether an endpoint's output may be trained on."""
-    if is_offloaded(config) and resolved_kind(config) is Kind.POLICY:
+    if is_offloaded(config) and config.offload.counts_as is Kind.POLICY:
         return "it writes with this node's own weights"
     if endpoint.name in config.providers and endpoint.chat.training == "unknown":
         return (
@@ -113,7 +105,7 @@ def generates(config: Config) -> bool:
 def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
-    own = config.model.name if config.offload.kind == "policy" else None  # the weights are this node's
+    own = config.model.name if config.offload.counts_as is Kind.POLICY else None  # the weights are this node's
     return endpoint_of(config, provider, config.offload.model or model or own)
 
 
@@ -126,7 +118,7 @@ def chain(config: Config) -> list[Endpoint | None]:
     for name in config.offload.fallback:
         if name != LOCAL:
             found.append(endpoint_of(config, *split(name)))
-        elif config.offload.kind != "relay":
+        elif config.offload.counts_as is not Kind.RELAY:
             found.append(None)
     return found
 
@@ -184,11 +176,6 @@ def _unknown(name: str, model: str | None, names: Sequence[str]) -> Configuratio
     )
 
 
-def resolved_kind(config: Config) -> Kind:
-    """Return the kind of the API's rollouts, as ``offload.kind`` says."""
-    return COUNTS_AS[config.offload.kind]
-
-
 LEAST_TEACHER_TOKENS = 1024
 """A teacher's default limit is at least this, because it writes its reasoning first, and a completion that is cut
 teaches nothing."""
@@ -214,7 +201,7 @@ def token_limit(config: Config) -> int:
         return config.offload.max_tokens
     if teaches_hints(config):
         return hints.MOST_TOKENS
-    return max(own, LEAST_TEACHER_TOKENS) if resolved_kind(config) is Kind.TEACHER else own
+    return max(own, LEAST_TEACHER_TOKENS) if config.offload.counts_as is Kind.TEACHER else own
 
 
 def reasons(config: Config, endpoint: Endpoint) -> bool:
@@ -236,14 +223,14 @@ def requests_a_round(config: Config, endpoint: Endpoint) -> int:
         return config.game.groups
     if is_distilled(config):
         return config.game.groups * config.game.group_size
-    whole = endpoint.chat.group == "n" or resolved_kind(config) is Kind.POLICY
+    whole = endpoint.chat.group == "n" or config.offload.kind == PUSHED
     per_group = 1 if whole else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 
 
 def is_relay(config: Config) -> bool:
     """Whether the node is a relay, which loads no model."""
-    return is_offloaded(config) and resolved_kind(config) is Kind.RELAY
+    return is_offloaded(config) and config.offload.counts_as is Kind.RELAY
 
 
 def engine_name(config: Config) -> str:

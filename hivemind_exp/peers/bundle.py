@@ -41,7 +41,7 @@ LARGEST_ROUND = 2**40
 FULL = 1000
 """The outcome 1.0 in thousandths, the unit in which outcomes are shared."""
 KINDS = ("policy", "policy_text", "teacher", "relay")
-"""The kinds (``rollouts.types.Kind``) that a peer may claim for its text. The claim cannot be verified."""
+"""The kinds (``source_kinds.Kind``) that a peer may claim for its text. The claim cannot be verified."""
 RECENT_S = 900.0
 """Age, in seconds, above which a bundle is too old to use."""
 BUNDLES_A_PEER = 64

@@ -26,8 +26,9 @@ from hivemind_exp.peers.bundle import (
 )
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules
-from hivemind_exp.rollouts.types import Group, Kind, Message
+from hivemind_exp.rollouts.types import Group, Message
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 
 if TYPE_CHECKING:
     from hivemind_exp.swarm.node import SwarmNode

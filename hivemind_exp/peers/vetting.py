@@ -21,7 +21,6 @@ from hivemind_exp.peers.bundle import Offer
 from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.rollouts.types import (
     Group,
-    Kind,
     Prompt,
     Rollout,
     answer_tokens,
@@ -30,6 +29,7 @@ from hivemind_exp.rollouts.types import (
     encode_completion,
     literal,
 )
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.reader import answer_span, is_marked, reference_of
 

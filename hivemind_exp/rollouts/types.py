@@ -7,10 +7,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.answer_tags import TAGS
 from hivemind_exp.tasks.verifiers.reader import answer_span
@@ -22,28 +22,6 @@ _BREAK = "\ufdd0"
 """Splits the string of a control token in two, and then disappears. A Unicode noncharacter, which no text contains."""
 Message = dict[str, str]
 """One turn of a chat: ``role`` and ``content``."""
-
-
-class Kind(StrEnum):
-    """What may be learned from a source (see ``hivemind_exp.losses.registry``)."""
-
-    POLICY = "policy"
-    """This node's weights, with the token ids as sampled."""
-    POLICY_TEXT = "policy_text"
-    """This node's weights, with only the text known."""
-    TEACHER = "teacher"
-    """Another model behind an API."""
-    HINTED = "hinted"
-    """This node's weights, shown a hint that the prompt lacks (``offload.teach = "hints"``)."""
-    PEER = "peer"
-    """Whole groups from another node, as text."""
-    RELAY = "relay"
-    """Any engine. Nothing is learned."""
-
-    @property
-    def own(self) -> bool:
-        """Whether the text is a sample of this node's own weights for the prompt itself."""
-        return self in (Kind.POLICY, Kind.POLICY_TEXT)
 
 
 MOST_ANSWERS = 2

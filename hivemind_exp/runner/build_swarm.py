@@ -22,13 +22,14 @@ from hivemind_exp.hub.card import base_name
 from hivemind_exp.losses.registry import choose_losses
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.settings import generates, resolved_kind
+from hivemind_exp.offload.settings import generates
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.open_game import PeerContext
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied, check_skew, levels_of, read_charter
@@ -223,4 +224,4 @@ def check_memory(path: Path, emit: Emit, key: str = "peers") -> None:
 
 
 def _label(config: Config) -> str:
-    return f"{resolved_kind(config)} {config.offload.provider}"[:64] if generates(config) else "policy"
+    return f"{config.offload.counts_as} {config.offload.provider}"[:64] if generates(config) else "policy"

@@ -32,9 +32,8 @@ from hivemind_exp.rollouts.types import encode_completion
 from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.secrets import Secrets
-from hivemind_exp.sources.hints import NAME as HINTS
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.registry import build_sources, remote_name
+from hivemind_exp.sources.registry import build_sources, remote_name, uses_api
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
@@ -254,8 +253,8 @@ class GRPORunner:
         """Generate through an API and verify. Needs no model and no device, and takes no steps."""
         swarm, journal, offload, tasks = self._open(ends)
         self._announce(resumed_round=journal.verified_rounds() or None)
-        assert offload is not None
-        offload.wait_for_probe()
+        if offload is not None:
+            offload.wait_for_probe()
         game = SamplingGame(None, tasks, build_chats(configured(self._config.prompt), tasks))
         RelayLoop(
             config=self._config,
@@ -301,7 +300,7 @@ class GRPORunner:
         check_judge(config)
         journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
         asked = config
-        if remote_name(config) not in ("api", HINTS) and not is_distilled(config):  # no API, or one with its own client
+        if not uses_api(config):  # no API, or one that its source asks itself
             asked = config.model_copy(update={"offload": config.offload.model_copy(update={"provider": OFF})})
         offload = open_offload(asked, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:

@@ -171,10 +171,11 @@ class TeamMember:
         self._trainer.free_gradients()
 
     def _generate(self, argument: list[Any]) -> dict[str, Any]:
+        from hivemind_exp.sources.local import SharedBatch
+
         prompts, rooms, seed, size = argument
-        processes = self._config.train.processes
-        work = partial(self._source.share, prompts, rooms, self._place, processes, seed=seed, size=size)
-        rows, ran_out = within_memory(work)
+        batch = SharedBatch(prompts, rooms, seed, size, self._config.train.processes)
+        rows, ran_out = within_memory(partial(self._source.share, batch, self._place))
         return {"rows": rows, "ran_out": ran_out}
 
 

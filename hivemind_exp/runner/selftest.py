@@ -71,7 +71,7 @@ def take_step(config: Config, device: str, dtype: str, directory: Path) -> dict[
         from hivemind_exp.journal.records import Manifest, TrainingRow
         from hivemind_exp.models.loading import adapter_config
         from hivemind_exp.models.tiny import build_tokenizer
-        from hivemind_exp.rollouts.types import Kind
+        from hivemind_exp.source_kinds import Kind
         from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
     tokenizer = build_tokenizer()

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from hivemind_exp.offload.process.client import OffloadClient
-from hivemind_exp.offload.settings import generates, resolved_kind
-from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind
+from hivemind_exp.rollouts.types import CompletionRequest, Group
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
@@ -41,7 +41,5 @@ class ApiSource(Source):
 
 
 def build(parts: NodeParts) -> ApiSource | None:
-    """Return the source of an API's completions; None if no API generates any."""
-    if parts.offload is None or not generates(parts.config):
-        return None
-    return ApiSource(parts.offload, resolved_kind(parts.config))
+    """Return the source of an API's completions; None without an API engine."""
+    return None if parts.offload is None else ApiSource(parts.offload, parts.config.offload.counts_as)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hivemind_exp.models.chat_turns import continuation
-from hivemind_exp.rollouts.types import MODEL, Kind, Prompt, Rollout, Turn
+from hivemind_exp.rollouts.types import MODEL, Prompt, Rollout, Turn
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Heard, ModelTurn, Score, Talk, Tasks
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ The schedule chooses each slot's source. The journal keeps only the first comple
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from hivemind_exp.config import Config
 from hivemind_exp.events import Emit, WarningEvent
@@ -12,7 +13,9 @@ from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun, TrainingRow
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.offload.settings import teaches_hints
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.hint_usefulness import HintCheck
 from hivemind_exp.sources.registry import remote_name
 from hivemind_exp.sources.schedule import GroupSplit, rounds_ahead, split_group
@@ -89,7 +92,7 @@ class GroupFiller:
     def _usefulness(self) -> UsefulnessCheck | None:
         if self._remote is None or self._remote.kind is Kind.POLICY:  # the trainer watches this node's own completions
             return None
-        if self._remote.kind is Kind.HINTED:
+        if teaches_hints(self.config):
             return HintCheck(self.config, self._remote, self.emit, journal=self.journal)
         return UsefulnessCheck(self.config, self._remote, self.emit)
 
@@ -126,6 +129,11 @@ class GroupFiller:
         ask = self._ask(stage_run, prompts, range(self.config.game.group_size))
         self._collect(self._local, replace(ask, refill=first))
         return self._groups(stage_run, prompts)
+
+    def added(self, stage_run: StageRun) -> list[Group]:
+        """Return the groups, with scores, that a stage's step learns from in addition to the node's own."""
+        batches = (source.collect(Ask(stage_run)) for source in self.sources.values() if source.adds_groups)
+        return [group for batch in chain.from_iterable(batches) for group in batch]
 
     def _plan(self, stage_run: StageRun) -> GroupSplit:
         game = self.config.game

@@ -11,7 +11,8 @@ from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.journal.replies import ReceivedHint
 from hivemind_exp.losses.hinted import mentions_hint
 from hivemind_exp.offload.hints import GIVES_AWAY, STAGE, TOO_LONG
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.rollouts.types import Group, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.usefulness import Text, UsefulnessCheck
 from hivemind_exp.tasks.base import Score
 

@@ -27,9 +27,9 @@ from hivemind_exp.offload.hints import (
     with_hint,
 )
 from hivemind_exp.offload.process.client import OffloadClient
-from hivemind_exp.offload.settings import teaches_hints
-from hivemind_exp.rollouts.types import CompletionRequest, Group, Kind, Prompt
+from hivemind_exp.rollouts.types import CompletionRequest, Group, Prompt
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources import local
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.tasks.base import Tasks
@@ -142,9 +142,9 @@ def _order(round_: int, prompt: Prompt) -> CompletionRequest:
 
 
 def build(parts: NodeParts) -> HintsSource | None:
-    """Return the source that answers again with an API's hints; None without ``offload.teach = "hints"``."""
+    """Return the source that answers again with an API's hints; None without a model or an API engine."""
     own = local.build(parts)
-    if not teaches_hints(parts.config) or parts.offload is None or own is None or parts.tokenizer is None:
+    if parts.offload is None or own is None or parts.tokenizer is None:
         return None
     assert parts.journal is not None
     assert parts.tasks is not None

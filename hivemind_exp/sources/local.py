@@ -20,9 +20,10 @@ from hivemind_exp.models.device import free_memory
 from hivemind_exp.models.out_of_memory import within_memory
 from hivemind_exp.parallel.shares import even_range
 from hivemind_exp.parallel.team import Team
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion
 from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.batch_size import BatchSize
 from hivemind_exp.sources.conversations import Complete, Conversations
 from hivemind_exp.sources.source import Ask, NodeParts, Source, WholeWeights
@@ -31,6 +32,21 @@ from hivemind_exp.tasks.base import Tasks
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBatch:
+    """A batch that several processes complete together."""
+
+    prompts: Sequence[Sequence[int]]
+    """The token ids of all prompts."""
+    rooms: Sequence[int]
+    """The most tokens of each completion."""
+    seed: int | None
+    """None for greedy decoding."""
+    size: int
+    """How many completions each process generates at a time."""
+    processes: int
 
 
 @dataclass(eq=False)
@@ -192,45 +208,26 @@ class LocalSource(Source):
         """Complete prompts together with the other processes; return what ran out of memory instead."""
         ids = [prompt.ids for prompt in prompts]
         team.ask("generate", [ids, rooms, seed, size])
-        own, ran_out = within_memory(partial(self._share, ids, rooms, 0, team.processes, seed=seed, size=size))
+        batch = SharedBatch(ids, rooms, seed, size, team.processes)
+        own, ran_out = within_memory(partial(self._share, batch, 0))
         answers = team.answers()
         ran_out = next((answer["ran_out"] for answer in answers if answer["ran_out"]), ran_out)
         if own is None or ran_out is not None:
             return None, str(ran_out)
         return [self._rollout(row) for rows in (own, *(answer["rows"] for answer in answers)) for row in rows], None
 
-    def share(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rooms: Sequence[int],
-        place: int,
-        processes: int,
-        *,
-        seed: int | None,
-        size: int,
-    ) -> list[list[int]]:
-        """Return the tokens of process ``place``'s part of all prompts, which are token ids.
-
-        ``rooms``: the most tokens of each completion. ``size``: how many each process generates at a time.
-        """
+    def share(self, batch: SharedBatch, place: int) -> list[list[int]]:
+        """Return the tokens of the completions that process ``place`` generates of a batch."""
         with self._ready_to_generate():
-            return self._share(prompts, rooms, place, processes, seed=seed, size=size)
+            return self._share(batch, place)
 
-    def _share(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rooms: Sequence[int],
-        place: int,
-        processes: int,
-        *,
-        seed: int | None,
-        size: int,
-    ) -> list[list[int]]:
-        own = even_range(len(prompts), place, processes)
+    def _share(self, batch: SharedBatch, place: int) -> list[list[int]]:
+        prompts, rooms, seed, size = batch.prompts, batch.rooms, batch.seed, batch.size
+        own = even_range(len(prompts), place, batch.processes)
         if not own:
             return []
         # If every process generates all of its completions at once, they are those that one process would generate.
-        together = len(prompts) <= size * processes
+        together = len(prompts) <= size * batch.processes
         if seed is not None:
             torch.manual_seed(seed if together else derive_seed(seed, f"process {place}"))
         if together:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.peers.exchange import PeerExchange
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
@@ -15,6 +16,7 @@ class PeersSource(Source):
 
     name = "peers"
     kind = Kind.PEER
+    adds_groups = True
 
     _exchange: PeerExchange
 

@@ -1,21 +1,33 @@
 """The sources that can complete prompts, by name: one line per source."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.offload.settings import is_distilled
+from hivemind_exp.source_kinds import COUNTS_AS, PUSHED
 from hivemind_exp.sources import api, hints, local, peers, served
 from hivemind_exp.sources.source import NodeParts, Source
 
-SOURCES: dict[str, Callable[[NodeParts], Source | None]] = {
-    "local": local.build,
-    "api": api.build,
-    "peers": peers.build,
-    hints.NAME: hints.build,
-    "policy": served.build,
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """How a source is built, and what it needs."""
+
+    build: Callable[[NodeParts], Source | None]
+    """Returns None if the node's parts lack what the source needs."""
+    uses_api: bool = False
+    """Whether it needs the API engine (``NodeParts.offload``), which gets the API keys and keeps to the cap."""
+
+
+SOURCES: dict[str, SourceEntry] = {
+    "local": SourceEntry(local.build),
+    "api": SourceEntry(api.build, uses_api=True),
+    "peers": SourceEntry(peers.build),
+    hints.NAME: SourceEntry(hints.build, uses_api=True),
+    PUSHED: SourceEntry(served.build),
 }
-"""Builds each source, or returns None if the node does not use it. An entry whose name is a value of ``offload.kind``
-replaces the API when that kind is set."""
+"""An entry whose name is a value of ``offload.kind`` is used instead of ``api`` if that kind is set."""
 
 
 def remote_name(config: Config) -> str | None:
@@ -30,7 +42,14 @@ def remote_name(config: Config) -> str | None:
     return config.offload.kind if config.offload.kind in SOURCES else "api"
 
 
+def uses_api(config: Config) -> bool:
+    """Whether a node needs the API engine for completions, hints or scores."""
+    name = remote_name(config)
+    return is_distilled(config) if name is None else SOURCES[name].uses_api
+
+
 def build_sources(parts: NodeParts) -> dict[str, Source]:
     """Return the sources that a node uses, by name. Raises ``NodeError`` if one cannot work."""
-    built = {name: build(parts) for name, build in SOURCES.items()}
+    unused = {"api", hints.NAME, *COUNTS_AS} - {remote_name(parts.config)}
+    built = {name: entry.build(parts) for name, entry in SOURCES.items() if name not in unused}
     return {name: source for name, source in built.items() if source is not None}

@@ -31,11 +31,10 @@ from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
     first_endpoint,
-    generates,
-    resolved_kind,
 )
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, decode_completion, encode_completion
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import PUSHED, Kind
 from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapter_folder
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.schedule import rounds_ahead
@@ -68,7 +67,7 @@ class _Wanted:
 class ServedSource(Source):
     """Pushes the adapter when it has changed and completions are wanted, and asks for them early."""
 
-    name = "policy"
+    name = PUSHED
     kind = Kind.POLICY
 
     _endpoint: Endpoint
@@ -354,7 +353,7 @@ def _why(error: BaseException) -> str:
 def build(parts: NodeParts) -> ServedSource | None:
     """Connect to the servers. Raises ``NodeError`` if the settings cannot work, or if no fallback is allowed."""
     config, model, tokenizer = parts.config, parts.model, parts.tokenizer
-    if not generates(config) or resolved_kind(config) is not Kind.POLICY or model is None or tokenizer is None:
+    if model is None or tokenizer is None:
         return None
     check_offload(config)
     check_sdk()

@@ -1,7 +1,7 @@
 """The interface of sources that complete prompts: this machine, an API, peers, or a server of this node's weights.
 
-To add a source, write a module in this package with a subclass of ``Source`` and a ``build`` function, and add a line
-to ``registry``.
+To add a source, follow "Add a source" in ARCHITECTURE.md: a module in this package with a subclass of ``Source`` and a
+``build`` function, a line in ``registry``, and its value of ``offload.kind`` in ``hivemind_exp.source_kinds``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.peers.exchange import PeerExchange
-from hivemind_exp.rollouts.types import Group, Kind, Prompt
+from hivemind_exp.rollouts.types import Group, Prompt
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Tasks
 
@@ -54,6 +55,9 @@ class Source:
     floor: float | None = None
     """Minimum mean log-probability per token. Rows collected last that are below it are filtered out, if the kind's
     loss has a likelihood filter. None: no row is."""
+    adds_groups: bool = False
+    """Whether it yields whole groups, with scores, that each step learns from in addition to the node's own. It is then
+    asked for them once per stage, with an empty ``Ask``, after the node has shared its own groups with its swarm."""
 
     def request(self, ask: Ask) -> None:
         """Start work on what ``collect`` will return; return immediately."""

@@ -12,7 +12,8 @@ from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.model_names import short_name
 from hivemind_exp.offload.settings import LOCAL, token_limit
 from hivemind_exp.offload.unusable import quoted_start
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.rollouts.types import Group, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.source import Source
 from hivemind_exp.tasks.base import Score
 

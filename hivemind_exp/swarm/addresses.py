@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 
 from hivemind_exp import atomic_write, formats
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import SwarmError
 from hivemind_exp.swarm.dial import plain_port
+from hivemind_exp.swarm_settings import SwarmConfig
 
 PORT_FILE = "port"
 """The file with the port in a node's invitations (JSON). Every start tries this port."""

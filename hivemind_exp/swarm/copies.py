@@ -17,13 +17,13 @@ from pathlib import Path
 
 from hivemind_exp import atomic_write
 from hivemind_exp.backoff import growing
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.formats import FORMAT
 from hivemind_exp.swarm.addresses import is_here
 from hivemind_exp.swarm.announcement import Announcement, is_address
 from hivemind_exp.swarm.dht.visit import AddressVisit, visit
 from hivemind_exp.swarm.dial import may_answer
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm_settings import SwarmConfig
 
 PLACES = "own-addresses.json"
 """The file with the addresses, in the node's swarm directory."""

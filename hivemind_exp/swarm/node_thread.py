@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from hivemind_exp.backoff import growing
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.events import Emit, ErrorEvent, Event, PeersEvent, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.patience import within
@@ -36,6 +35,7 @@ from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
 from hivemind_exp.swarm.transfer.peer_transfers import NAME, BundleFetcher, PeerTransfers, TransferKind, cancel_all
 from hivemind_exp.swarm.waits import first_done, wait_set
+from hivemind_exp.swarm_settings import SwarmConfig
 
 JOIN_S = 15.0
 """How long joining waits for an answer from a peer."""

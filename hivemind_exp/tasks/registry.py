@@ -1,9 +1,10 @@
-"""Names of tasks. To add a task, add a module to ``families`` and a line to ``FAMILIES``.
+"""Names of tasks. To add one, follow "Add a task with a verifier" in ARCHITECTURE.md.
 
-The module defines ``check(spec)``, which imports nothing heavy and raises ``TaskError`` for wrong options, and
-``build(spec)``, which returns a ``base.Task``. With ``NEED_HUB = ("make",)``, the process that generates its questions
-may access the Hugging Face hub if no path is given. To add a reasoning-gym generator, add one line to
-``families.reasoning_gym_catalogue``.
+That is a module in ``families``, a line in ``FAMILIES``, and a description in ``descriptions``. The module defines
+``check(spec)``, which imports nothing heavy and raises ``TaskError`` for wrong options, and ``build(spec)``, which
+returns a ``base.Task``. With ``NEED_HUB = ("make",)``, the process that generates its questions may access the Hugging
+Face hub if no path is given. A generator of reasoning-gym instead moves from ``REFUSED`` to ``GENERATORS`` in
+``families.reasoning_gym_catalogue``, and gets a description, too.
 
 Imports nothing heavy, because the command line uses this module to check names.
 """

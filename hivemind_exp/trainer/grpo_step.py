@@ -29,9 +29,9 @@ from hivemind_exp.models.quantized import copy_adapters, restore_adapters
 from hivemind_exp.parallel.group import ProcessGroup, wait_quietly
 from hivemind_exp.parallel.shares import deal
 from hivemind_exp.parallel.team import Team
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.checkpoints import MODEL, STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
 from hivemind_exp.trainer.micro_batches import MicroBatches, Say, row_length, split
@@ -252,7 +252,7 @@ class SourceGRPOTrainer(RowLossTrainer):
 
     def _measure_kind(self, meter: GradientMeter) -> Tensor:
         """Return what is added up later to the norm of the gradient that a kind has just added."""
-        return meter.norm() if self.group is None else meter.sample()
+        return meter.added_norm() if self.group is None else meter.added_vector()
 
     def _parts(self, manifest: Manifest) -> list[list[TrainingRow]]:
         """Return the rows that a step computes, by kind."""

@@ -15,11 +15,11 @@ from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
 from hivemind_exp.peers.source import FURTHEST
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.source import Ask
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.canary import Canary
@@ -240,14 +240,15 @@ class HivemindGRPOTrainer(RoundLoop):
         if not asked and self._cursor.deadline() is not None:
             time.sleep(IDLE_SECONDS)  # the swarm's clock moves on without this node
             return
-        kept, drawn = asked, list[Group]()
+        kept = asked
         if stage_run.stage == ANSWER:
             asked = refill(kept, self._most_further(), partial(self._ask_further, stage_run, timer))
             kept = best(asked, len(kept))
             timer.count_groups(asked)
-        if self.exchange is not None:
-            with timer("share"):
-                drawn = self._share(self.exchange, stage_run, kept)
+        with timer("share"):
+            if self.exchange is not None:
+                self._share(self.exchange, stage_run, kept)
+            drawn = self._filler.added(stage_run)
         if self.teacher is not None and not self._filler.api_barred:
             with timer("verify"):
                 kept = self.teacher.score(stage_run, kept, self.progress.step)
@@ -307,11 +308,10 @@ class HivemindGRPOTrainer(RoundLoop):
             groups = self._filler.refill(stage_run, prompts, first)
         return self._verify(stage_run, groups, timer)
 
-    def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> list[Group]:
-        """Share a stage's groups with the swarm, and return the peers' groups for its step."""
+    def _share(self, exchange: PeerExchange, stage_run: StageRun, groups: Sequence[Group]) -> None:
+        """Share a stage's groups with the swarm."""
         accuracy = next((each.accuracy for each in self.journal.evaluations()[-1:]), None)
         exchange.share(stage_run.round, stage_run.stage, groups, TrainingStatus(self.progress.step, accuracy))
-        return [group for batch in self.sources["peers"].collect(Ask(stage_run)) for group in batch]
 
     def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         self.step_trainer.work = WorkProgress(discard if replayed or stage_run.stage == WARM_START else self.emit)

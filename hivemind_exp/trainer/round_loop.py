@@ -20,7 +20,8 @@ from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.game.sampling.game import STAGE as ANSWER
 from hivemind_exp.journal.journal import Encode, Journal
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.source import Source
 from hivemind_exp.stop import StopFlag

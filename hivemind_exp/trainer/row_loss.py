@@ -12,7 +12,7 @@ from trl import GRPOTrainer
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.losses.base import Loss
 from hivemind_exp.losses.registry import choose_losses
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.row_tensors import RowTensors, lay_out, score
 from hivemind_exp.trainer.step_measures import Measuring

@@ -23,7 +23,7 @@ from hivemind_exp.models.out_of_memory import what_ran_out
 from hivemind_exp.parallel.group import ProcessGroup, wait_quietly
 from hivemind_exp.parallel.sharding import Sharding, WholeModel, gathered, gathered_weights
 from hivemind_exp.parallel.team import UPDATE
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.checkpoints import STATE
 from hivemind_exp.trainer.gradient_meter import GradientMeter
 from hivemind_exp.trainer.grpo_step import Shrunk, SourceGRPOTrainer
@@ -190,7 +190,7 @@ class ShardedGRPOTrainer(SourceGRPOTrainer):
         return nothing | {"counted": False}
 
     def _measure_kind(self, meter: GradientMeter) -> Tensor:
-        return meter.norm()  # of this process's part of the sum
+        return meter.added_norm()  # of this process's part of the sum
 
     def _add_up(self, group: ProcessGroup, check: Callable[[], None]) -> None:
         """Add up the parts of each kind's norm. The backward passes have added up the gradients."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hivemind_exp.losses.base import Loss
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import Loss, TokenRows
 from hivemind_exp.losses.distillation import token_advantages
-from hivemind_exp.rollouts.types import Kind, answer_tokens
+from hivemind_exp.rollouts.types import answer_tokens
+from hivemind_exp.source_kinds import Kind
 
 
 def token_scales(manifest: Manifest, losses: Mapping[Kind, Loss], weight: float) -> dict[Kind, float]:

@@ -1,4 +1,4 @@
-"""All checks, in display order. To add one, add a line to ``CHECKS``."""
+"""All checks, in display order. To add one, follow "Add a doctor check" in ARCHITECTURE.md."""
 
 from collections.abc import Sequence
 

@@ -13,6 +13,7 @@ from hivemind_exp.errors import ConfigurationError, IdentityProblem
 from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.invitation import parse
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
@@ -111,7 +112,7 @@ def launch(options: LaunchOptions) -> None:
 
 def _uses_a_gpu(config: Config) -> bool:
     """Whether nodes with these settings would use a GPU: a relay has no model, and ``cpu`` is a choice."""
-    return config.model.device != "cpu" and config.offload.kind != "relay"
+    return config.model.device != "cpu" and config.offload.counts_as is not Kind.RELAY
 
 
 def _check_member(name: str, kind: Target) -> None:

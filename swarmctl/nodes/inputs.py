@@ -10,6 +10,7 @@ from typing import Any
 from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.families.python_file import data_file
 from hivemind_exp.tasks.installed import origin
 from hivemind_exp.tasks.registry import is_own_code
@@ -46,7 +47,7 @@ def _inputs(config: Config) -> Iterator[Path]:
             if task.name == OWN_FILE and (data := data_file(path)) is not None:
                 yield data
     model = local_directory(config.model.name)
-    if model is not None and config.offload.kind != "relay":
+    if model is not None and config.offload.counts_as is not Kind.RELAY:
         yield model.absolute()
 
 

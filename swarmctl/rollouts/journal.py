@@ -20,7 +20,8 @@ from hivemind_exp.journal.conversation import unpacked
 from hivemind_exp.journal.decoding import decoding
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.rollouts.types import Kind, Turn
+from hivemind_exp.rollouts.types import Turn
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from hivemind_exp.tasks.base import FULL_CREDIT, RewardTerm
 from swarmctl.errors import UsageError

@@ -11,7 +11,8 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.journal.records import index_in_group
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
-from hivemind_exp.rollouts.types import Kind, Turn
+from hivemind_exp.rollouts.types import Turn
+from hivemind_exp.source_kinds import Kind
 from swarmctl.rollouts.journal import (
     Hint,
     RolloutFilter,

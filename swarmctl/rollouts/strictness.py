@@ -3,7 +3,7 @@
 from typing import Literal, TypeAlias
 
 from hivemind_exp.game.study_group.prompts import ANSWER, TAGS
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.verifiers.answer_tags import is_exactly
 from hivemind_exp.tasks.verifiers.reader import read
 from swarmctl.rollouts.journal import RolloutRecord

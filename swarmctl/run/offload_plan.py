@@ -21,12 +21,12 @@ from hivemind_exp.offload.settings import (
     is_distilled,
     only_if_failed,
     reasons,
-    resolved_kind,
     teaches_hints,
     training_terms,
 )
 from hivemind_exp.offload.spending import spent_so_far
-from hivemind_exp.rollouts.types import MOST_ANSWERS, Kind
+from hivemind_exp.rollouts.types import MOST_ANSWERS
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.schedule import in_rounds
 from swarmctl.nodes.history import rounds_at_rest
 from swarmctl.run.estimate import Estimate, estimate
@@ -93,7 +93,7 @@ class Plan:
             "provider": use.endpoint.name,
             "model": use.endpoint.model,
             "host": use.endpoint.host,
-            "kind": resolved_kind(use.config).value,
+            "kind": use.config.offload.counts_as.value,
             "loss": describe_loss(use.config),
             "training": use.endpoint.chat.training,
             "round": {key: round(value, 6) for key, value in asdict(use.estimate).items()},
@@ -215,7 +215,7 @@ def _more_questions(config: Config) -> list[str]:
     In a swarm, the charter fixes the groups' size, and only whole groups are shared.
     """
     game, offload = config.game, config.offload
-    whole = offload.share == 1 and not only_if_failed(offload) and resolved_kind(config) is Kind.TEACHER
+    whole = offload.share == 1 and not only_if_failed(offload) and config.offload.counts_as is Kind.TEACHER
     if (
         is_judged(config)
         or is_distilled(config)

@@ -10,6 +10,7 @@ from hivemind_exp.models import smollm2
 from hivemind_exp.money import dollars
 from hivemind_exp.offload.judge import is_judged
 from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay, teaches_hints
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from hivemind_exp.tasks.registry import PRESETS, title
@@ -181,7 +182,7 @@ def _origins(config: Config, progress: RunView) -> list[str]:
     if not own + remote:
         lines = [f"In this run, no completion from the API was usable.{reasons}", *_check(config.node.name)]
         return lines if any(progress.unusable.values()) else []
-    if config.offload.kind == "policy":  # completions of the same kind, wherever they were generated
+    if config.offload.counts_as is Kind.POLICY:  # completions of the same kind, wherever they were generated
         text = f"While the server was unavailable, this machine generated.{reasons}"
         return [text, *_check(config.node.name)] if reasons else []
     if teaches_hints(config):

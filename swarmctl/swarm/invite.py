@@ -3,13 +3,13 @@
 import sys
 from contextlib import suppress
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.proxies import is_loopback
 from hivemind_exp.swarm.addresses import is_public, kept_port, own_addresses
 from hivemind_exp.swarm.contacts import KNOWN, KnownPeers
 from hivemind_exp.swarm.invitation import MOST_ADDRESSES, Invitation, is_address, parse
+from hivemind_exp.swarm_settings import SwarmConfig
 from swarmctl.nodes.lookup import other_name
 from swarmctl.settings.command_line import read_last
 from swarmctl.settings.profile_files import DEFAULT, family, find, is_builtin, read

@@ -3,11 +3,11 @@
 import shlex
 from dataclasses import dataclass
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import ConfigurationError, IdentityProblem, SwarmError
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.swarm.charter import LONGEST, Charter
 from hivemind_exp.swarm.identity import Identity
+from hivemind_exp.swarm_settings import SwarmConfig
 from swarmctl.nodes.lookup import all_nodes, files_of, latest, readable
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.peers.bundle import KINDS
 from hivemind_exp.peers.records import FILE_NAME, KNOWN_AFTER, SAVE_EVERY_S, read_peers, weight
 from hivemind_exp.swarm.identity import animal_name, is_peer_id
 from swarmctl.storage.event_log import all_of
@@ -18,7 +19,6 @@ from swarmctl.terminal.sentences import duration, percent, several
 from swarmctl.terminal.table import or_dash, table_lines
 from swarmctl.terminal.views import Writer
 
-_KINDS = ("policy", "policy_text", "teacher", "relay")
 _HEADINGS = ("", "peer", "id", "seen", "round", "offered", "used", "correct", "rejected", "weight")
 _RIGHT = frozenset(_HEADINGS) - {"peer", "id"}
 _NARROW = ("weight", "rejected", "offered", "id", "round", "correct")
@@ -61,7 +61,7 @@ def known_peers(files: NodeFiles) -> list[dict[str, Any]]:
             "skewed": record.skewed,
             "refused": record.refused,
             "weight": round(weight(record.standing), 3) if record.standing.known else None,
-            "kind": record.kind if record.kind in _KINDS else None,
+            "kind": record.kind if record.kind in KINDS else None,
         }
         for peer, record in read_peers(files.swarm / FILE_NAME).items()
         if is_peer_id(peer)

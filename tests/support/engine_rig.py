@@ -23,7 +23,8 @@ from hivemind_exp.offload.router import ProviderService
 from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.offload.unusable import TEST_MESSAGES
 from hivemind_exp.providers import Chat, Group
-from hivemind_exp.rollouts.types import CompletionRequest, Kind
+from hivemind_exp.rollouts.types import CompletionRequest
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag
 from tests.support.fake_api.ledger import Entry
 from tests.support.recorded_events import Events

@@ -12,7 +12,8 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 from swarmctl.nodes.directory import identity
 from swarmctl.nodes.lookup import files_of

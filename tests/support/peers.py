@@ -14,7 +14,8 @@ from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
 from hivemind_exp.peers.records import PeerBook
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
-from hivemind_exp.rollouts.types import Group, Kind, Rollout, encode_completion
+from hivemind_exp.rollouts.types import Group, Rollout, encode_completion
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Score, Tasks
 from tests.support.spelling_task import Spelling
 

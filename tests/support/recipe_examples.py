@@ -68,6 +68,7 @@ def build(_spec: TaskSpec) -> Doubling:
 
 
 ADD_CHECK = "Add a doctor check"
+COFFEE = "doctor kitchen.coffee -p demo"
 
 
 def add_check(code: Copy) -> None:
@@ -75,18 +76,24 @@ def add_check(code: Copy) -> None:
         "swarmctl/doctor/checks/coffee.py",
         '''"""Coffee."""
 
-from swarmctl.doctor.check import Context, Finding, ok
+from swarmctl.doctor.check import Context, Finding, ok, warning
 
 
 def pot(context: Context) -> Finding:
     """Check whose pot it is."""
-    return ok(f"a pot for {context.config.node.name or 'nobody'}")
+    if context.config.node.seed:
+        return ok(f"a pot for {context.config.node.name}")
+    return warning("the pot is empty", context.changed(node__seed=1))
 ''',
     )
     registry = "swarmctl/doctor/registry.py"
     code.put(registry, "\n    accelerator,", "\n    coffee,")
-    line = '\n    Check("machine", "coffee", coffee.pot, profile=True),'
-    code.put(registry, "CHECKS: tuple[Check, ...] = (", line)
+    line = '    Check("kitchen", "coffee", coffee.pot, profile=True),\n'
+    first = '    Check("machine", "memory", '
+    code.replace(registry, first, line + first)
+    code.put("tests/support/advice_of_doctor.py", "DOCTOR_STATES: tuple[State, ...] = (", f'\n    State("{COFFEE}"),')
+    code.put("docs/doctor.md", "| group | checks |\n|---|---|\n", "| kitchen | whether there is coffee |\n")
+    code.put("swarmctl/doctor/cli.py", "Groups: ", "kitchen, ")
 
 
 ADD_SOURCE = "Add a source"
@@ -99,31 +106,33 @@ def add_source(code: Copy) -> None:
 
 from collections.abc import Iterator
 
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.rollouts.types import Group, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 
 
 class ParrotSource(Source):
-    """Completes every prompt with "a"."""
+    """Completes every prompt with "a", as if it had sampled that from the node's weights."""
 
     name = "parrot"
-    kind = Kind.POLICY_TEXT
+    kind = Kind.POLICY
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
-        row = Rollout(self.kind, self.name, "a", (5,), truncated=False)
+        row = Rollout(self.kind, self.name, "a", (5,), truncated=False, lag=0, behaviour_logps=(-1.0,))
         yield [Group(prompt, (row,) * len(places), places=places) for prompt, places in ask.empty]
 
 
-def build(parts: NodeParts) -> ParrotSource | None:
-    """Return the source; None if ``offload.kind`` is another one."""
-    return ParrotSource() if parts.config.offload.kind == "parrot" else None
+def build(_parts: NodeParts) -> ParrotSource:
+    """Return the source."""
+    return ParrotSource()
 ''',
     )
     registry = "hivemind_exp/sources/registry.py"
     code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(registry, '    "policy": served.build,', '\n    "parrot": parrot.build,')
-    code.put("hivemind_exp/config.py", '    kind: Literal["auto", ', '"parrot", ')
-    code.put("hivemind_exp/offload/settings.py", '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY_TEXT,')
+    code.put(registry, "    PUSHED: SourceEntry(served.build),", '\n    "parrot": SourceEntry(parrot.build),')
+    kinds = "hivemind_exp/source_kinds.py"
+    code.put(kinds, 'OffloadKind = Literal["auto", ', '"parrot", ')
+    code.put(kinds, '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY,')
 
 
 ADD_ENGINE = "Add an engine for the node's own weights"

@@ -78,7 +78,9 @@ ADD_KIND = "Add a kind of source"
 
 
 def add_kind(code: Copy) -> None:
-    types, last = "hivemind_exp/rollouts/types.py", '    """Any engine. Nothing is learned."""'
+    types, last = "hivemind_exp/source_kinds.py", '    """Any engine. Nothing is learned."""'
     code.put(types, last, '\n    DRAFT = "draft"\n    """A smaller model on this machine."""')
     code.put("hivemind_exp/losses/registry.py", '    "hinted": hinted.LOSS,', '\n    "draft": gated.LOSS,')
     code.put("hivemind_exp/hub/card.py", '    Kind.RELAY: "any engine",', '\n    Kind.DRAFT: "a smaller model",')
+    before, draft = "    Kind.HINTED: ", '    Kind.DRAFT: "draft: supervised learning on correct answers",\n'
+    code.replace("hivemind_exp/offload/loss_descriptions.py", before, draft + before)

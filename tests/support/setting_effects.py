@@ -29,12 +29,13 @@ from hivemind_exp.models.device import resolve_compute
 from hivemind_exp.models.loading import adapter_config, load_tokenizer, locate
 from hivemind_exp.models.tiny import build_model, build_tokenizer, warm_up
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.runner.open_game import open_game
+from hivemind_exp.source_kinds import PUSHED, Kind
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.registry import SOURCES
+from hivemind_exp.sources.registry import SOURCES, SourceEntry
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.swarm import addresses
@@ -155,7 +156,7 @@ def played(config: Config, root: Path) -> dict[str, Any]:
         batches.append((len(prompts), sample))
         return generate(self, prompts, rooms, sample=sample, size=size)
 
-    with patch.dict(SOURCES, {"policy": _Recorder}), patch.object(LocalSource, "_batch", counted):
+    with patch.dict(SOURCES, {PUSHED: SourceEntry(_Recorder)}), patch.object(LocalSource, "_batch", counted):
         runner = GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards())
         error = None
         try:

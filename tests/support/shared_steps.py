@@ -16,9 +16,9 @@ from hivemind_exp.journal.records import Manifest
 from hivemind_exp.models.device import Compute
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.parallel.team import Team
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.build_node import ModelBuilder
 from hivemind_exp.secrets import Secrets
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.trainer.advantages import build_rows, count_tokens
 from hivemind_exp.trainer.checkpoints import Checkpoint

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from hivemind_exp import providers
 from hivemind_exp.model_names import BUILT_IN
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.tasks.registry import names
 from swarmctl.doctor.registry import groups

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hivemind_exp.config import OFF, Config
-from hivemind_exp.offload.settings import JUDGE, OFFLOAD, Endpoint, resolved_kind, token_limit
+from hivemind_exp.offload.settings import JUDGE, OFFLOAD, Endpoint, token_limit
 from hivemind_exp.rollouts.types import Message
 
 _SEED_BITS = 0x7FFFFFFF
@@ -117,7 +117,7 @@ class SamplingParams:
         """Return how a node with these settings, of one use of an API (``judge.api_configs``), samples from it."""
         offload, temperature = config.offload, config.generation.temperature
         effort, tier = offload.reasoning_effort, None if offload.service_tier == "default" else offload.service_tier
-        plain = resolved_kind(config).own
+        plain = config.offload.counts_as.own
         table = OFFLOAD if config.judge.provider == OFF else JUDGE
         answers = table == OFFLOAD and offload.teach == "answers"
         return cls(temperature, token_limit(config), offload.reasoning_tokens, effort, tier, plain, answers, table)

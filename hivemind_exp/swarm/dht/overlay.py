@@ -23,7 +23,6 @@ from hivemind.p2p import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import raise_if_failed, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import dht_pb2, p2pd_pb2
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.patience import within
 from hivemind_exp.swarm.announcement import SHARDS, Announcement, AnnouncementBook, is_address, shard_key, shard_of
 from hivemind_exp.swarm.clock_skew import ClockSkews
@@ -38,6 +37,7 @@ from hivemind_exp.swarm.dht.guard import (
     place_of,
 )
 from hivemind_exp.swarm.membership_proof import MembershipProof
+from hivemind_exp.swarm_settings import SwarmConfig
 
 REPLICAS = 5
 """Number of peers that keep a dictionary, its keepers."""

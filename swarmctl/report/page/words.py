@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hivemind_exp.money import dollars
+from hivemind_exp.source_kinds import COUNTS_AS, Kind
 from swarmctl.nodes.state import WORKING
 from swarmctl.rollouts.strictness import WORDS
 from swarmctl.terminal.devices import devices
@@ -103,7 +104,8 @@ def introduction(node: Mapping[str, Any]) -> str:
 
 def is_relay(node: Mapping[str, Any]) -> bool:
     """Whether a node trains no model."""
-    return any((row["key"], row["value"]) == ("offload.kind", "relay") for row in node["configuration"]["settings"])
+    settings = {row["key"]: row["value"] for row in node["configuration"]["settings"]}
+    return COUNTS_AS.get(settings.get("offload.kind", "auto")) is Kind.RELAY
 
 
 def _rounds(node: Mapping[str, Any]) -> str:

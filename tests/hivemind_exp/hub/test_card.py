@@ -11,7 +11,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.hub.card import KINDS, base_name, model_card
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest, SourceContribution, TrainingRow
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 OWN = SourceContribution(Kind.POLICY, "local", 600, 30_000)
 TEACHER = SourceContribution(Kind.TEACHER, "openai", 100, 10_000)

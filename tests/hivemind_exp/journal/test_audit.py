@@ -13,7 +13,7 @@ from hivemind_exp.errors import FileProblem
 from hivemind_exp.journal.audit import StepLog, StepOutcome
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 
 
 def manifest(step: int) -> Manifest:

@@ -11,7 +11,8 @@ import pytest
 
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, Turn
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Turn
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from swarmctl.rollouts import journal as shown
 

@@ -17,7 +17,8 @@ from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NewerFormat
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout, Turn
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout, Turn
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer.evaluation import pass_rates
 
@@ -174,7 +175,7 @@ def test_kill_9_leaves_only_whole_entries(tmp_path: Path) -> None:
         from pathlib import Path
         from hivemind_exp.journal.journal import Journal
         from hivemind_exp.journal.records import Manifest, TrainingRow
-        from hivemind_exp.rollouts.types import Kind
+        from hivemind_exp.source_kinds import Kind
         journal = Journal(Path(sys.argv[1]), "s")
         row = TrainingRow(Kind.POLICY, "local", "t", 0, (1,) * 2000, (2,) * 2000, "x" * 20000, 1.0, 1.0, 0)
         for step in range(100000):

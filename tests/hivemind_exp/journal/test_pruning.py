@@ -13,7 +13,8 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question
 
 TEXT = "x" * 5000

@@ -16,7 +16,7 @@ from hivemind_exp.journal.records import Manifest, TrainingRow, contributions
 from hivemind_exp.losses.base import TokenRows
 from hivemind_exp.losses.distillation import LARGEST, distil, token_advantages
 from hivemind_exp.losses.policy import score_tokens
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 from tests.support.step_trainers import make_step_trainer
 

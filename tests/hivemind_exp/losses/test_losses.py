@@ -12,7 +12,7 @@ from torch import Tensor
 from hivemind_exp.losses.base import GroupRows, TokenRows
 from hivemind_exp.losses.registry import LOSSES, choose_losses
 from hivemind_exp.offload.loss_descriptions import TEACHER_LOSS_DESCRIPTIONS
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import JOINT_LOSSES, TrainConfig
 
 SETTINGS = TrainConfig()

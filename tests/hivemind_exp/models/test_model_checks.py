@@ -26,8 +26,8 @@ from hivemind_exp.errors import ConfigurationError, ModelError, NodeError
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.models.model_checks import check_head, check_lengths
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.dry_run import describe
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from tests.support.broken_models import (
     SHAPE,

@@ -19,7 +19,7 @@ from hivemind_exp.models.counting import count_parameters
 from hivemind_exp.models.loading import adapter_config, load_model, load_tokenizer, with_adapter
 from hivemind_exp.models.quantized import check_quantized
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 
 FOUR_BIT: dict[str, Any] = {"load_in_4bit": True, "lora": {"rank": 4}}

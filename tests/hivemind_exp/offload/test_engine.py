@@ -14,7 +14,7 @@ from hivemind_exp.errors import KeyProblem
 from hivemind_exp.offload import request_filler
 from hivemind_exp.offload import router as routing
 from hivemind_exp.providers import Group
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from tests.support.engine_rig import GROUPS, PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order, real_chats
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import ODD, TRANSIENT, Fault

@@ -13,7 +13,7 @@ import pytest
 from hivemind_exp.errors import LimitReached, ProviderError
 from hivemind_exp.offload import router
 from hivemind_exp.offload.prices import Price, Usage
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from tests.support.engine_rig import PRICE, PRICE_IN, PRICE_OUT, SAMPLING, endpoint, engine, order
 from tests.support.fake_api.faults import Fault
 from tests.support.fake_api.server import api_server

@@ -15,13 +15,12 @@ from hivemind_exp.offload.settings import (
     chain,
     first_endpoint,
     reasons,
-    resolved_kind,
     split,
     token_limit,
     training_terms,
 )
 from hivemind_exp.providers import PROVIDERS
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.schedule import GroupSplit, in_rounds, split_group
 from tests.support.offload_settings import config
 
@@ -156,7 +155,7 @@ def test_suggested_command_has_the_whole_path() -> None:
 def test_auto_never_means_the_node_s_own_policy() -> None:
     for name, row in PROVIDERS.items():
         if row.chat is not None:
-            assert resolved_kind(config(name, model="m")) is Kind.TEACHER
+            assert config(name, model="m").offload.counts_as is Kind.TEACHER
 
 
 def test_prices_are_known_tiered_set_or_free() -> None:

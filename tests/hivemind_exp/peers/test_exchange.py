@@ -23,7 +23,7 @@ from hivemind_exp.peers.exchange import (
 from hivemind_exp.peers.questions import QuestionCache
 from hivemind_exp.peers.source import PeerSource
 from hivemind_exp.peers.vetting import Vetting
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer

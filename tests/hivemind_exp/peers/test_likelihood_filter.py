@@ -19,7 +19,8 @@ from hivemind_exp.peers.exchange import (
     quantile,
     row_of,
 )
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, answer_tokens, encode_completion
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, answer_tokens, encode_completion
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Score
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer

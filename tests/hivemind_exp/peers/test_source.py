@@ -13,7 +13,8 @@ import pytest
 
 from hivemind_exp.game.prompt_style import PromptStyle
 from hivemind_exp.peers.bundle import FULL, SharedGroup
-from hivemind_exp.rollouts.types import Kind, encode_completion
+from hivemind_exp.rollouts.types import encode_completion
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.tasks.verifiers.reader import read
 from tests.support.peer_draws import draw_alone, honest, peers_of

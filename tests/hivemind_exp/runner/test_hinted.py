@@ -15,9 +15,9 @@ from hivemind_exp.config import Config
 from hivemind_exp.event_log import EventLog
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.hints import hint_messages
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Score
 from tests.support.fake_api.ask import digest
 from tests.support.fake_api.remote import api_process

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import IdentityProblem
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.bundle import Bundle
 from hivemind_exp.peers.records import FILE_NAME, PeerRecord, read_peers
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.identity import Identity, claim
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm_settings import SwarmConfig
 from tests.support.fake_api.ask import Messages
 from tests.support.fake_api.server import api_server
 from tests.support.nodes import ChanceRewards, Events

@@ -15,10 +15,10 @@ from hivemind_exp.events import Emit
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.peers.bundle import Bundle
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.runner import build_swarm as swarming
 from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.swarm.charter import Charter
 from hivemind_exp.swarm.charter_check import applied

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.records import StageRun
-from hivemind_exp.rollouts.types import CompletionRequest, Kind
+from hivemind_exp.rollouts.types import CompletionRequest
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.api import ApiSource
 from hivemind_exp.sources.source import Ask
 from tests.support.spelling_task import Spelling

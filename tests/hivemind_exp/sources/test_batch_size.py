@@ -15,7 +15,7 @@ from hivemind_exp.rollouts.types import Prompt, Rollout
 from hivemind_exp.sources import batch_size, graph_decoding
 from hivemind_exp.sources import local as local_module
 from hivemind_exp.sources.graph_decoding import decode
-from hivemind_exp.sources.local import LocalSource
+from hivemind_exp.sources.local import LocalSource, SharedBatch
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question
 from tests.support.recorded_events import Events
@@ -82,12 +82,15 @@ def test_processes_complete_parts_of_all_prompts(monkeypatch: pytest.MonkeyPatch
         row[:room]
         for place in range(2)
         for row, room in zip(
-            source()[0].share(ids, rooms, place, 2, seed=None, size=size), rooms[place * 3 : place * 3 + 3], strict=True
+            source()[0].share(SharedBatch(ids, rooms, None, size, 2), place),
+            rooms[place * 3 : place * 3 + 3],
+            strict=True,
         )
     ]
     assert made == [row[:room] for row, room in zip(expected, rooms, strict=True)]
-    sampled = [source()[0].share(ids, rooms, place, 2, seed=3, size=size) for place in (0, 1)]
-    assert sampled == [source()[0].share(ids, rooms, place, 2, seed=3, size=size) for place in (0, 1)]
+    batch = SharedBatch(ids, rooms, 3, size, 2)
+    sampled = [source()[0].share(batch, place) for place in (0, 1)]
+    assert sampled == [source()[0].share(batch, place) for place in (0, 1)]
 
 
 def test_memory_that_does_not_suffice_for_one_completion_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hivemind_exp.game.sampling.game import build_prompts, scores_of
 from hivemind_exp.models.chat_format import encode
 from hivemind_exp.models.tiny import build_tokenizer
-from hivemind_exp.rollouts.types import Kind, Prompt, Rollout, Turn
+from hivemind_exp.rollouts.types import Prompt, Rollout, Turn
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.conversations import LOST, TRIES, Conversations
 from hivemind_exp.tasks.base import Heard, Question, Score, Talk
 from tests.support.tiny_models import TEMPLATE

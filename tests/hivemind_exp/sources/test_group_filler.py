@@ -13,7 +13,8 @@ from hivemind_exp.game.sampling.game import build_prompts
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.models.tiny import build_model, build_tokenizer
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Prompt, encode_completion
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Prompt, encode_completion
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag

@@ -12,7 +12,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.offload.hints import GIVES_AWAY, STAGE, TOO_LONG
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.hint_usefulness import HintCheck
 from hivemind_exp.tasks.base import Question, Score
 from tests.hivemind_exp.sources.test_usefulness import Remote

@@ -15,7 +15,8 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, StageRun, TrainingRow, contributions
 from hivemind_exp.models.tiny import build_model, build_tokenizer
 from hivemind_exp.offload.hints import GIVES_AWAY, TOO_LONG
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Kind, Prompt, encode_completion
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Prompt, encode_completion
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.group_filler import GroupFiller
 from hivemind_exp.sources.registry import build_sources
 from hivemind_exp.sources.source import NodeParts

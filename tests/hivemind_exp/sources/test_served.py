@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import replicas
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.served import ServedSource
 from tests.support.served_nodes import Node, rows, served_node

@@ -15,10 +15,11 @@ from torch import nn
 
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.rollouts.types import Group, Kind
+from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.grpo_runner import GRPORunner
+from hivemind_exp.source_kinds import PUSHED, Kind
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.registry import SOURCES
+from hivemind_exp.sources.registry import SOURCES, SourceEntry
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
@@ -79,7 +80,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[ServedPolicy]:
         found.append(ServedPolicy(parts))
         return found[-1]
 
-    monkeypatch.setitem(SOURCES, "policy", build)
+    monkeypatch.setitem(SOURCES, PUSHED, SourceEntry(build))
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hivemind_exp.offload import replicas
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources import turns
 from tests.support.served_nodes import Node, rows, served_node
 from tests.support.tiny_models import save_llama

@@ -9,7 +9,8 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import TrainingRow
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.source import Source
 from hivemind_exp.sources.usefulness import COMPLETIONS_IN_VAIN, ROUNDS_IN_VAIN, UsefulnessCheck
 from hivemind_exp.tasks.base import Question, Score

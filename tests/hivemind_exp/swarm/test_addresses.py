@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.errors import NewerFormat
 from hivemind_exp.events import Event
 from hivemind_exp.swarm.addresses import LOOPBACK, PORT_FILE, invited_port, read_port, take
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import parse
 from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm_settings import SwarmConfig
 
 
 def test_a_port_in_use_is_replaced_for_one_run_only(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm import copies
 from hivemind_exp.swarm.addresses import is_here
 from hivemind_exp.swarm.announcement import Announcement
 from hivemind_exp.swarm.copies import PLACES, CopySearch, OwnPlaces
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import Incarnation
+from hivemind_exp.swarm_settings import SwarmConfig
 from tests.support.hostile.wire import SWARM, Peers, eventually
 
 PEER = Identity.generate().peer_id

@@ -15,7 +15,7 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.losses.base import GroupRows
 from hivemind_exp.losses.policy import weigh
 from hivemind_exp.models.tiny import build_model, build_tokenizer
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.train_settings import TrainConfig
 from tests.support.step_trainers import tiny_trainer
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from hivemind_exp.game.prompt_style import TAGS_STYLE, ChatBuilder, PromptStyle
-from hivemind_exp.rollouts.types import Kind, Rollout
+from hivemind_exp.rollouts.types import Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.reader import read, reference_of
 from hivemind_exp.trainer.calibration import (

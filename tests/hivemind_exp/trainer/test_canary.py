@@ -18,7 +18,7 @@ from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.canary_log import CanaryLog, Suspect, read_quarantine, write_quarantine
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Evaluation, Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.trainer.canary import ROUNDS, Canary
 from hivemind_exp.trainer.checkpoints import CheckpointStore

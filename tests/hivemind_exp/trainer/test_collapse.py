@@ -9,7 +9,8 @@ import pytest
 
 from hivemind_exp.config import TaskConfig
 from hivemind_exp.journal.records import Evaluation
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout, Turn
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout, Turn
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import NO_ANSWER, Question, Score
 from hivemind_exp.trainer import collapse
 from hivemind_exp.trainer.collapse import CollapseCheck

@@ -17,9 +17,10 @@ from hivemind_exp.game.prompt_style import TAGS_STYLE, PromptStyle
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, QuestionResult
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer import format_reward
 from hivemind_exp.trainer.format_reward import ROUNDS, FormatReward

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hivemind_exp.journal.journal import Journal
-from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.train_settings import TrainConfig
 from hivemind_exp.trainer.advantages import build_rows

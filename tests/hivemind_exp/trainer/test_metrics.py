@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.trainer.round_loop import term_means
 from tests.support.nodes import Events, make_config, run

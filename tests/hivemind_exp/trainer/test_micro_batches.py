@@ -13,7 +13,7 @@ import torch
 from hivemind_exp.errors import OutOfMemory
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer import micro_batches
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.micro_batches import split

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
 from hivemind_exp.trainer.refill import best, refill, teaches
 from tests.support import setting_effects

@@ -13,7 +13,7 @@ import torch
 
 from hivemind_exp.errors import ProcessEnded
 from hivemind_exp.journal.records import Manifest
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer

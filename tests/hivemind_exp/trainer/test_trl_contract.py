@@ -14,7 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from hivemind_exp.config import Config
 from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.models.tiny import build_model
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.grpo_step import HOOKS, SourceGRPOTrainer
 from tests.support.step_trainers import TOKENIZER, tiny_trainer
 

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.events import discard
 from hivemind_exp.swarm.announcement import AnnouncementBook, RecordRefused
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation
 from hivemind_exp.swarm.node import SwarmNode
+from hivemind_exp.swarm_settings import SwarmConfig
 from tests.support.hostile.records import unpack
 
 STALE = ("not newer than the known record", "expired", "this node's peer id")

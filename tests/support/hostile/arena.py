@@ -23,8 +23,8 @@ from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.processes.progress import AbleTime
-from hivemind_exp.rollouts.types import Kind
 from hivemind_exp.seeds import derive_seed
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.charter import Charter, CharterTask
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.invitation import Invitation

@@ -10,12 +10,12 @@ from typing import Any
 
 import psutil
 
-from hivemind_exp.config import SwarmConfig
 from hivemind_exp.swarm.announcement import Announcement
 from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.node import SwarmNode
 from hivemind_exp.swarm.transfer.bundle_store import Received
+from hivemind_exp.swarm_settings import SwarmConfig
 from tests.support.patience import Patience
 
 SWARM = "5a" * 32

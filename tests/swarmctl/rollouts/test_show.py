@@ -14,7 +14,8 @@ import pytest
 
 from hivemind_exp.offload.hints import GIVES_AWAY
 from hivemind_exp.peers.exchange import PeerDrawLog
-from hivemind_exp.rollouts.types import Group, Kind, Rollout
+from hivemind_exp.rollouts.types import Group, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.identity import animal_name
 from hivemind_exp.tasks.base import RewardTerm
 from swarmctl import cli

@@ -40,7 +40,8 @@ from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.rollouts.types import Group, Kind, Message, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Message, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.stop import StopFlag, StopRequested
 from hivemind_exp.tasks.base import Question, Score, Split
 from hivemind_exp.tasks.verifiers.answer_tags import content

@@ -13,7 +13,8 @@ from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.rollouts.types import Group, Kind, Prompt, Rollout
+from hivemind_exp.rollouts.types import Group, Prompt, Rollout
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.schedule import GroupSplit, split_group
 from hivemind_exp.tasks.base import Question, RewardTerm, Score
 from hivemind_exp.train_settings import TrainConfig

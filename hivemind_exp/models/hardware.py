@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hivemind_exp.errors import DeviceError
+from hivemind_exp.models.nvidia import name_and_driver
 
 CUDA_13_DRIVER = 580
 """First NVIDIA driver that runs CUDA 13. The default Linux wheel of torch is built for CUDA 13."""
@@ -41,7 +42,7 @@ def detect_hardware() -> Hardware:
     An NVIDIA GPU that is hidden with ``CUDA_VISIBLE_DEVICES`` does not count.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    name, driver = (None, None) if hidden else _nvidia()
+    name, driver = (None if hidden else name_and_driver()) or (None, None)
     return Hardware(
         nvidia=name,
         nvidia_driver=driver,
@@ -50,24 +51,6 @@ def detect_hardware() -> Hardware:
         intel=any(not place.startswith(_WITHIN_PROCESSOR) for place in pci_gpus(INTEL)),
         apple=sys.platform == "darwin" and platform.machine() == "arm64",
     )
-
-
-def _nvidia() -> tuple[str | None, str | None]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None, None
-    try:
-        if pynvml.nvmlDeviceGetCount() == 0:
-            return None, None
-        return (
-            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))),
-            str(pynvml.nvmlSystemGetDriverVersion()),
-        )
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def pci_gpus(vendor: str, devices: Path = PCI) -> list[str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hivemind_exp.config import Config
 from hivemind_exp.models import smollm2
+from hivemind_exp.models.nvidia import nvidia_gpus
 from hivemind_exp.offload.settings import chain
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from swarmctl.errors import Exit
@@ -24,6 +26,8 @@ from swarmctl.run.offload_plan import Plan, labelled, plan
 from swarmctl.run.outcome import retry_hint
 from swarmctl.run.servers_down import ServerDown, check_command, is_unchanged, not_started_here, servers_down
 from swarmctl.run.summary import changed_settings, pushes, swarm_line
+from swarmctl.serving.gpus import place_server
+from swarmctl.serving.memory import left_to_node
 from swarmctl.settings.command_line import rerun, settings_arguments
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.resolve import Resolved
@@ -37,6 +41,7 @@ from swarmctl.terminal.views import Writer
 from swarmctl.terminal.waiting import waiting
 
 _INDENT = " " * 10
+_AVAILABLE = "memory_available_bytes"
 _FEW_TASKS = 3
 _COMMAND = "\n"
 """Separates a text from the command that ends it."""
@@ -57,6 +62,8 @@ class DryRun:
     """Providers without a key, each with the command that saves one."""
     down: list[ServerDown]
     """The operator's own servers that accept no connection."""
+    beside_server: bool = False
+    """Whether the node's own server keeps some of the memory of the node's GPU."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the output of ``--dry-run --json``."""
@@ -110,7 +117,7 @@ class DryRun:
             ("node", f"{name} ({state}): {shown(files.root)}"),
             ("settings", changed_settings(self.resolved)),
             *([] if self.membership is None else [("swarm", swarm_line(self.membership))]),
-            *_findings(self.found, self.resolved),
+            *_findings(self.found, self.resolved, " beside the server" if self.beside_server else ""),
             *_offload(self.offload, self.missing),
         ]
 
@@ -126,7 +133,19 @@ def planned(resolved: Resolved, membership: CharterMembership | None, *, module:
             found = trainer.check(config, say, module)
         offload = plan(config, files)
         down = servers_down(not_started_here(config))
-    return DryRun(resolved, membership, found, offload, missing_keys(config, os.environ), down)
+    left = _beside_server(config, found)
+    missing = missing_keys(config, os.environ)
+    return DryRun(resolved, membership, found | left, offload, missing, down, beside_server=bool(left))
+
+
+def _beside_server(config: Config, found: dict[str, Any]) -> dict[str, int]:
+    """Return the memory that the node's own server leaves to the node; empty if they share no GPU."""
+    room = found.get(_AVAILABLE)
+    if not config.offload.serving.command or room is None:
+        return {}
+    gpus = nvidia_gpus() or []
+    place = place_server(config, os.environ, len(gpus))
+    return {_AVAILABLE: left_to_node(config, place, gpus, room)} if place.shared else {}
 
 
 def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembership | None, *, module: str) -> Exit:
@@ -148,7 +167,7 @@ def dry_run(options: RunOptions, resolved: Resolved, membership: CharterMembersh
     return Exit.DONE
 
 
-def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]]:
+def _findings(found: dict[str, Any], resolved: Resolved, beside: str) -> list[tuple[str, str]]:
     config = resolved.config
     accelerator = f" ({found['accelerator']})" if found.get("accelerator") else ""
     push = [("push", f"the model {pushes(config)}")] if config.hub.repo else []
@@ -158,7 +177,7 @@ def _findings(found: dict[str, Any], resolved: Resolved) -> list[tuple[str, str]
         ("model", _model(found.get("model") or {}, resolved)),
         ("task", f"{_tasks([str(task) for task in found.get('tasks') or []])}; {rounds}"),
         ("device", f"{found.get('device')}{accelerator}, {found.get('dtype')}{_processes(found)}"),
-        ("memory", _memory(found, resolved)),
+        ("memory", _memory(found, resolved, beside)),
         *([] if pace is None else [("speed", pace)]),
         *push,
     ]
@@ -191,18 +210,19 @@ def _processes(found: dict[str, Any]) -> str:
     return f", {count} processes" if found.get("device") == "cpu" else f", {count} GPUs with a process each"
 
 
-def _memory(found: dict[str, Any], resolved: Resolved) -> str:
-    """Return whether the run fits into the device's memory."""
+def _memory(found: dict[str, Any], resolved: Resolved, beside: str) -> str:
+    """Return whether the run fits into the device's memory. ``beside``: what else uses the device, as a phrase."""
     each = " for each process" if (found.get("processes") or 1) > 1 else ""
     need, usual, room = (found.get(f"memory_{name}bytes") for name in ("", "usual_", "available_"))
     if need is None:
         return "unknown until the model is on this machine"
     if room is None:
         return f"needs about {size(need)}{each}; the device's memory is unknown"
+    here = f"{size(room)} available{beside}"
     if need <= room:
-        return f"needs about {size(need)}{each}; {size(room)} available"
+        return f"needs about {size(need)}{each}; {here}"
     few = f"{size(usual)} for typical prompts, and " if usual is not None and usual < need else ""
-    left = f"; {size(room)} available" if few and usual <= room else f", but only {size(room)} are available"
+    left = f"; {here}" if few and usual <= room else f", but only {size(room)} are available{beside}"
     return (
         f"needs about {few}{size(need)}{each} for prompts of maximum length{left}. "
         f"To see which settings need less:{_COMMAND}{typed(f'swarmctl doctor fit {_selection(resolved)}')}"

@@ -64,20 +64,6 @@ def gpu_for_server(config: Config, environment: Mapping[str, str], count: int) -
     return visible[-1], visible[-1] in used
 
 
-def nvidia_gpus() -> int:
-    """Return how many NVIDIA GPUs the driver lists; 0 without a driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetCount())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return 0
-
-
 def _used(config: Config, visible: list[str]) -> list[str]:
     """Return which of the visible GPUs the node trains on."""
     device = config.model.device

@@ -1,9 +1,11 @@
 """Estimate the GPU memory of a vLLM that serves a node's own weights. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hivemind_exp.config import Config
 from hivemind_exp.models.memory import Shape, adapter_weights
+from hivemind_exp.models.nvidia import Gpu
 from hivemind_exp.offload.settings import share_of
 from hivemind_exp.sources.schedule import rounds_ahead
 from swarmctl.serving.gpus import Place
@@ -82,6 +84,19 @@ def memory_share(config: Config, place: Place) -> float:
             except (ValueError, IndexError):
                 break  # vLLM refuses it
     return USUAL_SHARE if place.memory is None else place.memory
+
+
+def kept_beside_node(config: Config, place: Place, gpu: Gpu) -> int:
+    """Return the bytes of a GPU that the server keeps while the node trains on it; 0 if they share none."""
+    if not place.shared or place.gpu != str(gpu.index):
+        return 0
+    return ASLEEP if place.turns else int(memory_share(config, place) * gpu.total)
+
+
+def left_to_node(config: Config, place: Place, gpus: Sequence[Gpu], room: int) -> int:
+    """Return the bytes that the server leaves to the node on each of its GPUs. ``room``: without a server."""
+    kept = {gpu: kept_beside_node(config, place, gpu) for gpu in gpus}
+    return min([room, *(max(0, gpu.free - each) for gpu, each in kept.items() if each)])
 
 
 def with_share(config: Config, share: float) -> list[str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ProviderError
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.models.nvidia import count_gpus
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.processes.ending import how_ended
 from swarmctl.serving import vllm_command
-from swarmctl.serving.gpus import Place, nvidia_gpus, place_server
+from swarmctl.serving.gpus import Place, place_server
 from swarmctl.storage.process_log import limit_log, open_log, tail
 
 POLL_S = 0.2
@@ -48,7 +49,7 @@ class OwnServer:
 
     def __init__(self, config: Config, files: NodeFiles) -> None:
         """Choose its command, port and GPU. Raises ``ConfigurationError`` if it cannot be started like this."""
-        self.place = place_server(config, os.environ, nvidia_gpus())
+        self.place = place_server(config, os.environ, count_gpus())
         self.program = vllm_command.program(config)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -174,7 +175,7 @@ def check_own_server(config: Config) -> None:
     """Raise a ``NodeError`` if the node's own server cannot be started as configured. Starts nothing."""
     if config.offload.serving.command:
         vllm_command.program(config)
-        vllm_command.arguments(config, 1, place_server(config, os.environ, nvidia_gpus()))
+        vllm_command.arguments(config, 1, place_server(config, os.environ, count_gpus()))
 
 
 def introduction(server: OwnServer) -> list[str]:

@@ -3,14 +3,12 @@
 import platform
 import subprocess
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from hivemind_exp.models.fused_kernels import INSTALL, installed
 from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mismatch
+from hivemind_exp.models.nvidia import Gpu, nvidia_gpus
 from hivemind_exp.processes.ending import how_ended
 from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import install, torch_build
@@ -31,80 +29,31 @@ _FOR_GPUS = ("default", "gpu")
 _ON_CPU = "swarmctl run --profile cpu"
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """An NVIDIA GPU and its current use, as NVML reports them."""
-
-    index: int
-    name: str
-    driver: str
-    capability: tuple[int, int]
-    total: int
-    """Bytes."""
-    free: int
-    """Bytes."""
-    users: tuple[str, ...] = ()
-    """The processes that use its memory, largest first: ``python (pid 17, 3.1 GiB)``."""
+def gpus(context: Context) -> list[Gpu]:
+    """Return this machine's NVIDIA GPUs, which are looked up once; none without a working driver."""
+    return context.once("nvidia", nvidia_gpus) or []
 
 
-def gpus() -> list[Gpu] | None:
-    """Return this machine's NVIDIA GPUs; None without a working driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            driver = str(pynvml.nvmlSystemGetDriverVersion())
-            return [_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
-
-
-def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    users: list[tuple[int, str]] = []
-    for processes in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-        with suppress(nvml.NVMLError):  # not available in some containers
-            users += [_user(process.pid, process.usedGpuMemory) for process in processes(handle)]
-    name, capability = str(nvml.nvmlDeviceGetName(handle)), tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
-    most_first = tuple(text for _, text in sorted(set(users), reverse=True))
-    return Gpu(index, name, driver, capability, memory.total, memory.free, most_first)
-
-
-def _user(pid: int, used: int | None) -> tuple[int, str]:
-    import psutil
-
-    name = "a process outside this container"
-    with suppress(psutil.Error):
-        name = psutil.Process(pid).name()
-    amount = f", {used / 2**30:.1f} GiB" if used else ""
-    return used or 0, f"{name} (pid {pid}{amount})"
-
-
-def visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
+def visible(found: list[Gpu], variable: str | None) -> list[Gpu]:
     """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` selects, in its order; all of them if it names UUIDs."""
     if variable is None or not all(part.strip().lstrip("-").isdigit() for part in variable.split(",") if part):
-        return gpus
-    by_index = {gpu.index: gpu for gpu in gpus}
+        return found
+    by_index = {gpu.index: gpu for gpu in found}
     indices = (int(part) if part else -1 for part in variable.split(","))
     # CUDA ignores everything after the first invalid index.
     return [by_index[index] for index in takewhile(by_index.__contains__, indices)]
 
 
-def chosen(gpus: list[Gpu], device: str) -> Gpu | None:
+def chosen(found: list[Gpu], device: str) -> Gpu | None:
     """Return the GPU that ``auto``, ``cuda`` or ``cuda:N`` selects."""
     kind, _, number = device.partition(":")
     place = int(number or 0)
-    return gpus[place] if kind in ("auto", "cuda") and place < len(gpus) else None
+    return found[place] if kind in ("auto", "cuda") and place < len(found) else None
 
 
 def _found_gpus(context: Context) -> list[Gpu]:
     """Return the NVIDIA GPUs that are visible in this environment."""
-    found = context.once("nvidia", gpus)
-    return visible(found or [], context.environment.get("CUDA_VISIBLE_DEVICES"))
+    return visible(gpus(context), context.environment.get("CUDA_VISIBLE_DEVICES"))
 
 
 def selected(context: Context) -> Gpu | None:

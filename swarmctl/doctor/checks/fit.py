@@ -9,9 +9,10 @@ from hivemind_exp.control_group import container_memory
 from hivemind_exp.errors import NodeError
 from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks import accelerator
-from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, Gpu, device_kind, other_memory, selected, used
+from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.doctor.checks.machine import libraries
 from swarmctl.terminal.sentences import count, size
@@ -128,15 +129,13 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
 def _held(context: Context, gpu: Gpu) -> int:
     """Return the bytes that the server that the node starts keeps on a GPU while the node trains."""
     from swarmctl.serving.gpus import place_server
-    from swarmctl.serving.memory import ASLEEP, memory_share
+    from swarmctl.serving.memory import kept_beside_node
 
     config = context.config
     if not config.offload.serving.command:
         return 0
-    place = place_server(config, context.environment, len(context.once("nvidia", accelerator.gpus) or []))
-    if not place.shared or place.gpu != str(gpu.index):
-        return 0
-    return ASLEEP if place.turns else int(memory_share(config, place) * gpu.total)
+    place = place_server(config, context.environment, len(accelerator.gpus(context)))
+    return kept_beside_node(config, place, gpu)
 
 
 def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool) -> dict[str, object] | None:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hivemind_exp.models.memory import NodeMemory, estimate
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
 from swarmctl.doctor.checks import accelerator, fit
-from swarmctl.doctor.checks.accelerator import Gpu
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.terminal.sentences import size
 
@@ -35,7 +35,7 @@ def memory(context: Context) -> Finding:
     config, (model, where) = context.config, shape(context)
     if model is None:
         return skipped(f"{where}, so the memory that the server needs is unknown")
-    found = context.once("nvidia", accelerator.gpus) or []
+    found = accelerator.gpus(context)
     place = place_server(config, context.environment, len(found))
     need = server_memory(config, model, place)
     parts = asdict(need)

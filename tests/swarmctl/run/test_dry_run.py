@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.errors import Exit
+from swarmctl.run import dry_run
+from swarmctl.serving.gpus import SHARED_MEMORY
+from swarmctl.serving.memory import ASLEEP
 from tests.support.command_line import STAND_IN, Cli, next_command
+from tests.support.doctor import make
 from tests.support.terminals import printed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
@@ -100,3 +105,34 @@ def test_long_paths_in_the_plan_are_wrapped_behind_slashes(
     whole = text.replace("\r\n" + " " * 10, "")
     assert f"{tmp_path}{'/a-directory-with-a-name' * 6}/nodes/demo" in whole
     assert f"model     {model}:" in whole
+
+
+SERVED = ("offload.serving.command=vllm", "offload.provider=vllm", "offload.kind=policy", "model.lora.rank=16")
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("gpus", "settings", "left"),
+    [
+        (1, (), 24 * GIB - ASLEEP),
+        (1, ("offload.serving.turns=off",), 24 * GIB - int(SHARED_MEMORY * 25 * GIB)),
+        (1, ("offload.serving.turns=off", 'offload.serving.arguments=["--gpu-memory-utilization=0.2"]'), 19 * GIB),
+        (2, (), None),
+    ],
+)
+def test_what_the_nodes_own_server_keeps_is_not_available(
+    gpus: int, settings: tuple[str, ...], left: int | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = [Gpu(index, "GPU", "580.65", (9, 0), 25 * GIB, 24 * GIB) for index in range(gpus)]
+    checked = {"memory_bytes": 20 * GIB, "memory_available_bytes": 24 * GIB}
+    monkeypatch.setattr(dry_run, "nvidia_gpus", lambda: found)
+    monkeypatch.setattr(dry_run.trainer, "check", lambda *_: checked)
+    resolved = make("default", *SERVED, *settings).resolved
+    assert resolved is not None
+    plan = dry_run.planned(resolved, None, module="")
+    assert plan.as_json()["check"]["memory_available_bytes"] == (left or 24 * GIB)
+    (line,) = [text for label, text in plan._lines() if label == "memory"]
+    assert ("beside the server" in line) == (left is not None)
+    if left == 19 * GIB:
+        assert line.startswith("needs about 20.0 GiB for prompts of maximum length, but only 19.0 GiB are available be")

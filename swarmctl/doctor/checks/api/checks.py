@@ -21,6 +21,7 @@ from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
 from hivemind_exp.source_kinds import PUSHED
 from swarmctl.doctor.check import LATER, Check, Context, Finding, failed, ok, skipped, unknown, warning
+from swarmctl.doctor.checks import accelerator
 from swarmctl.doctor.checks.api import service as api_service
 from swarmctl.doctor.checks.api.service import ApiService, limits, services, when_reachable
 from swarmctl.doctor.checks.installation import install
@@ -278,7 +279,7 @@ def adapters(context: Context) -> Finding:
 def own_server(context: Context) -> Finding:
     """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
     from swarmctl.serving import vllm_command
-    from swarmctl.serving.gpus import nvidia_gpus, place_server
+    from swarmctl.serving.gpus import place_server
     from swarmctl.serving.own_server import check_own_server, sharing
 
     try:
@@ -286,7 +287,7 @@ def own_server(context: Context) -> Finding:
     except NodeError as error:
         return failed(f"{error.message}.", error.next)
     program = vllm_command.program(context.config)[0]
-    place = place_server(context.config, os.environ, nvidia_gpus())
+    place = place_server(context.config, os.environ, len(accelerator.gpus(context)))
     text = f"the node starts {program}" + ("" if place.gpu is None else f" on GPU {place.gpu}")
     if place.shared:
         return warning(f"{text}. {sharing(place)}. A GPU of its own is faster (offload.serving.gpu).")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hivemind_exp.models.hardware import NVIDIA, Hardware, pci_gpus
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor import command
 from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.checks import accelerator, fit
@@ -18,7 +19,7 @@ from tests.support.doctor import make
 from tests.support.fake_hub import serve_hub
 
 GIB = 2**30
-RTX = accelerator.Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
+RTX = Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
 QWEN = {
     "model_type": "qwen2",
     "vocab_size": 151_936,
@@ -42,11 +43,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that fakes another machine: what its drivers and torch's files report."""
 
-    def look_like(
-        *gpus: accelerator.Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]
-    ) -> None:
+    def look_like(*gpus: Gpu, hardware: Hardware | None = None, torch: tuple[str, str | None, str | None]) -> None:
         found = hardware or (Hardware(gpus[0].name, gpus[0].driver) if gpus else Hardware())
-        monkeypatch.setattr(accelerator, "gpus", lambda: list(gpus) or None)
+        monkeypatch.setattr(accelerator, "nvidia_gpus", lambda: list(gpus) or None)
         monkeypatch.setattr(accelerator, "torch_build", lambda: torch)
         monkeypatch.setattr(accelerator, "detect_hardware", lambda: found)
         monkeypatch.setattr(accelerator, "installed", lambda: True)
@@ -80,7 +79,7 @@ CUDA = ("2.13.0", "13.0", None)
 def test_a_gpu_is_checked_against_the_build_of_torch(
     machine: Any,
     *,
-    gpu: accelerator.Gpu,
+    gpu: Gpu,
     torch: tuple[str, str | None, str | None],
     settings: list[str],
     status: Status,

@@ -12,6 +12,7 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.models.hardware import Hardware
 from hivemind_exp.models.memory import Shape
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, Status
 from swarmctl.doctor.checks import accelerator, fit, server_fit
 from swarmctl.doctor.registry import select
@@ -50,10 +51,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
 
     def look_like(*gpus: tuple[float, float], settings: tuple[str, ...] = (), model: object = QWEN) -> Context:
         found = [
-            accelerator.Gpu(index, "NVIDIA GPU", "580.65", (9, 0), int(total * GIB), int(free * GIB))
+            Gpu(index, "NVIDIA GPU", "580.65", (9, 0), int(total * GIB), int(free * GIB))
             for index, (total, free) in enumerate(gpus)
         ]
-        monkeypatch.setattr(accelerator, "gpus", lambda: found or None)
+        monkeypatch.setattr(accelerator, "nvidia_gpus", lambda: found or None)
         (tmp_path / "config.json").write_text(json.dumps(model))
         return make("default", f"model.name={tmp_path}", *SERVED, *settings)
 

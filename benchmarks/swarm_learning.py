@@ -50,7 +50,7 @@ from hivemind_exp.models.loading import load_model, load_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, SharedGroup
 from hivemind_exp.peers.exchange import LikelihoodFilter, PeerDrawLog, PeerExchange, TrainingStatus
 from hivemind_exp.peers.records import PeerBook
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.seeds import derive_seed
@@ -162,7 +162,7 @@ class Node:
         with_logps = arm.loss == "f_tis" and arm.external > 0
         self.exchange = PeerExchange(
             wire=cast(SwarmNode, Box(post, me)),
-            source=PeerSource(
+            sampler=PeerSampler(
                 PeerRules(
                     *(SWARM, me, STAGE, GROUP_SIZE, arm.local, arm.external),
                     longest=self.config.generation.max_completion_tokens,

@@ -10,6 +10,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import FileProblem
 from hivemind_exp.foreign_text import foreign
+from hivemind_exp.list_command import list_command
 
 SECRET_BYTES = 32
 
@@ -83,8 +84,8 @@ class NodeFiles:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if charter is not None and not re.fullmatch(r"[0-9a-f]{64}", str(charter)):
-            listing = shlex.join(["ls", "-l", str(self.identity)])
-            raise FileProblem(f"{self.identity} is damaged: its charter is {foreign(charter)}", next=listing)
+            message = f"{self.identity} is damaged: its charter is {foreign(charter)}"
+            raise FileProblem(message, next=list_command(self.identity))
         return charter
 
     def secret(self) -> bytes:
@@ -97,8 +98,8 @@ class NodeFiles:
         try:
             secret = self.secret_file.read_bytes()
         except OSError as error:
-            listing = shlex.join(["ls", "-l", str(self.secret_file)])
-            raise FileProblem(f"cannot read {self.secret_file}: {error.strerror}", next=listing) from error
+            message = f"cannot read {self.secret_file}: {error.strerror}"
+            raise FileProblem(message, next=list_command(self.secret_file)) from error
         if len(secret) != SECRET_BYTES:
             raise FileProblem(
                 f"{self.secret_file} is damaged: {len(secret)} bytes instead of {SECRET_BYTES}. It determines the "

@@ -28,14 +28,14 @@ def _splits(command: str) -> str:
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 """The base URL of an API. Its host and port are valid."""
-EngineName = Literal["vllm"]
-"""The engines that take adapters: the names of ``ENGINES`` (hivemind_exp.offload.api.engines)."""
+InferenceEngineName = Literal["vllm"]
+"""The engines that take adapters: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
 
 
 class ServingConfig(Section):
     """Where the node pushes its adapters, with offload.kind = "policy"."""
 
-    engine: EngineName | Literal["auto"] = "auto"
+    engine: InferenceEngineName | Literal["auto"] = "auto"
     """The engine that the servers run. "auto": the one that the provider is named after, or vllm for a server of your
     own."""
     urls: list[BaseUrl] = []

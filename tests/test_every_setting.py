@@ -200,13 +200,13 @@ TABLE: dict[str, tuple[see.Observer, dict[str, Any], Any, Any] | str] = {
         "vllm",
     ),
     "offload.serving.urls": (
-        "tests/hivemind_exp/sources/test_served.py::test_replicas_share_the_prompts_and_each_prompt_stays_with_one"
+        "tests/hivemind_exp/sources/test_policy_server.py::test_replicas_share_the_prompts_and_each_prompt_stays_with_one"
     ),
     "offload.serving.folder": (
-        "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
+        "tests/hivemind_exp/sources/test_policy_server.py::test_adapters_go_where_the_server_sees_them_under_another_path"
     ),
     "offload.serving.server_folder": (
-        "tests/hivemind_exp/sources/test_served.py::test_adapters_go_where_the_server_sees_them_under_another_path"
+        "tests/hivemind_exp/sources/test_policy_server.py::test_adapters_go_where_the_server_sees_them_under_another_path"
     ),
     "offload.serving.command": ("tests/swarmctl/run/test_serve.py::test_a_dry_run_and_doctor_start_nothing"),
     "offload.serving.arguments": (

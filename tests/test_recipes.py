@@ -144,8 +144,8 @@ def test_add_an_engine_for_the_nodes_own_weights(code: Copy) -> None:
 import sys
 from pathlib import Path
 from hivemind_exp.config import Config
-from hivemind_exp.offload.api.engines import engine_of
-from hivemind_exp.offload.served_probe import shortcomings
+from hivemind_exp.offload.api.engines import inference_engine
+from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import first_endpoint
 from tests.support.policy_server import policy_server
@@ -155,7 +155,7 @@ with policy_server(save_llama(Path(sys.argv[1]) / "llama"), most=1) as (_, url):
     config = Config(model={"lora": True}, offload=offload, providers={"box": {"base_url": url, "free": True}})
     check_offload(config)
     (found,) = shortcomings(first_endpoint(config), config, Path(sys.argv[1]) / "served", 3)
-    print(engine_of(config).__name__, found.text)
+    print(inference_engine(config).__name__, found.text)
 """
     told = code.python("-c", program, str(code.root / "node"))
     assert told == "AcmeServer It keeps 1 in memory of the 3 adapters in use. Start it with -m 3.\n"

@@ -6,7 +6,6 @@ changing the journal, so that a step can be repeated and compared.
 
 import hashlib
 import math
-import shlex
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem
 from hivemind_exp.journal.records import Manifest
+from hivemind_exp.list_command import list_command
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (step INTEGER PRIMARY KEY, sha256 TEXT);
@@ -91,7 +91,7 @@ class StepLog:
             tables = self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")
             self._tables = {str(name) for (name,) in tables}
         except sqlite3.Error as error:
-            raise FileProblem(f"cannot read the journal {path}: {error}", next=_listing(path)) from error
+            raise FileProblem(f"cannot read the journal {path}: {error}", next=list_command(path)) from error
 
     def close(self) -> None:
         self._db.close()
@@ -115,7 +115,7 @@ class StepLog:
             return open_manifest(step, bodies[0][0], digests[0][0] if digests else None)
         except (ValueError, TypeError) as error:
             message = f"step {step + 1} cannot be read from the journal {self._path}: {error}"
-            raise FileProblem(message, next=_listing(self._path)) from error
+            raise FileProblem(message, next=list_command(self._path)) from error
 
     def restored(self) -> frozenset[int]:
         """Return the steps before which the weights were replaced by earlier ones. No replay leads across them."""
@@ -150,7 +150,3 @@ class StepLog:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _listing(path: Path) -> str:
-    return shlex.join(["ls", "-l", str(path)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from hivemind_exp import atomic_write, formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.journal.records import SCORED_BY, Evaluation, SourceContribution
+from hivemind_exp.list_command import list_command
 from hivemind_exp.source_kinds import Kind
 
 SCHEMA = """
@@ -26,7 +27,7 @@ def answers_row(evaluation: Evaluation) -> tuple[int, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class GoodCheckpoint:
     """An evaluation that was not worse than the ones before, and the checkpoint that was saved with it."""
 
     round: int
@@ -77,13 +78,13 @@ class CanaryLog:
         rows = self._execute("SELECT body FROM answers WHERE round=?", round_).fetchall()
         return {question: bool(right) for question, right in json.loads(rows[0][0]).items()} if rows else {}
 
-    def write_mark(self, mark: Mark) -> None:
-        self._execute("INSERT OR REPLACE INTO marks VALUES (?,?)", mark.round, mark.step)
+    def write_good(self, good: GoodCheckpoint) -> None:
+        self._execute("INSERT OR REPLACE INTO marks VALUES (?,?)", good.round, good.step)
 
-    def mark(self) -> Mark | None:
+    def last_good(self) -> GoodCheckpoint | None:
         """Return the latest good evaluation."""
         rows = self._execute("SELECT round, step FROM marks ORDER BY round DESC LIMIT 1").fetchall()
-        return Mark(*rows[0]) if rows else None
+        return GoodCheckpoint(*rows[0]) if rows else None
 
     def write_restoration(self, restoration: Restoration) -> None:
         body = json.dumps({"suspects": restoration.suspects, "until": restoration.until})
@@ -118,8 +119,7 @@ class CanaryLog:
         try:
             return self._db.execute(statement, values)
         except sqlite3.Error as error:
-            listing = shlex.join(["ls", "-l", str(self._path)])
-            raise NodeError(f"cannot use the journal {self._path}: {error}", next=listing) from error
+            raise NodeError(f"cannot use the journal {self._path}: {error}", next=list_command(self._path)) from error
 
 
 def suspect_of(contribution: SourceContribution) -> str:

@@ -20,7 +20,7 @@ from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient, check_sdk
 from hivemind_exp.offload.api.dialect import SamplingParams
 from hivemind_exp.offload.batch.job import warn_of_orphans
-from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.engine import ApiEngine
 from hivemind_exp.offload.judge import api_configs, check_judge, endpoints_of, grades_a_round, is_judged
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.loss_descriptions import describe_loss
@@ -46,7 +46,7 @@ from hivemind_exp.stop import StopFlag
 
 def make_offload(
     config: Config, files: NodeFiles, secrets: Secrets, emit: Emit, stop: StopFlag, *, announce: bool = True
-) -> Engine:
+) -> ApiEngine:
     """Start the API side in this process, for a configuration that offloads or has a judge.
 
     With ``announce``, emit an ``offload`` event (provider, model, price) for each use, and warn about batches that are
@@ -89,7 +89,7 @@ def make_offload(
     def services(use: Config) -> Sequence[ProviderService | None]:
         return [None if each is None else service(use, place, each) for place, each in enumerate(chain(use))]
 
-    offload = Engine(
+    offload = ApiEngine(
         [
             ApiUse(
                 partial(services, use),

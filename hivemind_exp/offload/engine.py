@@ -31,7 +31,7 @@ PARTING_S = 2.0
 
 
 @dataclass(eq=False)
-class Engine:
+class ApiEngine:
     """The API side of a node. ``start`` it, use it from the trainer's thread, then ``close`` it."""
 
     uses: Sequence[ApiUse]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from hivemind_exp.config import Config
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
-from hivemind_exp.offload.api.policy_server import AdapterMissing, PolicyServer, PushFailed, Sampling, ServedAnswer
+from hivemind_exp.offload.api.policy_server import AdapterMissing, PolicyServer, PushFailed, SampledAnswer, Sampling
 from hivemind_exp.offload.settings import Endpoint, first_endpoint
 
 _T = TypeVar("_T")
@@ -55,10 +55,10 @@ class PromptRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ReplicaAnswer:
     """An answer, with the weights and the replica that it came from."""
 
-    answer: ServedAnswer
+    answer: SampledAnswer
     pushed: Pushed
     replica: int
 
@@ -115,7 +115,7 @@ class Replicas:
 
         return self._submit(push())
 
-    def ask(self, request: PromptRequest) -> "Future[Served]":
+    def ask(self, request: PromptRequest) -> "Future[ReplicaAnswer]":
         """Ask for completions by the weights of the last push, once it is complete.
 
         The future raises ``RequestFailed``, after several tries, or ``PushFailed`` if there are no weights.
@@ -195,7 +195,7 @@ class Replicas:
         await asyncio.gather(*(server.unload(pushed.name) for server in self._servers), return_exceptions=True)
         shutil.rmtree(self.folder / pushed.name, ignore_errors=True)
 
-    async def _ask(self, request: PromptRequest) -> Served:
+    async def _ask(self, request: PromptRequest) -> ReplicaAnswer:
         if self._push is not None and not self._push.done():
             await asyncio.wait([self._push])
         if not self._on_servers:
@@ -205,11 +205,11 @@ class Replicas:
         self._in_flight[pushed.serial] += 1
         try:
             async with self._slots:
-                return Served(await self._answer(self._servers[replica], request, pushed), pushed, replica)
+                return ReplicaAnswer(await self._answer(self._servers[replica], request, pushed), pushed, replica)
         finally:
             self._in_flight[pushed.serial] -= 1
 
-    async def _answer(self, server: PolicyServer, request: PromptRequest, pushed: Pushed) -> ServedAnswer:
+    async def _answer(self, server: PolicyServer, request: PromptRequest, pushed: Pushed) -> SampledAnswer:
         for pause in (*PAUSES_S, None):
             try:
                 return await server.complete(pushed.name, request.prompt, request.count, self.sampling, request.seed)

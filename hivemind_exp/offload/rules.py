@@ -18,7 +18,7 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
-from hivemind_exp.serving_settings import EngineName
+from hivemind_exp.serving_settings import InferenceEngineName
 from hivemind_exp.source_kinds import PUSHED, Kind
 
 _PLACEHOLDER = re.compile(r"<.+>|MODEL|(?i:your[-_ ]model)")
@@ -91,7 +91,7 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
 
 def _pushed_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
     """Yield the rules for servers to which this node pushes its weights."""
-    offload, name, engines = config.offload, "offload.kind = policy", get_args(EngineName)
+    offload, name, engines = config.offload, "offload.kind = policy", get_args(InferenceEngineName)
     built_in = first.name in PROVIDERS and first.name not in engines
     unknown = built_in and (first.needs_key or offload.serving.engine == "auto")
     yield (

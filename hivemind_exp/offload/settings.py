@@ -15,13 +15,13 @@ from hivemind_exp.model_names import short_name
 from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.proxies import has_host
-from hivemind_exp.serving_settings import EngineName
+from hivemind_exp.serving_settings import InferenceEngineName
 from hivemind_exp.source_kinds import PUSHED, Kind
 
 _LONGEST_MODEL = 100
 _PORT = re.compile(r"\d{1,5}(/|:|$)")
 """How the model of ``HOST:PORT`` begins, an address without its scheme."""
-_DEFAULT_ENGINE: EngineName = "vllm"
+_DEFAULT_ENGINE: InferenceEngineName = "vllm"
 OFFLOAD, JUDGE = "offload", "judge"
 """The settings tables that name providers."""
 LOCAL = "local"
@@ -233,9 +233,9 @@ def is_relay(config: Config) -> bool:
     return is_offloaded(config) and config.offload.counts_as is Kind.RELAY
 
 
-def engine_name(config: Config) -> str:
+def inference_engine_name(config: Config) -> str:
     """Return what the servers of this node's weights run, as ``offload.serving.engine`` says or the provider's name."""
     chosen, (name, _) = config.offload.serving.engine, split(config.offload.provider)
     if chosen != "auto":
         return chosen
-    return name if name in get_args(EngineName) and name not in config.providers else _DEFAULT_ENGINE
+    return name if name in get_args(InferenceEngineName) and name not in config.providers else _DEFAULT_ENGINE

@@ -24,7 +24,7 @@ from hivemind_exp.peers.bundle import (
     SharedGroup,
     pack_fitting,
 )
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.peers.vetting import PeerRules
 from hivemind_exp.rollouts.types import Group, Message
 from hivemind_exp.seeds import derive_seed
@@ -92,7 +92,7 @@ class PeerExchange:
     """The node's side of a swarm. Call ``share`` once per round and stage, then ``draw``."""
 
     wire: SwarmNode
-    source: PeerSource
+    sampler: PeerSampler
     drawn: PeerDrawLog
     encode: Callable[[Sequence[Message]], tuple[int, ...]]
     """Returns the token ids of a chat, ready for the model's turn."""
@@ -103,20 +103,20 @@ class PeerExchange:
     """Returns the level of difficulty at which this node is in a round, by task."""
 
     def __post_init__(self) -> None:
-        self._filter = LikelihoodFilter(self.log_probabilities, self.source.texts.answer)
+        self._filter = LikelihoodFilter(self.log_probabilities, self.sampler.texts.answer)
         self._shared: Sequence[Group] = ()
         """The groups shared last. Their own samples calibrate the filter."""
 
     def share(self, round_: int, stage: str, groups: Sequence[Group], status: TrainingStatus) -> None:
         """Share a round's own verified groups with the swarm, and take in the bundles that arrived."""
         self._shared = groups
-        self.source.vetting.remember_own(groups)
-        logps = self._own_log_probabilities(groups) if self.source.rules.with_logps else {}
-        size, count = publish(self.source.rules, self.wire, round_, stage, groups, status, logps)
-        refusals = dict(self.source.refusals)
-        self.source.refusals.clear()
+        self.sampler.vetting.remember_own(groups)
+        logps = self._own_log_probabilities(groups) if self.sampler.rules.with_logps else {}
+        size, count = publish(self.sampler.rules, self.wire, round_, stage, groups, status, logps)
+        refusals = dict(self.sampler.refusals)
+        self.sampler.refusals.clear()
         self.emit(ShareEvent(round=round_, groups=count, bytes=size, unused=refusals))
-        self.source.take_in(self.wire.take())
+        self.sampler.take_in(self.wire.take())
 
     def draw(self, round_: int, stage: str) -> PeerBatch:
         """Return what the step of a round and stage may learn from peers."""
@@ -127,16 +127,16 @@ class PeerExchange:
                 replace(each, prompt=replace(each.prompt, ids=self.encode(each.prompt.messages))) for each in drawn
             ]
             return PeerBatch(tuple(whole), floor)
-        drawn = self.source.draw(seed=derive_seed(self.seed, "peers", round_), levels=self.levels(round_))
+        drawn = self.sampler.draw(seed=derive_seed(self.seed, "peers", round_), levels=self.levels(round_))
         floor = self._filter.measure(self._shared) if drawn else None
         self.drawn.write(round_, stage, drawn, floor)
         return PeerBatch(tuple(drawn), floor)
 
     def outputs(self, round: int, stage: str) -> dict[str, dict[str, list[str]]]:
         """Return what peers have shared so far for a round and stage: by peer and question, a whole group's texts."""
-        self.source.take_in(self.wire.take())
+        self.sampler.take_in(self.wire.take())
         found: dict[str, dict[str, list[str]]] = {}
-        for bundle in self.source.pool.bundles(round, stage):
+        for bundle in self.sampler.pool.bundles(round, stage):
             found.setdefault(bundle.peer, {}).update({group.question: list(group.texts) for group in bundle.groups})
         return found
 

@@ -38,24 +38,27 @@ class ProgressWatch:
         return "asleep" if status in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE) else "waiting"
 
 
-class AbleTime:
-    """Counts the seconds in which a process could act: it worked or slept, but did not wait for a CPU or a disk."""
+class ProcessClock:
+    """A clock that stands still while a process waits for a CPU or a disk."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self._looked, self._used = time.monotonic(), self._cpu_seconds()
-        self._able = 0.0
+        self._seconds = 0.0
 
     def look(self) -> float:
-        """Return the seconds so far. How the process is now counts for all the time since the last look."""
+        """Return the seconds so far in which the process worked or slept.
+
+        How the process is now counts for all the time since the last look.
+        """
         now, before = time.monotonic(), self._used
         passed, self._looked = now - self._looked, now
         waits = False
         with suppress(psutil.Error), self._process.oneshot():  # it has ended
             self._used = self._cpu_seconds()
             waits = self._process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
-        self._able += min(passed, self._used - before) if waits else passed
-        return self._able
+        self._seconds += min(passed, self._used - before) if waits else passed
+        return self._seconds
 
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()

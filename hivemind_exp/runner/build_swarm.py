@@ -25,7 +25,7 @@ from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.settings import generates
 from hivemind_exp.peers.exchange import LogProbabilities, PeerDrawLog, PeerExchange, TrainingStatus, publish
 from hivemind_exp.peers.records import FILE_NAME, PeerBook
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.open_game import PeerContext
@@ -82,7 +82,7 @@ class SwarmSession:
         chats: ChatBuilder,
     ) -> Iterator[PeerExchange]:
         config = self.config
-        source = PeerSource(
+        sampler = PeerSampler(
             self._rules(),
             tasks=tasks,
             texts=PeerTexts(
@@ -95,11 +95,11 @@ class SwarmSession:
             latest_round=self.latest_round,
         )
         with closing(PeerDrawLog(self.files.journal, self.charter.id)) as drawn:
-            source.vetting.remember_used(drawn.used())
+            sampler.vetting.remember_used(drawn.used())
             try:
                 yield PeerExchange(
                     wire=self.node,
-                    source=source,
+                    sampler=sampler,
                     drawn=drawn,
                     encode=lambda chat: tuple(encode(chat, tokenizer)),
                     log_probabilities=log_probabilities,
@@ -108,7 +108,7 @@ class SwarmSession:
                     levels=tasks.levels_at if isinstance(tasks, Mixture) else lambda _: {},
                 )
             finally:
-                source.book.save(now=True)
+                sampler.book.save(now=True)
 
     def peer_context(self, exchange: PeerExchange) -> PeerContext:
         """Return the peers and the clock of the study group."""

@@ -33,7 +33,7 @@ from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.sources.local import LocalSource
-from hivemind_exp.sources.registry import build_sources, remote_name, uses_api
+from hivemind_exp.sources.registry import build_sources, other_source_name, uses_api
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import NodeParts, Source
 from hivemind_exp.stop import StopFlag
@@ -282,7 +282,7 @@ class GRPORunner:
             if not game.curriculum:
                 return None
             game = game.model_copy(update={"rest": 0})
-        lag = 0 if remote_name(self._config) is None else rounds_ahead(self._config.offload)
+        lag = 0 if other_source_name(self._config) is None else rounds_ahead(self._config.offload)
         tasks.pacing = pacing = JournalPacing(game, journal, lag, self._emit)
         return pacing
 

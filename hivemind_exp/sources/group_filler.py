@@ -17,7 +17,7 @@ from hivemind_exp.offload.settings import teaches_hints
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.hint_usefulness import HintCheck
-from hivemind_exp.sources.registry import remote_name
+from hivemind_exp.sources.registry import other_source_name
 from hivemind_exp.sources.schedule import GroupSplit, rounds_ahead, split_group
 from hivemind_exp.sources.source import Ask, Source
 from hivemind_exp.sources.usefulness import UsefulnessCheck
@@ -42,7 +42,7 @@ class GroupFiller:
 
     def __post_init__(self) -> None:
         self._local = self.sources.get("local")
-        self._remote = self.sources.get(remote_name(self.config) or "")
+        self._remote = self.sources.get(other_source_name(self.config) or "")
         self._version = 0
         self._told: set[str] = set()
         self.barred: frozenset[str] = frozenset()

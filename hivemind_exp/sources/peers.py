@@ -28,7 +28,7 @@ class PeersSource(Source):
 
     def learned_from(self, rows: Sequence[TrainingRow]) -> None:
         """Credit the peers that shared these rows' groups."""
-        self._exchange.source.learned_from(rows)
+        self._exchange.sampler.learned_from(rows)
 
 
 def build(parts: NodeParts) -> PeersSource | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.offload.settings import is_distilled
 from hivemind_exp.source_kinds import COUNTS_AS, PUSHED
-from hivemind_exp.sources import api, hints, local, peers, served
+from hivemind_exp.sources import api, hints, local, peers, policy_server
 from hivemind_exp.sources.source import NodeParts, Source
 
 
@@ -25,12 +25,12 @@ SOURCES: dict[str, SourceEntry] = {
     "api": SourceEntry(api.build, uses_api=True),
     "peers": SourceEntry(peers.build),
     hints.NAME: SourceEntry(hints.build, uses_api=True),
-    PUSHED: SourceEntry(served.build),
+    PUSHED: SourceEntry(policy_server.build),
 }
 """An entry whose name is a value of ``offload.kind`` is used instead of ``api`` if that kind is set."""
 
 
-def remote_name(config: Config) -> str | None:
+def other_source_name(config: Config) -> str | None:
     """Return the name of the source for the slots that this machine does not fill, or fills with an API's help.
 
     None: this machine fills all.
@@ -44,12 +44,12 @@ def remote_name(config: Config) -> str | None:
 
 def uses_api(config: Config) -> bool:
     """Whether a node needs the API engine for completions, hints or scores."""
-    name = remote_name(config)
+    name = other_source_name(config)
     return is_distilled(config) if name is None else SOURCES[name].uses_api
 
 
 def build_sources(parts: NodeParts) -> dict[str, Source]:
     """Return the sources that a node uses, by name. Raises ``NodeError`` if one cannot work."""
-    unused = {"api", hints.NAME, *COUNTS_AS} - {remote_name(parts.config)}
+    unused = {"api", hints.NAME, *COUNTS_AS} - {other_source_name(parts.config)}
     built = {name: entry.build(parts) for name, entry in SOURCES.items() if name not in unused}
     return {name: source for name, source in built.items() if source is not None}

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from hivemind_exp.events import WarningEvent
 from hivemind_exp.models.device import release_kept
-from hivemind_exp.offload.api.engines import engine_of
+from hivemind_exp.offload.api.engines import inference_engine
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.replicas import Replicas
 from hivemind_exp.offload.settings import Endpoint
@@ -96,7 +96,7 @@ def take_turns(parts: NodeParts, replicas: Replicas, endpoint: Endpoint) -> GpuT
     """Return what lets a node and its servers take turns; None if they don't."""
     if parts.config.offload.serving.turns != "on" or parts.model is None:
         return None
-    advice, seconds = engine_of(parts.config).advice.turns, parts.config.offload.limits.timeout
+    advice, seconds = inference_engine(parts.config).advice.turns, parts.config.offload.limits.timeout
 
     def warn(text: str) -> None:
         message = f"{endpoint.label} {text}"

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
-from hivemind_exp.listing import listing
+from hivemind_exp.list_command import list_command
 from hivemind_exp.swarm.incarnation import Incarnation, superseded
 
 SIGNATURE_BYTES = 64
@@ -115,7 +115,7 @@ class Identity:
 
 def read_file(path: Path) -> tuple[bytes, int]:
     """Return a file's content, at most 64 KiB, and its mode. Raises IdentityProblem."""
-    listed = listing(path)
+    listed = list_command(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not wait
     except OSError as error:

@@ -12,7 +12,7 @@ from hivemind_exp.rollouts.types import Message, Prompt, Rollout
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.stop import StopRequested
 from hivemind_exp.tasks.base import Question, Tasks
-from hivemind_exp.trained.loading import Job, Policy, own_chats, own_tasks, policy, style_of
+from hivemind_exp.trained.loading import Job, LoadedModel, loaded_model, own_chats, own_tasks, style_of
 
 
 def own_question(config: Config, text: str) -> Question:
@@ -40,17 +40,17 @@ def sample(job: Job) -> None:
 def _sample(job: Job, questions: Sequence[Question], chats: ChatBuilder, tasks: Tasks | None) -> None:
     seed, link, system = job.order["seed"], job.link, job.order["system"]
 
-    def prompts_for(speaker: Policy) -> list[Prompt]:
+    def prompts_for(speaker: LoadedModel) -> list[Prompt]:
         asked = [(question, tuple(opening(question, chats, system))) for question in questions]
         return [Prompt(each, STAGE, chat, tuple(encode(chat, speaker.tokenizer))) for each, chat in asked]
 
     before: Sequence[dict[str, Any] | None] = [None] * len(questions)
     if job.order["base"]:
-        with policy(job, tasks, trained=False) as base:
+        with loaded_model(job, tasks, trained=False) as base:
             link.phase("answering with the model before training")
             rows = base.source.generate(prompts_for(base), 1, seed=seed)
         before = _verdicts(questions, [row for (row,) in rows], tasks)
-    with policy(job, tasks) as trained:
+    with loaded_model(job, tasks) as trained:
         for prompt, earlier in zip(prompts_for(trained), before, strict=True):
             question = prompt.question
             about = {"task": question.task, "reference": question.entry.get("answer")} if tasks else {}
@@ -87,7 +87,7 @@ def opening(question: Question, chats: ChatBuilder, system: str | None) -> list[
 class Conversation:
     """The turns of a chat, of which the oldest are forgotten when they no longer fit."""
 
-    def __init__(self, config: Config, speaker: Policy, chats: ChatBuilder, system: str | None) -> None:
+    def __init__(self, config: Config, speaker: LoadedModel, chats: ChatBuilder, system: str | None) -> None:
         self._config, self._speaker, self._chats, self._system = config, speaker, chats, system
         self._room = speaker.context - config.generation.max_completion_tokens
         self._turns: list[Message] = []
@@ -120,7 +120,7 @@ class Conversation:
 def chat(job: Job) -> None:
     """Answer each message that the user sends, ``{"say": TEXT}``, until the command ends this process."""
     link, seed = job.link, job.order["seed"]
-    with own_chats(job) as chats, policy(job) as speaker:
+    with own_chats(job) as chats, loaded_model(job) as speaker:
         talk, number = Conversation(job.config, speaker, chats, job.order["system"]), 0
         link.emit("ready")
         while (said := link.receive().get("say")) is not None:

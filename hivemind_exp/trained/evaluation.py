@@ -26,7 +26,7 @@ from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import Ask
 from hivemind_exp.tasks.base import Question, Tasks
 from hivemind_exp.tasks.mixture import Mixture
-from hivemind_exp.trained.loading import Job, own_tasks, policy, style_of, with_charter
+from hivemind_exp.trained.loading import Job, loaded_model, own_tasks, style_of, with_charter
 from hivemind_exp.trainer.round_loop import encode_as_bytes
 
 CHUNK = 16
@@ -96,7 +96,7 @@ def _from_model(
         for run, some in _chunks(questions):
             empty = _empty(job, journal, run, [Prompt(each, STAGE, (), ()) for each in some])
             if empty and loaded is None:
-                loaded = ends.enter_context(policy(job, tasks))
+                loaded = ends.enter_context(loaded_model(job, tasks))
                 job.link.phase("answering")
             if empty and loaded is not None:
                 prompts = {prompt.question.digest: prompt for prompt in build_prompts(some, loaded.tokenizer, chats)}

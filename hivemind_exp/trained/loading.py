@@ -43,7 +43,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class LoadedModel:
     """A model that answers."""
 
     source: LocalSource
@@ -66,7 +66,7 @@ def with_charter(config: Config, files: NodeFiles) -> Config:
 
 
 @contextmanager
-def policy(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Iterator[Policy]:
+def loaded_model(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Iterator[LoadedModel]:
     """Load the job's model, or the one before training. Free its memory at the end of the block.
 
     ``tasks``: needed for conversations with environments. Raises ``ModelError`` and ``DeviceError``.
@@ -81,7 +81,7 @@ def policy(job: Job, tasks: Tasks | None = None, *, trained: bool = True) -> Ite
     if not config.model.load_in_4bit:
         model = model.to(device=compute.device, dtype=getattr(torch, compute.dtype))
     try:
-        yield Policy(
+        yield LoadedModel(
             LocalSource(
                 model, tokenizer, config.generation, job.link.stop, config.node.seed, job.link.hear, _tasks=tasks
             ),

@@ -22,7 +22,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.intervals import paired, sign_test
 from hivemind_exp.journal.canary_log import (
     CanaryLog,
-    Mark,
+    GoodCheckpoint,
     Restoration,
     Suspect,
     read_quarantine,
@@ -58,10 +58,10 @@ class Canary:
     save: Callable[[], None] = lambda: None
     """Saves a checkpoint."""
     _told: set[int] = field(default_factory=set)
-    """Rounds of the marks after which a fall was reported that no peer or provider can have caused."""
+    """Rounds of the good evaluations after which a fall was reported that no peer or provider can have caused."""
 
     def __post_init__(self) -> None:
-        self._pin(self.log.mark())
+        self._pin(self.log.last_good())
 
     def barred(self) -> frozenset[str]:
         """Return who is quarantined in the current round: peer ids, and providers' names."""
@@ -69,31 +69,31 @@ class Canary:
 
     def watch(self, evaluation: Evaluation) -> bool:
         """Compare an evaluation with the last good one, and act on a fall. Return whether it did or said something."""
-        mark, now = self.log.mark(), self.log.answers(evaluation.round)
-        before = {} if mark is None else self.log.answers(mark.round)
+        good, now = self.log.last_good(), self.log.answers(evaluation.round)
+        before = {} if good is None else self.log.answers(good.round)
         common = before.keys() & now.keys()
         lost = sum(before[each] and not now[each] for each in common)
         won = sum(now[each] and not before[each] for each in common)
-        if mark is None or not common or won >= lost:
-            self._mark(Mark(evaluation.round, self.progress.step))
+        if good is None or not common or won >= lost:
+            self._remember(GoodCheckpoint(evaluation.round, self.progress.step))
             return False
         if sign_test(lost, won) >= CHANCE or paired(lost, won, len(common))[1] >= 0:
             return False
         was, right = sum(before[each] for each in common), sum(now[each] for each in common)
         low, high = paired(lost, won, len(common))
         what = (
-            f"accuracy on the held-out questions fell from {was / len(common):.0%} (round {mark.round}) to "
+            f"accuracy on the held-out questions fell from {was / len(common):.0%} (round {good.round}) to "
             f"{right / len(common):.0%} (round {evaluation.round}). Of the same {len(common)} questions, {lost} are "
             f"wrong now and were correct before, and {won} the reverse: a change of {100 * low:.0f} to "
             f"{100 * high:.0f} points"
         )
         last = max((each.step for each in self.log.restorations()), default=0)
-        others = self.log.foreign(max(mark.step, last), self.progress.step)
+        others = self.log.foreign(max(good.step, last), self.progress.step)
         if others:
-            self._go_back(mark, others, what)
-        elif mark.round not in self._told:
-            self._told.add(mark.round)
-            self._blame_learning_rate(mark, what, again=last > mark.step)
+            self._go_back(good, others, what)
+        elif good.round not in self._told:
+            self._told.add(good.round)
+            self._blame_learning_rate(good, what, again=last > good.step)
         return True
 
     def finish_restoration(self) -> bool:
@@ -106,50 +106,50 @@ class Canary:
                 return True
         return False
 
-    def _mark(self, mark: Mark) -> None:
+    def _remember(self, good: GoodCheckpoint) -> None:
         """Remember an evaluation as good, with a checkpoint if the node uses peers or an API."""
         if self.config.offload.provider == "off" and not self.config.swarm.join:
-            self.log.write_mark(mark)
+            self.log.write_good(good)
             return
         self.save()
-        self.log.write_mark(mark)
-        self._pin(mark)
+        self.log.write_good(good)
+        self._pin(good)
 
-    def _pin(self, mark: Mark | None) -> None:
+    def _pin(self, good: GoodCheckpoint | None) -> None:
         self.checkpoints.pinned.clear()
-        if mark is not None:
-            self.checkpoints.pinned.add(mark.step)
+        if good is not None:
+            self.checkpoints.pinned.add(good.step)
 
-    def _go_back(self, mark: Mark, others: list[SourceContribution], what: str) -> None:
+    def _go_back(self, good: GoodCheckpoint, others: list[SourceContribution], what: str) -> None:
         suspects = tuple(sorted({suspect_of(each) for each in others}))
         round_, node = self.progress.round, shlex.quote(self.config.node.name)
-        restoration = Restoration(self.progress.step, round_, mark.step, suspects, round_ + ROUNDS)
+        restoration = Restoration(self.progress.step, round_, good.step, suspects, round_ + ROUNDS)
         learned = ", ".join(map(_said, others))
         message = (
-            f"{what}. Restored the weights of round {mark.round}. Since then, the node had learned from {learned}. It "
-            f"does not learn from them again before round {restoration.until}. {self._gradients(mark)}To lift this "
+            f"{what}. Restored the weights of round {good.round}. Since then, the node had learned from {learned}. It "
+            f"does not learn from them again before round {restoration.until}. {self._gradients(good)}To lift this "
             f"now: swarmctl quarantine {node} --lift all"
         )
         self.log.write_restoration(restoration)
         self._make(restoration)
         self.emit(WarningEvent(code="canary", message=message))
 
-    def _gradients(self, mark: Mark) -> str:
+    def _gradients(self, good: GoodCheckpoint) -> str:
         """Return a sentence if the gradient has grown so much that the learning rate may be the cause, too."""
-        norms = self._norms(mark)
+        norms = self._norms(good)
         if norms is None or norms[1] < GROWN * norms[0]:
             return ""
         grown = f"The median gradient norm grew from {norms[0]:.3g} to {norms[1]:.3g}"
         return f"{grown}, so the learning rate may be too high, too. "
 
-    def _norms(self, mark: Mark) -> tuple[float, float] | None:
+    def _norms(self, good: GoodCheckpoint) -> tuple[float, float] | None:
         """Return the median gradient norms before a good evaluation and since; None if one is unknown."""
-        earlier = self.log.gradient_norms(0, mark.step)
-        since = self.log.gradient_norms(mark.step, self.progress.step)
+        earlier = self.log.gradient_norms(0, good.step)
+        since = self.log.gradient_norms(good.step, self.progress.step)
         return (statistics.median(earlier), statistics.median(since)) if earlier and since else None
 
-    def _blame_learning_rate(self, mark: Mark, what: str, *, again: bool) -> None:
-        """Report a fall after learning only from itself. ``again``: it is the second one since the mark.
+    def _blame_learning_rate(self, good: GoodCheckpoint, what: str, *, again: bool) -> None:
+        """Report a fall after learning only from itself. ``again``: it is the second one since the good evaluation.
 
         Peers and providers stay quarantined, because they may already have affected the weights that seemed good.
         """
@@ -157,7 +157,7 @@ class Canary:
         parts = [f"{what}. Since then the node has learned only from its own completions"]
         if again:
             parts.append("It fell again while peers and providers were quarantined, so they may not be the cause")
-        if (norms := self._norms(mark)) is not None:
+        if (norms := self._norms(good)) is not None:
             parts.append(f"The median gradient norm was {norms[0]:.3g} before and {norms[1]:.3g} since")
         parts.append(f"The learning rate is probably too high: try train.learning_rate={rate / 3:.1g} (now {rate:g})")
         self.emit(WarningEvent(code="accuracy_fell", message=". ".join(parts)))

@@ -14,7 +14,7 @@ from hivemind_exp.hub.pusher import HubPusher
 from hivemind_exp.journal.audit import StepOutcome
 from hivemind_exp.journal.records import Evaluation, Manifest, StageRun
 from hivemind_exp.peers.exchange import PeerExchange, TrainingStatus
-from hivemind_exp.peers.source import FURTHEST
+from hivemind_exp.peers.sampler import FURTHEST
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.round_progress import WorkProgress
 from hivemind_exp.seeds import derive_seed
@@ -200,7 +200,7 @@ class HivemindGRPOTrainer(RoundLoop):
         barred = frozenset() if self.canary is None else self.canary.barred()
         self._filler.barred = barred
         if self.exchange is not None:
-            self.exchange.source.barred = barred
+            self.exchange.sampler.barred = barred
 
     def _prepare_warm_start(self) -> WarmStart | None:
         if not self.config.warm_start.steps or self.config.game.kind != "sampling":

@@ -237,9 +237,9 @@ class Supervisor:
         self, process: subprocess.Popen[bytes], config: Config, memory: MemoryWatch, log: BinaryIO
     ) -> tuple[bool, str | None]:
         """Wait until the trainer ends; return whether it must be killed, and what shows that it hangs, if it does."""
-        from hivemind_exp.processes.progress import AbleTime
+        from hivemind_exp.processes.progress import ProcessClock
 
-        able: AbleTime | None = None
+        clock: ProcessClock | None = None
         asked = 0.0
         stopped, polls = FrozenWatch(process.pid), itertools.count()
         silence = SilenceWatch(process.pid, self._hang_after, self.node.files.lock) if self._hang_after else None
@@ -254,23 +254,23 @@ class Supervisor:
                     self.say("own_server", sentence)
                 memory.look()
                 self.look_at_the_clock()
-                hangs = able is None and silence is not None and silence.look()
+                hangs = clock is None and silence is not None and silence.look()
                 if hangs and silence is not None and (hung := self._hung(process, silence)) is not None:
                     return True, hung
             if poll % _POLLS_PER_MEASURE == 0:
                 limit_log(log, self.node.files.log)
                 for sentence in growth.take(measure(process.pid, self.node.files), self.progress.round):
                     self.say("growth", sentence)
-            if self.signals.received and able is None:
-                able, asked = AbleTime(process.pid), time.monotonic()
+            if self.signals.received and clock is None:
+                clock, asked = ProcessClock(process.pid), time.monotonic()
                 again = "; press Ctrl-C again to stop immediately" if self.signals.asked is signal.SIGINT else ""
                 if again:
                     end_line()
                 self.display.note(f"Stopping within {PROMISE_S} s{again}.")
                 # Only the trainer: it still needs its verifiers to finish its work.
                 process.terminate()
-            if able is not None:
-                late = able.look() > GRACE_S if self.progress.start else time.monotonic() - asked > PROMISE_S
+            if clock is not None:
+                late = clock.look() > GRACE_S if self.progress.start else time.monotonic() - asked > PROMISE_S
                 if self.signals.impatient or late:
                     return True, None
             time.sleep(POLL_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.listing import listing
+from hivemind_exp.list_command import list_command
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.secrets import without_secrets
 from swarmctl.errors import Exit, UsageError
@@ -103,7 +103,7 @@ def _key_file(text: str) -> tuple[str, Path]:
         raise UsageError(f"--key needs NAME=FILE, not {name!r}", next="swarmctl service install --help")
     path = _absolute(Path(file).expanduser())
     if not path.is_file():
-        raise ConfigurationError(f"there is no file {shown(path)}", next=listing(path))
+        raise ConfigurationError(f"there is no file {shown(path)}", next=list_command(path))
     return name, path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from hivemind_exp.processes.progress import AbleTime
+from hivemind_exp.processes.progress import ProcessClock
 
 TIMES_USUAL = 20
 """A silence of this many usual rounds is too long."""
@@ -28,7 +28,7 @@ class SilenceWatch:
     def __init__(self, pid: int, hang_after: float, beat: Path) -> None:
         """``hang_after``: the shortest silence in seconds; ``beat``: the file that a living trainer touches."""
         self._pid, self._looked = pid, 0.0
-        self._able: AbleTime | None = None
+        self._clock: ProcessClock | None = None
         self._after, self._beat = hang_after, beat
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._beaten = self._last_beat()
@@ -55,15 +55,15 @@ class SilenceWatch:
 
     def look(self) -> bool:
         """Whether the trainer hangs."""
-        if self._able is None:
+        if self._clock is None:
             try:
-                self._able = AbleTime(self._pid)
+                self._clock = ProcessClock(self._pid)
             except psutil.Error:
                 return False  # it has just ended
-        able, before = self._able.look(), self._looked
-        self._looked = able
+        now, before = self._clock.look(), self._looked
+        self._looked = now
         beaten, self._beaten = self._beaten, self._last_beat()
-        self.silence = 0.0 if self._beaten != beaten else self.silence + min(able - before, _LONGEST_LOOK_S)
+        self.silence = 0.0 if self._beaten != beaten else self.silence + min(now - before, _LONGEST_LOOK_S)
         return self.silence > self.limit
 
     def _last_beat(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hivemind_exp.listing import listing
+from hivemind_exp.list_command import list_command
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,6 @@ from hivemind_exp.listing import listing
 def test_the_nearest_existing_place_is_listed(tmp_path: Path, name: str, listed: str) -> None:
     (tmp_path / "a file").touch()
     (tmp_path / "link").symlink_to("nowhere")
-    command = listing(tmp_path / name)
+    command = list_command(tmp_path / name)
     done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=True)
     assert (str(tmp_path / listed) if listed else "a file") in done.stdout

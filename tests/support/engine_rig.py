@@ -14,7 +14,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.offload.api.batch import BatchClient
 from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.dialect import SamplingParams
-from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.engine import ApiEngine
 from hivemind_exp.offload.ledger import Ledger
 from hivemind_exp.offload.prices import Price
 from hivemind_exp.offload.rate_limit import RateLimiter
@@ -44,7 +44,7 @@ def endpoint(base_url: str, name: str = "box", model: str = "test-model", **chat
 class Rig:
     """An engine and its results."""
 
-    offload: Engine
+    offload: ApiEngine
     events: Events
     journal: Path
     ledger: Path
@@ -127,7 +127,7 @@ def engine(
         batches = BatchClient(client, seconds=timeout) if batched else None
         return ProviderService(each, client, RateLimiter(concurrency, *rates), price, batches=batches)
 
-    offload = Engine(
+    offload = ApiEngine(
         [ApiUse(make_chain, kind, sampling, on_limit_local=on_limit_local)],
         journal=(journal, SWARM),
         ledger=Ledger(ledger, LimitsConfig(usd=usd, usd_per_day=usd_per_day)),

@@ -29,7 +29,7 @@ def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Even
     root.mkdir(exist_ok=True)
     given: dict[str, Any] = {}
 
-    class Engine:
+    class ApiEngine:
         def __init__(self, uses: Sequence[ApiUse], **others: Any) -> None:
             (use,) = uses
             given.update(others, chain=use.make_chain(), sampling=use.sampling, local=use.on_limit_local)
@@ -38,7 +38,7 @@ def _captured(config: Config, root: Path) -> Iterator[tuple[dict[str, Any], Even
             pass
 
     events = Events()
-    with patch.object(offload_build, "Engine", Engine):
+    with patch.object(offload_build, "ApiEngine", ApiEngine):
         offload_build.make_offload(config, NodeFiles(root), Secrets({"openai": "k"}), events, StopFlag())
     try:
         yield given, events

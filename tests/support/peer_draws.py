@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hivemind_exp.peers.bundle import SharedGroup
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.tasks.base import Question, Score
 from tests.support.peers import letter, shared_group
@@ -28,7 +28,7 @@ def peers_of(groups: Sequence[Group]) -> Counter[str]:
     return Counter(group.rollouts[0].source for group in groups)
 
 
-def honest(source: PeerSource, peers: int, groups: int = 1, *, round_: int = 0, start: str = "peer") -> None:
+def honest(source: PeerSampler, peers: int, groups: int = 1, *, round_: int = 0, start: str = "peer") -> None:
     source.take_in(
         [
             letter(f"{start} {n}", *(shared_group(i, round_=round_) for i in range(groups)), round_=round_)
@@ -37,6 +37,6 @@ def honest(source: PeerSource, peers: int, groups: int = 1, *, round_: int = 0, 
     )
 
 
-def draw_alone(source: PeerSource, group: SharedGroup, **kwargs: Any) -> list[Group]:
+def draw_alone(source: PeerSampler, group: SharedGroup, **kwargs: Any) -> list[Group]:
     source.take_in([letter("hostile", group, **kwargs)])
     return source.draw(seed=0)

@@ -12,7 +12,7 @@ from hivemind_exp.game.sampling.game import STAGE, build_prompts
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.peers.bundle import FULL, Bundle, BundlePool, SharedGroup
 from hivemind_exp.peers.records import PeerBook
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.peers.vetting import PeerRules, PeerTexts
 from hivemind_exp.rollouts.types import Group, Rollout, encode_completion
 from hivemind_exp.source_kinds import Kind
@@ -113,7 +113,7 @@ def letter(peer: str, *groups: SharedGroup, round_: int = 0, stage: str = STAGE)
     return Letter(peer, Bundle(SWARM, peer, round_, stage, groups).pack())
 
 
-def make_source(
+def make_sampler(
     directory: Path,
     *,
     tasks: Tasks | None = None,
@@ -124,13 +124,13 @@ def make_source(
     pool: BundlePool | None = None,
     style: PromptStyle = TAGS_STYLE,
     **rules: Any,
-) -> PeerSource:
-    """Return a node's ``PeerSource``; by default its tasks run in this process."""
+) -> PeerSampler:
+    """Return a node's ``PeerSampler``; by default its tasks run in this process."""
     texts = PeerTexts(
         TOKENIZER, lambda question: build_prompts([question], TOKENIZER)[0], longest_prompt=64, style=style
     )
     shape: dict[str, Any] = {"group_size": 4, "local": local, "external": external, "longest": longest, **rules}
-    return PeerSource(
+    return PeerSampler(
         PeerRules(SWARM, ME, STAGE, **shape),
         tasks=Spelling() if tasks is None else tasks,
         texts=texts,

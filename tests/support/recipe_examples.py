@@ -129,7 +129,7 @@ def build(_parts: NodeParts) -> ParrotSource:
     )
     registry = "hivemind_exp/sources/registry.py"
     code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(registry, "    PUSHED: SourceEntry(served.build),", '\n    "parrot": SourceEntry(parrot.build),')
+    code.put(registry, "    PUSHED: SourceEntry(policy_server.build),", '\n    "parrot": SourceEntry(parrot.build),')
     kinds = "hivemind_exp/source_kinds.py"
     code.put(kinds, 'OffloadKind = Literal["auto", ', '"parrot", ')
     code.put(kinds, '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY,')
@@ -164,8 +164,8 @@ class AcmeServer(VllmServer):
     engines = "hivemind_exp/offload/api/engines.py"
     place = "from hivemind_exp.offload.api.policy_server import PolicyServer"
     code.replace(engines, place, f"from hivemind_exp.offload.api.acme import AcmeServer\n{place}")
-    code.put(engines, "ENGINES: dict[str, type[PolicyServer]] = {", '\n    "acme": AcmeServer,')
-    code.put("hivemind_exp/serving_settings.py", 'EngineName = Literal["vllm"', ', "acme"')
+    code.put(engines, "INFERENCE_ENGINES: dict[str, type[PolicyServer]] = {", '\n    "acme": AcmeServer,')
+    code.put("hivemind_exp/serving_settings.py", 'InferenceEngineName = Literal["vllm"', ', "acme"')
 
 
 ADD_COMMAND = "Add a command"

@@ -3,19 +3,19 @@
 from hivemind_exp.config import Config
 from hivemind_exp.offload.api.policy_server import PolicyServer
 from hivemind_exp.offload.api.vllm import VllmServer
-from hivemind_exp.offload.settings import Endpoint, engine_name
+from hivemind_exp.offload.settings import Endpoint, inference_engine_name
 
-ENGINES: dict[str, type[PolicyServer]] = {
+INFERENCE_ENGINES: dict[str, type[PolicyServer]] = {
     "vllm": VllmServer,
 }
 """By the values of ``offload.serving.engine``. A built-in provider with the name of an engine is that engine."""
 
 
-def engine_of(config: Config) -> type[PolicyServer]:
+def inference_engine(config: Config) -> type[PolicyServer]:
     """Return the engine to which a node with ``offload.kind = "policy"`` pushes its weights."""
-    return ENGINES[engine_name(config)]
+    return INFERENCE_ENGINES[inference_engine_name(config)]
 
 
 def open_server(config: Config, endpoint: Endpoint) -> PolicyServer:
     """Return a client of one replica. Raises ``NodeError`` if a proxy cannot be used."""
-    return engine_of(config)(endpoint, config.offload.limits.timeout)
+    return inference_engine(config)(endpoint, config.offload.limits.timeout)

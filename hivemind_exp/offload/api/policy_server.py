@@ -30,7 +30,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedRow:
+class SampledRow:
     """One completion, as sampled."""
 
     ids: tuple[int, ...]
@@ -39,10 +39,10 @@ class ServedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedAnswer:
+class SampledAnswer:
     """A server's completions of one prompt."""
 
-    rows: tuple[ServedRow, ...]
+    rows: tuple[SampledRow, ...]
     same_prompt: bool
     """Whether the server completed the tokens that it was sent. True if it does not say."""
 
@@ -129,7 +129,7 @@ class PolicyServer(Protocol):
 
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
-    ) -> ServedAnswer:
+    ) -> SampledAnswer:
         """Return ``count`` completions. Raises ``AdapterMissing``."""
         ...
 
@@ -143,7 +143,7 @@ class PolicyServer(Protocol):
     async def close(self) -> None: ...
 
 
-def checked_row(ids: Any, logps: Any, sampling: Sampling) -> ServedRow:
+def checked_row(ids: Any, logps: Any, sampling: Sampling) -> SampledRow:
     """Return a row of an answer. Raises ``RequestFailed`` if it is not one."""
     if not isinstance(ids, list) or not isinstance(logps, list):
         raise broken("the answer has no token ids or no log-probabilities")
@@ -155,7 +155,7 @@ def checked_row(ids: Any, logps: Any, sampling: Sampling) -> ServedRow:
         raise broken("the answer has log-probabilities that are not numbers between minus infinity and 0")
     if len(ids) > sampling.max_tokens:
         raise broken(f"a completion has {len(ids)} tokens, more than the {sampling.max_tokens} that were allowed")
-    return ServedRow(tuple(ids), tuple(min(0.0, float(each)) for each in logps))
+    return SampledRow(tuple(ids), tuple(min(0.0, float(each)) for each in logps))
 
 
 def _is_logp(value: Any) -> bool:

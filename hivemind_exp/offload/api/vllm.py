@@ -18,8 +18,8 @@ from hivemind_exp.offload.api.policy_server import (
     AdapterMissing,
     Advice,
     PushFailed,
+    SampledAnswer,
     Sampling,
-    ServedAnswer,
     checked_row,
 )
 from hivemind_exp.offload.settings import Endpoint
@@ -134,7 +134,7 @@ class VllmServer:
 
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
-    ) -> ServedAnswer:
+    ) -> SampledAnswer:
         asked = {
             "model": adapter,
             "prompt": list(prompt),
@@ -161,7 +161,7 @@ class VllmServer:
             rows.append(checked_row(choice.get("token_ids") if isinstance(choice, dict) else None, logps, sampling))
             sent = choice.get("prompt_token_ids")
             same = same and (sent is None or sent == list(prompt))
-        return ServedAnswer(tuple(rows), same)
+        return SampledAnswer(tuple(rows), same)
 
     async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
         asked = {"model": model, "prompt": list(prompt), "max_tokens": 1, "logprobs": 5, "temperature": temperature}

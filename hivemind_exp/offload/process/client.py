@@ -166,7 +166,7 @@ class EngineProcess:
 
 @dataclass(eq=False)
 class OffloadClient:
-    """The API side of a node, with the same interface as ``Engine``, which documents the methods.
+    """The API side of a node, with the same interface as ``ApiEngine``, which documents the methods.
 
     If the process dies, it is replaced. Completions in the journal are not requested again, and requests that were in
     flight count as spent, as after any crash.

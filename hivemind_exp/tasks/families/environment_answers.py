@@ -47,7 +47,7 @@ class _AtOnce(ThreadPoolExecutor):
         return done
 
 
-class Loop:
+class EnvironmentLoop:
     """Runs coroutines of an environment. Make it before the sandbox closes, because it needs a socket pair."""
 
     def __init__(self, package: str) -> None:
@@ -59,18 +59,18 @@ class Loop:
     def run(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
         """Return a coroutine's result. Raises ``TaskError`` if it waits, for a network or a clock."""
         task = self.begin(coroutine)
-        self.go_on(task, task.done, what)
+        self.run_until(task, task.done, what)
         return task.result()
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Return a coroutine as a task, which runs in ``go_on``."""
+        """Return a coroutine as a task, which runs in ``run_until``."""
         return self._loop.create_task(coroutine)
 
     def future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
         return self._loop.create_future()
 
-    def go_on(self, task: asyncio.Task[Any], until: Callable[[], bool], what: str) -> None:
+    def run_until(self, task: asyncio.Task[Any], until: Callable[[], bool], what: str) -> None:
         """Run a task until something holds. Raises ``TaskError`` if it waits, for a network or a clock."""
         if not self._holds(until, MOST_STEPS):
             task.cancel()

@@ -11,7 +11,14 @@ from typing import Any
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v0_turns
-from hivemind_exp.tasks.families.environment_answers import FORMS, Loop, check_terms, choose_form, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import (
+    FORMS,
+    EnvironmentLoop,
+    check_terms,
+    choose_form,
+    unsupported,
+    written,
+)
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -68,7 +75,7 @@ class _Scorer:
     def __init__(self, package: str, environment: Any) -> None:
         self._package = package
         self._parser = environment.parser
-        self._loop = Loop(package)
+        self._loop = EnvironmentLoop(package)
         rubric = environment.rubric
         self._objects = dict(getattr(rubric, "class_objects", {})) | {"parser": self._parser}
         weighted = zip(rubric._get_reward_funcs(), rubric._get_reward_weights(), strict=True)

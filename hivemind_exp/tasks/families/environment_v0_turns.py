@@ -15,7 +15,7 @@ from typing import Any
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
-from hivemind_exp.tasks.families.environment_answers import ENDLESS, Loop, check_terms, unsupported
+from hivemind_exp.tasks.families.environment_answers import ENDLESS, EnvironmentLoop, check_terms, unsupported
 from hivemind_exp.tasks.families.model_turns import ModelTurns
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
@@ -50,7 +50,7 @@ class _Adapter:
         self.environment = environment
         self.types: Any = importlib.import_module("verifiers.types")
         self.too_long: type[Exception] = importlib.import_module("verifiers.errors").OverlongPromptError
-        self.loop = Loop(package)
+        self.loop = EnvironmentLoop(package)
         self.client = _client()
         own = environment.max_turns
         environment.max_turns = min(own, most_turns) if own > 0 else most_turns

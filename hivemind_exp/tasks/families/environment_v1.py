@@ -15,7 +15,13 @@ from typing import Any
 from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import Verdict
 from hivemind_exp.tasks.families import environment_v1_turns
-from hivemind_exp.tasks.families.environment_answers import Loop, check_terms, choose_form, unsupported, written
+from hivemind_exp.tasks.families.environment_answers import (
+    EnvironmentLoop,
+    check_terms,
+    choose_form,
+    unsupported,
+    written,
+)
 from hivemind_exp.tasks.families.own_code import MOST_QUESTIONS
 from hivemind_exp.tasks.families.question_files import reference_text
 
@@ -46,7 +52,7 @@ class _Taskset:
     def __init__(self, package: str, module: str, params: Mapping[str, Any], most_turns: int) -> None:
         self.package = package
         self.vf: Any = importlib.import_module("verifiers.v1")
-        self.loop = Loop(package)
+        self.loop = EnvironmentLoop(package)
         kind = self.vf.taskset_config_type(module)
         self._config = kind.model_validate({**params, "id": module})
         self.environment = self.vf.environment_class(module)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.tasks.base import EnvironmentReply, Verdict
-from hivemind_exp.tasks.families.environment_answers import ENDLESS, Loop, unsupported
+from hivemind_exp.tasks.families.environment_answers import ENDLESS, EnvironmentLoop, unsupported
 from hivemind_exp.tasks.families.model_turns import ModelTurns
 from hivemind_exp.tasks.families.tool_text import ToolCall, as_turns, read_calls, with_tools
 
@@ -26,7 +26,7 @@ class TasksOfAgent(Protocol):
 
     package: str
     vf: Any
-    loop: Loop
+    loop: EnvironmentLoop
     environment: Any
     """The class of the environment."""
 

@@ -5,13 +5,13 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any
 
-from hivemind_exp.tasks.families.environment_answers import Loop
+from hivemind_exp.tasks.families.environment_answers import EnvironmentLoop
 
 
 class ModelTurns:
     """One rollout of an environment, as a coroutine that calls ``ask`` for each turn of the model."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: EnvironmentLoop) -> None:
         self._loop = loop
         self._waiting: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -50,6 +50,6 @@ class ModelTurns:
     def _go_on(self) -> None:
         task = self._task
         assert task is not None
-        self._loop.go_on(task, lambda: self._waiting is not None or task.done(), "its turns")
+        self._loop.run_until(task, lambda: self._waiting is not None or task.done(), "its turns")
         if task.done():
             self._waiting = None

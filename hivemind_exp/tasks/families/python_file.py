@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hivemind_exp.errors import TaskError
-from hivemind_exp.listing import listing
+from hivemind_exp.list_command import list_command
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.own_code import OwnCodeTask, try_out
 
@@ -22,7 +22,7 @@ def check(spec: TaskSpec) -> None:
     """Load the file in workers and try it with a few questions. Raises ``TaskError`` with the line of a mistake."""
     file = _file(spec)
     if not file.is_file():
-        raise TaskError(f"cannot read {file}: it is not a file", next=listing(file.parent))
+        raise TaskError(f"cannot read {file}: it is not a file", next=list_command(file.parent))
     try_out(spec)
 
 

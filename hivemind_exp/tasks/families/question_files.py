@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from hivemind_exp.config import QUESTION_FILES
 from hivemind_exp.errors import TaskError
-from hivemind_exp.listing import listing
+from hivemind_exp.list_command import list_command
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion
 from hivemind_exp.tasks.verifiers.answer_tags import answer_in
 
@@ -187,7 +187,7 @@ def _problem(question: str, answer: str) -> str | None:
 
 
 def _unreadable(path: Path, why: str) -> TaskError:
-    return TaskError(f"cannot read {path}: {why}", next=listing(path.parent))
+    return TaskError(f"cannot read {path}: {why}", next=list_command(path.parent))
 
 
 def _wrong(path: Path, number: int, what: str) -> NoReturn:

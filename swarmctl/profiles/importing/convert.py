@@ -9,7 +9,7 @@ from hivemind_exp.errors import NodeError
 from hivemind_exp.providers import PROVIDERS
 from swarmctl.keys.key_text import host_of
 from swarmctl.profiles.importing import rl_swarm as rlswarm
-from swarmctl.profiles.importing.rl_swarm import Carry, whole
+from swarmctl.profiles.importing.rl_swarm import KeyRule, whole
 from swarmctl.settings.problems import means_secret, service_of
 from swarmctl.settings.schema import SettingPath, dotted
 from swarmctl.terminal.safe_text import looks_like_key
@@ -22,7 +22,7 @@ SECRET = "secret"
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class ConvertedKey:
     """A key that became a setting."""
 
     key: str
@@ -70,23 +70,23 @@ class Secret:
 class Mapped:
     """The result of converting a file."""
 
-    carried: list[Carried] = field(default_factory=list)
+    carried: list[ConvertedKey] = field(default_factory=list)
     left: list[LeftKey] = field(default_factory=list)
     secrets: list[Secret] = field(default_factory=list)
 
-    def carry(self, key: str, carry: Carry, value: Any) -> None:
+    def convert(self, key: str, rule: KeyRule, value: Any) -> None:
         """Add a setting, unless the value cannot be converted or another key has already set it."""
-        path = tuple(carry.setting.split("."))
+        path = tuple(rule.setting.split("."))
         try:
-            converted = carry.convert(value)
+            converted = rule.convert(value)
         except (TypeError, ValueError, OverflowError):
-            self.leave(key, f"invalid value for {carry.setting}", BAD_VALUE)
+            self.leave(key, f"invalid value for {rule.setting}", BAD_VALUE)
             return
         before = next((other for other in self.carried if other.path == path), None)
         if before is not None:
-            self.leave(key, f"{before.key} already sets {carry.setting}")
+            self.leave(key, f"{before.key} already sets {rule.setting}")
         else:
-            self.carried.append(Carried(key, path, converted, carry.note))
+            self.carried.append(ConvertedKey(key, path, converted, rule.note))
 
     def leave(self, key: str, why: str, kind: str = NO_COUNTERPART) -> None:
         self.left.append(LeftKey(key, kind, why))
@@ -111,8 +111,8 @@ def mapped(settings: Mapping[str, Any]) -> Mapped:
             shown = "(a key)" if looks_like_key(key) else key
             result.leave(shown, "a secret is never put into a profile", SECRET)
             result.secrets.append(Secret(shown, name, value if isinstance(value, str) else ""))
-        elif key in rlswarm.CARRIED:
-            result.carry(key, rlswarm.CARRIED[key], value)
+        elif key in rlswarm.CONVERTED:
+            result.convert(key, rlswarm.CONVERTED[key], value)
         elif key not in rlswarm.SPECIAL:
             result.leave(key, *_reason(key))
     for special in (_numbers, _batch, _adapter, _reports, _push, _generation):
@@ -145,7 +145,7 @@ def _numbers(settings: Mapping[str, Any], result: Mapped) -> None:
     """Convert ``bf16`` and ``fp16``, which set the same thing as ``torch_dtype``."""
     for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
         if settings.get(key) is True:
-            result.carry(key, Carry("model.dtype", str), name)
+            result.convert(key, KeyRule("model.dtype", str), name)
         elif key in settings:
             result.leave(key, "off has no effect; model.dtype sets the number format")
 
@@ -162,15 +162,15 @@ def _batch(settings: Mapping[str, Any], result: Mapped) -> None:
         result.leave(key, "a round is one step over game.groups x game.group_size rows")
         return
     note = "per_device_train_batch_size x gradient_accumulation_steps / num_generations"
-    result.carry(key, Carry("game.groups", whole, note), max(1, groups))
+    result.convert(key, KeyRule("game.groups", whole, note), max(1, groups))
 
 
-def _switched(switch: str, keys: Mapping[str, Carry], settings: Mapping[str, Any], result: Mapped) -> bool:
+def _switched(switch: str, keys: Mapping[str, KeyRule], settings: Mapping[str, Any], result: Mapped) -> bool:
     """Import ``keys`` if ``switch`` is on, else leave them and the switch out; return whether it is on."""
     on = settings.get(switch) is True
-    for key, carry in keys.items():
+    for key, rule in keys.items():
         if key in settings and on:
-            result.carry(key, carry, settings[key])
+            result.convert(key, rule, settings[key])
         elif key in settings:
             result.leave(key, f"no effect, because {switch} is off")
     if switch in settings and not on:
@@ -185,7 +185,7 @@ def _adapter(settings: Mapping[str, Any], result: Mapped) -> None:
     if "lora_r" in settings:
         result.leave("use_peft", "the table [model.lora] turns it on")
     else:
-        result.carry("use_peft", Carry("model.lora.rank", whole, "TRL's default rank"), 16)
+        result.convert("use_peft", KeyRule("model.lora.rank", whole, "TRL's default rank"), 16)
 
 
 def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
@@ -193,7 +193,7 @@ def _reports(settings: Mapping[str, Any], result: Mapped) -> None:
     names = given if isinstance(given, list) else [given]
     kept = [name for name in names if name in ("tensorboard", "trackio", "wandb")]
     if kept:
-        result.carry("report_to", Carry("report.to", list), kept)
+        result.convert("report_to", KeyRule("report.to", list), kept)
     if len(kept) < len(names):
         result.leave("report_to", "only tensorboard, trackio and wandb are supported here")
 
@@ -207,7 +207,7 @@ def _push(settings: Mapping[str, Any], result: Mapped) -> None:
     if not _switched("push_to_hub", rlswarm.HUB, settings, result):
         return
     if any(each.setting == "hub.repo" for each in result.carried):
-        result.carry("push_to_hub", Carry("hub.every", whole, "in rounds; 0: after the last"), _every(settings))
+        result.convert("push_to_hub", KeyRule("hub.every", whole, "in rounds; 0: after the last"), _every(settings))
     else:
         result.leave("push_to_hub", 'set hub.repo = "OWNER/NAME" to push')
 
@@ -241,6 +241,6 @@ def _generation(settings: Mapping[str, Any], result: Mapped) -> None:
         elif elsewhere:
             result.leave(key, "for your own server, add a table [providers.NAME] and set offload.provider to NAME")
         elif key in rlswarm.OFFLOAD:
-            result.carry(key, rlswarm.OFFLOAD[key], settings[key])
+            result.convert(key, rlswarm.OFFLOAD[key], settings[key])
         else:
             result.leave(key, f"always {PROVIDERS[_OPENAI].base_url} for {_OPENAI}")

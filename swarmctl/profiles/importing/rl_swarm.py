@@ -55,7 +55,7 @@ def modules(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class KeyRule:
     """A key whose value goes into the profile."""
 
     setting: str
@@ -64,37 +64,37 @@ class Carry:
     """What is different here, if anything."""
 
 
-CARRIED: Mapping[str, Carry] = {
-    "model_name_or_path": Carry("model.name", text),
-    "model_revision": Carry("model.revision", text),
-    "torch_dtype": Carry("model.dtype", dtype),
-    "dtype": Carry("model.dtype", dtype),
-    "gradient_checkpointing": Carry("model.gradient_checkpointing", switch),
-    "dataset_id_or_path": Carry("tasks", data_set),
-    "max_rounds": Carry("game.rounds", whole, "a round here is one optimizer step"),
-    "num_generations": Carry("game.group_size", whole),
-    "max_prompt_length": Carry(
+CONVERTED: Mapping[str, KeyRule] = {
+    "model_name_or_path": KeyRule("model.name", text),
+    "model_revision": KeyRule("model.revision", text),
+    "torch_dtype": KeyRule("model.dtype", dtype),
+    "dtype": KeyRule("model.dtype", dtype),
+    "gradient_checkpointing": KeyRule("model.gradient_checkpointing", switch),
+    "dataset_id_or_path": KeyRule("tasks", data_set),
+    "max_rounds": KeyRule("game.rounds", whole, "a round here is one optimizer step"),
+    "num_generations": KeyRule("game.group_size", whole),
+    "max_prompt_length": KeyRule(
         "generation.max_prompt_tokens", whole, "longer prompts are skipped here; RL Swarm cut their beginning"
     ),
-    "max_completion_length": Carry("generation.max_completion_tokens", whole),
-    "temperature": Carry("generation.temperature", number),
-    "learning_rate": Carry("train.learning_rate", number, "constant after warm-up"),
-    "warmup_steps": Carry("train.warmup_steps", whole),
-    "weight_decay": Carry("train.weight_decay", number),
-    "max_grad_norm": Carry("train.max_grad_norm", number),
-    "per_device_train_batch_size": Carry("train.micro_batch", whole, "only affects memory and speed"),
-    "beta": Carry("train.beta", number, "above 0, a reference model takes memory"),
-    "save_steps": Carry("checkpoint.every", whole, "in rounds; between checkpoints, the journal keeps every step"),
-    "save_total_limit": Carry("checkpoint.keep", whole),
-    "eval_steps": Carry("eval.every", whole, "in rounds"),
-    "seed": Carry("node.seed", whole),
+    "max_completion_length": KeyRule("generation.max_completion_tokens", whole),
+    "temperature": KeyRule("generation.temperature", number),
+    "learning_rate": KeyRule("train.learning_rate", number, "constant after warm-up"),
+    "warmup_steps": KeyRule("train.warmup_steps", whole),
+    "weight_decay": KeyRule("train.weight_decay", number),
+    "max_grad_norm": KeyRule("train.max_grad_norm", number),
+    "per_device_train_batch_size": KeyRule("train.micro_batch", whole, "only affects memory and speed"),
+    "beta": KeyRule("train.beta", number, "above 0, a reference model takes memory"),
+    "save_steps": KeyRule("checkpoint.every", whole, "in rounds; between checkpoints, the journal keeps every step"),
+    "save_total_limit": KeyRule("checkpoint.keep", whole),
+    "eval_steps": KeyRule("eval.every", whole, "in rounds"),
+    "seed": KeyRule("node.seed", whole),
 }
 
-LORA: Mapping[str, Carry] = {
-    "lora_r": Carry("model.lora.rank", whole),
-    "lora_alpha": Carry("model.lora.alpha", whole),
-    "lora_dropout": Carry("model.lora.dropout", number),
-    "lora_target_modules": Carry("model.lora.targets", modules),
+LORA: Mapping[str, KeyRule] = {
+    "lora_r": KeyRule("model.lora.rank", whole),
+    "lora_alpha": KeyRule("model.lora.alpha", whole),
+    "lora_dropout": KeyRule("model.lora.dropout", number),
+    "lora_target_modules": KeyRule("model.lora.targets", modules),
 }
 
 _DROPPED: Mapping[str, str] = {
@@ -141,19 +141,19 @@ _DROPPED: Mapping[str, str] = {
 DROPPED: Mapping[str, str] = {key: why for why, keys in _DROPPED.items() for key in keys.split()}
 """The reasons by key or pattern; a pattern ends in ``*``."""
 
-OFFLOAD: Mapping[str, Carry] = {
-    "use_openai_api": Carry("offload.provider", lambda _: "openai"),
-    "openai_model_name": Carry("offload.model", text),
+OFFLOAD: Mapping[str, KeyRule] = {
+    "use_openai_api": KeyRule("offload.provider", lambda _: "openai"),
+    "openai_model_name": KeyRule("offload.model", text),
 }
 """Settings of the RL Swarm branch that generated with OpenAI's API."""
 
-HUB: Mapping[str, Carry] = {
-    "hub_model_id": Carry("hub.repo", repository),
-    "hub_private_repo": Carry("hub.private", switch),
+HUB: Mapping[str, KeyRule] = {
+    "hub_model_id": KeyRule("hub.repo", repository),
+    "hub_private_repo": KeyRule("hub.private", switch),
 }
 
 _COMPUTED = ("bf16", "fp16", "gradient_accumulation_steps", "report_to", "use_peft", "push_to_hub", "openai_base_url")
 SPECIAL = frozenset({*_COMPUTED, *LORA, *HUB, *OFFLOAD})
 """Keys whose meaning depends on other keys; see ``swarmctl.profiles.importing.convert``."""
 
-KNOWN = frozenset({*CARRIED, *DROPPED, *SPECIAL})
+KNOWN = frozenset({*CONVERTED, *DROPPED, *SPECIAL})

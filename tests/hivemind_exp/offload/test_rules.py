@@ -21,7 +21,7 @@ from hivemind_exp.offload.settings import (
     requests_a_round,
     token_limit,
 )
-from hivemind_exp.sources.registry import remote_name
+from hivemind_exp.sources.registry import other_source_name
 from hivemind_exp.sources.schedule import rounds_ahead
 from tests.support.offload_settings import config
 
@@ -131,11 +131,11 @@ def test_later_stages_are_not_distilled() -> None:
 def test_with_distillation_this_machine_generates_everything_and_the_api_scores_it() -> None:
     made = config(**DISTILLATION, max_tokens=300)
     check_offload(made)
-    assert (is_distilled(made), generates(made), remote_name(made)) == (True, False, None)
+    assert (is_distilled(made), generates(made), other_source_name(made)) == (True, False, None)
     assert token_limit(made) == 1
     assert requests_a_round(made, first_endpoint(made)) == made.game.groups * made.game.group_size
     assert "log π_teacher - log π for each token" in describe_loss(made)
-    assert (is_distilled(config()), generates(config()), remote_name(config())) == (False, True, "api")
+    assert (is_distilled(config()), generates(config()), other_source_name(config())) == (False, True, "api")
     off = config(provider="off", teach="distillation")
     check_offload(off)
     assert not is_distilled(off)

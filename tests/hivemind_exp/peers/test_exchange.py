@@ -21,14 +21,14 @@ from hivemind_exp.peers.exchange import (
     TrainingStatus,
 )
 from hivemind_exp.peers.questions import QuestionCache
-from hivemind_exp.peers.source import PeerSource
+from hivemind_exp.peers.sampler import PeerSampler
 from hivemind_exp.peers.vetting import Vetting
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.peers import PeersSource
 from hivemind_exp.trainer.advantages import build_rows
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from tests.support.nodes import Events
-from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_source, own_group, shared_group
+from tests.support.peers import ME, SWARM, TOKENIZER, PostOffice, letter, make_sampler, own_group, shared_group
 
 HERE = TrainingStatus(3, 0.25)
 
@@ -40,11 +40,11 @@ class Node:
         self, root: Path, office: PostOffice, step_trainer: SourceGRPOTrainer, with_logps: bool = False
     ) -> None:
         self.events = Events()
-        self.source: PeerSource = make_source(root, with_logps=with_logps, model="tiny")
+        self.sampler: PeerSampler = make_sampler(root, with_logps=with_logps, model="tiny")
         self.drawn = PeerDrawLog(root / "journal.sqlite", SWARM)
         self.exchange = PeerExchange(
             wire=office.wire(ME),  # type: ignore[arg-type]
-            source=self.source,
+            sampler=self.sampler,
             drawn=self.drawn,
             encode=lambda chat: tuple(encode(chat, TOKENIZER)),
             log_probabilities=step_trainer.log_probabilities,
@@ -97,8 +97,8 @@ def test_a_group_is_shared_with_its_questions_level(node: Node, office: PostOffi
 
 def test_a_draw_leaves_out_levels_easier_than_this_nodes_own_in_that_round(node: Node, office: PostOffice) -> None:
     node.exchange.levels = {4: {"spelling": 1}, 5: {"spelling": 0}}.__getitem__
-    node.source.rules = replace(node.source.rules, levels={"spelling": 2})
-    node.source.vetting = Vetting(node.source.rules, node.source.texts, QuestionCache(node.source.tasks, 64))
+    node.sampler.rules = replace(node.sampler.rules, levels={"spelling": 2})
+    node.sampler.vetting = Vetting(node.sampler.rules, node.sampler.texts, QuestionCache(node.sampler.tasks, 64))
     office.send("peer", letter("peer", replace(shared_group(3), level=0)).data)
     node.exchange.share(4, STAGE, [own_group(0)], HERE)
     assert node.exchange.draw(4, STAGE).groups == ()
@@ -153,7 +153,7 @@ def test_shared_log_probabilities_match_the_sampling_weights(
         direct = [expected[start + place, token].item() for place, token in enumerate(ids)]
         assert logps == pytest.approx(direct, abs=1e-4)
     # Another node can draw the group for its f_tis loss.
-    other = make_source(tmp_path / "other", with_logps=True)
+    other = make_sampler(tmp_path / "other", with_logps=True)
     other.rules = replace(other.rules, me="another")
     other.take_in(office.sent)
     (taken,) = other.draw(seed=0)
@@ -205,7 +205,7 @@ def test_groups_drawn_before_a_restart_are_not_drawn_again(
     again = Node(tmp_path, office, step_trainer)
     office.send("a", data)
     with closing(again.drawn):
-        again.source.vetting.remember_used(again.drawn.used())
+        again.sampler.vetting.remember_used(again.drawn.used())
         assert again.play(1).groups == ()
 
 
@@ -216,7 +216,7 @@ def test_a_peer_is_credited_for_groups_that_a_step_learned_from(
         office.send(peer, letter(peer, shared_group(4 if peer == "a" else 6)).data)
     batch = node.play(0)
     assert {group.rollouts[0].source for group in batch.groups} == {"a", "b"}
-    source, book = PeersSource(node.exchange), node.source.book
+    source, book = PeersSource(node.exchange), node.sampler.book
     assert [book.record(peer).used for peer in ("a", "b")] == [0, 0]
     rows = build_rows(batch.groups, step_trainer.train_config, {})
     source.learned_from([row for row in rows if row.source == "a"])

@@ -16,7 +16,7 @@ from hivemind_exp.peers.records import FLOOR, weight
 from hivemind_exp.tasks.base import Question, Score, Tasks
 from hivemind_exp.tasks.mixture import Mixture
 from tests.support.peer_draws import Lenient, draw_alone, honest, peers_of
-from tests.support.peers import SWARM, Letter, letter, make_source, shared_group
+from tests.support.peers import SWARM, Letter, letter, make_sampler, shared_group
 from tests.support.spelling_task import Spelling
 
 
@@ -46,7 +46,7 @@ def test_text_hidden_in_a_correct_answer_is_rejected(tmp_path: Path, right: str,
     group = shared_group(0)
     answer = Spelling().questions("train", 0, 1)[0].entry["answer"]
     texts = (f"<answer>{right.format(answer)}</answer>", *group.texts[1:])
-    source = make_source(tmp_path, tasks=Generous())
+    source = make_sampler(tmp_path, tasks=Generous())
     assert bool(draw_alone(source, replace(group, texts=texts))) is drawn
     assert source.refusals["answer with other text in it"] == (not drawn)
     # An honest peer may write so, too, and wrong answers teach nothing.
@@ -70,7 +70,7 @@ HOSTILE = {
 @pytest.mark.parametrize("why", HOSTILE)
 def test_a_hostile_group_is_rejected_and_an_honest_one_is_kept(tmp_path: Path, why: str) -> None:
     group, options = HOSTILE[why]
-    source = make_source(tmp_path, tasks=Lenient(), longest=options.get("longest", 64))
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=options.get("longest", 64))
     honest(source, 1)
     drawn = draw_alone(source, group, round_=options.get("round_", 0))
     assert set(peers_of(drawn)) == {"peer 0"}
@@ -80,7 +80,7 @@ def test_a_hostile_group_is_rejected_and_an_honest_one_is_kept(tmp_path: Path, w
 
 
 def test_a_different_question_counts_as_skew_not_as_a_lie(tmp_path: Path) -> None:
-    source = make_source(tmp_path)
+    source = make_sampler(tmp_path)
     draw_alone(source, shared_group(0, task="sums"))
     record = source.book.record("hostile")
     assert (record.skewed, record.refused, weight(record.standing)) == (1, 0, 1.0)
@@ -88,7 +88,7 @@ def test_a_different_question_counts_as_skew_not_as_a_lie(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("data", [b"", b"\x91" * 10_000, b"PK\x03\x04" + b"\0" * 1000, b"\xff" * (3 * 2**20)])
 def test_invalid_bundles_cost_reputation_and_nothing_else(tmp_path: Path, data: bytes) -> None:
-    source = make_source(tmp_path)
+    source = make_sampler(tmp_path)
     honest(source, 1)
     source.take_in([Letter("hostile", data)] * 30)
     assert weight(source.book.standing("hostile")) == FLOOR
@@ -96,14 +96,14 @@ def test_invalid_bundles_cost_reputation_and_nothing_else(tmp_path: Path, data: 
 
 
 def test_a_bundle_in_another_peers_name_is_rejected(tmp_path: Path) -> None:
-    source = make_source(tmp_path)
+    source = make_sampler(tmp_path)
     source.take_in([Letter("hostile", letter("victim", shared_group(0)).data)])
     assert source.draw(seed=0) == []
     assert source.book.record("victim").refused == 0
 
 
 def test_inflated_claims_change_no_reward_and_cost_reputation(tmp_path: Path) -> None:
-    source = make_source(tmp_path, local=64, external=64)
+    source = make_sampler(tmp_path, local=64, external=64)
     for round_ in range(4):
         groups = [shared_group(i, round_=round_, right=1, outcomes=(FULL,) * 4) for i in range(8)]
         source.take_in([letter("liar", *groups, round_=round_)])
@@ -115,17 +115,17 @@ def test_inflated_claims_change_no_reward_and_cost_reputation(tmp_path: Path) ->
 
 
 def test_a_group_sent_again_is_not_used_again(tmp_path: Path) -> None:
-    source = make_source(tmp_path)
+    source = make_sampler(tmp_path)
     assert len(draw_alone(source, shared_group(0))) == 1
     assert draw_alone(source, shared_group(0, label="another")) == []
     assert source.book.record("hostile").refused == 0  # it may be an honest node that was restarted
-    again = make_source(tmp_path / "again")
+    again = make_sampler(tmp_path / "again")
     again.vetting.remember_used([("hostile", 0, shared_group(0).question)])
     assert draw_alone(again, shared_group(0)) == []
 
 
 def test_long_copies_of_other_peers_are_dropped(tmp_path: Path) -> None:
-    source = make_source(tmp_path, tasks=Lenient(), longest=2000)
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=2000)
     reasoning = [noise(300, seed) for seed in range(4)]
     group = shared_group(0)
     long = replace(group, texts=tuple(r + t for r, t in zip(reasoning, group.texts, strict=True)))
@@ -138,17 +138,17 @@ def test_long_copies_of_other_peers_are_dropped(tmp_path: Path) -> None:
 
 
 def test_copies_of_this_nodes_own_text_are_dropped(tmp_path: Path) -> None:
-    source = make_source(tmp_path, tasks=Lenient(), longest=2000)
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=2000)
     group = dressed(0, noise(300))
     (mine,) = draw_alone(source, group)
-    other = make_source(tmp_path / "other", tasks=Lenient(), longest=2000)
+    other = make_sampler(tmp_path / "other", tasks=Lenient(), longest=2000)
     other.vetting.remember_own([mine])
     assert draw_alone(other, group) == []
     assert other.refusals["copied from another node"] == 1
 
 
 def test_near_duplicates_are_learned_from_once(tmp_path: Path) -> None:
-    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     advert = noise(600)
     kept = 0
     for round_ in range(10):
@@ -159,7 +159,7 @@ def test_near_duplicates_are_learned_from_once(tmp_path: Path) -> None:
 
 
 def test_repetitive_near_duplicates_are_learned_from_once(tmp_path: Path) -> None:
-    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     advert = 8 * "the finest gold of the north, for you alone. "
     kept = 0
     for round_ in range(6):
@@ -171,14 +171,14 @@ def test_repetitive_near_duplicates_are_learned_from_once(tmp_path: Path) -> Non
 
 
 def test_different_reasoning_per_question_is_not_a_duplicate(tmp_path: Path) -> None:
-    source = make_source(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
+    source = make_sampler(tmp_path, tasks=Lenient(), longest=2000, local=64, external=64)
     for round_ in range(4):
         source.take_in([letter("peer", dressed(0, noise(600, round_), round_=round_), round_=round_)])
         assert len(source.draw(seed=round_)) == 1
 
 
 def test_memory_is_bounded_under_a_flood(tmp_path: Path) -> None:
-    source = make_source(tmp_path, pool=BundlePool(most_bytes=100_000))
+    source = make_sampler(tmp_path, pool=BundlePool(most_bytes=100_000))
     source.take_in([letter("peer", shared_group(0))])
     long = "x" * 4000
     for round_ in range(60):
@@ -205,7 +205,7 @@ def answers(tasks: Tasks, index: int, hostile: str) -> SharedGroup:
 
 def test_code_in_answers_never_runs_and_huge_numbers_block_no_one(tmp_path: Path, real_tasks: Tasks) -> None:
     trap = tmp_path / "trap"
-    source = make_source(tmp_path, tasks=real_tasks, longest=2000)
+    source = make_sampler(tmp_path, tasks=real_tasks, longest=2000)
     texts = [
         f"__import__('os').system('touch {trap}')",
         "9**9999999",
@@ -240,7 +240,7 @@ def test_a_peer_that_blocks_the_verifier_is_skipped_for_a_while(tmp_path: Path) 
                 for score, text in zip(found, completions, strict=True)
             ]
 
-    source = make_source(tmp_path, tasks=Slow())
+    source = make_sampler(tmp_path, tasks=Slow())
     evil = shared_group(0, texts=("a", *("<answer>9**9999999</answer>",) * 3))
     honest(source, 1)
     assert set(peers_of(draw_alone(source, evil))) == {"peer 0"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hivemind_exp.processes.progress import AbleTime
+from hivemind_exp.processes.progress import ProcessClock
 
 SPIN = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(flush=True)\nwhile True: pass"
 
@@ -31,19 +31,19 @@ def spinning() -> Iterator[list[subprocess.Popen[bytes]]]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_waiting_for_a_busy_cpu_does_not_count(spinning: list[subprocess.Popen[bytes]]) -> None:
-    able, begun = [AbleTime(process.pid) for process in spinning], time.monotonic()
+    clocks, begun = [ProcessClock(process.pid) for process in spinning], time.monotonic()
     for _ in range(5):
         time.sleep(0.1)
-        counted = sum(each.look() for each in able)
+        counted = sum(each.look() for each in clocks)
     assert 0 < counted < 2 * (time.monotonic() - begun)  # by the clock, it would be eight times as long
 
 
 def test_sleeping_counts() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         begun = time.monotonic()
-        able = AbleTime(process.pid)
+        clock = ProcessClock(process.pid)
         time.sleep(0.1)
-        assert able.look() >= 0.1
+        assert clock.look() >= 0.1
         process.kill()
         process.wait()
-        assert able.look() <= time.monotonic() - begun
+        assert clock.look() <= time.monotonic() - begun

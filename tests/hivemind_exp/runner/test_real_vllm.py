@@ -22,9 +22,9 @@ import pytest
 from hivemind_exp.config import Config
 from hivemind_exp.events import Event
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.api.policy_server import ServedAnswer
+from hivemind_exp.offload.api.policy_server import SampledAnswer
 from hivemind_exp.offload.api.vllm import VllmServer
-from hivemind_exp.offload.served_probe import shortcomings
+from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources import served as served_source
@@ -193,7 +193,7 @@ class Interrupted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, request: int, do: Callable[[], None]) -> None:
         self.left, complete = request, VllmServer.complete
 
-        async def interrupted(server: VllmServer, *asked: Any) -> ServedAnswer:
+        async def interrupted(server: VllmServer, *asked: Any) -> SampledAnswer:
             self.left -= 1
             if self.left == 0:
                 await asyncio.to_thread(do)

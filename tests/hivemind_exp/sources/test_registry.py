@@ -20,7 +20,7 @@ from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.source_kinds import COUNTS_AS, Kind
-from hivemind_exp.sources.registry import SOURCES, SourceEntry, remote_name, uses_api
+from hivemind_exp.sources.registry import SOURCES, SourceEntry, other_source_name, uses_api
 from hivemind_exp.sources.schedule import AHEAD, AHEAD_OF_POLICY, rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.tasks.base import Question, Score
@@ -111,11 +111,11 @@ def test_every_kind_has_a_description_for_people(kind: Kind, register: Any) -> N
 def test_the_entry_says_whether_the_api_engine_is_needed(register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     register(Kind.TEACHER)
     made = config(Kind.TEACHER)
-    assert (remote_name(made), uses_api(made)) == ("parrot", False)
+    assert (other_source_name(made), uses_api(made)) == ("parrot", False)
     monkeypatch.setitem(SOURCES, "parrot", SourceEntry(lambda _: Parrot(Kind.TEACHER), uses_api=True))
     assert uses_api(made)
     api = make_config(offload={"provider": "openai"})
-    assert (remote_name(api), uses_api(api)) == ("api", True)
+    assert (other_source_name(api), uses_api(api)) == ("api", True)
 
 
 class Archive(Source):

@@ -17,7 +17,7 @@ import torch
 from hivemind_exp.offload import replicas
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources import turns
-from tests.support.served_nodes import Node, rows, served_node
+from tests.support.policy_server_nodes import Node, rows, served_node
 from tests.support.tiny_models import save_llama
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_server_that_cannot_sleep_is_never_woken_and_the_flags_are_named(make_
 def test_a_server_that_does_not_wake_up_leaves_its_slots_to_this_machine(
     make_node: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hivemind_exp.sources.served.REST_S", 0.0)
+    monkeypatch.setattr("hivemind_exp.sources.policy_server.REST_S", 0.0)
     node = make_node(offload=TURNS)
     (server,) = node.servers
     server.refuses_to_wake = True

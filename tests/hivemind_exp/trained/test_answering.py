@@ -13,7 +13,7 @@ from hivemind_exp.errors import ConfigurationError, FileProblem, ModelError
 from hivemind_exp.game.prompt_style import ChatBuilder, PromptStyle
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.trained.answering import Conversation, chat, opening, own_question, sample
-from hivemind_exp.trained.loading import Job, own_tasks, policy
+from hivemind_exp.trained.loading import Job, loaded_model, own_tasks
 from hivemind_exp.trainer.checkpoints import Checkpoint
 from tests.hivemind_exp.trained.conftest import Trained, contents
 from tests.support.links import RecordedLink
@@ -25,7 +25,7 @@ ORDER: dict[str, Any] = {"text": None, "questions": 2, "base": True, "system": N
 def weights(node: Trained, checkpoint: Checkpoint | None) -> torch.Tensor:
     """Return a fingerprint of the weights that answer: the logits of one prompt."""
     job = replace(node.job({}, RecordedLink()), checkpoint=checkpoint)
-    with policy(job) as loaded, torch.no_grad():
+    with loaded_model(job) as loaded, torch.no_grad():
         logits: torch.Tensor = loaded.model(torch.tensor([[5, 6, 7]])).logits
         return logits
 
@@ -86,13 +86,13 @@ def test_the_questions_of_a_node_without_its_secret_are_not_replaced_by_others(t
 
 def test_a_tiny_model_that_is_still_warming_up_is_an_error(tmp_path: Path) -> None:
     job = Job(make_config(warmup={"steps": 5}), NodeFiles(tmp_path), None, {}, RecordedLink())
-    with pytest.raises(ModelError, match="has not finished its warm-up"), policy(job):
+    with pytest.raises(ModelError, match="has not finished its warm-up"), loaded_model(job):
         pass
 
 
 @pytest.mark.slow
 def test_a_chat_keeps_its_turns_until_the_context_is_full(full: Trained) -> None:
-    with policy(full.job({}, RecordedLink()), trained=False) as speaker:
+    with loaded_model(full.job({}, RecordedLink()), trained=False) as speaker:
         talk = Conversation(full.config, speaker, ChatBuilder(), "")
         room = speaker.context - full.config.generation.max_completion_tokens
         assert talk.ask("a" * (room // 2))[1] == 0

@@ -77,7 +77,7 @@ def test_an_evaluation_continues_where_it_stopped_and_loads_no_model_once_it_is_
     assert sum(generated) == 20 - evaluation.CHUNK
     assert asked(second) == asked(whole)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "policy", None)
+        patch.setattr(evaluation, "loaded_model", None)
         third = RecordedLink()
         evaluate(full.job(order(tmp_path / "parts"), third))
     assert asked(third) == asked(whole)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hivemind_exp.trained.loading import policy
+from hivemind_exp.trained.loading import loaded_model
 from hivemind_exp.trained.merging import merge
 from tests.hivemind_exp.trained.conftest import Trained
 from tests.support.links import RecordedLink
@@ -21,7 +21,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(adapted: Trained, t
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     ids = torch.tensor([tokenizer.encode("abc<answer>")])
-    with policy(job) as own, policy(job, trained=False) as base, torch.no_grad():
+    with loaded_model(job) as own, loaded_model(job, trained=False) as base, torch.no_grad():
         assert own.tokenizer.encode("abc<answer>") == ids[0].tolist()
         assert tokenizer.chat_template == own.tokenizer.chat_template
         wanted = own.model(ids).logits

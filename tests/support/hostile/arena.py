@@ -22,7 +22,7 @@ import psutil
 from hivemind_exp.config import Config, TaskConfig
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.processes.progress import AbleTime
+from hivemind_exp.processes.progress import ProcessClock
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.swarm.charter import Charter, CharterTask
@@ -306,7 +306,7 @@ class Arena:
             with suppress(psutil.NoSuchProcess):  # it has played its last round
                 assert node.process is not None
                 assert node.process.pid is not None
-                able.append(AbleTime(node.process.pid))
+                able.append(ProcessClock(node.process.pid))
         while not condition():
             used = min((each.look() for each in able), default=seconds)
             assert used < seconds, [(node.root.name, node.events("error")) for node in self.nodes]

@@ -9,7 +9,7 @@ import pytest
 
 from hivemind_exp.config import OffloadConfig
 from hivemind_exp.game_settings import STAGE_NAMES
-from hivemind_exp.serving_settings import EngineName
+from hivemind_exp.serving_settings import InferenceEngineName
 from hivemind_exp.train_settings import TrainConfig
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -144,7 +144,7 @@ ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "offload.limits.requests_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.tokens_per_minute": (f"{WHOLE} of at least 1", (0,)),
     "offload.limits.timeout": ("a number above 0 and at most 3600", (0, 3601)),
-    "offload.serving.engine": (either([*get_args(EngineName), "auto"]), ("none", 5)),
+    "offload.serving.engine": (either([*get_args(InferenceEngineName), "auto"]), ("none", 5)),
     "offload.serving.urls": ('a list of URLs, such as ["http://192.168.1.20:8000/v1"]', (5,)),
     "offload.serving.folder": (TEXT, (5,)),
     "offload.serving.server_folder": (TEXT, (5,)),

@@ -25,7 +25,7 @@ class Clock:
 
 @pytest.fixture
 def beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(silence, "AbleTime", Clock)
+    monkeypatch.setattr(silence, "ProcessClock", Clock)
     path = tmp_path / "lock"
     path.touch()
     os.utime(path, (1, 1))
@@ -49,7 +49,7 @@ def looked_at(hang_after: float, beat: Path) -> SilenceWatch:
 
 
 def clock(watch: SilenceWatch) -> Clock:
-    found: Any = watch._able
+    found: Any = watch._clock
     assert isinstance(found, Clock)
     return found
 

@@ -251,8 +251,8 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
 def adapters(context: Context) -> Finding:
     """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
+    from hivemind_exp.offload.policy_server_probe import shortcomings
     from hivemind_exp.offload.replicas import replica_endpoints
-    from hivemind_exp.offload.served_probe import shortcomings
     from hivemind_exp.sources.schedule import rounds_ahead
 
     if context.offline:

@@ -8,13 +8,13 @@ from typing import Any, get_args
 import pytest
 
 from hivemind_exp.config import Config
-from hivemind_exp.offload.api.engines import ENGINES, engine_of, open_server
+from hivemind_exp.offload.api.engines import INFERENCE_ENGINES, inference_engine, open_server
 from hivemind_exp.offload.api.policy_server import Advice
 from hivemind_exp.offload.api.vllm import VllmServer
-from hivemind_exp.offload.served_probe import shortcomings
+from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import first_endpoint
-from hivemind_exp.serving_settings import EngineName
-from hivemind_exp.sources.served_check import Cause, remedy
+from hivemind_exp.serving_settings import InferenceEngineName
+from hivemind_exp.sources.policy_server_check import Cause, remedy
 from tests.support.policy_server import policy_server
 from tests.support.tiny_models import save_llama
 
@@ -37,18 +37,18 @@ def configure(provider: str, url: str = "http://127.0.0.1:9/v1", **serving: str)
 
 
 def test_the_setting_has_the_names_of_the_engines() -> None:
-    assert set(get_args(EngineName)) == set(ENGINES), "add the engine to EngineName in hivemind_exp/serving_settings.py"
+    assert set(get_args(InferenceEngineName)) == set(INFERENCE_ENGINES), "add the engine to InferenceEngineName"
 
 
 def test_the_setting_or_else_the_provider_s_name_decides_on_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {engine_of(configure(name)) for name in ("box", "vllm")} == {VllmServer}
-    monkeypatch.setitem(ENGINES, "vllm", OtherServer)
+    assert {inference_engine(configure(name)) for name in ("box", "vllm")} == {VllmServer}
+    monkeypatch.setitem(INFERENCE_ENGINES, "vllm", OtherServer)
     for config in (configure("box"), configure("box", engine="vllm"), configure("litellm", engine="vllm")):
         assert isinstance(open_server(config, first_endpoint(config)), OtherServer)
 
 
 def test_the_probe_gives_the_advice_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(ENGINES, "vllm", OtherServer)
+    monkeypatch.setitem(INFERENCE_ENGINES, "vllm", OtherServer)
     with policy_server(save_llama(tmp_path / "llama"), processed=False, most=2) as (_, url):
         config = configure("box", url)
         found = [each.text for each in shortcomings(first_endpoint(config), config, tmp_path / "served", 3)]

@@ -20,7 +20,7 @@ from hivemind_exp.events import Event
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.engine import ApiEngine
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.process.server import pack_error, pack_orders, unpack_error, unpack_orders
 from hivemind_exp.processes import messages as wire
@@ -75,7 +75,7 @@ assert open_offload(Config(), NodeFiles(Path("/nowhere")), Secrets(), print, Sto
 
 @pytest.mark.slow
 def test_events_and_results_match_an_engine_in_this_process(tmp_path: Path) -> None:
-    def play(offload: OffloadClient | Engine) -> None:
+    def play(offload: OffloadClient | ApiEngine) -> None:
         offload.wait_for_probe()
         for round_ in range(2):
             offload.submit([order(2 * round_ + n, round_=round_) for n in range(2)])

@@ -21,7 +21,7 @@ from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload import router
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.engine import Engine
+from hivemind_exp.offload.engine import ApiEngine
 from hivemind_exp.offload.process import client as hosted_offload
 from hivemind_exp.offload.process.client import OffloadClient
 from hivemind_exp.secrets import Secrets
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def both(root: Path, config: Config) -> Iterator[tuple[Engine, Events, NodeFiles]]:
+def both(root: Path, config: Config) -> Iterator[tuple[ApiEngine, Events, NodeFiles]]:
     """Run the API side in the test's process."""
     root.mkdir(parents=True, exist_ok=True)
     files, events = NodeFiles(root), Events()

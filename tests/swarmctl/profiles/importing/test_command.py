@@ -305,9 +305,9 @@ def test_unknown_keys_are_reported() -> None:
 
 def test_every_target_setting_exists() -> None:
     known = {dotted(path) for path in settings()}
-    for table in (rlswarm.CARRIED, rlswarm.LORA, rlswarm.HUB):
+    for table in (rlswarm.CONVERTED, rlswarm.LORA, rlswarm.HUB):
         assert {carry.setting for carry in table.values()} <= known
-    tables = (rlswarm.CARRIED, rlswarm.DROPPED, dict.fromkeys(rlswarm.SPECIAL))
+    tables = (rlswarm.CONVERTED, rlswarm.DROPPED, dict.fromkeys(rlswarm.SPECIAL))
     assert sum(map(len, tables)) == len(rlswarm.KNOWN), "no key is in two tables"
 
 

@@ -28,7 +28,7 @@ PUSHED_EVERY = 2
 ROUNDS = 5
 
 
-class ServedPolicy(Source):
+class LaggingCopy(Source):
     """Samples from the weights that were pushed last."""
 
     name = "served"
@@ -72,12 +72,12 @@ class ServedPolicy(Source):
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[ServedPolicy]:
+def built(monkeypatch: pytest.MonkeyPatch) -> list[LaggingCopy]:
     """Add a line to the registry, and return the list of the sources that it builds."""
-    found: list[ServedPolicy] = []
+    found: list[LaggingCopy] = []
 
-    def build(parts: NodeParts) -> ServedPolicy:
-        found.append(ServedPolicy(parts))
+    def build(parts: NodeParts) -> LaggingCopy:
+        found.append(LaggingCopy(parts))
         return found[-1]
 
     monkeypatch.setitem(SOURCES, PUSHED, SourceEntry(build))
@@ -95,7 +95,7 @@ def play(root: Path, rounds: int = ROUNDS) -> Events:
 
 
 @pytest.mark.slow
-def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, built: list[ServedPolicy]) -> None:
+def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, built: list[LaggingCopy]) -> None:
     events = play(tmp_path / "node")
     (served,) = built
     assert [event["count"] for event in events.of("rollouts")] == [3 * 4] * ROUNDS
@@ -111,9 +111,7 @@ def test_a_custom_source_fills_its_slots_and_is_learned_from(tmp_path: Path, bui
 
 
 @pytest.mark.slow
-def test_its_rollouts_are_in_the_journal_and_replays_are_not_reported(
-    tmp_path: Path, built: list[ServedPolicy]
-) -> None:
+def test_its_rollouts_are_in_the_journal_and_replays_are_not_reported(tmp_path: Path, built: list[LaggingCopy]) -> None:
     play(tmp_path / "node", 2)
     again = play(tmp_path / "node", 3)
     first, second = built

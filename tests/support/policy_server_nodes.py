@@ -15,7 +15,7 @@ from hivemind_exp.config import Config
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Group, Prompt
-from hivemind_exp.sources.served import ServedSource, build
+from hivemind_exp.sources.policy_server import PolicyServerSource, build
 from hivemind_exp.sources.source import Ask, NodeParts
 from hivemind_exp.stop import StopFlag
 from tests.support.nodes import make_config
@@ -44,7 +44,7 @@ def configure(directory: Path, urls: list[str], **sections: Any) -> Config:
 class Node:
     """A node's part that asks the server, without a trainer."""
 
-    source: ServedSource
+    source: PolicyServerSource
     model: Any
     events: Events
     servers: list[PolicyServer]

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 
-def listing(path: Path) -> str:
+def list_command(path: Path) -> str:
     """Return the command that lists a file, or, if it does not exist, the nearest directory above it."""
     near = path if os.path.lexists(path) else next(each for each in path.absolute().parents if each.is_dir())
     return shlex.join(["ls", "-l", str(near)])

@@ -16,8 +16,8 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.offload import replicas
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
-from hivemind_exp.sources.served import ServedSource
-from tests.support.served_nodes import Node, rows, served_node
+from hivemind_exp.sources.policy_server import PolicyServerSource
+from tests.support.policy_server_nodes import Node, rows, served_node
 from tests.support.tiny_models import save_llama
 
 
@@ -201,7 +201,7 @@ def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again
 
 @pytest.mark.slow
 def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hivemind_exp.sources.served.REST_S", 0.0)
+    monkeypatch.setattr("hivemind_exp.sources.policy_server.REST_S", 0.0)
     node = make_node()
     node.step()
     node.play(0)
@@ -226,11 +226,11 @@ def test_without_a_fallback_the_node_waits(make_node: Any, monkeypatch: pytest.M
     node.servers[0].down = True
     pauses = []
 
-    def recover(_source: ServedSource) -> None:
+    def recover(_source: PolicyServerSource) -> None:
         pauses.append(1)
         node.servers[0].down = len(pauses) < 2
 
-    monkeypatch.setattr(ServedSource, "_pause", recover)
+    monkeypatch.setattr(PolicyServerSource, "_pause", recover)
     assert len(rows(node.play(0))) == 12
     assert len(pauses) == 2
     assert "waiting until box is available again" in node.told("provider_down")[0]

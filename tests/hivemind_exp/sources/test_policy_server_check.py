@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hivemind_exp.sources.adapter_versions import BASE
-from hivemind_exp.sources.served_check import NOISE, Cause, Logps, ServerCheck
+from hivemind_exp.sources.policy_server_check import NOISE, Cause, Logps, ServerCheck
 
 TRUE = {0: -1.0, 1: -1.2, 2: -1.1, BASE: -0.6}
 """The mean log-probability by each push, and by the base model."""

@@ -33,7 +33,7 @@ COOLDOWN_DRAWS = 50
 
 
 @dataclass(eq=False)
-class PeerSource:
+class PeerSampler:
     """Draws groups from peers' bundles. Use only from the thread that uses the tasks."""
 
     rules: PeerRules

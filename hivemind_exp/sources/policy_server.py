@@ -21,11 +21,11 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.events import Emit, NoteEvent, OffloadEvent, WarningEvent
 from hivemind_exp.journal.records import StageRun
 from hivemind_exp.offload.api.chat import check_sdk
-from hivemind_exp.offload.api.engines import engine_of, open_server
+from hivemind_exp.offload.api.engines import inference_engine, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.replicas import PromptRequest, Pushed, Replicas, Served, replica_endpoints
+from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas, replica_endpoints
 from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import (
     LOCAL,
@@ -37,8 +37,8 @@ from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import PUSHED, Kind
 from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapter_folder
 from hivemind_exp.sources.local import end_ids
+from hivemind_exp.sources.policy_server_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.schedule import rounds_ahead
-from hivemind_exp.sources.served_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.sources.turns import GpuTurns, take_turns
 from hivemind_exp.stop import POLL_S, StopFlag
@@ -60,11 +60,11 @@ class _Wanted:
 
     prompt: Prompt
     places: tuple[int, ...]
-    answer: Future[Served]
+    answer: Future[ReplicaAnswer]
 
 
 @dataclass(eq=False)
-class ServedSource(Source):
+class PolicyServerSource(Source):
     """Pushes the adapter when it has changed and completions are wanted, and asks for them early."""
 
     name = PUSHED
@@ -273,7 +273,7 @@ class ServedSource(Source):
         """Return the groups of answers. What their completions count as depends on the comparison."""
         # After several failed pushes, a server may still have weights that this node no longer keeps, to check it with.
         answered = [each for each in answered if each.answer.result().pushed.serial in self._adapters.serials]
-        together: dict[tuple[int, int], list[tuple[_Wanted, Served]]] = defaultdict(list)
+        together: dict[tuple[int, int], list[tuple[_Wanted, ReplicaAnswer]]] = defaultdict(list)
         for wanted in answered:
             served = wanted.answer.result()
             together[served.replica, served.pushed.serial].append((wanted, served))
@@ -284,7 +284,7 @@ class ServedSource(Source):
                 groups += [self._group(wanted, served, trusted=cause is None) for wanted, served in members]
         return groups
 
-    def _group(self, wanted: _Wanted, served: Served, *, trusted: bool) -> Group:
+    def _group(self, wanted: _Wanted, served: ReplicaAnswer, *, trusted: bool) -> Group:
         rows = []
         for row in served.answer.rows:
             text = decode_completion(self._tokenizer, row.ids)
@@ -304,7 +304,7 @@ class ServedSource(Source):
             rows.append(rollout)
         return Group(wanted.prompt, tuple(rows), places=wanted.places)
 
-    def _examine(self, replica: int, members: Sequence[tuple[_Wanted, Served]]) -> Cause | None:
+    def _examine(self, replica: int, members: Sequence[tuple[_Wanted, ReplicaAnswer]]) -> Cause | None:
         """Return why the answers of one push and replica are not this node's; None if they are. Reports changes."""
         serial = members[0][1].pushed.serial
         if not all(served.answer.same_prompt for _, served in members):
@@ -350,7 +350,7 @@ def _why(error: BaseException) -> str:
     return f"is unavailable: {error}"
 
 
-def build(parts: NodeParts) -> ServedSource | None:
+def build(parts: NodeParts) -> PolicyServerSource | None:
     """Connect to the servers. Raises ``NodeError`` if the settings cannot work, or if no fallback is allowed."""
     config, model, tokenizer = parts.config, parts.model, parts.tokenizer
     if model is None or tokenizer is None:
@@ -377,7 +377,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         [each.base_url for each in endpoints],
     )
     falls_back = LOCAL in config.offload.fallback
-    source = ServedSource(
+    source = PolicyServerSource(
         endpoint,
         servers,
         AdapterVersions(model, kept + 1),
@@ -385,7 +385,7 @@ def build(parts: NodeParts) -> ServedSource | None:
         sampling,
         config.node.seed,
         f"{node}{secrets.token_hex(3)}-",
-        engine_of(config).advice,
+        inference_engine(config).advice,
         falls_back,
         parts.stop,
         parts.emit,

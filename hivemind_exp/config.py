@@ -16,7 +16,7 @@ from hivemind_exp.progress_settings import CheckpointConfig, EvalConfig, Journal
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.serving_settings import BaseUrl, ServingConfig
 from hivemind_exp.settings_table import AutoPositive, NotNegative, Positive, Section
-from hivemind_exp.source_kinds import COUNTS_AS, PUSHED, Kind, OffloadKind
+from hivemind_exp.source_kinds import COUNTS_AS, POLICY_SERVER, Kind, OffloadKind
 from hivemind_exp.supervision_settings import SupervisionConfig
 from hivemind_exp.swarm_settings import SwarmConfig
 from hivemind_exp.train_settings import NOT_SHARDED, TrainConfig
@@ -341,7 +341,7 @@ class Config(Section):
             return "train.shard needs train.processes (--gpus) of at least 2. For one process, set train.shard = false"
         model = self.model
         used = [self.train.optimizer != "adamw", model.load_in_4bit, model.fused_kernels is True]
-        used += [model.dtype == "float16", self.offload.kind == PUSHED]
+        used += [model.dtype == "float16", self.offload.kind == POLICY_SERVER]
         found = next((each for each, is_used in zip(NOT_SHARDED.items(), used, strict=True) if is_used), None)
         return None if found is None else f"train.shard cannot be used with {found[0]}: {found[1]}"
 

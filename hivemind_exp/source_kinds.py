@@ -38,6 +38,9 @@ COUNTS_AS: Mapping[OffloadKind, Kind] = {
     "relay": Kind.RELAY,
 }
 """What the completions count as, by the values of ``offload.kind``."""
-PUSHED: OffloadKind = "policy"
-"""The value whose source pushes this node's weights to servers (``[offload.serving]``). Other sources may count as
-``Kind.POLICY``, too: what concerns such servers depends on this value, and what concerns the rows on their kind."""
+POLICY_SERVER: OffloadKind = "policy"
+"""The value whose source pushes this node's weights to servers (``[offload.serving]``).
+
+Other sources may count as ``Kind.POLICY``, too: what concerns such servers depends on this value, and what concerns the
+rows on their kind.
+"""

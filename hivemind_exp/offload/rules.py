@@ -19,7 +19,7 @@ from hivemind_exp.offload.settings import (
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
 from hivemind_exp.serving_settings import InferenceEngineName
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 
 _PLACEHOLDER = re.compile(r"<.+>|MODEL|(?i:your[-_ ]model)")
 """What documents write where a model's name belongs."""
@@ -49,12 +49,12 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     """Yield for each rule whether it is broken, the error message, and the setting that fixes it."""
     offload, kind, first = config.offload, config.offload.counts_as, first_endpoint(config)
     foreign = next((each.name for each in chain(config) if each and not each.chat.serves_own_weights), None)
-    if offload.kind == PUSHED:
-        yield from _pushed_rules(config, first)
+    if offload.kind == POLICY_SERVER:
+        yield from _policy_server_rules(config, first)
     if kind is Kind.POLICY:
         yield from _policy_rules(config)
     text = f"the node pushes its weights to a server that it starts, which needs offload.kind = policy, not {kind}"
-    yield bool(offload.serving.command) and offload.kind != PUSHED, text, "offload.kind=policy"
+    yield bool(offload.serving.command) and offload.kind != POLICY_SERVER, text, "offload.kind=policy"
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
         f"offload.kind = policy_text needs a server with this node's weights, but {foreign} serves only its own "
@@ -89,7 +89,7 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
-def _pushed_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
+def _policy_server_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:
     """Yield the rules for servers to which this node pushes its weights."""
     offload, name, engines = config.offload, "offload.kind = policy", get_args(InferenceEngineName)
     built_in = first.name in PROVIDERS and first.name not in engines

@@ -16,7 +16,7 @@ from hivemind_exp.offload import hints
 from hivemind_exp.providers import PROVIDERS, Chat, Training
 from hivemind_exp.proxies import has_host
 from hivemind_exp.serving_settings import InferenceEngineName
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 
 _LONGEST_MODEL = 100
 _PORT = re.compile(r"\d{1,5}(/|:|$)")
@@ -223,7 +223,7 @@ def requests_a_round(config: Config, endpoint: Endpoint) -> int:
         return config.game.groups
     if is_distilled(config):
         return config.game.groups * config.game.group_size
-    whole = endpoint.chat.group == "n" or config.offload.kind == PUSHED
+    whole = endpoint.chat.group == "n" or config.offload.kind == POLICY_SERVER
     per_group = 1 if whole else share_of(config.offload, config.game.group_size)
     return config.game.groups * len(set(config.offload.stages)) * per_group
 

@@ -34,7 +34,7 @@ from hivemind_exp.offload.settings import (
 )
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapter_folder
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.policy_server_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
@@ -67,7 +67,7 @@ class _Wanted:
 class PolicyServerSource(Source):
     """Pushes the adapter when it has changed and completions are wanted, and asks for them early."""
 
-    name = PUSHED
+    name = POLICY_SERVER
     kind = Kind.POLICY
 
     _endpoint: Endpoint

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, Config
 from hivemind_exp.offload.settings import is_distilled
-from hivemind_exp.source_kinds import COUNTS_AS, PUSHED
+from hivemind_exp.source_kinds import COUNTS_AS, POLICY_SERVER
 from hivemind_exp.sources import api, hints, local, peers, policy_server
 from hivemind_exp.sources.source import NodeParts, Source
 
@@ -25,7 +25,7 @@ SOURCES: dict[str, SourceEntry] = {
     "api": SourceEntry(api.build, uses_api=True),
     "peers": SourceEntry(peers.build),
     hints.NAME: SourceEntry(hints.build, uses_api=True),
-    PUSHED: SourceEntry(policy_server.build),
+    POLICY_SERVER: SourceEntry(policy_server.build),
 }
 """An entry whose name is a value of ``offload.kind`` is used instead of ``api`` if that kind is set."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, OffloadConfig
 from hivemind_exp.offload.settings import only_if_failed, share_of
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 
 AHEAD = 2
 AHEAD_OF_POLICY = 1
@@ -49,7 +49,7 @@ def rounds_ahead(offload: OffloadConfig) -> int:
 
     Hints need the round's samples first, and a server that takes turns with training has no time for the next round.
     """
-    if offload.teach == "hints" or (offload.kind == PUSHED and offload.serving.turns == "on"):
+    if offload.teach == "hints" or (offload.kind == POLICY_SERVER and offload.serving.turns == "on"):
         return 0
     if offload.ahead is not None:
         return offload.ahead

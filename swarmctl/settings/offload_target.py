@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import has_host
-from hivemind_exp.source_kinds import PUSHED
+from hivemind_exp.source_kinds import POLICY_SERVER
 from swarmctl.errors import UsageError
 
 Flag = tuple[str, str, str]
@@ -76,7 +76,7 @@ def serve_flags(command: str | None) -> list[Flag]:
     """Return the settings of ``--serve COMMAND``: the node starts a server and pushes its weights to it."""
     if command is None:
         return []
-    settings = {"offload.serving.command": command, "offload.provider": "vllm", "offload.kind": PUSHED}
+    settings = {"offload.serving.command": command, "offload.provider": "vllm", "offload.kind": POLICY_SERVER}
     return [(SERVE, setting, text) for setting, text in settings.items()]
 
 

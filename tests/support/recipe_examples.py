@@ -129,7 +129,9 @@ def build(_parts: NodeParts) -> ParrotSource:
     )
     registry = "hivemind_exp/sources/registry.py"
     code.put(registry, "from hivemind_exp.sources import api, hints, local, p", "arrot, p")
-    code.put(registry, "    PUSHED: SourceEntry(policy_server.build),", '\n    "parrot": SourceEntry(parrot.build),')
+    code.put(
+        registry, "    POLICY_SERVER: SourceEntry(policy_server.build),", '\n    "parrot": SourceEntry(parrot.build),'
+    )
     kinds = "hivemind_exp/source_kinds.py"
     code.put(kinds, 'OffloadKind = Literal["auto", ', '"parrot", ')
     code.put(kinds, '    "relay": Kind.RELAY,', '\n    "parrot": Kind.POLICY,')

@@ -33,7 +33,7 @@ from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.runner.build_swarm import SwarmSession
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.runner.open_game import open_game
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import SOURCES, SourceEntry
 from hivemind_exp.sources.source import Ask, NodeParts, Source
@@ -156,7 +156,7 @@ def played(config: Config, root: Path) -> dict[str, Any]:
         batches.append((len(prompts), sample))
         return generate(self, prompts, rooms, sample=sample, size=size)
 
-    with patch.dict(SOURCES, {PUSHED: SourceEntry(_Recorder)}), patch.object(LocalSource, "_batch", counted):
+    with patch.dict(SOURCES, {POLICY_SERVER: SourceEntry(_Recorder)}), patch.object(LocalSource, "_batch", counted):
         runner = GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards())
         error = None
         try:

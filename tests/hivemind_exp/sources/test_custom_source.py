@@ -17,7 +17,7 @@ from hivemind_exp.journal.records import TrainingRow
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Group
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.source_kinds import PUSHED, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.registry import SOURCES, SourceEntry
 from hivemind_exp.sources.source import Ask, NodeParts, Source
@@ -80,7 +80,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[LaggingCopy]:
         found.append(LaggingCopy(parts))
         return found[-1]
 
-    monkeypatch.setitem(SOURCES, PUSHED, SourceEntry(build))
+    monkeypatch.setitem(SOURCES, POLICY_SERVER, SourceEntry(build))
     return found
 
 

@@ -19,7 +19,7 @@ from hivemind_exp.known_key import without_known_key
 from hivemind_exp.model_names import short_name
 from hivemind_exp.money import dollars
 from hivemind_exp.providers import PROVIDERS, Provider
-from hivemind_exp.source_kinds import PUSHED
+from hivemind_exp.source_kinds import POLICY_SERVER
 from swarmctl.doctor.check import LATER, Check, Context, Finding, failed, ok, skipped, unknown, warning
 from swarmctl.doctor.checks import accelerator
 from swarmctl.doctor.checks.api import service as api_service
@@ -316,7 +316,7 @@ def checks(context: Context) -> list[Check]:
         return found  # ``settings`` reports the error
     if context.config.offload.serving.command:
         return [*found, Check("api", "server", own_server, limit=5.0)]
-    if context.config.offload.kind == PUSHED:
+    if context.config.offload.kind == POLICY_SERVER:
         found.append(Check("api", "adapters", adapters, limit=60.0))
     return found + [
         Check("api", f"{each.label}.{name}", partial(look, each), limit, deep=look is request)

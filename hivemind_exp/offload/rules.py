@@ -53,7 +53,9 @@ def _rules(config: Config) -> Iterator[tuple[bool, str, str]]:
         yield from _policy_server_rules(config, first)
     if kind is Kind.POLICY:
         yield from _policy_rules(config)
-    text = f"the node pushes its weights to a server that it starts, which needs offload.kind = policy, not {kind}"
+    text = (
+        f"the node pushes its weights to a server that it starts, which needs offload.kind = policy, not {offload.kind}"
+    )
     yield bool(offload.serving.command) and offload.kind != POLICY_SERVER, text, "offload.kind=policy"
     yield (
         kind is Kind.POLICY_TEXT and foreign is not None,
@@ -160,7 +162,7 @@ def _relay_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
 def _rules_without_answers(config: Config, kind: Kind) -> Iterator[tuple[bool, str, str]]:
     """Yield the rules for hints and for distillation, with which this machine generates every completion."""
     offload, name = config.offload, f"offload.teach = {config.offload.teach}"
-    text = f"{name} is for a teacher, so it needs offload.kind = teacher, not {kind}"
+    text = f"{name} is for a teacher, so it needs offload.kind = teacher, not {offload.kind}"
     yield kind is not Kind.TEACHER, text, "offload.kind=teacher"
     text = f"{name} asks the API in the middle of a round, and a batch takes hours"
     yield offload.batch, text, "offload.batch=false"

@@ -76,7 +76,7 @@ def test_invalid_settings_are_refused_with_a_working_suggestion(settings: dict[s
 
 
 def test_a_server_that_the_node_starts_is_for_its_own_weights() -> None:
-    with pytest.raises(ConfigurationError, match=r"needs offload\.kind = policy, not teacher") as caught:
+    with pytest.raises(ConfigurationError, match=r"needs offload\.kind = policy, not auto") as caught:
         check_offload(config("mybox", serving={"command": "vllm"}))
     assert caught.value.next == "swarmctl run --set offload.kind=policy"
 

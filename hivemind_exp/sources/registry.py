@@ -52,4 +52,7 @@ def build_sources(parts: NodeParts) -> dict[str, Source]:
     """Return the sources that a node uses, by name. Raises ``NodeError`` if one cannot work."""
     unused = {"api", hints.NAME, *COUNTS_AS} - {other_source_name(parts.config)}
     built = {name: entry.build(parts) for name, entry in SOURCES.items() if name not in unused}
-    return {name: source for name, source in built.items() if source is not None}
+    found = {name: source for name, source in built.items() if source is not None}
+    offload = parts.config.offload
+    assert offload.kind not in found or found[offload.kind].kind is offload.counts_as, "COUNTS_AS has another kind"
+    return found

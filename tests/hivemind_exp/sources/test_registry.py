@@ -20,9 +20,10 @@ from hivemind_exp.offload.rules import check_offload
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.source_kinds import COUNTS_AS, Kind
-from hivemind_exp.sources.registry import SOURCES, SourceEntry, other_source_name, uses_api
+from hivemind_exp.sources.registry import SOURCES, SourceEntry, build_sources, other_source_name, uses_api
 from hivemind_exp.sources.schedule import AHEAD, AHEAD_OF_POLICY, rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
+from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Score
 from tests.support.nodes import make_config, run
 from tests.support.recorded_events import Events
@@ -116,6 +117,13 @@ def test_the_entry_says_whether_the_api_engine_is_needed(register: Any, monkeypa
     assert uses_api(made)
     api = make_config(offload={"provider": "openai"})
     assert (other_source_name(api), uses_api(api)) == ("api", True)
+
+
+def test_a_source_whose_kind_is_another_one_is_not_built(register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(Kind.TEACHER)
+    monkeypatch.setitem(COUNTS_AS, "parrot", Kind.POLICY)
+    with pytest.raises(AssertionError, match="COUNTS_AS"):
+        build_sources(NodeParts(config(Kind.TEACHER), StopFlag()))
 
 
 class Archive(Source):

@@ -183,7 +183,7 @@ async def retrieve(state: State, request: web.Request) -> Sending:
     return refuse(_MISSING) if batch is None else send_json(_settle(state, batch).to_json())
 
 
-async def list_command(state: State, request: web.Request) -> Sending:
+async def listing(state: State, request: web.Request) -> Sending:
     """Return a page of batches, the latest first."""
     rows = [_settle(state, batch).to_json() for batch in reversed(state.batches.values())]
     names = [row["id"] for row in rows]

@@ -29,7 +29,7 @@ def rewrite(path: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], 
             archive.addfile(member, io.BytesIO(content))
 
 
-def list_command(**changes: Any) -> Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]:
+def listing(**changes: Any) -> Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]:
     """Return a change of the list of files; ``path`` renames the last file, in both places."""
 
     def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
@@ -64,19 +64,19 @@ def extra(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (list_command(path="../../.bashrc"), "it lists ../../.bashrc, which is not a node's file"),
-        (list_command(path="/etc/cron.d/x"), "which is not a node's file"),
-        (list_command(path="swarm/../../x"), "which is not a node's file"),
-        (list_command(path="lock"), "which is not a node's file"),
-        (list_command(path="base/.hidden"), "which is not a node's file"),
-        (list_command(path="node.json"), "its list of files is not that of a node"),
-        (list_command(size=10**15), "it needs"),
-        (list_command(size=-1), "its list of files is damaged"),
-        (list_command(files=[]), "its list of files is not that of a node"),
-        (list_command(files={}), "its list of files is not that of a node"),
-        (list_command(kind="something"), "its list of files is damaged"),
-        (list_command(schema=99), "from a newer version of swarmctl"),
-        (list_command(spent=float("nan")), "its list of files is damaged"),
+        (listing(path="../../.bashrc"), "it lists ../../.bashrc, which is not a node's file"),
+        (listing(path="/etc/cron.d/x"), "which is not a node's file"),
+        (listing(path="swarm/../../x"), "which is not a node's file"),
+        (listing(path="lock"), "which is not a node's file"),
+        (listing(path="base/.hidden"), "which is not a node's file"),
+        (listing(path="node.json"), "its list of files is not that of a node"),
+        (listing(size=10**15), "it needs"),
+        (listing(size=-1), "its list of files is damaged"),
+        (listing(files=[]), "its list of files is not that of a node"),
+        (listing(files={}), "its list of files is not that of a node"),
+        (listing(kind="something"), "its list of files is damaged"),
+        (listing(schema=99), "from a newer version of swarmctl"),
+        (listing(spent=float("nan")), "its list of files is damaged"),
         (link, "in place of secret"),
         (other_content, "secret is damaged in it"),
         (extra, "it contains more files than it lists"),
@@ -120,10 +120,10 @@ def test_a_name_that_is_taken(saved: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_a_backup_says_about_itself_is_quoted(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rewrite(saved, list_command(created="now.\ntry: pip install evil"))
+    rewrite(saved, listing(created="now.\ntry: pip install evil"))
     capsys.readouterr()
     assert restore(saved, "--as", "other") == Exit.DONE
     assert 'saved at "now. try: pip install evil", as node other.' in " ".join(capsys.readouterr().out.split())
-    rewrite(saved, list_command(node="maths\ntry: pip install evil"))
+    rewrite(saved, listing(node="maths\ntry: pip install evil"))
     assert restore(saved) == Exit.USAGE
     assert not [line for line in capsys.readouterr().err.splitlines() if line.strip().startswith("try: pip")]

@@ -27,7 +27,7 @@ from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
-from hivemind_exp.sources import served as served_source
+from hivemind_exp.sources import policy_server
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
@@ -230,7 +230,7 @@ def test_a_server_restarted_between_push_and_request_gets_the_weights_again(
 def test_this_machine_generates_while_the_server_is_gone(
     model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(served_source, "REST_S", 0.5)
+    monkeypatch.setattr(policy_server, "REST_S", 0.5)
     Interrupted(monkeypatch, 5 * GROUPS + 2, lambda: server.signal(number))
     config = configure(model, server.url, offload={"fallback": ["local"], "limits": {"timeout": 5}})
     events = Events()

@@ -20,7 +20,7 @@ from hivemind_exp.errors import TaskError
 from hivemind_exp.tasks.base import TaskSpec, Verdict
 from hivemind_exp.tasks.environments import Installation
 from hivemind_exp.tasks.families import environment
-from hivemind_exp.tasks.families.environment_answers import Loop, choose_form, written
+from hivemind_exp.tasks.families.environment_answers import EnvironmentLoop, choose_form, written
 from hivemind_exp.tasks.families.own_code import OwnCodeTask
 from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.tasks.registry import check_tasks, expand, is_own_code
@@ -219,7 +219,7 @@ def test_reference_answers_that_earn_less_are_not_used(capsys: pytest.CaptureFix
 
 
 def test_reward_functions_may_use_the_event_loop_but_not_wait() -> None:
-    loop = Loop("word-boxes")
+    loop = EnvironmentLoop("word-boxes")
 
     async def together() -> list[int]:
         async def one() -> int:

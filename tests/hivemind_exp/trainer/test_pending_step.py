@@ -11,7 +11,7 @@ import torch
 
 from hivemind_exp.errors import OutOfMemory
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.rollouts.types import Kind
+from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.pending_step import within_limit
 from tests.support.nodes import Events, make_config, run

@@ -89,7 +89,7 @@ LONGEST_FIRST = (
     "test_examples.py",
     "hivemind_exp/runner/test_swarm_curriculum.py",
     "test_every_setting.py",
-    "hivemind_exp/sources/test_served.py",
+    "hivemind_exp/sources/test_policy_server.py",
     "swarmctl/run/test_run.py",
     "swarmctl/launch/test_launch.py",
     "swarmctl/init/test_left_early.py",

@@ -207,6 +207,7 @@ def _keep(new: SavedKey, key: str, old: SavedKey | None, options: SetOptions, pr
             if old is None or old.home != "file":  # else a file was chosen before for this key
                 prompter.ask_outright(_NO_KEYRING, _absent(new.name, options), "No key was saved.", once=True)
         except KeyringSilent as error:
+            error.next = f"{in_a_file(new.name)}{_flags(options)}"
             _take_back(new, old, error, prompter)
             raise
         except KeyboardInterrupt:

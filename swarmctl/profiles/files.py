@@ -42,14 +42,17 @@ def edit(name: str) -> Exit:
     found = next(filter(shutil.which, _EDITORS), None)
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or found
     if editor is None:
-        raise ConfigurationError(f"no editor found; set EDITOR, or edit {shown(path)}", next="export EDITOR=nano")
+        message = f"no editor found; set EDITOR, or edit {shown(path)}"
+        raise ConfigurationError(message, next=f"ls -l {shlex.quote(str(path))}")
+    variable = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
+    another = f"ls -l {shlex.quote(str(path))}" if found in (None, editor) else f"export {variable}={found}"
     try:
         status = subprocess.run([*shlex.split(editor), path], check=False).returncode
     except (OSError, ValueError) as error:  # ValueError: a quotation mark is missing
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"cannot start the editor {editor!r}: {reason}", next="export EDITOR=nano") from error
+        raise ConfigurationError(f"cannot start the editor {editor!r}: {reason}", next=another) from error
     if status:
-        raise ConfigurationError(f"the editor {editor!r} exited with code {status}", next="export EDITOR=nano")
+        raise ConfigurationError(f"the editor {editor!r} exited with code {status}", next=another)
     code = validate_profiles(name, as_json=False)
     if code is not Exit.DONE:
         Writer(sys.stderr)(f"  try: {typed(f'swarmctl profiles edit {shlex.quote(name)}')}")

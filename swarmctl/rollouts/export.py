@@ -39,9 +39,9 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
     if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise UsageError(
             "cannot print Parquet to a terminal: choose a file with -o",
-            next=f"swarmctl rollouts export --node {files.root.name} -o rollouts.parquet",
+            next=shlex.join(_again(files, wanted, kind, "rollouts.parquet")),
         )
-    again = _again(files, wanted, kind, output)
+    again = shlex.join([*_again(files, wanted, kind, output), "--yes"])
     target = None if output == "-" else checked_target(Path(output), yes=yes, again=again)
     rows = ({"schema": SCHEMA, **as_row(each, files.root.name)} for each in rollouts(files, wanted))
     with _opened(target) as file:
@@ -53,13 +53,13 @@ def export(node: str | None, wanted: RolloutFilter, *, output: str, format: Form
         Writer(sys.stderr)(f"No matching completions in node {files.root.name}.")
 
 
-def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -> str:
-    """Return the same command with ``--yes``, which overwrites the file."""
+def _again(files: NodeFiles, wanted: RolloutFilter, kind: Format, output: str) -> list[str]:
+    """Return the words of the same command with another output."""
     given = {"node": files.root.name, "round": wanted.round, "question": wanted.question or None}
     given |= {"source": wanted.source, "last": wanted.last, "format": kind, "output": output}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     words += ["--correct"] if wanted.correct else []
-    return " ".join(["swarmctl rollouts export", *map(shlex.quote, words), "--yes"])
+    return ["swarmctl", "rollouts", "export", *words]
 
 
 @contextmanager

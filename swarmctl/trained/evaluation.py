@@ -200,6 +200,13 @@ def _again(options: EvalOptions, max_usd: str) -> str:
     words += [word for task in options.tasks for word in ("--task", task)]
     words += ["--profile", options.profile] if options.profile else []
     words += ["--questions", str(options.questions), "-k", str(options.k), "--samples", str(options.samples)]
+    model = options.model
+    given: dict[str, object] = {
+        **{"checkpoint": model.checkpoint, "temperature": model.temperature, "max-tokens": model.max_tokens},
+        **{"device": model.device, "examples": options.examples or None},
+    }
+    words += [word for name, value in given.items() if value is not None for word in (f"--{name}", f"{value}")]
+    words += [flag for flag, on in (("--base", model.base), ("--json", options.as_json)) if on]
     return shlex.join([*words, "--max-usd", max_usd])
 
 

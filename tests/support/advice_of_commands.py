@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.keys.keyring import Keyring
 from swarmctl.keys.saved import bind
 from swarmctl.swarm.invite import invitation
 from swarmctl.swarm.member import member
@@ -60,6 +62,11 @@ def accepting(home: Path) -> None:
 def systemctl(home: Path) -> None:
     """Install a ``systemctl`` that finds no session bus."""
     program(home, "systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1")
+
+
+def responds() -> AbstractContextManager[object]:
+    """Let a keyring respond again."""
+    return patch.object(Keyring, "state", lambda _self: {"backend": "SecretService", "locked": False})
 
 
 @contextmanager
@@ -142,12 +149,12 @@ COMMAND_STATES: tuple[State, ...] = (
     State("keys test openai", (SAVED, changed("keys/openai.json", home="keyring")), around=keyring, variables=_SESSION),
     State("keys test openai", (SAVED, changed("keys/openai.json", home="keyring")), around=locked, variables=_SESSION),
     State("doctor keys.keyring", around=locked, variables=_SESSION),
-    State(_SERVER, around=answering("models")),
+    State(_SERVER, around=answering("models"), typed=(KEY, GOOD)),
     State(_SERVER, around=answering('{"data": [{"id": "a"}, {"id": "b"}]}')),
     State("keys test huggingface", variables=_UNENCRYPTED),
     State("run -p demo --rounds 1 --set hub.repo=me/x", variables=_UNENCRYPTED),
     State("keys set openai --no-test", around=silent, variables=_SESSION),
-    State("doctor keys.keyring", around=silent, variables=_SESSION),
+    State("doctor keys.keyring", around=silent, meanwhile=responds, variables=_SESSION),
     # What this machine lacks.
     State(
         "rollouts export --node maths --format parquet -o {here}/o",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp.trainer.checkpoints import PARTIAL
 from tests.support import doctor
@@ -79,6 +80,28 @@ def hub(status: int, code: str = "", body: str = "") -> Around:
     return serve
 
 
+def failing_hub() -> dict[str, Any]:
+    """Return what a state with a hub that fails, and later has every model, needs."""
+    status = [500]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status[0])
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    @contextmanager
+    def serve(_home: Path) -> Iterator[str]:
+        with doctor.serve(answer) as url:
+            yield url
+
+    @contextmanager
+    def over() -> Iterator[None]:
+        status[0] = 200
+        yield
+
+    return {"around": serve, "meanwhile": over}
+
+
 @contextmanager
 def port_of_tea(home: Path) -> Iterator[str]:
     """Listen on a port that node tea has chosen."""
@@ -88,7 +111,8 @@ def port_of_tea(home: Path) -> Iterator[str]:
 
 
 _TOKEN = "hf_" + "a" * 30
-_HUB = {"HF_ENDPOINT": "{it}", "HF_HUB_OFFLINE": "", "HF_HOME": "{here}/hub"}
+_NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+_HUB = {"HF_ENDPOINT": "{it}", "HF_HUB_OFFLINE": "", "HF_HOME": "{here}/hub", "XDG_CACHE_HOME": "{here}"} | _NO_INDEX
 _READ_ONLY = '{"auth": {"accessToken": {"role": "read"}}}'
 _TOLD = _HUB | {"HF_TOKEN": _TOKEN}
 _HUGE = (
@@ -135,7 +159,7 @@ DOCTOR_STATES: tuple[State, ...] = (
     # The hub.
     State("doctor hub.model -p cpu"),
     State("doctor hub.model -p cpu", variables=_HUB | {"HF_ENDPOINT": doctor.DEAD}),
-    State("doctor hub.model -p cpu", around=hub(500), variables=_HUB),
+    State("doctor hub.model -p cpu", **failing_hub(), variables=_HUB),
     State("doctor hub.model -p cpu", around=hub(403, "GatedRepo"), variables=_HUB),
     State("doctor hub.model -p cpu", around=hub(403, "GatedRepo"), variables=_TOLD),
     State("doctor hub.model -p cpu --set model.revision=old", around=hub(404, "RevisionNotFound"), variables=_HUB),
@@ -152,9 +176,9 @@ DOCTOR_STATES: tuple[State, ...] = (
     State(_API, around=answering("404")),
     State(_API, around=answering("500")),
     State(_API, around=answering("page")),
-    State(_API, around=answering("slow down")),
+    State(_API, **outage("slow down")),
     State(f"{_API} --deep", **outage("500")),
-    State(f"{_API} --deep", around=answering("400")),
+    State(f"{_API} --deep", **outage("400")),
     State(f"{_API} --deep", **outage("slow down")),
     State(f"{_API} --deep", **outage(MODELS)),
     State(f"{_API} --deep", **outage("page")),

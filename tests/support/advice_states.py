@@ -99,6 +99,12 @@ def unnumbered(home: Path) -> None:
     path.write_text(json.dumps({"schema": 1}))
 
 
+_PATH = {"PATH": f"{{here}}/bin:{os.environ['PATH']}"}
+NANO = (wrote("../bin/nano", "#!/bin/sh\n"), mode("../bin/nano", 0o755))
+"""Installs an editor that changes nothing."""
+RIGHT = wrote("../right.toml", 'extends = "demo"\n')
+CORRECTS = {"EDITOR": "cp {here}/right.toml"}
+"""An editor that replaces a profile with a right one."""
 QUESTIONS = wrote("../q.jsonl", "".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(300)))
 FILE = "run -p cpu --node maths --task {here}/q.jsonl"
 STATES: tuple[State, ...] = (
@@ -136,8 +142,11 @@ STATES: tuple[State, ...] = (
     # Profiles.
     State("profiles show nosuch"),
     State("profiles show dmeo"),
-    State("profiles edit mine", ("profiles new mine --from demo",), variables={"EDITOR": "no-such-editor"}),
-    State("profiles edit mine", ("profiles new mine --from demo",), variables={"EDITOR": "false"}),
+    State(
+        "profiles edit mine", ("profiles new mine --from demo", *NANO), variables=_PATH | {"EDITOR": "no-such-editor"}
+    ),
+    State("profiles edit mine", ("profiles new mine --from demo", *NANO), variables=_PATH | {"EDITOR": "false"}),
+    State("profiles edit mine", ("profiles new mine --from demo", *NANO), variables=_PATH | {"VISUAL": "false"}),
     State("profiles delete mine", ("profiles new mine --from demo",)),
     State("profiles edit demo"),
     State("profiles delete demo"),
@@ -145,12 +154,12 @@ STATES: tuple[State, ...] = (
     State("profiles new mine --from demo", ("profiles new mine --from demo",)),
     State("profiles new mine/x --from demo"),
     State("profiles import {here}/none.yaml --name x"),
-    State("profiles show broken", (wrote("profiles/broken.toml", "[game\n"),), {}, {"EDITOR": "true"}),
-    State("profiles show broken", (wrote("profiles/broken.toml", "[gmae]\nrounds = 1\n"),)),
+    State("profiles show broken", (RIGHT, wrote("profiles/broken.toml", "[game\n")), {}, CORRECTS),
+    State("profiles show broken", (RIGHT, wrote("profiles/broken.toml", "[gmae]\nrounds = 1\n")), {}, CORRECTS),
     State("profiles show loop", (wrote("profiles/loop.toml", 'extends = "loop"\n'),)),
     State("profiles show child", (wrote("profiles/child.toml", 'extends = "nosuch"\n'),)),
     State("run -p child", (wrote("profiles/child.toml", 'extends = "nosuch"\n'),)),
-    State("run -p old", (wrote("profiles/old.toml", "[train]\nlearning_rat = 1\n"),)),
+    State("run -p old", (RIGHT, wrote("profiles/old.toml", "[train]\nlearning_rat = 1\n")), {}, CORRECTS),
     # Settings.
     State("run -p dmeo --rounds 1"),
     State("run --set nonsense"),
@@ -160,10 +169,10 @@ STATES: tuple[State, ...] = (
     State("run -p demo --gpus 2"),
     State("run -p demo --offload opnai"),
     State("run -p demo --offload nobody", fill={"http://HOST:PORT/v1": "http://127.0.0.1:9/v1:m"}),
-    State("run -p demo --offload 127.0.0.1:9/v1"),
+    State(f"run -p demo --offload 127.0.0.1:{SERVER}/v1", meanwhile=server),
     State("run -p demo --offload http:///v1", fill={"http://HOST:PORT/v1": "http://127.0.0.1:9/v1:m"}),
-    State("run -p mine", (wrote("profiles/mine.toml", "extends = 3\n"),), {}, {"EDITOR": "true"}),
-    State("run -p mine", (wrote("profiles/mine.toml", b"\xff"),), {}, {"EDITOR": "true"}),
+    State("run -p mine", (RIGHT, wrote("profiles/mine.toml", "extends = 3\n")), {}, CORRECTS),
+    State("run -p mine", (RIGHT, wrote("profiles/mine.toml", b"\xff")), {}, CORRECTS),
     State(
         "run -p mine",
         (wrote("profiles/mine.toml", 'extends = "other"\n'), wrote("profiles/other.toml", 'extends = "mine"\n')),
@@ -280,7 +289,7 @@ STATES: tuple[State, ...] = (
     State("swarm join swarm1:none"),
     State(f"swarm join swarm1:{'0' * 64} -p demo"),
     State("swarm show", (SWARM, SWARM.replace("tea", "two"))),
-    State("swarm show --node tea", (SWARM, wrote("nodes/tea/charter", "x"))),
+    State("swarm show --node tea", (SWARM, wrote("nodes/tea/charter", "x")), {"INVITATION": INVITATION}),
     State("run --node tea --fresh", (SWARM,)),
     State("run --node tea --rounds 1", (SWARM, wrote("nodes/tea/charter", "x")), {"INVITATION": INVITATION}),
     State("run --node tea --rounds 1 --set game.group_size=4", (SWARM,)),

@@ -6,21 +6,27 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from swarmctl.errors import Exit
+from swarmctl.settings.options import FLAGS
 from tests.support.advice import Site
 
 _CHANGES = {"rm", "mv", "mkdir", "chmod", "kill"}
 """Programs that are run, in the state's directory alone, because they change files."""
 _LINE = re.compile(r" +try: (.*)")
+_STEPS = 2
+"""How many suggestions in a row are typed."""
+_TARGETS = {"--offload", "--serve", "--task", "--join"}
+"""Flags of ``run`` that set more than one setting, or none."""
 
 
 KEY = "sk-test-0123456789abcd9f3c"
@@ -93,9 +99,10 @@ def filled(text: str, home: Path) -> list[str]:
 
 
 def _short(words: list[str]) -> list[str]:
-    """Return a command that ends: a run after three rounds. Of a server's, only the options are read."""
+    """Return a command that ends: a run after three rounds, or before it starts a server."""
     if "--serve" in words:
-        return [*words, "--help"]
+        ends = "--dry-run" if words[0] == "run" else "--help"
+        return words if ends in words else [*words, ends]
     ends = words[:1] != ["run"] or not {"--rounds", "--dry-run"}.isdisjoint(words)
     return words if ends else [*words, "--rounds", "3"]
 
@@ -122,19 +129,69 @@ def _follow(state: State, command: list[str], run: Run) -> tuple[set[Site], str 
         return first.reached, f"suggests nothing: {first.out}{first.err}"
     with state.meanwhile():
         for text, problem in first.advice:
-            then = _typed(text, command, state, run)
-            if isinstance(then, Told) and problem in [each for _, each in then.advice] and then.code != Exit.DONE:
-                then = "the same again"
-            if isinstance(then, str):
-                return first.reached, f"{first.err or first.out}\nThen `{text}`: {then}"
+            if wrong := _astray(text, [problem], command, state, run):
+                return first.reached, f"{first.err or first.out}\nThen `{text}`: {wrong}"
     return first.reached, None
 
 
-def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str | None:
-    """Type a suggested command, and the command that failed again if that is still to do.
+def _astray(text: str, problems: list[str], command: list[str], state: State, run: Run) -> str | None:
+    """Return what is wrong with a suggested command, or with one that it suggests in turn; None if they lead on.
 
-    Returns how the last one ended, or what is wrong with the suggestion; None if it only shows something.
+    ``problems``: the errors so far, each with its suggestion. ``command``: the one with the latest.
     """
+    then = _typed(text, command, state, run)
+    if not isinstance(then, Told):
+        return then
+    if not {*problems}.isdisjoint(problem for _, problem in then.advice):
+        return f"the same again: {then.err or then.out}"
+    words, variables = _arguments(text, state)
+    if words is not None and (same := _still_found(problems[-1], command, words, state, run)):
+        return same
+    typed = command if words is None else _short(words)
+    unrelated = typed[0] == "doctor" and not _checks(typed)  # it finds other things, too
+    if len(problems) == _STEPS or then.code == Exit.DONE or unrelated or state.real:  # a real trainer takes seconds
+        return None
+    beside = replace(state, variables=variables)
+    for following, problem in then.advice:
+        shows = Site("", re.sub(r"^\S*swarmctl ", "swarmctl ", following)).only_shows
+        if not shows and (wrong := _astray(following, [*problems, problem], typed, beside, run)):
+            return f"{then.err or then.out}\nThen `{following}`: {wrong}"
+    return None
+
+
+def _still_found(problem: str, command: list[str], words: list[str], state: State, run: Run) -> str | None:
+    """Return what ``doctor`` says if it finds the same problem in a run that it suggested itself."""
+    checks = _checks(command) if command[0] == "doctor" else []
+    if not checks or words[0] != "run" or not _TARGETS.isdisjoint(words):  # all of them take a while
+        return None
+    checks += {"--deep", "--offline"} & {*command}
+    for flag, value in pairwise(words):
+        if flag in {"-p", "--profile", "--node", "--set"}:
+            checks += [flag, value]
+        elif flag in FLAGS:
+            checks += ["--set", f"{FLAGS[flag]}={value}"]
+    found = run(["doctor", *checks], state.variables, state, state.typed[1])
+    return f"doctor finds the same: {found.out}" if problem in [each for _, each in found.advice] else None
+
+
+def _checks(words: list[str]) -> list[str]:
+    """Return the checks that a ``doctor`` command names."""
+    return list(takewhile(lambda word: word[0] != "-", words[1:]))
+
+
+def _arguments(text: str, state: State) -> tuple[list[str] | None, dict[str, str]]:
+    """Return the arguments of ``swarmctl`` in a suggested command, and the variables with which it is typed.
+
+    The arguments are None if it is a command for another program.
+    """
+    words, variables = _words(text, state)
+    if words[0].endswith("swarmctl"):
+        return words[1:], variables
+    return (words[3:] if words[1:3] == ["-m", "swarmctl"] else None), variables
+
+
+def _words(text: str, state: State) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a suggested command, and the variables with which it is typed."""
     variables = dict(state.variables)
     for placeholder, value in state.fill.items():
         text = text.replace(placeholder, value)
@@ -146,11 +203,19 @@ def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str 
         del words[:2]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         name, _, variables[name] = words.pop(0).partition("=")
-    answer = state.typed[1]
-    if words[0].endswith("swarmctl") or words[1:3] == ["-m", "swarmctl"]:
-        words = words[1:] if words[0].endswith("swarmctl") else words[3:]
-        then = run(_short(words), variables, state, answer)
-        if then.code == Exit.USAGE and "--help" not in words:
+    return words, variables
+
+
+def _typed(text: str, command: list[str], state: State, run: Run) -> Told | str | None:
+    """Type a suggested command, and the command that failed again if that is still to do.
+
+    Returns how the last one ended, or what is wrong with the suggestion; None if it only shows something.
+    """
+    arguments, answer = _arguments(text, state)[0], state.typed[1]
+    words, variables = _words(text, state)
+    if arguments is not None:
+        then = run(_short(arguments), variables, state, answer)
+        if then.code == Exit.USAGE and "--help" not in arguments:
             return f"it is refused: {then.err}"
         if state.real and "was created with other settings" in then.err:
             return f"the node keeps what it changes: {then.err}"
@@ -181,6 +246,8 @@ def _in_a_shell(text: str, words: list[str], command: list[str], state: State, r
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(words[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     elif (then := _run_in_a_shell(text, words, state)) is not None:
         return then
+    elif words[0].startswith("/") and shutil.which(words[0]) is None:
+        return "there is no such program"
     elif words[0] not in _CHANGES:  # it only shows something, or updates what these tests need, such as git
         return None
     return run(command, state.variables, state, state.typed[1])

@@ -9,6 +9,7 @@ import faulthandler
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,8 +70,7 @@ def main() -> None:
         child = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
         subprocess.Popen(child)
         subprocess.Popen(child, process_group=0)
-    if act == "disk_full":
-        sys.exit(errno.ENOSPC)
+    end_early(act, node)
     files = NodeFiles(node)
     emit = RunRecorder(files.run, discard if "STAND_IN_NO_LOG" in os.environ else EventLog(files.events))
     act = of_this_start(act, node)
@@ -99,6 +99,17 @@ def main() -> None:
         emit(StopEvent(reason="error", round=0, steps=0))
         sys.exit(1)
     play(request["config"], emit, act)
+
+
+def end_early(act: str, node: Path) -> None:
+    """End before anything is recorded, if ``act`` says so. ``gone``: the node's directory is deleted, once."""
+    if act == "disk_full":
+        sys.exit(errno.ENOSPC)
+    marker = node.parents[1] / "gone"
+    if act == "gone" and not marker.exists():
+        marker.touch()
+        shutil.rmtree(node)
+        sys.exit(1)
 
 
 def of_this_start(act: str, node: Path) -> str:
@@ -177,6 +188,9 @@ def check(act: str) -> None:
 
 
 def serve_charter(path: Path) -> None:
+    if not path.exists():
+        print(json.dumps({"error": {"code": "swarm", "message": "no peer answered"}}))
+        sys.exit(1)
     print(json.dumps({"charter": base64.b64encode(path.read_bytes()).decode()}))
     sys.exit(0)
 

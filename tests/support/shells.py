@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import select
 import shutil
 import stat
 import time
@@ -11,15 +13,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import pexpect
+import psutil
 import pytest
 
+from tests.support.patience import Patience
 from tests.support.terminals import Terminal
 
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 _KEY = "\x18p"
 """Bound in every shell to a command that prints the current line."""
-_FIRST_S = 2.0
-_QUIET_S = 0.08
+_LOOK_S = 0.002
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>])|[\x07\x08\r]")
 
 
@@ -52,33 +55,60 @@ class Shell:
         )
         self.terminal.delaybeforesend = None
         self.terminal.expect_exact("READY> ")
+        name = ctypes.CDLL(None).ptsname  # Python has it since 3.13
+        name.restype = ctypes.c_char_p
+        self._keys = os.fsdecode(name(self.terminal.child_fd))
         self.terminal.send(" ")
-        self.quiet()
+        self.answer()
 
-    def quiet(self, first: float = _FIRST_S) -> str:
-        """Return what the shell prints, from its first output until it has been silent for a moment."""
+    def answer(self) -> str:
+        """Return what the shell prints until it waits for the next key."""
+        text, patience = "", Patience(60)
+        while True:
+            waits = self._waits()
+            text += self._printed()  # afterwards, so that nothing it printed before it waited is missing
+            if waits:
+                return _ESCAPES.sub(" ", text)
+            assert not patience.is_over(), f"the shell does not wait for a key, but printed {text!r}"
+            time.sleep(_LOOK_S)
+
+    def _waits(self) -> bool:
+        """Whether the shell has read every key, has no child process and sleeps with all its threads."""
+        shell = psutil.Process(self.terminal.pid)
+        keys = os.open(self._keys, os.O_RDONLY | os.O_NOCTTY)
+        try:
+            # Linux passes keys on a moment after they were typed, unless somebody asks for them, as this does.
+            if select.select([keys], [], [], 0)[0]:
+                return False
+        finally:
+            os.close(keys)
+        try:
+            states = {psutil.Process(thread.id).status() for thread in shell.threads()}
+        except psutil.NoSuchProcess:  # a thread that has just ended
+            return False
+        return states == {psutil.STATUS_SLEEPING} and not shell.children()
+
+    def _printed(self) -> str:
         text = ""
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
+        while True:
             try:
-                text += self.terminal.read_nonblocking(65536, timeout=_QUIET_S if text else first)
+                text += self.terminal.read_nonblocking(65536, timeout=0)
             except pexpect.TIMEOUT:
-                break
-        return _ESCAPES.sub(" ", text)
+                return text
 
     def tab(self, line: str, tabs: int = 1) -> tuple[str, str]:
         """Type ``line`` and press Tab; return the resulting line and the listed completions."""
         self.terminal.send("\x15" + line)
-        self.quiet()
+        self.answer()
         listed = ""
         for _ in range(tabs):
             self.terminal.send("\t")
-            listed += self.quiet()
+            listed += self.answer()
         self.terminal.send(_KEY)
         self.terminal.expect(r"<<(.*?)>>")
         assert self.terminal.match is not None
         result = str(self.terminal.match.group(1))
-        self.quiet(first=_QUIET_S)
+        self.answer()
         assert not self.started.exists(), "a Tab started swarmctl"
         return result, listed
 
@@ -131,6 +161,8 @@ def zsh(home: Path, functions: Path, **environment: str) -> Shell:
 def fish(home: Path, **environment: str) -> Shell:
     """Start fish, which finds completions in its configuration directory."""
     path = required("fish")
+    # Without this directory, fish reads every manual page in the background, which takes a minute.
+    (home / ".local/share/fish/generated_completions").mkdir(parents=True, exist_ok=True)
     configuration = home / ".config/fish/config.fish"
     configuration.parent.mkdir(parents=True, exist_ok=True)
     configuration.write_text(

@@ -17,10 +17,12 @@ from swarmctl.run import trainer_process
 from tests.support.advice import UNKNOWN, Site, reached, sites
 from tests.support.advice_of_commands import COMMAND_STATES
 from tests.support.advice_of_doctor import DOCTOR_STATES
+from tests.support.advice_of_machines import MACHINE_STATES
 from tests.support.advice_of_models import MODEL_STATES
 from tests.support.advice_of_offload import OFFLOAD_STATES
 from tests.support.advice_of_questions import QUESTION_STATES
 from tests.support.advice_of_services import SERVICE_STATES
+from tests.support.advice_of_stand_ins import STAND_IN_STATES
 from tests.support.advice_of_trainers import TRAINER_STATES, run_real
 from tests.support.advice_states import STATES
 from tests.support.advised import State, Told, follow
@@ -29,7 +31,7 @@ from tests.support.forked_swarmctl import spawn_stand_in
 
 ALL = (
     *(*STATES, *COMMAND_STATES, *DOCTOR_STATES, *TRAINER_STATES, *SERVICE_STATES),
-    *(*MODEL_STATES, *OFFLOAD_STATES, *QUESTION_STATES),
+    *(*MODEL_STATES, *OFFLOAD_STATES, *QUESTION_STATES, *MACHINE_STATES, *STAND_IN_STATES),
 )
 ELSEWHERE = ROOT / "tests/data/advice_elsewhere.txt"
 """The advice that no state here reaches, with the reason."""

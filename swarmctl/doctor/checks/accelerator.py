@@ -1,6 +1,7 @@
 """The accelerator: what exists, whether the installed torch can use it, and who else uses it. Imports no torch."""
 
 import platform
+import re
 import subprocess
 import sys
 from itertools import takewhile
@@ -11,13 +12,20 @@ from hivemind_exp.models.hardware import Hardware, detect_hardware, explain_mism
 from hivemind_exp.models.nvidia import Gpu, nvidia_gpus
 from hivemind_exp.processes.ending import how_ended
 from swarmctl.doctor.check import Context, Finding, ask, failed, ok, skipped, unknown, warning
-from swarmctl.doctor.checks.installation import install, torch_build
+from swarmctl.doctor.checks.installation import PINS, install, torch_build
 from swarmctl.terminal.sentences import several, size
 
 DEEP_SECONDS = 120.0
 _DRM = Path("/sys/class/drm")
-_OLDEST_FOR_CUDA_13 = (7, 5)
-"""Compute capability. CUDA 13 has no code for GPUs before Turing."""
+_TURING, _VOLTA = (7, 5), (7, 0)
+"""Compute capabilities. CUDA 13 has no code for GPUs before Turing."""
+_WITHOUT_PASCAL, _WITHOUT_VOLTA = (12, 8), (2, 11)
+"""The first CUDA whose builds of torch leave out GPUs before Volta, and the first torch in which they leave out Volta.
+
+Source: github.com/pytorch/pytorch, issues 157517 and 172352.
+"""
+_CUDA_12_6 = "https://download.pytorch.org/whl/cu126"
+"""The index of the builds of torch that support the oldest GPUs."""
 _BLACKWELL = (10, 0)
 _CUDA_FOR_BLACKWELL = (12, 8)
 BFLOAT16_SINCE = (8, 0)
@@ -148,12 +156,13 @@ def intel_gpu(devices: Path = _DRM) -> bool:
 def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Finding:
     level = ".".join(map(str, gpu.capability))
     text = f"{gpu.name}, compute capability {level}, driver {gpu.driver}; torch {version} (CUDA {cuda})"
-    built = tuple(int(part) for part in (cuda or "0.0").split(".")[:2])
-    if gpu.capability < _OLDEST_FOR_CUDA_13 and built >= (13, 0):
-        old = f"{text} does not support a GPU this old; install a torch built for CUDA 12"
-        return failed(old, install("torch==2.8.0"))
+    built = _numbers(cuda or "0.0")
+    tested = f"torch=={PINS['torch'][1]}"
+    if gpu.capability < _oldest(version, built):
+        old = f"{text} does not support a GPU this old; install the build for CUDA 12.6"
+        return failed(old, install(tested, build=True, index=_CUDA_12_6))
     if gpu.capability >= _BLACKWELL and built < _CUDA_FOR_BLACKWELL:
-        return failed(f"{text} does not support a GPU this new", install("torch", force=True))
+        return failed(f"{text} does not support a GPU this new", install(tested, build=True))
     if context.resolved is not None and context.config.model.dtype == "bfloat16" and gpu.capability < BFLOAT16_SINCE:
         return warning(
             f"{text}: this GPU can only emulate bfloat16, which is slow", context.changed(model__dtype="float32")
@@ -162,6 +171,17 @@ def _capable(context: Context, gpu: Gpu, version: str, cuda: str | None) -> Find
     if wanted is not False and not installed():
         return warning(f"{text}; without liger-kernel, whose kernels make steps faster", INSTALL)
     return ok(text)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def _oldest(version: str, cuda: tuple[int, ...]) -> tuple[int, int]:
+    """Return the compute capability of the oldest GPUs that a build of torch supports, as far as this is known."""
+    if cuda >= (13, 0) or (cuda >= _WITHOUT_PASCAL and _numbers(version) >= _WITHOUT_VOLTA):
+        return _TURING
+    return _VOLTA if cuda >= _WITHOUT_PASCAL else (0, 0)
 
 
 def memory(context: Context) -> Finding:

@@ -28,6 +28,8 @@ _BUILT_IN = {
     "tiny": (Shape.read(TINY), "built locally"),
     smollm2.NAME: (Shape.read(smollm2.SHAPE), "in the Python package index"),
 }
+_USUAL = "Qwen/Qwen2.5-0.5B-Instruct"
+"""The model that is suggested instead of one that cannot be downloaded."""
 _OWN_COPY = "swarmctl run --model DIRECTORY"
 """``DIRECTORY`` stands for a copy of the model, downloaded elsewhere."""
 
@@ -189,7 +191,7 @@ def _remote(context: Context, have: str) -> Finding:
 def _refused(context: Context, answer: HttpAnswer) -> Finding | None:
     """Return the finding for a refusal. Without access, a private model looks the same as a missing one."""
     name, code, key = context.config.model.name, answer.headers.get("x-error-code"), _key(context)
-    default = context.changed(model__name="Qwen/Qwen2.5-0.5B-Instruct")
+    default = context.changed(model__name=smollm2.NAME if name == _USUAL else _USUAL)
     if code == "GatedRepo" or answer.status == 403:
         if key is None:
             return failed(f"{name} is gated: sign in with an account that has accepted its terms", login())

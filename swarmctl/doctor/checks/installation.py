@@ -56,13 +56,18 @@ _NEWEST_TESTED = (3, 13)
 _SHOWN = 4
 
 
-def install(*packages: str, force: bool = False) -> str:
-    """Return the command that installs packages into this program's environment."""
+def install(*packages: str, force: bool = False, build: bool = False, index: str | None = None) -> str:
+    """Return the command that installs packages into this program's environment.
+
+    ``force``: also if this version is installed. ``build``: the same, for another build of it, which needs other
+    libraries. ``index``: the index that has it; None: the usual one.
+    """
     python = shlex.quote(sys.executable)
-    named = " ".join(map(shlex.quote, packages))
+    named = " ".join(map(shlex.quote, [*packages, *([f"--index-url={index}"] if index else [])]))
     if find_spec("pip") is None and shutil.which("uv"):
-        return f"uv pip install --python {python} {'--reinstall ' if force else ''}{named}"
-    return f"{python} -m pip install {'--force-reinstall --no-deps ' if force else ''}{named}"
+        return f"uv pip install --python {python} {'--reinstall ' if force or build else ''}{named}"
+    again = "--force-reinstall " if build else "--force-reinstall --no-deps " if force else ""
+    return f"{python} -m pip install {again}{named}"
 
 
 def installed(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shlex
 import shutil
 import struct
 import sys
@@ -109,9 +110,16 @@ def descriptors(_context: Context) -> Finding:
     if soft == resource.RLIM_INFINITY or soft >= DESCRIPTORS:
         return ok("no limit" if soft == resource.RLIM_INFINITY else f"{soft:,} open files allowed")
     text = f"only {soft:,} open files allowed; connections to peers need {DESCRIPTORS:,}"
+    bound = f", and the hard limit is {hard:,}" if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS else ""
+    return warning(text + bound, more_files())
+
+
+def more_files() -> str:
+    """Return the command that allows more open files; if the hard limit is too low for that, one that shows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
-        return warning(f"{text}, and the hard limit is {hard:,}", "ulimit -Hn")
-    return warning(text, f"ulimit -n {4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)}")
+        return "ulimit -Hn"
+    return f"ulimit -n {4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)}"
 
 
 def threads(context: Context) -> Finding:
@@ -184,7 +192,7 @@ def synchronised() -> bool | None:
     return not status & _UNSYNCHRONISED
 
 
-def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -> Finding:
+def wsl(context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -> Finding:
     """Distinguish WSL 2, WSL 1 (which has no CUDA) and native Linux."""
     try:
         kernel = release.read_text().strip()
@@ -194,4 +202,7 @@ def wsl(_context: Context, release: Path = Path("/proc/sys/kernel/osrelease")) -
         return ok("not WSL")
     if "wsl2" in kernel.lower() or "microsoft-standard" in kernel:
         return ok(f"WSL 2 ({kernel}); keep nodes on the Linux disk, not under /mnt")
-    return failed("WSL 1 has neither CUDA nor the file locks that a node needs", "wsl.exe --set-default-version 2")
+    text = "WSL 1 has neither CUDA nor the file locks that a node needs; Windows can convert this system to WSL 2"
+    name = context.environment.get("WSL_DISTRO_NAME")
+    convert = shlex.join(["wsl.exe", "--set-version", name, "2"]) if name else "wsl.exe --list --verbose"
+    return failed(text, convert)

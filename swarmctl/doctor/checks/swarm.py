@@ -1,5 +1,6 @@
 """What a node needs for a swarm (hivemind's daemon, a port, a key, a charter), and the state of node directories."""
 
+import errno
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ from hivemind_exp.errors import IdentityProblem, NodeError
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.doctor.check import Context, Finding, ask, bytes_in, failed, ok, quoted, skipped, unknown, warning
 from swarmctl.doctor.checks.installation import PINS, install, installed
+from swarmctl.doctor.checks.machine import more_files
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.json_file import read_json
@@ -77,7 +79,10 @@ def port(_context: Context) -> Finding:
     """Open a port and connect to it at each of this machine's IPv4 addresses, loopback last."""
     import psutil
 
-    every = [address for interface in psutil.net_if_addrs().values() for address in interface]
+    try:
+        every = [address for interface in psutil.net_if_addrs().values() for address in interface]
+    except OSError as error:  # this takes a socket, too
+        return _no_port(error)
     found = {address.address for address in every if address.family is socket.AF_INET}
     return dial(sorted(found, key=lambda each: (each.startswith("127."), each)))
 
@@ -87,7 +92,7 @@ def dial(targets: Sequence[str]) -> Finding:
     try:
         listener = socket.create_server(("", 0))
     except OSError as error:
-        return failed(f"cannot open a port: {error.strerror}", "ulimit -n 65536")
+        return _no_port(error)
     with listener:
         number = listener.getsockname()[1]
         deaf = []
@@ -101,6 +106,11 @@ def dial(targets: Sequence[str]) -> Finding:
     outside = ", ".join(each for each in targets if not each.startswith("127."))
     where = outside or "loopback only"
     return ok(f"opened a port and connected to it at {where}; cannot see whether other machines can connect")
+
+
+def _no_port(error: OSError) -> Finding:
+    remedy = more_files() if error.errno == errno.EMFILE else "ip addr"
+    return failed(f"cannot open a port: {error.strerror}", remedy)
 
 
 def node(context: Context) -> Finding:

@@ -132,7 +132,7 @@ def test_a_name_is_quoted_and_not_evaluated(shell: Shell, place: Path) -> None:
     completed = shell.completes("swarmctl run -p od")
     line = completed.removeprefix("swarmctl run -p ").strip()
     shell.terminal.send("\x15" + f"printf '[%s]' {line}" + "\r")
-    assert f"[{AWKWARD}]" in shell.quiet()
+    assert f"[{AWKWARD}]" in shell.answer()
 
 
 def test_completion_uses_swarmctl_home(kind: str, place: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_bash_with_unusual_options(kind: str, place: Path) -> None:
         assert strict.completes("swarmctl run -p dem") == "swarmctl run -p demo "
         assert ".hidden" not in strict.lists("swarmctl run --node ")
         strict.terminal.send("\x15shopt failglob; printf '<%s>' \"$IFS\"\r")
-        printed = strict.quiet()
+        printed = strict.answer()
         assert "on" in printed.split()
         assert "<,>" in printed
     finally:

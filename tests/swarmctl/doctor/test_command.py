@@ -357,6 +357,12 @@ def test_fix_reports_what_it_did(home: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
+def test_the_list_of_models_is_of_the_same_provider() -> None:
+    box = "providers.box.base_url=http://127.0.0.1:9/v1"
+    options = DoctorOptions(profile="demo", node="maths", assignments=(box,))
+    assert command.make_context(options).models("box") == f"swarmctl models box --profile demo --set {box}"
+
+
 def test_without_fix_nothing_is_changed(home: Path) -> None:
     cli.run(["doctor", "-p", "demo"])
     assert not home.exists()

@@ -100,6 +100,13 @@ def test_what_a_frozen_keyring_may_have_stored_beside_a_saved_key_is_deleted_lat
     assert entry is None or entry.leftovers == ()
 
 
+def test_a_keyring_that_forgets_suggests_a_file_for_the_same_server(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keyring, "_ask", lambda *_: {"key": None})
+    code, _, err = run("set", "mybox", "--host", "https://llm.example/v1", "--no-test", piped=KEY)
+    assert code == Exit.CONFIGURATION
+    assert err.rstrip().endswith("keys set mybox --insecure-storage --host https://llm.example/v1")
+
+
 def test_interrupting_a_first_set_leaves_a_key_that_can_be_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = Freezing(monkeypatch)
     keyring.frozen = KeyboardInterrupt

@@ -52,6 +52,28 @@ def test_an_edited_profile_is_checked(
     assert "profiles new my-demo-2 --from demo" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("variable", "here"), [("EDITOR", "vi"), ("VISUAL", "nano"), ("VISUAL", None)])
+def test_an_editor_that_is_here_is_suggested(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    variable: str,
+    here: str | None,
+) -> None:
+    path = write_profile(home, "mine", 'extends = "demo"\n')
+    if here is not None:
+        (tmp_path / here).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "also-none")
+    monkeypatch.setenv(variable, "no-such-editor")
+    assert cli.run(["profiles", "edit", "mine"]) == Exit.CONFIGURATION
+    following = f"ls -l {path}" if here is None else f"export {variable}={here}"
+    assert capsys.readouterr().err.endswith(f"\n  try: {following}\n")
+
+
 def test_a_profile_is_deleted_only_after_a_yes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_profile(home, "mine", 'extends = "demo"\n')
     write_json(bare_node("maths").config, {"profile": "mine"})

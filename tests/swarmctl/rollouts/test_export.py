@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_parquet_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     (tmp_path / "empty.parquet").write_bytes(capfdbinary.readouterr().out)
     empty = pyarrow.parquet.read_table(tmp_path / "empty.parquet")
     assert (empty.num_rows, empty.column_names) == (0, KEYS)
+
+
+def test_parquet_for_a_terminal_suggests_a_file_with_the_same_filters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed_node()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.run(["rollouts", "export", "--format", "parquet", "--round", "4", "--correct"]) == Exit.USAGE
+    words = "rollouts export --node maths --round 4 --format parquet --output rollouts.parquet --correct"
+    assert capsys.readouterr().err.endswith(f"{words}\n")
 
 
 def test_csv_holds_the_same(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -151,6 +151,17 @@ def test_a_reached_cap_suggests_this_command_with_a_higher_one(
     )
 
 
+@pytest.mark.slow
+def test_the_suggested_command_continues_the_same_evaluation(
+    home: Path, started: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(home, "mine", PROFILE)
+    started([LimitReached("spending cap reached", next="swarmctl run --max-usd 2")])
+    given = ["--temperature", "0.5", "--max-tokens", "99", "--examples", "3"]
+    assert cli.run(["eval", "box", "--task", "spell_backward", "-p", "mine", "--max-usd", "1", *given]) == Exit.LIMIT
+    assert " --temperature 0.5 --max-tokens 99 --examples 3 --max-usd 2" in capsys.readouterr().err
+
+
 def test_ctrl_c_keeps_every_answer(home: Path, started: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_node(home)
     started([*results([True])[:1], KeyboardInterrupt()])

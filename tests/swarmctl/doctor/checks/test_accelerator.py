@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor import command
 from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.checks import accelerator, fit
+from swarmctl.doctor.checks.installation import PINS
 from tests.support.doctor import make
 from tests.support.fake_hub import serve_hub
 
@@ -65,6 +67,22 @@ CUDA = ("2.13.0", "13.0", None)
         (replace(RTX, driver="550.54"), ("2.8.0", "12.8", None), [], Status.OK, "CUDA 12.8"),
         (replace(RTX, capability=(6, 1)), CUDA, [], Status.FAILED, "does not support a GPU this old"),
         (
+            replace(RTX, capability=(6, 1)),
+            ("2.8.0", "12.8", None),
+            [],
+            Status.FAILED,
+            "does not support a GPU this old",
+        ),
+        (replace(RTX, capability=(6, 1)), ("2.13.0+cu126", "12.6", None), [], Status.OK, "CUDA 12.6"),
+        (replace(RTX, capability=(7, 0)), ("2.10.0", "12.8", None), [], Status.OK, "CUDA 12.8"),
+        (
+            replace(RTX, capability=(7, 0)),
+            ("2.11.0", "12.8", None),
+            [],
+            Status.FAILED,
+            "does not support a GPU this old",
+        ),
+        (
             replace(RTX, capability=(12, 0)),
             ("2.8.0", "12.6", None),
             [],
@@ -89,6 +107,20 @@ def test_a_gpu_is_checked_against_the_build_of_torch(
     found = accelerator.device(make("default", *settings))
     assert (found.status, told in found.text) == (status, True), found.text
     assert (found.remedy is None) == (status is Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("capability", "torch", "index"),
+    [((6, 1), CUDA, "https://download.pytorch.org/whl/cu126"), ((12, 0), ("2.13.0+cu126", "12.6", None), None)],
+)
+def test_another_build_of_torch_is_installed_with_the_libraries_that_it_needs(
+    machine: Any, capability: tuple[int, int], torch: Any, index: str | None
+) -> None:
+    machine(replace(RTX, capability=capability), torch=torch)
+    words = shlex.split(accelerator.device(make("default")).remedy or "")
+    place = words.index("install")
+    more = [] if index is None else [f"--index-url={index}"]
+    assert words[place + 1 :] == ["--force-reinstall", f"torch=={PINS['torch'][1]}", *more]
 
 
 def test_missing_kernels_are_a_warning_unless_they_are_off(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,16 @@ def test_wsl_1_is_distinguished_from_wsl_2(tmp_path: Path, kernel: str, status: 
     assert machine.wsl(make(), tmp_path / "absent").status is Status.SKIPPED
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("Ubuntu", "wsl.exe --set-version Ubuntu 2"), ("", "wsl.exe --list --verbose")],
+)
+def test_wsl_1_is_converted(tmp_path: Path, name: str, remedy: str) -> None:
+    (tmp_path / "osrelease").write_text("4.4.0-19041-Microsoft\n")
+    context = make(environment={"WSL_DISTRO_NAME": name})
+    assert machine.wsl(context, tmp_path / "osrelease").remedy == remedy
+
+
 def test_clock_is_compared_with_the_hub() -> None:
     with serve(reply(200)) as address:
         found = machine.clock(make(environment={"HF_ENDPOINT": address}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -63,10 +64,22 @@ def test_an_address_that_does_not_answer_is_named() -> None:
 def test_without_file_descriptors_no_port_opens() -> None:
     code = (
         "import resource; from swarmctl.doctor.checks import swarm; "
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); print(swarm.dial([]).text)"
+        "import psutil; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); "
+        "print(swarm.dial([]).text); print(swarm.port(None).text)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("cannot open a port: Too many open files")
+    assert done.stdout.splitlines() == ["cannot open a port: Too many open files"] * 2
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.EMFILE, "ulimit"), (errno.EPERM, "ip addr")])
+def test_more_open_files_are_suggested_only_if_there_are_too_few(
+    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def create_server(_address: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    assert (swarm.port(make()).remedy or "").startswith(remedy)
 
 
 def test_the_daemon_starts() -> None:

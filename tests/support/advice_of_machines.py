@@ -22,6 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 from hivemind_exp.models.hardware import Hardware
+from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Finding, ok
 from swarmctl.doctor.checks import accelerator, keys, machine, swarm
@@ -68,10 +69,10 @@ def gpu(
     ``torch``: its version and the CUDA version that it was built for. ``kernels``: whether Liger is installed.
     ``free``: GiB.
     """
-    found = accelerator.Gpu(0, "NVIDIA GPU", driver, capability, 24 * _GIB, free * _GIB)
+    found = Gpu(0, "NVIDIA GPU", driver, capability, 24 * _GIB, free * _GIB)
     return has(
         accelerator,
-        gpus=lambda: [found],
+        nvidia_gpus=lambda: [found],
         torch_build=lambda: (*torch, None),
         detect_hardware=lambda: Hardware(found.name, driver),
         installed=lambda: kernels,

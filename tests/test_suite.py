@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import LONGEST_FIRST
 from tests.support.command_line import ROOT
+from tests.support.forked_children import ForkedChild
 from tests.support.processes import is_alive
 from tests.support.python_template import VARIABLE, ForkedPython
 from tests.support.waiting import until
@@ -107,6 +109,34 @@ sys.exit("the reason")
     assert (done.returncode, done.stdout, done.stderr) == (1, "typed\n", "the reason\n")
     assert subprocess.run([python, "-c", "import sys; sys.exit(7)"], check=False).returncode == 7
     assert subprocess.run([python, "-c", "import os; os.kill(os.getpid(), 9)"], check=False).returncode == 1
+
+
+class InCycle:
+    """Writes a file when the garbage collector takes it apart, and only then: it refers to itself."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._self = file, self
+
+    def __del__(self) -> None:
+        self._file.touch()
+
+
+def test_a_fork_does_not_take_apart_what_the_other_process_left(tmp_path: Path) -> None:
+    """The library of process groups would wait for threads that only the other process has."""
+
+    def collect(_: int) -> int:
+        InCycle(tmp_path / "own")
+        gc.collect()
+        return 0
+
+    InCycle(tmp_path / "left")
+    fork = ForkedChild(collect, "a.module")
+    fork.start(os.environ)
+    assert fork.wait() == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["own"]
+    gc.collect()
+    assert (tmp_path / "left").exists()
+    fork.discard()
 
 
 KILLED_RUN = """

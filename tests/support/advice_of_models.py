@@ -32,7 +32,7 @@ def nvidia(*, driver: str = "580.95") -> None:
     """Have a machine with an NVIDIA GPU and its driver."""
     from hivemind_exp.models import hardware
 
-    hardware._nvidia = lambda: ("NVIDIA L4", driver)  # type: ignore[assignment]
+    hardware.name_and_driver = lambda: ("NVIDIA L4", driver)
 
 
 def without_cuda() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -21,7 +22,12 @@ def use(environment: Mapping[str, str]) -> None:
 
 
 def become(environment: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> None:
-    """Give this process another environment and other standard streams."""
+    """Give this process, a fork, another environment and other standard streams.
+
+    What the other process left to the garbage collector stays: libraries' objects may wait for their threads when they
+    are taken apart, and a fork has none of these threads.
+    """
+    gc.freeze()
     use(environment)
     for number, stream in enumerate((stdin, stdout, stderr)):
         os.dup2(stream, number)

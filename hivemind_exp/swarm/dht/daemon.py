@@ -17,6 +17,8 @@ from hivemind_exp.swarm.dht.leftovers import socket_prefix
 
 CONNECT_S = 5.0
 _STARTUP_S = 60.0
+_BEGIN_S = 0.1
+"""Pause between two looks whether the process exists already."""
 
 
 class Daemon:
@@ -59,6 +61,9 @@ class Daemon:
         return [Path(str(each["unix"])) for each in (self._p2p._daemon_listen_maddr, self._p2p._client_listen_maddr)]
 
     async def died(self) -> None:
+        """Return when its process has ended, also if that happens while it starts."""
+        while self._p2p is None or self._p2p._child is None:
+            await asyncio.sleep(_BEGIN_S)
         await self._p2p._child.wait()
 
     async def close(self, patience: float = 1.0) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from hivemind.p2p import P2P
 
 from hivemind_exp.errors import SwarmError
 from tests.support.hostile.lonely import LonelyNode
@@ -107,3 +110,23 @@ def test_a_daemon_that_cannot_start_is_an_error(peers: Peers, monkeypatch: pytes
     with pytest.raises(SwarmError, match="cannot start hivemind's daemon p2pd"):
         node.start()
     assert not daemons()
+
+
+def test_a_daemon_that_is_killed_while_it_starts_is_started_again(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When hivemind has read that it is ready, it waits for ever for the answer of one that has died since."""
+    ask, killed = P2P._ping_daemon, list[int]()
+
+    async def kill_and_wait(p2p: P2P, *arguments: Any, **named: Any) -> Any:
+        if killed:
+            return await ask(p2p, *arguments, **named)
+        killed.append(p2p._child.pid)
+        p2p._child.kill()
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(P2P, "_ping_daemon", kill_and_wait)
+    peers.start("first")
+    assert len(killed) == 1
+    assert not is_alive(killed[0])
+    assert len(daemons()) == 1

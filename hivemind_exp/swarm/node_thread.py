@@ -33,8 +33,8 @@ from hivemind_exp.swarm.identity import Identity
 from hivemind_exp.swarm.incarnation import UNCOUNTED, Incarnation
 from hivemind_exp.swarm.membership_proof import MembershipProof
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.peer_transfers import NAME, BundleFetcher, PeerTransfers, TransferKind, cancel_all
-from hivemind_exp.swarm.waits import first_done, wait_set
+from hivemind_exp.swarm.transfer.peer_transfers import NAME, BundleFetcher, PeerTransfers, TransferKind
+from hivemind_exp.swarm.waits import cancel_all, first_done, wait_set, while_alive
 from hivemind_exp.swarm_settings import SwarmConfig
 
 JOIN_S = 15.0
@@ -51,8 +51,6 @@ _UNTAKEN_S = 5.0
 _RECENT_S = 600.0
 """A peer that answered within this time counts as seen, even without an announcement."""
 _TRIES = 4
-_REASON_S = 1.0
-"""How long a daemon that ended while it started may take to say why. If it was killed, hivemind would wait for ever."""
 _MAINTAIN_S = 0.5
 _WATCHDOG_S = 5.0
 _SILENCES = 3
@@ -216,10 +214,13 @@ class SwarmThread:
         while not self._stop.is_set():
             overlay = Overlay(self._swarm, self._access, self.book, self._news.set)
             try:
-                await self._open(overlay, former)
-                if self._stop.is_set():
+                opening = asyncio.create_task(while_alive(self._open(overlay, former), overlay.died()))
+                await first_done(opening, self._stop.wait())
+                if not opening.done():
+                    await cancel_all([opening])
                     await overlay.close(patience=0.3)
                     return None
+                opening.result()
             except Exception as error:  # a daemon that fails to start can raise anything
                 await overlay.close(patience=0.3)
                 tries += 1
@@ -233,17 +234,8 @@ class SwarmThread:
         return None
 
     async def _open(self, overlay: Overlay, former: Overlay | None) -> None:
-        """Open an overlay, or leave it half open after a stop. Raises any exception of hivemind and the system."""
-        opening = asyncio.create_task(overlay.open(self._key, self._port, self._settings, former))
-        await first_done(opening, self._stop.wait(), overlay.died())
-        if not opening.done() and not self._stop.is_set():
-            await first_done(opening, asyncio.sleep(_REASON_S))
-        if not opening.done():
-            await cancel_all([opening])
-            if not self._stop.is_set():
-                raise ChildProcessError("its process ended while it started")
-            return
-        opening.result()
+        """Open an overlay to peers. Raises any exception of hivemind and the system."""
+        await overlay.open(self._key, self._port, self._settings, former)
         await overlay.serve_streams(NAME, self.transfers.serve)
 
     async def _run_overlay(self, overlay: Overlay, *, first: bool) -> None:

@@ -20,6 +20,7 @@ from hivemind_exp.swarm.clock_skew import ClockSkews
 from hivemind_exp.swarm.dht.daemon import Daemon
 from hivemind_exp.swarm.dht.guard import Caller, StrictSerializer
 from hivemind_exp.swarm.membership_proof import MembershipProof
+from hivemind_exp.swarm.waits import while_alive
 
 ANSWER_S = 10.0
 _CLOSE_S = 0.3
@@ -76,7 +77,7 @@ async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) 
     """
     daemon = Daemon()
     try:
-        await daemon.start(
+        starting = daemon.start(
             key,
             host_maddrs=None,
             no_listen=True,
@@ -86,6 +87,7 @@ async def visit(peer: str, address: str, *, swarm: str, key: Path, relay: bool) 
             use_relay=relay,
             use_auto_relay=False,
         )
+        await while_alive(starting, daemon.died())
         if await daemon.connect(peer, [address]):
             there = PeerID.from_base58(peer)
             proof = MembershipProof(swarm, daemon.peer_id)

@@ -13,10 +13,9 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
 
@@ -302,19 +301,3 @@ class BundleFetcher:
         if not await self.connect(overlay, peer):
             raise _Away("cannot be reached")
         return await self.transfers.fetch(overlay, peer, TransferKind.BUNDLE, ref.sha256, ref.size)
-
-
-AGAIN_S = 0.2
-
-
-async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
-    """Cancel tasks repeatedly until all are done.
-
-    Once is not enough before Python 3.12: ``wait_for`` drops a cancellation that arrives just as its awaitable is done.
-    This happens when a daemon dies, because all requests to it fail at that moment.
-    """
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=AGAIN_S)
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,7 +12,8 @@ import pytest
 
 from hivemind_exp.swarm.announcement import Announcement, BundleRef
 from hivemind_exp.swarm.transfer.bundle_store import BundleInbox, BundleStore
-from hivemind_exp.swarm.transfer.peer_transfers import AT_ONCE, BundleFetcher, FetchFailed, TransferBroken, cancel_all
+from hivemind_exp.swarm.transfer.peer_transfers import AT_ONCE, BundleFetcher, FetchFailed, TransferBroken
+from hivemind_exp.swarm.waits import cancel_all
 
 
 @dataclass

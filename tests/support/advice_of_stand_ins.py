@@ -35,17 +35,7 @@ from tests.support.advice_of_trainers import trained
 from tests.support.advice_states import RAN, SWARM, reported, wrote
 from tests.support.advice_surroundings import program
 from tests.support.advised import State
-from tests.support.command_line import write_profile
-
-_BOX = """
-extends = "demo"
-[providers.box]
-base_url = "http://127.0.0.1:9/v1"
-model = "test-model"
-[offload.prices.box]
-input = 2.0
-output = 8.0
-"""
+from tests.support.command_line import PRICED_BOX, write_profile
 
 
 @contextmanager
@@ -83,7 +73,7 @@ def node_answers() -> Iterator[None]:
 
 def box(home: Path) -> None:
     """Save a profile with an API that has a price."""
-    write_profile(home, "mine", _BOX)
+    write_profile(home, "mine", PRICED_BOX)
 
 
 class _Answers:

@@ -25,6 +25,16 @@ steps = 0
 questions = 4
 """
 """The demo without its warm-up: a round takes under a second. More tables may follow."""
+PRICED_BOX = """
+extends = "demo"
+[providers.box]
+base_url = "http://127.0.0.1:9/v1"
+model = "test-model"
+[offload.prices.box]
+input = 2.0
+output = 8.0
+"""
+"""The demo with a provider of its own that has a price."""
 
 
 def run_process(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hivemind_exp.errors import ProviderError
-from hivemind_exp.offload import replicas
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.policy_server import PolicyServerSource
-from tests.support.policy_server_nodes import Node, rows, served_node
+from tests.support.policy_server_nodes import rows
 from tests.support.tiny_models import save_llama
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "PAUSES_S", (0.01, 0.01))
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return save_llama(tmp_path_factory.mktemp("served") / "llama")
-
-
-@pytest.fixture
-def make_node(directory: Path, tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    with ExitStack() as ends:
-        yield partial(served_node, directory, tmp_path, ends)
 
 
 @pytest.mark.slow

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from hivemind_exp.offload import replicas
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources import turns
-from tests.support.policy_server_nodes import Node, rows, served_node
-from tests.support.tiny_models import save_llama
+from tests.support.policy_server_nodes import Node, rows
 
 pytestmark = pytest.mark.slow
 TURNS: dict[str, Any] = {"serving": {"turns": "on"}}
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "PAUSES_S", (0.01, 0.01))
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    return save_llama(tmp_path_factory.mktemp("served") / "llama")
-
-
-@pytest.fixture
-def make_node(directory: Path, tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    with ExitStack() as ends:
-        yield partial(served_node, directory, tmp_path, ends)
 
 
 def told(node: Node) -> list[str]:

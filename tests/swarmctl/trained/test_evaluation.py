@@ -12,18 +12,8 @@ import pytest
 from hivemind_exp.errors import LimitReached
 from swarmctl import cli
 from swarmctl.errors import Exit
-from tests.support.command_line import write_profile
+from tests.support.command_line import PRICED_BOX, write_profile
 from tests.swarmctl.trained.conftest import make_node
-
-PROFILE = """
-extends = "demo"
-[providers.box]
-base_url = "http://127.0.0.1:9/v1"
-model = "test-model"
-[offload.prices.box]
-input = 2.0
-output = 8.0
-"""
 
 
 def results(*verdicts: list[bool | None], task: str = "sums") -> list[dict[str, Any]]:
@@ -113,7 +103,7 @@ def test_an_api_needs_consent_to_its_cost_and_gets_the_nodes_questions_and_style
     home: Path, started: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_node(home, prompt={"style": "boxed"})
-    write_profile(home, "mine", PROFILE)
+    write_profile(home, "mine", PRICED_BOX)
     command = ["eval", "box", "--against", "small", "-n", "2", "-p", "mine"]
     runs = started(results([True], [True]), results([False], [True]))
     assert cli.run([*command, "--no-input"]) == Exit.CONFIGURATION
@@ -140,7 +130,7 @@ def test_an_api_needs_consent_to_its_cost_and_gets_the_nodes_questions_and_style
 def test_a_reached_cap_suggests_this_command_with_a_higher_one(
     home: Path, started: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_profile(home, "mine", PROFILE)
+    write_profile(home, "mine", PRICED_BOX)
     started([LimitReached("spending cap reached", next="swarmctl run --max-usd 2")])
     command = ["eval", "box", "--task", "spell_backward", "-n", "3", "-p", "mine", "--max-usd", "1"]
     assert cli.run(command) == Exit.LIMIT
@@ -155,7 +145,7 @@ def test_a_reached_cap_suggests_this_command_with_a_higher_one(
 def test_the_suggested_command_continues_the_same_evaluation(
     home: Path, started: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_profile(home, "mine", PROFILE)
+    write_profile(home, "mine", PRICED_BOX)
     started([LimitReached("spending cap reached", next="swarmctl run --max-usd 2")])
     given = ["--temperature", "0.5", "--max-tokens", "99", "--examples", "3"]
     assert cli.run(["eval", "box", "--task", "spell_backward", "-p", "mine", "--max-usd", "1", *given]) == Exit.LIMIT

@@ -5,6 +5,7 @@ start with ``heldout`` or ``test`` are held out. Those that start with ``train``
 are none.
 """
 
+import shlex
 from pathlib import Path
 
 from hivemind_exp.errors import TaskError
@@ -42,7 +43,9 @@ def read(spec: TaskSpec) -> Rows:
     heldout = find_files(path, HELD_OUT)
     train = find_files(path, ["train"]) or [file for file in find_files(path, [""]) if file not in heldout]
     if not train:
-        raise TaskError(f"no .jsonl, .json or .parquet files to train on in {path}", next=f"ls -l {path}")
+        raise TaskError(
+            f"no .jsonl, .json or .parquet files to train on in {path}", next=f"ls -l {shlex.quote(spec.path)}"
+        )
     return enough(_all(train), _all(heldout), str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,9 @@ def node(work: Work, **tables: Any) -> Iterator[Node]:
 
 def release() -> None:
     """Free what nothing uses any more."""
+    if "bitsandbytes" in sys.modules:
+        # transformers registers every embedding there for an 8-bit optimizer, and nothing removes them.
+        sys.modules["bitsandbytes"].optim.GlobalOptimManager.get_instance().module_weight_config_triple.clear()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

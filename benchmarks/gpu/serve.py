@@ -75,7 +75,7 @@ class Found:
     """What a run showed, without its first rounds."""
 
     rounds: list[Round]
-    kinds: Counter[str]
+    kinds: dict[str, int]
     """Completions by kind and lag."""
     warnings: list[str]
     memory: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -195,7 +195,7 @@ def read(events: Sequence[dict[str, Any]], skip: int) -> Found:
         if event["event"] == "rollouts" and event["round"] >= skip:
             lag = "" if event["lag"] is None else f", lag {event['lag']:g}"
             kinds[f"{event['source']}{lag}"] += event["count"]
-    return Found(rounds, kinds, [event["message"] for event in events if event["event"] == "warning"])
+    return Found(rounds, dict(kinds), [event["message"] for event in events if event["event"] == "warning"])
 
 
 def shown(values: Sequence[float]) -> str:
@@ -218,7 +218,7 @@ def report(name: str, found: Found, alone: Found | None) -> None:
     for part, used in found.memory.items():
         cards = ", ".join(f"GPU {card}: {value:.1f} GiB" for card, value in used.items())
         print(f"{name:12} memory while it is to {part}: {cards or 'no NVIDIA GPU'}")
-    print(f"{name:12} completions: {dict(found.kinds)}")
+    print(f"{name:12} completions: {found.kinds}")
     for message in dict.fromkeys(found.warnings):
         print(f"{name:12} warning: {message}")
     print(flush=True)

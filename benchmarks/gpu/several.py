@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -29,7 +31,7 @@ from benchmarks.gpu.work import Cost, made_up, measured, prompts
 from hivemind_exp.config import Config
 from hivemind_exp.events import discard
 from hivemind_exp.journal.records import Manifest, TrainingRow
-from hivemind_exp.models.device import Compute, pin_device, share_gpus
+from hivemind_exp.models.device import Compute, share_gpus
 from hivemind_exp.models.loading import load_tokenizer
 from hivemind_exp.models.tiny import build_tokenizer
 from hivemind_exp.node_files import NodeFiles
@@ -172,6 +174,15 @@ def compare(
     return found
 
 
+def restart(visible: list[str]) -> NoReturn:
+    """Start over as a process that sees the first of these GPUs only, and knows of the others.
+
+    What this module imports has asked CUDA for its devices by now, so it is too late to hide them here.
+    """
+    words = [sys.executable, "-m", "benchmarks.gpu.several", *sys.argv[1:], "--visible", *visible]
+    os.execve(words[0], words, os.environ | {"CUDA_VISIBLE_DEVICES": visible[0]})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
@@ -181,9 +192,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
+    parser.add_argument("--visible", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    visible = share_gpus(options.processes) if options.device == "cuda" else []
-    pin_device(options.device)
+    if options.device == "cuda" and options.visible is None:
+        restart(share_gpus(options.processes))
+    visible = options.visible or []
     print(", ".join(about()), f"{options.processes} processes", sep=", ")
     bars, figures = list[Bar](), dict[str, Any]()
     for rows in options.rows:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, StaticCache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, StaticCache, StaticLayer
 
 LENGTH_MULTIPLE = 32
 """The cache's length is rounded up to a multiple of this: new shapes cost new memory blocks."""
@@ -154,11 +154,20 @@ class _Tokens:
         return self._all[:, : int(lengths.minimum(self._limits).max())]
 
 
-class _Layer(StaticLayer):  # type: ignore[misc]
-    """Keys and values of one layer, at a place of its own for each row.
+class _PromptLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of prompts in one layer, in the values' number format.
 
-    In the values' number format: autocast leaves keys in float32, and attention would convert them.
+    Autocast leaves keys in float32 where rotary embeddings are computed in it, and attention converts them. A dynamic
+    layer would convert the values to the keys' format instead.
     """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        kept: tuple[Tensor, Tensor] = super().update(key_states.to(value_states.dtype), value_states)
+        return kept
+
+
+class _Layer(StaticLayer):  # type: ignore[misc]
+    """Keys and values of one layer, at a place of its own for each row, in the values' number format."""
 
     def __init__(self, slots: Tensor, length: int) -> None:
         """``slots``: (B, 1, 1, 1), where each row's next token belongs."""
@@ -167,7 +176,6 @@ class _Layer(StaticLayer):  # type: ignore[misc]
 
     def place(self, keys: Tensor, values: Tensor, rows: Tensor, start: int) -> None:
         """Keep the keys and values of prompts (K, H, P, D) in these rows (K,), from position ``start`` on."""
-        keys = keys.to(values.dtype)
         if not self.is_initialized:
             size = len(self._slots)
             self.lazy_initialization(*(values.new_empty(1).expand(size, *each.shape[1:]) for each in (keys, values)))
@@ -210,7 +218,7 @@ class _Step:
         width = int(mask.sum(1).max())
         padding = mask.size(1) - width
         ids, mask = ids[:, padding:], mask[:, padding:]
-        prompts = DynamicCache()
+        prompts = Cache(layer_class_to_replicate=_PromptLayer)
         output = self._model(
             input_ids=ids,
             attention_mask=mask,

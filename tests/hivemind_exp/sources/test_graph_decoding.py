@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,18 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from hivemind_exp.config import Config
 from hivemind_exp.config import GenerationConfig as GenerationSettings
+from hivemind_exp.models.loading import adapter_config
 from hivemind_exp.models.tiny import build_model
+from hivemind_exp.rollouts.types import Prompt
 from hivemind_exp.sources import graph_decoding
+from hivemind_exp.sources.generation_weights import generation_weights
 from hivemind_exp.sources.graph_decoding import can_decode, decode
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.stop import StopFlag, StopRequested
+from hivemind_exp.tasks.base import Question
+from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from tests.support.step_trainers import TOKENIZER
 
 FILL = int(TOKENIZER.pad_token_id)
@@ -26,6 +34,7 @@ GREEDY = partial(torch.argmax, dim=-1)
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
     made = build_model(TOKENIZER, seed=3).eval()
+    made.generation_config.eos_token_id = None  # ``generate`` would end at it where a test names no end
     return made.cuda() if torch.cuda.is_available() else made
 
 
@@ -49,6 +58,7 @@ def generated(model: LlamaForCausalLM, ids: Tensor, mask: Tensor, most: int, end
 @pytest.mark.slow
 @torch.no_grad()
 def test_adapters_decode_the_same_way(model: LlamaForCausalLM) -> None:
+    torch.manual_seed(0)
     with_adapter = get_peft_model(
         deepcopy(model), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
@@ -145,16 +155,72 @@ def test_a_row_that_ends_with_its_first_token_makes_room(model: LlamaForCausalLM
 @torch.no_grad()
 def test_every_token_is_chosen_from_logits_of_the_whole_row(model: LlamaForCausalLM) -> None:
     ids, mask = prompts(model)
-    seen: list[Tensor] = []
+    # On the device, because a graph replays what is there, and nothing else.
+    seen = torch.zeros((6, len(ids), model.config.vocab_size), device=model.device)
+    place = torch.zeros(1, dtype=torch.long, device=model.device)
 
     def choose(logits: Tensor) -> Tensor:
-        seen.append(logits.clone())
-        return torch.full((len(logits),), 20 + len(seen), device=logits.device)
+        seen.index_copy_(0, place, logits.unsqueeze(0))
+        place.add_(1)
+        return (20 + place).expand(len(logits))
 
     made = decode(model, ids, mask, limits=[6] * len(ids), choose=choose, end_ids=[], fill=FILL)
     row, whole = 0, torch.cat([ids[0, -3:], made[0, :-1]]).unsqueeze(0)
-    full = model(input_ids=whole).logits[0, 2:]
-    torch.testing.assert_close(torch.stack([each[row] for each in seen]), full, rtol=1e-4, atol=1e-4)
+    assert made[row].tolist() == [21, 22, 23, 24, 25, 26]
+    torch.testing.assert_close(seen[:, row], model(input_ids=whole).logits[0, 2:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@torch.no_grad()
+def test_a_float32_model_decodes_under_autocast(model: LlamaForCausalLM, copied: bool) -> None:
+    """As without fused kernels: rotary embeddings leave the keys in float32, and the values are in bfloat16."""
+    ids, mask = prompts(model)
+    seen = torch.zeros((6, len(ids), model.config.vocab_size), device=model.device)
+    place = torch.zeros(1, dtype=torch.long, device=model.device)
+
+    def choose(logits: Tensor) -> Tensor:
+        seen.index_copy_(0, place, logits.float().unsqueeze(0))
+        place.add_(1)
+        return (20 + place).expand(len(logits))
+
+    dtype = torch.bfloat16
+    with torch.autocast(model.device.type, dtype=dtype), generation_weights(model, dtype if copied else torch.float32):
+        made = decode(model, ids, mask, limits=[6] * len(ids), choose=choose, end_ids=[], fill=FILL)
+        whole = torch.cat([ids[0, -3:], made[0, :-1]]).unsqueeze(0)
+        full = model(input_ids=whole).logits[0, 2:].float()
+    torch.testing.assert_close(seen[:, 0], full, rtol=0.02, atol=0.02)
+    assert not torch.equal(full, model(input_ids=whole).logits[0, 2:]), "autocast has no effect"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [{}, {"lora": {"rank": 4}}])
+def test_a_trainer_in_bfloat16_generates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
+) -> None:
+    """All that is not real is the card: without one, no graph is recorded, and each token is computed."""
+    decoded = list[int]()
+
+    def watch(*args: Any, **how: Any) -> Tensor:
+        decoded.append(len(args[1]))
+        return decode(*args, **how)
+
+    def refuse() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    config = Config.model_validate({"model": {"name": "tiny", **model}, "generation": {"max_completion_tokens": 16}})
+    peft = adapter_config(config.model.lora)
+    made = build_model(TOKENIZER, 0).to(torch.float32 if peft is None else torch.bfloat16)  # as nodes load it
+    trainer = SourceGRPOTrainer(made, TOKENIZER, config, tmp_path, device="cpu", dtype="bfloat16", peft_config=peft)
+    source = LocalSource(trainer.policy, TOKENIZER, config.generation, StopFlag(), _dtype="bfloat16")
+    question = Question("t", "train", 0, 0, "q", {}, "d", "k")
+    asked = [Prompt(question, "answer", (), tuple(range(10, 10 + length))) for length in (3, 9)]
+    greedy = source.answer(asked)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
+    monkeypatch.setattr(graph_decoding, "on_nvidia", lambda _: True)
+    monkeypatch.setattr(graph_decoding, "decode", watch)
+    assert [row.ids[:4] for row in source.answer(asked)] == [row.ids[:4] for row in greedy]
+    assert [len(rows) for rows in source.generate(asked, 3, seed=1)] == [3, 3]
+    assert decoded == [2, 6]
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Compare how a node generates: itself, with a vLLM on another GPU, and with one on its own GPU.
 
 Each is a run of ``swarmctl run``, in turn. The model has Qwen2.5-0.5B's shape and random weights, or is SmolLM2, if it
-is on this machine (``--model smollm2``). Prints a round's seconds by part (medians with the least and the most), their
-ratios to a node that generates itself, each card's memory while the node generates and while it trains, and what the
-completions counted as. Needs no network. On a CPU, only shows that it works.
+is on this machine (``--model smollm2``). Prints a round's seconds by part (medians with the least, the most and the
+mean: with a server that is asked ahead, slow and fast rounds alternate), their ratios to a node that generates itself,
+each card's memory while the node generates and while it trains, and what the completions counted as. Needs no network.
+On a CPU, only shows that it works.
 
     python -m benchmarks.gpu.serve --vllm /PATH/TO/bin/vllm
     python -m benchmarks.gpu.serve --vllm build/vllm/bin/vllm --model tiny --device cpu --rows 8 --tokens 12 --rounds 4
@@ -199,7 +200,8 @@ def read(events: Sequence[dict[str, Any]], skip: int) -> Found:
 
 
 def shown(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):7.3f} s ({min(values):.3f} to {max(values):.3f})"
+    mean = statistics.mean(values)
+    return f"{statistics.median(values):7.3f} s ({min(values):.3f} to {max(values):.3f}), mean {mean:.3f}"
 
 
 def ratio(alone: Sequence[float], other: Sequence[float]) -> str:

@@ -28,7 +28,7 @@ def _splits(command: str) -> str:
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 """The base URL of an API. Its host and port are valid."""
-InferenceEngineName = Literal["vllm"]
+InferenceEngineName = Literal["vllm", "sglang"]
 """The engines that take adapters: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
 
 
@@ -45,11 +45,11 @@ class ServingConfig(Section):
     server_folder: str = ""
     """The path of the same directory on the servers, such as in a container. Empty: the same path."""
     command: Annotated[str, AfterValidator(_splits)] = ""
-    """The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm. It runs on
-    this machine, at a free port. Empty: the servers are yours to start."""
+    """The program of a server that the node starts, watches and stops, such as vllm, sglang or /opt/vllm/bin/vllm. It
+    runs on this machine, at a free port. Empty: the servers are yours to start."""
     arguments: list[str] = []
-    """Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3. They win over those
-    that the node chooses."""
+    """Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3 for vLLM. They win
+    over those that the node chooses."""
     gpu: Annotated[int, Field(ge=0)] | None = None
     """The NVIDIA GPU for the server that the node starts, as nvidia-smi counts. Unset: the last one."""
     turns: Literal["auto", "on", "off"] = "auto"

@@ -1,4 +1,4 @@
-"""Nodes' parts that ask a server of their own weights, a stand-in for vLLM with a real tiny model."""
+"""Nodes' parts that ask a server of their own weights: a stand-in for vLLM or SGLang with a real tiny model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from hivemind_exp.stop import StopFlag
 from tests.support.nodes import make_config
 from tests.support.policy_server import PolicyServer, policy_server
 from tests.support.recorded_events import Events
+from tests.support.sglang_server import SglangStandIn
 from tests.support.spelling_task import Spelling
 
 TOKENS = 6
+STAND_INS: dict[str, type[PolicyServer]] = {"vllm": PolicyServer, "sglang": SglangStandIn}
+"""By engine."""
 
 
 def configure(directory: Path, urls: list[str], **sections: Any) -> Config:
@@ -78,6 +81,7 @@ def served_node(
     root: Path,
     ends: ExitStack,
     *,
+    engine: str = "vllm",
     urls: int = 1,
     url: str = "",
     offload: dict[str, Any] | None = None,
@@ -85,9 +89,11 @@ def served_node(
     **faults: Any,
 ) -> Node:
     """Return a node with so many servers. ``url``: one that exists already. ``faults``: the servers' attributes."""
-    made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(urls)]
+    made = [ends.enter_context(policy_server(directory, STAND_INS[engine], **faults)) for _ in range(urls)]
     addresses = [url] if url else [address for _, address in made]
-    config = configure(directory, addresses, offload=offload or {}, generation={"temperature": temperature})
+    offload = dict(offload or {})
+    offload["serving"] = {"engine": engine} | offload.get("serving", {})
+    config = configure(directory, addresses, offload=offload, generation={"temperature": temperature})
     base = AutoModelForCausalLM.from_pretrained(directory)
     torch.manual_seed(0)
     model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))

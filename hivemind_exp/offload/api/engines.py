@@ -2,11 +2,13 @@
 
 from hivemind_exp.config import Config
 from hivemind_exp.offload.api.policy_server import PolicyServer
+from hivemind_exp.offload.api.sglang import SglangServer
 from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.settings import Endpoint, inference_engine_name
 
 INFERENCE_ENGINES: dict[str, type[PolicyServer]] = {
     "vllm": VllmServer,
+    "sglang": SglangServer,
 }
 """By the values of ``offload.serving.engine``. A built-in provider with the name of an engine is that engine."""
 

@@ -15,20 +15,22 @@ from hivemind_exp.offload.api.chat import ChatClient, read_document
 from hivemind_exp.offload.api.dialect import PLAIN
 from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.api.policy_server import (
+    NO_WEIGHTS,
     AdapterMissing,
     Advice,
-    PushFailed,
+    Causes,
     SampledAnswer,
     Sampling,
     checked_row,
+    explain,
+    served_models,
 )
 from hivemind_exp.offload.settings import Endpoint
 
 _SEED_BITS = 0x7FFFFFFF
 _NO_PENALTY = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _MISSING = re.compile(r"does not exist|cannot be found|not found", re.IGNORECASE)
-NO_WEIGHTS = "could not read the adapter's weights"
-_CAUSES: tuple[tuple[str, str, str | None], ...] = (
+CAUSES: Causes = (
     (
         r"greater than max_lora_rank (\d+)",
         "allows adapters up to rank {0}",
@@ -59,6 +61,7 @@ ADVICE = Advice(
     sampled_logps="Start it with --logprobs-mode processed_logprobs",
     precision="Start it without --quantization and with --kv-cache-dtype auto",
     turns="Start it with --enable-sleep-mode and with VLLM_SERVER_DEV_MODE=1 in its environment",
+    seeds="Put no proxy in front of it that drops parameters of requests",
 )
 
 
@@ -66,6 +69,7 @@ class VllmServer:
     """One vLLM server."""
 
     advice: ClassVar[Advice] = ADVICE
+    modules: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
 
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
         self.url = endpoint.base_url
@@ -79,12 +83,7 @@ class VllmServer:
         return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
 
     async def _models(self) -> dict[str, bool]:
-        """Return the names of what the server serves, each with whether it is an adapter."""
-        try:
-            entries = json.loads(await self._client.models())["data"]
-            return {str(each["id"]): each.get("parent") is not None for each in entries}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise broken("the list of models is not what vLLM sends") from error
+        return served_models(await self._client.models())
 
     async def most_adapters(self) -> int | None:
         """Return ``--max-loras``, from the server's metrics."""
@@ -100,7 +99,7 @@ class VllmServer:
         try:
             await self._client.call("/load_lora_adapter", {"lora_name": name, "lora_path": folder})
         except RequestFailed as fault:
-            raise explain(fault) from fault
+            raise explain(fault, CAUSES) from fault
 
     async def unload(self, name: str) -> None:
         try:
@@ -185,13 +184,3 @@ class VllmServer:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def explain(fault: RequestFailed) -> PushFailed:
-    """Return why a server did not load an adapter, and what helps."""
-    for pattern, why, remedy in _CAUSES:
-        found = re.search(pattern, fault.detail, re.IGNORECASE)
-        if found:
-            text = f"{why.format(*found.groups())} ({fault.detail})"
-            return PushFailed(text, remedy, only_weights=why == NO_WEIGHTS)
-    return PushFailed(f"did not load the adapter ({fault.detail})")

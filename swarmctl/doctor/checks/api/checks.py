@@ -278,15 +278,15 @@ def adapters(context: Context) -> Finding:
 
 def own_server(context: Context) -> Finding:
     """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
-    from swarmctl.serving import vllm_command
     from swarmctl.serving.gpus import place_server
     from swarmctl.serving.own_server import check_own_server, sharing
+    from swarmctl.serving.registry import server_engine
 
     try:
         check_own_server(context.config)
     except NodeError as error:
         return failed(f"{error.message}.", error.next)
-    program = vllm_command.program(context.config)[0]
+    program = server_engine(context.config).program(context.config)[0]
     place = place_server(context.config, os.environ, len(accelerator.gpus(context)))
     text = f"the node starts {program}" + ("" if place.gpu is None else f" on GPU {place.gpu}")
     if place.shared:

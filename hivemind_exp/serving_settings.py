@@ -29,11 +29,11 @@ def _splits(command: str) -> str:
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 """The base URL of an API. Its host and port are valid."""
 InferenceEngineName = Literal["vllm", "sglang"]
-"""The engines that take adapters: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
+"""The engines that take a node's weights: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
 
 
 class ServingConfig(Section):
-    """Where the node pushes its adapters, with offload.kind = "policy"."""
+    """Where the node pushes its adapters, or all its weights, with offload.kind = "policy"."""
 
     engine: InferenceEngineName | Literal["auto"] = "auto"
     """The engine that the servers run. "auto": the one that the provider is named after, or vllm for a server of your
@@ -41,7 +41,7 @@ class ServingConfig(Section):
     urls: list[BaseUrl] = []
     """Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1. Empty: the provider's address."""
     folder: str = ""
-    """Directory for the adapters, which the servers must be able to read. Empty: the node's directory."""
+    """Directory for what is pushed, which the servers must be able to read. Empty: the node's directory."""
     server_folder: str = ""
     """The path of the same directory on the servers, such as in a container. Empty: the same path."""
     command: Annotated[str, AfterValidator(_splits)] = ""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hivemind_exp.config import Config, LoraConfig
-from hivemind_exp.offload.api.engines import open_server
+from hivemind_exp.config import Config
+from hivemind_exp.offload.api.engines import open_engine
 from hivemind_exp.offload.api.policy_server import PolicyServer, PushFailed, Sampling
 from hivemind_exp.offload.settings import Endpoint
 
@@ -42,18 +42,9 @@ def shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) 
 
 
 async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed: int) -> list[MissingFlag]:
-    server = open_server(config, endpoint)
+    server = open_engine(config, endpoint)
     try:
-        found = []
-        lora = config.model.lora or LoraConfig()
-        modules = server.modules if lora.targets == "all-linear" else [each.strip() for each in lora.targets.split(",")]
-        there = config.offload.serving.server_folder or str(folder)
-        with _adapter_without_weights(folder, lora.rank, modules) as name:
-            try:
-                await server.load(name, f"{there.rstrip('/')}/{name}")
-            except PushFailed as error:
-                if not error.only_weights:
-                    found.append(MissingFlag(f"It {error}. {error.remedy or ''}".strip(), serious=True))
+        found = await _refusals(server, config, folder)
         asleep = await server.is_asleep() if config.offload.serving.turns == "on" else False
         if asleep is None:
             found.append(MissingFlag(f"It cannot sleep. {server.advice.turns}.", serious=False))
@@ -68,7 +59,7 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
                 )
                 found.append(MissingFlag(text, serious=config.generation.temperature != 1))
             found += await _ignored_seeds(server, model)
-        most = await server.most_adapters()
+        most = await server.most_adapters() if config.model.lora is not None else None
         if most is not None and most < needed:
             remedy = server.advice.most_adapters.format(needed=needed)
             text = f"It keeps {most} in memory of the {needed} adapters in use. {remedy}."
@@ -76,6 +67,22 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
         return found
     finally:
         await server.close()
+
+
+async def _refusals(server: PolicyServer, config: Config, folder: Path) -> list[MissingFlag]:
+    """Return why the server would not take what the node trains."""
+    if (lora := config.model.lora) is None:
+        problem = await server.reload_problem()
+        return [] if problem is None else [MissingFlag(problem, serious=True)]
+    modules = server.modules if lora.targets == "all-linear" else [each.strip() for each in lora.targets.split(",")]
+    there = config.offload.serving.server_folder or str(folder)
+    with _adapter_without_weights(folder, lora.rank, modules) as name:
+        try:
+            await server.load(name, f"{there.rstrip('/')}/{name}")
+        except PushFailed as error:
+            if not error.only_weights:
+                return [MissingFlag(f"It {error}. {error.remedy or ''}".strip(), serious=True)]
+    return []
 
 
 async def _ignored_seeds(server: PolicyServer, model: str) -> list[MissingFlag]:

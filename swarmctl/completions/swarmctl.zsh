@@ -104,7 +104,7 @@ _swarmctl_settings() {
       'offload.serving.arguments:Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3 for vLLM'
       'offload.serving.command:The program of a server that the node starts, watches and stops, such as vllm, sglang or /opt/vllm/bin/vllm'
       'offload.serving.engine:The engine that the servers run'
-      'offload.serving.folder:Directory for the adapters, which the servers must be able to read'
+      'offload.serving.folder:Directory for what is pushed, which the servers must be able to read'
       'offload.serving.gpu:The NVIDIA GPU for the server that the node starts, as nvidia-smi counts'
       'offload.serving.server_folder:The path of the same directory on the servers, such as in a container'
       'offload.serving.turns:Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless it generates'

@@ -33,8 +33,9 @@ class ServerEngine:
 
     Raises ``ConfigurationError``.
     """
-    environment: Callable[[Mapping[str, str], Place], dict[str, str]]
-    """Returns the server's environment: the given one without keys."""
+    environment: Callable[[Mapping[str, str], Place, bool], dict[str, str]]
+    """Returns the server's environment: the given one without keys. The last argument: whether the node trains all
+    weights."""
     causes: tuple[tuple[str, str], ...]
     """What it prints when it cannot start (a pattern), and what helps."""
     share_flag: str
@@ -83,7 +84,7 @@ def is_open(words: Sequence[str]) -> bool:
     return False
 
 
-def base_environment(before: Mapping[str, str], place: Place) -> dict[str, str]:
+def base_environment(before: Mapping[str, str], place: Place, _whole: bool = False) -> dict[str, str]:
     """Return the part of a server's environment that does not depend on the engine."""
     kept = {name: value for name, value in without_secrets(before).items() if name != "PYTHONPATH"}
     if place.turns:

@@ -31,7 +31,7 @@ class ServerMemory:
 
     weights: int
     adapters: int
-    """Room for as many adapters as the node uses at a time."""
+    """Room for as many adapters as the node uses at a time; 0 if it trains all weights."""
     working: int
     """Intermediate results, logits, CUDA graphs, and CUDA itself."""
     cache: int
@@ -56,10 +56,10 @@ def server_memory(config: Config, shape: Shape, place: Place) -> ServerMemory:
     The keys and values of a prompt are kept once for all its completions.
     """
     width = 4 if config.model.dtype == "float32" else 2
-    rank = 8 if config.model.lora is None else config.model.lora.rank
+    rank = 0 if config.model.lora is None else config.model.lora.rank
     slots = (0 if place.turns else rounds_ahead(config.offload)) + 2
     ranks = server_engine(config).ranks or (rank,)
-    served = next((each for each in ranks if each >= rank), ranks[-1])
+    served = next((each for each in ranks if each >= rank), ranks[-1]) if rank else 0
     asked, completed = config.generation.max_prompt_tokens, config.generation.max_completion_tokens
     prompts = min(config.game.groups, config.offload.limits.concurrency)
     together = min(MOST_AT_ONCE, prompts * share_of(config.offload, config.game.group_size))

@@ -44,7 +44,7 @@ class OwnServer:
         self.config = _with_serving(started, command="", urls=[f"http://127.0.0.1:{self.port}/v1"])
         """The configuration for the trainer, to which this is a server like any other."""
         self._command = [*self.program, *self.engine.arguments(started, self.port, self.place)]
-        self._environment = self.engine.environment(os.environ, self.place)
+        self._environment = self.engine.environment(os.environ, self.place, config.model.lora is None)
         self.log_path: Path = files.server_log
         self._log = open_log(self.log_path)
         self._log_start = 0

@@ -37,29 +37,25 @@ _CAUSES = (
 
 def arguments(config: Config, port: int, place: Place) -> list[str]:
     """Return what follows the program. Raises ``ConfigurationError``."""
-    lora, serving = config.model.lora, config.offload.serving
-    assert lora is not None, "offload.kind = policy needs adapters"
+    serving = config.offload.serving
     if is_open(serving.arguments):
         raise ConfigurationError(
             "offload.serving.arguments opens the server to other machines (--host). Anyone who reaches an SGLang "
             "server can replace its weights",
             next="swarmctl run --set offload.serving.arguments=[]",
         )
-    targets = MODULES if lora.targets == "all-linear" else tuple(each.strip() for each in lora.targets.split(","))
     chosen = {
         "--model-path": ENGINE.model(config),
         "--served-model-name": first_endpoint(config).model,
         "--host": "127.0.0.1",
         "--port": str(port),
-        "--max-lora-rank": str(lora.rank),
-        "--max-loras-per-batch": str(rounds_ahead(config.offload) + 2),
         _SHARE: f"{(ALONE if place.memory is None else place.memory) - OUTSIDE:g}",
     }
     if config.model.dtype != "auto":
         chosen["--dtype"] = config.model.dtype
     if config.model.revision is not None:
         chosen["--revision"] = config.model.revision
-    words = ["--enable-lora", *(word for pair in chosen.items() for word in pair), "--lora-target-modules", *targets]
+    words = [*_adapters(config), *(word for pair in chosen.items() for word in pair)]
     if place.turns:
         words += ["--enable-memory-saver", "--enable-weights-cpu-backup"]
     # The program sglang needs a subcommand; python -m sglang.launch_server does not.
@@ -67,7 +63,17 @@ def arguments(config: Config, port: int, place: Place) -> list[str]:
     return [*first, *words, *serving.arguments]
 
 
-def environment(before: Mapping[str, str], place: Place) -> dict[str, str]:
+def _adapters(config: Config) -> list[str]:
+    """Return the flags for the node's adapters; none if it trains all weights."""
+    if (lora := config.model.lora) is None:
+        return []
+    targets = MODULES if lora.targets == "all-linear" else tuple(each.strip() for each in lora.targets.split(","))
+    room = str(rounds_ahead(config.offload) + 2)
+    shape = ["--max-lora-rank", str(lora.rank), "--max-loras-per-batch", room]
+    return ["--enable-lora", *shape, "--lora-target-modules", *targets]
+
+
+def environment(before: Mapping[str, str], place: Place, _whole: bool = False) -> dict[str, str]:
     """Return SGLang's environment: ``before`` without keys."""
     kept = base_environment(before, place)
     kept.pop("SGLANG_RETURN_ORIGINAL_LOGPROB", None)

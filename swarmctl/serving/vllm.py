@@ -29,20 +29,11 @@ _CAUSES = (
 
 def arguments(config: Config, port: int, place: Place) -> list[str]:
     """Return what follows the program. Raises ``ConfigurationError``."""
-    lora, generation, serving = config.model.lora, config.generation, config.offload.serving
-    assert lora is not None, "offload.kind = policy needs adapters"
-    rank = next((each for each in RANKS if each >= lora.rank), None)
-    if rank is None:
-        raise ConfigurationError(
-            f"vLLM serves adapters up to rank {RANKS[-1]}, but model.lora.rank is {lora.rank}",
-            next=f"swarmctl run --set model.lora.rank={RANKS[-1]}",
-        )
+    generation, serving = config.generation, config.offload.serving
     chosen = {
         "--served-model-name": first_endpoint(config).model,
         "--host": "127.0.0.1",
         "--port": str(port),
-        "--max-lora-rank": str(rank),
-        "--max-loras": str(rounds_ahead(config.offload) + 2),
         "--logprobs-mode": "processed_logprobs",
         "--max-model-len": str(generation.max_prompt_tokens + generation.max_completion_tokens),
     }
@@ -52,23 +43,50 @@ def arguments(config: Config, port: int, place: Place) -> list[str]:
         chosen["--revision"] = config.model.revision
     if place.memory is not None:
         chosen[_SHARE] = str(place.memory)
-    words = ["--enable-lora", "--disable-uvicorn-access-log", *(word for pair in chosen.items() for word in pair)]
+    words = [*_adapters(config), "--disable-uvicorn-access-log", *(word for pair in chosen.items() for word in pair)]
+    if is_open(serving.arguments):
+        _check_closed(config, place)
     if place.turns:
-        if is_open(serving.arguments):
-            raise ConfigurationError(
-                "offload.serving.arguments opens the server to other machines (--host). While it takes turns with the "
-                "node, it has vLLM's interface for development, with which anyone who reaches it controls it",
-                next="swarmctl run --set offload.serving.turns=off",
-            )
         words.append("--enable-sleep-mode")
     return ["serve", ENGINE.model(config), *words, *serving.arguments]
 
 
-def environment(before: Mapping[str, str], place: Place) -> dict[str, str]:
-    """Return vLLM's environment: ``before`` without keys."""
-    switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
+def _adapters(config: Config) -> list[str]:
+    """Return the flags for the node's adapters; none if it trains all weights. Raises ``ConfigurationError``."""
+    if (lora := config.model.lora) is None:
+        return []
+    rank = next((each for each in RANKS if each >= lora.rank), None)
+    if rank is None:
+        raise ConfigurationError(
+            f"vLLM serves adapters up to rank {RANKS[-1]}, but model.lora.rank is {lora.rank}",
+            next=f"swarmctl run --set model.lora.rank={RANKS[-1]}",
+        )
+    room = str(rounds_ahead(config.offload) + 2)
+    return ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", room]
+
+
+def _check_closed(config: Config, place: Place) -> None:
+    """Raise ``ConfigurationError`` if a server that is open to other machines has an interface that must not be."""
+    text = (
+        "offload.serving.arguments opens the server to other machines (--host). {}, it has vLLM's interface for "
+        "development, with which anyone who reaches it controls it"
+    )
+    if config.model.lora is None:
+        raise ConfigurationError(
+            text.format("Because the node trains all weights"),
+            next="swarmctl run --set offload.serving.arguments=[]",
+        )
     if place.turns:
-        switches["VLLM_SERVER_DEV_MODE"] = "1"  # for /sleep and /wake_up
+        raise ConfigurationError(
+            text.format("While it takes turns with the node"), next="swarmctl run --set offload.serving.turns=off"
+        )
+
+
+def environment(before: Mapping[str, str], place: Place, whole: bool = False) -> dict[str, str]:
+    """Return vLLM's environment: ``before`` without keys. ``whole``: whether the node trains all weights."""
+    switches = {"VLLM_NO_USAGE_STATS": "1"} | ({} if whole else {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+    if place.turns or whole:
+        switches["VLLM_SERVER_DEV_MODE"] = "1"  # for /sleep, /wake_up, and what reloads weights
     return base_environment(before, place) | switches
 
 

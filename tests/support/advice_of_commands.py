@@ -137,6 +137,11 @@ COMMAND_STATES: tuple[State, ...] = (
     State("eval maths", (reported, changed("nodes/maths/config.json", config={"nosuch": {"x": 1}}))),
     State("run -p cpu --serve vllm"),
     State("run -p cpu --serve sglang"),
+    State(
+        "run -p cpu --serve vllm --set model.lora=false --set 'offload.serving.arguments=[\"--host=::\"]'",
+        (vllm,),
+        variables=_PATH,
+    ),
     State(f"run -p demo --serve sglang {_LORA}8", (sglang,), variables=_PATH),
     State(
         f"run -p cpu --serve sglang {_LORA}8 --set 'offload.serving.arguments=[\"--host=::\"]'",

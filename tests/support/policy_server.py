@@ -6,17 +6,20 @@ It speaks the endpoints that a node uses, and its errors are worded as those of 
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.support.loopback import serving
@@ -71,6 +74,16 @@ class PolicyServer:
     """How many loads find a file that is not complete."""
     forgets: bool = False
     """Loses its adapters before the next completion, like a server that was restarted."""
+    reloads: bool = True
+    """Whether it has the interface to replace all its weights (vLLM: VLLM_SERVER_DEV_MODE=1)."""
+    paused: bool = False
+    version: str = "default"
+    """The version of its weights, which it keeps until it ends."""
+    reloaded: list[str] = field(default_factory=list)
+    """The directories that whole weights were read from."""
+    in_flight: int = 0
+    straddled: list[str] = field(default_factory=list)
+    """Directories that were read while completions were generated."""
     most: int = 6
     """How many adapters it keeps ready."""
     mounts: dict[str, Path] = field(default_factory=dict)
@@ -91,7 +104,7 @@ class PolicyServer:
     """Ends completions early, as when it falls asleep meanwhile."""
     asleep: bool = False
     turns: list[str] = field(default_factory=list)
-    """What it was asked, in order: sleep, wake_up, load, complete."""
+    """What it was asked, in order: sleep, wake_up, load, reload, complete."""
     while_asleep: list[str] = field(default_factory=list)
     """What it was asked while it slept. vLLM would crash or wait for ever."""
     down: bool = False
@@ -102,6 +115,8 @@ class PolicyServer:
 
     def __post_init__(self) -> None:
         self._base = AutoModelForCausalLM.from_pretrained(self.directory).eval()
+        self._before = self._base
+        """The weights before those of the last reload."""
         self._model: PeftModel | None = None
 
     @property
@@ -111,13 +126,15 @@ class PolicyServer:
     def answer(self, method: str, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
         if path == "/wake_up" and self.hangs is not None:
             self.hangs.wait()
-        if path == "/v1/completions" and self.holds is not None:
-            self.holds.wait()
+        if path == "/v1/completions":
+            self._hold()
         with self._lock:
             if self.down:
                 return 503, _error("the server is starting", 503)
             if path in ("/sleep?level=1", "/wake_up", "/is_sleeping"):
                 return self._turn(path) if self.sleeps else (404, {"detail": "Not Found"})
+            if path == "/v1/completions" and self.paused:
+                return 503, _error("a paused vLLM would not answer", 503)
             if path in ("/v1/completions", "/v1/load_lora_adapter"):
                 self.turns.append("load" if "load" in path else "complete")
                 self.while_asleep += self.turns[-1:] if self.asleep else []
@@ -126,10 +143,67 @@ class PolicyServer:
                 return 200, {"object": "list", "data": [{"id": name, "parent": parent} for name, parent in names]}
             if path == "/metrics":
                 return 200, f'vllm:lora_requests_info{{max_lora="{self.most}",running_lora_adapters=""}} 1.0'
-            if path == "/v1/completions":
-                return self._complete(asked)
-            change = {"/v1/load_lora_adapter": self._load, "/v1/unload_lora_adapter": self._unload}.get(path)
-            return (404, {"detail": "Not Found"}) if change is None or not self.updates else change(asked)
+            known = {"/v1/completions": self._complete}
+            if self.updates:
+                known |= {"/v1/load_lora_adapter": self._load, "/v1/unload_lora_adapter": self._unload}
+            if self.reloads and path.partition("?")[0] in _RELOAD:
+                known[path] = partial(self._reload, path)
+            return known[path](asked) if path in known else (404, {"detail": "Not Found"})
+
+    def _hold(self) -> None:
+        if self.holds is not None:
+            self.in_flight += 1
+            self.holds.wait()
+            self.in_flight -= 1
+
+    def _reload(self, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        match path.partition("?")[0]:
+            case "/update_weight_version":
+                self.version = asked["new_version"]
+            case "/collective_rpc":
+                assert self.paused, "vLLM computes with half of the weights"
+                folder = asked["kwargs"]["weights_path"]
+                if (why := self.replace(Path(folder))) is not None:
+                    text = f"Call to collective_rpc method failed: Worker failed with error '{why}'"
+                    return 500, _error(text, 500)
+            case "/pause" | "/resume":
+                self.paused = path.startswith("/pause")
+        return 200, {"success": True, "weight_version": self.version}
+
+    def replace(self, folder: Path) -> str | None:
+        """Read whole weights. Return why that failed, as both engines word it; None if it did not."""
+        for there, here in self.mounts.items():
+            folder = here / folder.relative_to(there)
+        self.turns.append("reload")
+        self.straddled += [folder.name] if self.in_flight else []
+        if not folder.is_dir():
+            return f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{folder}'."
+        if self.broken_loads:
+            self.broken_loads -= 1
+            with torch.no_grad():
+                next(self._base.parameters()).zero_()
+            return "Error while deserializing header: incomplete metadata, file not fully covered"
+        self.reloaded.append(folder.name)
+        if not self.ignores:
+            new = self._with(load_file(folder / "model.safetensors"))
+            for each in new.parameters():
+                each.data *= 1 + self.coarse * torch.randn(each.shape, generator=torch.Generator().manual_seed(0))
+            self._before, self._base = self._base, new
+        return None
+
+    def _with(self, weights: dict[str, torch.Tensor]) -> Any:
+        """Return the model with other weights. (``from_pretrained`` must not run in two threads at a time.)"""
+        model = copy.deepcopy(self._base)
+        missing, unknown = model.load_state_dict(weights, strict=False)
+        assert not unknown
+        assert set(missing) <= {"lm_head.weight"}, "it is tied to the embeddings"
+        return model
+
+    def _restarts(self) -> None:
+        """Lose what was pushed, like a server that was restarted."""
+        self._adapters, self.forgets = {}, False
+        if self.version != "default":
+            self.version, self._base = "default", self._with(load_file(self.directory / "model.safetensors"))
 
     def _turn(self, path: str) -> tuple[int, Any]:
         if path == "/is_sleeping":
@@ -213,14 +287,15 @@ class PolicyServer:
     def sample(self, name: str, prompt: list[int], seeds: list[int], shape: Shape, top: int) -> list[Row] | None:
         """Return a completion for each seed; None if there is no such model. ``top``: how many likely tokens to say."""
         if self.forgets:
-            self._adapters, self.forgets = {}, False
+            self._restarts()
         names = list(self._adapters)
         if name != "policy" and name not in names:
             return None
         whole = [*self.prefix, *prompt]
         if name == "policy" or self.ignores or self._model is None:
             with self._model.disable_adapter() if self._model is not None else nullcontext():
-                return [self._row(self._base, whole, seed, shape, top) for seed in seeds]
+                base = self._before if self.behind else self._base
+                return [self._row(base, whole, seed, shape, top) for seed in seeds]
         used = names[max(0, names.index(name) - 1)] if self.behind else name
         set_peft_model_state_dict(self._model, self._adapters[used])
         return [self._row(self._model, whole, seed, shape, top) for seed in seeds]
@@ -241,6 +316,9 @@ class PolicyServer:
                 row.top = {each: float(told[each]) for each in told.topk(top).indices.tolist()}
         row.reason = "abort" if self.aborts else "stop" if row.ids[-1] in ends else "length"
         return row
+
+
+_RELOAD = ("/weight_info", "/update_weight_version", "/collective_rpc", "/pause", "/resume", "/reset_prefix_cache")
 
 
 def _error(message: str, code: int) -> dict[str, Any]:

@@ -20,9 +20,13 @@ from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.api.engines import INFERENCE_ENGINES
 from hivemind_exp.offload.api.policy_server import SampledAnswer
-from tests.support.nodes import make_config
+from hivemind_exp.runner.grpo_runner import GRPORunner
+from tests.support.nodes import ChanceRewards, make_config
+from tests.support.recorded_events import Events
 
 ROUNDS, GROUPS, SIZE = 20, 4, 4
+RESTARTED = 5
+"""The round in which a server is restarted."""
 START_S = 900.0
 VLLM_FLAGS = (
     "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager "
@@ -109,16 +113,23 @@ def _answers(url: str) -> bool:
 
 
 def configure(
-    model: Path, url: str, *, engine: str = "vllm", offload: dict[str, Any] | None = None, **lora: int
+    model: Path,
+    url: str,
+    *,
+    engine: str = "vllm",
+    whole: bool = False,
+    offload: dict[str, Any] | None = None,
+    **lora: int,
 ) -> Config:
+    """Return a node's configuration. ``whole``: whether it trains all weights; ``lora``: otherwise, the adapters."""
     offload = dict(offload or {})
     offload["serving"] = {"engine": engine} | offload.get("serving", {})
     return make_config(
-        model={"name": str(model), "device": "cpu", "threads": 1, "lora": {"rank": 8} | lora},
+        model={"name": str(model), "device": "cpu", "threads": 1, "lora": None if whole else {"rank": 8} | lora},
         prompt={"style": "tags"},
         game={"rounds": ROUNDS, "groups": GROUPS, "group_size": SIZE},
         generation={"max_completion_tokens": 16, "max_prompt_tokens": 200, "temperature": 0.8},
-        train={"learning_rate": 3e-3, "warmup_steps": 0, "micro_batch": 8},
+        train={"learning_rate": 3e-4 if whole else 3e-3, "warmup_steps": 0, "micro_batch": 8},
         eval={"every": 0, "questions": 2},
         checkpoint={"every": ROUNDS},
         offload={"provider": "box", "kind": "policy"} | offload,
@@ -130,10 +141,15 @@ class Interrupted:
     """Does something to the server right before the request for one of the prompts, when its weights are loaded."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, request: int, do: Callable[[], None], engine: str = "vllm"
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        request: int,
+        do: Callable[[], None],
+        engine: str = "vllm",
+        method: str = "complete",
     ) -> None:
         client: Any = INFERENCE_ENGINES[engine]
-        self.left, complete = request, client.complete
+        self.left, complete = request, getattr(client, method)
 
         async def interrupted(server: Any, *asked: Any) -> SampledAnswer:
             self.left -= 1
@@ -141,10 +157,42 @@ class Interrupted:
                 await asyncio.to_thread(do)
             return await complete(server, *asked)
 
-        monkeypatch.setattr(client, "complete", interrupted)
+        monkeypatch.setattr(client, method, interrupted)
 
 
 def journaled(root: Path) -> list[tuple[int, str, int, str]]:
     """Return the slot and source of each completion in a node's journal."""
     with sqlite3.connect(NodeFiles(root).journal) as db:
         return db.execute("SELECT round, question, idx, source FROM completions").fetchall()
+
+
+def play_whole_weights(model: Path, server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play rounds with a server that gets all weights each time, and is restarted between a push and a request."""
+
+    def restart() -> None:
+        server.stop(signal.SIGKILL)
+        server.start()
+
+    client: Any = INFERENCE_ENGINES[server.engine]
+    Interrupted(monkeypatch, RESTARTED * GROUPS + 2, restart, server.engine, "complete_whole")
+    events, reloads, reload = Events(), [], client.reload
+
+    async def counted(its: Any, name: str, folder: str) -> None:
+        reloads.append(name)
+        await reload(its, name, folder)
+
+    monkeypatch.setattr(client, "reload", counted)
+    config = configure(model, server.url, engine=server.engine, whole=True, offload={"fallback": []})
+    assert GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards()).run().round == ROUNDS
+    rounds = events.of("rollouts")
+    assert [(each["source"], each["count"]) for each in rounds] == [("policy", GROUPS * SIZE)] * ROUNDS
+    lags = [each["lag"] for each in rounds]
+    assert 0 <= lags.pop(RESTARTED) <= 1, "what is asked for again gets the newest weights"
+    assert lags == [0] + [1] * (ROUNDS - 2)
+    bad = {"policy_other", "policy_push"}  # the restart is an outage, which is reported, too
+    assert [each["message"] for each in events.of("warning") if each["code"] in bad] == []
+    (served,) = [each["message"] for each in events.of("note") if each["code"] == "policy_served"]
+    assert len(reloads) > len(set(reloads)) > ROUNDS // 2, "after the restart, the same weights were loaded again"
+    slots = journaled(root)
+    assert len(slots) == len({slot[:3] for slot in slots}) == ROUNDS * GROUPS * SIZE
+    print(f"\n{served}\n{len(reloads)} reloads")

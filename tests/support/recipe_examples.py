@@ -161,6 +161,7 @@ class AcmeServer(VllmServer):
         precision="Start it with -p",
         turns="Start it with -t",
         seeds="Start it with -x",
+        reloads="Start it with -r",
     )
 ''',
     )

@@ -18,8 +18,6 @@ _NEUTRAL = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 class SglangStandIn(PolicyServer):
     """The server's state. ``sleeps``: whether it has --enable-memory-saver and --enable-weights-cpu-backup."""
 
-    version: str = "default"
-    """The weight version, which it keeps until it ends."""
     most_loaded: int | None = None
     """--max-loaded-loras."""
     busy: bool = False
@@ -28,8 +26,8 @@ class SglangStandIn(PolicyServer):
     def answer(self, method: str, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
         if path == "/resume_memory_occupation" and self.hangs is not None:
             self.hangs.wait()
-        if path == "/generate" and self.holds is not None:
-            self.holds.wait()
+        if path == "/generate":
+            self._hold()
         with self._lock:
             if self.down:
                 return 503, ""
@@ -39,6 +37,7 @@ class SglangStandIn(PolicyServer):
             change = {"/load_lora_adapter": self._load, "/unload_lora_adapter": self._unload} if self.updates else {}
             plain = {"/v1/models": self._models, "/server_info": self._info, "/flush_cache": self._flush}
             asking = {"/generate": self._generate, "/update_weight_version": self._mark, **change}
+            asking |= {"/update_weights_from_disk": self._update_weights}
             plain |= {"/model_info": lambda: (200, {"weight_version": self.version})}
             plain |= {"/release_memory_occupation": self._sleep, "/resume_memory_occupation": self._wake}
             name = path.partition("?")[0]
@@ -57,6 +56,13 @@ class SglangStandIn(PolicyServer):
         self.version = asked["new_version"]
         return 200, {"success": True, "message": "", "new_version": self.version}
 
+    def _update_weights(self, asked: dict[str, Any]) -> tuple[int, Any]:
+        why = self.replace(Path(asked["model_path"]))
+        if why is None:
+            self.version = asked["weight_version"]
+        text = why and f"Failed to get weights iterator: {why}."
+        return 200 if why is None else 400, {"success": why is None, "message": text, "num_paused_requests": 0}
+
     def _sleep(self) -> tuple[int, Any]:
         return self._take_turns(wakes=False)
 
@@ -65,6 +71,7 @@ class SglangStandIn(PolicyServer):
 
     def _info(self) -> tuple[int, Any]:
         limits = {"max_loras_per_batch": self.most, "max_loaded_loras": self.most_loaded}
+        limits["weight_cache_mode"] = "off" if self.reloads else "daemon"
         return 200, limits | {"enable_memory_saver": self.sleeps, "enable_weights_cpu_backup": self.sleeps}
 
     def _take_turns(self, *, wakes: bool) -> tuple[int, Any]:
@@ -122,7 +129,11 @@ class SglangStandIn(PolicyServer):
                 return 400, {"error": {"message": text}}
             (row,) = found
             likely = [[[value, each, None] for each, value in row.top.items()]]
-            meta = {"finish_reason": {"type": row.reason}, "output_top_logprobs": likely, "weight_version": "default"}
+            meta = {
+                "finish_reason": {"type": row.reason},
+                "output_top_logprobs": likely,
+                "weight_versions": [{"version": self.version, "start": 0, "end": len(row.ids)}],
+            }
             meta["output_token_logprobs"] = [[logp, each, None] for logp, each in zip(row.logps, row.ids, strict=True)]
             document = {"text": "", "output_ids": row.ids, "meta_info": meta}
             documents.append(

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol
 from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.settings import Endpoint
 
+RELOADING = "swarmctl-reloading"
+"""The version of weights of which only a part may have been read."""
 NO_WEIGHTS = "could not read the adapter's weights"
 """Why a server refuses an adapter in which nothing but the weights is wrong."""
 LOWEST = -1e6
@@ -67,10 +69,12 @@ class Advice:
     """For a server that cannot sleep."""
     seeds: str
     """For a server that ignores the seed of a request."""
+    reloads: str
+    """For a server that cannot replace all its weights."""
 
 
 class AdapterMissing(Exception):
-    """The server does not have the adapter, for example because it was restarted."""
+    """The server does not have the adapter, or the version of the weights, for example because it was restarted."""
 
 
 class PushFailed(Exception):
@@ -120,6 +124,21 @@ class PolicyServer(Protocol):
         """Unload an adapter. One that the server does not have is not an error."""
         ...
 
+    async def reload_problem(self) -> str | None:
+        """Return why the server cannot replace all its weights, as a sentence that names the flag; None if it can.
+
+        Changes nothing.
+        """
+        ...
+
+    async def reload(self, name: str, folder: str) -> None:
+        """Replace all weights by those of a checkpoint in a directory on the server.
+
+        It then has ``name`` as the version of its weights. While it reloads, and if it fails, it has no version that a
+        push ever had. Requests in flight are completed before. Raises ``PushFailed``.
+        """
+        ...
+
     async def is_asleep(self) -> bool | None:
         """Return whether the server sleeps; None if it has no interface for that."""
         ...
@@ -141,6 +160,15 @@ class PolicyServer(Protocol):
         """Return ``count`` completions by an adapter, or by the model under the adapters if its name is given.
 
         The same seed brings the same completions, if the server heeds it. Raises ``AdapterMissing``.
+        """
+        ...
+
+    async def complete_whole(
+        self, version: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> SampledAnswer:
+        """Return ``count`` completions by a version of the whole weights.
+
+        Raises ``AdapterMissing`` if the server did not have that version all the time.
         """
         ...
 

@@ -9,6 +9,7 @@ Written against the source of SGLang 0.5.23, and tested with that version on a C
 unloading, completions and errors. Sleep needs a GPU, and was tested with a stand-in only.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken
 from hivemind_exp.offload.api.policy_server import (
     NO_WEIGHTS,
+    RELOADING,
     AdapterMissing,
     Advice,
     Causes,
@@ -72,21 +74,27 @@ CAUSES: Causes = (
     ),
 )
 """What SGLang says when it does not load an adapter, what that means, and what helps."""
+RELOAD_CAUSES: Causes = (
+    (CAUSES[1][0], "cannot read the directory of the weights", CAUSES[1][2]),
+    (CAUSES[2][0], "could not read the weights", CAUSES[2][2]),
+)
+"""The same for whole weights."""
 ADVICE = Advice(
     adapters=f"Start it with {_ADAPTERS}",
     most_adapters="Start it with --max-loras-per-batch {needed} or more, and without a lower --max-loaded-loras",
     sampled_logps="Start it without SGLANG_RETURN_ORIGINAL_LOGPROB in its environment",
     precision="Start it without --quantization and with --kv-cache-dtype auto",
     turns="Start it with --enable-memory-saver and --enable-weights-cpu-backup",
+    reloads="Use SGLang 0.5 or later, without --weight-cache-mode",
     seeds="Start it with --enable-deterministic-inference",
 )
-ASLEEP = "swarmctl-asleep"
-"""The weight version of a server that this node put to sleep.
+ASLEEP = "swarmctl-asleep:"
+"""How the weight version of a server begins that this node put to sleep. The version that it had follows.
 
 SGLang does not say whether it sleeps, and ends if it is asked twice to sleep or to wake up. But it keeps this text
 until it ends, also for a node that was restarted meanwhile.
 """
-_AWAKE = "default"
+_ECHO = {"return_prompt_token_ids": True}
 _IDLE_S = 30
 """Seconds that the server gets to finish what it still does, before it falls asleep."""
 
@@ -103,6 +111,7 @@ class SglangServer:
         self._root = self.url.removesuffix("/v1")
         self._base: str | None = None
         """The name of the model under the adapters, once known."""
+        self._reloading = asyncio.Lock()
 
     async def adapters(self) -> list[str]:
         return [name for name, is_adapter in (await self._models()).items() if is_adapter]
@@ -135,9 +144,27 @@ class SglangServer:
             if not _MISSING.search(fault.detail):
                 raise
 
+    async def reload_problem(self) -> str | None:
+        info = await self._document("/server_info")
+        off = info.get("weight_cache_mode", "off") == "off"
+        return None if off else f"It cannot replace all its weights. {ADVICE.reloads}."
+
+    async def reload(self, name: str, folder: str) -> None:
+        """Requests in flight are completed before, and new ones wait."""
+        async with self._reloading:
+            try:
+                if await self._version() == name:  # another request had it loaded again
+                    return
+                # If it fails, it may have read a part, and would still call that by the version before.
+                await self._mark(RELOADING)
+                asked = {"model_path": folder, "weight_version": name, "flush_cache": True}
+                await self._call("/update_weights_from_disk", asked)
+            except RequestFailed as fault:
+                raise explain(fault, RELOAD_CAUSES) from fault
+
     async def is_asleep(self) -> bool | None:
         """Return whether this node put the server to sleep; None if it could not wake up with its weights."""
-        if (await self._document("/model_info")).get("weight_version") == ASLEEP:
+        if (await self._version()).startswith(ASLEEP):
             return True
         info = await self._document("/server_info")
         able = info.get("enable_memory_saver") is True and info.get("enable_weights_cpu_backup") is True
@@ -153,18 +180,23 @@ class SglangServer:
             return
         # Asked while a request is running, it would end. This waits until none is.
         await self._call(f"/flush_cache?timeout={_IDLE_S}", {})
-        await self._mark(ASLEEP)
+        version = await self._version()
+        await self._mark(ASLEEP + version)
         try:
             await self._call("/release_memory_occupation", {})
         except RequestFailed as fault:
             if fault.status is not None:  # it refused
-                await self._mark(_AWAKE)
+                await self._mark(version)
             raise
 
     async def wake(self) -> None:
-        if await self.is_asleep():
+        version = await self._version()
+        if version.startswith(ASLEEP):
             await self._call("/resume_memory_occupation", {})
-            await self._mark(_AWAKE)
+            await self._mark(version.removeprefix(ASLEEP))
+
+    async def _version(self) -> str:
+        return str((await self._document("/model_info")).get("weight_version"))
 
     async def _mark(self, version: str) -> None:
         await self._call("/update_weight_version", {"new_version": version, "abort_all_requests": False})
@@ -172,6 +204,11 @@ class SglangServer:
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
     ) -> SampledAnswer:
+        documents = await self._generate(adapter, prompt, self._params(count, sampling, seed), _ECHO)
+        return self._answer(documents, prompt, sampling)
+
+    def _params(self, count: int, sampling: Sampling, seed: int) -> list[dict[str, Any]]:
+        """Return the parameters of each completion."""
         shape = {
             "max_new_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
@@ -180,8 +217,20 @@ class SglangServer:
         }
         seeds = [(seed + index * _SEED_STEP) >> 16 & _SEED_BITS for index in range(count)]
         # SGLang gives all completions of one request for several (n) the same seed.
-        params = [shape | {"sampling_seed": each} for each in seeds]
-        documents = await self._generate(adapter, prompt, params, {"return_prompt_token_ids": True})
+        return [shape | {"sampling_seed": each} for each in seeds]
+
+    async def complete_whole(
+        self, version: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> SampledAnswer:
+        self._base = self._base or await self.base_model()
+        documents = await self._generate(self._base, prompt, self._params(count, sampling, seed), _ECHO)
+        for document in documents:
+            spans = _part(document, "meta_info", "weight_versions")
+            if not isinstance(spans, list) or {_part(each, "version") for each in spans} != {version}:
+                raise AdapterMissing
+        return self._answer(documents, prompt, sampling)
+
+    def _answer(self, documents: Sequence[Any], prompt: Sequence[int], sampling: Sampling) -> SampledAnswer:
         rows, same = [], True
         for document in documents:
             reason = _part(document, "meta_info", "finish_reason", "type")
@@ -205,7 +254,7 @@ class SglangServer:
             raise broken("the answer has no log-probabilities") from error
 
     async def _generate(
-        self, model: str, prompt: Sequence[int], params: Sequence[Mapping[str, Any]], more: Mapping[str, Any]
+        self, model: str | None, prompt: Sequence[int], params: Sequence[Mapping[str, Any]], more: Mapping[str, Any]
     ) -> list[Any]:
         """Return a document for each of ``params``. Raises ``AdapterMissing``."""
         asked: dict[str, Any] = {"input_ids": [list(prompt)] * len(params), "sampling_params": list(params)}

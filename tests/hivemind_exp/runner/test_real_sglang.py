@@ -15,7 +15,16 @@ from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards
-from tests.support.real_server import GROUPS, ROUNDS, SIZE, Interrupted, Server, configure, journaled
+from tests.support.real_server import (
+    GROUPS,
+    ROUNDS,
+    SIZE,
+    Interrupted,
+    Server,
+    configure,
+    journaled,
+    play_whole_weights,
+)
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
 
@@ -90,3 +99,9 @@ def test_a_server_restarted_between_push_and_request_gets_the_weights_again(
     slots = journaled(tmp_path)
     assert len(slots) == len({slot[:3] for slot in slots}) == ROUNDS * GROUPS * SIZE
     assert {source for *_, source in slots} == {"box"}
+
+
+def test_all_weights_are_replaced_by_each_push(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_whole_weights(model, server, tmp_path, monkeypatch)

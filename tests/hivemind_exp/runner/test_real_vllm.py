@@ -21,7 +21,16 @@ from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources import policy_server
 from tests.support.nodes import ChanceRewards
-from tests.support.real_server import GROUPS, ROUNDS, SIZE, Interrupted, Server, configure, journaled
+from tests.support.real_server import (
+    GROUPS,
+    ROUNDS,
+    SIZE,
+    Interrupted,
+    Server,
+    configure,
+    journaled,
+    play_whole_weights,
+)
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
 
@@ -164,3 +173,9 @@ def test_this_machine_generates_while_the_server_is_gone(
     assert by_round[0] == by_round[ROUNDS - 1] == {"box"}
     assert set().union(*by_round.values()) == {"box", LOCAL}
     print(f"\n{down}\nrounds on this machine: {[at for at, used in by_round.items() if LOCAL in used]}")
+
+
+def test_all_weights_are_replaced_by_each_push(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_whole_weights(model, server, tmp_path, monkeypatch)

@@ -132,9 +132,9 @@ def test_sglang_is_started_with_its_own_flags(
     asked = json.loads((home / "nodes/served/request.json").read_text())["config"]["offload"]
     assert (asked["provider"], asked["kind"], asked["serving"]["turns"]) == ("sglang", "policy", "on")
     assert asked["serving"]["urls"] == [f"http://127.0.0.1:{arguments[arguments.index('--port') + 1]}/v1"]
-    assert arguments[:4] == ["serve", "--enable-lora", "--model-path", "org/small"]
+    assert arguments[:2] == ["serve", "--enable-lora"]
     chosen = {"--max-lora-rank": "12", "--max-loras-per-batch": "2", "--dtype": "float32", "--host": "127.0.0.1"}
-    chosen |= {"--served-model-name": "org/small", "--mem-fraction-static": "0.5"}
+    chosen |= {"--model-path": "org/small", "--served-model-name": "org/small", "--mem-fraction-static": "0.5"}
     pairs = dict(itertools.pairwise(arguments))
     assert {name: pairs[name] for name in chosen} == chosen
     assert {"--enable-memory-saver", "--enable-weights-cpu-backup"} <= set(arguments)

@@ -34,9 +34,10 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.parametrize("trained", ["adapters", "all weights"])
 @pytest.mark.parametrize("engine", PROGRAMS)
 def test_a_node_starts_and_stops_its_own_server(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, trained: str
 ) -> None:
     """As a user would: ``run --serve``. After two rounds, the server is killed; after two more, the run is stopped."""
     served = [str(Path(PROGRAMS[engine]).absolute()), *(SGLANG_MODULE if engine == "sglang" else ())]
@@ -46,7 +47,7 @@ def test_a_node_starts_and_stops_its_own_server(
     settings = {
         "model.name": str(model),
         "model.dtype": "float32",
-        "model.lora.rank": "8",
+        **({"model.lora.rank": "8"} if trained == "adapters" else {}),
         "tasks": '["spell_backward"]',
         "prompt.style": "tags",
         "prompt.examples": "0",

@@ -15,15 +15,22 @@ from swarmctl.serving.gpus import Place
 from swarmctl.serving.registry import SERVER_ENGINES, server_engine
 from swarmctl.settings.offload_target import served_engine
 
+RANK: dict[str, Any] = {"rank": 12}
 ALONE = Place(None, shared=False, turns=False, why="")
 TOGETHER = Place("0", shared=True, turns=False, why="offload.ahead = 1")
 IN_TURN = Place("0", shared=True, turns=True, why="one GPU")
 
 
-def config(command: str = "sglang", arguments: tuple[str, ...] = (), model: str = "org/small", **lora: Any) -> Config:
+def config(
+    command: str = "sglang",
+    arguments: tuple[str, ...] = (),
+    model: str = "org/small",
+    lora: dict[str, Any] | None = RANK,
+    **more: Any,
+) -> Config:
     serving = {"command": command, "arguments": list(arguments)}
     offload = {"provider": "sglang", "kind": "policy", "serving": serving}
-    return Config.model_validate({"model": {"name": model, "lora": {"rank": 12} | lora}, "offload": offload})
+    return Config.model_validate({"model": {"name": model, "lora": lora and lora | more}, "offload": offload})
 
 
 def value(words: list[str], name: str) -> str:
@@ -65,7 +72,8 @@ def test_adapters_of_the_nodes_shape_are_taken() -> None:
     place = words.index("--lora-target-modules")
     assert words[place + 1 : place + 1 + len(MODULES)] == list(MODULES)
     words = sglang.arguments(config(targets="q_proj, v_proj"), 1, ALONE)
-    assert words[words.index("--lora-target-modules") + 1 :] == ["q_proj", "v_proj"]
+    place = words.index("--lora-target-modules")
+    assert words[place + 1 : place + 4] == ["q_proj", "v_proj", "--model-path"]
 
 
 @pytest.mark.parametrize(("place", "share"), [(ALONE, "0.8"), (TOGETHER, "0.35"), (IN_TURN, "0.5")])
@@ -95,6 +103,14 @@ def test_its_environment_has_no_keys_and_returns_log_probabilities_as_sampled() 
     found = sglang.environment(before, Place("3", shared=False, turns=False, why=""))
     assert {"PYTHONPATH", "HF_TOKEN", "SGLANG_RETURN_ORIGINAL_LOGPROB"}.isdisjoint(found)
     assert (found["CUDA_VISIBLE_DEVICES"], found["PATH"]) == ("3", "/bin")
+
+
+def test_a_node_that_trains_all_weights_needs_no_adapters() -> None:
+    whole = config(lora=None)
+    words = sglang.arguments(whole, 1, ALONE)
+    assert not [word for word in words if "lora" in word]
+    with pytest.raises(ConfigurationError, match="can replace its weights"):
+        sglang.arguments(config(lora=None, arguments=("--host=::",)), 1, ALONE)
 
 
 def test_the_demos_model_is_refused() -> None:

@@ -17,9 +17,10 @@ TOGETHER = Place("0", shared=True, turns=False, why="offload.ahead = 1")
 IN_TURN = Place("0", shared=True, turns=True, why="one GPU")
 
 
-def config(rank: int = 16, model: str = "org/small", arguments: tuple[str, ...] = ()) -> Config:
+def config(rank: int | None = 16, model: str = "org/small", arguments: tuple[str, ...] = ()) -> Config:
+    """Return a node's configuration. ``rank``: None if it trains all weights."""
     serving = {"provider": "vllm", "kind": "policy", "serving": {"command": "vllm", "arguments": list(arguments)}}
-    return Config.model_validate({"model": {"name": model, "lora": {"rank": rank}}, "offload": serving})
+    return Config.model_validate({"model": {"name": model, "lora": rank and {"rank": rank}}, "offload": serving})
 
 
 @pytest.mark.parametrize(("rank", "served"), [(1, "8"), (8, "8"), (9, "16"), (300, "320"), (512, "512")])
@@ -58,6 +59,16 @@ def test_the_interface_for_sleep_is_not_opened_to_other_machines(words: tuple[st
 @pytest.mark.parametrize("words", [("--host=127.0.0.1",), ("--host", "localhost"), ("--hf-token", "0.0.0.0")])
 def test_other_arguments_are_kept_while_it_takes_turns(words: tuple[str, ...]) -> None:
     assert vllm.arguments(config(arguments=words), 8000, IN_TURN)[-len(words) :] == list(words)
+
+
+def test_a_node_that_trains_all_weights_needs_the_interface_to_replace_them() -> None:
+    words = vllm.arguments(config(None), 8000, ALONE)
+    assert not [word for word in words if "lora" in word]
+    found = vllm.environment({}, ALONE, whole=True)
+    assert (found["VLLM_SERVER_DEV_MODE"], "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in found) == ("1", False)
+    with pytest.raises(ConfigurationError, match="Because the node trains all weights") as caught:
+        vllm.arguments(config(None, arguments=("--host=::",)), 8000, ALONE)
+    assert caught.value.next == "swarmctl run --set offload.serving.arguments=[]"
 
 
 def test_smollm2_is_served_from_its_converted_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

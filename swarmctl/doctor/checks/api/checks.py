@@ -249,7 +249,7 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
 
 
 def adapters(context: Context) -> Finding:
-    """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
+    """Check that the servers of this node's weights take what it trains. Loads nothing, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
     from hivemind_exp.offload.policy_server_probe import shortcomings
     from hivemind_exp.offload.replicas import replica_endpoints
@@ -273,7 +273,8 @@ def adapters(context: Context) -> Finding:
     if texts:
         return (failed if serious else warning)(" ".join(texts))
     what = "the server takes" if len(servers) == 1 else f"all {len(servers)} servers take"
-    return ok(f"{what} this node's adapters, with log-probabilities of the sampling temperature")
+    trained = "adapters" if config.model.lora is not None else "whole weights"
+    return ok(f"{what} this node's {trained}, with log-probabilities of the sampling temperature")
 
 
 def own_server(context: Context) -> Finding:

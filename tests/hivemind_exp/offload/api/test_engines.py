@@ -28,6 +28,7 @@ OWN_WORDS = Advice(
     "(full precision)",
     "(sleep)",
     "(heed seeds)",
+    "(reload)",
 )
 SERVED: dict[str, Any] = {"model": {"lora": True}}
 
@@ -76,7 +77,7 @@ def test_the_probe_gives_the_advice_of_the_engine(monkeypatch: pytest.MonkeyPatc
         ("sglang", "on", {"sleeps": False}, ["It cannot sleep. Start it with --enable-memory-saver"]),
         ("sglang", "off", {"sleeps": False}, []),
         ("sglang", "on", {}, []),
-        ("sglang", "on", {"asleep": True, "version": ASLEEP}, []),
+        ("sglang", "on", {"asleep": True, "version": f"{ASLEEP}default"}, []),
     ],
 )
 def test_the_probe_asks_nothing_of_a_server_that_sleeps(
@@ -114,6 +115,26 @@ def test_the_probe_names_what_an_engine_lacks(
     assert all(text in told[0].text for text in found)
     assert [each.serious for each in told] == ([serious] if found else [])
     assert server.adapters == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "faults", "found"),
+    [
+        ("vllm", {}, None),
+        ("vllm", {"reloads": False}, "VLLM_SERVER_DEV_MODE=1"),
+        ("sglang", {}, None),
+        ("sglang", {"reloads": False}, "--weight-cache-mode"),
+        ("sglang", {"enabled": False, "most": 1}, None),
+    ],
+)
+def test_the_probe_asks_whether_all_weights_can_be_replaced(
+    tmp_path: Path, engine: str, faults: dict[str, Any], found: str | None
+) -> None:
+    with policy_server(save_llama(tmp_path / "llama"), STAND_INS[engine], **faults) as (server, url):
+        config = configure("box", url, engine=engine).model_copy(update={"model": ModelConfig()})
+        told = shortcomings(first_endpoint(config), config, tmp_path / "served", 3)
+    assert [(each.serious, found in each.text) for each in told] == ([] if found is None else [(True, True)])
+    assert (server.reloaded, server.loads) == ([], []), "nothing was changed"
 
 
 def test_the_probe_s_adapter_is_on_the_node_s_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

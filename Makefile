@@ -1,6 +1,6 @@
 # `make run` starts the demo and `make test` tests everything; both make a virtual environment first.
-# `make test-fast` leaves out the tests marked slow or swarm. `make test-vllm` plays rounds with a real vLLM. `make lint` checks
-# style and types. `make clean` deletes the environment and what was built. `make soak` kills and starves real nodes for about
+# `make test-fast` leaves out the tests marked slow or swarm. `make test-vllm` plays rounds with a real vLLM, and
+# `make test-sglang` with a real SGLang. `make lint` checks style and types. `make clean` deletes the environment and what was built. `make soak` kills and starves real nodes for about
 # an hour (as root, on Linux). `make bench-gpu` measures speed and memory on a GPU beside plain TRL, in about five minutes.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -22,8 +22,10 @@ INSTALL = PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/install.py $(VENV) --torch $(
 
 # A real vLLM on the CPU, in an environment of its own (4 GB), for `make test-vllm`.
 VLLM ?= build/vllm
+# A real SGLang on the CPU, for `make test-sglang`. It uses the libraries of vLLM's environment.
+SGLANG ?= build/sglang
 
-.PHONY: run test test-fast test-vllm bench-gpu soak lint clean
+.PHONY: run test test-fast test-vllm test-sglang bench-gpu soak lint clean
 
 run: $(VENV)/.installed
 	@# Ctrl-C is a way to end the demo, not an error.
@@ -43,7 +45,11 @@ bench-gpu: $(VENV)/.installed-dev
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
 	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py \
-		tests/swarmctl/run/test_serve_real_vllm.py
+		tests/swarmctl/run/test_serve_real.py
+
+test-sglang: $(VENV)/.installed-dev $(SGLANG)/.installed
+	SGLANG=$(SGLANG)/bin/python $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_sglang.py \
+		tests/swarmctl/run/test_serve_real.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -58,6 +64,11 @@ clean:
 $(VLLM)/.installed: tools/vllm_environment.py
 	$(CHECK_PYTHON)
 	@PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/vllm_environment.py $(VLLM)
+	@touch $@
+
+$(SGLANG)/.installed: tools/sglang_environment.py $(wildcard tools/sglang_cpu/*) $(VLLM)/.installed
+	$(CHECK_PYTHON)
+	@PIP_FLAGS='$(PIP_FLAGS)' $(PYTHON) tools/sglang_environment.py $(SGLANG) $(VLLM)
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(wildcard requirements/*.txt)

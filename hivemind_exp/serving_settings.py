@@ -28,12 +28,12 @@ def _splits(command: str) -> str:
 
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 """The base URL of an API. Its host and port are valid."""
-InferenceEngineName = Literal["vllm"]
-"""The engines that take adapters: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
+InferenceEngineName = Literal["vllm", "sglang"]
+"""The engines that take a node's weights: the names of ``INFERENCE_ENGINES`` (hivemind_exp.offload.api.engines)."""
 
 
 class ServingConfig(Section):
-    """Where the node pushes its adapters, with offload.kind = "policy"."""
+    """Where the node pushes its adapters, or all its weights, with offload.kind = "policy"."""
 
     engine: InferenceEngineName | Literal["auto"] = "auto"
     """The engine that the servers run. "auto": the one that the provider is named after, or vllm for a server of your
@@ -41,15 +41,15 @@ class ServingConfig(Section):
     urls: list[BaseUrl] = []
     """Base URLs of all replicas of the server, such as http://192.168.1.20:8000/v1. Empty: the provider's address."""
     folder: str = ""
-    """Directory for the adapters, which the servers must be able to read. Empty: the node's directory."""
+    """Directory for what is pushed, which the servers must be able to read. Empty: the node's directory."""
     server_folder: str = ""
     """The path of the same directory on the servers, such as in a container. Empty: the same path."""
     command: Annotated[str, AfterValidator(_splits)] = ""
-    """The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm. It runs on
-    this machine, at a free port. Empty: the servers are yours to start."""
+    """The program of a server that the node starts, watches and stops, such as vllm, sglang or /opt/vllm/bin/vllm. It
+    runs on this machine, at a free port. Empty: the servers are yours to start."""
     arguments: list[str] = []
-    """Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3. They win over those
-    that the node chooses."""
+    """Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3 for vLLM. They win
+    over those that the node chooses."""
     gpu: Annotated[int, Field(ge=0)] | None = None
     """The NVIDIA GPU for the server that the node starts, as nvidia-smi counts. Unset: the last one."""
     turns: Literal["auto", "on", "off"] = "auto"

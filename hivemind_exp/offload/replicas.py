@@ -40,7 +40,7 @@ class Pushed:
     version: int
     """The optimizer steps behind the weights."""
     name: str
-    """The adapter's name on the servers. No other weights ever had it."""
+    """The name of the adapter, or of the version of all weights, on the servers. No other weights ever had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Replicas:
     """Called in the event loop."""
     sampling: Sampling
     folder: Path
-    """Where adapters are written."""
+    """Where weights are written."""
     folder_there: str
     """The path of ``folder`` on the servers."""
     kept: int
@@ -80,6 +80,8 @@ class Replicas:
     """Most requests in flight."""
     urls: Sequence[str]
     """The servers' addresses, for people."""
+    replaces: bool = False
+    """Whether a push replaces all weights, so that what was asked for before has to be completed first."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: Sequence[PolicyServer] = ()
     _on_servers: list[Pushed] = field(default_factory=list)
@@ -88,6 +90,8 @@ class Replicas:
     """Requests by serial."""
     _push: asyncio.Task[None] | None = None
     """The last one to begin."""
+    _asked: set[asyncio.Task[ReplicaAnswer]] = field(default_factory=set)
+    """Requests without an answer, also those that wait for a push."""
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.at_a_time)
@@ -102,15 +106,15 @@ class Replicas:
         return self._submit(self._begin(prefix)).result()
 
     def push(self, pushed: Pushed, write: Callable[[Path], None]) -> Future[None]:
-        """Load new weights everywhere. ``write`` writes their adapter to a directory; it is called in a thread.
+        """Load new weights everywhere. ``write`` writes them to a directory; it is called in a thread.
 
         The future raises ``PushFailed`` or ``RequestFailed``. Then no replica has the weights, and the ones before them
-        answer.
+        answer. A replica whose whole weights were replaced already gets the ones before them with its next request.
         """
 
         async def push() -> None:
             before = self._push
-            self._push = asyncio.ensure_future(self._load(before, pushed, write))
+            self._push = asyncio.ensure_future(self._load(before, pushed, write, frozenset(self._asked)))
             await self._push
 
         return self._submit(push())
@@ -120,7 +124,14 @@ class Replicas:
 
         The future raises ``RequestFailed``, after several tries, or ``PushFailed`` if there are no weights.
         """
-        return self._submit(self._ask(request))
+
+        async def ask() -> ReplicaAnswer:
+            task = asyncio.ensure_future(self._ask(request, self._push))
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+            return await task
+
+        return self._submit(ask())
 
     def sleep(self) -> Future[None]:
         """Have all replicas give their memory back. The future raises ``RequestFailed``, after all have answered."""
@@ -169,13 +180,22 @@ class Replicas:
         for server in self._servers:
             await server.close()
 
-    async def _load(self, before: asyncio.Task[None] | None, pushed: Pushed, write: Callable[[Path], None]) -> None:
+    async def _load(
+        self,
+        before: asyncio.Task[None] | None,
+        pushed: Pushed,
+        write: Callable[[Path], None],
+        asked: frozenset[asyncio.Task[ReplicaAnswer]],
+    ) -> None:
+        """Load new weights everywhere. ``asked``: the requests that were made before."""
         if before is not None:
             await asyncio.wait([before])
-        # A server must never see an adapter of which only a part is written.
+        # A server must never see weights of which only a part is written.
         partial = self.folder / f".partial-{pushed.name}"
         await asyncio.to_thread(write, partial)
         os.replace(partial, self.folder / pushed.name)
+        if self.replaces and asked:
+            await asyncio.wait(asked)
         loads = (server.load(pushed.name, self._path(pushed)) for server in self._servers)
         results = await asyncio.gather(*loads, return_exceptions=True)
         failed = next((each for each in results if isinstance(each, BaseException)), None)
@@ -195,9 +215,10 @@ class Replicas:
         await asyncio.gather(*(server.unload(pushed.name) for server in self._servers), return_exceptions=True)
         shutil.rmtree(self.folder / pushed.name, ignore_errors=True)
 
-    async def _ask(self, request: PromptRequest) -> ReplicaAnswer:
-        if self._push is not None and not self._push.done():
-            await asyncio.wait([self._push])
+    async def _ask(self, request: PromptRequest, push: asyncio.Task[None] | None) -> ReplicaAnswer:
+        """Ask once ``push`` is complete: the last one to begin before the request."""
+        if push is not None and not push.done():
+            await asyncio.wait([push])
         if not self._on_servers:
             raise PushFailed("has none of this node's weights")
         pushed = self._on_servers[-1]
@@ -217,7 +238,7 @@ class Replicas:
                 with suppress(PushFailed):  # another request may have loaded it by now
                     await server.load(pushed.name, self._path(pushed))
                 if pause is None:
-                    raise RequestFailed(FaultKind.BROKEN, f"{server.url} loses its adapters") from error
+                    raise RequestFailed(FaultKind.BROKEN, f"{server.url} loses this node's weights") from error
             except RequestFailed as fault:
                 if pause is None or fault.trouble in (FaultKind.BAD_REQUEST, FaultKind.REFUSED, FaultKind.TIMEOUT):
                     raise

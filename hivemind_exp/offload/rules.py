@@ -102,8 +102,6 @@ def _policy_server_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool
         f"{' or '.join(engines)} (--offload {engines[0]}:NAME, or the URL of one). {first.name} is none",
         "offload.kind=teacher" if not first.chat.serves_own_weights else "offload.kind=policy_text",
     )
-    text = f"{name} pushes adapters, so it needs model.lora; with all weights, it would push the whole model every step"
-    yield config.model.lora is None, text, "model.lora=true"
     text = f"{name} is for servers of your own, whose cost is not counted, but {first.name} is not marked as free"
     yield not first.chat.free, text, f"providers.{first.name}.free=true"
     text = f"{name} sends no API key, but {first.name} needs one"

@@ -1,4 +1,4 @@
-"""``policy``: a server that this node pushes its adapter to, and that samples from it.
+"""``policy``: a server that this node pushes its weights to, and that samples from them.
 
 Token ids and log-probabilities come back, so that the loss can correct for the steps taken since. Nothing that the
 server says about itself is believed: what it answers is compared with this machine's own log-probabilities.
@@ -41,6 +41,7 @@ from hivemind_exp.sources.policy_server_check import MOST_TOKENS, ROWS, Cause, S
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.sources.turns import GpuTurns, take_turns
+from hivemind_exp.sources.weight_versions import versions_of
 from hivemind_exp.stop import POLL_S, StopFlag
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class _Wanted:
 
 @dataclass(eq=False)
 class PolicyServerSource(Source):
-    """Pushes the adapter when it has changed and completions are wanted, and asks for them early."""
+    """Pushes the weights when they have changed and completions are wanted, and asks for them early."""
 
     name = POLICY_SERVER
     kind = Kind.POLICY
@@ -366,26 +367,28 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
         tuple(end_ids(model, tokenizer)),
         model.config.get_text_config().vocab_size,
     )
-    kept = rounds_ahead(config.offload) + 1
+    kept, whole = rounds_ahead(config.offload) + 1, config.model.lora is None
+    advice = inference_engine(config).advice
     servers = Replicas(
         lambda: [open_server(config, each) for each in endpoints],
         sampling,
         folder,
         config.offload.serving.server_folder or str(folder),
-        kept,
+        1 if whole else kept,
         config.offload.limits.concurrency,
         [each.base_url for each in endpoints],
+        replaces=whole,
     )
     falls_back = LOCAL in config.offload.fallback
     source = PolicyServerSource(
         endpoint,
         servers,
-        AdapterVersions(model, kept + 1),
+        versions_of(parts, kept + 1),
         tokenizer,
         sampling,
         config.node.seed,
         f"{node}{secrets.token_hex(3)}-",
-        inference_engine(config).advice,
+        replace(advice, adapters=advice.reloads) if whole else advice,
         falls_back,
         parts.stop,
         parts.emit,

@@ -32,7 +32,7 @@ _SUSPICIOUS = 1.5
 class Cause(StrEnum):
     """Why a server's completions are not this node's. The values are clauses whose subject is the server."""
 
-    IGNORED = "answers with the base model, as if it had no adapter"
+    IGNORED = "answers with the base model, as if nothing had been pushed"
     BEHIND = "answers with the weights of an earlier push"
     RAW = "returns the log-probabilities of temperature 1 instead of those of the sampling temperature"
     OTHER_PROMPT = "completes different tokens from those it was sent"

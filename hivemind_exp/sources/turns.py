@@ -1,7 +1,7 @@
 """Taking turns on one GPU: the servers of this node's weights sleep, unless they generate.
 
-So training has the memory that the servers need, and the other way round. An adapter is loaded only into a server that
-is awake: vLLM copies it into memory that a sleeping server does not have.
+So training has the memory that the servers need, and the other way round. Weights are loaded only into a server that
+is awake: vLLM copies them into memory that a sleeping server does not have.
 """
 
 from collections.abc import Callable, Iterator

@@ -383,7 +383,7 @@ __swarmctl_values() {
         'offload.provider') list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
         'offload.reasoning_effort') list='none minimal low medium high xhigh max' ;;
         'offload.service_tier') list='default flex' ;;
-        'offload.serving.engine') list='vllm auto' ;;
+        'offload.serving.engine') list='vllm sglang auto' ;;
         'offload.serving.turns') list='auto on off' ;;
         'offload.teach') list='answers hints distillation' ;;
         'offload.when') list='always failed' ;;

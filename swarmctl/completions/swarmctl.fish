@@ -449,7 +449,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --rounds\t'Total rounds of the node; 0: until you stop it' \
                 --seed\t'Seed of sampling and adapter weights' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \
-                --serve\t'Start vLLM, to generate with this node\'s weights: vllm, or its path' \
+                --serve\t'Start a server of this node\'s weights: vllm, sglang, or a path' \
                 --max-usd\t'The most the node may spend in total, or unlimited' \
                 --join\t'Join a swarm; see `swarmctl swarm invite`' \
                 --set\t'Change any setting (repeatable)' \
@@ -1100,10 +1100,10 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
             offload.reasoning_tokens=\t'Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens' \
             offload.rounds=\t'Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"' \
             offload.service_tier=\t'"flex": cheaper, and slower when the service is busy' \
-            offload.serving.arguments=\t'Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3' \
-            offload.serving.command=\t'The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm' \
+            offload.serving.arguments=\t'Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3 for vLLM' \
+            offload.serving.command=\t'The program of a server that the node starts, watches and stops, such as vllm, sglang or /opt/vllm/bin/vllm' \
             offload.serving.engine=\t'The engine that the servers run' \
-            offload.serving.folder=\t'Directory for the adapters, which the servers must be able to read' \
+            offload.serving.folder=\t'Directory for what is pushed, which the servers must be able to read' \
             offload.serving.gpu=\t'The NVIDIA GPU for the server that the node starts, as nvidia-smi counts' \
             offload.serving.server_folder=\t'The path of the same directory on the servers, such as in a container' \
             offload.serving.turns=\t'Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless it generates' \
@@ -1207,7 +1207,7 @@ function __swarmctl_setting -S -d 'Offer settings or the values of a setting'
         case 'offload.service_tier'
             set list default flex
         case 'offload.serving.engine'
-            set list vllm auto
+            set list vllm sglang auto
         case 'offload.serving.turns'
             set list auto on off
         case 'offload.teach'

@@ -101,10 +101,10 @@ _swarmctl_settings() {
       'offload.reasoning_tokens:Maximum tokens for hidden reasoning per completion, in addition to offload.max_tokens'
       'offload.rounds:Rounds in which the API generates, counted from 0: "*", "0-9,20-29", "100-" or "every 3"'
       'offload.service_tier:"flex": cheaper, and slower when the service is busy'
-      'offload.serving.arguments:Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3'
-      'offload.serving.command:The program of a server that the node starts, watches and stops, such as vllm or /opt/vllm/bin/vllm'
+      'offload.serving.arguments:Further arguments for the server that the node starts, such as --gpu-memory-utilization=0.3 for vLLM'
+      'offload.serving.command:The program of a server that the node starts, watches and stops, such as vllm, sglang or /opt/vllm/bin/vllm'
       'offload.serving.engine:The engine that the servers run'
-      'offload.serving.folder:Directory for the adapters, which the servers must be able to read'
+      'offload.serving.folder:Directory for what is pushed, which the servers must be able to read'
       'offload.serving.gpu:The NVIDIA GPU for the server that the node starts, as nvidia-smi counts'
       'offload.serving.server_folder:The path of the same directory on the servers, such as in a container'
       'offload.serving.turns:Whether the server and the node take turns on one GPU: the server sleeps, and has given its memory back, unless it generates'
@@ -182,7 +182,7 @@ _swarmctl_settings() {
     offload.provider) list=(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm) ;;
     offload.reasoning_effort) list=(none minimal low medium high xhigh max) ;;
     offload.service_tier) list=(default flex) ;;
-    offload.serving.engine) list=(vllm auto) ;;
+    offload.serving.engine) list=(vllm sglang auto) ;;
     offload.serving.turns) list=(auto on off) ;;
     offload.teach) list=(answers hints distillation) ;;
     offload.when) list=(always failed) ;;
@@ -310,7 +310,7 @@ _swarmctl__run() {
     '--rounds=[Total rounds of the node; 0\: until you stop it]:N: ' \
     '--seed=[Seed of sampling and adapter weights]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
-    '--serve=[Start vLLM, to generate with this node'\''s weights\: vllm, or its path]:COMMAND:_files' \
+    '--serve=[Start a server of this node'\''s weights\: vllm, sglang, or a path]:COMMAND:_files' \
     '--max-usd=[The most the node may spend in total, or unlimited]:USD:(unlimited)' \
     '--join=[Join a swarm; see `swarmctl swarm invite`]:INVITATION: ' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \

@@ -35,9 +35,7 @@ def register(app: typer.Typer) -> None:
         offload: options.Offload = None,
         serve: Annotated[
             str | None,
-            typer.Option(
-                metavar="COMMAND", help="Start vLLM, to generate with this node's weights: vllm, or its path."
-            ),
+            typer.Option(metavar="COMMAND", help="Start a server of this node's weights: vllm, sglang, or a path."),
         ] = None,
         max_usd: options.MaxUsd = None,
         join: Annotated[
@@ -86,6 +84,7 @@ def register(app: typer.Typer) -> None:
           swarmctl run --offload openai:gpt-6-luna --max-usd 2
           swarmctl run --offload http://localhost:8000/v1
           swarmctl run --profile gpu --set model.lora.rank=16 --serve vllm
+          swarmctl run --profile gpu --set model.lora.rank=16 --serve sglang
           swarmctl run --profile gpu --dry-run
           swarmctl run --profile gpu --gpus 2 --node maths
           swarmctl run --task env:my-environment --dry-run

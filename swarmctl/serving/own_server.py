@@ -18,8 +18,8 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.models.nvidia import count_gpus
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.processes.ending import how_ended
-from swarmctl.serving import vllm_command
 from swarmctl.serving.gpus import Place, place_server
+from swarmctl.serving.registry import server_engine
 from swarmctl.storage.process_log import limit_log, open_log, tail
 
 POLL_S = 0.2
@@ -28,41 +28,23 @@ RESTARTS = 5
 """How often in a row a server that ends is started again."""
 _CLOSE_S = 10.0
 _LAST_LINES = 3
-_CAUSES: tuple[tuple[str, str], ...] = (
-    (
-        r"out of memory|No available memory for the cache blocks|less than desired GPU memory",
-        "The GPU has too little free memory for it. Give it a GPU of its own (offload.serving.gpu), or less memory: "
-        "--set 'offload.serving.arguments=[\"--gpu-memory-utilization=0.3\"]'",
-    ),
-    (
-        r"Sleep mode is not supported",
-        "It cannot sleep on this machine, so it cannot take turns with the node: --set offload.serving.turns=off",
-    ),
-    (r"unrecognized arguments|invalid choice", "Its version does not know a flag; swarmctl is tested with vLLM 0.32"),
-    (r"Address already in use", "Another program took its port; run the command again"),
-)
-"""What vLLM prints when it cannot start, and what helps."""
 
 
 class OwnServer:
-    """One vLLM server. Call its methods from one thread."""
+    """One server. Call its methods from one thread."""
 
     def __init__(self, config: Config, files: NodeFiles) -> None:
         """Choose its command, port and GPU. Raises ``ConfigurationError`` if it cannot be started like this."""
         self.place = place_server(config, os.environ, count_gpus())
-        self.program = vllm_command.program(config)
+        self.engine = server_engine(config)
+        self.program = self.engine.program(config)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        running = {
-            "command": "",
-            "urls": [f"http://127.0.0.1:{self.port}/v1"],
-            "turns": "on" if self.place.turns else "off",
-        }
-        serving = config.offload.serving.model_copy(update=running)
-        self.config = config.model_copy(update={"offload": config.offload.model_copy(update={"serving": serving})})
+        started = _with_serving(config, turns="on" if self.place.turns else "off")
+        self.config = _with_serving(started, command="", urls=[f"http://127.0.0.1:{self.port}/v1"])
         """The configuration for the trainer, to which this is a server like any other."""
-        self._command = [*self.program, *vllm_command.arguments(self.config, self.port, self.place)]
-        self._environment = vllm_command.environment(os.environ, self.place)
+        self._command = [*self.program, *self.engine.arguments(started, self.port, self.place)]
+        self._environment = self.engine.environment(os.environ, self.place, config.model.lora is None)
         self.log_path: Path = files.server_log
         self._log = open_log(self.log_path)
         self._log_start = 0
@@ -148,11 +130,16 @@ class OwnServer:
     def _why(self) -> str:
         """Return what its output says about its end, as sentences without the last full stop; may be empty."""
         output = tail(self._log, self._log_start).decode(errors="replace")
-        for pattern, remedy in _CAUSES:
+        for pattern, remedy in self.engine.causes:
             if re.search(pattern, output, re.IGNORECASE):
                 return f" {remedy}"
         lines = [line.strip() for line in output.splitlines() if line.strip()][-_LAST_LINES:]
         return f" It printed: {foreign(lines[-1])}" if lines else ""
+
+
+def _with_serving(config: Config, **changes: object) -> Config:
+    serving = config.offload.serving.model_copy(update=changes)
+    return config.model_copy(update={"offload": config.offload.model_copy(update={"serving": serving})})
 
 
 @contextmanager
@@ -174,8 +161,9 @@ def served(config: Config, files: NodeFiles) -> Iterator[OwnServer | None]:
 def check_own_server(config: Config) -> None:
     """Raise a ``NodeError`` if the node's own server cannot be started as configured. Starts nothing."""
     if config.offload.serving.command:
-        vllm_command.program(config)
-        vllm_command.arguments(config, 1, place_server(config, os.environ, count_gpus()))
+        engine = server_engine(config)
+        engine.program(config)
+        engine.arguments(config, 1, place_server(config, os.environ, count_gpus()))
 
 
 def introduction(server: OwnServer) -> list[str]:

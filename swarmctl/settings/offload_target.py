@@ -1,7 +1,10 @@
 """What ``--offload`` names: a provider, or the address of a server, each with a model if one is given."""
 
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
+from typing import get_args
 from urllib.parse import urlsplit
 
 from hivemind_exp.providers import PROVIDERS
@@ -76,8 +79,21 @@ def serve_flags(command: str | None) -> list[Flag]:
     """Return the settings of ``--serve COMMAND``: the node starts a server and pushes its weights to it."""
     if command is None:
         return []
-    settings = {"offload.serving.command": command, "offload.provider": "vllm", "offload.kind": POLICY_SERVER}
+    engine = served_engine(command)
+    settings = {"offload.serving.command": command, "offload.provider": engine, "offload.kind": POLICY_SERVER}
     return [(SERVE, setting, text) for setting, text in settings.items()]
+
+
+def served_engine(command: str) -> str:
+    """Return the engine that a command starts, by the name of its program or module; vllm if none is named."""
+    from hivemind_exp.serving_settings import InferenceEngineName  # imports pydantic
+
+    try:
+        names = [PurePath(word).name for word in shlex.split(command)]
+    except ValueError:  # the setting's own check reports it
+        names = []
+    known: tuple[str, ...] = get_args(InferenceEngineName)
+    return next((engine for name in names for engine in known if engine in name), "vllm")
 
 
 def typed_address(flags: Sequence[Flag]) -> tuple[str, str] | None:

@@ -49,6 +49,11 @@ def bound(home: Path) -> None:
     bind("mybox", "https://other.example", "https://other.example/v1")
 
 
+def sglang(home: Path) -> None:
+    """Install an ``sglang``."""
+    program(home, "sglang", "exit 0")
+
+
 def vllm(home: Path) -> None:
     """Install a ``vllm``."""
     program(home, "vllm", "exit 0")
@@ -131,6 +136,18 @@ COMMAND_STATES: tuple[State, ...] = (
     # Servers of the node's weights.
     State("eval maths", (reported, changed("nodes/maths/config.json", config={"nosuch": {"x": 1}}))),
     State("run -p cpu --serve vllm"),
+    State("run -p cpu --serve sglang"),
+    State(
+        "run -p cpu --serve vllm --set model.lora=false --set 'offload.serving.arguments=[\"--host=::\"]'",
+        (vllm,),
+        variables=_PATH,
+    ),
+    State(f"run -p demo --serve sglang {_LORA}8", (sglang,), variables=_PATH),
+    State(
+        f"run -p cpu --serve sglang {_LORA}8 --set 'offload.serving.arguments=[\"--host=::\"]'",
+        (sglang,),
+        variables=_PATH,
+    ),
     State(f"run -p demo --serve vllm {_LORA}8", (vllm,), variables=_PATH),
     State(f"run -p cpu --serve vllm {_LORA}1024", (vllm,), variables=_PATH),
     State("run --offload http://u:p@h/v1 -p demo", fill={"http://HOST:PORT/v1": "http://127.0.0.1:9/v1:m"}),

@@ -1,4 +1,4 @@
-"""Nodes' parts that ask a server of their own weights, a stand-in for vLLM with a real tiny model."""
+"""Nodes' parts that ask a server of their own weights: a stand-in for vLLM or SGLang with a real tiny model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from hivemind_exp.stop import StopFlag
 from tests.support.nodes import make_config
 from tests.support.policy_server import PolicyServer, policy_server
 from tests.support.recorded_events import Events
+from tests.support.sglang_server import SglangStandIn
 from tests.support.spelling_task import Spelling
 
 TOKENS = 6
+STAND_INS: dict[str, type[PolicyServer]] = {"vllm": PolicyServer, "sglang": SglangStandIn}
+"""By engine."""
 
 
-def configure(directory: Path, urls: list[str], **sections: Any) -> Config:
+def configure(directory: Path, urls: list[str], *, whole: bool = False, **sections: Any) -> Config:
     offload = {"provider": "box", "kind": "policy"} | sections.pop("offload", {})
     offload["serving"] = {"urls": urls} | offload.get("serving", {})
     generation = {"max_completion_tokens": TOKENS, "max_prompt_tokens": 300} | sections.pop("generation", {})
     return make_config(
-        model={"name": str(directory), "device": "cpu", "threads": 1, "lora": {"rank": 4}},
+        model={"name": str(directory), "device": "cpu", "threads": 1, "lora": None if whole else {"rank": 4}},
         prompt={"style": "tags"},
         offload=offload,
         generation=generation,
@@ -51,12 +54,14 @@ class Node:
     version: int = 0
     prompts: list[Prompt] = field(default_factory=list)
 
-    def step(self, size: float = 0.5) -> None:
+    def step(self, size: float | None = None) -> None:
         """Move the weights, as an optimizer step does."""
         self.version += 1
+        whole = not hasattr(self.model, "peft_config")
+        size = size if size is not None else 0.05 if whole else 0.5
         with torch.no_grad():
             for name, each in self.model.named_parameters():
-                if "lora_B" in name:
+                if whole or "lora_B" in name:
                     each.add_(size * torch.randn(each.shape, generator=torch.Generator().manual_seed(self.version)))
         self.source.weights_moved(self.version)
 
@@ -78,19 +83,27 @@ def served_node(
     root: Path,
     ends: ExitStack,
     *,
+    engine: str = "vllm",
+    whole: bool = False,
     urls: int = 1,
     url: str = "",
     offload: dict[str, Any] | None = None,
     temperature: float = 1.0,
     **faults: Any,
 ) -> Node:
-    """Return a node with so many servers. ``url``: one that exists already. ``faults``: the servers' attributes."""
-    made = [ends.enter_context(policy_server(directory, **faults)) for _ in range(urls)]
+    """Return a node with so many servers.
+
+    ``whole``: whether it trains all weights. ``url``: one that exists already. ``faults``: the servers' attributes.
+    """
+    made = [ends.enter_context(policy_server(directory, STAND_INS[engine], **faults)) for _ in range(urls)]
     addresses = [url] if url else [address for _, address in made]
-    config = configure(directory, addresses, offload=offload or {}, generation={"temperature": temperature})
-    base = AutoModelForCausalLM.from_pretrained(directory)
+    offload = dict(offload or {})
+    offload["serving"] = {"engine": engine} | offload.get("serving", {})
+    config = configure(directory, addresses, whole=whole, offload=offload, generation={"temperature": temperature})
+    model = AutoModelForCausalLM.from_pretrained(directory)
     torch.manual_seed(0)
-    model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
+    if not whole:
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
     tokenizer = AutoTokenizer.from_pretrained(directory)
     events = Events()
     parts = NodeParts(config, StopFlag(), model, tokenizer, files=NodeFiles(root), emit=events)

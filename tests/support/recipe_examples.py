@@ -160,6 +160,8 @@ class AcmeServer(VllmServer):
         sampled_logps="Start it with -s",
         precision="Start it with -p",
         turns="Start it with -t",
+        seeds="Start it with -x",
+        reloads="Start it with -r",
     )
 ''',
     )
@@ -168,6 +170,26 @@ class AcmeServer(VllmServer):
     code.replace(engines, place, f"from hivemind_exp.offload.api.acme import AcmeServer\n{place}")
     code.put(engines, "INFERENCE_ENGINES: dict[str, type[PolicyServer]] = {", '\n    "acme": AcmeServer,')
     code.put("hivemind_exp/serving_settings.py", 'InferenceEngineName = Literal["vllm"', ', "acme"')
+    code.write(
+        "swarmctl/serving/acme.py",
+        '''"""The command line with which Acme serves this node's weights."""
+
+from hivemind_exp.config import Config
+from swarmctl.serving.engine import ServerEngine, base_environment
+from swarmctl.serving.gpus import Place
+
+
+def arguments(config: Config, port: int, _place: Place) -> list[str]:
+    """Return what follows the program."""
+    return ["-l", str(port), ENGINE.model(config), *config.offload.serving.arguments]
+
+
+ENGINE = ServerEngine("acme", "Acme", arguments, base_environment, (), "-g", outside=0.0, ranks=())
+''',
+    )
+    registry = "swarmctl/serving/registry.py"
+    code.replace(registry, "import sglang, vllm", "import acme, sglang, vllm")
+    code.put(registry, "SERVER_ENGINES: dict[str, ServerEngine] = {", '\n    "acme": acme.ENGINE,')
 
 
 ADD_COMMAND = "Add a command"

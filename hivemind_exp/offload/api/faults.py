@@ -193,7 +193,7 @@ def _parsed(text: str) -> Any:
 
 def _said(document: Any) -> Any:
     error = document.get("error", document) if isinstance(document, dict) else None
-    said = error.get("message") if isinstance(error, dict) else error
+    said = error.get("message") or error.get("error_message") if isinstance(error, dict) else error
     return said or (_detail(document.get("detail")) if isinstance(document, dict) else None)
 
 

@@ -3,14 +3,20 @@
 One module per engine (``engines``). As in ``chat``, everything that a server sends is untrusted.
 """
 
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from hivemind_exp.offload.api.faults import broken
+from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.settings import Endpoint
 
+RELOADING = "swarmctl-reloading"
+"""The version of weights of which only a part may have been read."""
+NO_WEIGHTS = "could not read the adapter's weights"
+"""Why a server refuses an adapter in which nothing but the weights is wrong."""
 LOWEST = -1e6
 """Lower log-probabilities are refused. vLLM sends -9999 for minus infinity."""
 ROUNDING = 1e-3
@@ -61,10 +67,14 @@ class Advice:
     """For a server that computes with less precise weights than the node."""
     turns: str
     """For a server that cannot sleep."""
+    seeds: str
+    """For a server that ignores the seed of a request."""
+    reloads: str
+    """For a server that cannot replace all its weights."""
 
 
 class AdapterMissing(Exception):
-    """The server does not have the adapter, for example because it was restarted."""
+    """The server does not have the adapter, or the version of the weights, for example because it was restarted."""
 
 
 class PushFailed(Exception):
@@ -83,6 +93,8 @@ class PolicyServer(Protocol):
 
     url: str
     advice: ClassVar[Advice]
+    modules: ClassVar[tuple[str, ...]]
+    """The modules in the adapter that doctor tries to load, if the node's adapters are on all linear layers."""
 
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
         """``seconds``: the time limit of a request. Raises ``NodeError`` if a proxy cannot be used."""
@@ -112,6 +124,21 @@ class PolicyServer(Protocol):
         """Unload an adapter. One that the server does not have is not an error."""
         ...
 
+    async def reload_problem(self) -> str | None:
+        """Return why the server cannot replace all its weights, as a sentence that names the flag; None if it can.
+
+        Changes nothing.
+        """
+        ...
+
+    async def reload(self, name: str, folder: str) -> None:
+        """Replace all weights by those of a checkpoint in a directory on the server.
+
+        It then has ``name`` as the version of its weights. While it reloads, and if it fails, it has no version that a
+        push ever had. Requests in flight are completed before. Raises ``PushFailed``.
+        """
+        ...
+
     async def is_asleep(self) -> bool | None:
         """Return whether the server sleeps; None if it has no interface for that."""
         ...
@@ -130,7 +157,19 @@ class PolicyServer(Protocol):
     async def complete(
         self, adapter: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
     ) -> SampledAnswer:
-        """Return ``count`` completions. Raises ``AdapterMissing``."""
+        """Return ``count`` completions by an adapter, or by the model under the adapters if its name is given.
+
+        The same seed brings the same completions, if the server heeds it. Raises ``AdapterMissing``.
+        """
+        ...
+
+    async def complete_whole(
+        self, version: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> SampledAnswer:
+        """Return ``count`` completions by a version of the whole weights.
+
+        Raises ``AdapterMissing`` if the server did not have that version all the time.
+        """
         ...
 
     async def logps_at(self, model: str, prompt: Sequence[int], temperature: float) -> dict[Any, float]:
@@ -141,6 +180,28 @@ class PolicyServer(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+Causes = Sequence[tuple[str, str, str | None]]
+"""What an engine says when it does not load an adapter (a pattern), what that means, and what helps."""
+
+
+def explain(fault: RequestFailed, causes: Causes) -> PushFailed:
+    """Return why a server did not load an adapter, and what helps."""
+    for pattern, why, remedy in causes:
+        found = re.search(pattern, fault.detail, re.IGNORECASE)
+        if found:
+            text = f"{why.format(*found.groups())} ({fault.detail})"
+            return PushFailed(text, remedy, only_weights=why == NO_WEIGHTS)
+    return PushFailed(f"did not load the adapter ({fault.detail})")
+
+
+def served_models(content: bytes) -> dict[str, bool]:
+    """Return the names in a server's list of models, each with whether it is an adapter. Raises ``RequestFailed``."""
+    try:
+        return {str(each["id"]): each.get("parent") is not None for each in json.loads(content)["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise broken("the list of models is not what a server of adapters sends") from error
 
 
 def checked_row(ids: Any, logps: Any, sampling: Sampling) -> SampledRow:

@@ -4,6 +4,7 @@ It needs ``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``, and reads
 see. Tested with vLLM 0.32.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -15,20 +16,24 @@ from hivemind_exp.offload.api.chat import ChatClient, read_document
 from hivemind_exp.offload.api.dialect import PLAIN
 from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.api.policy_server import (
+    NO_WEIGHTS,
+    RELOADING,
     AdapterMissing,
     Advice,
+    Causes,
     PushFailed,
     SampledAnswer,
     Sampling,
     checked_row,
+    explain,
+    served_models,
 )
 from hivemind_exp.offload.settings import Endpoint
 
 _SEED_BITS = 0x7FFFFFFF
 _NO_PENALTY = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _MISSING = re.compile(r"does not exist|cannot be found|not found", re.IGNORECASE)
-NO_WEIGHTS = "could not read the adapter's weights"
-_CAUSES: tuple[tuple[str, str, str | None], ...] = (
+CAUSES: Causes = (
     (
         r"greater than max_lora_rank (\d+)",
         "allows adapters up to rank {0}",
@@ -53,12 +58,23 @@ _CAUSES: tuple[tuple[str, str, str | None], ...] = (
     ),
 )
 """What vLLM says when it does not load an adapter, what that means, and what helps."""
+RELOAD_CAUSES: Causes = (
+    (
+        CAUSES[1][0] + "|Repo id must be|Can't load|not a local folder",
+        "cannot read the directory of the weights",
+        CAUSES[1][2],
+    ),
+    (CAUSES[2][0], "could not read the weights", CAUSES[2][2]),
+)
+"""The same for whole weights."""
 ADVICE = Advice(
     adapters="Start it with --enable-lora",
     most_adapters="Start it with --max-loras {needed}",
     sampled_logps="Start it with --logprobs-mode processed_logprobs",
     precision="Start it without --quantization and with --kv-cache-dtype auto",
     turns="Start it with --enable-sleep-mode and with VLLM_SERVER_DEV_MODE=1 in its environment",
+    reloads="Start it with VLLM_SERVER_DEV_MODE=1 in its environment",
+    seeds="Put no proxy in front of it that drops parameters of requests",
 )
 
 
@@ -66,11 +82,15 @@ class VllmServer:
     """One vLLM server."""
 
     advice: ClassVar[Advice] = ADVICE
+    modules: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
 
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
         self.url = endpoint.base_url
         self._client = ChatClient(endpoint, None, seconds=seconds)
         self._root = self.url.removesuffix("/v1")
+        self._base = ""
+        """The name of the model under the adapters, once known."""
+        self._reloading = asyncio.Lock()
 
     async def adapters(self) -> list[str]:
         return [name for name, is_adapter in (await self._models()).items() if is_adapter]
@@ -79,12 +99,7 @@ class VllmServer:
         return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
 
     async def _models(self) -> dict[str, bool]:
-        """Return the names of what the server serves, each with whether it is an adapter."""
-        try:
-            entries = json.loads(await self._client.models())["data"]
-            return {str(each["id"]): each.get("parent") is not None for each in entries}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise broken("the list of models is not what vLLM sends") from error
+        return served_models(await self._client.models())
 
     async def most_adapters(self) -> int | None:
         """Return ``--max-loras``, from the server's metrics."""
@@ -100,7 +115,7 @@ class VllmServer:
         try:
             await self._client.call("/load_lora_adapter", {"lora_name": name, "lora_path": folder})
         except RequestFailed as fault:
-            raise explain(fault) from fault
+            raise explain(fault, CAUSES) from fault
 
     async def unload(self, name: str) -> None:
         try:
@@ -108,6 +123,63 @@ class VllmServer:
         except RequestFailed as fault:
             if not _MISSING.search(fault.detail):
                 raise
+
+    async def reload_problem(self) -> str | None:
+        if await self._version() is None:
+            return f"It cannot replace all its weights. {ADVICE.reloads}."
+        return None
+
+    async def _version(self) -> str | None:
+        """Return the version of the weights; None if the server has no interface for that."""
+        try:
+            content = await self._client.call(f"{self._root}/weight_info")
+        except RequestFailed as fault:
+            if fault.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        try:
+            return str(json.loads(content)["weight_version"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise broken("the answer to /weight_info is not what vLLM sends") from error
+
+    async def reload(self, name: str, folder: str) -> None:
+        """Requests wait meanwhile. A vLLM that fails to reload often ends with the next request."""
+        async with self._reloading:
+            try:
+                await self._reload(name, folder)
+            except RequestFailed as fault:
+                raise explain(fault, RELOAD_CAUSES) from fault
+
+    async def _reload(self, name: str, folder: str) -> None:
+        version = await self._version()
+        if version is None:
+            raise PushFailed("cannot replace all its weights", f"{ADVICE.reloads}.")
+        if version == name:  # another request had it loaded again
+            return
+        await self._do("/update_weight_version", {"new_version": RELOADING})
+        await self._do("/pause?mode=wait", {})
+        try:
+            await self._do("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
+            if b"true" not in await self._do("/reset_prefix_cache", {}):
+                raise PushFailed("did not drop the keys and values of the weights before")
+            await self._do("/update_weight_version", {"new_version": name})
+        finally:
+            await self._do("/resume", {})
+
+    async def _do(self, path: str, asked: dict[str, Any]) -> bytes:
+        return await self._client.call(f"{self._root}{path}", asked)
+
+    async def complete_whole(
+        self, version: str, prompt: Sequence[int], count: int, sampling: Sampling, seed: int
+    ) -> SampledAnswer:
+        self._base = self._base or await self.base_model() or ""
+        # Both looks are needed: another request may have had the weights loaded again in between.
+        if await self._version() != version:
+            raise AdapterMissing
+        answer = await self.complete(self._base, prompt, count, sampling, seed)
+        if await self._version() != version:
+            raise AdapterMissing
+        return answer
 
     async def is_asleep(self) -> bool | None:
         try:
@@ -185,13 +257,3 @@ class VllmServer:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def explain(fault: RequestFailed) -> PushFailed:
-    """Return why a server did not load an adapter, and what helps."""
-    for pattern, why, remedy in _CAUSES:
-        found = re.search(pattern, fault.detail, re.IGNORECASE)
-        if found:
-            text = f"{why.format(*found.groups())} ({fault.detail})"
-            return PushFailed(text, remedy, only_weights=why == NO_WEIGHTS)
-    return PushFailed(f"did not load the adapter ({fault.detail})")

@@ -148,7 +148,6 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
         ({"provider": "openai", "model": "m"}, LORA, "openai is none", "offload.kind=teacher"),
         ({"provider": "ollama", "model": "m"}, LORA, "ollama is none", "offload.kind=policy_text"),
         ({"provider": "together", "serving": {"engine": "vllm"}}, LORA, "together is none", "offload.kind=policy_text"),
-        ({}, {}, "needs model.lora", "model.lora=true"),
         ({}, LORA | {"providers": {"mybox": BOX | {"free": False}}}, "not marked as free", "providers.mybox.free=true"),
         ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),
         ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import socket
-import sqlite3
-import subprocess
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hivemind_exp.config import Config
 from hivemind_exp.events import Event
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.offload.api.policy_server import SampledAnswer
-from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import LOCAL, first_endpoint
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from hivemind_exp.sources import policy_server
-from tests.support.nodes import ChanceRewards, make_config
+from tests.support.nodes import ChanceRewards
+from tests.support.real_server import (
+    GROUPS,
+    ROUNDS,
+    SIZE,
+    Interrupted,
+    Server,
+    configure,
+    journaled,
+    play_whole_weights,
+)
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
 
@@ -38,8 +40,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm"),
 ]
-ROUNDS, GROUPS, SIZE = 20, 4, 4
-START_S = 900.0
 
 
 @pytest.fixture(scope="module")
@@ -47,64 +47,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_for_vllm(tmp_path_factory.mktemp("vllm") / "model")
 
 
-@dataclass
-class Server:
-    """A vLLM server that can be killed and started again."""
-
-    model: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        assert VLLM is not None
-        switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-        switches |= {
-            "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": "1",
-        }
-        # float32: for bfloat16, vLLM uses AMX, which a virtual machine may announce and yet not allow (SIGILL).
-        flags = (
-            "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager"
-        )
-        flags += f" --logprobs-mode processed_logprobs --max-model-len 256 --host 127.0.0.1 --port {self.port}"
-        log = self.model.parent / "vllm.log"
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [Path(VLLM).absolute(), "serve", self.model, *flags.split()],
-                env=os.environ | switches,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        until = time.monotonic() + START_S
-        while not _answers(f"http://127.0.0.1:{self.port}/health"):
-            assert self.process.poll() is None, log.read_text(errors="replace")[-3000:]
-            assert time.monotonic() < until, f"vLLM does not answer after {START_S:g} s"
-            time.sleep(0.5)
-
-    def stop(self, number: signal.Signals) -> None:
-        """Send a signal to all its processes, and wait until it has ended."""
-        assert self.process is not None
-        os.killpg(self.process.pid, number)
-        self.process.wait(60)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, number)
-
-
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    running = Server(model, port)
+    assert VLLM is not None
+    running = Server("vllm", VLLM, model, port)
     try:
         running.start()
         yield running
@@ -115,28 +63,6 @@ def server(model: Path) -> Iterator[Server]:
 @pytest.fixture
 def url(server: Server) -> str:
     return server.url
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-def configure(model: Path, url: str, *, offload: dict[str, Any] | None = None, **lora: int) -> Config:
-    return make_config(
-        model={"name": str(model), "device": "cpu", "threads": 1, "lora": {"rank": 8} | lora},
-        prompt={"style": "tags"},
-        game={"rounds": ROUNDS, "groups": GROUPS, "group_size": SIZE},
-        generation={"max_completion_tokens": 16, "max_prompt_tokens": 200, "temperature": 0.8},
-        train={"learning_rate": 3e-3, "warmup_steps": 0, "micro_batch": 8},
-        eval={"every": 0, "questions": 2},
-        checkpoint={"every": ROUNDS},
-        offload={"provider": "box", "kind": "policy"} | (offload or {}),
-        providers={"box": {"base_url": url, "model": "policy", "free": True}},
-    )
 
 
 def test_twenty_rounds_are_learned_from_what_vllm_samples_of_the_newest_weights(
@@ -185,21 +111,6 @@ def test_turns_are_taken_through_vllms_own_interface(model: Path, url: str, tmp_
     woken = urllib.request.Request(f"{url.removesuffix('/v1')}/wake_up", data=b"{}", method="POST")
     with urllib.request.urlopen(woken) as answer:
         assert answer.status == 200
-
-
-class Interrupted:
-    """Does something to the server right before the request for one of the prompts, when its weights are loaded."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, request: int, do: Callable[[], None]) -> None:
-        self.left, complete = request, VllmServer.complete
-
-        async def interrupted(server: VllmServer, *asked: Any) -> SampledAnswer:
-            self.left -= 1
-            if self.left == 0:
-                await asyncio.to_thread(do)
-            return await complete(server, *asked)
-
-        monkeypatch.setattr(VllmServer, "complete", interrupted)
 
 
 def test_a_server_restarted_between_push_and_request_gets_the_weights_again(
@@ -264,7 +175,7 @@ def test_this_machine_generates_while_the_server_is_gone(
     print(f"\n{down}\nrounds on this machine: {[at for at, used in by_round.items() if LOCAL in used]}")
 
 
-def journaled(root: Path) -> list[tuple[int, str, int, str]]:
-    """Return the slot and source of each completion in a node's journal."""
-    with sqlite3.connect(NodeFiles(root).journal) as db:
-        return db.execute("SELECT round, question, idx, source FROM completions").fetchall()
+def test_all_weights_are_replaced_by_each_push(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_whole_weights(model, server, tmp_path, monkeypatch)

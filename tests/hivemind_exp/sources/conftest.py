@@ -1,4 +1,4 @@
-"""Nodes whose weights a stand-in for vLLM serves."""
+"""Nodes whose weights a stand-in for vLLM or SGLang serves."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_node(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Node]]:
+def engine() -> str:
+    """Return what the servers are. Tests of several engines replace this."""
+    return "vllm"
+
+
+@pytest.fixture
+def make_node(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> Iterator[Callable[..., Node]]:
     """Return what makes such a node, which asks a server that fails again at once."""
     monkeypatch.setattr(replicas, "PAUSES_S", (0.01, 0.01))
     with ExitStack() as ends:
-        yield partial(served_node, directory, tmp_path, ends)
+        yield partial(served_node, directory, tmp_path, ends, engine=engine)

@@ -1,4 +1,4 @@
-"""A server of this node's weights: pushes, checks and faults, against a stand-in for vLLM with a real tiny model."""
+"""A server of this node's weights: pushes, checks and faults, against stand-ins with a real tiny model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.policy_server import PolicyServerSource
-from tests.support.policy_server_nodes import rows
+from tests.support.policy_server_nodes import STAND_INS, rows
 from tests.support.tiny_models import save_llama
+
+each_engine = pytest.mark.parametrize("engine", STAND_INS)
 
 
 @pytest.mark.slow
-def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_sampled_them(make_node: Any) -> None:
+@each_engine
+def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_sampled_them(
+    make_node: Any, engine: str
+) -> None:
     node = make_node(temperature=0.7)
     node.step()
     node.source.request(node.ask(0))
@@ -38,11 +43,13 @@ def test_rows_carry_exact_lag_ids_and_log_probabilities_of_the_weights_that_samp
         "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
     }  # fmt: skip
     assert (asked["presence_penalty"], asked["frequency_penalty"], asked["stop_token_ids"]) == (0.0, 0.0, [1, 5])
-    assert len({each["seed"] for each in node.servers[0].asked}) == 9
+    seeds = [seed for each in node.servers[0].asked for seed in each.get("seeds", [each.get("seed")])]
+    assert len(set(seeds)) == len(seeds) == (9 if engine == "vllm" else 36), "SGLang's are of each completion"
     assert len(node.told("policy_served")) == 1
 
 
 @pytest.mark.slow
+@each_engine
 def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tmp_path: Path) -> None:
     node = make_node()
     for round_ in range(5):
@@ -58,6 +65,7 @@ def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tm
 
 
 @pytest.mark.slow
+@each_engine
 def test_what_a_killed_run_left_on_the_server_and_on_disk_is_removed(make_node: Any, tmp_path: Path) -> None:
     killed = make_node()
     killed.step()
@@ -87,6 +95,7 @@ def test_unchanged_weights_are_not_pushed_again(make_node: Any) -> None:
 
 
 @pytest.mark.slow
+@each_engine
 def test_replicas_share_the_prompts_and_each_prompt_stays_with_one(make_node: Any) -> None:
     node = make_node(urls=2)
     for round_ in range(2):
@@ -110,6 +119,7 @@ def test_adapters_go_where_the_server_sees_them_under_another_path(make_node: An
 
 
 @pytest.mark.slow
+@each_engine
 def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
     node = make_node(urls=2)
     node.step()
@@ -126,13 +136,17 @@ def test_a_push_reaches_all_replicas_or_none(make_node: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("engine", "fault", "words"),
     [
-        ({"ignores": True}, "answers with the base model"),
-        ({"behind": True}, "answers with the weights of an earlier push"),
-        ({"processed": False}, "--logprobs-mode processed_logprobs"),
-        ({"prefix": (7, 8)}, "completes different tokens"),
-        ({"coarse": 0.3}, "quantization"),
+        ("vllm", {"ignores": True}, "answers with the base model"),
+        ("vllm", {"behind": True}, "answers with the weights of an earlier push"),
+        ("vllm", {"processed": False}, "--logprobs-mode processed_logprobs"),
+        ("vllm", {"prefix": (7, 8)}, "completes different tokens"),
+        ("vllm", {"coarse": 0.3}, "quantization"),
+        ("sglang", {"ignores": True}, "Start it with --enable-lora --max-lora-rank"),
+        ("sglang", {"behind": True}, "answers with the weights of an earlier push"),
+        ("sglang", {"processed": False}, "without SGLANG_RETURN_ORIGINAL_LOGPROB"),
+        ("sglang", {"prefix": (7, 8)}, "completes different tokens"),
     ],
 )
 def test_what_the_server_gets_wrong_is_named_and_its_rows_count_as_text(
@@ -168,6 +182,7 @@ def test_a_server_that_is_right_again_is_trusted_again(make_node: Any) -> None:
 
 
 @pytest.mark.slow
+@each_engine
 def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again(make_node: Any) -> None:
     node = make_node()
     node.step()
@@ -179,6 +194,7 @@ def test_a_server_restarted_between_push_and_request_gets_the_same_weights_again
 
 
 @pytest.mark.slow
+@each_engine
 def test_an_outage_leaves_the_slots_to_this_machine_and_ends(make_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hivemind_exp.sources.policy_server.REST_S", 0.0)
     node = make_node()
@@ -228,12 +244,17 @@ def test_pushes_that_keep_failing_are_reported_once_until_one_succeeds(make_node
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("engine", "fault", "words"),
     [
-        ({"updates": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
-        ({"enabled": False}, "--enable-lora"),
-        ({"rank": 2}, "--max-lora-rank"),
-        ({"broken_loads": 9}, "arrive there complete"),
+        ("vllm", {"updates": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
+        ("vllm", {"enabled": False}, "--enable-lora"),
+        ("vllm", {"rank": 2}, "--max-lora-rank"),
+        ("vllm", {"broken_loads": 9}, "arrive there complete"),
+        ("sglang", {"updates": False}, "offload.serving.engine"),
+        ("sglang", {"enabled": False}, "--enable-lora --max-lora-rank RANK"),
+        ("sglang", {"rank": 2}, "--max-lora-rank of at least"),
+        ("sglang", {"mounts": {"/": Path("/nowhere")}}, "offload.serving.folder"),
+        ("sglang", {"broken_loads": 9}, "arrive there complete"),
     ],
 )
 def test_a_server_that_takes_no_adapter_ends_the_run_with_the_flag_it_lacks(
@@ -247,6 +268,7 @@ def test_a_server_that_takes_no_adapter_ends_the_run_with_the_flag_it_lacks(
 
 
 @pytest.mark.slow
+@each_engine
 def test_another_model_is_not_used(make_node: Any, tmp_path: Path) -> None:
     node = make_node()
     torch.manual_seed(5)

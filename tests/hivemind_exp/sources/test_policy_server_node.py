@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from hivemind_exp.journal.audit import open_manifest
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.nodes import ChanceRewards, make_config
 from tests.support.policy_server import policy_server
+from tests.support.policy_server_nodes import STAND_INS
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_llama
 
 
 @pytest.mark.slow
-def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", STAND_INS)
+def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path, engine: str) -> None:
     torch.manual_seed(0)
     directory, root = save_llama(tmp_path / "llama"), tmp_path / "node"
     root.mkdir()
@@ -27,7 +30,7 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> Non
         config = make_config(
             model={"name": str(directory), "lora": {"rank": 4}},
             prompt={"style": "tags"},
-            offload={"provider": "box", "kind": "policy", "serving": {"urls": [url], "turns": turns}},
+            offload={"provider": "box", "kind": "policy", "serving": {"urls": [url], "turns": turns, "engine": engine}},
             generation={"max_completion_tokens": 6, "max_prompt_tokens": 300},
             providers={"box": {"base_url": url, "model": "policy", "free": True}},
             game={"rounds": rounds, "groups": 4, "group_size": 4},
@@ -38,7 +41,7 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> Non
         GRPORunner(config, NodeFiles(root), events, make_tasks=lambda *_: ChanceRewards()).run()
         return events
 
-    with policy_server(directory) as (server, url):
+    with policy_server(directory, STAND_INS[engine]) as (server, url):
         events = play(3, url)
         assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 1]
         assert [event["source"] for event in events.of("step")] == ["policy"] * 3
@@ -59,3 +62,10 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path) -> Non
     assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == list(enumerate(versions))
     assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
     assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)
+    sampled = {(tuple(json.loads(ids)), tuple(json.loads(logps))) for *_, ids, logps in kept}
+    stored = journal.execute(
+        "SELECT step, body, sha256 FROM manifests LEFT JOIN digests USING (step) ORDER BY step"
+    ).fetchall()
+    learned = [row for step in stored for row in open_manifest(*step).rows]
+    assert learned, "steps that checkpoints don't cover are kept"
+    assert {(row.completion_ids, row.behaviour_logps) for row in learned} <= sampled

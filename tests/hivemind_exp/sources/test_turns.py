@@ -1,4 +1,4 @@
-"""Taking turns on one GPU with a server of this node's weights, against a stand-in for vLLM with a real tiny model."""
+"""Taking turns on one GPU with a server of this node's weights, against stand-ins with a real tiny model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import pytest
 
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources import turns
-from tests.support.policy_server_nodes import Node, rows
+from tests.support.policy_server_nodes import STAND_INS, Node, rows
 
 pytestmark = pytest.mark.slow
 TURNS: dict[str, Any] = {"serving": {"turns": "on"}}
+
+each_engine = pytest.mark.parametrize("engine", STAND_INS)
 
 
 def told(node: Node) -> list[str]:
     return node.told("policy_awake")
 
 
+@each_engine
 def test_a_server_is_awake_only_to_load_and_to_generate(make_node: Any) -> None:
     node = make_node(offload=TURNS)
     (server,) = node.servers
@@ -50,6 +53,7 @@ def test_this_machine_gives_back_what_torch_keeps_before_the_server_wakes(
     assert server.turns[1:3] == ["release cpu", "wake_up"]
 
 
+@each_engine
 def test_all_replicas_take_turns(make_node: Any) -> None:
     node = make_node(urls=2, offload=TURNS)
     node.step()
@@ -59,6 +63,7 @@ def test_all_replicas_take_turns(make_node: Any) -> None:
         assert (server.asleep, server.while_asleep) == (True, [])
 
 
+@each_engine
 def test_a_server_that_refuses_to_sleep_keeps_generating_and_is_asked_again(make_node: Any) -> None:
     node = make_node(offload=TURNS, refuses_sleep=True)
     (server,) = node.servers
@@ -78,15 +83,48 @@ def test_a_server_that_refuses_to_sleep_keeps_generating_and_is_asked_again(make
     assert len(told(node)) == 2, "it slept in between"
 
 
-def test_a_server_that_cannot_sleep_is_never_woken_and_the_flags_are_named(make_node: Any) -> None:
+@pytest.mark.parametrize(
+    ("engine", "flags"),
+    [
+        ("vllm", ("--enable-sleep-mode", "VLLM_SERVER_DEV_MODE=1")),
+        ("sglang", ("--enable-memory-saver", "--enable-weights-cpu-backup")),
+    ],
+)
+def test_a_server_that_cannot_sleep_is_never_woken_and_the_flags_are_named(
+    make_node: Any, flags: tuple[str, ...]
+) -> None:
     node = make_node(offload=TURNS, sleeps=False)
     for round_ in range(2):
         node.step()
         assert {row.lag for row in rows(node.play(round_))} == {0}
     ((message),) = told(node)
-    assert "--enable-sleep-mode" in message
-    assert "VLLM_SERVER_DEV_MODE=1" in message
+    assert [flag in message for flag in flags] == [True, True]
     assert node.told("provider_down") == []
+
+
+@pytest.mark.parametrize("engine", ["sglang"])
+def test_an_sglang_that_sleeps_since_an_earlier_run_is_not_asked_to_sleep_again(make_node: Any) -> None:
+    """It would end."""
+    killed = make_node(offload=TURNS)
+    (server,) = killed.servers
+    node = make_node(offload=TURNS, url=f"http://{killed.source._endpoint.host}/v1")
+    assert (server.turns, server.asleep, server.down) == (["sleep"], True, False)
+    node.step()
+    assert {row.lag for row in rows(node.play(0))} == {0}
+    assert (server.turns[-1], server.down) == ("sleep", False)
+
+
+@pytest.mark.parametrize("engine", ["sglang"])
+def test_an_sglang_that_still_works_is_not_put_to_sleep(make_node: Any) -> None:
+    """It would end."""
+    node = make_node(offload=TURNS, busy=True)
+    (server,) = node.servers
+    assert (server.turns, server.asleep) == ([], False)
+    assert "Flush cache failed" in told(node)[0]
+    server.busy = False
+    node.step()
+    assert {row.lag for row in rows(node.play(0))} == {0}
+    assert (server.turns[-1], server.asleep, server.down) == ("sleep", True, False)
 
 
 def test_a_server_that_does_not_wake_up_leaves_its_slots_to_this_machine(
@@ -130,6 +168,7 @@ def test_a_server_that_hangs_while_it_wakes_up_is_given_up(make_node: Any) -> No
     answered.set()
 
 
+@each_engine
 def test_adapters_that_are_lost_while_the_server_sleeps_are_loaded_again(make_node: Any) -> None:
     node = make_node(offload=TURNS)
     (server,) = node.servers

@@ -241,7 +241,6 @@ def test_contradictory_settings_are_refused_immediately(home: Path) -> None:
     with api_server() as server:
         profile(home, server, free=True)
         for setting, said in {
-            "offload.kind=policy": "it needs model.lora",
             "offload.batch=true": "has no Batch API",
             "train.teacher_loss=luffy": "luffy compares",
         }.items():

@@ -34,10 +34,16 @@ rank = 12
 
 
 @pytest.fixture
-def program(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the path of a program ``vllm``, and save a profile ``served``."""
+def engine() -> str:
+    """Return the engine whose program is started. Tests of another one replace this."""
+    return "vllm"
+
+
+@pytest.fixture
+def program(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> Path:
+    """Return the path of an engine's program, and save a profile ``served``."""
     write_profile(home, "served", PROFILE)
-    path = tmp_path / "bin" / "vllm"
+    path = tmp_path / "bin" / engine
     path.parent.mkdir()
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests/support/fake_vllm.py"}" "$@"\n')
     path.chmod(0o755)
@@ -109,6 +115,33 @@ def test_the_trainer_is_told_where_the_nodes_own_server_is(
     assert again.returncode == Exit.DONE, said
     assert "Changed: game.rounds 2 → 3" in said
     assert "offload.serving.urls" not in said, "another port is no change of a setting"
+
+
+@pytest.mark.parametrize("engine", ["sglang"])
+def test_sglang_is_started_with_its_own_flags(
+    start: Callable[..., PipedSwarmctl],
+    home: Path,
+    servers: Callable[[], dict[int, dict[str, Any]]],
+    program: Path,
+) -> None:
+    process = start("--rounds", "1", CUDA_VISIBLE_DEVICES="0", SGLANG_RETURN_ORIGINAL_LOGPROB="1")
+    _, said = finish(process)
+    assert process.returncode == Exit.DONE, said
+    ((_, server),) = servers().items()
+    arguments, environment = server["arguments"], server["environment"]
+    asked = json.loads((home / "nodes/served/request.json").read_text())["config"]["offload"]
+    assert (asked["provider"], asked["kind"], asked["serving"]["turns"]) == ("sglang", "policy", "on")
+    assert asked["serving"]["urls"] == [f"http://127.0.0.1:{arguments[arguments.index('--port') + 1]}/v1"]
+    assert arguments[:2] == ["serve", "--enable-lora"]
+    chosen = {"--max-lora-rank": "12", "--max-loras-per-batch": "2", "--dtype": "float32", "--host": "127.0.0.1"}
+    chosen |= {"--model-path": "org/small", "--served-model-name": "org/small", "--mem-fraction-static": "0.5"}
+    pairs = dict(itertools.pairwise(arguments))
+    assert {name: pairs[name] for name in chosen} == chosen
+    assert {"--enable-memory-saver", "--enable-weights-cpu-backup"} <= set(arguments)
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment.get("SGLANG_RETURN_ORIGINAL_LOGPROB")) == ("0", None)
+    assert "sk-never-for-a-server" not in environment.values()
+    assert f"The node starts {program}" in said
+    assert all_ended(servers())
 
 
 def test_on_the_gpu_of_the_node_the_server_takes_turns_with_it(
@@ -218,6 +251,7 @@ def test_a_server_that_cannot_start_says_why(
     [
         (("--serve", "vllm", "--offload", "openai"), "use either --serve or --offload", "swarmctl run --help"),
         (("--serve", "no-such-program"), "no program no-such-program on the PATH", "uv tool install vllm"),
+        (("--serve", "no-sglang -m x"), "SGLang needs an environment of its own", "uv tool install sglang"),
         (("--serve", "'"), "not a command", "swarmctl"),
         (("--serve", "{program}", "--model", "tiny"), "cannot serve the demo's tiny model", "--model smollm2"),
         (("--serve", "{program}", "--set", "model.lora.rank=600"), "up to rank 512", "model.lora.rank=512"),

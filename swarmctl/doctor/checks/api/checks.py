@@ -249,7 +249,7 @@ def _hidden(service: ApiService, context: Context, text: str) -> str:
 
 
 def adapters(context: Context) -> Finding:
-    """Check that the servers of this node's weights take its adapters. Loads none, and costs nothing."""
+    """Check that the servers of this node's weights take what it trains. Loads nothing, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
     from hivemind_exp.offload.policy_server_probe import shortcomings
     from hivemind_exp.offload.replicas import replica_endpoints
@@ -273,20 +273,21 @@ def adapters(context: Context) -> Finding:
     if texts:
         return (failed if serious else warning)(" ".join(texts))
     what = "the server takes" if len(servers) == 1 else f"all {len(servers)} servers take"
-    return ok(f"{what} this node's adapters, with log-probabilities of the sampling temperature")
+    trained = "adapters" if config.model.lora is not None else "whole weights"
+    return ok(f"{what} this node's {trained}, with log-probabilities of the sampling temperature")
 
 
 def own_server(context: Context) -> Finding:
     """Check that the server that the node starts is installed, and has a GPU of its own. Starts nothing."""
-    from swarmctl.serving import vllm_command
     from swarmctl.serving.gpus import place_server
     from swarmctl.serving.own_server import check_own_server, sharing
+    from swarmctl.serving.registry import server_engine
 
     try:
         check_own_server(context.config)
     except NodeError as error:
         return failed(f"{error.message}.", error.next)
-    program = vllm_command.program(context.config)[0]
+    program = server_engine(context.config).program(context.config)[0]
     place = place_server(context.config, os.environ, len(accelerator.gpus(context)))
     text = f"the node starts {program}" + ("" if place.gpu is None else f" on GPU {place.gpu}")
     if place.shared:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hivemind_exp.offload.api.faults import RequestFailed, refusal
-from hivemind_exp.offload.api.policy_server import Sampling, checked_row
-from hivemind_exp.offload.api.vllm import NO_WEIGHTS, explain
+from hivemind_exp.offload.api.policy_server import NO_WEIGHTS, Sampling, checked_row, explain
+from hivemind_exp.offload.api.vllm import CAUSES
 
 SAMPLING = Sampling(temperature=1.0, max_tokens=4, end_ids=(1,), vocabulary=10)
 
@@ -32,7 +32,7 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=4, end_ids=(1,), vocabulary=10)
 )
 def test_a_refused_adapter_is_explained(status: int, message: str, why: str, remedy: str | None) -> None:
     content = json.dumps({"error": {"message": message, "type": "Error", "code": status}}).encode()
-    failed = explain(refusal(status, content, {}))
+    failed = explain(refusal(status, content, {}), CAUSES)
     assert why in str(failed)
     assert message[:20].replace("'", "") in str(failed).replace("'", "")
     assert (remedy is None) == (failed.remedy is None)
@@ -40,7 +40,7 @@ def test_a_refused_adapter_is_explained(status: int, message: str, why: str, rem
 
 
 def test_a_server_without_the_interface_is_told_apart_from_a_missing_adapter() -> None:
-    failed = explain(refusal(404, b'{"detail":"Not Found"}', {}))
+    failed = explain(refusal(404, b'{"detail":"Not Found"}', {}), CAUSES)
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in (failed.remedy or "")
 
 

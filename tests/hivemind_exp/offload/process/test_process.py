@@ -125,7 +125,7 @@ def test_errors_are_the_same_as_without_the_process(tmp_path: Path) -> None:
     with pytest.raises(KeyProblem, match="no key for box") as missing:
         start(configure("http://127.0.0.1:9/v1", box={"needs_key": True}))
     assert missing.value.next == "swarmctl keys set box --host http://127.0.0.1:9/v1"
-    with pytest.raises(ConfigurationError, match=r"offload\.kind = policy pushes adapters"):
+    with pytest.raises(ConfigurationError, match="not marked as free"):
         start(configure("http://127.0.0.1:9/v1", kind="policy"))
     with api_server(keys={KEY}) as server:
         config = configure(server.base_url, box={"needs_key": True})

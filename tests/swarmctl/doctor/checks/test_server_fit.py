@@ -16,6 +16,7 @@ from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, Status
 from swarmctl.doctor.checks import accelerator, fit, server_fit
 from swarmctl.doctor.registry import select
+from swarmctl.serving import sglang
 from swarmctl.serving.gpus import Place
 from swarmctl.serving.memory import ASLEEP, memory_share, server_memory, with_share
 from tests.support.doctor import make
@@ -38,6 +39,12 @@ ALONE = Place(None, shared=False, turns=False, why="")
 
 def config(**offload: object) -> Config:
     return Config.model_validate({"model": {"lora": {"rank": 9}}, "offload": {"kind": "policy"} | offload})
+
+
+def served(arguments: list[str]) -> Config:
+    serving = {"command": "sglang", "arguments": arguments}
+    offload = {"kind": "policy", "provider": "sglang", "serving": serving}
+    return Config.model_validate({"model": {"name": "org/small", "lora": {"rank": 9}}, "offload": offload})
 
 
 Look = Callable[..., Context]
@@ -99,6 +106,31 @@ def test_the_users_share_wins(arguments: list[str], share: float, changed: list[
     made = config(serving={"arguments": arguments})
     assert memory_share(made, ALONE) == share
     assert with_share(made, 0.5) == changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "share", "changed"),
+    [
+        ([], 0.9, ["--mem-fraction-static=0.4"]),
+        (["--mem-fraction-static=0.3"], 0.4, ["--mem-fraction-static=0.4"]),
+        (["--gpu-memory-utilization=0.3"], 0.9, ["--gpu-memory-utilization=0.3", "--mem-fraction-static=0.4"]),
+    ],
+)
+def test_sglangs_flag_leaves_out_what_it_needs_besides(arguments: list[str], share: float, changed: list[str]) -> None:
+    made = served(arguments)
+    assert memory_share(made, ALONE) == pytest.approx(share)
+    assert with_share(made, 0.5) == changed
+    words = sglang.arguments(served([]), 1, ALONE)
+    assert words[words.index("--mem-fraction-static") + 1] == "0.8", "what is predicted is what is asked for"
+
+
+def test_a_share_that_is_too_small_for_sglang(machine: Look) -> None:
+    wide = ("game.groups=64", "game.group_size=16")
+    given = (*wide, "offload.provider=sglang", 'offload.serving.arguments=["--mem-fraction-static=0.02"]')
+    found = server_fit.memory(machine((24, 23.5), (24, 23.5), settings=given))
+    assert (found.status, "It would not start; give it more" in found.text) == (Status.FAILED, True), found.text
+    assert "--mem-fraction-static=" in (found.remedy or "")
+    assert server_fit.memory(again(machine((24, 23.5), (24, 23.5)), found)).status is Status.OK
 
 
 def test_profiles_without_a_server_have_no_such_check() -> None:

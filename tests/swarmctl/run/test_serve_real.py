@@ -1,9 +1,10 @@
-"""``run --serve`` with a real vLLM on the CPU. ``make test-vllm`` runs this."""
+"""``run --serve`` with a real server on the CPU. ``make test-vllm`` and ``make test-sglang`` run this."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -14,28 +15,39 @@ import pytest
 from hivemind_exp.node_files import NodeFiles
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, SWARMCTL, read
+from tests.support.real_server import SGLANG_MODULE, SWITCHES
 from tests.support.tiny_models import save_for_vllm
 from tests.support.waiting import until
 
-VLLM = os.environ.get("VLLM")
+PROGRAMS = {name: os.environ[name.upper()] for name in ("vllm", "sglang") if name.upper() in os.environ}
+"""By engine: the path of vLLM, and of the Python that has SGLang."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm"),
+    pytest.mark.skipif(not PROGRAMS, reason="needs a real server: make test-vllm or make test-sglang"),
 ]
 START_S = 900.0
+OF_CPUS = ("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch")
+ARGUMENTS = {
+    "vllm": ("--enforce-eager",),
+    "sglang": (*OF_CPUS, "--lora-backend", "torch_native", "--disable-cuda-graph", "--max-total-tokens", "20000"),
+}
 
 
-def test_a_node_starts_and_stops_its_own_vllm(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user would: ``run --serve``. After two rounds its vLLM is killed, and after two more the run is stopped."""
-    assert VLLM is not None
+@pytest.mark.parametrize("trained", ["adapters", "all weights"])
+@pytest.mark.parametrize("engine", PROGRAMS)
+def test_a_node_starts_and_stops_its_own_server(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, trained: str
+) -> None:
+    """As a user would: ``run --serve``. After two rounds, the server is killed; after two more, the run is stopped."""
+    served = [str(Path(PROGRAMS[engine]).absolute()), *(SGLANG_MODULE if engine == "sglang" else ())]
+    for name, value in SWITCHES[engine].items():
+        monkeypatch.setenv(name, value)
     model = save_for_vllm(tmp_path / "model")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     settings = {
         "model.name": str(model),
         "model.dtype": "float32",
-        "model.lora.rank": "8",
+        **({"model.lora.rank": "8"} if trained == "adapters" else {}),
         "tasks": '["spell_backward"]',
         "prompt.style": "tags",
         "prompt.examples": "0",
@@ -44,14 +56,12 @@ def test_a_node_starts_and_stops_its_own_vllm(home: Path, tmp_path: Path, monkey
         "generation.max_prompt_tokens": "200",
         "generation.max_completion_tokens": "16",
         "eval.every": "0",
-        "offload.serving.arguments": '["--enforce-eager"]',
+        "offload.serving.arguments": json.dumps(ARGUMENTS[engine]),
     }
     changes = [word for pair in settings.items() for word in ("--set", "=".join(pair))]
     command = [*SWARMCTL, "run", "--profile", "default", "--node", "served", "--rounds", "0", "--plain", *changes]
     with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(
-            [*command, "--serve", str(Path(VLLM).absolute())], stdout=said, stderr=said, cwd=ROOT
-        )
+        process = subprocess.Popen([*command, "--serve", shlex.join(served)], stdout=said, stderr=said, cwd=ROOT)
     files = NodeFiles(home / "nodes/served")
 
     def rounds(source: str) -> int:
@@ -61,7 +71,7 @@ def test_a_node_starts_and_stops_its_own_vllm(home: Path, tmp_path: Path, monkey
     try:
         until(lambda: process.poll() is not None or rounds("policy") >= 2, START_S)
         assert process.poll() is None, (tmp_path / "said").read_text()
-        family = [each for each in psutil.Process(process.pid).children(recursive=True) if "serve" in each.cmdline()]
+        family = [each for each in psutil.Process(process.pid).children(recursive=True) if "--port" in each.cmdline()]
         server = next(each for each in family if "swarmctl.serving.guard" not in each.cmdline())
         server.kill()
         until(lambda: b"Starting it again (1 of 5 in a row)" in read(files.events))

@@ -29,7 +29,8 @@ from hivemind_exp.rollouts.types import Message
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
-_MOST_USD = 1e6
+_MOST_USD = 1e5
+"""A higher charge for one request is nonsense, such as an infinite one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,8 @@ def _charged(table: dict[str, Any], headers: Mapping[str, str]) -> float:
     stated = [cost.get("total_cost") if isinstance(cost, dict) else cost, table.get("estimated_cost")]
     ticks = _amount(table.get("cost_in_usd_ticks"))
     stated.append(headers.get("x-litellm-response-cost"))
-    return min(_MOST_USD, max(ticks * 1e-10, *map(_amount, stated)))
+    amounts = (ticks * 1e-10, *map(_amount, stated))
+    return max(amount if amount <= _MOST_USD else 0.0 for amount in amounts)
 
 
 def _amount(value: Any) -> float:

@@ -168,7 +168,8 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str], unbilled: C
     rejected = status < 500 or trouble is not FaultKind.BUSY or status in _UNREACHED or bool(codes & _RATE)
     rejected = rejected or (its_own and status in _NOT_TAKEN)
     billed = lost or not rejected or bool(codes & _BILLED_PROMPT)
-    if (stated := _stated_usage(document)) is not None:
+    stated = _stated_usage(document)
+    if stated is not None and not (lost and not stated):  # a gateway that lost an answer does not know its usage
         billed = stated
     elif its_own and status in unbilled:
         billed = False
@@ -209,10 +210,13 @@ def _error(document: Any) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
+
+
 def _stated_usage(document: Any) -> bool | None:
     """Return whether an error states that it used any tokens; None if it does not say."""
     usage = document.get("usage") if isinstance(document, dict) else None
-    tokens = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
+    tokens = [usage.get(name) for name in _TOKENS] if isinstance(usage, dict) else []
     return any(tokens) if any(isinstance(each, int | float) for each in tokens) else None
 
 

@@ -50,6 +50,19 @@ def test_errors_cost_nothing_where_the_documentation_says_so(name: str, free: tu
     assert refusal(500, error[:-1] + b', "usage": {"total_tokens": 7}}', {}, unbilled).billed, "it says otherwise"
 
 
+@pytest.mark.parametrize("status", [408, 502, 504, 524])
+def test_a_gateway_that_lost_an_answer_does_not_know_that_it_was_free(status: int) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    answer = json.dumps({"error": {"message": "upstream timed out"}, "usage": usage}).encode()
+    assert refusal(status, answer, {}).billed
+    assert not refusal(500, answer, {}).billed, "the service itself says so"
+
+
+@pytest.mark.parametrize("name", ["completion_tokens", "input_tokens", "output_tokens"])
+def test_a_rejected_request_is_billed_if_the_error_says_so(name: str) -> None:
+    assert refusal(400, json.dumps({"error": "no JSON", "usage": {name: 8}}).encode(), {}).billed
+
+
 @pytest.mark.parametrize("code", [502, "502", 700, "busy", None])
 def test_an_error_with_status_200_has_the_status_in_its_body(code: Any) -> None:
     with pytest.raises(RequestFailed) as raised:

@@ -87,7 +87,8 @@ def read_document(content: bytes, headers: Mapping[str, str], unbilled: Collecti
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
             # Some services send errors with status 200; a code in the body is the real status.
             error = document["error"]
-            stated = str(error.get("code")) if isinstance(error, dict) else "404"
+            # LM Studio has no code for a wrong address.
+            stated = str(error.get("code")) if isinstance(error, dict) else "404" if "endpoint" in str(error) else ""
             status = int(stated) if re.fullmatch("[45][0-9][0-9]", stated) else 500
             raise refusal(status, content, headers, unbilled)
         if not isinstance(document["choices"], list):

@@ -67,9 +67,10 @@ def broken(detail: str) -> RequestFailed:
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
-_LOST_ANSWER = (408, 502, 504, 520, 524)
+_LOST_ANSWER = (408, 499, 502, 504, 520, 524)
 """Statuses of a gateway that forwarded the request and got no answer, or none that it understands (520 and 524:
-Cloudflare). A service's own 408 says that it worked on the request until its time limit, which Azure bills."""
+Cloudflare), or believes that nobody waits for it (499: nginx). A service's own 408 says that it worked on the request
+until its time limit, which Azure bills."""
 _NOT_TAKEN = (501, 503, 529)
 """Statuses with which a service rejects a request before it works on it. A proxy may use them for a lost answer, too
 (Envoy: 503), but its answer is not the JSON of an API."""
@@ -158,7 +159,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str], unbilled: C
     elif status == 403:
         trouble = _forbidden(text, document)
         said = "a web page, perhaps from a firewall or proxy" if trouble is FaultKind.BUSY else said
-    elif status in (408, 409, 425) or status >= 500:
+    elif status in (408, 409, 425, 499) or status >= 500:
         trouble = FaultKind.BUSY
     else:
         trouble = FaultKind.BAD_REQUEST

@@ -28,7 +28,7 @@ ENVOY = "upstream connect error or disconnect/reset before headers. reset reason
 @pytest.mark.parametrize(
     ("status", "text", "billed"),
     [
-        *((status, "", True) for status in (408, 500, 502, 504, 520, 524)),
+        *((status, "", True) for status in (408, 499, 500, 502, 504, 520, 524)),
         (500, '{"error": {"message": "The server had an error", "type": "server_error"}}', True),
         (500, '{"error": {"message": "Limit reached", "code": "rate_limit_exceeded"}}', False),
         (503, '{"error": {"message": "The engine is currently overloaded"}}', False),

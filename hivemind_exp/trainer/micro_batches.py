@@ -100,8 +100,8 @@ class MicroBatches:
         left, _ = self.within_longest(manifest)
         kinds = visible(", ".join(sorted({row.kind for row in out})))
         return left, (
-            f"{ran_out} ran out of memory with a single row of {longest} tokens, so {len(out)} from {kinds} are left out "
-            f"of this step, and all of this length or more from others from now on. {self._shorter()}"
+            f"{ran_out} ran out of memory with a single row of {longest} tokens, so {len(out)} from {kinds} are left "
+            f"out of this step, and all of this length or more from others from now on. {self._shorter()}"
         )
 
     def within_longest(self, manifest: Manifest) -> tuple[Manifest, str]:

@@ -81,7 +81,8 @@ def open_all(events: Path) -> list[FileIO]:
         paths = [*older_parts(events), events]
         files = [file for path in paths if (file := _opened(path)) is not None]
         current = files[-1].fileno() if files and files[-1].name == events else None
-        if older_parts(events) == paths[:-1] and is_still(events, current):
+        still = is_still(events, current) or (current is None and _is_special(events))
+        if older_parts(events) == paths[:-1] and still:
             return files
         for file in files:  # the log was rotated meanwhile
             file.close()
@@ -157,7 +158,14 @@ def _numbered(events: Path) -> Iterator[tuple[int, Path]]:
                 yield int(found[1]), events.with_name(entry.name)
 
 
+def _is_special(path: Path) -> bool:
+    """Whether a path leads to a device or a pipe. They can be endless, or wait for somebody else."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _opened(path: Path) -> FileIO | None:
+    if _is_special(path):
+        return None
     try:
         return FileIO(path)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hivemind_exp.errors import FileProblem, NewerFormat
+from hivemind_exp.list_command import list_command
 from hivemind_exp.update import update_command
 
 FORMAT = 1
@@ -84,5 +85,7 @@ def explain_obstacle(error: OSError) -> FileProblem | None:
     if found.is_dir() != (error.errno == EISDIR):
         return None
     what = "a directory, but a file is needed there" if found.is_dir() else "not a directory, but one is needed there"
+    if found.exists() and not found.is_dir() and not found.is_file():  # a device, which must stay where it is
+        return FileProblem(f"{found} is {what}", next=list_command(found))
     aside = next(each for n in range(1, 1000) if not os.path.lexists(each := Path(f"{found}.aside{n}")))
     return FileProblem(f"{found} is {what}", next=shlex.join(["mv", str(found), str(aside)]))

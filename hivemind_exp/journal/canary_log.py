@@ -18,12 +18,14 @@ CREATE TABLE IF NOT EXISTS answers (round INTEGER PRIMARY KEY, body TEXT);
 CREATE TABLE IF NOT EXISTS marks (round INTEGER PRIMARY KEY, step INTEGER);
 CREATE TABLE IF NOT EXISTS restorations (step INTEGER PRIMARY KEY, round INTEGER, source INTEGER, body TEXT);
 """
+KEY_LETTERS = 16
+"""How many letters of a question's digest its answer is recorded with."""
 INSERT_ANSWERS = "INSERT OR REPLACE INTO answers VALUES (?,?)"
 
 
 def answers_row(evaluation: Evaluation) -> tuple[int, str]:
     """Return the row that records which questions an evaluation answered correctly, by the start of their digests."""
-    return evaluation.round, json.dumps({key[:16]: int(right) for key, right in evaluation.answers.items()})
+    return evaluation.round, json.dumps({key[:KEY_LETTERS]: int(right) for key, right in evaluation.answers.items()})
 
 
 @dataclass(frozen=True, slots=True)

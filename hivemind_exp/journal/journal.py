@@ -6,7 +6,6 @@ either a whole entry or none.
 
 import dataclasses
 import json
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, Question
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.stored import stored_rollout
 from hivemind_exp.journal.terms import read_terms, terms_of
+from hivemind_exp.list_command import list_command
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
@@ -397,4 +397,4 @@ class Journal:
             return self._damaged(text)
         if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(self._path)))) is not None:
             return obstacle
-        return NodeError(f"cannot use the journal {self._path}: {text}", next=f"ls -l {shlex.quote(str(self._path))}")
+        return NodeError(f"cannot use the journal {self._path}: {text}", next=list_command(self._path))

@@ -226,7 +226,7 @@ class BilledClient:
             return
         self.ledger.keep(reservation, fault.detail)
         self._charge(service, reservation, reservation.usd)
-        if fault.status is not None and not service.price.free:
+        if reservation.key.round >= 0 and not service.price.free and not self.shared.closing:
             told = "may bill requests that fail like this, so their whole reserve counts as spent"
             self._warn(service, "error_billed", f"{told}: {fault.detail}")
 

@@ -8,7 +8,6 @@ for the node's whole life.
 from __future__ import annotations
 
 import math
-import shlex
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from hivemind_exp import formats
 from hivemind_exp.config import LimitsConfig
 from hivemind_exp.errors import FileProblem, LimitReached, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
+from hivemind_exp.list_command import list_command
 from hivemind_exp.money import digits, dollars
 from hivemind_exp.offload.prices import PromptBound, Usage
 
@@ -347,4 +347,4 @@ def explain(error: sqlite3.Error, path: Path) -> NodeError:
         return disk_full(f"the ledger {path}", path.parent)
     if (obstacle := formats.explain_obstacle(IsADirectoryError(EISDIR, text, str(path)))) is not None:
         return obstacle
-    return NodeError(f"cannot use the ledger {path}: {text}", next=f"ls -l {shlex.quote(str(path))}")
+    return NodeError(f"cannot use the ledger {path}: {text}", next=list_command(path))

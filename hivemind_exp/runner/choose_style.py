@@ -21,6 +21,7 @@ from hivemind_exp.models.chat_turns import check_turns
 from hivemind_exp.models.model_location import TINY
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.rollouts.types import Prompt, Rollout
+from hivemind_exp.runner.kept_text import check_questions
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.sources.local import LocalSource
 from hivemind_exp.sources.source import WholeWeights
@@ -30,6 +31,9 @@ from hivemind_exp.tasks.mixture import Mixture
 from hivemind_exp.trainer.calibration import EXAMPLES, Calibration, Complete, Found, affordable, candidates
 from hivemind_exp.trainer.collapse import CUT, UNREAD, ways_to_a_reward
 from hivemind_exp.trainer.start_levels import asked_at, find_levels
+
+_READ = 16
+"""Questions of each task that the tokenizer must keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class StyleChooser:
         if talks := self.tasks.conversing():
             self._check_turns(talks)
         elif new and config.model.name != TINY and not self.files.prompt.exists():
+            check_questions(self.tokenizer, config.model.name, self.tasks.examples(_READ))
             self._calibrate()
         style = node_style(config, self.files)
         if style.thinking is not None and config.model.thinking is None:

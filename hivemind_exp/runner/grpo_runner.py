@@ -29,6 +29,7 @@ from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
+from hivemind_exp.runner.held_out import check_held_out
 from hivemind_exp.runner.open_game import PeerContext, open_game
 from hivemind_exp.runner.report_packages import check_reports
 from hivemind_exp.secrets import Secrets
@@ -305,7 +306,8 @@ class GRPORunner:
         offload = open_offload(asked, self._files, self._secrets, self._emit, self._stop)
         if offload is not None:
             ends.callback(offload.close)
-        if self._needs_secret and not self._files.secret_file.exists() and journal.evaluations():
+        lost = self._needs_secret and not self._files.secret_file.exists()
+        if lost and journal.evaluations():
             message = (
                 "the node's file named secret is missing, so a new one is created. The held-out questions are new: "
                 "accuracy cannot be compared with that of earlier rounds"
@@ -314,6 +316,8 @@ class GRPORunner:
         tasks = ends.enter_context(closing(self._make_tasks(config, self._files)))
         if swarm is not None:
             swarm.check(tasks)
+        if not lost and isinstance(tasks, Mixture):
+            check_held_out(tasks, config.eval.questions, journal, self._files.journal, self._emit)
         check_conversations(config, tasks.conversing())
         if isinstance(tasks, Mixture) and (still_open := tasks.still_open()):
             message = (

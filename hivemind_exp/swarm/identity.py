@@ -99,7 +99,7 @@ class Identity:
             key = Ed25519PrivateKey.from_private_bytes(body[:32])
             if key.public_key().public_bytes_raw() == body[32:]:
                 return cls(key)
-        raise IdentityProblem(f"{path} {_what_else(content)}", next=f"ls -l {shlex.quote(str(path))}")
+        raise IdentityProblem(f"{path} {_what_else(content)}", next=list_command(path))
 
     def to_bytes(self) -> bytes:
         """Return the content of the key file: the secret itself."""

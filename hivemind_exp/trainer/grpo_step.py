@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl.trainer.utils import add_fused_lm_head
 
 from hivemind_exp.config import Config
+from hivemind_exp.errors import OutOfMemory
 from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.fused_kernels import fuse
 from hivemind_exp.models.out_of_memory import within_memory
@@ -170,21 +171,26 @@ class SourceGRPOTrainer(RowLossTrainer):
 
         Rows that teach nothing add nothing to the loss or gradient, so they skip the forward pass. Their tokens still
         count in the denominator. A step with nothing but a teacher's or hinted rows is supervised learning, at a rate
-        of its own.
+        of its own. A row from others that does not fit into memory even alone is left out.
         Raises ``StepAbandoned`` if ``should_stop`` returned true before the optimizer step, and ``OutOfMemory`` if
-        memory runs out even for one row at a time. The weights are unchanged then.
+        memory runs out even for one row of the node's own at a time. The weights are unchanged then.
         """
-        allowed = self._micro_batches.allowed(manifest.micro_batch)
-        if allowed < manifest.micro_batch:
-            manifest = replace(manifest, micro_batch=allowed)
-            shrunk(manifest, "")
+        batches = self._micro_batches
+        fitting, what = batches.within_longest(manifest)
+        fitting = replace(fitting, micro_batch=batches.allowed(manifest.micro_batch))
+        if fitting != manifest:
+            manifest = fitting
+            shrunk(manifest, what)
         while True:
             result, ran_out = self._shared_gradient(manifest, should_stop)
             if result is not None:
                 return replace(result, learning_rate=self.take(manifest, result.grad_norm))
             self.optimizer.zero_grad()
-            size, what = self._micro_batches.shrink(manifest.micro_batch, str(ran_out))
-            manifest = replace(manifest, micro_batch=size)
+            try:
+                size, what = batches.shrink(manifest.micro_batch, str(ran_out))
+                manifest = replace(manifest, micro_batch=size)
+            except OutOfMemory:
+                manifest, what = batches.without_longest(manifest, str(ran_out))
             shrunk(manifest, what)
 
     def _shared_gradient(

@@ -315,6 +315,7 @@ class HivemindGRPOTrainer(RoundLoop):
 
     def _take(self, manifest: Manifest, stage_run: StageRun, finished: int, *, replayed: bool = False) -> StepResult:
         self.step_trainer.work = WorkProgress(discard if replayed or stage_run.stage == WARM_START else self.emit)
+        self._taken = manifest
         try:
             result = self.step_trainer.step(manifest, self.stop.is_set, self._shrunk)
         except StepAbandoned as error:
@@ -324,7 +325,7 @@ class HivemindGRPOTrainer(RoundLoop):
         self._cursor.advance(stage_run, finished)
         self._filler.weights_moved(self.progress.step)
         if self._skipped.note(manifest.step, result.grad_norm) and not replayed:
-            self._filler.learned_from(manifest.rows)
+            self._filler.learned_from(self._taken.rows)
         step: dict[str, Any] = {"step": manifest.step, "round": finished, "stage": stage_run.stage}
         step |= {name: getattr(result, name) for name in ("loss", "grad_norm", "learning_rate", "tokens", "rows")}
         for kind, metrics in result.by_kind.items() or [(self.local.kind, {})]:
@@ -334,6 +335,7 @@ class HivemindGRPOTrainer(RoundLoop):
     def _shrunk(self, manifest: Manifest, what: str) -> None:
         """Record how a step is really taken, before it is repeated with less memory: a replay takes it the same way."""
         self.journal.replace(manifest)
+        self._taken = manifest
         if what:
             self._say_less_memory(what)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedModel
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import OutOfMemory
-from hivemind_exp.journal.records import TrainingRow
+from hivemind_exp.foreign_text import visible
+from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.models.counting import count_parameters
 from hivemind_exp.models.device import free_memory
 from hivemind_exp.models.memory import AUTO_MICRO_BATCH, SPARE, NodeMemory, Shape
@@ -29,6 +31,10 @@ class MicroBatches:
         self._memory = None if shape is None else NodeMemory(config, shape, half=half, fused=fused)
         self.limit: int | None = None
         """The largest micro-batch since memory ran out."""
+        self.longest: int | None = None
+        """The most tokens of a row from others, such as a teacher, since memory ran out with a single row."""
+        self.left_out = 0
+        """Rows that were left out for this reason."""
         if config.model.gradient_checkpointing:
             # transformers does this in ``train()``, which is not called here.
             policy.activation_checkpointing_enable()
@@ -78,6 +84,47 @@ class MicroBatches:
             self.limit = size // 2
             return self.limit, f"{what} with {self.limit}, the limit from now on (train.micro_batch = {self.limit})"
         raise self._too_large(ran_out)
+
+    def without_longest(self, manifest: Manifest, ran_out: str) -> tuple[Manifest, str]:
+        """Return a step without its longest rows from others, which don't fit even alone, and a sentence about it.
+
+        Raises ``OutOfMemory`` if a row of the node's own is as long: its settings made it.
+        """
+        penalty = self._config.train.beta > 0
+        computed = [row for row in manifest.rows if row.teaches or (penalty and row.kind.own)]
+        longest = max(map(row_length, computed), default=0)
+        out = [row for row in computed if row_length(row) == longest]
+        if not out or any(row.kind.own for row in out):
+            raise self._too_large(ran_out)
+        self.longest = longest - 1
+        left, _ = self.within_longest(manifest)
+        kinds = visible(", ".join(sorted({row.kind for row in out})))
+        return left, (
+            f"{ran_out} ran out of memory with a single row of {longest} tokens, so {len(out)} from {kinds} are left "
+            f"out of this step, and all of this length or more from others from now on. {self._shorter()}"
+        )
+
+    def within_longest(self, manifest: Manifest) -> tuple[Manifest, str]:
+        """Return a step without rows from others for which memory did not suffice, and how many there were so far.
+
+        The second value is empty if there were none, or since the number has not doubled.
+        """
+        if self.longest is None:
+            return manifest, ""
+        rows = tuple(row for row in manifest.rows if row.kind.own or row_length(row) <= self.longest)
+        before, self.left_out = self.left_out, self.left_out + len(manifest.rows) - len(rows)
+        text = (
+            f"left {self.left_out} completions from others out of steps so far, because rows of more than "
+            f"{self.longest} tokens do not fit into memory. {self._shorter()}"
+        )
+        return replace(manifest, rows=rows), text if self.left_out.bit_length() > before.bit_length() else ""
+
+    def _shorter(self) -> str:
+        generation = self._config.generation
+        return (
+            f"For shorter ones, lower generation.max_completion_tokens (now {generation.max_completion_tokens}) or "
+            f"generation.max_prompt_tokens (now {generation.max_prompt_tokens})"
+        )
 
     def _recompute(self) -> None:
         self._policy.activation_checkpointing_enable()

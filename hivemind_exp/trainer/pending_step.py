@@ -6,14 +6,14 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 
 
 def within_limit(manifest: Manifest, longest: int) -> tuple[Manifest, int]:
-    """Return a step without the node's own completions of more than ``longest`` tokens, and their number.
+    """Return a step without completions of more than ``longest`` tokens, from any source, and their number.
 
-    They were sampled when generation.max_completion_tokens was higher. If memory ran out in the step because of them,
-    the node could otherwise never continue. Conversations stay, because the limit applies to each of their turns.
+    They are from a time when generation.max_completion_tokens was higher. If memory ran out in the step because of
+    them, the node could otherwise never continue. Conversations stay, because the limit applies to each of their turns.
     """
     kept = tuple(row for row in manifest.rows if not _is_longer(row, longest))
     return replace(manifest, rows=kept), len(manifest.rows) - len(kept)
 
 
 def _is_longer(row: TrainingRow, longest: int) -> bool:
-    return row.kind.own and not row.heard and len(row.completion_ids) > longest
+    return not row.heard and len(row.completion_ids) > longest

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import IdentityProblem
+from hivemind_exp.list_command import list_command
 from hivemind_exp.swarm.identity import BACKUP, Identity, animal_name, claim, read_file
 from hivemind_exp.swarm.incarnation import IncarnationFile
 from swarmctl.identity.new import chosen, opened, put, tell
@@ -147,7 +148,7 @@ def read(content: bytes, path: Path, passphrase: str | None) -> Identity:
     """
     if not content.startswith(BACKUP):
         return Identity.from_bytes(content, path)
-    damaged = IdentityProblem(f"{path} is damaged; use another copy", next=f"ls -l {shlex.quote(str(path))}")
+    damaged = IdentityProblem(f"{path} is damaged; use another copy", next=list_command(path))
     try:
         first, *lines = content.decode("ascii").split("\n")
         fields = dict(line.split(" ", maxsplit=1) for line in lines if line and not line.startswith("#"))

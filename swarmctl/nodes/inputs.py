@@ -11,7 +11,7 @@ from hivemind_exp.config import OWN_FILE, Config
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.source_kinds import Kind
-from hivemind_exp.tasks.families.python_file import data_file
+from hivemind_exp.tasks.families.python_file import used_files
 from hivemind_exp.tasks.installed import origin
 from hivemind_exp.tasks.registry import is_own_code
 from swarmctl.paths import shown
@@ -44,8 +44,8 @@ def _inputs(config: Config) -> Iterator[Path]:
     for task in config.tasks:
         if task.path is not None:
             yield (path := Path(task.path).expanduser().absolute())
-            if task.name == OWN_FILE and (data := data_file(path)) is not None:
-                yield data
+            if task.name == OWN_FILE:
+                yield from used_files(path)
     model = local_directory(config.model.name)
     if model is not None and config.offload.counts_as is not Kind.RELAY:
         yield model.absolute()

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from swarmctl.terminal.progress import RunView
+from swarmctl.terminal.progress import CALIBRATING, RunView
 
 
 class NodeState(StrEnum):
@@ -55,7 +55,7 @@ _RUNNING = frozenset(
 WORKING = (NodeState.STARTING, NodeState.WARMING_UP, NodeState.TRAINING, NodeState.WAITING)
 """States in which the phase, if there is one, says more."""
 _ENDS = {"done": NodeState.DONE, "signal": NodeState.STOPPED, "limit": NodeState.LIMIT}
-_BEFORE = ("generating demonstrations", "warming up", "trying prompt styles", "sampling answers for the warm start")
+_BEFORE = ("generating demonstrations", "warming up", CALIBRATING, "sampling answers for the warm start")
 """Phases in which a node learns or measures something before its first round."""
 _WAITING = "waiting for"
 """How the names of phases begin in which a node waits for an API."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.list_command import list_command
 from swarmctl.errors import Exit
 from swarmctl.nodes.lookup import all_nodes
 from swarmctl.paths import BUILTIN, profiles_directory, shown
@@ -43,9 +44,9 @@ def edit(name: str) -> Exit:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or found
     if editor is None:
         message = f"no editor found; set EDITOR, or edit {shown(path)}"
-        raise ConfigurationError(message, next=f"ls -l {shlex.quote(str(path))}")
+        raise ConfigurationError(message, next=list_command(path))
     variable = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
-    another = f"ls -l {shlex.quote(str(path))}" if found in (None, editor) else f"export {variable}={found}"
+    another = list_command(path) if found in (None, editor) else f"export {variable}={found}"
     try:
         status = subprocess.run([*shlex.split(editor), path], check=False).returncode
     except (OSError, ValueError) as error:  # ValueError: a quotation mark is missing

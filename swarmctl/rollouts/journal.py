@@ -4,7 +4,6 @@ Rollouts are read round by round, so that even a long history needs little memor
 """
 
 import json
-import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.conversation import unpacked
 from hivemind_exp.journal.decoding import decoding
+from hivemind_exp.list_command import list_command
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.rollouts.types import Turn
@@ -86,7 +86,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             check_number(path, db.execute("PRAGMA user_version").fetchone()[0])
             yield db
     except sqlite3.Error as error:
-        raise NodeError(f"cannot read {shown(path)}: {error}", next=f"ls -l {shlex.quote(str(path))}") from error
+        raise NodeError(f"cannot read {shown(path)}: {error}", next=list_command(path)) from error
 
 
 def _opened(path: Path, how: str = "mode=ro") -> sqlite3.Connection:

@@ -36,8 +36,9 @@ PROMISE_S = 5
 """Seconds within which the trainer should stop, as shown to the user."""
 GRACE_S = 8
 """Seconds until it is killed, without those in which it waits for a busy CPU or disk. Nothing is lost, because every
-step is in the journal. Before the trainer has started, there is nothing to lose and imports do not react to signals, so
-it is killed after ``PROMISE_S`` by the clock."""
+step is in the journal. Before the trainer has started and while it chooses a prompt style, there is nothing to lose,
+and imports and the first pass over many prompts do not react to signals, so it is killed after ``PROMISE_S`` by the
+clock."""
 POLL_S = 0.1
 _POLLS_PER_LOOK = 20
 """Polls between checks of the trainer's processes and the clocks."""
@@ -146,6 +147,7 @@ class Supervisor:
             open_record(files.run)
             log = open_log(files.log)
         progress.start = progress.phase = progress.error = progress.stop = None
+        progress.stopping = False
         with log:
             log_start = os.fstat(log.fileno()).st_size
             if self.signals.received:
@@ -267,10 +269,12 @@ class Supervisor:
                 if again:
                     end_line()
                 self.display.note(f"Stopping within {PROMISE_S} s{again}.")
+                self.progress.stopping = True
                 # Only the trainer: it still needs its verifiers to finish its work.
                 process.terminate()
             if clock is not None:
-                late = clock.look() > GRACE_S if self.progress.start else time.monotonic() - asked > PROMISE_S
+                begun = self.progress.start is not None and not self.progress.calibrating
+                late = clock.look() > GRACE_S if begun else time.monotonic() - asked > PROMISE_S
                 if self.signals.impatient or late:
                     return True, None
             time.sleep(POLL_S)

@@ -106,7 +106,9 @@ def _head(start: dict[str, Any]) -> str:
 
 
 def _now(progress: RunView, running_s: float) -> str:
-    if progress.phase is not None:
+    if progress.stopping:
+        doing = "Stopping"
+    elif progress.phase is not None:
         doing = sentences.phase(progress.phase).removesuffix(".")
     elif progress.start is None:
         doing = "Starting"

@@ -14,6 +14,8 @@ _HINTED = "hinted"
 """The kind of completions that the node's own model wrote with an API's hint."""
 AS_JUDGE = "the judge "
 """Begins the name of a provider in its use as the judge, as it may also generate."""
+CALIBRATING = "trying prompt styles"
+"""The phase in which a new node chooses how it asks."""
 PARTS = ("generate", "verify", "train", "share", "other")
 _KEPT = {"checkpoint": ("checkpoint", "path"), "push": ("pushed", "url"), "curriculum": ("curriculum", "tasks")}
 """Events from which only one field is kept: (attribute, field)."""
@@ -25,6 +27,8 @@ class RunView:
 
     start: dict[str, Any] | None = None
     phase: dict[str, Any] | None = None
+    stopping: bool = False
+    """Whether the trainer was asked to stop."""
     round: int | None = None
     """Rounds finished since the node was created. (``round`` in an event counts from 0.)"""
     steps: int | None = None
@@ -109,6 +113,11 @@ class RunView:
             setattr(self, attribute, event.get(key))
         elif (take := getattr(self, f"_on_{name}", None)) is not None:
             take(event)
+
+    @property
+    def calibrating(self) -> bool:
+        """Whether the node is choosing its prompt style. It has saved nothing yet, and starts again."""
+        return self.phase is not None and self.phase.get("name") == CALIBRATING
 
     @property
     def starting(self) -> bool:

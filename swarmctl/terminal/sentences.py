@@ -115,6 +115,8 @@ def phase(event: dict[str, Any]) -> str:
 
 def doing(progress: RunView) -> str:
     """Return what a run is doing, as the end of a sentence that begins with "Still"."""
+    if progress.stopping:
+        return "stopping"
     for names, fallback in _unavailable(progress, progress.down):
         if fallback is None:
             return f"waiting for {', '.join(names)}"

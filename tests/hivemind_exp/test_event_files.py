@@ -192,3 +192,15 @@ def test_a_report_reads_all_parts(events: Path) -> None:
     assert len(event_files.older_parts(events)) > 2
     assert [each["times"] for each in new.problems.values()] == [40]
     assert [each["times"] for each in following.problems.values()] == [40]
+
+
+@pytest.mark.parametrize("special", ["/dev/zero", "/dev/full", "/dev/null", "pipe"])
+def test_a_device_or_a_pipe_in_place_of_the_log_has_no_events(tmp_path: Path, special: str) -> None:
+    """Reading it would never end."""
+    events = tmp_path / "events.jsonl"
+    if special == "pipe":
+        os.mkfifo(events)
+    else:
+        events.symlink_to(special)
+    (tmp_path / "events-000001.jsonl").write_bytes(b"{}\n")
+    assert list(event_files.lines(events)) == event_files.tail(events, 100) == [b"{}\n"]

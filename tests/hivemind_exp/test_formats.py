@@ -90,3 +90,12 @@ def test_other_errors_name_no_obstacle(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="Errno") as raised:
             attempt()
         assert explain_obstacle(raised.value) is None
+
+
+def test_a_device_in_the_way_is_not_moved_aside() -> None:
+    with pytest.raises(NotADirectoryError) as raised:
+        Path("/dev/null/node").mkdir()
+    problem = explain_obstacle(raised.value)
+    assert problem is not None
+    assert str(problem) == "/dev/null is not a directory, but one is needed there"
+    assert problem.next == "ls -l /dev/null"

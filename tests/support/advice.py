@@ -65,6 +65,8 @@ def _command(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         parts = (str(part.value) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)
         return "".join(parts)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "list_command":
+        return f"ls -l {UNKNOWN}"
     if isinstance(node, ast.Call) and ast.unparse(node.func) in {"shlex.join", "join"} and node.args:
         words = node.args[0]
         if isinstance(words, ast.List):

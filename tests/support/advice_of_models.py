@@ -145,6 +145,17 @@ def repeated(home: Path) -> None:
     torch.save(weights, root / "pytorch_model.bin")
 
 
+def without_accents(home: Path) -> None:
+    """Save a model whose tokenizer drops accents, and questions with some."""
+    from tests.support import broken_models
+
+    file = broken_models.usable(home.parent / "model") / "tokenizer.json"
+    drops = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"normalizer": drops}))
+    lines = [json.dumps({"question": f"Où est le café {number}?", "answer": "ici"}) for number in range(40)]
+    (home.parent / "cafes.jsonl").write_text("\n".join(lines))
+
+
 def other_restorations(home: Path) -> None:
     """Replace a table of a node's journal by another one."""
     with closing(sqlite3.connect(NodeFiles(home / "nodes/maths").journal)) as db, db:
@@ -167,7 +178,8 @@ MODEL_STATES: tuple[State, ...] = (
     # Chat templates.
     real(_DRY, template(f"{LOOP}{TEMPLATE}"), machine=partial(hurried, FIT_S=0.01)),
     real(_RUN, template(_SLOW_WORDS), machine=partial(hurried, ENCODE_S=0.005)),
-    # Weights and packages.
+    # Tokenizers, weights and packages.
+    real(f"{_RUN} --task {{here}}/cafes.jsonl", without_accents),
     real(_RUN, repeated),
     State(
         "eval maths", (trained, partial(of_another_model, "smollm2")), real=True, variables={"HF_HOME": "{here}/hub"}

@@ -201,11 +201,14 @@ def play(config: dict[str, Any], emit: Emit, act: str) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if act == "hang" else stop)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if act in ("hang", "calibrate") else stop)
     total = config["game"]["rounds"]
     start(config, emit)
     if act == "crash":
         raise RuntimeError("the flux was reversed")
+    if act == "calibrate":
+        emit(PhaseEvent(name="trying prompt styles", done=3, total=100, percent=True))
+        time.sleep(3600)
     if act == "stuck":
         play_round(emit, 0)
         time.sleep(60)

@@ -29,7 +29,8 @@ from hivemind_exp.rollouts.types import Message
 LONGEST_TEXT = 200_000
 """Longer completions are cut to this many characters."""
 _MOST_TOKENS = 10**9
-_MOST_USD = 1e6
+_MOST_USD = 1e5
+"""A higher charge for one request is nonsense, such as an infinite one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ def read_document(content: bytes, headers: Mapping[str, str], unbilled: Collecti
         if isinstance(document, dict) and document.get("error") and not document.get("choices"):
             # Some services send errors with status 200; a code in the body is the real status.
             error = document["error"]
-            stated = str(error.get("code")) if isinstance(error, dict) else "404"
+            # LM Studio has no code for a wrong address.
+            stated = str(error.get("code")) if isinstance(error, dict) else "404" if "endpoint" in str(error) else ""
             status = int(stated) if re.fullmatch("[45][0-9][0-9]", stated) else 500
             raise refusal(status, content, headers, unbilled)
         if not isinstance(document["choices"], list):
@@ -185,7 +187,8 @@ def _charged(table: dict[str, Any], headers: Mapping[str, str]) -> float:
     stated = [cost.get("total_cost") if isinstance(cost, dict) else cost, table.get("estimated_cost")]
     ticks = _amount(table.get("cost_in_usd_ticks"))
     stated.append(headers.get("x-litellm-response-cost"))
-    return min(_MOST_USD, max(ticks * 1e-10, *map(_amount, stated)))
+    amounts = (ticks * 1e-10, *map(_amount, stated))
+    return max(amount if amount <= _MOST_USD else 0.0 for amount in amounts)
 
 
 def _amount(value: Any) -> float:

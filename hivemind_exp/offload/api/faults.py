@@ -67,9 +67,10 @@ def broken(detail: str) -> RequestFailed:
     return RequestFailed(FaultKind.BROKEN, detail, billed=True)
 
 
-_LOST_ANSWER = (408, 502, 504, 520, 524)
+_LOST_ANSWER = (408, 499, 502, 504, 520, 524)
 """Statuses of a gateway that forwarded the request and got no answer, or none that it understands (520 and 524:
-Cloudflare). A service's own 408 says that it worked on the request until its time limit, which Azure bills."""
+Cloudflare), or believes that nobody waits for it (499: nginx). A service's own 408 says that it worked on the request
+until its time limit, which Azure bills."""
 _NOT_TAKEN = (501, 503, 529)
 """Statuses with which a service rejects a request before it works on it. A proxy may use them for a lost answer, too
 (Envoy: 503), but its answer is not the JSON of an API."""
@@ -158,7 +159,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str], unbilled: C
     elif status == 403:
         trouble = _forbidden(text, document)
         said = "a web page, perhaps from a firewall or proxy" if trouble is FaultKind.BUSY else said
-    elif status in (408, 409, 425) or status >= 500:
+    elif status in (408, 409, 425, 499) or status >= 500:
         trouble = FaultKind.BUSY
     else:
         trouble = FaultKind.BAD_REQUEST
@@ -168,7 +169,8 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str], unbilled: C
     rejected = status < 500 or trouble is not FaultKind.BUSY or status in _UNREACHED or bool(codes & _RATE)
     rejected = rejected or (its_own and status in _NOT_TAKEN)
     billed = lost or not rejected or bool(codes & _BILLED_PROMPT)
-    if (stated := _stated_usage(document)) is not None:
+    stated = _stated_usage(document)
+    if stated is not None and not (lost and not stated):  # a gateway that lost an answer does not know its usage
         billed = stated
     elif its_own and status in unbilled:
         billed = False
@@ -209,10 +211,13 @@ def _error(document: Any) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
+
+
 def _stated_usage(document: Any) -> bool | None:
     """Return whether an error states that it used any tokens; None if it does not say."""
     usage = document.get("usage") if isinstance(document, dict) else None
-    tokens = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
+    tokens = [usage.get(name) for name in _TOKENS] if isinstance(usage, dict) else []
     return any(tokens) if any(isinstance(each, int | float) for each in tokens) else None
 
 

@@ -5,10 +5,10 @@ start with ``heldout`` or ``test`` are held out. Those that start with ``train``
 are none.
 """
 
-import shlex
 from pathlib import Path
 
 from hivemind_exp.errors import TaskError
+from hivemind_exp.list_command import list_command
 from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion, FixedTask, Rows, enough
 from hivemind_exp.tasks.families.question_files import HELD_OUT, find_files, read_questions
@@ -43,9 +43,7 @@ def read(spec: TaskSpec) -> Rows:
     heldout = find_files(path, HELD_OUT)
     train = find_files(path, ["train"]) or [file for file in find_files(path, [""]) if file not in heldout]
     if not train:
-        raise TaskError(
-            f"no .jsonl, .json or .parquet files to train on in {path}", next=f"ls -l {shlex.quote(spec.path)}"
-        )
+        raise TaskError(f"no .jsonl, .json or .parquet files to train on in {path}", next=list_command(path))
     return enough(_all(train), _all(heldout), str(path))
 
 

@@ -7,6 +7,7 @@ read nothing but itself, because keys may be there.
 import ast
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from hivemind_exp.tasks.base import TaskSpec
 from hivemind_exp.tasks.families.own_code import OwnCodeTask, try_out
 
 OWN_CODE = True
+_LONGEST_NAME = 256
 
 
 def check(spec: TaskSpec) -> None:
@@ -34,17 +36,57 @@ def build(spec: TaskSpec) -> OwnCodeTask:
     return OwnCodeTask(spec, lambda: _loaded(file), file)
 
 
-def data_file(file: Path) -> Path | None:
-    """Return the question file that a task file names in ``questions = "…"``, without running it; None if none."""
+def used_files(file: Path) -> list[Path]:
+    """Return what a task file uses of its directory, without running it: modules that it imports and files it names.
+
+    Modules are followed to what they use in turn.
+    """
+    if Path.home().is_relative_to(file.parent):
+        return [path for path in _named(file, file.parent) if path.is_file()]  # it can import nothing there
+    found: list[Path] = []
+    waiting = [file]
+    while waiting:
+        code = waiting.pop()
+        for path in (*_imported(code, file.parent), *_named(code, file.parent)):
+            if path not in (file, *found) and path.is_file():
+                found.append(path)
+                waiting += [path] if path.suffix == ".py" else []
+    return sorted(found)
+
+
+def _nodes(code: Path) -> list[ast.AST]:
     try:
-        body = ast.parse(file.read_bytes()).body
-    except (OSError, ValueError, SyntaxError):
-        return None  # ``check`` reports it
-    for node in body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="questions")], value=ast.Constant(value=str(path))):
-                return file.parent / path
-    return None
+        return list(ast.walk(ast.parse(code.read_bytes())))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return []  # ``check`` reports it
+
+
+def _imported(code: Path, directory: Path) -> Iterator[Path]:
+    """Yield the files that the imports of ``code`` may stand for."""
+    for node in _nodes(code):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            start = directory
+        elif isinstance(node, ast.ImportFrom):
+            start = [directory, *code.parents][min(node.level, len(code.parents))]
+            own = node.module or ""
+            names = [own, *(f"{own}.{alias.name}".lstrip(".") for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".") if name else []
+            for depth in range(1, len(parts) + 1):
+                place = start.joinpath(*parts[:depth])
+                yield place / "__init__.py"
+                yield place.with_suffix(".py")
+
+
+def _named(code: Path, directory: Path) -> Iterator[Path]:
+    """Yield the files whose paths are literal texts in ``code``, such as its questions."""
+    for node in _nodes(code):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and 0 < len(text) < _LONGEST_NAME and "\0" not in text:
+            yield directory / text
 
 
 def _file(spec: TaskSpec) -> Path:

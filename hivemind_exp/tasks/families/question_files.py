@@ -194,5 +194,5 @@ def _wrong(path: Path, number: int, what: str) -> NoReturn:
     lines = path.suffix.lower() not in (".json", ".parquet")
     raise TaskError(
         f"{path}:{number}: the {'line' if lines else 'row'} {what}",
-        next=f"sed -n {number}p {shlex.quote(str(path))}" if lines else f"ls -l {shlex.quote(str(path))}",
+        next=f"sed -n {number}p {shlex.quote(str(path))}" if lines else list_command(path),
     )

@@ -28,6 +28,11 @@ _OWN = -1
 """Stands for the task's own parameters in place of a level."""
 _TRIED = 3
 """Questions made to try a level."""
+_PLOTTING = (
+    *("matplotlib", "matplotlib.pyplot", "matplotlib.animation", "matplotlib.collections"),
+    *("mpl_toolkits", "mpl_toolkits.mplot3d"),
+)
+"""Modules that cellpylib plots with. Generators never plot, and matplotlib needs a directory that it may write to."""
 _OURS = ("seed", "size")
 """Parameters that the node sets."""
 
@@ -166,7 +171,15 @@ def _import_alone(module: str) -> None:
             package.__path__ = [str(_library().joinpath(*parts[1:depth]))]
             sys.modules[name] = package
     importlib.import_module("reasoning_gym.coaching")  # first: it and the factory import each other
-    importlib.import_module(module)
+    empty = {name: types.ModuleType(name) for name in _PLOTTING if name not in sys.modules}
+    for name, stand_in in empty.items():
+        stand_in.__dict__["__getattr__"] = lambda _: None  # for ``from NAME import ...``
+        sys.modules[name] = stand_in
+    try:
+        importlib.import_module(module)
+    finally:
+        for name in empty:
+            del sys.modules[name]
 
 
 def _library() -> Path:

@@ -37,6 +37,15 @@ _SPELLINGS = {
     "inche": "inch",
     "yd": "yard",
     "mi": "mile",
+    "µg": "microgram",
+    "ug": "microgram",
+    "mcg": "microgram",
+    "µm": "micrometer",
+    "micrometre": "micrometer",
+    "'": "foot",
+    "′": "foot",
+    '"': "inch",
+    "″": "inch",
     "g": "gram",
     "kg": "kilogram",
     "mg": "milligram",
@@ -57,18 +66,21 @@ _BINDING = re.compile(
     am|pm|a\.m\.|p\.m\.|percent|per|cent|squared?|cubed?|root|over|under|above|below|and|or|is|are|was|not?|than|more|less
     |least|most|minus|plus|negative|by|of|to|mod|factorial|half|halves|third|quarter|fourth|fifth|sixth|eighth|tenth
     |hundredth|thousandth|pair|score|gross|quadrillion|quintillion|if|when|where|for|only|except|otherwise|wrong|incorrect
-    |sqrt|sin|cos|tan|log|ln|exp|choose
+    |sqrt|sin|cos|tan|log|ln|exp|choose|few|fewer|debt|[‰‱?…]+
     """,
     re.VERBOSE,
 )
 """Words after a number that change its value or its meaning."""
+_CASE_COUNTS = re.compile(r"m[A-Z][a-zA-Z]?|[A-Z]b")
+"""Units that another case makes another unit: mW (not MW), Mb (not MB)."""
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm|operatorname)\s?\{([^{}\\$]*)\}")
 _UNIT = re.compile(
-    r"(?P<value>.*[\d)}.])(?P<unit>\s?(?:\\?%|(?:°|\^\s?\{?\s?\\circ\s?\}?)\s?[CF]?)|\s?_\s?\{?\d{1,2}\}?|(?:\s[a-zA-Z.]{2,20}(?:\s?\^\{?[23]\}?)?"
-    r"(?:\s[a-zA-Z.]{1,20}){0,5}))",
+    r"(?P<value>.*[\d)}.])(?P<unit>\s?(?:\\?%(?:\s[a-zA-Z.]{2,20}){0,5}|['′\"″‰‱]|(?:°|\^\s?\{?\s?\\circ\s?\}?)\s?[CF]?)"
+    r"|\s?_\s?\{?\d{1,2}\}?|(?:\s[a-zA-Zµ.]{2,20}(?:\s?\^\{?[23]\}?)?(?:\s[a-zA-Z.]{1,20}){0,5}))",
     re.DOTALL,
 )
 _LETTER = re.compile(r"(.*\d)\s([a-zA-Z](?:\s?\^\{?[23]\}?)?)", re.DOTALL)
+_UPRIGHT_LETTER = re.compile(r"(.*\d\}?)\s?\\(?:text|mathrm)\s?\{\s?([a-zA-Z])\s?\}", re.DOTALL)
 _NUMBER = r"[+-]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?"
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
 _SMALL = r"\{?\s?(\d{1,4})\s?\}?"
@@ -84,15 +96,26 @@ class Quantity(NamedTuple):
     scale: int = 1
     """The factor that the words before the unit stand for: 1 000 000 for ``5 million``."""
 
+    @property
+    def percent(self) -> bool:
+        """Whether the unit is %, with or without words after it (``5% increase``)."""
+        return self.unit.startswith("%")
+
     def fits(self, other: "Quantity") -> bool:
         """Return whether the units are equal, or one is missing and the other does not change the value."""
-        if self.unit and other.unit:
-            return self.unit == other.unit
-        return not any(map(_BINDING.fullmatch, (self.unit or other.unit).split()))
+        mine, its = self.unit, other.unit
+        if self.percent and other.percent:
+            mine, its = mine[1:].strip(), its[1:].strip()
+        if mine and its:
+            return mine == its
+        return not any(map(_BINDING.fullmatch, (mine or its).split()))
 
 
 def split_unit(text: str) -> Quantity:
     """Split ``text`` into a value and its unit."""
+    letter = _UPRIGHT_LETTER.fullmatch(text)
+    if letter is not None:
+        return Quantity(letter[1].strip(), " ".join(_words(letter[2])))
     found = _UNIT.fullmatch(" ".join(_TEXT.sub(r" \1 ", text).split()))
     if found is None:
         return Quantity(text, "")
@@ -117,18 +140,20 @@ def _lettered(quantity: Quantity) -> Quantity:
 def _words(unit: str) -> list[str]:
     unit = unit.strip()
     if "%" in unit:
-        return ["%"]
+        return ["%", *_words(unit.partition("%")[2])]
     if "°" in unit or "circ" in unit:
         return ["degree", *(_SPELLINGS[scale.lower()] for scale in unit.replace("circ", "") if scale in "CF")]
     if unit.startswith("_"):
         return ["base", unit.strip("_{} ")]
-    words = unit.lower().split()
-    return [word if _BINDING.fullmatch(word) else _singular(word) for word in words]
+    return [word.lower() if _BINDING.fullmatch(word.lower()) else _singular(word) for word in unit.split()]
 
 
 def _singular(word: str) -> str:
     word = word.rstrip(".")
     name, power, exponent = word.partition("^")
+    if name.lower() not in _SPELLINGS and _CASE_COUNTS.fullmatch(name):
+        return word
+    name = name.lower()
     name = name if len(name) == 1 else name.removesuffix("s")
     return _SPELLINGS.get(name, name) + power + exponent.strip("{}")
 

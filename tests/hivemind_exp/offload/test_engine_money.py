@@ -162,6 +162,19 @@ def test_work_that_a_service_bills_although_it_answers_with_an_error_counts(tmp_
     assert "whole reserve counts as spent: HTTP 50" in warning["message"]
 
 
+@pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.RESET, Fault.DROPPED, Fault.HTML_OK])
+def test_a_lost_answer_that_counts_as_spent_is_reported_once(tmp_path: Path, fault: Fault) -> None:
+    with (
+        api_server(predicate=lambda ask: fault if ask.attempt == 0 else None) as server,
+        engine(tmp_path, endpoint(server.base_url), usd=5.0, concurrency=4) as rig,
+    ):
+        rig.run([order(number) for number in range(4)])
+        assert rig.accounts()["kept"] > 0
+    (warning,) = rig.events.of("warning")
+    assert warning["code"] == "error_billed"
+    assert "so their whole reserve counts as spent: " in warning["message"]
+
+
 @pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.RATE_LIMIT])
 def test_a_request_that_a_service_rejects_costs_nothing(tmp_path: Path, fault: Fault) -> None:
     with (

@@ -62,6 +62,7 @@ def test_leftovers_of_a_killed_node_are_removed(peers: Peers, capfd: pytest.Capt
     child.kill()
     child.wait()
     child.stdout.close()
+    capfd.readouterr()  # what libraries print when the first test of a run imports them for its forks
     first = peers.start("first")
     assert first.addresses() == (address,)
     assert not any(is_alive(process.pid) for process in left)

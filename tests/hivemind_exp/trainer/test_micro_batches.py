@@ -16,7 +16,7 @@ from hivemind_exp.journal.records import Manifest, TrainingRow
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.trainer import micro_batches
 from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
-from hivemind_exp.trainer.micro_batches import split
+from hivemind_exp.trainer.micro_batches import row_length, split
 from hivemind_exp.trainer.step_measures import StepResult
 from tests.support.memory_runs_out import MemoryRunsOut
 from tests.support.nodes import Events, make_config, run
@@ -137,6 +137,36 @@ def test_memory_that_does_not_suffice_for_one_row_ends_the_step_with_advice(tmp_
     assert "generation.max_completion_tokens=256" in str(caught.value.next)
     assert all(map(torch.equal, before, step_trainer.policy.state_dict().values()))
     assert not gradients(step_trainer)
+
+
+def test_a_row_from_others_that_does_not_fit_even_alone_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest row is a teacher's. Then the step gives what it gives without that row."""
+    inputs = SourceGRPOTrainer._inputs
+    room = max(map(row_length, rows()[:7]))
+
+    def limited(self: SourceGRPOTrainer, batch: list[TrainingRow], *rest: Any) -> dict[str, Any]:
+        if max(map(row_length, batch)) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs(self, batch, *rest)
+
+    said: list[tuple[Manifest, str]] = []
+    usual = make_step_trainer(tmp_path / "usual", model={"gradient_checkpointing": True})
+    usual.step(replace(manifest(1), rows=rows()[:7]))
+    monkeypatch.setattr(SourceGRPOTrainer, "_inputs", limited)
+    step_trainer = make_step_trainer(tmp_path / "short")
+    step_trainer.step(manifest(2), shrunk=lambda *about: said.append(about))
+    assert all(map(torch.equal, gradients(usual), gradients(step_trainer)))
+    left, why = said[-1]
+    assert left.rows == rows()[:7]
+    assert "1 from teacher are left out" in why
+    assert "lower generation.max_completion_tokens (now 512)" in why
+    said.clear()
+    step_trainer.step(replace(manifest(1), step=1), shrunk=lambda *about: said.append(about))
+    ((left, why),) = said  # not tried again
+    assert left.rows == rows()[:7]
+    assert why.startswith("left 2 completions from others out of steps so far")
 
 
 def test_a_step_is_not_repeated_once_its_weights_may_have_moved(tmp_path: Path) -> None:

@@ -25,14 +25,12 @@ def row(kind: Kind, tokens: int, **changes: Any) -> TrainingRow:
     return replace(made, **changes)
 
 
-def test_only_the_nodes_own_completions_have_its_limit() -> None:
-    short, teacher = row(Kind.POLICY, 4), row(Kind.TEACHER, 9)
-    conversation = row(Kind.POLICY, 9, heard=((2, 5),))
-    made = Manifest(
-        step=3, round=3, seed=1, micro_batch=2, rows=(short, row(Kind.POLICY, 5), teacher, conversation), floor=None
-    )
+def test_completions_from_all_sources_have_the_limit_but_conversations_do_not() -> None:
+    short, conversation = row(Kind.POLICY, 4), row(Kind.POLICY, 9, heard=((2, 5),))
+    long = row(Kind.POLICY, 5), row(Kind.TEACHER, 9), row(Kind.PEER, 5), row(Kind.HINTED, 6)
+    made = Manifest(step=3, round=3, seed=1, micro_batch=2, rows=(short, *long, conversation), floor=None)
     kept, count = within_limit(made, 4)
-    assert (kept.rows, count) == ((short, teacher, conversation), 1)
+    assert (kept.rows, count) == ((short, conversation), 4)
     assert within_limit(kept, 4) == (kept, 0)
 
 

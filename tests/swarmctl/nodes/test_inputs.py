@@ -161,6 +161,39 @@ def test_a_task_s_code_and_the_questions_it_names_are_inputs(tmp_path: Path) -> 
     assert set((read_json(files.inputs) or {})["digests"]) == {str(code), str(data)}
 
 
+CODE = {
+    "mine.py": "import helper, json\nfrom package.inner import deep as d\nfrom namespace import part\nimport nothing\n",
+    "helper.py": "WORDS = open('words.txt')\nimport mine, helper\n",
+    "words.txt": "",
+    "package/__init__.py": "from . import beside\n",
+    "package/beside.py": "",
+    "package/inner/__init__.py": "def late():\n    from ..later import x\n",
+    "package/inner/deep.py": "",
+    "package/later.py": "from ..... import far\n",
+    "namespace/part.py": "broken(",
+}
+UNUSED = {"unused.py": "", "notes.txt": "", "package/unused.py": ""}
+
+
+def test_what_a_task_s_code_imports_and_names_is_an_input(tmp_path: Path) -> None:
+    files, place = NodeFiles(tmp_path / "n"), tmp_path / "code"
+    files.root.mkdir()
+    for name, text in (CODE | UNUSED).items():
+        place.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        place.joinpath(name).write_text(text)
+    config = Config(tasks=str(place / "mine.py"))
+    check_inputs(files, config)
+    assert set((read_json(files.inputs) or {})["digests"]) == {str(place / name) for name in CODE}
+    for name, text in CODE.items():
+        place.joinpath(name).write_text(f"{text}\n")
+        with pytest.raises(NodeConflict, match=f"{name} has changed since node n first used it"):
+            check_inputs(files, config)
+        place.joinpath(name).write_text(text)
+    for name in UNUSED:
+        place.joinpath(name).write_text("changed = 1\n")
+    check_inputs(files, config)
+
+
 def test_another_version_of_a_task_s_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, config = NodeFiles(tmp_path / "n"), Config(tasks="sapo,rhymes")
     files.root.mkdir()

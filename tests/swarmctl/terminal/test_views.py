@@ -145,6 +145,17 @@ def test_without_a_live_view_what_follows_ctrl_c_has_a_line_of_its_own() -> None
     assert "\r\nStopping within" in rest_of(terminal)
 
 
+def test_a_trainer_that_chooses_a_prompt_style_is_killed_as_soon_as_promised() -> None:
+    """Its first pass over many prompts reacts to no signal, and nothing is lost."""
+    terminal = run_demo("--rounds", "0", act="calibrate", STAND_IN_GRACE="3600")  # for nodes with something to save
+    terminal.expect("Trying prompt styles")
+    terminal.sendintr()
+    terminal.expect("Stopping within 5 s")
+    terminal.expect_exact("Stopping · ")
+    rest_of(terminal)
+    assert terminal.exitstatus == 130
+
+
 def test_a_second_interrupt_on_a_terminal() -> None:
     terminal = run_demo("--rounds", "0", act="hang")
     terminal.expect("Round")

@@ -28,7 +28,7 @@ ENVOY = "upstream connect error or disconnect/reset before headers. reset reason
 @pytest.mark.parametrize(
     ("status", "text", "billed"),
     [
-        *((status, "", True) for status in (408, 500, 502, 504, 520, 524)),
+        *((status, "", True) for status in (408, 499, 500, 502, 504, 520, 524)),
         (500, '{"error": {"message": "The server had an error", "type": "server_error"}}', True),
         (500, '{"error": {"message": "Limit reached", "code": "rate_limit_exceeded"}}', False),
         (503, '{"error": {"message": "The engine is currently overloaded"}}', False),
@@ -48,6 +48,19 @@ def test_errors_cost_nothing_where_the_documentation_says_so(name: str, free: tu
     assert [each for each in (500, 502, 504) if not refusal(each, error, {}, unbilled).billed] == list(free)
     assert refusal(500, b"<html>", {}, unbilled).billed, "not the service's own answer"
     assert refusal(500, error[:-1] + b', "usage": {"total_tokens": 7}}', {}, unbilled).billed, "it says otherwise"
+
+
+@pytest.mark.parametrize("status", [408, 502, 504, 524])
+def test_a_gateway_that_lost_an_answer_does_not_know_that_it_was_free(status: int) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    answer = json.dumps({"error": {"message": "upstream timed out"}, "usage": usage}).encode()
+    assert refusal(status, answer, {}).billed
+    assert not refusal(500, answer, {}).billed, "the service itself says so"
+
+
+@pytest.mark.parametrize("name", ["completion_tokens", "input_tokens", "output_tokens"])
+def test_a_rejected_request_is_billed_if_the_error_says_so(name: str) -> None:
+    assert refusal(400, json.dumps({"error": "no JSON", "usage": {name: 8}}).encode(), {}).billed
 
 
 @pytest.mark.parametrize("code", [502, "502", 700, "busy", None])

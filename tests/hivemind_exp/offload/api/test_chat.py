@@ -287,7 +287,9 @@ def test_hidden_reasoning_outside_the_completion_is_counted(usage: dict[str, Any
         ({"cost": -1}, {}, 0.0),
         ({"cost": "NaN"}, {"x-litellm-response-cost": "None"}, 0.0),
         ({"cost": True}, {}, 0.0),
-        ({"cost": 1e400}, {}, 1e6),
+        ({"cost": 1e400}, {}, 0.0),
+        ({"cost": "1e400", "estimated_cost": 0.5}, {}, 0.5),
+        ({"cost_in_usd_ticks": 1e40}, {}, 0.0),
     ],
 )
 def test_what_a_service_says_it_charged_is_read(usage: dict[str, Any], headers: dict[str, str], usd: float) -> None:

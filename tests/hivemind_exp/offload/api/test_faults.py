@@ -196,6 +196,7 @@ def test_one_invalid_byte_does_not_lose_an_answer() -> None:
         ({"choices": [], "error": {"code": 429, "message": "slow"}}, FaultKind.SLOW_DOWN),
         ({"choices": None, "error": {"code": 502, "message": "upstream"}}, FaultKind.BUSY),
         ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, FaultKind.BAD_REQUEST),
+        ({"error": "upstream exploded", "choices": None}, FaultKind.BUSY),
     ],
 )
 def test_errors_with_status_200_are_errors(document: dict[str, Any], trouble: FaultKind) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,16 @@ def test_conclusions_are_scored_as_in_the_library(seed: int) -> None:
     candidates = [item["metadata"]["example_answer"], "P ∧ Q", "P ∨ Q", "¬P", "P → Q", "P ↔ Q", "(P ∧ Q) ∨ ¬Q → P", "P"]
     for answer in [*candidates, *item["metadata"]["premises"]]:
         assert task.score(answer, entry) == dataset.score_answer(answer, item), answer
+
+
+@pytest.mark.slow
+def test_questions_are_made_in_a_home_that_lacks_configuration_of_other_programs(tmp_path: Path) -> None:
+    """game_of_life imports cellpylib, and with it matplotlib, which needs a writable directory."""
+    command = [sys.executable, "-m", "swarmctl", "tasks", "show", "game_of_life", "-n", "1"]
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": ".", "MPLCONFIGDIR": str(tmp_path / "none" / "there")}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "Game of Life" in shown.stdout
 
 
 @pytest.mark.slow

@@ -226,7 +226,8 @@ class BilledClient:
             return
         self.ledger.keep(reservation, fault.detail)
         self._charge(service, reservation, reservation.usd)
-        if reservation.key.round >= 0 and not service.price.free and not self.shared.closing:
+        lost_batch = reservation.batched and fault.status is None  # which has a warning of its own
+        if reservation.key.round >= 0 and not service.price.free and not self.shared.closing and not lost_batch:
             told = "may bill requests that fail like this, so their whole reserve counts as spent"
             self._warn(service, "error_billed", f"{told}: {fault.detail}")
 

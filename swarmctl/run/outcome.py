@@ -1,8 +1,10 @@
 """Turn the end of a trainer into an exit code, or into the error to print with the command to try next."""
 
 import json
+import math
 import os
 import re
+import resource
 import shlex
 import signal
 import time
@@ -265,6 +267,9 @@ def _unexplained(ending: TrainerExit, files: NodeFiles, config: Config) -> NodeE
     log = f"(log: {shown(files.log)})"
     if ending.hung is not None:
         return Hung(f"the trainer hung: {ending.hung}. Its threads' stacks are in {shown(files.log)}")
+    if (limit := _cpu_limit(ending)) is not None:
+        text = f"the trainer was killed because it had used the CPU time that this shell allows ({limit} s, ulimit -t)"
+        return NodeError(f"{text}. Start swarmctl in a shell without that limit {log}", next="ulimit -Ht")
     if ending.returncode == -signal.SIGKILL:
         return _killed(ending, config, log)
     if ending.returncode < 0:
@@ -272,6 +277,16 @@ def _unexplained(ending: TrainerExit, files: NodeFiles, config: Config) -> NodeE
     lines = ending.output.decode(errors="replace").strip().splitlines()
     said = foreign(lines[-1]) if lines else f"exit code {ending.returncode} and no output"
     return NodeError(f"the trainer failed: {said} {log}")
+
+
+def _cpu_limit(ending: TrainerExit) -> int | None:
+    """Return the limit of CPU time for which the kernel ended the trainer, in seconds; None if it ended otherwise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if ending.returncode == -signal.SIGXCPU:
+        return soft
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = ending.returncode == -signal.SIGKILL and hard != resource.RLIM_INFINITY
+    return hard if out and math.ceil(used.ru_utime + used.ru_stime) >= hard else None
 
 
 def _killed(ending: TrainerExit, config: Config, log: str) -> NodeError:

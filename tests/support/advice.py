@@ -35,7 +35,7 @@ _PASSED_ON = re.compile(r"(\w+\.)*(next|remedy)|problem\.command|None")
 _SHOWS = re.compile(
     r"swarmctl (.*--help|--version|(status|keys list|profiles (list|show)|tasks (list|show)|logs|models|identity show"
     r"|service status|rollouts stats|doctor)\b.*)"
-    r"|(ls|cat|tail|sed -n|df|nvidia-smi|uname|ip addr|ps|fuser|ulimit -Hn)\b.*"
+    r"|(ls|cat|tail|sed -n|df|nvidia-smi|uname|ip addr|ps|fuser|ulimit -H[nt])\b.*"
 )
 """Commands that only show something. They end without an error, so they cannot end with the same one."""
 

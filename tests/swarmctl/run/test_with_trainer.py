@@ -172,6 +172,20 @@ def test_a_run_whose_memory_runs_out_continues_with_half_of_the_batch() -> None:
     assert "with 60000 completions at a time; they are generated again with 30000, the limit from now on" in said
 
 
+@pytest.mark.parametrize("which", ["-S", "-SH"])
+def test_a_limit_of_cpu_time_is_named(which: str) -> None:
+    """Loading PyTorch takes more."""
+    words = ("run", "--profile", "small", "--rounds", "1", "--plain")
+    command = f"ulimit {which} -t 2; exec {shlex.join([*SWARMCTL, *words])}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", check=False
+    )
+    cause, following = told(done)
+    assert "it had used the CPU time that this shell allows (2 s, ulimit -t)" in cause
+    assert following == "ulimit -Ht"
+    assert done.returncode == Exit.FAILED
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with mounted_disk(tmp_path, "2500k") as place:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +24,8 @@ _BUILD = ("setuptools",)
 def compiled(*options: str) -> dict[str, str]:
     """Return every package that an installation needs, with its version, marker and hashes."""
     how = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet")
-    command = ["uv", "pip", "compile", "pyproject.toml", *how, "--constraints=constraints.txt", *options]
+    uv = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"]
+    command = [*uv, *how, "--constraints=constraints.txt", *options]
     text = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     return {found["name"]: found[0] for found in _ENTRY.finditer(text)}
 

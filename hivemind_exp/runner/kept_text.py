@@ -4,10 +4,11 @@ Tokenizers without tokens for all bytes replace characters that they don't know,
 answer another question, and no completion could be the right answer.
 """
 
+from __future__ import annotations
+
 import unicodedata
 from collections.abc import Mapping, Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from hivemind_exp.errors import ModelError
 from hivemind_exp.foreign_text import foreign
@@ -15,6 +16,9 @@ from hivemind_exp.models.model_location import OTHER_MODEL
 from hivemind_exp.rollouts.types import decode_completion, encode_completion
 from hivemind_exp.tasks.base import Question
 from hivemind_exp.tasks.verifiers.reader import reference_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _AROUND = 12
 """Characters shown around the first one that is lost."""

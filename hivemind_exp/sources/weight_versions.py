@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hivemind_exp.models.loading import load_model
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST, AdapterVersions
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def versions_of(parts: NodeParts, kept: int) -> AdapterVersions:
         return AdapterVersions(model, kept)
 
     def load_base() -> PreTrainedModel:
+        from hivemind_exp.models.loading import load_model  # imports transformers
+
         name = str(files.base) if files.base.exists() else config.model.name
         located = config.model.model_copy(update={"name": name})
         return load_model(located, tokenizer, dtype="float32", seed=config.node.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from swarmctl.paths import nodes_directory
 from swarmctl.storage.json_file import write_json
 from tests.support.schemas import compose_schema, errors
 
+UV = (sys.executable, "-m", "uv")
 HERE = "swarm1:" + "a" * 64 + "@/ip4/203.0.113.7/tcp/4001/p2p/12D3KooWBK9a1xYWwmnMv9AxyFsVLCtEV3KBbLpXWPPnkPAMo3hy"
 SKY = """
 import sys, yaml
@@ -89,8 +91,8 @@ def files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 def test_the_programs_themselves_accept_the_files(kind: str, files: Any, tmp_path: Path) -> None:
     package, script, found = PARSERS[kind]
     python = tmp_path / "venv/bin/python"
-    subprocess.run(["uv", "venv", "--quiet", str(python.parent.parent)], check=True)
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), package], check=True)
+    subprocess.run([*UV, "venv", "--quiet", str(python.parent.parent)], check=True)
+    subprocess.run([*UV, "pip", "install", "--quiet", "--python", str(python), package], check=True)
     paths = files(kind)
     home = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([python, "-c", script, *paths], capture_output=True, text=True, env=home, check=False)

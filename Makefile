@@ -45,11 +45,11 @@ bench-gpu: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.gpu
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed
-	VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py \
+	SGLANG= VLLM=$(VLLM)/bin/vllm $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_vllm.py \
 		tests/swarmctl/run/test_serve_real.py
 
 test-sglang: $(VENV)/.installed-dev $(SGLANG)/.installed
-	SGLANG=$(SGLANG)/bin/python $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_sglang.py \
+	VLLM= SGLANG=$(SGLANG)/bin/python $(VENV)/bin/python -m pytest -rP tests/hivemind_exp/runner/test_real_sglang.py \
 		tests/swarmctl/run/test_serve_real.py
 
 lint: $(VENV)/.installed-dev

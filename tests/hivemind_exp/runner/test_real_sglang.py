@@ -32,7 +32,7 @@ SGLANG = os.environ.get("SGLANG")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(SGLANG is None, reason="needs an SGLang: make test-sglang"),
+    pytest.mark.skipif(not SGLANG, reason="needs an SGLang: make test-sglang"),
 ]
 
 

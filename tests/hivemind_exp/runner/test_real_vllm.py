@@ -38,7 +38,7 @@ VLLM = os.environ.get("VLLM")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(VLLM is None, reason="needs a vLLM: make test-vllm"),
+    pytest.mark.skipif(not VLLM, reason="needs a vLLM: make test-vllm"),
 ]
 
 

@@ -19,7 +19,7 @@ from tests.support.real_server import SGLANG_MODULE, SWITCHES
 from tests.support.tiny_models import save_for_vllm
 from tests.support.waiting import until
 
-PROGRAMS = {name: os.environ[name.upper()] for name in ("vllm", "sglang") if name.upper() in os.environ}
+PROGRAMS = {name: path for name in ("vllm", "sglang") if (path := os.environ.get(name.upper()))}
 """By engine: the path of vLLM, and of the Python that has SGLang."""
 pytestmark = [
     pytest.mark.slow,

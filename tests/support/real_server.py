@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,19 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def running(engine: str, program: str, model: Path) -> Iterator[Server]:
+    """Run a server at a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Server(engine, program, model, port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop(signal.SIGTERM)
 
 
 def _answers(url: str) -> bool:

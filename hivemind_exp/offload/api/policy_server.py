@@ -3,7 +3,6 @@
 One module per engine (``engines``). As in ``chat``, everything that a server sends is untrusted.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -183,25 +182,17 @@ class PolicyServer(Protocol):
 
 
 Causes = Sequence[tuple[str, str, str | None]]
-"""What an engine says when it does not load an adapter (a pattern), what that means, and what helps."""
+"""What an engine says when it does not load weights (a pattern), what that means, and what helps."""
 
 
 def explain(fault: RequestFailed, causes: Causes) -> PushFailed:
-    """Return why a server did not load an adapter, and what helps."""
+    """Return why a server did not load weights, and what helps."""
     for pattern, why, remedy in causes:
         found = re.search(pattern, fault.detail, re.IGNORECASE)
         if found:
             text = f"{why.format(*found.groups())} ({fault.detail})"
             return PushFailed(text, remedy, only_weights=why == NO_WEIGHTS)
-    return PushFailed(f"did not load the adapter ({fault.detail})")
-
-
-def served_models(content: bytes) -> dict[str, bool]:
-    """Return the names in a server's list of models, each with whether it is an adapter. Raises ``RequestFailed``."""
-    try:
-        return {str(each["id"]): each.get("parent") is not None for each in json.loads(content)["data"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise broken("the list of models is not what a server of adapters sends") from error
+    return PushFailed(f"did not load the weights ({fault.detail})")
 
 
 def checked_row(ids: Any, logps: Any, sampling: Sampling) -> SampledRow:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from hivemind_exp.offload.api.chat import ChatClient
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed, broken
+from hivemind_exp.offload.api.model_list import ListsModels
 from hivemind_exp.offload.api.policy_server import (
     NO_WEIGHTS,
     RELOADING,
@@ -28,7 +29,6 @@ from hivemind_exp.offload.api.policy_server import (
     Sampling,
     checked_row,
     explain,
-    served_models,
 )
 from hivemind_exp.offload.settings import Endpoint
 
@@ -99,7 +99,7 @@ _IDLE_S = 30
 """Seconds that the server gets to finish what it still does, before it falls asleep."""
 
 
-class SglangServer:
+class SglangServer(ListsModels):
     """One SGLang server."""
 
     advice: ClassVar[Advice] = ADVICE
@@ -112,15 +112,6 @@ class SglangServer:
         self._base: str | None = None
         """The name of the model under the adapters, once known."""
         self._reloading = asyncio.Lock()
-
-    async def adapters(self) -> list[str]:
-        return [name for name, is_adapter in (await self._models()).items() if is_adapter]
-
-    async def base_model(self) -> str | None:
-        return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
-
-    async def _models(self) -> dict[str, bool]:
-        return served_models(await self._client.models())
 
     async def most_adapters(self) -> int | None:
         """Return the smaller of ``--max-loras-per-batch`` and ``--max-loaded-loras``."""

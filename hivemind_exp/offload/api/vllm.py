@@ -15,6 +15,7 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.api.chat import ChatClient, read_document
 from hivemind_exp.offload.api.dialect import PLAIN
 from hivemind_exp.offload.api.faults import RequestFailed, broken
+from hivemind_exp.offload.api.model_list import ListsModels
 from hivemind_exp.offload.api.policy_server import (
     NO_WEIGHTS,
     RELOADING,
@@ -26,7 +27,6 @@ from hivemind_exp.offload.api.policy_server import (
     Sampling,
     checked_row,
     explain,
-    served_models,
 )
 from hivemind_exp.offload.settings import Endpoint
 
@@ -78,7 +78,7 @@ ADVICE = Advice(
 )
 
 
-class VllmServer:
+class VllmServer(ListsModels):
     """One vLLM server."""
 
     advice: ClassVar[Advice] = ADVICE
@@ -91,15 +91,6 @@ class VllmServer:
         self._base = ""
         """The name of the model under the adapters, once known."""
         self._reloading = asyncio.Lock()
-
-    async def adapters(self) -> list[str]:
-        return [name for name, is_adapter in (await self._models()).items() if is_adapter]
-
-    async def base_model(self) -> str | None:
-        return next((name for name, is_adapter in (await self._models()).items() if not is_adapter), None)
-
-    async def _models(self) -> dict[str, bool]:
-        return served_models(await self._client.models())
 
     async def most_adapters(self) -> int | None:
         """Return ``--max-loras``, from the server's metrics."""

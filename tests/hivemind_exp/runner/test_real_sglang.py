@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.support.real_server import (
     configure,
     journaled,
     play_whole_weights,
+    running,
 )
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
@@ -44,14 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[Server]:
     assert SGLANG is not None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    running = Server("sglang", SGLANG, model, port)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop(signal.SIGTERM)
+    with running("sglang", SGLANG, model) as started:
+        yield started
 
 
 def test_twenty_rounds_are_learned_from_what_sglang_samples_of_the_newest_weights(

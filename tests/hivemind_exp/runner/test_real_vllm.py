@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 import urllib.request
 from collections import defaultdict
@@ -30,6 +29,7 @@ from tests.support.real_server import (
     configure,
     journaled,
     play_whole_weights,
+    running,
 )
 from tests.support.recorded_events import Events
 from tests.support.tiny_models import save_for_vllm
@@ -49,15 +49,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     assert VLLM is not None
-    running = Server("vllm", VLLM, model, port)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop(signal.SIGTERM)
+    with running("vllm", VLLM, model) as started:
+        yield started
 
 
 @pytest.fixture

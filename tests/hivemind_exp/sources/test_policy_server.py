@@ -284,16 +284,17 @@ def test_another_model_is_not_used(make_node: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any) -> None:
-    node = make_node()
+@pytest.mark.parametrize("whole", [False, True])
+def test_comparing_leaves_the_weights_and_the_mode_as_they_were(make_node: Any, whole: bool) -> None:
+    node = make_node(whole=whole)
     node.step()
     node.play(0)
     node.step()
     before = {name: each.clone() for name, each in node.model.state_dict().items()}
     node.model.train()
     pair = (node.prompts[0].ids, (3, 4, 1))
-    adapters = node.source._adapters
-    old, base, new = (adapters.logps(which, [pair], 1.0)[0] for which in (adapters.serials[0], BASE, NEWEST))
+    versions = node.source._adapters
+    old, base, new = (versions.logps(which, [pair], 1.0)[0] for which in (versions.serials[0], BASE, NEWEST))
     assert len({tuple(each) for each in (old, base, new)}) == 3
     assert node.model.training
     assert all(torch.equal(before[name], each) for name, each in node.model.state_dict().items())

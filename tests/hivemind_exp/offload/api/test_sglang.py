@@ -159,7 +159,7 @@ def test_the_likeliest_tokens_are_read() -> None:
         ("Error while deserializing header: incomplete metadata, file not fully covered", NO_WEIGHTS, "files arrive"),
         ("LoRA adapter a with rank 16 is incompatible with the current LoRA", "of rank 16", "--max-lora-rank"),
         ("LoRA is not enabled. Please set `--enable-lora` to enable LoRA.", "does not serve", "--enable-lora"),
-        ("something else", "did not load the adapter", None),
+        ("something else", "did not load the weights", None),
     ],
 )
 def test_a_refused_adapter_is_explained(message: str, why: str, remedy: str | None) -> None:

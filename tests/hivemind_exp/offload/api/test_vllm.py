@@ -27,7 +27,7 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=4, end_ids=(1,), vocabulary=10)
         (500, "Worker failed with error 'Error while deserializing header: incomplete'", NO_WEIGHTS, "files arrive"),
         (500, "'LoRA rank 64 is greater than max_lora_rank 16.'", "up to rank 16", "--max-lora-rank"),
         (500, "'LoRA is not enabled. Use --enable-lora to enable LoRA.'", "does not serve adapters", "--enable-lora"),
-        (500, "something else", "did not load the adapter", None),
+        (500, "something else", "did not load the weights", None),
     ],
 )
 def test_a_refused_adapter_is_explained(status: int, message: str, why: str, remedy: str | None) -> None:

@@ -6,6 +6,7 @@ server answered with them. "Corrected" uses the loss of ``kind = "policy"``: eac
 
     python -m benchmarks.policy_lag                       # prints a table of accuracies
     python -m benchmarks.policy_lag --rounds 60 --seeds 1
+    python -m benchmarks.policy_lag --lags 0 1 2 --without-uncorrected
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Arm:
         return f"lag {self.lag}" + ("" if not self.lag else ", corrected" if self.corrected else ", uncorrected")
 
 
-ARMS = (Arm(0, True), Arm(4, True), Arm(4, False), Arm(16, True), Arm(16, False))
+def arms(lags: Sequence[int], *, uncorrected: bool) -> list[Arm]:
+    """Return the arms to compare: each lag, and with ``uncorrected`` again without the correction."""
+    return [Arm(lag, kind) for lag in lags for kind in ((True, False) if uncorrected and lag else (True,))]
 
 
 def settings(seed: int, rate: float) -> Config:
@@ -65,7 +68,7 @@ def settings(seed: int, rate: float) -> Config:
             "tasks": [{"name": "spell_backward", "params": {"min_word_len": 3, "max_word_len": 5}}],
             "game": {"groups": GROUPS, "group_size": SIZE},
             "generation": {"max_prompt_tokens": 64, "max_completion_tokens": 16, "batch": GROUPS * SIZE},
-            "train": {"learning_rate": rate, "micro_batch": GROUPS * SIZE, "warmup_steps": 0, "max_lag": 16},
+            "train": {"learning_rate": rate, "micro_batch": GROUPS * SIZE, "warmup_steps": 0, "max_lag": 64},
             "warmup": {"steps": HALF.steps, "batch": 64, "learning_rate": 2e-3},
         }
     )
@@ -132,6 +135,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--lags", type=int, nargs="+", default=[0, 4, 16])
+    parser.add_argument("--without-uncorrected", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.monotonic()
@@ -140,7 +145,7 @@ def main() -> None:
         config = settings(0, options.learning_rate)
         make_base(HALF, config, base)
         with closing(Mixture(config.tasks, charter=b"lag", secret=b"", heldout=QUESTIONS)) as tasks:
-            for arm in ARMS:
+            for arm in arms(options.lags, uncorrected=not options.without_uncorrected):
                 runs = [
                     learn(arm, settings(seed, options.learning_rate), options.rounds, base, tasks)
                     for seed in range(options.seeds)

@@ -3,8 +3,9 @@
 Each is a run of ``swarmctl run``, in turn. The model has Qwen2.5-0.5B's shape and random weights, or is SmolLM2, if it
 is on this machine (``--model smollm2``). Prints a round's seconds by part (medians with the least, the most and the
 mean: with a server that is asked ahead, slow and fast rounds alternate), their ratios to a node that generates itself,
-each card's memory while the node generates and while it trains, and what the completions counted as. Needs no network.
-On a CPU, only shows that it works.
+each card's memory while the node generates and while it trains, and what the completions counted as. "Generation alone"
+is the server on another GPU for a node that trains on nothing, because all rewards are equal: a round with training
+should take hardly longer than the longer of the two. Needs no network. On a CPU, only shows that it works.
 
     python -m benchmarks.gpu.serve --vllm /PATH/TO/bin/vllm
     python -m benchmarks.gpu.serve --vllm build/vllm/bin/vllm --model tiny --device cpu --rows 8 --tokens 12 --rounds 4
@@ -24,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +38,9 @@ G = 8
 """Completions per prompt."""
 SAMPLE_S = 0.05
 """Seconds between two looks at the cards' memory."""
-ALONE = "itself"
+ALONE, GENERATION, BESIDE = "itself", "generation alone", "another GPU"
+BAR = 1.05
+"""The most that a round with a server on another GPU should take, as a multiple of training or generation alone."""
 GIB = 2**30
 
 
@@ -50,11 +53,14 @@ class Setup:
     """How many the node may use. With a server on another GPU, that GPU counts, too."""
     turns: str | None
     """``offload.serving.turns``; None: no server."""
+    trains: bool = True
+    """False: all rewards are equal."""
 
 
 SETUPS = (
     Setup(ALONE, 1, None),
-    Setup("another GPU", 2, "off"),
+    Setup(GENERATION, 2, "off", trains=False),
+    Setup(BESIDE, 2, "off"),
     Setup("in turn", 1, "on"),
     Setup("at once", 1, "off"),
 )
@@ -139,7 +145,7 @@ def run(setup: Setup, options: argparse.Namespace, model: str, place: Path, card
     settings = {
         "model.name": model,
         "model.device": options.device,
-        "model.lora.rank": "16",
+        "model.lora": "false" if options.all_weights else "true",
         "prompt.style": "tags",
         "prompt.examples": "0",
         "game.groups": str(options.rows // G),
@@ -151,7 +157,7 @@ def run(setup: Setup, options: argparse.Namespace, model: str, place: Path, card
         "checkpoint.every": "1000",
     }
     words = ["run", "--node", "serve", "--profile", "default", "--rounds", str(options.rounds), "--plain", "--yes"]
-    words += ["--task", str(save_task(place / "sums.py"))]
+    words += ["--task", str(save_task(place / "sums.py", equal=not setup.trains))]
     if setup.turns is not None:
         words += ["--serve", options.vllm]
         settings |= {"offload.serving.turns": setup.turns}
@@ -216,14 +222,25 @@ def report(name: str, found: Found, alone: Found | None) -> None:
     for part in ("whole", "generate", "train"):
         values = found.seconds(part)
         beside = "" if alone is None or alone is found else f" | {ratio(alone.seconds(part), values)}"
-        print(f"{name:12} {part:9} {shown(values)}{beside}")
+        print(f"{name:16} {part:9} {shown(values)}{beside}")
     for part, used in found.memory.items():
         cards = ", ".join(f"GPU {card}: {value:.1f} GiB" for card, value in used.items())
-        print(f"{name:12} memory while it is to {part}: {cards or 'no NVIDIA GPU'}")
-    print(f"{name:12} completions: {found.kinds}")
+        print(f"{name:16} memory while it is to {part}: {cards or 'no NVIDIA GPU'}")
+    print(f"{name:16} completions: {found.kinds}")
     for message in dict.fromkeys(found.warnings):
-        print(f"{name:12} warning: {message}")
+        print(f"{name:16} warning: {message}")
     print(flush=True)
+
+
+def overlap(figures: Mapping[str, Found]) -> str:
+    """Return how a round with a server on another GPU compares with the longer of its parts alone, by their means."""
+    whole = statistics.mean(figures[BESIDE].seconds("whole"))
+    parts = {
+        "training": statistics.mean(figures[ALONE].seconds("train")),
+        "generation": statistics.mean(figures[GENERATION].seconds("whole")),
+    }
+    longest = max(parts, key=lambda part: parts[part])
+    return f"a round with a server on another GPU: {whole / parts[longest]:.2f} x {longest} alone (aim: at most {BAR})"
 
 
 def main() -> None:
@@ -237,6 +254,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--skip", type=int, default=2, help="rounds that are not counted, at the start")
+    parser.add_argument("--all-weights", action="store_true", help="instead of LoRA of rank 16")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in SETUPS])
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
     options = parser.parse_args()
@@ -260,6 +278,8 @@ def main() -> None:
             report(setup.name, figures[setup.name], figures.get(ALONE))
             if options.output is not None:
                 options.output.write_text(json.dumps({name: asdict(each) for name, each in figures.items()}, indent=1))
+    if figures.keys() >= {ALONE, GENERATION, BESIDE}:
+        print(overlap(figures))
 
 
 if __name__ == "__main__":

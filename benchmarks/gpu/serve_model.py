@@ -90,7 +90,7 @@ def save_model(shape: str, directory: Path) -> Path:
     return directory
 
 
-def save_task(path: Path) -> Path:
-    """Write the task's file; return its path."""
-    path.write_text(TASK, encoding="utf-8")
+def save_task(path: Path, *, equal: bool = False) -> Path:
+    """Write the task's file; return its path. ``equal``: all rewards are, so that nothing is trained on."""
+    path.write_text(TASK.replace("% 2", "% 1") if equal else TASK, encoding="utf-8")
     return path

@@ -2,7 +2,8 @@
 
 The model has Qwen2.5-0.5B's shape and random weights. A step is generation of every completion and training on them.
 First checks that all compute the same. Prints medians with the least and the most, the memory of the first GPU, and
-ratios. "Several" processes hold the whole model each, "divided" ones a part (``train.shard``).
+ratios. "Several" processes hold the whole model each, "divided" ones a part (``train.shard``). If ``--rows`` names a
+number and its multiple by the processes, also compares one GPU's step with one of as many rows on each GPU.
 
     python -m benchmarks.gpu.several
     python -m benchmarks.gpu.several --shape 1.5B --rows 64 --repeats 3
@@ -46,6 +47,7 @@ from hivemind_exp.trainer.grpo_step import SourceGRPOTrainer
 from hivemind_exp.trainer.shared_steps import compare_weights
 from hivemind_exp.trainer.step_measures import StepResult
 
+MODELS: dict[str, dict[str, Any]] = {"all weights": {}, "LoRA": LORA}
 Groups = list[tuple[Prompt, tuple[Rollout, ...]]]
 
 
@@ -191,6 +193,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=MODELS)
+    parser.add_argument("--without-divided", action="store_true", help="leave out the divided model")
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
     parser.add_argument("--visible", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -199,27 +203,37 @@ def main() -> None:
     visible = options.visible or []
     print(", ".join(about()), f"{options.processes} processes", sep=", ")
     bars, figures = list[Bar](), dict[str, Any]()
+    steps = dict[tuple[str, int], tuple[list[Cost], list[Cost]]]()
     for rows in options.rows:
         work = Work(options.shape, rows, device=options.device, tokens=options.tokens)
-        for name, model in (("all weights", {}), ("LoRA", LORA)):
+        for name, model in MODELS.items():
+            if options.only not in (None, name):
+                continue
             with several(work, options.processes, visible, model) as made:
                 told, alone = check(made)
                 print(f"{name}, {rows} rows: {told}", flush=True)
                 found = compare(made, options.repeats, {"one": made.alone, "several": nullcontext})
             del made
-            with several(work, options.processes, visible, model, shard=True) as made:
-                print(f"{name}, {rows} rows, divided: {check_divided(made, alone)}", flush=True)
-                found |= compare(made, options.repeats, {"divided": nullcontext})
-            del made
+            if not options.without_divided:
+                with several(work, options.processes, visible, model, shard=True) as made:
+                    print(f"{name}, {rows} rows, divided: {check_divided(made, alone)}", flush=True)
+                    found |= compare(made, options.repeats, {"divided": nullcontext})
+                del made
+            steps[name, rows] = found["step, one"], found["step, several"]
             figures |= {f"{name}, {rows}, {part}": list(map(asdict, costs)) for part, costs in found.items()}
             for part in ("generation", "training", "step"):
-                one, together, divided = (found[f"{part}, {which}"] for which in ("one", "several", "divided"))
+                one, together = (found[f"{part}, {which}"] for which in ("one", "several"))
                 ratio = seconds(one) / seconds(together)
                 title = f"{part}, {name}, {rows} × {work.tokens}"
                 print(f"{title:38} one     {shown(one)}", flush=True)
                 print(f"{'':38} several {shown(together)} | {ratio:.2f} x", flush=True)
-                print(f"{'':38} divided {shown(divided)} | {seconds(one) / seconds(divided):.2f} x", flush=True)
+                if divided := found.get(f"{part}, divided"):
+                    print(f"{'':38} divided {shown(divided)} | {seconds(one) / seconds(divided):.2f} x", flush=True)
                 bars.append(Bar(title, ratio, 0.9 * options.processes, "x", True))
+    for (name, rows), (one, _) in steps.items():
+        if (more := steps.get((name, rows * options.processes))) is not None:
+            ratio = options.processes * seconds(one) / seconds(more[1])
+            bars.append(Bar(f"rows per second, {name}, {rows} on each", ratio, 0.9 * options.processes, "x", True))
     if options.output is not None:
         options.output.write_text(json.dumps({"about": list(about()), **figures}, indent=1))
     print()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from hivemind_exp.errors import ConfigurationError
 
@@ -28,6 +30,8 @@ _KERNELS = {
     "cross_entropy": False,
     "fused_linear_cross_entropy": False,
 }
+_replaced: dict[tuple[str, str], tuple[Any, Any]] = {}
+"""What Liger replaced in the modules that define models, by module and name: the original and its kernel."""
 
 
 def check_fused(model: ModelConfig, device: str) -> None:
@@ -70,5 +74,34 @@ def fuse(model: PreTrainedModel, settings: ModelConfig, device: str) -> bool:
             undo = "swarmctl run --set model.fused_kernels=auto"
             raise ConfigurationError(f"liger-kernel has no kernels for models of the family {family}", next=undo)
         return False
+    before = {name: dict(vars(module)) for name, module in _modeling_modules()}
     apply_liger_kernel(model, _KERNELS)
+    for name, module in _modeling_modules():
+        for key, original in before.get(name, {}).items():
+            if (kernel := getattr(module, key)) is not original:
+                _replaced.setdefault((name, key), (original, kernel))
     return True
+
+
+@contextmanager
+def plain_models() -> Iterator[None]:
+    """Build models without fused kernels inside the block, and compute with them.
+
+    Besides the model that ``fuse`` was given, Liger changes the modules that define its family. So without this, every
+    later model of the family would get kernels, which fail on a CPU.
+    """
+    for (name, key), (original, _) in _replaced.items():
+        setattr(sys.modules[name], key, original)
+    try:
+        yield
+    finally:
+        for (name, key), (_, kernel) in _replaced.items():
+            setattr(sys.modules[name], key, kernel)
+
+
+def _modeling_modules() -> list[tuple[str, Any]]:
+    return [
+        (name, module)
+        for name, module in sys.modules.items()
+        if name.startswith("transformers.models.") and ".modeling_" in name
+    ]

@@ -25,6 +25,7 @@ from hivemind_exp.hub_access import hub_answers, is_offline
 from hivemind_exp.known_key import without_known_key
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.chat_format import fit
+from hivemind_exp.models.fused_kernels import plain_models
 from hivemind_exp.models.memory import Shape, count_weights
 from hivemind_exp.models.model_checks import (
     check_behaviour,
@@ -92,16 +93,18 @@ def load_model(
     results don't depend on padding.
     """
     if config.name == TINY:
-        tiny = build_model(tokenizer, derive_seed(seed, "tiny"))
+        with plain_models():
+            tiny = build_model(tokenizer, derive_seed(seed, "tiny"))
         tiny.generation_config = _plain(tiny.generation_config, config.name)
         return tiny
     place = _fetch_config(config, token)
     stored = getattr(torch, dtype) if config.lora is not None else torch.float32
     how = {"quantization_config": four_bits(dtype), "device_map": {"": device}} if config.load_in_4bit else {}
-    model = _model(config, place, dtype=stored, token=token, **how)
-    check_vocabulary(model, tokenizer, config.name)
-    _check_adapter(config, model.config)
-    check_behaviour(model, tokenizer, config.name)
+    with plain_models():
+        model = _model(config, place, dtype=stored, token=token, **how)
+        check_vocabulary(model, tokenizer, config.name)
+        _check_adapter(config, model.config)
+        check_behaviour(model, tokenizer, config.name)
     model.generation_config = _plain(model.generation_config, config.name)
     return model
 

@@ -102,6 +102,8 @@ class PolicyServer:
     """Has no adapters any more when it wakes up."""
     aborts: bool = False
     """Ends completions early, as when it falls asleep meanwhile."""
+    outdated: bool = False
+    """It cannot say which weights it has, like vLLM 0.26 and SGLang 0.5.16."""
     asleep: bool = False
     turns: list[str] = field(default_factory=list)
     """What it was asked, in order: sleep, wake_up, load, reload, complete."""
@@ -146,7 +148,7 @@ class PolicyServer:
             known = {"/v1/completions": self._complete}
             if self.updates:
                 known |= {"/v1/load_lora_adapter": self._load, "/v1/unload_lora_adapter": self._unload}
-            if self.reloads and path.partition("?")[0] in _RELOAD:
+            if self.reloads and path.partition("?")[0] in _RELOAD[self.outdated :]:
                 known[path] = partial(self._reload, path)
             return known[path](asked) if path in known else (404, {"detail": "Not Found"})
 

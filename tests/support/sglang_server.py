@@ -129,11 +129,12 @@ class SglangStandIn(PolicyServer):
                 return 400, {"error": {"message": text}}
             (row,) = found
             likely = [[[value, each, None] for each, value in row.top.items()]]
-            meta = {
+            meta: dict[str, Any] = {
                 "finish_reason": {"type": row.reason},
                 "output_top_logprobs": likely,
-                "weight_versions": [{"version": self.version, "start": 0, "end": len(row.ids)}],
             }
+            if not self.outdated:
+                meta["weight_versions"] = [{"version": self.version, "start": 0, "end": len(row.ids)}]
             meta["output_token_logprobs"] = [[logp, each, None] for logp, each in zip(row.logps, row.ids, strict=True)]
             document = {"text": "", "output_ids": row.ids, "meta_info": meta}
             documents.append(

@@ -167,7 +167,8 @@ class PolicyServer(Protocol):
     ) -> SampledAnswer:
         """Return ``count`` completions by a version of the whole weights.
 
-        Raises ``AdapterMissing`` if the server did not have that version all the time.
+        Raises ``AdapterMissing`` if the server did not have that version all the time, and ``PushFailed`` if it does
+        not say which version it had.
         """
         ...
 

@@ -25,6 +25,7 @@ from hivemind_exp.offload.api.policy_server import (
     AdapterMissing,
     Advice,
     Causes,
+    PushFailed,
     SampledAnswer,
     Sampling,
     checked_row,
@@ -94,6 +95,8 @@ ASLEEP = "swarmctl-asleep:"
 SGLang does not say whether it sleeps, and ends if it is asked twice to sleep or to wake up. But it keeps this text
 until it ends, also for a node that was restarted meanwhile.
 """
+_UNNAMED = "does not say which weights wrote a completion"
+_OUTDATED = "Update it: swarmctl is tested with SGLang 0.5.23."
 _ECHO = {"return_prompt_token_ids": True}
 _IDLE_S = 30
 """Seconds that the server gets to finish what it still does, before it falls asleep."""
@@ -138,7 +141,11 @@ class SglangServer(ListsModels):
     async def reload_problem(self) -> str | None:
         info = await self._document("/server_info")
         off = info.get("weight_cache_mode", "off") == "off"
-        return None if off else f"It cannot replace all its weights. {ADVICE.reloads}."
+        if not off:
+            return f"It cannot replace all its weights. {ADVICE.reloads}."
+        params = [{"max_new_tokens": 1, "temperature": 1.0, **NEUTRAL}]
+        (document,) = await self._generate(await self.base_model(), [0], params, {})
+        return f"It {_UNNAMED}. {_OUTDATED}" if _versions(document) is None else None
 
     async def reload(self, name: str, folder: str) -> None:
         """Requests in flight are completed before, and new ones wait."""
@@ -216,8 +223,10 @@ class SglangServer(ListsModels):
         self._base = self._base or await self.base_model()
         documents = await self._generate(self._base, prompt, self._params(count, sampling, seed), _ECHO)
         for document in documents:
-            spans = _part(document, "meta_info", "weight_versions")
-            if not isinstance(spans, list) or {_part(each, "version") for each in spans} != {version}:
+            found = _versions(document)
+            if found is None:
+                raise PushFailed(_UNNAMED, _OUTDATED)
+            if found != {version}:
                 raise AdapterMissing
         return self._answer(documents, prompt, sampling)
 
@@ -282,6 +291,12 @@ def _parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise broken("the answer is not JSON") from error
+
+
+def _versions(document: Any) -> set[Any] | None:
+    """Return the versions of the weights that wrote a completion; None if the server does not say."""
+    spans = _part(document, "meta_info", "weight_versions")
+    return {_part(each, "version") for each in spans} if isinstance(spans, list) else None
 
 
 def _part(document: Any, *names: str) -> Any:

@@ -76,6 +76,7 @@ ADVICE = Advice(
     reloads="Start it with VLLM_SERVER_DEV_MODE=1 in its environment",
     seeds="Put no proxy in front of it that drops parameters of requests",
 )
+OUTDATED = "Update it: swarmctl is tested with vLLM 0.32"
 
 
 class VllmServer(ListsModels):
@@ -117,8 +118,13 @@ class VllmServer(ListsModels):
 
     async def reload_problem(self) -> str | None:
         if await self._version() is None:
-            return f"It cannot replace all its weights. {ADVICE.reloads}."
+            return f"It cannot replace all its weights. {await self._remedy()}."
         return None
+
+    async def _remedy(self) -> str:
+        """Return what would let the server replace its weights."""
+        # Older versions have the rest of the interface that VLLM_SERVER_DEV_MODE turns on.
+        return ADVICE.reloads if await self.is_asleep() is None else OUTDATED
 
     async def _version(self) -> str | None:
         """Return the version of the weights; None if the server has no interface for that."""
@@ -144,7 +150,7 @@ class VllmServer(ListsModels):
     async def _reload(self, name: str, folder: str) -> None:
         version = await self._version()
         if version is None:
-            raise PushFailed("cannot replace all its weights", f"{ADVICE.reloads}.")
+            raise PushFailed("cannot replace all its weights", f"{await self._remedy()}.")
         if version == name:  # another request had it loaded again
             return
         await self._do("/update_weight_version", {"new_version": RELOADING})

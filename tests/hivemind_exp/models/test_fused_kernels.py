@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 import sys
 from copy import deepcopy
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers.integrations import liger
+from transformers.models.llama import modeling_llama
 
 from hivemind_exp.config import ModelConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.models import fused_kernels
 from hivemind_exp.models.fused_kernels import are_used, check_fused, fuse
+from hivemind_exp.models.loading import load_model
 from hivemind_exp.models.tiny import build_model
 from tests.support.step_trainers import TOKENIZER
 
@@ -58,6 +62,32 @@ def test_a_model_gets_those_that_do_not_touch_the_loss(fused: list[Any]) -> None
     assert found is model
     assert {name for name, used in kernels.items() if used} == {"rope", "rms_norm", "swiglu"}
     assert {name for name, used in kernels.items() if not used} == {"cross_entropy", "fused_linear_cross_entropy"}
+
+
+def test_models_loaded_later_compute_without_them(
+    fused: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    build_model(TOKENIZER, 0).save_pretrained(tmp_path)
+    norm = modeling_llama.LlamaRMSNorm
+
+    class Kernel(norm):  # type: ignore[misc, valid-type]
+        def forward(self, _: Tensor) -> Tensor:
+            raise ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)")
+
+    def replace(_model: Any, _kernels: Any) -> None:
+        # Liger also does this if it is given one model.
+        monkeypatch.setattr(modeling_llama, "LlamaRMSNorm", Kernel)
+
+    monkeypatch.setattr(fused_kernels, "_replaced", {})
+    monkeypatch.setattr(liger, "apply_liger_kernel", replace)
+    for _ in range(2):
+        fuse(build_model(TOKENIZER, 0), settings("auto"), "cuda")
+    for name in (str(tmp_path), "tiny"):
+        config = ModelConfig(name=name)
+        loaded = load_model(config, TOKENIZER, dtype="float32", seed=0)
+        loaded(input_ids=torch.tensor([[5, 6]]))
+        assert type(loaded.model.norm) is norm
+    assert modeling_llama.LlamaRMSNorm is Kernel  # the model that has kernels looks some of them up there
 
 
 def test_a_model_stays_as_it_is_without_a_card_or_if_they_are_off_or_for_another_family(

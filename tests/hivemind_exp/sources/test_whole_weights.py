@@ -121,11 +121,20 @@ def test_what_the_server_gets_wrong_is_named(make_node: Any, fault: dict[str, An
 
 
 def test_a_server_without_the_interface_ends_the_run_with_the_flag_it_lacks(make_node: Any) -> None:
-    node = make_node(whole=True, reloads=False)
+    node = make_node(whole=True, reloads=False, sleeps=False)
     node.step()
     with pytest.raises(ProviderError, match="VLLM_SERVER_DEV_MODE=1") as caught:
         node.play(0)
     assert caught.value.next == "swarmctl doctor api"
+
+
+@each_engine
+def test_a_server_that_cannot_name_its_weights_ends_the_run(make_node: Any) -> None:
+    node = make_node(whole=True, outdated=True)
+    node.step()
+    with pytest.raises(ProviderError, match="Update it: swarmctl is tested with"):
+        node.play(0)
+    assert len(node.servers[0].asked) <= 3, "nothing is asked again"
 
 
 @pytest.mark.parametrize("engine", STAND_INS)

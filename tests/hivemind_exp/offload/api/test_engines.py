@@ -121,8 +121,10 @@ def test_the_probe_names_what_an_engine_lacks(
     ("engine", "faults", "found"),
     [
         ("vllm", {}, None),
-        ("vllm", {"reloads": False}, "VLLM_SERVER_DEV_MODE=1"),
+        ("vllm", {"reloads": False, "sleeps": False}, "VLLM_SERVER_DEV_MODE=1"),
+        ("vllm", {"outdated": True}, "Update it: swarmctl is tested with vLLM 0.32"),
         ("sglang", {}, None),
+        ("sglang", {"outdated": True}, "Update it: swarmctl is tested with SGLang 0.5.23"),
         ("sglang", {"reloads": False}, "--weight-cache-mode"),
         ("sglang", {"enabled": False, "most": 1}, None),
     ],

@@ -283,7 +283,7 @@ class GRPORunner:
             if not game.curriculum:
                 return None
             game = game.model_copy(update={"rest": 0})
-        lag = 0 if other_source_name(self._config) is None else rounds_ahead(self._config.offload)
+        lag = 0 if other_source_name(self._config) is None else rounds_ahead(self._config)
         tasks.pacing = pacing = JournalPacing(game, journal, lag, self._emit)
         return pacing
 

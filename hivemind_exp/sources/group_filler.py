@@ -64,7 +64,7 @@ class GroupFiller:
     @property
     def ahead(self) -> int:
         """How many rounds after the current one need their prompts early."""
-        return 0 if self._remote is None else rounds_ahead(self.config.offload)
+        return 0 if self._remote is None else rounds_ahead(self.config)
 
     def weights_moved(self, version: int) -> None:
         """Notify every source that the node's weights are now those after ``version`` optimizer steps."""

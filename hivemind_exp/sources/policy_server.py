@@ -367,7 +367,7 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
         tuple(end_ids(model, tokenizer)),
         model.config.get_text_config().vocab_size,
     )
-    kept, whole = rounds_ahead(config.offload) + 1, config.model.lora is None
+    kept, whole = rounds_ahead(config) + 1, config.model.lora is None
     advice = inference_engine(config).advice
     servers = Replicas(
         lambda: [open_server(config, each) for each in endpoints],

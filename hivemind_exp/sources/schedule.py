@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
-from hivemind_exp.config import OFF, OffloadConfig
+from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.offload.settings import only_if_failed, share_of
-from hivemind_exp.source_kinds import POLICY_SERVER, Kind
+from hivemind_exp.source_kinds import POLICY_SERVER
 
 AHEAD = 2
-AHEAD_OF_POLICY = 1
-"""The next round is generated while this one trains. More would only make completions older."""
+"""With one round ahead, a server completes both rounds in flight at almost the same time, and then waits while the node
+trains. With two, it always has something to do."""
+AHEAD_OF_WHOLE_WEIGHTS = 1
+"""A server that has one version of the weights at a time works on one round at a time, so more would only make
+completions older."""
 AHEAD_IN_BATCHES = 16
 """A batch takes as long for one round as for many, and a teacher's text does not become stale. Requesting further ahead
 therefore trains more rounds per wait. The drawback is that money is reserved earlier. Rounds beyond what the cap allows
@@ -44,17 +47,18 @@ def split_group(offload: OffloadConfig, round_: int, stage: str, group_size: int
     return GroupSplit(group_size - remote, remote)
 
 
-def rounds_ahead(offload: OffloadConfig) -> int:
+def rounds_ahead(config: Config) -> int:
     """Return how many rounds after the current one are requested early.
 
     Hints need the round's samples first, and a server that takes turns with training has no time for the next round.
     """
+    offload = config.offload
     if offload.teach == "hints" or (offload.kind == POLICY_SERVER and offload.serving.turns == "on"):
         return 0
     if offload.ahead is not None:
         return offload.ahead
-    if offload.counts_as is Kind.POLICY:
-        return AHEAD_OF_POLICY
+    if offload.kind == POLICY_SERVER and config.model.lora is None:
+        return AHEAD_OF_WHOLE_WEIGHTS
     return AHEAD_IN_BATCHES if offload.batch else AHEAD
 
 

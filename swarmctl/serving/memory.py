@@ -57,7 +57,7 @@ def server_memory(config: Config, shape: Shape, place: Place) -> ServerMemory:
     """
     width = 4 if config.model.dtype == "float32" else 2
     rank = 0 if config.model.lora is None else config.model.lora.rank
-    slots = (0 if place.turns else rounds_ahead(config.offload)) + 2
+    slots = (0 if place.turns else rounds_ahead(config)) + 2
     ranks = server_engine(config).ranks or (rank,)
     served = next((each for each in ranks if each >= rank), ranks[-1]) if rank else 0
     asked, completed = config.generation.max_prompt_tokens, config.generation.max_completion_tokens

@@ -68,7 +68,7 @@ def _adapters(config: Config) -> list[str]:
     if (lora := config.model.lora) is None:
         return []
     targets = MODULES if lora.targets == "all-linear" else tuple(each.strip() for each in lora.targets.split(","))
-    room = str(rounds_ahead(config.offload) + 2)
+    room = str(rounds_ahead(config) + 2)
     shape = ["--max-lora-rank", str(lora.rank), "--max-loras-per-batch", room]
     return ["--enable-lora", *shape, "--lora-target-modules", *targets]
 

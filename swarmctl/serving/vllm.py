@@ -61,7 +61,7 @@ def _adapters(config: Config) -> list[str]:
             f"vLLM serves adapters up to rank {RANKS[-1]}, but model.lora.rank is {lora.rank}",
             next=f"swarmctl run --set model.lora.rank={RANKS[-1]}",
         )
-    room = str(rounds_ahead(config.offload) + 2)
+    room = str(rounds_ahead(config) + 2)
     return ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", room]
 
 

@@ -31,12 +31,12 @@ RESTARTED = 5
 """The round in which a server is restarted."""
 START_S = 900.0
 VLLM_FLAGS = (
-    "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 3 --enforce-eager "
+    "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras 4 --enforce-eager "
     "--logprobs-mode processed_logprobs --max-model-len 256"
 )
 """In float32: for bfloat16, vLLM uses AMX, which a virtual machine may announce and yet not allow (SIGILL)."""
 SGLANG_FLAGS = (
-    "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras-per-batch 3 "
+    "--dtype float32 --served-model-name policy --enable-lora --max-lora-rank 8 --max-loras-per-batch 4 "
     "--lora-target-modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj --lora-backend torch_native "
     "--device cpu --attention-backend torch_native --sampling-backend pytorch --disable-cuda-graph "
     "--max-total-tokens 20000"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hivemind_exp.config import Config
+from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.game_settings import GameConfig
 from hivemind_exp.offload.loss_descriptions import describe_loss
@@ -22,7 +22,7 @@ from hivemind_exp.offload.settings import (
     token_limit,
 )
 from hivemind_exp.sources.registry import other_source_name
-from hivemind_exp.sources.schedule import rounds_ahead
+from hivemind_exp.sources.schedule import AHEAD, AHEAD_OF_WHOLE_WEIGHTS, rounds_ahead
 from tests.support.offload_settings import config
 
 DISTILLATION = {"provider": "vllm:m", "teach": "distillation"}
@@ -87,8 +87,11 @@ def test_hints_are_short_and_one_per_question() -> None:
         assert token_limit(hints) == 96
         assert requests_a_round(hints, first_endpoint(hints)) == hints.game.groups
     assert token_limit(config(teach="hints", max_tokens=40)) == 40
-    assert rounds_ahead(config(teach="hints").offload) == 0
-    assert [rounds_ahead(config(kind="policy", serving={"turns": each}).offload) for each in ("on", "off")] == [0, 1]
+    assert rounds_ahead(config(teach="hints")) == 0
+    served = [config(kind="policy", serving={"turns": each}) for each in ("on", "off")]
+    assert [rounds_ahead(each) for each in served] == [0, AHEAD_OF_WHOLE_WEIGHTS]
+    adapters = {"model": ModelConfig.model_validate({"lora": True})}
+    assert [rounds_ahead(each.model_copy(update=adapters)) for each in served] == [0, AHEAD]
     study = config(teach="hints").model_copy(update={"game": GameConfig(kind="study-group")})
     with pytest.raises(ConfigurationError, match=r"needs game\.kind = sampling"):
         check_offload(study)

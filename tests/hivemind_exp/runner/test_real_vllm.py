@@ -68,7 +68,7 @@ def test_twenty_rounds_are_learned_from_what_vllm_samples_of_the_newest_weights(
     assert runner.run().round == ROUNDS
     rounds = events.of("rollouts")
     assert [(each["source"], each["count"]) for each in rounds] == [("policy", GROUPS * SIZE)] * ROUNDS
-    assert [each["lag"] for each in rounds] == [0] + [1] * (ROUNDS - 1)
+    assert [each["lag"] for each in rounds] == [0, 1] + [2] * (ROUNDS - 2)
     told = {each["code"] for each in events.of("warning")}
     assert not told & {"policy_other", "policy_push", "provider_down"}
     (served,) = [each["message"] for each in events.of("note") if each["code"] == "policy_served"]

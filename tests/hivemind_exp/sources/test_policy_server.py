@@ -13,6 +13,7 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.policy_server import PolicyServerSource
+from hivemind_exp.sources.schedule import AHEAD
 from tests.support.policy_server_nodes import STAND_INS, rows
 from tests.support.tiny_models import save_llama
 
@@ -57,8 +58,8 @@ def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tm
         node.play(round_)
     (server,) = node.servers
     assert len(server.loads) == 5
-    assert len(server.adapters) == 2
-    assert len(list((tmp_path / "served").iterdir())) == 2
+    assert len(server.adapters) == AHEAD + 1
+    assert len(list((tmp_path / "served").iterdir())) == AHEAD + 1
     node.source.close()
     assert server.adapters == []
     assert list((tmp_path / "served").iterdir()) == []

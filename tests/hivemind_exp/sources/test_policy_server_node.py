@@ -43,7 +43,7 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path, engine
 
     with policy_server(directory, STAND_INS[engine]) as (server, url):
         events = play(3, url)
-        assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 1]
+        assert [event["lag"] for event in events.of("rollouts")] == [0, 1, 2]
         assert [event["source"] for event in events.of("step")] == ["policy"] * 3
         assert any(event["clip_fraction"] is not None for event in events.of("step"))
         assert all(event["tokens_per_second"] is None for event in events.of("round"))
@@ -58,7 +58,7 @@ def test_a_node_learns_from_its_served_policy_and_resumes(tmp_path: Path, engine
         assert server.while_asleep == []
     journal = sqlite3.connect(root / "journal.sqlite")
     kept = journal.execute("SELECT round, kind, source, version, ids, logps FROM completions ORDER BY round").fetchall()
-    versions = [0, 0, 1, 3, 3, 5, 6]
+    versions = [0, 0, 0, 3, 3, 5, 6]
     assert [(round_, version) for round_, _, _, version, *_ in kept[::16]] == list(enumerate(versions))
     assert all((kind, source) == ("policy", "box") for _, kind, source, *_ in kept)
     assert all(len(json.loads(ids)) == len(json.loads(logps)) for *_, ids, logps in kept)

@@ -21,7 +21,7 @@ from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout
 from hivemind_exp.source_kinds import COUNTS_AS, Kind
 from hivemind_exp.sources.registry import SOURCES, SourceEntry, build_sources, other_source_name, uses_api
-from hivemind_exp.sources.schedule import AHEAD, AHEAD_OF_POLICY, rounds_ahead
+from hivemind_exp.sources.schedule import AHEAD, rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.stop import StopFlag
 from hivemind_exp.tasks.base import Question, Score
@@ -94,13 +94,13 @@ def test_what_concerns_the_rows_depends_on_their_kind(register: Any) -> None:
     register(Kind.POLICY)
     made = config(Kind.POLICY)
     assert first_endpoint(made).model == made.model.name
-    assert rounds_ahead(made.offload) == AHEAD_OF_POLICY
+    assert rounds_ahead(made) == AHEAD
     assert describe_loss(made).startswith("policy: ")
     with pytest.raises(Exception, match=r"offload\.kind = parrot learns from this node's own weights, so openai"):
         check_offload(config(Kind.POLICY, fallback=["openai"]))
     register(Kind.TEACHER)
     assert first_endpoint(config(Kind.TEACHER)).model == "other"
-    assert rounds_ahead(config(Kind.TEACHER).offload) == AHEAD
+    assert rounds_ahead(config(Kind.TEACHER)) == AHEAD
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -102,7 +102,7 @@ def test_the_trainer_is_told_where_the_nodes_own_server_is(
     assert arguments[:3] == ["serve", "org/small", "--enable-lora"]
     assert arguments[-1] == "--max-loras=9", "the user's arguments come last, so they win"
     pairs = dict(itertools.pairwise(arguments))
-    chosen = {"--max-lora-rank": "16", "--max-loras": "3", "--dtype": "float32", "--host": "127.0.0.1"}
+    chosen = {"--max-lora-rank": "16", "--max-loras": "4", "--dtype": "float32", "--host": "127.0.0.1"}
     chosen |= {"--served-model-name": "org/small", "--logprobs-mode": "processed_logprobs", "--max-model-len": "1536"}
     assert {name: pairs[name] for name in chosen} == chosen
     assert server["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"

@@ -258,7 +258,7 @@ def adapters(context: Context) -> Finding:
     if context.offline:
         return skipped("not checked (offline)")
     config, texts, serious = context.config, [], False
-    servers, needed = replica_endpoints(config), rounds_ahead(config.offload) + 2
+    servers, needed = replica_endpoints(config), rounds_ahead(config) + 2
     with TemporaryDirectory() as elsewhere:
         folder = context.files.served if context.files.root.is_dir() else Path(elsewhere)
         if config.offload.serving.folder:

@@ -236,7 +236,7 @@ def test_batch_costs_half_of_the_listed_price() -> None:
 
 def test_batches_are_requested_further_ahead_by_default() -> None:
     ahead = [{}, {"batch": True}, {"batch": True, "ahead": 3}]
-    assert [rounds_ahead(Config.model_validate({"offload": each}).offload) for each in ahead] == [2, 16, 3]
+    assert [rounds_ahead(Config.model_validate({"offload": each})) for each in ahead] == [2, 16, 3]
 
 
 @pytest.mark.slow

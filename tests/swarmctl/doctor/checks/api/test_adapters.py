@@ -29,7 +29,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"rank": 8}, Status.FAILED, "--max-lora-rank"),
         ({"processed": False}, Status.FAILED, "--logprobs-mode processed_logprobs"),
         ({"mounts": {"/": Path("/nowhere")}}, Status.FAILED, "offload.serving.folder"),
-        ({"most": 2}, Status.WARNING, "--max-loras 3"),
+        ({"most": 2}, Status.WARNING, "--max-loras 4"),
         ({"down": True}, Status.FAILED, "HTTP 503"),
     ],
 )

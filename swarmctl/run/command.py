@@ -144,7 +144,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                 )
                 if restarted:
                     patient = not options.detach or options.unattended
-                    ending, gave_up = KeepRunning(supervisor, config, patient=patient).run()
+                    settle = {} if server is None else {"settle": server.settle}
+                    ending, gave_up = KeepRunning(supervisor, config, patient=patient, **settle).run()
                 else:
                     ending, gave_up = supervisor.run(config), None
         elapsed = time.monotonic() - began

@@ -27,6 +27,7 @@ from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
+from hivemind_exp.offload.spending import saved_total
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
@@ -155,7 +156,11 @@ class GRPORunner:
             from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 
         checkpoints = CheckpointStore(
-            self._files.checkpoints, config.checkpoint.keep, self._emit, owner=node_id(self._files)
+            self._files.checkpoints,
+            config.checkpoint.keep,
+            self._emit,
+            owner=node_id(self._files),
+            spent=partial(saved_total, self._files),
         )
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hivemind_exp import atomic_write, formats
+from hivemind_exp import atomic_write, formats, node_files
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
@@ -20,8 +20,7 @@ MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
 STATE = "trainer.pt"
 """File in a checkpoint with the state of the optimizer, the schedule and the random generators."""
-SEAL = "checkpoint.json"
-"""File in a checkpoint with its step, its round and the digests of its other files."""
+SEAL = node_files.SEAL
 PARTIAL = ".partial-"
 """Name prefix of a checkpoint that is being written, or whose writer died."""
 DAMAGED = "damaged-"
@@ -54,6 +53,8 @@ class CheckpointStore:
     """Steps of checkpoints that are kept in addition to the newest ones. Steps since then need not be replayable."""
     owner: NodeId | None = None
     """The node, which its checkpoints name; None if it has no id."""
+    spent: Callable[[], float] = float
+    """Returns what the node has spent so far, in US dollars, in case all other records of it are lost."""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,8 @@ class CheckpointStore:
                 about["restored"] = restored
             if self.owner is not None:
                 about["node"] = self.owner.as_json()
+            if usd := self.spent():
+                about["usd"] = usd
             _seal(partial, about, check)
             if final.exists():  # it becomes a leftover in one step
                 final.rename(self.root / f"{PARTIAL}{step:08d}.replaced")

@@ -81,10 +81,13 @@ def _resolved(
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
     if installs is not None:
         install_environments(resolved.config.tasks, installs, f"{rerun(resolved)} --yes")
+    say, unused = Writer(sys.stderr), list[str]()
     # What the trainer would only find after ten seconds of imports.
-    with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the settings and tasks"):
-        check_config(resolved.config)
+    with retry_hint(resolved), waiting(say, "checking the settings and tasks"):
+        check_config(resolved.config, unused.append)
         check_own_server(resolved.config)
+    for line in () if options.quiet else unused:
+        say(line)
     return resolved, membership
 
 

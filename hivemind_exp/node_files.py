@@ -13,6 +13,9 @@ from hivemind_exp.foreign_text import foreign
 from hivemind_exp.list_command import list_command
 
 SECRET_BYTES = 32
+SEAL = "checkpoint.json"
+"""File in a checkpoint with its step, its round, the node that wrote it, what that had spent, and the digests of the
+other files."""
 
 
 class NodeFiles:

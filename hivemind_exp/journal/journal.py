@@ -16,13 +16,14 @@ from pathlib import Path
 from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
-from hivemind_exp.journal import audit, canary_log, columns, conversation, pruning, question_results, records
+from hivemind_exp.journal import audit, canary_log, columns, conversation, owner, pruning, question_results, records
 from hivemind_exp.journal.decoding import decoding
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, QuestionResult, SourceContribution, StageRun
 from hivemind_exp.journal.replies import Replies
 from hivemind_exp.journal.stored import stored_rollout
 from hivemind_exp.journal.terms import read_terms, terms_of
 from hivemind_exp.list_command import list_command
+from hivemind_exp.node_id import NodeId
 from hivemind_exp.rollouts.types import Completion, CompletionRequest, Group, Prompt, Rollout
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.tasks.base import Question, Score
@@ -47,13 +48,10 @@ CREATE TABLE IF NOT EXISTS lost (
     PRIMARY KEY (swarm, round, stage, question, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, round INTEGER, body BLOB);
-CREATE TABLE IF NOT EXISTS turns (
-    step INTEGER PRIMARY KEY, round INTEGER, stage TEXT, part INTEGER, finished INTEGER
-);
+CREATE TABLE IF NOT EXISTS turns (step INTEGER PRIMARY KEY, round INTEGER, stage TEXT, part INTEGER, finished INTEGER);
 CREATE INDEX IF NOT EXISTS turns_by_round ON turns (round, stage);
 CREATE TABLE IF NOT EXISTS lessons (
-    step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER,
-    PRIMARY KEY (step, kind, source)
+    step INTEGER, kind TEXT, source TEXT, completions INTEGER, tokens INTEGER, PRIMARY KEY (step, kind, source)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS evaluations (round INTEGER PRIMARY KEY, accuracy REAL, questions INTEGER, by_task TEXT);
 """
@@ -73,8 +71,8 @@ class Journal:
     Raises ``DiskFull`` if an entry cannot be written, ``FileProblem`` if the file is damaged or has a newer format.
     """
 
-    def __init__(self, path: Path, swarm: str, *, durable: bool = True) -> None:
-        """Open the file.
+    def __init__(self, path: Path, swarm: str, *, durable: bool = True, node: NodeId | None = None) -> None:
+        """Open the file. ``node``: the node that it must belong to. Raises ``NodeConflict`` if it is another's.
 
         Without ``durable``, an entry survives a killed process immediately, but a power cut only after the next write
         by a durable instance for the same file.
@@ -91,6 +89,7 @@ class Journal:
             formats.check_database(self._db, path)
             self._db.executescript(_SCHEMA + question_results.SCHEMA + audit.SCHEMA + canary_log.SCHEMA)
             columns.add_missing(self._db)
+            owner.claim(self._db, path, node)
         except sqlite3.Error as error:
             raise self._explain(error) from error
 

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from hivemind_exp.config import Config
 from hivemind_exp.offload.api.engines import open_engine
+from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import PolicyServer, PushFailed, Sampling
 from hivemind_exp.offload.settings import Endpoint
 
@@ -45,7 +47,12 @@ async def _shortcomings(endpoint: Endpoint, config: Config, folder: Path, needed
     server = open_engine(config, endpoint)
     try:
         found = await _refusals(server, config, folder)
-        asleep = await server.is_asleep() if config.offload.serving.turns == "on" else False
+        try:
+            asleep = await server.is_asleep() if config.offload.serving.turns == "on" else False
+        except RequestFailed as fault:
+            if fault.status != HTTPStatus.CONFLICT:
+                raise
+            return [*found, MissingFlag(f"It must be restarted: {fault.detail}.", serious=True)]
         if asleep is None:
             found.append(MissingFlag(f"It cannot sleep. {server.advice.turns}.", serious=False))
         model = None if asleep else await server.base_model()  # one that sleeps answers nothing until it is woken

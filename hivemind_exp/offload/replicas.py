@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
 """Seconds before each further try of a request that failed."""
 
+_CLOSE_S, _TURN_S = 10.0, 4.0
+"""Seconds that the end may take, and that it waits for servers that fall asleep or wake up."""
+
 
 def replica_endpoints(config: Config) -> list[Endpoint]:
     """Return the servers to which a node pushes its weights. Raises ``ConfigurationError``."""
@@ -92,6 +95,8 @@ class Replicas:
     """The last one to begin."""
     _asked: set[asyncio.Task[ReplicaAnswer]] = field(default_factory=set)
     """Requests without an answer, also those that wait for a push."""
+    _turning: set[asyncio.Future[None]] = field(default_factory=set)
+    """Servers that are falling asleep or waking up."""
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.at_a_time)
@@ -146,7 +151,7 @@ class Replicas:
         if not self._thread.is_alive():
             return
         with suppress(Exception):
-            self._submit(self._end()).result(timeout=10)
+            self._submit(self._end()).result(timeout=_CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
@@ -165,12 +170,18 @@ class Replicas:
         return sorted(found)
 
     async def _everywhere(self, call: Callable[[PolicyServer], Coroutine[Any, Any, None]]) -> None:
-        results = await asyncio.gather(*map(call, self._servers), return_exceptions=True)
+        tasks = [asyncio.ensure_future(call(server)) for server in self._servers]
+        for task in tasks:
+            self._turning.add(task)
+            task.add_done_callback(self._turning.discard)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         failed = next((each for each in results if isinstance(each, BaseException)), None)
         if failed is not None:
             raise failed
 
     async def _end(self) -> None:
+        if self._turning:  # one that is cut short would not know whether its server sleeps
+            await asyncio.wait(self._turning, timeout=_TURN_S)
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

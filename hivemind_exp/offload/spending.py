@@ -2,8 +2,8 @@
 
 A cap covers the node's whole life, so it must hold even if ``ledger.sqlite`` or its ``-wal`` file is deleted, emptied
 or cut. The total is therefore also kept in ``spent.json``. If the ledger lacks requests that this file knows of, the
-file's reserves, the journal and the newest events count, too. (The reserves are of requests that were in flight, so
-this may be too high.)
+file's reserves, the journal, the newest events and the checkpoints count, too. (The reserves are of requests that were
+in flight, so this may be too high.)
 """
 
 import json
@@ -17,7 +17,8 @@ from pathlib import Path
 from hivemind_exp import atomic_write, event_files
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.pruning import total_cost
-from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.node_files import SEAL, NodeFiles
+from hivemind_exp.node_id import node_id, read_id
 from hivemind_exp.offload.ledger import ROUNDING, Total, explain, has_requests, latest_request, total_spent
 from hivemind_exp.offload.settings import Endpoint
 
@@ -105,8 +106,14 @@ def known_spending(files: NodeFiles, saved: Total | None, total: float, requests
     lost = not requests or (saved is not None and (requests < saved.requests or total < saved.usd - ROUNDING))
     if saved is not None and not lost:
         return saved.usd
-    others = (*_of_completions(files.journal), *_of_events(files.events, reserves=lost))
+    others = (*_of_completions(files.journal), *_of_events(files.events, reserves=lost), *_of_checkpoints(files))
     return max([0.0 if saved is None else saved.most(), *others])
+
+
+def saved_total(files: NodeFiles) -> float:
+    """Return the most that a running node has spent, in USD, from ``spent.json``; 0 if it is missing or damaged."""
+    saved = read_total(files.spent)
+    return 0.0 if saved is None else saved.most()
 
 
 def read_total(path: Path) -> Total | None:
@@ -149,6 +156,17 @@ def _of_events(events: Path, *, reserves: bool) -> Iterator[float]:
             with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 event = json.loads(line)
                 yield _amount(event["usd_total"]) + _amount(event.get("usd_reserved", 0.0) if reserves else 0.0)
+
+
+def _of_checkpoints(files: NodeFiles) -> Iterator[float]:
+    """Yield what the node had spent when it wrote its checkpoints. A fork has not paid for those it began with."""
+    own = node_id(files)
+    for path in files.checkpoints.glob(f"[0-9]*/{SEAL}"):
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            seal = json.loads(path.read_bytes())
+            its = read_id(seal.get("node"))
+            if (own and own.id) == (its and its.id):
+                yield _amount(seal["usd"])
 
 
 def _amount(value: object) -> float:

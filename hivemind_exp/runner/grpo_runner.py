@@ -22,10 +22,12 @@ from hivemind_exp.journal.node_charter import node_charter
 from hivemind_exp.models.device import Compute, resolve_compute, use_threads
 from hivemind_exp.models.lean_imports import without_scipy
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.node_id import node_id
 from hivemind_exp.offload.build import OpenAIModelWrapper
 from hivemind_exp.offload.judge import check_judge, is_judged
 from hivemind_exp.offload.process.client import OffloadClient, open_offload
 from hivemind_exp.offload.settings import is_distilled, is_offloaded, is_relay
+from hivemind_exp.offload.spending import saved_total
 from hivemind_exp.parallel.team import Team
 from hivemind_exp.processes.imports import uncollected
 from hivemind_exp.rollouts.types import encode_completion
@@ -153,7 +155,13 @@ class GRPORunner:
             from hivemind_exp.runner.choose_style import StyleChooser
             from hivemind_exp.trainer.hivemind_grpo_trainer import HivemindGRPOTrainer
 
-        checkpoints = CheckpointStore(self._files.checkpoints, config.checkpoint.keep, self._emit)
+        checkpoints = CheckpointStore(
+            self._files.checkpoints,
+            config.checkpoint.keep,
+            self._emit,
+            owner=node_id(self._files),
+            spent=partial(saved_total, self._files),
+        )
         checkpoint = checkpoints.latest()
         builder = ModelBuilder(config, self._files, self._emit, self._stop, self._secrets, compute)
         step_trainer = ends.enter_context(closing(builder.step_trainer(tokenizer, tasks, checkpoint)))
@@ -299,7 +307,8 @@ class GRPORunner:
         if not is_relay(config):
             check_warmup(config)
         check_judge(config)
-        journal = ends.enter_context(closing(Journal(self._files.journal, node_charter(config, self._files))))
+        charter, node = node_charter(config, self._files), node_id(self._files)
+        journal = ends.enter_context(closing(Journal(self._files.journal, charter, node=node)))
         asked = config
         if not uses_api(config):  # no API, or one that its source asks itself
             asked = config.model_copy(update={"offload": config.offload.model_copy(update={"provider": OFF})})

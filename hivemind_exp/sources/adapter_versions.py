@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,28 +42,47 @@ def adapter_folder(config: Config, files: NodeFiles) -> tuple[Path, str]:
 
 
 class AdapterVersions:
-    """Remembers the adapters of the last pushes, by serial."""
+    """Remembers the adapters of the last pushes, by serial.
+
+    Nothing may change the weights without a call of ``moved``.
+    """
 
     def __init__(self, model: PreTrainedModel, kept: int) -> None:
         """``kept``: how many pushes are remembered."""
         self._model = cast("PeftModel", model)
         self._kept = kept
         self._copies: dict[int, dict[str, Tensor]] = {}
+        self._same: int | None = None
+        """The push whose weights the model has; None if they have moved since."""
+        self._loaded = NEWEST
+        """What the model has at the moment. ``NEWEST``: its own weights."""
+        self._own: dict[str, Tensor] | None = None
+        """A copy of the model's own weights, while it has others and no push has the same."""
+        self._comparing = False
 
     @property
     def serials(self) -> list[int]:
         """The pushes that are remembered, the oldest first."""
         return list(self._copies)
 
+    def moved(self) -> None:
+        """Take note that the model's weights have changed."""
+        self._same = None
+
     def remember(self, serial: int) -> Mapping[str, Tensor]:
         """Copy the adapter as it is now; return its weights, on the CPU, under the names that peft gives files."""
         from peft import get_peft_model_state_dict
 
-        self._copies[serial] = {name: each.detach().clone() for name, each in self._trained()}
-        while len(self._copies) > self._kept:
-            del self._copies[next(iter(self._copies))]
+        self._remember(serial)
         state = get_peft_model_state_dict(self._model)
         return {name: each.detach().to("cpu", copy=True).contiguous() for name, each in state.items()}
+
+    def _remember(self, serial: int) -> dict[str, Tensor]:
+        while len(self._copies) >= self._kept:
+            del self._copies[next(iter(self._copies))]
+        copy = self._copies[serial] = self._now()
+        self._same = serial
+        return copy
 
     def write(self, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write an adapter in peft's format."""
@@ -73,6 +92,21 @@ class AdapterVersions:
         save_file(dict(weights), directory / "adapter_model.safetensors")
         self._model.peft_config[self._model.active_adapter].save_pretrained(str(directory))
 
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Let several calls of ``logps`` share what they copy. The model has its own weights again at the end."""
+        if self._comparing:
+            yield
+            return
+        self._comparing = True
+        try:
+            yield
+        finally:
+            try:
+                self._load(NEWEST)
+            finally:
+                self._comparing, self._own = False, None
+
     def logps(self, serial: int, rows: Sequence[Tokens], temperature: float) -> list[list[float]]:
         """Return the log-probability of each completion's tokens. Leaves the model as it was.
 
@@ -81,27 +115,43 @@ class AdapterVersions:
         training = self._model.training
         self._model.eval()
         try:
-            with torch.no_grad(), self._as(serial):
+            with torch.no_grad(), self.comparing(), self._as(serial):
                 return self._score(rows, temperature)
         finally:
             self._model.train(training)
 
+    @contextmanager
+    def _as(self, serial: int) -> Iterator[None]:
+        if serial == BASE:
+            with self._model.disable_adapter():
+                yield
+            return
+        self._load(serial)
+        yield
+
+    def _load(self, serial: int) -> None:
+        """Give the model the weights of a push, or its own, unless it has them."""
+        wanted = NEWEST if serial == self._same else serial
+        if wanted == self._loaded:
+            return
+        if self._loaded == NEWEST and self._same is None:
+            self._own = self._now()
+        own = self._own if self._same is None else self._copies[self._same]
+        values = own if wanted == NEWEST else self._weights(wanted)
+        assert values is not None
+        with torch.no_grad():
+            self._put(values)
+        self._loaded = wanted
+
+    def _weights(self, serial: int) -> Mapping[str, Tensor]:
+        return self._copies[serial]
+
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, each) for name, each in self._model.named_parameters() if each.requires_grad)
 
-    @contextmanager
-    def _as(self, serial: int) -> Iterator[None]:
-        if serial in (NEWEST, BASE):
-            with self._model.disable_adapter() if serial == BASE else nullcontext():
-                yield
-            return
-        copy = self._copies[serial]
-        now = {name: each.detach().clone() for name, each in self._trained()}
-        self._put(copy)
-        try:
-            yield
-        finally:
-            self._put(now)
+    def _now(self) -> dict[str, Tensor]:
+        """Return a copy of the model's weights."""
+        return {name: each.detach().clone() for name, each in self._trained()}
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, each in self._trained():

@@ -27,17 +27,14 @@ from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas, replica_endpoints
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.offload.settings import (
-    LOCAL,
-    Endpoint,
-    first_endpoint,
-)
+from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapter_folder
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.policy_server_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
+from hivemind_exp.sources.pushed_weights import on_servers, remembered
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.sources.turns import GpuTurns, take_turns
@@ -135,6 +132,7 @@ class PolicyServerSource(Source):
 
     def weights_moved(self, version: int) -> None:
         self._version, self._moved = version, True
+        self._adapters.moved()
 
     def request(self, ask: Ask) -> None:
         """Push the weights if they have changed, and ask for the empty slots that are not asked for yet.
@@ -279,10 +277,12 @@ class PolicyServerSource(Source):
             served = wanted.answer.result()
             together[served.replica, served.pushed.serial].append((wanted, served))
         groups = []
-        for (replica, _), members in sorted(together.items()):
-            cause = self._examine(replica, members)
-            if cause is not Cause.OTHER_MODEL:
-                groups += [self._group(wanted, served, trusted=cause is None) for wanted, served in members]
+        with self._adapters.comparing():
+            # By push, because one that is not the newest is copied into the model.
+            for (replica, _), members in sorted(together.items(), key=lambda each: each[0][::-1]):
+                cause = self._examine(replica, members)
+                if cause is not Cause.OTHER_MODEL:
+                    groups += [self._group(wanted, served, trusted=cause is None) for wanted, served in members]
         return groups
 
     def _group(self, wanted: _Wanted, served: ReplicaAnswer, *, trusted: bool) -> Group:
@@ -367,14 +367,14 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
         tuple(end_ids(model, tokenizer)),
         model.config.get_text_config().vocab_size,
     )
-    kept, whole = rounds_ahead(config) + 1, config.model.lora is None
+    ahead, whole = rounds_ahead(config), config.model.lora is None
     advice = inference_engine(config).advice
     servers = Replicas(
         lambda: [open_server(config, each) for each in endpoints],
         sampling,
         folder,
         config.offload.serving.server_folder or str(folder),
-        1 if whole else kept,
+        on_servers(ahead, whole=whole),
         config.offload.limits.concurrency,
         [each.base_url for each in endpoints],
         replaces=whole,
@@ -383,7 +383,7 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
     source = PolicyServerSource(
         endpoint,
         servers,
-        versions_of(parts, kept + 1),
+        versions_of(parts, remembered(ahead)),
         tokenizer,
         sampling,
         config.node.seed,

@@ -19,6 +19,7 @@ from hivemind_exp.offload.settings import Endpoint
 from hivemind_exp.sources.source import NodeParts
 from hivemind_exp.stop import StopFlag
 
+RESTART = "Restart the server"
 AWAKE = "offload.serving.turns = off"
 _UNKNOWN = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 
@@ -69,7 +70,9 @@ class GpuTurns:
             self._wait(self.replicas.sleep())
         except RequestFailed as fault:
             self._able = fault.status not in _UNKNOWN
-            if not self._failed and fault.sent:  # otherwise the server is down, and its completions will say so
+            if not self._failed and fault.status == HTTPStatus.CONFLICT:
+                self.warn(f"may keep its memory while this machine trains: {fault.detail}. {RESTART}")
+            elif not self._failed and fault.sent:  # otherwise the server is down, and its completions will say so
                 remedy = f"{self.advice}, or set {AWAKE}" if not self._able else f"To share the memory, set {AWAKE}"
                 what = "does not fall asleep, so it keeps its memory while this machine trains"
                 self.warn(f"{what} ({self._detail(fault)}). {remedy}")
@@ -80,6 +83,8 @@ class GpuTurns:
     def _not_woken(self, fault: RequestFailed) -> RequestFailed:
         if not fault.sent:
             return fault
+        if fault.status == HTTPStatus.CONFLICT:
+            return replace(fault, detail=f"it is not woken up ({fault.detail}). {RESTART}")
         return replace(fault, detail=f"it does not wake up ({self._detail(fault)}). To keep it awake, set {AWAKE}")
 
     def _detail(self, fault: RequestFailed) -> str:

@@ -1,7 +1,8 @@
 """Copies of the whole weights that were pushed to a server, and what this machine computes with them.
 
 Each copy takes as much of the computer's memory as the model's weights (4 bytes each, because trained weights are in
-float32). Computing with one exchanges the model's weights in place, so that a GPU holds only one set.
+float32). Computing with one exchanges the model's weights in place, so that a GPU holds only one set; with the
+weights that the model has anyway, nothing is copied.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from hivemind_exp.sources.adapter_versions import BASE, NEWEST, AdapterVersions
+from hivemind_exp.sources.adapter_versions import BASE, AdapterVersions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,10 +32,7 @@ class WeightVersions(AdapterVersions):
 
     def remember(self, serial: int) -> Mapping[str, Tensor]:
         """Copy the weights as they are now; return them, on the CPU, under their names in the model."""
-        self._copies[serial] = self._now()
-        while len(self._copies) > self._kept:
-            del self._copies[next(iter(self._copies))]
-        return self._copies[serial]
+        return self._remember(serial)
 
     def write(self, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write a checkpoint that servers load."""
@@ -44,26 +41,18 @@ class WeightVersions(AdapterVersions):
 
     @contextmanager
     def _as(self, serial: int) -> Iterator[None]:
-        if serial == NEWEST:
-            yield
-            return
-        now = self._now()
-        if serial == BASE:
-            self._put(_first_of_each(self._load_base()))
-        else:
-            self._put(self._copies[serial])
-        try:
-            yield
-        finally:
-            self._put(now)
+        self._load(serial)
+        yield
+
+    def _weights(self, serial: int) -> Mapping[str, Tensor]:
+        return _first_of_each(self._load_base()) if serial == BASE else self._copies[serial]
 
     def _now(self) -> dict[str, Tensor]:
         return {name: each.to("cpu", copy=True) for name, each in _first_of_each(self._model).items()}
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, each in _first_of_each(self._model).items():
-                each.copy_(values[name])
+        for name, each in _first_of_each(self._model).items():
+            each.copy_(values[name])
 
     def _tied(self) -> dict[str, str]:
         """Return the names of weights that are also others, with the names of these."""

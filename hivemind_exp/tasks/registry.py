@@ -13,7 +13,7 @@ import difflib
 import importlib
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -87,17 +87,19 @@ def title(task: TaskConfig) -> str:
     return Path(task.path).name if task.path and task.name == OWN_FILE else task.name
 
 
-def check_tasks(configs: Sequence[TaskConfig]) -> list[str]:
+def check_tasks(configs: Sequence[TaskConfig], tell: Callable[[str], object] = str) -> list[str]:
     """Check names, options, parameters and the lines of a file. A user's code is tried in workers.
 
-    Return the tasks whose questions are conversations.
+    Return the tasks whose questions are conversations. ``tell`` is called with a line for each file of which a part is
+    not used.
 
     Raises:
         TaskError: states the cause and the fix.
     """
     specs = [spec for spec, _ in expand(configs)]
     for spec in specs:
-        importlib.import_module(spec.module).check(spec)
+        for line in importlib.import_module(spec.module).check(spec) or ():
+            tell(line)
     environments = [spec for spec in specs if spec.module == _ENVIRONMENTS]
     return importlib.import_module(_ENVIRONMENTS).conversing(environments) if environments else []
 

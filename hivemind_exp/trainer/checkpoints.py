@@ -3,23 +3,24 @@
 import errno
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hivemind_exp import atomic_write, formats
+from hivemind_exp import atomic_write, formats, node_files
 from hivemind_exp.errors import CheckpointError
 from hivemind_exp.events import Emit, WarningEvent
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.full_disk import disk_full
+from hivemind_exp.node_id import NodeId, of_another_node, read_id
 
 MODEL = "model"
 """Directory in a checkpoint that ``from_pretrained`` reads: the whole model, or the adapter."""
 STATE = "trainer.pt"
 """File in a checkpoint with the state of the optimizer, the schedule and the random generators."""
-SEAL = "checkpoint.json"
-"""File in a checkpoint with its step, its round and the digests of its other files."""
+SEAL = node_files.SEAL
 PARTIAL = ".partial-"
 """Name prefix of a checkpoint that is being written, or whose writer died."""
 DAMAGED = "damaged-"
@@ -50,6 +51,10 @@ class CheckpointStore:
     _emit: Emit
     pinned: set[int] = field(default_factory=set)
     """Steps of checkpoints that are kept in addition to the newest ones. Steps since then need not be replayable."""
+    owner: NodeId | None = None
+    """The node, which its checkpoints name; None if it has no id."""
+    spent: Callable[[], float] = float
+    """Returns what the node has spent so far, in US dollars, in case all other records of it are lost."""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +86,14 @@ class CheckpointStore:
         partial.mkdir()
         try:
             write(partial)
-            _seal(partial, step, round_, restored, check)
+            about: dict[str, object] = {"step": step, "round": round_}
+            if restored is not None:
+                about["restored"] = restored
+            if self.owner is not None:
+                about["node"] = self.owner.as_json()
+            if usd := self.spent():
+                about["usd"] = usd
+            _seal(partial, about, check)
             if final.exists():  # it becomes a leftover in one step
                 final.rename(self.root / f"{PARTIAL}{step:08d}.replaced")
             partial.rename(final)
@@ -98,7 +110,12 @@ class CheckpointStore:
         return Checkpoint(final, step, round_)
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint. Renames damaged ones, with a warning."""
+        """Return the newest intact checkpoint. Renames damaged ones, with a warning.
+
+        Raises ``NodeConflict`` if one is another node's.
+        """
+        for path in sorted(self._directories(), reverse=True):
+            check_owner(path, self.owner)
         for path in sorted(self._directories(), reverse=True):
             problem = damage(path)
             if problem is None:
@@ -156,16 +173,30 @@ def find(root: Path, step: int | None = None) -> Checkpoint | None:
     return None
 
 
-def _seal(directory: Path, step: int, round_: int, restored: int | None, check: Callable[[], None]) -> None:
+def check_owner(path: Path, owner: NodeId | None) -> None:
+    """Raise ``NodeConflict`` if another node wrote a checkpoint. One that names no node may be of any."""
+    if owner is None:
+        return
+    try:
+        its = read_id(json.loads((path / SEAL).read_text()).get("node"))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return  # it is damaged
+    if its is not None and not owner.owns(its):
+        place = shlex.quote(str(path.parents[1] / "other-node"))
+        aside = f"mkdir -p {place} && mv {shlex.quote(str(path))} {place}"
+        raise of_another_node(path, "a checkpoint", its, owner, aside)
+
+
+def _seal(directory: Path, about: dict[str, object], check: Callable[[], None]) -> None:
+    """Write the digests of a checkpoint's files, and what else is known about it."""
     files = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         files[str(path.relative_to(directory))] = _digest(path, check)
         atomic_write.sync(path)
         check()
-    about = {"schema": formats.FORMAT, "step": step, "round": round_, "sha256": files}
-    if restored is not None:
-        about["restored"] = restored
-    atomic_write.write(directory / SEAL, json.dumps(about, indent=1), None)
+    atomic_write.write(
+        directory / SEAL, json.dumps({"schema": formats.FORMAT} | about | {"sha256": files}, indent=1), None
+    )
 
 
 def damage(directory: Path) -> str | None:

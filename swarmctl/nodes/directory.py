@@ -13,6 +13,8 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.formats import FORMAT, NODE_FORMAT, check_number
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.node_id import new_id, read_id
+from hivemind_exp.trainer.checkpoints import SEAL
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
@@ -29,12 +31,13 @@ from swarmctl.version import VERSION
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return the settings that are fixed when a node is created."""
+    """Return what is fixed when a node is created: its settings, and an id that no other node has."""
     lora = config.model.lora
     return {
         "schema": FORMAT,
         "format": NODE_FORMAT,
         "name": config.node.name,
+        "id": new_id(),
         "model": {"name": config.model.name, "revision": config.model.revision},
         "adapter": lora.model_dump(mode="json", exclude={"dropout"}) if lora else None,
         "tasks": [task.model_dump(mode="json", exclude={"max_turns"}) for task in config.tasks],
@@ -93,13 +96,28 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
         with disk_errors(files.root):
             if fresh:
                 set_aside(files)
+            made = read_json(files.identity) or {}
             if fresh or not begun:
-                write_json(files.identity, identity(config))
+                # The journal of a node that has not begun may name it already.
+                kept = {} if fresh else {key: made[key] for key in ("id", "ancestors") if key in made}
+                write_json(files.identity, identity(config) | kept)
+            elif "id" not in made:
+                write_json(files.identity, made | {"id": _id_of_checkpoints(files) or new_id()})
         try:
             yield Node(files, lock, resumes=begun and not fresh, created=created, starts_over=begun and fresh)
         finally:
             with contextlib.suppress(OSError):  # then the next run does this
                 finish(files)
+
+
+def _id_of_checkpoints(files: NodeFiles) -> str | None:
+    """Return the id that the newest checkpoint names; None if it names none.
+
+    If a node went back to an older version, its ``node.json`` has lost the id, but its checkpoints have not.
+    """
+    newest = max(files.checkpoints.glob("[0-9]*"), default=None)
+    found = None if newest is None else read_id((read_json(newest / SEAL) or {}).get("node"))
+    return None if found is None else found.id
 
 
 @contextlib.contextmanager

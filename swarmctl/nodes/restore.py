@@ -12,6 +12,7 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.node_id import descendant
 from hivemind_exp.offload.ledger import ROUNDING, Total
 from hivemind_exp.offload.spending import read_total, spent_so_far, write_total
 from hivemind_exp.resuming import resume_command
@@ -54,7 +55,8 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
             check_formats(copy)
             before, spent = spent_so_far(copy), _count_spending(copy)
             peer = _become_another(copy) if as_name is not None else _peer(copy)
-            record_name(copy, target.root.name, restored={"node": about.node, "saved": about.created})
+            another = {} if as_name is None else descendant(read_json(copy.identity) or {})
+            record_name(copy, target.root.name, restored={"node": about.node, "saved": about.created}, **another)
             write_record(copy.run, _at_rest(read_record(copy.run), begun=has_begun(copy)))
             with ExitStack() as ends:
                 if peer is not None:

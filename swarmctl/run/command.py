@@ -81,10 +81,13 @@ def _resolved(
     resolved, membership = join(resolved_options(options), Writer(sys.stderr), module=module)
     if installs is not None:
         install_environments(resolved.config.tasks, installs, f"{rerun(resolved)} --yes")
+    say, unused = Writer(sys.stderr), list[str]()
     # What the trainer would only find after ten seconds of imports.
-    with retry_hint(resolved), waiting(Writer(sys.stderr), "checking the settings and tasks"):
-        check_config(resolved.config)
+    with retry_hint(resolved), waiting(say, "checking the settings and tasks"):
+        check_config(resolved.config, unused.append)
         check_own_server(resolved.config)
+    for line in () if options.quiet else unused:
+        say(line)
     return resolved, membership
 
 
@@ -144,7 +147,8 @@ def _run(options: RunOptions, *, module: str) -> Exit:
                 )
                 if restarted:
                     patient = not options.detach or options.unattended
-                    ending, gave_up = KeepRunning(supervisor, config, patient=patient).run()
+                    settle = {} if server is None else {"settle": server.settle}
+                    ending, gave_up = KeepRunning(supervisor, config, patient=patient, **settle).run()
                 else:
                     ending, gave_up = supervisor.run(config), None
         elapsed = time.monotonic() - began

@@ -7,7 +7,7 @@ no recovery starts spending. Requests that were in flight count as spent.
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from hivemind_exp.config import Config
@@ -31,9 +31,20 @@ _Batches = dict[SettingPath, int]
 class KeepRunning:
     """Runs a node's trainer until it ends as planned, must not be restarted, or fails too often."""
 
-    def __init__(self, supervisor: Supervisor, config: Config, *, patient: bool) -> None:
-        """``patient``: whether a trainer that fails before its node has ever started is restarted, too."""
-        self._supervisor, self._config = supervisor, config
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        config: Config,
+        *,
+        patient: bool,
+        settle: Callable[[Callable[[], bool]], Iterable[str]] = lambda _stopped: (),
+    ) -> None:
+        """Set what is run.
+
+        ``patient``: whether a trainer that fails before its node has ever started is restarted, too. ``settle``: called
+        before a restart, with what says that a stop was requested; returns warnings to log and show.
+        """
+        self._supervisor, self._config, self._settle = supervisor, config, settle
         self._patient = patient
         self._restarts = Restarts(config.supervision.max_restarts)
         self._shrinks = 0
@@ -54,6 +65,8 @@ class KeepRunning:
             new = (rounds_finished(supervisor.node.files) or 0) - before
             if (gave_up := self._recover(error, ending, new)) is not None:
                 return ending, gave_up
+            for sentence in self._settle(lambda: bool(supervisor.signals.received)):
+                supervisor.say("own_server", sentence)
             if supervisor.signals.received:
                 self._stopped()
                 return replace(ending, returncode=0, asked=supervisor.signals.asked), None

@@ -44,6 +44,9 @@ class ServerEngine:
     """The share of the GPU's memory that it takes beside the one of its flag. An allowance."""
     ranks: tuple[int, ...]
     """The ranks for which it keeps room. Empty: any."""
+    unknown: tuple[str, str, str] | None = None
+    """How it shows that nobody knows whether it sleeps: the path of a JSON object, the name of a text in it, and how
+    that begins. None: it always knows."""
 
     @property
     def install(self) -> str:

@@ -1,6 +1,7 @@
 """A server of the node's own weights, as a process: started before the trainer, restarted if it ends, then stopped."""
 
 import http.client
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ RESTARTS = 5
 """How often in a row a server that ends is started again."""
 _CLOSE_S = 10.0
 _LAST_LINES = 3
+_LONGEST = 2**20
+"""Bytes of an answer that are read."""
 
 
 class OwnServer:
@@ -94,17 +97,37 @@ class OwnServer:
         yield f"{told} Starting it again ({self._failures} of {RESTARTS} in a row)"
         self.start()
 
+    def settle(self, stopped: Callable[[], bool]) -> Iterator[str]:
+        """Restart the server if a trainer that was killed left it in an unknown state, and wait until it answers.
+
+        Yields what happened, as clauses. Called when no trainer is running. ``stopped``: as for ``wait``.
+        """
+        if self._process is None or not self._is_unknown():
+            return
+        yield (
+            f"The trainer ended while {self.engine.title} fell asleep or woke up, so nobody knows whether it sleeps. "
+            "Starting it again"
+        )
+        self._stop()
+        self.start()
+        with suppress(ProviderError):  # ``look`` starts it again
+            self.wait(stopped)
+
     def close(self) -> None:
         """Stop the server and all its processes."""
         if self._process is not None:
-            self._close_pipe()
-            try:
-                self._process.wait(_CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+            self._stop()
         self._log.close()
+
+    def _stop(self) -> None:
+        assert self._process is not None
+        self._close_pipe()
+        try:
+            self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
     def _close_pipe(self) -> None:
         assert self._process is not None
@@ -113,12 +136,28 @@ class OwnServer:
             self._process.stdin.close()
 
     def _answers(self) -> bool:
+        return self._get("/health") is not None
+
+    def _is_unknown(self) -> bool:
+        """Whether nobody knows if the server sleeps."""
+        if self.engine.unknown is None:
+            return False
+        path, name, start = self.engine.unknown
+        try:
+            found = json.loads(self._get(path) or b"null")
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and str(found.get(name)).startswith(start)
+
+    def _get(self, path: str) -> bytes | None:
+        """Return what the server answers; None if it does not, or with an error."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_S)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.HTTPStatus.OK
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.read(_LONGEST) if answer.status == http.HTTPStatus.OK else None
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 

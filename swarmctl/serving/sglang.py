@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
-from hivemind_exp.offload.api.sglang import MODULES
+from hivemind_exp.offload.api.sglang import MODULES, TURNING
 from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.sources.schedule import rounds_ahead
 from swarmctl.serving.engine import ServerEngine, base_environment, is_open
@@ -17,6 +17,7 @@ graphs, and CUDA itself. An allowance, not measured."""
 ALONE = 0.9
 """The share of the memory of a GPU of its own, with ``OUTSIDE``."""
 _SHARE = "--mem-fraction-static"
+_TURNING = ("/model_info", "weight_version", TURNING)
 _CAUSES = (
     (
         r"out of memory|Not enough memory|leave no GPU memory for the KV cache",
@@ -81,4 +82,6 @@ def environment(before: Mapping[str, str], place: Place, _whole: bool = False) -
     return kept | {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false"}
 
 
-ENGINE = ServerEngine("sglang", "SGLang", arguments, environment, _CAUSES, _SHARE, outside=OUTSIDE, ranks=())
+ENGINE = ServerEngine(
+    "sglang", "SGLang", arguments, environment, _CAUSES, _SHARE, outside=OUTSIDE, ranks=(), unknown=_TURNING
+)

@@ -53,8 +53,11 @@ def opened_task(
     tried_below = is_own_code(config.name) and (config.path is None or Path(config.path).is_file())
     say = Writer(sys.stderr)
     if not tried_below:  # a user's code is tried by the workers that it needs anyway
+        unused: list[str] = []
         with waiting(say, LOADING):
-            _check(config)
+            _check(config, unused)
+        for line in unused:
+            say(line)
     charter = f"swarmctl tasks {seed}".encode()
     with closing(
         Mixture([config], charter=charter, secret=b"", heldout=0, partial_credit=True, verifiers=verifiers)
@@ -66,10 +69,13 @@ def opened_task(
         yield OpenedTask(config, title(config), mixture)
 
 
-def _check(config: TaskConfig) -> None:
-    """Check a task. Raises TaskError whose suggestion is a look at a task, and no run."""
+def _check(config: TaskConfig, unused: list[str]) -> None:
+    """Check a task, and append a line for each file of which a part is not used.
+
+    Raises TaskError whose suggestion is a look at a task, and no run.
+    """
     try:
-        check_tasks([config])
+        check_tasks([config], unused.append)
     except TaskError as error:
         run = "swarmctl run --task "
         if error.next is None or not error.next.startswith(run):

@@ -18,14 +18,17 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
+
+import psutil
 
 from hivemind_exp.models.hardware import Hardware
 from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor import registry
 from swarmctl.doctor.check import Check, Context, Finding, ok
-from swarmctl.doctor.checks import accelerator, keys, machine, swarm
+from swarmctl.doctor.checks import accelerator, fit, keys, machine, swarm
 from swarmctl.doctor.checks.api import checks as api_checks
 from swarmctl.doctor.checks.installation import PINS
 from swarmctl.run import trainer_process
@@ -77,6 +80,23 @@ def gpu(
         detect_hardware=lambda: Hardware(found.name, driver),
         installed=lambda: kernels,
     )
+
+
+def host(total: int) -> Around:
+    """Return a machine with so many GiB of memory."""
+    found = SimpleNamespace(total=total * _GIB, available=total * _GIB)
+
+    @contextmanager
+    def replace(_home: Path) -> Iterator[str]:
+        no_limit: tuple[None, int] = (None, 0)
+        with (
+            patch.object(psutil, "virtual_memory", lambda: found),
+            patch.object(machine, "container_memory", lambda: no_limit),
+            patch.object(fit, "container_memory", lambda: no_limit),
+        ):
+            yield ""
+
+    return replace
 
 
 def built(*torch: str | None) -> Later:
@@ -231,6 +251,7 @@ _SERVER = (
     "--set offload.provider=vllm --set offload.kind=policy --set model.lora.rank=16"
 )
 _OFF = "--set offload.serving.turns=off"
+_PUSHES = _SERVER.replace("doctor fit.server", "doctor machine.memory fit.memory").replace("lora.rank=16", "device=cpu")
 MACHINE_STATES: tuple[State, ...] = (
     # GPUs, and builds of torch.
     State(_DEVICE, around=gpu((8, 9), kernels=False), meanwhile=gets(accelerator, installed=lambda: True)),
@@ -247,6 +268,12 @@ MACHINE_STATES: tuple[State, ...] = (
         f"{_SERVER} {_OFF} --set model.device=cpu",
         (wrote("../served/config.json", _SHAPE),),
         around=gpu((9, 0), free=10),
+    ),
+    State(_PUSHES, (wrote("../served/config.json", _SHAPE),), around=host(256)),
+    State(
+        _PUSHES.replace("machine.memory fit.memory", "fit.server"),
+        (wrote("../served/config.json", _SHAPE),),
+        around=host(64),
     ),
     # The installation.
     State("doctor python.environment", real=True, machine=own_site),

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from hivemind_exp.journal.journal import Journal
 from hivemind_exp.models import chat_format
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.node_id import NodeId
+from hivemind_exp.trainer.checkpoints import SEAL
 from tests.support.advice import record, recorded
 from tests.support.advice_states import SAVED, changed, removed, wrote
 from tests.support.advised import State, Told
@@ -98,6 +101,19 @@ def shorter_journal(home: Path) -> None:
     """Delete the first steps of a node's journal."""
     with closing(sqlite3.connect(NodeFiles(home / "nodes/maths").journal)) as db, db:
         db.execute("DELETE FROM manifests WHERE step=0")
+
+
+def other_nodes_journal(home: Path) -> None:
+    """Replace a node's journal by one of another node."""
+    files = NodeFiles(home / "nodes/maths")
+    files.journal.unlink()
+    Journal(files.journal, "0" * 64, node=NodeId("0" * 32, "tea")).close()
+
+
+def other_nodes_checkpoint(home: Path) -> None:
+    """Let a node's newest checkpoint be another node's."""
+    seal = max(NodeFiles(home / "nodes/maths").checkpoints.glob("[0-9]*")) / SEAL
+    seal.write_text(json.dumps(json.loads(seal.read_text()) | {"node": {"id": "0" * 32, "name": "tea"}}))
 
 
 def directory(path: str) -> Callable[[Path], object]:
@@ -210,6 +226,8 @@ TRAINER_STATES: tuple[State, ...] = (
     # A node's files.
     resumed(shorter_journal, every_checkpoint),
     resumed(wrote("nodes/maths/journal.sqlite", "x" * 5000)),
+    resumed(other_nodes_journal),
+    resumed(other_nodes_checkpoint),
     resumed(wrote("nodes/maths/secret", "")),
     resumed(directory("nodes/maths/secret")),
     resumed(wrote("nodes/maths/quarantine.json", '{"schema": 1, "sources": [1]}')),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -110,6 +110,8 @@ class PolicyServer:
     while_asleep: list[str] = field(default_factory=list)
     """What it was asked while it slept. vLLM would crash or wait for ever."""
     down: bool = False
+    answering: Callable[[str], None] | None = None
+    """Called with the path of each request once it has had its effect, before it is answered."""
     loads: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     _adapters: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
@@ -346,6 +348,8 @@ def policy_server(
 
         def _answer(self, method: str, asked: dict[str, Any]) -> None:
             status, document = server.answer(method, self.path, asked)
+            if server.answering is not None:
+                server.answering(self.path)
             body = (document if isinstance(document, str) else json.dumps(document)).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

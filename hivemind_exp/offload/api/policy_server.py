@@ -139,7 +139,11 @@ class PolicyServer(Protocol):
         ...
 
     async def is_asleep(self) -> bool | None:
-        """Return whether the server sleeps; None if it has no interface for that."""
+        """Return whether the server sleeps; None if it has no interface for that.
+
+        Raises ``RequestFailed`` with the HTTP status 409 if nobody knows, because a node was killed meanwhile; then
+        ``sleep`` and ``wake`` raise the same. Restarting the server helps.
+        """
         ...
 
     async def sleep(self) -> None:

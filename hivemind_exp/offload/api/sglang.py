@@ -95,6 +95,9 @@ ASLEEP = "swarmctl-asleep:"
 SGLang does not say whether it sleeps, and ends if it is asked twice to sleep or to wake up. But it keeps this text
 until it ends, also for a node that was restarted meanwhile.
 """
+TURNING = "swarmctl-turning:"
+"""The same for a server that is being put to sleep or woken up. If the node is killed meanwhile, nothing says whether
+the server sleeps, so it is asked neither to sleep nor to wake up until it was restarted."""
 _UNNAMED = "does not say which weights wrote a completion"
 _OUTDATED = "Update it: swarmctl is tested with SGLang 0.5.23."
 _ECHO = {"return_prompt_token_ids": True}
@@ -162,7 +165,10 @@ class SglangServer(ListsModels):
 
     async def is_asleep(self) -> bool | None:
         """Return whether this node put the server to sleep; None if it could not wake up with its weights."""
-        if (await self._version()).startswith(ASLEEP):
+        version = await self._version()
+        if version.startswith(TURNING):
+            raise state_unknown()
+        if version.startswith(ASLEEP):
             return True
         info = await self._document("/server_info")
         able = info.get("enable_memory_saver") is True and info.get("enable_weights_cpu_backup") is True
@@ -179,19 +185,28 @@ class SglangServer(ListsModels):
         # Asked while a request is running, it would end. This waits until none is.
         await self._call(f"/flush_cache?timeout={_IDLE_S}", {})
         version = await self._version()
-        await self._mark(ASLEEP + version)
-        try:
-            await self._call("/release_memory_occupation", {})
-        except RequestFailed as fault:
-            if fault.status is not None:  # it refused
-                await self._mark(version)
-            raise
+        await self._turn("/release_memory_occupation", version, before=version, after=ASLEEP + version)
 
     async def wake(self) -> None:
-        version = await self._version()
-        if version.startswith(ASLEEP):
-            await self._call("/resume_memory_occupation", {})
-            await self._mark(version.removeprefix(ASLEEP))
+        marked = await self._version()
+        if marked.startswith(TURNING):
+            raise state_unknown()
+        if marked.startswith(ASLEEP):
+            version = marked.removeprefix(ASLEEP)
+            await self._turn("/resume_memory_occupation", version, before=marked, after=version)
+
+    async def _turn(self, path: str, version: str, *, before: str, after: str) -> None:
+        """Have the server fall asleep or wake up. No text is ever there that could be wrong, whenever the node ends."""
+        await self._mark(TURNING + version)
+        try:
+            await self._call(path, {})
+        except RequestFailed as fault:
+            if fault.status is not None:  # it refused
+                await self._mark(before)
+            elif fault.sent:  # it is slow, and does this before anything else that it is asked
+                await self._mark(after)
+            raise
+        await self._mark(after)
 
     async def _version(self) -> str:
         return str((await self._document("/model_info")).get("weight_version"))
@@ -284,6 +299,12 @@ class SglangServer(ListsModels):
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def state_unknown() -> RequestFailed:
+    """Return the failure of a server of which nobody knows whether it sleeps."""
+    text = "a node was killed while this server fell asleep or woke up, so nobody knows whether it sleeps"
+    return RequestFailed(FaultKind.BAD_REQUEST, text, status=HTTPStatus.CONFLICT)
 
 
 def _parsed(content: bytes) -> Any:

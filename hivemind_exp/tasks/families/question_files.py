@@ -8,11 +8,13 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hivemind_exp.config import QUESTION_FILES
 from hivemind_exp.errors import TaskError
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.list_command import list_command
 from hivemind_exp.tasks.families.fixed_set import FixedQuestion
 from hivemind_exp.tasks.verifiers.answer_tags import answer_in
@@ -30,6 +32,34 @@ ANSWER_KEYS = (
 )  # fmt: skip
 """Names of fields, in order of preference."""
 _CONVERSATION = "messages"
+_NAMES, _LONGEST_NAME = 10, 40
+"""How many names of fields a line shows, and how many characters of each."""
+
+
+@dataclass(slots=True)
+class Fields:
+    """The fields of one file's rows."""
+
+    used: dict[str, None] = field(default_factory=dict)
+    """Those that questions and answers come from, as they are spelled there."""
+    all: dict[str, None] = field(default_factory=dict)
+
+    def note(self, record: Mapping[str, Any], used: Iterable[str]) -> None:
+        """Take note of a row. ``used``: fields, in lower case."""
+        self.all.update(dict.fromkeys(record))
+        self.used.update(dict.fromkeys(name for name in record if name.lower() in used))
+
+    def unused(self, path: Path) -> str | None:
+        """Return a line on the fields that no row uses; None if there are none."""
+        left = [name for name in self.all if name not in self.used]
+        if not left:
+            return None
+        names = ", ".join(foreign(name, _LONGEST_NAME) for name in left[:_NAMES])
+        more = f" and {len(left) - _NAMES} more" if len(left) > _NAMES else ""
+        used = " and ".join(foreign(name, _LONGEST_NAME) for name in self.used)
+        others = any(name.lower().removesuffix("s") in ANSWER_KEYS for name in left)
+        only = ". A question has one correct answer; those in the other fields don't count" if others else ""
+        return f"{path}: only the fields {used} are used, not {names}{more}{only}."
 
 
 def find_files(path: Path, names: Sequence[str], skipped: str | None = None) -> list[Path]:
@@ -47,13 +77,14 @@ def find_files(path: Path, names: Sequence[str], skipped: str | None = None) -> 
     return []
 
 
-def read_questions(path: Path) -> list[FixedQuestion]:
-    """Return the questions in one file.
+def read_questions(path: Path, fields: Fields | None = None) -> list[FixedQuestion]:
+    """Return the questions in one file. ``fields``: takes note of the file's fields.
 
     Raises:
         TaskError: names the file, the row and what is wrong with it.
     """
-    return [_question(path, number, record) for number, record in records(path)]
+    fields = Fields() if fields is None else fields
+    return [_question(path, number, record, fields) for number, record in records(path)]
 
 
 def records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -107,13 +138,14 @@ def _line(path: Path, number: int, line: bytes) -> Any:
         _wrong(path, number, f"is not JSON: {error}")
 
 
-def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuestion:
+def _question(path: Path, number: int, record: Mapping[str, Any], noted: Fields) -> FixedQuestion:
     fields = {name.lower(): value for name, value in record.items()}
     turns = fields.get(_CONVERSATION)
     asked: Any
     answered: Any
     if isinstance(turns, list):
         asked, answered = turns[:-1], turns[-1:]
+        noted.note(record, (_CONVERSATION,))
     else:
         name = next((name for name in QUESTION_KEYS if name in fields), "")
         key = next((key for key in ANSWER_KEYS if key in fields), "")
@@ -122,8 +154,12 @@ def _question(path: Path, number: int, record: Mapping[str, Any]) -> FixedQuesti
             has = ", ".join(map(repr, record)) or "no fields"
             _wrong(path, number, f"has no {missing} field; it has {has[:200]}")
         asked, answered = fields[name], fields[key]
-        if name == "instruction" and isinstance(fields.get("input"), str) and fields["input"].strip():
+        used = (name, key, "input") if name == "instruction" and isinstance(fields.get("input"), str) else (name, key)
+        noted.note(record, used)
+        if "input" in used and name != "input" and fields["input"].strip():
             asked = f"{asked}\n\n{fields['input']}"
+        if isinstance(answered, list) and len(answered) > 1 and not any(isinstance(each, dict) for each in answered):
+            _wrong(path, number, f"has {len(answered)} answers in {key!r}; a question can have only one")
     question, answer = _said(asked, "user", "system"), _said(answered, "assistant")
     if not isinstance(question, str) or not question.strip():
         _wrong(path, number, "has a 'question' that is empty or not text")

@@ -11,7 +11,7 @@ from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import USUAL_PROMPT, MemoryEstimate, Shape, estimate
 from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks import accelerator
+from swarmctl.doctor.checks import accelerator, pushed
 from swarmctl.doctor.checks.accelerator import BFLOAT16_SINCE, device_kind, other_memory, selected, used
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.doctor.checks.machine import libraries
@@ -45,7 +45,7 @@ def memory(context: Context) -> Finding:
         return skipped(f"{where}, so the memory it needs is unknown")
     kind = device_kind(context.device)
     half, fused = is_half(context, kind), is_fused(context, kind)
-    free, place = _room(context, kind)
+    free, place = _room(context, model, kind)
     room = free if kind in ("cuda", "xpu") else None
     need = estimate(context.config, model, half=half, fused=fused, room=room)
     usual = estimate(context.config, model, half=half, fused=fused, prompt=USUAL_PROMPT, room=room)
@@ -61,7 +61,9 @@ def memory(context: Context) -> Finding:
         return skipped(f"{text}; the device's memory is unknown")
     if need.peak <= free:
         return ok(f"{text}; {size(free)} {place}")
-    changes = smaller(context.config, model, free, half=half, fused=fused)
+    copies = pushed.kept(context, model).memory if kind == "cpu" else 0
+    chosen = room is not None
+    changes = smaller(context.config, model, free, half=half, fused=fused, copies=copies, chosen=chosen)
     short = f"{text}; only {size(free)} {place}"
     if changes is None:
         return failed(f"{short}; no setting makes this model fit, so use a smaller one", "swarmctl run --profile demo")
@@ -104,7 +106,7 @@ def is_fused(context: Context, kind: str) -> bool:
     return kind == "cuda" and context.config.model.fused_kernels is not False and installed()
 
 
-def _room(context: Context, kind: str) -> tuple[int | None, str]:
+def _room(context: Context, model: Shape, kind: str) -> tuple[int | None, str]:
     """Return how many bytes a run may use, and a phrase that says where."""
     import psutil
 
@@ -118,11 +120,14 @@ def _room(context: Context, kind: str) -> tuple[int | None, str]:
         return (None if amount is None else amount - RUNTIME), "on the GPU"
     limit, _ = container_memory()
     total = psutil.virtual_memory().total
+    copies, parts = pushed.in_memory(context, model)
     processes, rest = context.config.train.processes, libraries(context.config)
     share = "" if processes == 1 else f", divided by {processes}"
     return (
-        max(0, min(total, limit or total) - rest) // processes,
-        f"available (this machine's memory minus {size(rest)} for PyTorch and the node's other processes{share})",
+        max(0, min(total, limit or total) - rest - copies) // processes,
+        "available (this machine's memory minus "
+        + "".join(f"{part}, " for part in parts)
+        + f"{'and ' if parts else ''}{size(rest)} for PyTorch and the node's other processes{share})",
     )
 
 
@@ -138,22 +143,31 @@ def _held(context: Context, gpu: Gpu) -> int:
     return kept_beside_node(config, place, gpu)
 
 
-def smaller(config: Config, shape: Shape, room: int, *, half: bool, fused: bool) -> dict[str, object] | None:
+def smaller(
+    config: Config, shape: Shape, room: int, *, half: bool, fused: bool, copies: int = 0, chosen: bool
+) -> dict[str, object] | None:
     """Return the settings (``section__key``) that make a run fit, the cheapest first; None if none do.
 
-    First smaller batches, which change only the speed: those that are "auto" are chosen to fit. Then gradient
-    checkpointing, which is about a third slower. Then a model divided among several GPUs. Then adapters, which learn
-    differently. Last, shorter completions, which change the task.
+    ``copies``: how many more bytes there are if the node trains adapters. ``chosen``: whether batches that are "auto"
+    are chosen to fit; otherwise they have the sizes of a CPU.
+
+    First smaller batches, which change only the speed. Then gradient checkpointing, which is about a third slower.
+    Then a model divided among several GPUs. Then adapters, which learn differently. Last, shorter completions, which
+    change the task.
     """
     changes: dict[str, object] = {}
 
     def fits() -> bool:
-        return needed().peak <= room
+        adapters = "model__lora__rank" in changes
+        return needed().peak <= room + (copies if adapters else 0)
 
     def needed() -> MemoryEstimate:
-        return estimate(_with(config, changes), shape, half=half, fused=fused, room=room)
+        return estimate(_with(config, changes), shape, half=half, fused=fused, room=room if chosen else None)
 
     sizes = {"train__micro_batch": config.train.micro_batch, "generation__batch": config.generation.batch}
+    if not chosen:
+        fixed = needed().batches
+        sizes = {"train__micro_batch": fixed.micro_batch, "generation__batch": fixed.generation}
     left = {name: value for name, value in sizes.items() if isinstance(value, int) and value > 1}
     while not fits() and left:
         need = needed()

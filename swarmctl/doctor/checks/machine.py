@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hivemind_exp.control_group import container_memory, usable_cores
 from hivemind_exp.models.memory import USUAL_PROMPT, checkpoint_bytes, estimate
 from swarmctl.doctor.check import Context, Finding, bytes_in, failed, ok, quoted, skipped, warning
+from swarmctl.doctor.checks import pushed
 from swarmctl.doctor.checks.accelerator import device_kind
 from swarmctl.doctor.checks.hub import ask_hub, shape
 from swarmctl.keys.http_client import Unanswered
@@ -58,7 +59,7 @@ def memory(context: Context) -> Finding:
         return skipped(f"{have}; {why}")
     text = f"{have}; a run needs about {size(need)}: {why}"
     if need > total:
-        return failed(text, "swarmctl run --profile demo")
+        return failed(text, _smaller(context, need - total))
     return warning(text + "; close other programs", "ps aux --sort=-rss | head -n 6") if need > free else ok(text)
 
 
@@ -67,15 +68,26 @@ def _need(context: Context) -> tuple[int | None, str]:
     known, _ = shape(context)
     if known is None:
         return None, _UNKNOWN
+    copies, parts = pushed.in_memory(context, known)
+    processes, rest = context.config.train.processes, libraries(context.config)
+    each = "" if processes == 1 else f" in each of {processes} processes"
     if device_kind(context.device) == "cpu":
         training = estimate(context.config, known, half=False, prompt=USUAL_PROMPT).peak
-        what = f"{size(training)} for training (see fit.memory)"
+        what, need = f"{size(training)} for training (see fit.memory)", processes * training + copies
     else:  # weights are loaded as float32 into this machine's memory before they move to the device
         training = known.parameters * 4
         what = f"{size(training)} to load the model before it moves to the GPU"
-    processes, rest = context.config.train.processes, libraries(context.config)
-    each = "" if processes == 1 else f" in each of {processes} processes"
-    return rest + processes * training, f"{what}{each}, and {size(rest)} for PyTorch and the node's other processes"
+        need = max(processes * training, copies)  # nothing is pushed before
+    later = "".join(f", {part}" for part in parts)
+    return rest + need, f"{what}{each}{later}, and {size(rest)} for PyTorch and the node's other processes"
+
+
+def _smaller(context: Context, missing: int) -> str:
+    """Return the command for a run that needs less memory by so many bytes: with adapters, if that is enough."""
+    known, _ = shape(context)
+    if known is not None and pushed.kept(context, known).memory >= missing:
+        return context.changed(model__lora__rank=16)
+    return "swarmctl run --profile demo"
 
 
 def libraries(config: Config) -> int:
@@ -84,17 +96,25 @@ def libraries(config: Config) -> int:
 
 
 def disk(context: Context) -> Finding:
-    """Compare the free space for nodes with the size of the checkpoints that a node keeps."""
-    place = next(path for path in (context.nodes, *context.nodes.parents) if path.exists())
+    """Compare the free space with the size of the checkpoints that a node keeps, and of the weights it pushes."""
+    place = _existing(context.nodes)
     if not os.access(place, os.W_OK):
         return failed(f"{shown(place)} is not writable", f"ls -ld {quoted([place])}")
     free, need, why = shutil.disk_usage(place).free, 2**30, _UNKNOWN
     if context.resolved is not None and (known := shape(context)[0]) is not None:
-        keep = context.config.checkpoint.keep
+        keep, files = context.config.checkpoint.keep, pushed.kept(context, known).disk
         whole = (keep + 1) * checkpoint_bytes(context.config, known)
         # New checkpoints replace those that the node already has.
         need = whole - bytes_in(context.files.checkpoints)
         why = f"{keep} checkpoints plus a new one take {size(whole)}"
+        if files:
+            folder = pushed.folder(context)
+            there = _existing(folder)
+            why += f", and the files with pushed weights {size(files)}"
+            if os.stat(there).st_dev == os.stat(place).st_dev:
+                need += files
+            elif (left := shutil.disk_usage(there).free) < files:
+                return failed(f"{size(left)} free for {shown(folder)}; {why}", f"df -h {quoted([there])}")
     room = f"{size(free)} free for {shown(context.nodes)}"
     text = room if context.machine_only else f"{room}; {why}"
     if free < need:
@@ -102,6 +122,11 @@ def disk(context: Context) -> Finding:
     if context.machine_only:
         return ok(text)
     return skipped(text) if why == _UNKNOWN else ok(text)
+
+
+def _existing(path: Path) -> Path:
+    """Return a path, or the directory above it that exists."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def descriptors(_context: Context) -> Finding:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from hivemind_exp.models.memory import NodeMemory, estimate
 from hivemind_exp.models.nvidia import Gpu
-from swarmctl.doctor.check import Context, Finding, failed, ok, skipped, warning
-from swarmctl.doctor.checks import accelerator, fit
+from swarmctl.doctor.check import Context, Finding, Status, failed, ok, skipped, warning
+from swarmctl.doctor.checks import accelerator, fit, machine, pushed
 from swarmctl.doctor.checks.hub import shape
 from swarmctl.terminal.sentences import size
 
@@ -41,6 +41,12 @@ def memory(context: Context) -> Finding:
     parts = asdict(need)
     named = ", ".join(f"{name} {size(parts[name])}" for name in ("weights", "adapters", "working", "cache"))
     text = f"the server needs about {size(need.total)} ({named})"
+    _, copies = pushed.in_memory(context, model)
+    if copies:
+        text += f"; this machine's memory must hold {' and '.join(copies)}"
+        found_here = machine.memory(context)
+        if pushed.kept(context, model).versions and found_here.status is Status.FAILED:
+            return failed(f"{text}, which is too small: {found_here.text}", found_here.remedy or "")
     gpu = next((each for each in found if str(each.index) == place.gpu), None)
     if gpu is None:
         return skipped(f"{text}; {'its GPU is unknown' if found else 'there is no NVIDIA GPU to compare with'}")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import LimitReached, NodeError
-from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.events import discard
+from hivemind_exp.node_files import SEAL, NodeFiles
+from hivemind_exp.node_id import NodeId
 from hivemind_exp.offload.build import make_offload
-from hivemind_exp.offload.spending import spent_so_far
+from hivemind_exp.offload.spending import saved_total, spent_so_far
 from hivemind_exp.secrets import Secrets
 from hivemind_exp.stop import StopFlag
+from hivemind_exp.trainer.checkpoints import CheckpointStore
 from tests.support.command_line import ROOT
 from tests.support.engine_rig import PRICE_IN, PRICE_OUT, order
 from tests.support.fake_api.server import ApiServer, api_server
@@ -80,6 +85,48 @@ def test_a_lost_ledger_does_not_reset_the_cap(tmp_path: Path, how: str) -> None:
         assert before < server.usd(PRICE_IN, PRICE_OUT) <= CAP + (probe if "journal" in how else 0.0)
 
 
+def test_a_checkpoint_alone_tells_what_was_spent_before_it(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    with api_server() as server:
+        spend(server, files, 10)
+        before = spent_so_far(files)
+        store = CheckpointStore(files.checkpoints, 2, discard, spent=partial(saved_total, files))
+        store.save(3, 3, lambda directory: (directory / "w").touch())
+        for path in (*files.root.glob("*.sqlite*"), files.spent, files.events):
+            path.unlink(missing_ok=True)
+        assert spent_so_far(files) == pytest.approx(before)
+        (warning,) = spend(server, files, 1, first=10).of("warning")
+        assert warning["code"] == "ledger_restored"
+        with pytest.raises(LimitReached):
+            spend(server, files, 200, first=11)
+        assert before < server.usd(PRICE_IN, PRICE_OUT) <= CAP
+
+
+@pytest.mark.parametrize(
+    ("node", "writer", "counts"),
+    [(None, None, True), ("a", "a", True), ("a", "b", False), ("a", None, False), (None, "b", False)],
+)
+def test_only_the_nodes_own_checkpoints_count(
+    tmp_path: Path, node: str | None, writer: str | None, counts: bool
+) -> None:
+    """A fork begins with a checkpoint that another node has paid for."""
+    files = NodeFiles(tmp_path)
+    if node is not None:
+        files.identity.write_text(json.dumps({"id": node, "ancestors": ["b"]}))
+    owner = None if writer is None else NodeId(writer, "x")
+    store = CheckpointStore(files.checkpoints, 2, discard, owner=owner, spent=lambda: 1.25)
+    store.save(3, 3, lambda directory: (directory / "w").touch())
+    assert spent_so_far(files) == (1.25 if counts else 0.0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"usd": "7"}', '{"usd": NaN}', '{"usd": true}', '{"usd": null}'])
+def test_a_damaged_seal_has_no_total(tmp_path: Path, text: str) -> None:
+    files = NodeFiles(tmp_path)
+    (files.checkpoints / "00000003").mkdir(parents=True)
+    (files.checkpoints / "00000003" / SEAL).write_text(text)
+    assert spent_so_far(files) == 0.0
+
+
 def test_a_damaged_ledger_is_refused_and_can_be_moved_aside(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     with api_server() as server:
@@ -134,7 +181,9 @@ import os, signal, sys
 from functools import partial
 from pathlib import Path
 from hivemind_exp.config import LimitsConfig
-from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.events import discard
+from hivemind_exp.node_files import SEAL, NodeFiles
+from hivemind_exp.node_id import NodeId
 from hivemind_exp.offload.ledger import Ledger, RequestKey
 from hivemind_exp.offload.prices import Usage
 from hivemind_exp.offload.spending import write_total

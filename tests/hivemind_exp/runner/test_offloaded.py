@@ -10,6 +10,7 @@ import pytest
 
 from hivemind_exp.config import Config
 from hivemind_exp.node_files import NodeFiles
+from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.runner.grpo_runner import GRPORunner
 from tests.support.fake_api.ask import Ask
 from tests.support.fake_api.faults import Fault
@@ -83,3 +84,22 @@ def test_a_relay_resumes_after_its_last_round_and_requests_nothing_twice(tmp_pat
         assert len(server.ledger.chats) == 1 + 3 * 8 + 1 + 8
     assert [event["correct"] for events in (first, second) for event in events.of("rollouts")] == [4, 4, 4, 4]
     assert first.of("step") == second.of("step") == []
+
+
+def test_a_node_that_has_lost_all_other_records_knows_from_its_checkpoint_what_it_has_spent(tmp_path: Path) -> None:
+    with api_server(answer=spelled) as server:
+        prices = {"box": {"input": 1.0, "output": 4.0}}
+        free = configure(server.base_url, 2, share=0.5, prices=prices)
+        paid = {"box": free.providers["box"].model_copy(update={"free": False})}
+        config = free.model_copy(update={"providers": paid})
+        play(config, tmp_path)
+        files = NodeFiles(tmp_path)
+        before = spent_so_far(files)
+        assert before > 0
+        for path in (*tmp_path.glob("*.sqlite*"), files.spent, files.events):
+            path.unlink(missing_ok=True)
+        assert spent_so_far(files) == pytest.approx(before)
+        more = config.model_copy(update={"game": config.game.model_copy(update={"rounds": 3})})
+        (warning,) = [each for each in play(more, tmp_path).of("warning") if each["code"] == "ledger_restored"]
+        assert "which counts toward the cap again" in warning["message"]
+        assert spent_so_far(files) > before

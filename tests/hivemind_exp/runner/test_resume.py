@@ -57,13 +57,13 @@ def test_a_stop_during_a_slow_checkpoint_abandons_it(
     stop, events, attempts = StopFlag(), Events(), []
     seal = checkpoints._seal
 
-    def slow(directory: Path, step: int, round_: int, restored: int | None, check: Callable[[], None]) -> None:
-        attempts.append(step)
-        if step == 2:
+    def slow(directory: Path, about: dict[str, Any], check: Callable[[], None]) -> None:
+        attempts.append(about["step"])
+        if about["step"] == 2:
             stop.set()
             check()
             time.sleep(0.1)
-        seal(directory, step, round_, restored, check)
+        seal(directory, about, check)
 
     monkeypatch.setattr(checkpoints, "_seal", slow)
     monkeypatch.setattr(hivemind_grpo_trainer, "PARTING_SECONDS", 0.05)

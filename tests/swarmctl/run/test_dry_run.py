@@ -35,6 +35,16 @@ def test_dry_run_changes_nothing(stand_in: Cli, home: Path) -> None:
     assert not home.exists()
 
 
+def test_fields_of_a_question_file_that_are_not_used_are_named(stand_in: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(f'{{"question": "{n}?", "answer": "{n}", "answers": []}}\n' for n in range(12)))
+    line = f"{file}: only the fields question and answer are used, not answers. A question has one correct answer"
+    for more in ((), ("--json",)):
+        done = stand_in("run", "-p", "cpu", "--task", str(file), "--dry-run", *more)
+        assert done.stderr.count(line) == 1, done.stderr
+    assert line not in stand_in("run", "-p", "cpu", "--task", str(file), "--dry-run", "--quiet").stderr
+
+
 def test_a_dry_run_with_all_settings_prints_valid_toml(stand_in: Cli) -> None:
     done = stand_in("run", "-p", "demo", "--rounds", "5", "--dry-run", "--all")
     assert "# model     tiny: built locally" in done.stdout

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from hivemind_exp.offload.api.sglang import ASLEEP, TURNING
 from swarmctl.errors import Exit
 from tests.support.command_line import ROOT, Cli, read, told, write_profile
 from tests.support.patience import finish
@@ -196,6 +197,26 @@ def test_a_server_that_is_killed_is_started_again_at_the_same_port(
     _, said = finish(process)
     assert process.returncode == Exit.INTERRUPTED
     assert "warning: vllm was killed (SIGKILL)" in said
+    assert all_ended(servers())
+
+
+@pytest.mark.parametrize("engine", ["sglang"])
+@pytest.mark.parametrize(("version", "count"), [(f"{TURNING}default", 2), (f"{ASLEEP}default", 1), ("default", 1)])
+def test_a_server_left_in_an_unknown_state_is_restarted_before_the_trainer_is(
+    start: Callable[..., PipedSwarmctl],
+    tmp_path: Path,
+    servers: Callable[[], dict[int, dict[str, Any]]],
+    version: str,
+    count: int,
+) -> None:
+    (tmp_path / "records/version").write_text(version)
+    acts = {"STAND_IN": "first killed, then run", "STAND_IN_PAUSE": "0.1"}
+    process = start("--rounds", "1", "--restart", "on-failure", **acts)
+    _, said = finish(process)
+    assert process.returncode == Exit.DONE, said
+    assert ("so nobody knows whether it sleeps. Starting it again" in said) == (count == 2)
+    found = list(servers().values())
+    assert [each["arguments"] for each in found] == count * [found[0]["arguments"]]
     assert all_ended(servers())
 
 

@@ -103,6 +103,15 @@ def test_a_file_of_ones_own_is_shown(capsys: Capture, mine: str) -> None:
 
 
 @pytest.mark.slow
+def test_fields_of_a_question_file_that_are_not_used_are_named(capsys: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(f'{{"question": "{n}?", "answer": "{n}", "id": {n}}}\n' for n in range(12)))
+    line = f"{file}: only the fields question and answer are used, not id.\n"
+    assert cli.run(["tasks", "show", str(file), "-n", "1"]) == Exit.DONE
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.slow
 def test_answers_are_scored(capsys: Capture, mine: str) -> None:
     (question,) = printed(capsys, "show", mine, "-n", "1")["questions"]
     found = printed(capsys, "try", mine, "--answer", question["reference"], "--answer", "many")

@@ -11,7 +11,7 @@ import pytest
 from hivemind_exp.config import Config, ModelConfig
 from hivemind_exp.offload.api.engines import INFERENCE_ENGINES, inference_engine, open_server
 from hivemind_exp.offload.api.policy_server import Advice
-from hivemind_exp.offload.api.sglang import ASLEEP, SglangServer
+from hivemind_exp.offload.api.sglang import ASLEEP, TURNING, SglangServer
 from hivemind_exp.offload.api.vllm import VllmServer
 from hivemind_exp.offload.policy_server_probe import shortcomings
 from hivemind_exp.offload.settings import first_endpoint
@@ -90,6 +90,16 @@ def test_the_probe_asks_nothing_of_a_server_that_sleeps(
     assert not any(each.serious for each in told)
     assert ("complete" in server.turns) == (not server.asleep)
     assert "wake_up" not in server.turns, "a node may be training"
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+def test_the_probe_asks_nothing_of_a_server_that_may_sleep(tmp_path: Path, asleep: bool) -> None:
+    faults = {"asleep": asleep, "version": f"{TURNING}default"}
+    with policy_server(save_llama(tmp_path / "llama"), STAND_INS["sglang"], **faults) as (server, url):
+        config = configure("box", url, turns="on", engine="sglang")
+        (told,) = shortcomings(first_endpoint(config), config, tmp_path / "served", 2)
+    assert (told.serious, "It must be restarted: a node was killed" in told.text) == (True, True)
+    assert not {"complete", "wake_up", "sleep"} & set(server.turns)
 
 
 @pytest.mark.parametrize(

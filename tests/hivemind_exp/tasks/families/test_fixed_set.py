@@ -50,7 +50,7 @@ def mixture(config: TaskConfig, heldout: int = 200, secret: bytes = b"s", groups
         ({"question": "a", "answer": "</answer>"}, "contains <answer> tags"),
         (r'{"question": "a \ud83d", "answer": "1"}', "contains half a character"),
         ({"question": "a", "answer": float("nan")}, "has an 'answer' that is empty or neither text nor a number"),
-        ({"question": "a", "answer": ["1", "2"]}, "has an 'answer' that is empty or neither text nor a number"),
+        ({"question": "a", "answer": ["1", "2"]}, "has 2 answers in 'answer'; a question can have only one"),
         ({"messages": [{"role": "user", "content": "a"}]}, "has a 'question' that is empty or not text"),
         (
             {"messages": [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import Table, parquet
 
@@ -109,6 +109,72 @@ def test_a_directory(train: str, heldout: str | None, sizes: tuple[int, int], tm
     assert (task.size, task.heldout_size) == sizes
 
 
+FEW = "only the fields question and answer are used, not"
+ONE = ". A question has one correct answer; those in the other fields don't count"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, None),
+        ({"id": 5, "Level": "hard"}, f"{FEW} id, Level."),
+        ({"answers": ["1", "one"]}, f"{FEW} answers{ONE}."),
+        ({"solution": "1"}, f"{FEW} solution{ONE}."),
+        ({"a\nb": 1}, f'{FEW} "a b".'),
+        ({f"f{n}": 1 for n in range(13)}, f"{FEW} {', '.join(f'f{n}' for n in range(10))} and 3 more."),
+        ({"messages": "text"}, f"{FEW} messages."),
+    ],
+)
+@pytest.mark.parametrize("name", ["own.jsonl", "own.json", "own.parquet"])
+def test_fields_that_are_not_used_are_named_once_per_file(
+    tmp_path: Path, name: str, more: dict[str, Any], told: str | None
+) -> None:
+    rows = [*ROWS[:5], *({**row, **more} for row in ROWS[5:])]
+    file = tmp_path / name
+    if name.endswith("parquet"):
+        parquet.write_table(Table.from_pylist([*rows[5:], *rows[:5]]), file)
+    else:
+        file.write_text(json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows)))
+    lines: list[str] = []
+    check_tasks(Config(tasks=[str(file)]).tasks, lines.append)
+    assert lines == ([] if told is None else [f"{file}: {told}"])
+
+
+def test_each_file_of_a_directory_has_its_own_line(tmp_path: Path) -> None:
+    for name in ("train-1", "train-2", "test"):
+        rows = [{**row, "id": 1} if name != "train-1" else row for row in ROWS]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines: list[str] = []
+    check_tasks(Config(tasks=[f"{tmp_path}/"]).tasks, lines.append)
+    assert lines == [f"{tmp_path}/{name}.jsonl: {FEW} id." for name in ("train-2", "test")]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"instruction": "Add 1 2.", "input": "", "output": "3"},
+        {"input": "1 + 2?", "Answer": "3"},
+        {"messages": turns("q", "a")},
+    ],
+)
+def test_fields_of_the_usual_formats_are_all_used(tmp_path: Path, record: dict[str, Any]) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(f"{json.dumps(record)}\n" * 12)
+    lines: list[str] = []
+    check_tasks(Config(tasks=[str(file)]).tasks, lines.append)
+    assert lines == []
+
+
+def test_several_answers_in_one_field_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"question": "q", "answer": ["a", "b"]}\n')
+    with pytest.raises(
+        TaskError, match=r"own\.jsonl:1: the line has 2 answers in 'answer'; a question can have only one"
+    ):
+        read_questions(file)
+
+
 def test_a_directory_without_questions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"no \.jsonl, \.json or \.parquet files to train on") as caught:
         check_tasks(Config(tasks=[f"{tmp_path}/"]).tasks)
@@ -145,6 +211,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(VALUES)
 def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     file = tmp_path_factory.getbasetemp() / "any.jsonl"

@@ -187,12 +187,12 @@ def test_what_fits_only_in_turn_is_told_to_take_turns(machine: Look) -> None:
 
 def test_the_nodes_own_estimate_knows_that_a_sleeping_server_gives_memory_back(machine: Look) -> None:
     def room(*settings: str) -> int:
-        free, where = fit._room(machine((24, 23), settings=settings), "cuda")
+        free, where = fit._room(machine((24, 23), settings=settings), Shape.read(QWEN), "cuda")
         assert free is not None
         assert "beside the server" in where
         return free
 
-    alone, _ = fit._room(machine((24, 23), (24, 23)), "cuda")
+    alone, _ = fit._room(machine((24, 23), (24, 23)), Shape.read(QWEN), "cuda")
     assert alone == int(23 * GIB) - fit.RUNTIME
     assert room() == alone - ASLEEP
     assert room("offload.serving.turns=off") == alone - int(0.45 * 24 * GIB)

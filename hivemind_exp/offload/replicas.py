@@ -203,10 +203,10 @@ class Replicas:
             await self._unload(pushed)
             raise failed
         self._on_servers.append(pushed)
-        for old in self._on_servers[: -self.kept]:
-            if not self._in_flight[old.serial]:
-                self._on_servers.remove(old)
-                await self._unload(old)
+        idle = [each for each in self._on_servers[:-1] if not self._in_flight[each.serial]]
+        for old in idle[: max(0, len(self._on_servers) - self.kept)]:
+            self._on_servers.remove(old)
+            await self._unload(old)
 
     def _path(self, pushed: Pushed) -> str:
         return f"{self.folder_there.rstrip('/')}/{pushed.name}"

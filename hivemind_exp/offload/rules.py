@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.offload.settings import (
+    AHEAD_OF_POLICY,
     LOCAL,
     Endpoint,
     chain,
@@ -123,9 +125,16 @@ def _policy_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     others = " and ".join(each for each in offload.fallback if each != LOCAL)
     text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
     yield bool(others), text, 'offload.fallback=["local"]'
-    ahead, most = offload.ahead or 0, config.train.max_lag
-    text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
-    yield ahead > most, text, f"offload.ahead={most}"
+    ahead, most = AHEAD_OF_POLICY if offload.ahead is None else offload.ahead, config.train.max_lag
+    in_turn = offload.kind == POLICY_SERVER and offload.serving.turns == "on"
+    steps = len(STAGE_NAMES) if config.game.kind == "study-group" else 1
+    lag = ahead * steps
+    text = (
+        f"completions requested {ahead} round{'s' * (ahead != 1)} ahead (offload.ahead) are {lag} step{'s' * (lag != 1)} "
+        f"old when they are learned, older than train.max_lag = {most} allows, so all of them would be dropped"
+    )
+    stale = STAGE_NAMES[0] in offload.stages and not in_turn and lag > most
+    yield stale, text, f"offload.ahead={most // steps}"
 
 
 def _turn_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:

@@ -24,6 +24,8 @@ _PORT = re.compile(r"\d{1,5}(/|:|$)")
 _DEFAULT_ENGINE: InferenceEngineName = "vllm"
 OFFLOAD, JUDGE = "offload", "judge"
 """The settings tables that name providers."""
+AHEAD_OF_POLICY = 1
+"""The next round is generated while this one trains. More would only make completions older."""
 LOCAL = "local"
 """In ``offload.fallback``: generate on this machine."""
 TRAINING: dict[Training, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -54,6 +54,13 @@ class AdapterVersions:
     def serials(self) -> list[int]:
         """The pushes that are remembered, the oldest first."""
         return list(self._copies)
+
+    def make_room(self, needed: Collection[int]) -> None:
+        """Forget pushes until there is room for one more: the oldest ones, but none of ``needed``."""
+        for serial in [each for each in self._copies if each not in needed]:
+            if len(self._copies) < self._kept:
+                return
+            del self._copies[serial]
 
     def remember(self, serial: int) -> Mapping[str, Tensor]:
         """Copy the adapter as it is now; return its weights, on the CPU, under the names that peft gives files."""

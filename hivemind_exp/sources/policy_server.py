@@ -27,11 +27,7 @@ from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
 from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas, replica_endpoints
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.offload.settings import (
-    LOCAL,
-    Endpoint,
-    first_endpoint,
-)
+from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import POLICY_SERVER, Kind
@@ -61,6 +57,8 @@ class _Wanted:
 
     prompt: Prompt
     places: tuple[int, ...]
+    serial: int
+    """The last push before."""
     answer: Future[ReplicaAnswer]
 
 
@@ -164,7 +162,7 @@ class PolicyServerSource(Source):
             )
             key = hashlib.sha256(str(prompt.ids).encode()).hexdigest()
             answer = self._replicas.ask(PromptRequest(key, prompt.ids, len(places), seed))
-            self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, answer)
+            self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, self._serial, answer)
 
     def collect(self, ask: Ask) -> list[list[Group]]:
         """Return the completions of a stage, checked.
@@ -222,6 +220,7 @@ class PolicyServerSource(Source):
         if not self._moved and not lost:
             return
         self._serial, self._moved = self._serial + 1, False
+        self._adapters.make_room({each.serial for each in self._wanted.values()})
         weights = self._adapters.remember(self._serial)
         pushed = Pushed(self._serial, self._version, f"{self._prefix}{self._serial}-v{self._version}")
         self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))

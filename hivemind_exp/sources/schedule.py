@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, OffloadConfig
-from hivemind_exp.offload.settings import only_if_failed, share_of
+from hivemind_exp.offload.settings import AHEAD_OF_POLICY, only_if_failed, share_of
 from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 
 AHEAD = 2
-AHEAD_OF_POLICY = 1
-"""The next round is generated while this one trains. More would only make completions older."""
 AHEAD_IN_BATCHES = 16
 """A batch takes as long for one round as for many, and a teacher's text does not become stale. Requesting further ahead
 therefore trains more rounds per wait. The drawback is that money is reserved earlier. Rounds beyond what the cap allows

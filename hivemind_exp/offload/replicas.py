@@ -11,24 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_exp.config import Config
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.api.policy_server import AdapterMissing, PolicyServer, PushFailed, SampledAnswer, Sampling
-from hivemind_exp.offload.settings import Endpoint, first_endpoint
 
 _T = TypeVar("_T")
 PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
 """Seconds before each further try of a request that failed."""
-
-
-def replica_endpoints(config: Config) -> list[Endpoint]:
-    """Return the servers to which a node pushes its weights. Raises ``ConfigurationError``."""
-    first, urls = first_endpoint(config), config.offload.serving.urls
-    return [replace(first, base_url=url.rstrip("/")) for url in urls] or [first]
 
 
 @dataclass(frozen=True, slots=True)

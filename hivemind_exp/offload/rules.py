@@ -130,8 +130,9 @@ def _policy_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     steps = len(STAGE_NAMES) if config.game.kind == "study-group" else 1
     lag = ahead * steps
     text = (
-        f"completions requested {ahead} round{'s' * (ahead != 1)} ahead (offload.ahead) are {lag} step{'s' * (lag != 1)} "
-        f"old when they are learned, older than train.max_lag = {most} allows, so all of them would be dropped"
+        f"completions requested {ahead} round{'s' * (ahead != 1)} ahead (offload.ahead) are {lag} "
+        f"step{'s' * (lag != 1)} old when they are learned, older than train.max_lag = {most} allows, so all of them "
+        "would be dropped"
     )
     stale = STAGE_NAMES[0] in offload.stages and not in_turn and lag > most
     yield stale, text, f"offload.ahead={most // steps}"

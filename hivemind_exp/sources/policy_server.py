@@ -25,9 +25,9 @@ from hivemind_exp.offload.api.engines import inference_engine, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas, replica_endpoints
+from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint
+from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint, hosts_of, replica_endpoints
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import POLICY_SERVER, Kind
@@ -70,6 +70,7 @@ class PolicyServerSource(Source):
     kind = Kind.POLICY
 
     _endpoint: Endpoint
+    _hosts: str
     _replicas: Replicas
     _adapters: AdapterVersions
     _tokenizer: PreTrainedTokenizerBase
@@ -112,7 +113,7 @@ class PolicyServerSource(Source):
             OffloadEvent(
                 provider=self._endpoint.name,
                 model=self._endpoint.model,
-                host=self._endpoint.host,
+                host=self._hosts,
                 kind=self.kind,
                 loss=loss,
                 training=chat.training,
@@ -381,6 +382,7 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
     falls_back = LOCAL in config.offload.fallback
     source = PolicyServerSource(
         endpoint,
+        hosts_of(endpoints),
         servers,
         versions_of(parts, kept + 1),
         tokenizer,

@@ -28,6 +28,8 @@ RESTARTS = 5
 """How often in a row a server that ends is started again."""
 _CLOSE_S = 10.0
 _LAST_LINES = 3
+"""Lines among which an error is looked for. The last line is shown if there is none."""
+_ERROR = re.compile(r"error\b[:,]", re.IGNORECASE)
 
 
 class OwnServer:
@@ -133,8 +135,9 @@ class OwnServer:
         for pattern, remedy in self.engine.causes:
             if re.search(pattern, output, re.IGNORECASE):
                 return f" {remedy}"
-        lines = [line.strip() for line in output.splitlines() if line.strip()][-_LAST_LINES:]
-        return f" It printed: {foreign(lines[-1])}" if lines else ""
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        wrong = [line for line in lines[-_LAST_LINES:] if _ERROR.search(line)]  # hints may follow the error
+        return f" It printed: {foreign((wrong or lines)[-1])}" if lines else ""
 
 
 def _with_serving(config: Config, **changes: object) -> Config:

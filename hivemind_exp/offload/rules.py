@@ -15,6 +15,7 @@ from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
     first_endpoint,
+    inference_engine_name,
     is_distilled,
     is_offloaded,
 )
@@ -115,6 +116,11 @@ def _policy_server_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool
     yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
     text = "offload.serving.command starts one server, so offload.serving.urls has no effect"
     yield bool(offload.serving.command and offload.serving.urls), text, "offload.serving.urls=[]"
+    start = f"offload.serving.command={inference_engine_name(config)}"
+    text = "without offload.serving.command, the node starts no server, so offload.serving.{} has no effect"
+    alone = not offload.serving.command
+    yield alone and bool(offload.serving.arguments), text.format("arguments"), start
+    yield alone and offload.serving.gpu is not None, text.format("gpu"), start
     if offload.serving.turns == "on":
         yield from _turn_rules(config, first)
 

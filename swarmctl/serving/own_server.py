@@ -43,7 +43,8 @@ class OwnServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         started = _with_serving(config, turns="on" if self.place.turns else "off")
-        self.config = _with_serving(started, command="", urls=[f"http://127.0.0.1:{self.port}/v1"])
+        url = f"http://127.0.0.1:{self.port}/v1"
+        self.config = _with_serving(started, command="", arguments=[], gpu=None, urls=[url])
         """The configuration for the trainer, to which this is a server like any other."""
         self._command = [*self.program, *self.engine.arguments(started, self.port, self.place)]
         self._environment = self.engine.environment(os.environ, self.place, config.model.lora is None)

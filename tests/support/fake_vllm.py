@@ -14,7 +14,6 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-
 ERRORS = {
     "fails": "ValueError: No available memory for the cache blocks.",
     "too long": "  Value error, User-specified max_model_len (1216) is greater than the derived max_model_len "

@@ -153,6 +153,13 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
         ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),
         ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),
         ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
+        ({"serving": {"gpu": 1}}, LORA, "offload.serving.gpu has no effect", "offload.serving.command=vllm"),
+        (
+            {"serving": {"arguments": ["--x"], "engine": "sglang"}},
+            LORA,
+            "offload.serving.arguments has no effect",
+            "offload.serving.command=sglang",
+        ),
         ({"ahead": 5}, LORA, "are 5 steps old when they are learned", "offload.ahead=4"),
         ({}, LORA | {"train": {"max_lag": 0}}, "1 round ahead (offload.ahead) are 1 step old", "offload.ahead=0"),
         ({"ahead": 2}, LORA | STUDY, "are 6 steps old when they are learned", "offload.ahead=1"),

@@ -245,6 +245,7 @@ def test_a_server_that_cannot_start_says_why(
     start: Callable[..., PipedSwarmctl],
     home: Path,
     servers: Callable[[], dict[int, dict[str, Any]]],
+    *,
     act: str,
     why: str,
     logged: str,

@@ -89,5 +89,6 @@ def test_all_processes_end_together_and_a_killed_one_is_replaced(home: Path, tmp
         process.kill()
     assert process.wait() == 128 + signal.SIGINT
     assert not is_alive(member)
-    assert "process 2 of 2 was killed (SIGKILL), probably by the kernel because memory ran out (" in said
+    killed = "process 2 of 2 was killed (SIGKILL), probably by the kernel because memory ran out"
+    assert f"{killed} (fewer processes need less: train.processes)" in said
     assert said.count("Restarting in") == 2

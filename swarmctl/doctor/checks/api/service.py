@@ -25,7 +25,6 @@ from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
 from swarmctl.keys.local_servers import FETCH, server_command
 from swarmctl.keys.probe import KeyTest, probe
-from swarmctl.serving.by_hand import start_command
 from swarmctl.terminal.sentences import several
 
 if TYPE_CHECKING:
@@ -156,11 +155,10 @@ def _connected(url: SplitResult) -> str:
 
 def _unreachable(service: ApiService, context: Context, error: OSError) -> ProviderError:
     """Return the error with a command that fixes the problem or shows more."""
-    name, where, start = (
-        service.url.hostname or "",
-        service.endpoint.host,
-        start_command(service.config, service.endpoint),
-    )
+    from swarmctl.serving.by_hand import start_command  # imports pydantic, which is slow
+
+    name, where = service.url.hostname or "", service.endpoint.host
+    start = start_command(service.config, service.endpoint)
     address = shlex.quote(f"{name}:{service.url.port or 443}")
     certificate = f"openssl s_client -connect {address} -servername {shlex.quote(name)} < /dev/null"
     said = error.strerror or str(error)

@@ -44,6 +44,11 @@ class GameConfig(Section):
     """Use the verifier's partial credit for near misses. Off: 1 for a correct answer, 0 for any other."""
 
     @property
+    def steps_a_round(self) -> int:
+        """Training steps in a round: one for each stage."""
+        return len(STAGE_NAMES) if self.kind == "study-group" else 1
+
+    @property
     def only_sampling(self) -> list[str]:
         """The names of the settings in use that have no effect in "study-group"."""
         return [name for name in ("refill", "format_reward") if getattr(self, name)]

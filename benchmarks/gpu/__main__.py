@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -248,7 +249,8 @@ def about() -> Iterator[str]:
     yield f"liger-kernel {version('liger-kernel')}" if installed() else "without liger-kernel"
 
 
-def main() -> None:
+def main() -> int:
+    """Return the exit status: 1 if a part could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="0.5B")
     parser.add_argument("--device", default="cuda")
@@ -258,7 +260,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
     options = parser.parse_args()
-    run = Run(options)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(
+            "torch finds no NVIDIA GPU. To see that it works, without figures that mean anything:\n"
+            "  python -m benchmarks.gpu --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1"
+        )
+    run, failed = Run(options), False
     print(", ".join(about()))
     print(f"{options.rows} completions of up to {options.tokens} tokens, prompts of {run.work.prompts} tokens")
     for section in options.only:
@@ -268,6 +275,7 @@ def main() -> None:
         try:
             getattr(run, section)()
         except Exception as error:  # noqa: BLE001 - one section must not cost the others
+            failed = True
             print(f"{section} failed: {type(error).__name__}: {error}", flush=True)
             traceback.print_exc()
         release()
@@ -276,7 +284,8 @@ def main() -> None:
     print()
     for bar in run.bars:
         print(bar)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ from hivemind_exp.offload.settings import (
     is_offloaded,
     is_relay,
     only_if_failed,
+    replica_endpoints,
     share_of,
 )
 from hivemind_exp.rollouts.types import Message
@@ -91,7 +92,8 @@ def api_configs(config: Config) -> list[Config]:
 
 def endpoints_of(config: Config) -> list[Endpoint]:
     """Return all providers that a node may ask, each model once. Raises ``ConfigurationError``."""
-    return list(dict.fromkeys(each for use in api_configs(config) for each in chain(use) if each is not None))
+    asked = (each for use in api_configs(config) for each in (*replica_endpoints(use), *chain(use)))
+    return list(dict.fromkeys(each for each in asked if each is not None))
 
 
 def judge_config(config: Config) -> Config:

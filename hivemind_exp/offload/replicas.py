@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hivemind_exp.config import Config
 from hivemind_exp.offload.api.faults import FaultKind, RequestFailed
 from hivemind_exp.offload.api.policy_server import AdapterMissing, PolicyServer, PushFailed, SampledAnswer, Sampling
-from hivemind_exp.offload.settings import Endpoint, first_endpoint
 
 _T = TypeVar("_T")
 PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
@@ -26,12 +24,6 @@ PAUSES_S: tuple[float, ...] = (0.25, 1.0, 2.0)
 
 _CLOSE_S, _TURN_S = 10.0, 4.0
 """Seconds that the end may take, and that it waits for servers that fall asleep or wake up."""
-
-
-def replica_endpoints(config: Config) -> list[Endpoint]:
-    """Return the servers to which a node pushes its weights. Raises ``ConfigurationError``."""
-    first, urls = first_endpoint(config), config.offload.serving.urls
-    return [replace(first, base_url=url.rstrip("/")) for url in urls] or [first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +206,10 @@ class Replicas:
             await self._unload(pushed)
             raise failed
         self._on_servers.append(pushed)
-        for old in self._on_servers[: -self.kept]:
-            if not self._in_flight[old.serial]:
-                self._on_servers.remove(old)
-                await self._unload(old)
+        idle = [each for each in self._on_servers[:-1] if not self._in_flight[each.serial]]
+        for old in idle[: max(0, len(self._on_servers) - self.kept)]:
+            self._on_servers.remove(old)
+            await self._unload(old)
 
     def _path(self, pushed: Pushed) -> str:
         return f"{self.folder_there.rstrip('/')}/{pushed.name}"

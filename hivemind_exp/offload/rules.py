@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError
+from hivemind_exp.game_settings import STAGE_NAMES
 from hivemind_exp.offload.settings import (
     LOCAL,
     Endpoint,
     chain,
     first_endpoint,
+    inference_engine_name,
     is_distilled,
     is_offloaded,
 )
@@ -113,6 +115,11 @@ def _policy_server_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool
     yield offload.max_tokens not in (None, limit), text, f"offload.max_tokens={limit}"
     text = "offload.serving.command starts one server, so offload.serving.urls has no effect"
     yield bool(offload.serving.command and offload.serving.urls), text, "offload.serving.urls=[]"
+    start = f"offload.serving.command={inference_engine_name(config)}"
+    text = "without offload.serving.command, the node starts no server, so offload.serving.{} has no effect"
+    alone = not offload.serving.command
+    yield alone and bool(offload.serving.arguments), text.format("arguments"), start
+    yield alone and offload.serving.gpu is not None, text.format("gpu"), start
     if offload.serving.turns == "on":
         yield from _turn_rules(config, first)
 
@@ -123,9 +130,16 @@ def _policy_rules(config: Config) -> Iterator[tuple[bool, str, str]]:
     others = " and ".join(each for each in offload.fallback if each != LOCAL)
     text = f"{name} learns from this node's own weights, so {others} cannot take over; this machine can"
     yield bool(others), text, 'offload.fallback=["local"]'
-    ahead, most = offload.ahead or 0, config.train.max_lag
-    text = f"completions requested {ahead} rounds ahead (offload.ahead) are older than train.max_lag = {most} allows"
-    yield ahead > most, text, f"offload.ahead={most}"
+    ahead, steps, most = offload.ahead or 0, config.game.steps_a_round, config.train.max_lag
+    in_turn = offload.kind == POLICY_SERVER and offload.serving.turns == "on"
+    lag = ahead * steps
+    text = (
+        f"completions requested {ahead} round{'s' * (ahead != 1)} ahead (offload.ahead) are {lag} "
+        f"step{'s' * (lag != 1)} old when they are learned, older than train.max_lag = {most} allows, so all of them "
+        "would be dropped"
+    )
+    stale = STAGE_NAMES[0] in offload.stages and not in_turn and lag > most
+    yield stale, text, f"offload.ahead={most // steps}"
 
 
 def _turn_rules(config: Config, first: Endpoint) -> Iterator[tuple[bool, str, str]]:

@@ -4,7 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 from urllib.parse import urlsplit
 
@@ -106,7 +106,28 @@ def first_endpoint(config: Config) -> Endpoint:
     """Return the provider that is asked first. Raises ``ConfigurationError``."""
     provider, model = split(config.offload.provider)
     own = config.model.name if config.offload.counts_as is Kind.POLICY else None  # the weights are this node's
-    return endpoint_of(config, provider, config.offload.model or model or own)
+    found = endpoint_of(config, provider, config.offload.model or model or own)
+    return replace(found, base_url=urls[0]) if (urls := _replica_urls(config)) else found
+
+
+def replica_endpoints(config: Config) -> list[Endpoint]:
+    """Return the servers to which a node pushes its weights, or else its first provider.
+
+    Raises ``ConfigurationError``.
+    """
+    first = first_endpoint(config)
+    return [replace(first, base_url=url) for url in _replica_urls(config)] or [first]
+
+
+def hosts_of(endpoints: Sequence[Endpoint]) -> str:
+    """Return the hosts of services, for people."""
+    return ", ".join(dict.fromkeys(endpoint.host for endpoint in endpoints))
+
+
+def _replica_urls(config: Config) -> list[str]:
+    """Return the addresses that replace the provider's."""
+    offload = config.offload
+    return [url.rstrip("/") for url in offload.serving.urls] if offload.kind == POLICY_SERVER else []
 
 
 def chain(config: Config) -> list[Endpoint | None]:

@@ -197,6 +197,7 @@ class _Member:
 
     def __init__(self, name: str, visible: str | None) -> None:
         self.name = name
+        self._flag = "train.processes" if visible is None else "--gpus"
         self.answers: deque[dict[str, Any]] = deque()
         self.unsent = bytearray()
         self._decoder = Decoder()
@@ -235,7 +236,7 @@ class _Member:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
         self._process.kill()  # it may have closed its pipe without exiting
-        return how_ended(self._process.wait(), helps="fewer processes need less: --gpus")
+        return how_ended(self._process.wait(), helps=f"fewer processes need less: {self._flag}")
 
     def kill(self) -> None:
         """Kill the process, reap it and close its pipes."""

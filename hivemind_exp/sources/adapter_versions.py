@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -69,17 +69,22 @@ class AdapterVersions:
         """Take note that the model's weights have changed."""
         self._same = None
 
-    def remember(self, serial: int) -> Mapping[str, Tensor]:
-        """Copy the adapter as it is now; return its weights, on the CPU, under the names that peft gives files."""
+    def remember(self, serial: int, needed: Collection[int] = ()) -> Mapping[str, Tensor]:
+        """Copy the adapter as it is now; return its weights, on the CPU, under the names that peft gives files.
+
+        Forgets the oldest pushes that there is no room for, but none of ``needed``.
+        """
         from peft import get_peft_model_state_dict
 
-        self._remember(serial)
+        self._remember(serial, needed)
         state = get_peft_model_state_dict(self._model)
         return {name: each.detach().to("cpu", copy=True).contiguous() for name, each in state.items()}
 
-    def _remember(self, serial: int) -> dict[str, Tensor]:
-        while len(self._copies) >= self._kept:
-            del self._copies[next(iter(self._copies))]
+    def _remember(self, serial: int, needed: Collection[int]) -> dict[str, Tensor]:
+        for old in [each for each in self._copies if each not in needed]:
+            if len(self._copies) < self._kept:
+                break
+            del self._copies[old]
         copy = self._copies[serial] = self._now()
         self._same = serial
         return copy

@@ -25,9 +25,9 @@ from hivemind_exp.offload.api.engines import inference_engine, open_server
 from hivemind_exp.offload.api.faults import RequestFailed
 from hivemind_exp.offload.api.policy_server import Advice, PushFailed, Sampling
 from hivemind_exp.offload.loss_descriptions import describe_loss
-from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas, replica_endpoints
+from hivemind_exp.offload.replicas import PromptRequest, Pushed, ReplicaAnswer, Replicas
 from hivemind_exp.offload.rules import check_offload
-from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint
+from hivemind_exp.offload.settings import LOCAL, Endpoint, first_endpoint, hosts_of, replica_endpoints
 from hivemind_exp.rollouts.types import Group, Prompt, Rollout, decode_completion, encode_completion
 from hivemind_exp.seeds import derive_seed
 from hivemind_exp.source_kinds import POLICY_SERVER, Kind
@@ -35,6 +35,7 @@ from hivemind_exp.sources.adapter_versions import AdapterVersions, Tokens, adapt
 from hivemind_exp.sources.local import end_ids
 from hivemind_exp.sources.policy_server_check import MOST_TOKENS, ROWS, Cause, ServerCheck, remedy
 from hivemind_exp.sources.pushed_weights import on_servers, remembered
+from hivemind_exp.sources.pushes import Pushes
 from hivemind_exp.sources.schedule import rounds_ahead
 from hivemind_exp.sources.source import Ask, NodeParts, Source
 from hivemind_exp.sources.turns import GpuTurns, take_turns
@@ -58,6 +59,8 @@ class _Wanted:
 
     prompt: Prompt
     places: tuple[int, ...]
+    serial: int
+    """The last push before."""
     answer: Future[ReplicaAnswer]
 
 
@@ -69,6 +72,7 @@ class PolicyServerSource(Source):
     kind = Kind.POLICY
 
     _endpoint: Endpoint
+    _hosts: str
     _replicas: Replicas
     _adapters: AdapterVersions
     _tokenizer: PreTrainedTokenizerBase
@@ -82,10 +86,9 @@ class PolicyServerSource(Source):
     _stop: StopFlag
     _emit: Emit
     _version: int = 0
-    _serial: int = -1
     _moved: bool = True
     """Whether the weights have changed since the last push."""
-    _pushes: dict[int, Future[None]] = field(default_factory=dict)
+    _pushes: Pushes = field(default_factory=Pushes)
     _wanted: dict[_Key, _Wanted] = field(default_factory=dict)
     _checks: dict[int, ServerCheck] = field(default_factory=dict)
     """By replica."""
@@ -111,7 +114,7 @@ class PolicyServerSource(Source):
             OffloadEvent(
                 provider=self._endpoint.name,
                 model=self._endpoint.model,
-                host=self._endpoint.host,
+                host=self._hosts,
                 kind=self.kind,
                 loss=loss,
                 training=chat.training,
@@ -162,7 +165,7 @@ class PolicyServerSource(Source):
             )
             key = hashlib.sha256(str(prompt.ids).encode()).hexdigest()
             answer = self._replicas.ask(PromptRequest(key, prompt.ids, len(places), seed))
-            self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, answer)
+            self._wanted[run, prompt.question.digest] = _Wanted(prompt, places, self._pushes.last, answer)
 
     def collect(self, ask: Ask) -> list[list[Group]]:
         """Return the completions of a stage, checked.
@@ -208,31 +211,29 @@ class PolicyServerSource(Source):
                 found = wait()
                 for late in found.values():  # a server that falls asleep would cut it short
                     late.answer.cancel()
-                self._stop.wait_for(self._pushes.values())
+                self._stop.wait_for(self._pushes.futures())
         except RequestFailed as fault:
             return {}, [fault]
         return {key: each for key, each in found.items() if not each.answer.cancelled()}, []
 
     def _push(self) -> None:
         """Send the weights, unless the last push has them. Returns immediately."""
-        last = self._pushes.get(self._serial)
-        lost = last is not None and last.done() and last.exception() is not None
-        if not self._moved and not lost:
+        if not self._moved and self._pushes.error() is None:
             return
-        self._serial, self._moved = self._serial + 1, False
-        weights = self._adapters.remember(self._serial)
-        pushed = Pushed(self._serial, self._version, f"{self._prefix}{self._serial}-v{self._version}")
-        self._pushes[self._serial] = self._replicas.push(pushed, partial(self._adapters.write, weights))
+        self._moved = False
+        asked = {self._pushes.last, *(each.serial for each in self._wanted.values())}
+        needed = frozenset().union(*map(self._pushes.answering, asked))
+        serial = self._pushes.begin()
+        weights = self._adapters.remember(serial, needed)
+        pushed = Pushed(serial, self._version, f"{self._prefix}{serial}-v{self._version}")
+        self._pushes.track(self._replicas.push(pushed, partial(self._adapters.write, weights)))
 
     def _report_pushes(self) -> None:
         """Warn about pushes that failed, once per reason. Until the next push, the server has older weights.
 
         In an outage, which is reported itself, every push fails.
         """
-        for serial, push in [(serial, push) for serial, push in self._pushes.items() if push.done()]:
-            if serial < self._serial:
-                del self._pushes[serial]
-            error = push.exception()
+        for error in self._pushes.ended():
             problem = None if error is None else _why(error)
             if problem not in (None, self._push_problem) and self._down_until is None:
                 text = f"{self._endpoint.label} {problem}. Until the next push, it has older weights"
@@ -247,9 +248,8 @@ class PolicyServerSource(Source):
 
     def _fail(self, error: BaseException) -> None:
         """Report an outage once. Raises ``ProviderError`` if the server never took this node's weights."""
-        push = self._pushes.get(self._serial)
-        if isinstance(error, PushFailed) and push is not None and push.done():
-            error = push.exception() or error
+        if isinstance(error, PushFailed):
+            error = self._pushes.error() or error
         if not isinstance(error, RequestFailed | PushFailed):
             raise error
         if isinstance(error, PushFailed) and error.remedy is not None and not self._answered:
@@ -270,8 +270,6 @@ class PolicyServerSource(Source):
 
     def _groups(self, answered: Sequence[_Wanted]) -> list[Group]:
         """Return the groups of answers. What their completions count as depends on the comparison."""
-        # After several failed pushes, a server may still have weights that this node no longer keeps, to check it with.
-        answered = [each for each in answered if each.answer.result().pushed.serial in self._adapters.serials]
         together: dict[tuple[int, int], list[tuple[_Wanted, ReplicaAnswer]]] = defaultdict(list)
         for wanted in answered:
             served = wanted.answer.result()
@@ -382,6 +380,7 @@ def build(parts: NodeParts) -> PolicyServerSource | None:
     falls_back = LOCAL in config.offload.fallback
     source = PolicyServerSource(
         endpoint,
+        hosts_of(endpoints),
         servers,
         versions_of(parts, remembered(ahead)),
         tokenizer,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hivemind_exp.config import OFF, Config, OffloadConfig
 from hivemind_exp.offload.settings import only_if_failed, share_of
-from hivemind_exp.source_kinds import POLICY_SERVER
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 
 AHEAD = 2
 """With one round ahead, a server completes both rounds in flight at almost the same time, and then waits while the node
@@ -51,14 +51,16 @@ def rounds_ahead(config: Config) -> int:
     """Return how many rounds after the current one are requested early.
 
     Hints need the round's samples first, and a server that takes turns with training has no time for the next round.
+    By default, no completion becomes too old to learn from.
     """
     offload = config.offload
     if offload.teach == "hints" or (offload.kind == POLICY_SERVER and offload.serving.turns == "on"):
         return 0
     if offload.ahead is not None:
         return offload.ahead
-    if offload.kind == POLICY_SERVER and config.model.lora is None:
-        return AHEAD_OF_WHOLE_WEIGHTS
+    if offload.counts_as is Kind.POLICY:
+        whole = offload.kind == POLICY_SERVER and config.model.lora is None
+        return min(AHEAD_OF_WHOLE_WEIGHTS if whole else AHEAD, config.train.max_lag // config.game.steps_a_round)
     return AHEAD_IN_BATCHES if offload.batch else AHEAD
 
 

@@ -7,7 +7,7 @@ weights that the model has anyway, nothing is copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,9 @@ class WeightVersions(AdapterVersions):
         super().__init__(model, kept)
         self._load_base = load_base
 
-    def remember(self, serial: int) -> Mapping[str, Tensor]:
+    def remember(self, serial: int, needed: Collection[int] = ()) -> Mapping[str, Tensor]:
         """Copy the weights as they are now; return them, on the CPU, under their names in the model."""
-        return self._remember(serial)
+        return self._remember(serial, needed)
 
     def write(self, weights: Mapping[str, Tensor], directory: Path) -> None:
         """Write a checkpoint that servers load."""

@@ -33,6 +33,7 @@ from hivemind_exp.trainer.pending_step import within_limit
 from hivemind_exp.trainer.refill import best, has_own, refill
 from hivemind_exp.trainer.round_loop import WARM_START, RoundLoop, RoundTimer, summarise, term_means
 from hivemind_exp.trainer.skipped_steps import SkippedSteps
+from hivemind_exp.trainer.stale_rows import StaleRows
 from hivemind_exp.trainer.step_measures import StepResult
 from hivemind_exp.trainer.token_teacher import TokenTeacher
 from hivemind_exp.trainer.warm_start import WarmStart
@@ -69,6 +70,7 @@ class HivemindGRPOTrainer(RoundLoop):
         arguments = self.step_trainer.args
         self._skipped = SkippedSteps(self.config, arguments.bf16 or arguments.fp16, self.emit)
         self._format = FormatReward(self.config.game.format_reward, self.style, self.journal, self.emit)
+        self._stale = StaleRows(self.config, self.emit)
         self._collapse = CollapseCheck(self.config, self.emit)
         self._collapse.remember(self.journal.evaluations())
         self._saved_in = self.step_trainer.policy.num_parameters() * STATE_BYTES / DISK_BYTES_PER_SECOND
@@ -269,6 +271,7 @@ class HivemindGRPOTrainer(RoundLoop):
         results = [question_result(stage_run.round, group, self.style) for group in answered]
         self.journal.commit(manifest, stage_run, self.progress.round, results)
         self._format.count(results)
+        self._stale.count(groups)
         groups = [*asked, *drawn]
         self._filler.check_usefulness(stage_run, groups, manifest.rows)
         if stage_run.stage == ANSWER:

@@ -157,6 +157,7 @@ __swarmctl_takes() {
         'launch:--model') kind=directory ;;
         'launch:--rounds') kind=none ;;
         'launch:--offload') kind=words list='off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm' ;;
+        'launch:--serve') kind=file ;;
         'launch:--max-usd') kind=words list='unlimited' ;;
         'launch:--set') kind=setting ;;
         'profiles show:--set') kind=setting ;;
@@ -239,7 +240,7 @@ __swarmctl_options() {
         'eval') list='--against --task --questions -k --samples --checkpoint --base --temperature --max-tokens --device --profile --max-usd --examples --json --yes --no-input --help' ;;
         'export') list='--checkpoint --merge --gguf --gguf-type --ollama --json --yes --no-input --help' ;;
         'replay') list='--step --device --json --help' ;;
-        'launch') list='--print --nodes --gpu --name --join --profile --task --model --rounds --offload --max-usd --set --json --help' ;;
+        'launch') list='--print --nodes --gpu --name --join --profile --task --model --rounds --offload --serve --max-usd --set --json --help' ;;
         'profiles') list='--help' ;;
         'profiles list') list='--json --help' ;;
         'profiles show') list='--origin --set --json --help' ;;

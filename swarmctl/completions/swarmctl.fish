@@ -308,6 +308,8 @@ function __swarmctl_takes -S -d 'Set kind to the kind of value an option takes; 
         case 'launch:--offload'
             set kind words
             set list off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm
+        case 'launch:--serve'
+            set kind file
         case 'launch:--max-usd'
             set kind words
             set list unlimited
@@ -611,6 +613,7 @@ function __swarmctl_options -S -d 'Set list to the options available here'
                 --model\t'Hugging Face model id or local directory' \
                 --rounds\t'Total rounds of each node' \
                 --offload\t'API to generate with: a provider, a server\'s URL, or off' \
+                --serve\t'Each node starts a server of its weights: vllm or sglang' \
                 --max-usd\t'The most each node may spend in total, or unlimited' \
                 --set\t'Change any setting (repeatable)' \
                 --json\t'Print JSON' \

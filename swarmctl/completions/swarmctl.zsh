@@ -599,6 +599,7 @@ _swarmctl__launch() {
     '--model=[Hugging Face model id or local directory]:MODEL:_files -/' \
     '--rounds=[Total rounds of each node]:N: ' \
     '--offload=[API to generate with\: a provider, a server'\''s URL, or off]:PROVIDER\[\:MODEL\]:(off openai deepseek openrouter groq together mistral gemini xai fireworks cerebras vllm sglang llamacpp ollama lmstudio transformers litellm)' \
+    '--serve=[Each node starts a server of its weights\: vllm or sglang]:COMMAND:_files' \
     '--max-usd=[The most each node may spend in total, or unlimited]:USD:(unlimited)' \
     '*--set=[Change any setting (repeatable)]:KEY=VALUE:_swarmctl_settings' \
     '--json[Print JSON]' \

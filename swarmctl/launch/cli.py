@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from swarmctl.settings.offload_target import offload_flags
+from swarmctl.settings.offload_target import offload_flags, serve_flags
 from swarmctl.settings.options import FLAGS, RunOptions, tasks_text
 from swarmctl.terminal import options
 
@@ -41,6 +41,10 @@ def _launch(
     model: options.Model = None,
     rounds: Annotated[int | None, typer.Option(min=0, metavar="N", help="Total rounds of each node.")] = None,
     offload: options.Offload = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Each node starts a server of its weights: vllm or sglang."),
+    ] = None,
     max_usd: Annotated[
         str | None,
         typer.Option("--max-usd", metavar="USD", help="The most each node may spend in total, or unlimited."),
@@ -58,6 +62,7 @@ def _launch(
       swarmctl launch maths --print sky --nodes 4 --gpu H100 > swarm.yaml
       swarmctl launch --join swarm1:4be1… --print slurm --nodes 8 --profile gpu > swarm.sbatch
       swarmctl launch maths --print dstack --offload openai:gpt-6-luna --max-usd 2 > swarm.dstack.yml
+      swarmctl launch maths --print sky --gpu H100 --set model.lora.rank=16 --serve vllm > swarm.yaml
       swarmctl launch --print compose --profile gpu --task gsm8k > compose.yaml
     """
     from swarmctl.errors import UsageError
@@ -69,6 +74,9 @@ def _launch(
         )
     if node is not None and join is not None:
         raise UsageError("NODE and --join both name a swarm; use one of them", next="swarmctl launch --help")
+    if serve is not None and offload is not None:
+        text = "--serve starts a server that generates; use either --serve or --offload"
+        raise UsageError(text, next="swarmctl launch --help")
     settings = {
         "--task": tasks_text(task),
         "--model": model,
@@ -77,6 +85,6 @@ def _launch(
         "--join": join,
     }
     flags = [(flag, FLAGS[flag], str(value)) for flag, value in settings.items() if value is not None]
-    flags += offload_flags(offload, set_ or ())
+    flags += [*offload_flags(offload, set_ or ()), *serve_flags(serve)]
     run = RunOptions(profile=profile, flags=tuple(flags), assignments=tuple(set_ or ()))
     launch(LaunchOptions(Target(print_), node, name, nodes, gpu, run, json))

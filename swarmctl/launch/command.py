@@ -10,15 +10,18 @@ from urllib.parse import urlsplit
 
 from hivemind_exp.config import Config
 from hivemind_exp.errors import ConfigurationError, IdentityProblem
+from hivemind_exp.foreign_text import foreign
 from hivemind_exp.offload.judge import endpoints_of
 from hivemind_exp.providers import PROVIDERS
 from hivemind_exp.proxies import is_loopback
-from hivemind_exp.source_kinds import Kind
+from hivemind_exp.source_kinds import POLICY_SERVER, Kind
 from hivemind_exp.swarm.invitation import parse
 from swarmctl.errors import UsageError
 from swarmctl.launch import compose, dstack, sky, slurm
 from swarmctl.launch.machines import GpuRequest, Machines
 from swarmctl.nodes.lookup import readable
+from swarmctl.run.servers_down import not_started_here
+from swarmctl.serving.registry import server_engine
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
 from swarmctl.settings.schema import dotted
@@ -85,6 +88,7 @@ def launch(options: LaunchOptions) -> None:
             "several nodes need a swarm; without one, all would do the same. Name a node in a swarm, or use --join",
             next="swarmctl swarm new my-swarm",
         )
+    installs = _installs(config, options.kind)
     _check_portable(config, has_cap=has_cap)
     machines = Machines(
         name,
@@ -94,6 +98,7 @@ def launch(options: LaunchOptions) -> None:
         portable_arguments(config, {_CAP: config.offload.limits.usd} if has_cap else {}),
         _variables(config),
         config.train.processes,
+        installs,
     )
     module = _MODULES[options.kind]
     content = module.text(machines)
@@ -173,6 +178,40 @@ def _for_other_machines(config: Config, say: Writer) -> Config:
     return config.model_copy(update={"swarm": swarm})
 
 
+def _installs(config: Config, kind: Target) -> list[str]:
+    """Return the commands that install the program of the server that each node starts; none without one.
+
+    Raises ConfigurationError if the nodes could not start it, or could not push their weights to another one.
+    """
+    serving = config.offload.serving
+    if config.offload.kind != POLICY_SERVER or kind is Target.SLURM:  # whose machines share a file system
+        return []
+    engine = server_engine(config)
+    own = f"swarmctl launch --print {kind} --serve {engine.name}"
+    if not serving.command:
+        if not serving.folder:
+            raise ConfigurationError(
+                f"with offload.kind = {POLICY_SERVER}, the server reads what the nodes push from a directory, and it "
+                "cannot read the other machines' own. Set offload.serving.folder to one that all of them have, or let "
+                "each node start a server",
+                next=own if kind is not Target.COMPOSE else "swarmctl launch --help",
+            )
+        return []
+    if kind is Target.COMPOSE:
+        raise ConfigurationError(
+            f"swarmctl's image has no {engine.title}, so nodes in containers cannot start a server of their own "
+            "(--serve). On an NVIDIA GPU, they generate fast without one",
+            next="swarmctl launch --print compose",
+        )
+    if serving.command != engine.name:
+        raise ConfigurationError(
+            f"offload.serving.command is a program of this machine ({foreign(serving.command)}), which the other "
+            f"machines do not have. {engine.title} is installed there if the command is {engine.name}",
+            next=own,
+        )
+    return [engine.install]
+
+
 def _check_portable(config: Config, *, has_cap: bool) -> None:
     """Check that a configuration needs nothing that only this machine has: no file, no address, no prompt.
 
@@ -191,7 +230,7 @@ def _check_portable(config: Config, *, has_cap: bool) -> None:
             f"the task reads a file on this machine ({paths[0]}), which the other machines do not have",
             next="swarmctl launch --help",
         )
-    for endpoint in endpoints_of(config):
+    for endpoint in not_started_here(config):
         host = urlsplit(endpoint.base_url).hostname or ""
         if is_loopback(host):
             raise ConfigurationError(

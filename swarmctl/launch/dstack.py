@@ -25,7 +25,7 @@ def text(machines: Machines) -> str:
     }
     if machines.variables:
         task["env"] = list(machines.variables)  # without values: dstack takes those of the shell
-    task["commands"] = [*INSTALL, f"exec {machines.command('$DSTACK_NODE_RANK')}"]
+    task["commands"] = [*INSTALL, *machines.installs, f"exec {machines.command('$DSTACK_NODE_RANK')}"]
     if (gpu := machines.gpu) is not None:
         kind = gpu.name or f"{gpu.gigabytes}GB.."
         task["resources"] = {"gpu": f"{kind}:{machines.gpus}"}

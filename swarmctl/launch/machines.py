@@ -46,6 +46,8 @@ class Machines:
     """Environment variables with keys. The file names them; their values come from whoever starts it."""
     gpus: int = 1
     """GPUs of each node."""
+    installs: Sequence[str] = ()
+    """Shell commands that install more than swarmctl."""
 
     @property
     def label(self) -> str:

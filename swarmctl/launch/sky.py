@@ -20,7 +20,7 @@ def text(machines: Machines) -> str:
         task["resources"] = {"accelerators": f"{gpu.name or f'{gpu.gigabytes}GB+'}:{machines.gpus}"}
     if machines.variables:
         task["secrets"] = dict.fromkeys(machines.variables)  # null: SkyPilot asks for --secret
-    task["setup"] = "\n".join(["set -e", *INSTALL]) + "\n"
+    task["setup"] = "\n".join(["set -e", *INSTALL, *machines.installs]) + "\n"
     command = machines.command("$SKYPILOT_NODE_RANK")
     task["run"] = f'export PATH="$HOME/.local/bin:$PATH"\nexec {command}\n'
     secrets = "".join(f" --secret {name}" for name in machines.variables)

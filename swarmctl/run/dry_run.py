@@ -11,7 +11,7 @@ from typing import Any
 from hivemind_exp.config import Config
 from hivemind_exp.models import smollm2
 from hivemind_exp.models.nvidia import nvidia_gpus
-from hivemind_exp.offload.settings import chain
+from hivemind_exp.offload.settings import chain, replica_endpoints
 from hivemind_exp.tasks.descriptions import DESCRIPTIONS
 from swarmctl.errors import Exit
 from swarmctl.keys.for_run import missing_keys
@@ -91,7 +91,8 @@ class DryRun:
             if use.judges == judge:
                 names = {each.name for each in chain(use.config) if each is not None}
                 missing = [name for name in self.missing if name in names]
-                urls = {each.base_url for each in chain(use.config) if each is not None}
+                asked = [*replica_endpoints(use.config), *chain(use.config)]
+                urls = {each.base_url for each in asked if each is not None}
                 down = {each.endpoint.base_url: each.reason for each in self.down if each.endpoint.base_url in urls}
                 return self.offload.as_json(use) | {"missing_keys": missing, "servers_down": down}
         return None
@@ -243,4 +244,4 @@ def _offload(offload: Plan | None, missing: dict[str, str]) -> list[tuple[str, s
 
 def _servers(down: Sequence[ServerDown], resolved: Resolved) -> list[tuple[str, str]]:
     check, used = check_command(resolved), is_unchanged(resolved)
-    return [("server", _COMMAND.join(each.text(check, used=used))) for each in down]
+    return [("server", _COMMAND.join(each.text(resolved.config, check, used=used))) for each in down]

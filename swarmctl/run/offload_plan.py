@@ -18,9 +18,11 @@ from hivemind_exp.offload.settings import (
     Endpoint,
     chain,
     first_endpoint,
+    hosts_of,
     is_distilled,
     only_if_failed,
     reasons,
+    replica_endpoints,
     teaches_hints,
     training_terms,
 )
@@ -92,7 +94,7 @@ class Plan:
         return {
             "provider": use.endpoint.name,
             "model": use.endpoint.model,
-            "host": use.endpoint.host,
+            "host": hosts_of(replica_endpoints(use.config)),
             "kind": use.config.offload.counts_as.value,
             "loss": describe_loss(use.config),
             "training": use.endpoint.chat.training,
@@ -193,7 +195,7 @@ def _offloading(use: UsePlan) -> tuple[str, str]:
 def _prompts(config: Config, endpoint: Endpoint) -> str:
     if config.offload.serving.command:
         return f"Prompts stay on this machine: the node starts {endpoint.name} itself"
-    return f"Prompts go to {endpoint.host}"
+    return f"Prompts go to {hosts_of(replica_endpoints(config))}"
 
 
 def _hints(config: Config, endpoint: Endpoint, rounds: str) -> tuple[str, str]:

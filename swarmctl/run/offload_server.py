@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hivemind_exp.config import ProviderConfig
 from hivemind_exp.providers import PROVIDERS
+from hivemind_exp.source_kinds import Kind
 from swarmctl.keys.server import Server, key_unknown, says_free, server_at
 from swarmctl.run.servers_down import check_command, not_started_here, servers_down
 from swarmctl.settings.command_line import resolved_options
@@ -21,7 +22,7 @@ def with_server(options: RunOptions, resolved: Resolved, prompter: Prompter) -> 
     """Return the options with the settings of the server whose address ``--offload`` gives.
 
     If ``--offload`` names a provider without a key and without a default model, such as ``llamacpp``, its server is
-    asked for the model. Otherwise, the options are unchanged.
+    asked for the model, unless it serves the node's own. Otherwise, the options are unchanged.
 
     Raises NodeError if the server has to be asked for its models and does not list them, or if no one can choose.
     """
@@ -29,7 +30,9 @@ def with_server(options: RunOptions, resolved: Resolved, prompter: Prompter) -> 
     if found is None:
         return _with_model(options, resolved, prompter)
     name, url = found
-    server, model = server_at(url, name, resolved.config.offload.model or "", prompter, _again)
+    offload = resolved.config.offload
+    own_model = resolved.config.model.name if offload.counts_as is Kind.POLICY else ""
+    server, model = server_at(url, name, offload.model or own_model, prompter, _again)
     settings = {"offload.model": model, f"providers.{name}.base_url": server.base_url}
     own = {f"providers.{name}.needs_key": server.needs_key, f"providers.{name}.free": server.is_free}
     typed = {each.partition("=")[0] for each in options.assignments}
@@ -65,8 +68,8 @@ def _with_model(options: RunOptions, resolved: Resolved, prompter: Prompter) -> 
     name = named.get("offload.provider", "")
     config = resolved.config
     row = config.providers.get(name) or PROVIDERS.get(name)
-    if row is None or row.needs_key or config.offload.model:
-        return options
+    if row is None or row.needs_key or config.offload.model or config.offload.counts_as is Kind.POLICY:
+        return options  # a server of the node's own weights is pushed the node's model
     default = row.model if isinstance(row, ProviderConfig) else row.chat and row.chat.model
     if default is not None:
         return options

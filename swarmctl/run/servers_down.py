@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from hivemind_exp.config import Config
 from hivemind_exp.connection_errors import reason_for
 from hivemind_exp.offload.judge import endpoints_of
-from hivemind_exp.offload.settings import Endpoint, first_endpoint
+from hivemind_exp.offload.settings import Endpoint, replica_endpoints
 from hivemind_exp.proxies import proxy_for
-from swarmctl.keys.local_servers import START, server_command
+from hivemind_exp.source_kinds import POLICY_SERVER
 from swarmctl.nodes.lookup import files_of
+from swarmctl.serving.by_hand import start_command
 from swarmctl.settings.command_line import settings_arguments
 from swarmctl.settings.resolve import Resolved
 from swarmctl.settings.sources import REMEMBERED
@@ -29,14 +30,16 @@ class ServerDown:
     endpoint: Endpoint
     reason: str
 
-    def text(self, check: str, *, used: bool = False) -> tuple[str, str]:
+    def text(self, config: Config, check: str, *, used: bool = False) -> tuple[str, str]:
         """Return what is wrong and what to do, and the command for it: the one that starts the server, or ``check``.
 
-        ``used``: whether the node has used the server before, so that it is known whether it needs a key.
+        ``config``: that of the run. ``used``: whether the node has used the server before, so that it is known whether
+        it needs a key.
         """
-        start = server_command(self.endpoint, START)
+        start = start_command(config, self.endpoint)
         remedy = "To start it" if start else "Start the server, then check it"
-        unknown = "" if used else ", so it is unknown whether the server needs a key"
+        keyless = config.offload.kind == POLICY_SERVER and self.endpoint in replica_endpoints(config)
+        unknown = "" if used or keyless else ", so it is unknown whether the server needs a key"
         told = f"{self.endpoint.base_url} accepts no connection ({self.reason}){unknown}. {remedy}:"
         return told, start or typed(check)
 
@@ -59,14 +62,14 @@ def warnings_of(config: Config, check: str, *, used: bool = False) -> list[str]:
 
     ``check``: the command that checks the servers. ``used``: as for ``ServerDown.text``.
     """
-    found = [each.text(check, used=used) for each in servers_down(not_started_here(config))]
+    found = [each.text(config, check, used=used) for each in servers_down(not_started_here(config))]
     return [line for text, command in found for line in (f"warning: {text}", f"  {command}")]
 
 
 def not_started_here(config: Config) -> list[Endpoint]:
     """Return the endpoints that a run asks, without the server that it starts itself."""
-    own = first_endpoint(config) if config.offload.serving.command else None
-    return [each for each in endpoints_of(config) if each != own]
+    own = replica_endpoints(config) if config.offload.serving.command else []
+    return [each for each in endpoints_of(config) if each not in own]
 
 
 def servers_down(endpoints: Iterable[Endpoint]) -> list[ServerDown]:

@@ -29,6 +29,8 @@ RESTARTS = 5
 """How often in a row a server that ends is started again."""
 _CLOSE_S = 10.0
 _LAST_LINES = 3
+"""Lines among which an error is looked for. The last line is shown if there is none."""
+_ERROR = re.compile(r"error\b[:,]", re.IGNORECASE)
 _LONGEST = 2**20
 """Bytes of an answer that are read."""
 
@@ -44,7 +46,8 @@ class OwnServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         started = _with_serving(config, turns="on" if self.place.turns else "off")
-        self.config = _with_serving(started, command="", urls=[f"http://127.0.0.1:{self.port}/v1"])
+        url = f"http://127.0.0.1:{self.port}/v1"
+        self.config = _with_serving(started, command="", arguments=[], gpu=None, urls=[url])
         """The configuration for the trainer, to which this is a server like any other."""
         self._command = [*self.program, *self.engine.arguments(started, self.port, self.place)]
         self._environment = self.engine.environment(os.environ, self.place, config.model.lora is None)
@@ -172,8 +175,9 @@ class OwnServer:
         for pattern, remedy in self.engine.causes:
             if re.search(pattern, output, re.IGNORECASE):
                 return f" {remedy}"
-        lines = [line.strip() for line in output.splitlines() if line.strip()][-_LAST_LINES:]
-        return f" It printed: {foreign(lines[-1])}" if lines else ""
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        wrong = [line for line in lines[-_LAST_LINES:] if _ERROR.search(line)]  # hints may follow the error
+        return f" It printed: {foreign((wrong or lines)[-1])}" if lines else ""
 
 
 def _with_serving(config: Config, **changes: object) -> Config:

@@ -22,6 +22,11 @@ _CAUSES = (
         r"Sleep mode is not supported",
         "It cannot sleep on this machine, so it cannot take turns with the node: --set offload.serving.turns=off",
     ),
+    (
+        r"max_model_len \(\d+\) is greater than",
+        "Its model has fewer positions than a prompt and a completion may have together: lower "
+        "generation.max_prompt_tokens or generation.max_completion_tokens",
+    ),
     (r"unrecognized arguments|invalid choice", "Its version does not know a flag; swarmctl is tested with vLLM 0.32"),
     (r"Address already in use", "Another program took its port; run the command again"),
 )

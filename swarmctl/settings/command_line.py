@@ -77,7 +77,7 @@ def _check_gpus(resolved: Resolved) -> None:
         raise ConfigurationError(
             f"--gpus {processes} cannot be used with model.device = cpu. For processes that share the CPU, use "
             f"--set train.processes={processes}",
-            next=f"swarmctl run --gpus {processes} --device cuda",
+            next=rerun(resolved, changes={("model", "device"): "cuda"}),
         )
 
 

@@ -184,4 +184,5 @@ DOCTOR_STATES: tuple[State, ...] = (
     State(f"{_API} --deep", **outage("page")),
     State("doctor api -p demo --set offload.provider=openai:gpt-4o-mini", (SAVED,)),
     State(f"doctor api -p cpu {_BOX} --set offload.kind=policy", **outage("500")),
+    State("doctor api.adapters -p cpu --set offload.provider=vllm --set offload.kind=policy"),
 )

@@ -327,6 +327,9 @@ STATES: tuple[State, ...] = (
         "providers.box.needs_key=true --set offload.provider=box --set offload.model=m --max-usd 1"
     ),
     State(f"launch --print slurm --profile demo --nodes 2 --join {INVITATION}"),
+    State("launch --print sky --profile cpu --serve /opt/vllm/bin/vllm"),
+    State("launch --print dstack --profile cpu --offload http://box:8000/v1:m --set offload.kind=policy"),
+    State("launch --print compose --profile cpu --serve sglang"),
     State("service install maths"),
     State("service uninstall maths", (RAN,)),
     State("doctor nosuch"),

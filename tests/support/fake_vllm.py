@@ -1,8 +1,8 @@
 """A stand-in for the program ``vllm``: it writes down how it was started, and answers ``/health``.
 
 Files in the directory ``$FAKE_VLLM``: ``PID.json`` for each start; the first server has the version of its weights from
-``version``, if that exists. ``$FAKE_VLLM_ACT``: "loads" never answers, "fails"
-prints an error of vLLM 0.32 and ends; otherwise it answers.
+``version``, if that exists. ``$FAKE_VLLM_ACT``: "loads" never answers; a name of ``ERRORS`` prints an error of vLLM
+0.32 and ends; otherwise it answers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+ERRORS = {
+    "fails": "ValueError: No available memory for the cache blocks.",
+    "too long": "  Value error, User-specified max_model_len (1216) is greater than the derived max_model_len "
+    "(max_position_embeddings=512.0 or model_max_length=None in model's config.json).",
+    "unknown": "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, odd. "
+    "[type=value_error]\n    For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,11 +43,11 @@ def main() -> None:
         Handler.version = version.read_text()
     path.with_suffix(".new").write_text(json.dumps(record))
     path.with_suffix(".new").replace(path)
-    match os.environ.get("FAKE_VLLM_ACT"):
-        case "loads":
-            time.sleep(600)
-        case "fails":
-            sys.exit("ValueError: No available memory for the cache blocks.")
+    act = os.environ.get("FAKE_VLLM_ACT", "")
+    if act == "loads":
+        time.sleep(600)
+    if act in ERRORS:
+        sys.exit(ERRORS[act])
     port = int(sys.argv[sys.argv.index("--port") + 1])
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 

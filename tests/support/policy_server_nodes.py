@@ -65,12 +65,12 @@ class Node:
                     each.add_(size * torch.randn(each.shape, generator=torch.Generator().manual_seed(self.version)))
         self.source.weights_moved(self.version)
 
-    def ask(self, round_: int) -> Ask:
-        return Ask(StageRun(round_, "answer"), range(4), tuple((prompt, (0, 1, 2, 3)) for prompt in self.prompts))
+    def ask(self, round_: int, stage: str = "answer") -> Ask:
+        return Ask(StageRun(round_, stage), range(4), tuple((prompt, (0, 1, 2, 3)) for prompt in self.prompts))
 
-    def play(self, round_: int) -> list[Group]:
-        self.source.request(self.ask(round_))
-        return [group for batch in self.source.collect(self.ask(round_)) for group in batch]
+    def play(self, round_: int, stage: str = "answer") -> list[Group]:
+        self.source.request(self.ask(round_, stage))
+        return [group for batch in self.source.collect(self.ask(round_, stage)) for group in batch]
 
     def told(self, code: str) -> list[str]:
         return [

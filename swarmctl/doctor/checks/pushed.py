@@ -20,7 +20,7 @@ def kept(context: Context, model: Shape) -> PushedWeights:
     from hivemind_exp.sources.schedule import rounds_ahead  # imports pydantic
 
     place = _place(context)
-    ahead = 0 if place is not None and place.turns else rounds_ahead(context.config.offload)
+    ahead = 0 if place is not None and place.turns else rounds_ahead(context.config)
     return pushed_weights(context.config, model, ahead)
 
 

@@ -30,6 +30,7 @@ BOX = {"base_url": "http://box:8000/v1", "model": "m", "free": True}
 SERVED = {"provider": "mybox", "kind": "policy"}
 IN_TURN = {"turns": "on", "urls": ["http://127.0.0.1:8000/v1"]}
 LORA: dict[str, Any] = {"model": {"lora": True}}
+STUDY: dict[str, Any] = {"game": {"kind": "study-group"}}
 
 
 @pytest.mark.parametrize("model", ["YOUR-MODEL", "your_model", "MODEL", "<model>"])
@@ -155,7 +156,22 @@ def test_with_distillation_this_machine_generates_everything_and_the_api_scores_
         ({}, LORA | {"providers": {"mybox": BOX | {"needs_key": True}}}, "API key", "providers.mybox.needs_key=false"),
         ({"fallback": ["ollama:m"]}, LORA, "ollama:m cannot take over", 'offload.fallback=["local"]'),
         ({"max_tokens": 9}, LORA, "offload.max_tokens has no effect", "offload.max_tokens=512"),
-        ({"ahead": 5}, LORA, "older than train.max_lag = 4 allows", "offload.ahead=4"),
+        ({"serving": {"gpu": 1}}, LORA, "offload.serving.gpu has no effect", "offload.serving.command=vllm"),
+        (
+            {"serving": {"arguments": ["--x"], "engine": "sglang"}},
+            LORA,
+            "offload.serving.arguments has no effect",
+            "offload.serving.command=sglang",
+        ),
+        ({"ahead": 5}, LORA, "are 5 steps old when they are learned", "offload.ahead=4"),
+        ({"ahead": 1}, LORA | {"train": {"max_lag": 0}}, "1 round ahead (offload.ahead) are 1 step", "offload.ahead=0"),
+        ({"ahead": 2}, LORA | STUDY, "are 6 steps old when they are learned", "offload.ahead=1"),
+        (
+            {"ahead": 1},
+            LORA | STUDY | {"train": {"max_lag": 2}},
+            "are 3 steps old when they are learned",
+            "offload.ahead=0",
+        ),
         ({"teach": "hints"}, LORA, "needs offload.kind = teacher, not policy", "offload.kind=teacher"),
         ({"serving": {"turns": "on"}}, LORA, "http://box:8000/v1 is another machine", "offload.serving.turns=off"),
         ({"serving": IN_TURN, "ahead": 1}, LORA, "cannot generate ahead", "offload.ahead=0"),
@@ -169,6 +185,25 @@ def test_a_served_policy_needs_a_server_that_takes_adapters(
         check_offload(Config.model_validate({"offload": SERVED | offload, "providers": {"mybox": BOX}} | sections))
 
     checked({}, LORA)
+    checked({}, LORA | STUDY)
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         checked(offload, sections)
     assert shlex.split(caught.value.next or "")[-1] == setting
+    name, _, value = setting.partition("=")
+    if name == "offload.ahead":
+        checked(offload | {"ahead": int(value)}, sections)
+
+
+@pytest.mark.parametrize(("most", "sampling", "study"), [(4, 2, 1), (1, 1, 0), (0, 0, 0)])
+def test_by_default_no_completion_becomes_too_old(most: int, sampling: int, study: int) -> None:
+    for sections, expected in ((LORA, sampling), (LORA | STUDY, study)):
+        tables = {"offload": SERVED, "providers": {"mybox": BOX}, "train": {"max_lag": most}}
+        made = Config.model_validate(tables | sections)
+        check_offload(made)
+        assert rounds_ahead(made) == expected
+
+
+def test_what_is_not_requested_ahead_does_not_become_too_old() -> None:
+    never = {"train": {"max_lag": 0}, "providers": {"mybox": BOX}} | LORA
+    check_offload(Config.model_validate({"offload": SERVED | {"stages": ["critique"]}} | never | STUDY))
+    check_offload(Config.model_validate({"offload": SERVED | {"serving": IN_TURN}} | never))

@@ -69,7 +69,7 @@ def test_two_processes_train_and_generate_as_one_does(tmp_path: Path, monkeypatc
     assert [each["name"] for each in events.of("phase")].count("loading the model in the other processes") == 1
 
     monkeypatch.setattr("hivemind_exp.parallel.team.spawn", ForkedMember)
-    with pytest.raises(ProcessEnded, match=r"^process 2 of 2 was killed \(SIGKILL\), probably by .*--gpus\)$"):
+    with pytest.raises(ProcessEnded, match=r"^process 2 of 2 was killed \(SIGKILL\), .* \(.*train\.processes\)$"):
         run(several(2), killed, emit=Killer(3))
     assert members() == []
     assert run(several(1), killed).step == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hivemind_exp.errors import ProviderError
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import BASE, NEWEST
 from hivemind_exp.sources.policy_server import PolicyServerSource
-from hivemind_exp.sources.schedule import AHEAD
+from hivemind_exp.sources.pushed_weights import remembered
+from hivemind_exp.sources.schedule import AHEAD, AHEAD_OF_WHOLE_WEIGHTS
 from tests.support.policy_server_nodes import STAND_INS, rows
 from tests.support.tiny_models import save_llama
+from tests.support.waiting import until
 
 each_engine = pytest.mark.parametrize("engine", STAND_INS)
 
@@ -63,6 +66,49 @@ def test_old_adapters_are_unloaded_and_nothing_is_left_behind(make_node: Any, tm
     node.source.close()
     assert server.adapters == []
     assert list((tmp_path / "served").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+def test_answers_requested_before_the_pushes_of_later_stages_are_used(make_node: Any, whole: bool) -> None:
+    """Each stage of a study group is a step, so that a round ahead is three pushes ahead if all stages are served."""
+    node = make_node(whole=whole)
+    (server,) = node.servers
+    node.step()
+    node.source.request(node.ask(0))
+    for round_, lag in ((0, 0), (1, 3), (2, 3)):
+        node.source.request(node.ask(round_ + 1))
+        found = rows(node.play(round_))
+        assert {(row.kind, row.lag) for row in found} == {(Kind.POLICY, lag)}
+        assert len(found) == 12
+        for stage in ("critique", "resolve"):
+            node.step()
+            assert {row.lag for row in rows(node.play(round_, stage))} == {0}
+        most = remembered(AHEAD_OF_WHOLE_WEIGHTS if whole else AHEAD)
+        assert len(node.source._adapters.serials) <= most, "as many copies as the documents say"
+        node.step()
+    assert len(server.asked) == (4 + 2 * 3) * 3
+    assert node.told("policy_other") == []
+
+
+@pytest.mark.slow
+def test_a_server_keeps_the_adapter_of_a_request_in_flight_and_few_others(make_node: Any) -> None:
+    node = make_node()
+    (server,) = node.servers
+    node.step()
+    node.play(0)
+    held = server.adapters[0]
+    server.holds = slow = threading.Event()
+    node.source.request(node.ask(9))
+    until(lambda: server.in_flight == 3)
+    server.holds = None
+    for round_ in (1, 2, 3):
+        node.step()
+        node.play(round_)
+        assert held in server.adapters
+        assert len(server.adapters) == min(round_, AHEAD) + 1
+    slow.set()
+    assert {(row.kind, row.lag) for row in rows(node.play(9))} == {(Kind.POLICY, 3)}
 
 
 @pytest.mark.slow
@@ -237,11 +283,13 @@ def test_pushes_that_keep_failing_are_reported_once_until_one_succeeds(make_node
     node = make_node()
     node.step()
     node.play(0)
-    for round_, broken in enumerate((1, 1, 1, 0, 1), start=1):
+    lags = []
+    for round_, broken in enumerate((1, 1, 1, 1, 1, 0, 1), start=1):
         node.servers[0].broken_loads = broken
         node.step()
-        node.play(round_)
+        lags += {row.lag for row in rows(node.play(round_))}
     assert len(node.told("policy_push")) == 2
+    assert lags == [1, 2, 3, 4, 5, 0, 1], "the weights that the server has are remembered"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Parrot(Source):
 
     kind: Kind
     name = "parrot"
+    lag: int = 0
     _version: int = 0
 
     def weights_moved(self, version: int) -> None:
@@ -46,7 +47,7 @@ class Parrot(Source):
 
     def collect(self, ask: Ask) -> Iterator[list[Group]]:
         known = (-1.0,) * len(IDS) if self.kind is Kind.POLICY else None
-        row = Rollout(self.kind, self.name, TEXT, IDS, truncated=False, lag=0, behaviour_logps=known)
+        row = Rollout(self.kind, self.name, TEXT, IDS, truncated=False, lag=self.lag, behaviour_logps=known)
         yield [Group(prompt, (row,) * len(places), places=places) for prompt, places in ask.empty]
 
 
@@ -101,6 +102,18 @@ def test_what_concerns_the_rows_depends_on_their_kind(register: Any) -> None:
     register(Kind.TEACHER)
     assert first_endpoint(config(Kind.TEACHER)).model == "other"
     assert rounds_ahead(config(Kind.TEACHER)) == AHEAD
+
+
+def test_a_node_reports_completions_that_are_too_old_to_learn_from(
+    register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(Kind.POLICY)
+    for number, (lag, expected) in enumerate(((4, []), (5, ["stale", "stale"]))):
+        monkeypatch.setitem(SOURCES, "parrot", SourceEntry(lambda _, lag=lag: Parrot(Kind.POLICY, lag)))
+        events = Events()
+        run(config(Kind.POLICY), tmp_path / str(number), emit=events)
+        assert [event["code"] for event in events.of("warning") if event["code"] == "stale"] == expected
+    assert "left 6 of the node's own completions out" in events.of("warning")[0]["message"]
 
 
 @pytest.mark.parametrize("kind", list(Kind))

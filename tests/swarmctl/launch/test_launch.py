@@ -282,6 +282,55 @@ def test_what_could_not_run_elsewhere_is_refused(
     assert reason in " ".join(refused(capsys, *arguments).split())
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_nodes_that_start_a_server_of_their_weights_install_it(capsys: pytest.CaptureFixture[str], engine: str) -> None:
+    options = ["--profile", "gpu", "--set", "model.lora.rank=16", "--serve", engine]
+    setup = yaml.safe_load(printed(capsys, "--print", "sky", *options)[0])["setup"].splitlines()
+    assert setup[-1] == f"uv tool install {engine}"
+    *before, start = yaml.safe_load(printed(capsys, "--print", "dstack", *options)[0])["commands"]
+    assert before[-1] == f"uv tool install {engine}"
+    assert {f"offload.serving.command={engine}", "offload.kind=policy"} <= set(shlex.split(start))
+    assert cli.run(["run", *shlex.split(start)[3:-2], "--help"]) == Exit.DONE
+    path = f"/shared/bin/{engine}"
+    text, _ = printed(capsys, "--print", "slurm", *options[:-1], path)
+    assert f"offload.serving.command={path}" in text
+    assert "uv tool install" not in text
+
+
+SERVED = ["--profile", "gpu", "--set", "offload.kind=policy", "--offload", "http://box:8000/v1:m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "following"),
+    [
+        (["--print", "sky", "--serve", "/opt/vllm"], 'is a program of this machine ("/opt/vllm")', "sky --serve vllm"),
+        (["--print", "compose", "--serve", "vllm"], "swarmctl's image has no vLLM", "launch --print compose"),
+        (["--print", "sky", *SERVED], "Set offload.serving.folder to one that all of them have", "sky --serve vllm"),
+        (["--print", "compose", *SERVED], "Set offload.serving.folder", "launch --help"),
+        (
+            ["--print", "slurm", *SERVED, "--set", 'offload.serving.urls=["http://b:1/v1","http://127.0.0.1:2/v1"]'],
+            "http://127.0.0.1:2/v1 can be reached from this machine only",
+            "launch --help",
+        ),
+        (["--print", "sky", "--serve", "vllm", "--offload", "vllm"], "either --serve or --offload", "launch --help"),
+    ],
+)
+def test_servers_of_weights_that_the_nodes_could_not_use_are_refused(
+    arguments: list[str], reason: str, following: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *arguments)
+    assert reason in " ".join(said.split())
+    words = shlex.split(said.splitlines()[-1].removeprefix("  try: "))
+    assert " ".join(words).endswith(following)
+    assert cli.run(words[words.index("launch") :]) == Exit.DONE
+
+
+def test_one_server_for_all_needs_a_directory_that_all_have(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ["--set", "offload.serving.folder=/shared/pushed"]
+    assert "/shared/pushed" in printed(capsys, "--print", "sky", *SERVED, *folder)[0]
+    assert "http://box:8000/v1" in printed(capsys, "--print", "slurm", *SERVED)[0]
+
+
 def test_files_of_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "1 + 1?", "answer": "2"}\n' * 40)

@@ -55,6 +55,18 @@ def test_a_server_that_sends_no_list_is_not_said_to_need_no_key(home: Path, caps
             assert capsys.readouterr().err == ""
 
 
+def test_a_server_of_the_nodes_own_weights_is_not_asked_which_model_it_has(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server(models=("first", "second")) as server:
+        monkeypatch.setitem(PROVIDERS, "vllm", replace(PROVIDERS["vllm"], base_url=server.base_url))
+        own = ("offload.kind=policy", "model.name=org/mine")
+        assert not model_of("vllm", *own)
+        assert model_of(server.base_url, *own) == "org/mine"
+        with server.down():
+            assert not model_of("vllm", *own)
+
+
 def test_of_several_models_one_must_be_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with api_server(models=("first", "second")) as server:
         monkeypatch.setitem(PROVIDERS, "llamacpp", replace(PROVIDERS["llamacpp"], base_url=server.base_url))

@@ -38,7 +38,9 @@ def test_what_cannot_work_is_refused_with_a_command(home: Path) -> None:
     write_profile(home, "pair", UNTRAINED)
     on_cpu = swarmctl("run", "--profile", "pair", "--gpus", "2", "--device", "cpu")
     assert on_cpu.returncode == Exit.CONFIGURATION
-    assert "--gpus 2 cannot be used with model.device = cpu" in told(on_cpu)[0]
+    cause, following = told(on_cpu)
+    assert "--gpus 2 cannot be used with model.device = cpu" in cause
+    assert following.endswith("swarmctl run --profile pair --gpus 2 --set model.device=cuda")
     numbered = swarmctl("run", "--profile", "pair", "--gpus", "2", "--device", "cuda:1")
     assert numbered.returncode == Exit.CONFIGURATION
     assert "CUDA_VISIBLE_DEVICES" in numbered.stderr
@@ -87,5 +89,6 @@ def test_all_processes_end_together_and_a_killed_one_is_replaced(home: Path, tmp
         process.kill()
     assert process.wait() == 128 + signal.SIGINT
     assert not is_alive(member)
-    assert "process 2 of 2 was killed (SIGKILL), probably by the kernel because memory ran out (" in said
+    killed = "process 2 of 2 was killed (SIGKILL), probably by the kernel because memory ran out"
+    assert f"{killed} (fewer processes need less: train.processes)" in said
     assert said.count("Restarting in") == 2

@@ -254,16 +254,30 @@ def test_ctrl_c_while_the_server_loads(
     assert all_ended(servers())
 
 
+@pytest.mark.parametrize(
+    ("act", "why", "logged"),
+    [
+        ("fails", "The GPU has too little free memory for it.", "No available memory"),
+        ("too long", "Its model has fewer positions than a prompt and a completion may have together", "1216"),
+        ("unknown", 'It printed: "Value error, odd. [type=value_error]"', "For further information"),
+    ],
+)
 def test_a_server_that_cannot_start_says_why(
-    start: Callable[..., PipedSwarmctl], home: Path, servers: Callable[[], dict[int, dict[str, Any]]]
+    start: Callable[..., PipedSwarmctl],
+    home: Path,
+    servers: Callable[[], dict[int, dict[str, Any]]],
+    *,
+    act: str,
+    why: str,
+    logged: str,
 ) -> None:
-    process = start("--rounds", "0", FAKE_VLLM_ACT="fails")
+    process = start("--rounds", "0", FAKE_VLLM_ACT=act)
     _, said = finish(process)
     assert process.returncode == Exit.CONFIGURATION, said
     cause, following = said.splitlines()[-2:]
-    assert cause.startswith("error: vllm exited with code 1. The GPU has too little free memory for it.")
+    assert cause.startswith(f"error: vllm exited with code 1. {why}")
     assert following.split() == ["try:", "tail", "-n", "50", str(home / "nodes/served/server.log")]
-    assert "No available memory" in (home / "nodes/served/server.log").read_text()
+    assert logged in (home / "nodes/served/server.log").read_text()
     assert all_ended(servers())
 
 

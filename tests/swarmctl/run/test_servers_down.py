@@ -7,13 +7,18 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hivemind_exp.offload.settings import Endpoint
+from hivemind_exp.config import Config
+from hivemind_exp.offload.settings import Endpoint, replica_endpoints
 from hivemind_exp.providers import PROVIDERS, Chat
 from swarmctl.errors import Exit
-from swarmctl.run.servers_down import check_command, is_unchanged, servers_down, warnings_of
+from swarmctl.nodes.lookup import files_of
+from swarmctl.run.offload_plan import labelled, plan
+from swarmctl.run.servers_down import check_command, is_unchanged, not_started_here, servers_down, warnings_of
+from swarmctl.serving.by_hand import start_command
 from swarmctl.settings.command_line import resolved_options
 from swarmctl.settings.offload_target import offload_flags
 from swarmctl.settings.options import RunOptions
@@ -72,6 +77,49 @@ def test_the_warning_ends_with_the_command_that_starts_or_checks_the_server(
     assert " doctor api --profile demo --node demo --set offload.provider=localhost-" in command
     with socket.create_server(("127.0.0.1", free_port)):
         assert warnings("llamacpp:org/model") == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "lora", "start", "flags"),
+    [
+        ("vllm", True, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve org/m ", "--enable-lora --max-lora-rank 16"),
+        ("vllm", False, "VLLM_SERVER_DEV_MODE=1 vllm serve org/m ", "--logprobs-mode processed_logprobs"),
+        ("sglang", True, "python -m sglang.launch_server ", "--enable-lora --max-lora-rank 16"),
+    ],
+)
+def test_a_server_of_the_nodes_weights_is_started_with_all_that_they_need(
+    free_port: int, engine: str, lora: bool, start: str, flags: str
+) -> None:
+    settings: dict[str, Any] = {
+        "model": {"name": "org/m", "lora": {"rank": 16} if lora else None},
+        "offload": {"provider": "box", "kind": "policy", "serving": {"engine": engine}},
+        "providers": {"box": {"base_url": f"http://127.0.0.1:{free_port}/v1", "free": True}},
+    }
+    text, command = warnings_of(Config.model_validate(settings), "swarmctl doctor api")
+    assert text.endswith("accepts no connection (connection refused). To start it:"), "such a server has no key"
+    assert command.startswith(f"  {start}")
+    assert f" {flags}" in command
+    assert f" --served-model-name org/m --host 127.0.0.1 --port {free_port}" in command
+    far = Endpoint("box", "http://box.invalid:8000/v1", "org/m", Chat(), needs_key=False)
+    elsewhere = settings | {"providers": {"box": settings["providers"]["box"] | {"base_url": far.base_url}}}
+    made = Config.model_validate(elsewhere)
+    assert "--host 0.0.0.0 --port 8000" in (start_command(made, replica_endpoints(made)[0]) or "")
+    tiny = Config.model_validate(settings | {"model": {"name": "tiny", "lora": {"rank": 16} if lora else None}})
+    assert start_command(tiny, replica_endpoints(tiny)[0]) is None, "no engine serves the demo's model"
+
+
+def test_every_replica_is_looked_at_and_prompts_are_said_to_go_there(home: Path, free_port: int) -> None:
+    urls = [f"http://127.0.0.1:{free_port}/v1", f"http://127.0.0.2:{free_port}/v1"]
+    changes = ("offload.kind=policy", "model.lora.rank=8", f"offload.serving.urls={json.dumps(urls)}")
+    flags = tuple(offload_flags("vllm:served"))
+    config = resolved_options(RunOptions(profile="gpu", flags=flags, assignments=changes)).config
+    assert [each.endpoint.base_url for each in servers_down(not_started_here(config))] == urls
+    planned = plan(config, files_of("new"))
+    assert planned is not None
+    told = dict(labelled(planned))
+    hosts = f"127.0.0.1:{free_port}, 127.0.0.2:{free_port}"
+    assert told["prompts"].startswith(f"Prompts go to {hosts};")
+    assert planned.as_json(planned.uses[0])["host"] == hosts
 
 
 def test_a_node_that_used_the_server_before_is_checked_by_its_name(home: Path, free_port: int) -> None:

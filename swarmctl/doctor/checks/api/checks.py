@@ -252,8 +252,10 @@ def adapters(context: Context) -> Finding:
     """Check that the servers of this node's weights take what it trains. Loads nothing, and costs nothing."""
     from hivemind_exp.offload.api.faults import RequestFailed
     from hivemind_exp.offload.policy_server_probe import shortcomings
-    from hivemind_exp.offload.replicas import replica_endpoints
+    from hivemind_exp.offload.settings import replica_endpoints
     from hivemind_exp.sources.schedule import rounds_ahead
+    from swarmctl.run.servers_down import servers_down
+    from swarmctl.serving.by_hand import start_command
 
     if context.offline:
         return skipped("not checked (offline)")
@@ -267,6 +269,11 @@ def adapters(context: Context) -> Finding:
             try:
                 found = shortcomings(server, config, folder, needed)
             except RequestFailed as fault:
+                if down := servers_down([server]):
+                    start = start_command(config, server) or context.again("api")
+                    return failed(
+                        f"{server.base_url} accepts no connection ({down[0].reason}). Start the server", start
+                    )
                 return failed(f"{server.base_url}: {fault.detail}. {LATER}", context.again("api"))
             texts += [each.text if len(servers) == 1 else f"{server.base_url}: {each.text}" for each in found]
             serious = serious or any(each.serious for each in found)

@@ -23,7 +23,7 @@ from swarmctl.doctor.check import LATER, Context, Finding, failed, ok, skipped, 
 from swarmctl.keys.finder import Key, LocationKind
 from swarmctl.keys.http_client import timed_out
 from swarmctl.keys.key_text import in_the_clear
-from swarmctl.keys.local_servers import FETCH, START, server_command
+from swarmctl.keys.local_servers import FETCH, server_command
 from swarmctl.keys.probe import KeyTest, probe
 from swarmctl.terminal.sentences import several
 
@@ -46,7 +46,8 @@ class ApiService:
 
     endpoint: Endpoint
     label: str
-    """The prefix of its checks: the provider's name, followed by the model if the chain has the provider twice."""
+    """The prefix of its checks: the provider's name, followed by the model if the chain has the provider twice; of
+    several replicas, the host."""
     place: int
     """Position in ``offload.fallback``; -1 for the first choice, and for a judge."""
     config: Config
@@ -87,18 +88,23 @@ def services(config: Config) -> list[ApiService]:
     One that does both appears once: as the judge if it is only a fallback otherwise, because a judge has none.
     """
     from hivemind_exp.offload.judge import api_configs
-    from hivemind_exp.offload.settings import chain
+    from hivemind_exp.offload.settings import chain, replica_endpoints
 
     found: dict[Endpoint, tuple[int, Config]] = {}
     for use in api_configs(config):
-        for place, endpoint in enumerate(chain(use), -1):
+        replicas = [(-1, endpoint) for endpoint in replica_endpoints(use)]
+        for place, endpoint in [*replicas, *enumerate(chain(use), -1)]:
             if endpoint is not None and (endpoint not in found or place < found[endpoint][0]):
                 found[endpoint] = place, use
     names = Counter(endpoint.name for endpoint in found)
-    return [
-        ApiService(endpoint, endpoint.name if names[endpoint.name] == 1 else endpoint.full_name, place, use)
-        for endpoint, (place, use) in found.items()
-    ]
+    full = Counter(endpoint.full_name for endpoint in found)
+
+    def label(endpoint: Endpoint) -> str:
+        if names[endpoint.name] == 1:
+            return endpoint.name
+        return endpoint.full_name if full[endpoint.full_name] == 1 else endpoint.host
+
+    return [ApiService(endpoint, label(endpoint), place, use) for endpoint, (place, use) in found.items()]
 
 
 def host(service: ApiService, context: Context) -> Finding:
@@ -128,7 +134,7 @@ def _reach(service: ApiService, context: Context) -> str:
         except OSError as error:
             raise _unreachable(service, context, error) from error
 
-    return "" if proxy_for(service.endpoint.base_url) else context.once(f"api.{service.endpoint.name}.way", look)
+    return "" if proxy_for(service.endpoint.base_url) else context.once(f"api.{service.endpoint.base_url}.way", look)
 
 
 def _connected(url: SplitResult) -> str:
@@ -149,7 +155,10 @@ def _connected(url: SplitResult) -> str:
 
 def _unreachable(service: ApiService, context: Context, error: OSError) -> ProviderError:
     """Return the error with a command that fixes the problem or shows more."""
-    name, where, start = service.url.hostname or "", service.endpoint.host, server_command(service.endpoint, START)
+    from swarmctl.serving.by_hand import start_command  # imports pydantic, which is slow
+
+    name, where = service.url.hostname or "", service.endpoint.host
+    start = start_command(service.config, service.endpoint)
     address = shlex.quote(f"{name}:{service.url.port or 443}")
     certificate = f"openssl s_client -connect {address} -servername {shlex.quote(name)} < /dev/null"
     said = error.strerror or str(error)
@@ -228,7 +237,7 @@ def _without_list(service: ApiService, context: Context, text: str) -> Finding:
 def _ask(service: ApiService, context: Context) -> KeyTest:
     """Return the result of probing the service; probes only once."""
     name, url, key = service.endpoint.name, service.endpoint.base_url, service.secret(context)
-    return context.once(f"api.{name}.probe", lambda: probe(name, url, key, _ANSWER_S))
+    return context.once(f"api.{name}.{url}.probe", lambda: probe(name, url, key, _ANSWER_S))
 
 
 def limits(headers: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,28 @@ def test_nothing_is_asked_offline(home: Path) -> None:
     more = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = true\n[warmup]\nsteps = 0'
     profile(home, "http://127.0.0.1:9/v1", box="free = true", more=more, offload='kind = "policy"')
     assert look("api.adapters", offline=True)["adapters"].status is Status.SKIPPED
+
+
+def test_a_server_that_is_down_leads_to_the_command_with_all_its_flags(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free_port = server.getsockname()[1]
+    more = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = { rank = 16 }\n[warmup]\nsteps = 0'
+    profile(home, f"http://127.0.0.1:{free_port}/v1", box="free = true", more=more, offload='kind = "policy"')
+    found = look("api")
+    for finding in (found["adapters"], found["box.host"]):
+        assert finding.status is Status.FAILED
+        words = shlex.split(finding.remedy or "")
+        assert words[:3] == ["VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "vllm", "serve"]
+        assert words[(at := words.index("--max-lora-rank")) : at + 2] == ["--max-lora-rank", "16"]
+        assert ["--port", str(free_port)] == words[(at := words.index("--port")) : at + 2]
+
+
+def test_every_replica_is_checked_and_the_providers_own_address_is_not(home: Path) -> None:
+    serving = 'kind = "policy"\nserving.urls = ["http://127.0.0.1:9/v1/", "http://127.0.0.2:9/v1"]'
+    more = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = true\n[warmup]\nsteps = 0'
+    profile(home, "http://127.0.0.1:8/v1", box="free = true", more=more, offload=serving)
+    hosts = {name: finding for name, finding in look("api").items() if name.endswith(".host")}
+    assert list(hosts) == ["127.0.0.1:9.host", "127.0.0.2:9.host"]
+    for name, finding in hosts.items():
+        assert finding.status is Status.FAILED
+        assert f"nothing is listening at {name.removesuffix('.host')}." in finding.text

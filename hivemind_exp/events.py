@@ -230,7 +230,7 @@ class OffloadEvent(Event):
 
     provider: str = Field(description="The provider that is used first.")
     model: str = Field(description="The model requested.")
-    host: str = Field(description="Host that requests go to.")
+    host: str = Field(description="Host that requests go to; of several replicas, all, separated by commas.")
     kind: str = Field(description="The kind of source that its completions count as.")
     loss: str = Field(description="What the node learns from the completions, as a sentence.")
     training: str = Field(description="Whether the provider's terms allow training on its output.")

@@ -1,5 +1,6 @@
 """All checks, in display order. To add one, follow "Add a doctor check" in ARCHITECTURE.md."""
 
+import re
 from collections.abc import Sequence
 
 from hivemind_exp.providers import PROVIDERS
@@ -97,5 +98,6 @@ def select(names: Sequence[str], context: Context) -> list[Check]:
 
 
 def _names(check: Check) -> set[str]:
-    """Return the names that select a check: its group, its key, and the key without its last part."""
-    return {check.group, check.key, check.key.rpartition(".")[0]}
+    """Return the names that select a check: its group, its key, the key without its last part, and its provider."""
+    whole = check.key.rpartition(".")[0]
+    return {check.group, check.key, whole, re.split("[:@]", whole)[0]}

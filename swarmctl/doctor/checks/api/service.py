@@ -47,7 +47,7 @@ class ApiService:
     endpoint: Endpoint
     label: str
     """The prefix of its checks: the provider's name, followed by the model if the chain has the provider twice; of
-    several replicas, the host."""
+    several replicas, by the host."""
     place: int
     """Position in ``offload.fallback``; -1 for the first choice, and for a judge."""
     config: Config
@@ -102,7 +102,7 @@ def services(config: Config) -> list[ApiService]:
     def label(endpoint: Endpoint) -> str:
         if names[endpoint.name] == 1:
             return endpoint.name
-        return endpoint.full_name if full[endpoint.full_name] == 1 else endpoint.host
+        return endpoint.full_name if full[endpoint.full_name] == 1 else f"{endpoint.name}@{endpoint.host}"
 
     return [ApiService(endpoint, label(endpoint), place, use) for endpoint, (place, use) in found.items()]
 

@@ -71,7 +71,8 @@ def test_every_replica_is_checked_and_the_providers_own_address_is_not(home: Pat
     more = '[model]\nname = "Qwen/Qwen2.5-0.5B-Instruct"\nlora = true\n[warmup]\nsteps = 0'
     profile(home, "http://127.0.0.1:8/v1", box="free = true", more=more, offload=serving)
     hosts = {name: finding for name, finding in look("api").items() if name.endswith(".host")}
-    assert list(hosts) == ["127.0.0.1:9.host", "127.0.0.2:9.host"]
+    assert list(hosts) == ["box@127.0.0.1:9.host", "box@127.0.0.2:9.host"]
+    assert set(look("api.box")) == {name for name in look("api") if name.startswith("box@")}
     for name, finding in hosts.items():
         assert finding.status is Status.FAILED
-        assert f"nothing is listening at {name.removesuffix('.host')}." in finding.text
+        assert f"nothing is listening at {name[4:].removesuffix('.host')}." in finding.text

@@ -191,8 +191,8 @@ class OffloadConfig(Section):
     """What to do when a cap is reached: stop, or generate locally. Never falls back to another paid provider."""
     ahead: Annotated[int, Field(ge=0, le=64)] | None = None
     """Rounds for which completions are requested in advance, while earlier rounds still train. Unset: 2; 16 with
-    offload.batch; with offload.kind = "policy" at most what
-    train.max_lag allows, and 1 without model.lora. No effect with offload.teach = "hints"."""
+    offload.batch; with offload.kind = "policy" not more than train.max_lag allows, and at most 1 without model.lora. No
+    effect with offload.teach = "hints"."""
     batch: bool = False
     """Use the provider's Batch API: half the price, answers within 24 hours."""
     service_tier: Literal["default", "flex"] = "default"

@@ -2,7 +2,7 @@
 # `make test-fast` leaves out the tests marked slow or swarm. `make test-vllm` plays rounds with a real vLLM, and
 # `make test-sglang` with a real SGLang. `make lint` checks style and types. `make clean` deletes the environment and what
 # was built. `make soak` kills and starves real nodes for about an hour (as root, on Linux). `make bench-gpu` measures
-# speed and memory on a GPU beside plain TRL, in about five minutes.
+# speed and memory on a GPU beside plain TRL, in about five minutes; with a second GPU and with vLLM also these.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

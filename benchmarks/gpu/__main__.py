@@ -1,10 +1,12 @@
 """Measure every figure of a GPU that this project promises, beside plain TRL, in one run.
 
 Models have Qwen2.5's shapes and random weights. Each side is warmed up, then measured several times in turn. Prints
-medians with the least and the most, ratios, what the memory estimate says beside each measured peak, and the bars. On a
-CPU (``--device cpu``), only shows that it works.
+medians with the least and the most, ratios, what the memory estimate says beside each measured peak, and the bars. With
+a second GPU, also compares a node on both with one on the first (``benchmarks.gpu.several``), and with vLLM a server of
+the node's weights (``benchmarks.gpu.serve``). On a CPU (``--device cpu``), only shows that it works.
 
     make bench-gpu
+    python -m benchmarks.gpu --vllm /PATH/TO/bin/vllm
     python -m benchmarks.gpu --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1
 """
 
@@ -12,7 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,13 +33,16 @@ import trl
 from benchmarks.gpu import plain_trl
 from benchmarks.gpu.cards import limited
 from benchmarks.gpu.models import SHAPES, G, Node, Work, node, release
+from benchmarks.gpu.one_gpu import restart, visible_gpus
 from benchmarks.gpu.table import Bar, beside, gib, seconds, shown
 from benchmarks.gpu.work import GIB, Cost, generate, made_up, measured, prompts, spread, train
 from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import NodeMemory, Shape
 
 LORA = {"lora": {"rank": 16}}
-SECTIONS = ("training", "generation", "step", "cards")
+SECTIONS = ("training", "generation", "step", "cards", "several", "serve")
+ROWS_OF_SEVERAL = "1024"
+"""Fewer rows do not fill two GPUs."""
 RUNTIME = 0.75 * GIB
 """What CUDA itself takes of a card's memory."""
 
@@ -44,7 +52,9 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.work = Work(options.shape, options.rows, device=options.device, tokens=options.tokens)
-        self.repeats = options.repeats
+        self.repeats, self.vllm = options.repeats, options.vllm
+        self.gpus: list[str] = options.visible or []
+        """All that the scripts for several GPUs may use. Empty: on a CPU."""
         self.bars: list[Bar] = []
         self.found: dict[str, Any] = {}
 
@@ -211,6 +221,31 @@ class Run:
         four_bit = LORA | {"load_in_4bit": True}
         self._card("3B, 4 bits, LoRA, 512 tokens", three, 8e9 - RUNTIME, (8e9 - RUNTIME) / GIB, model=four_bit)
 
+    def several(self) -> None:
+        """Compare a node on two GPUs with one on a single GPU."""
+        cuda = self.work.device.startswith("cuda")
+        if cuda and len(self.gpus) < 2:
+            print("several: left out, because there is one GPU")
+            return
+        rows = ROWS_OF_SEVERAL if cuda else str(self.work.rows)
+        self._script("several", "--rows", rows, "--repeats", str(self.repeats), "--without-divided")
+
+    def serve(self) -> None:
+        """Compare a server of the node's weights with a node that generates itself."""
+        if self.vllm is None:
+            print("serve: left out, because there is no vllm on the PATH (--vllm)")
+            return
+        self._script("serve", "--rows", str(self.work.rows), "--vllm", self.vllm)
+
+    def _script(self, name: str, *words: str) -> None:
+        """Run another script of this package, on all GPUs. Raises ``CalledProcessError``."""
+        shared = ("--tokens", str(self.work.tokens), "--device", self.work.device)
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        release()
+        command = [sys.executable, "-m", f"benchmarks.gpu.{name}", *words, *shared]
+        model = ["--model" if name == "serve" else "--shape", self.work.shape]
+        subprocess.run([*command, *model], env=os.environ | visible, check=True)
+
     def _card(self, title: str, work: Work, size: float, bar: float, **tables: Any) -> None:
         with limited(size), node(work, **tables) as made:
             told: list[str] = []
@@ -258,6 +293,8 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--vllm", default=shutil.which("vllm"), help="the program [default: the one on the PATH]")
+    parser.add_argument("--visible", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
     options = parser.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -265,6 +302,8 @@ def main() -> int:
             "torch finds no NVIDIA GPU. To see that it works, without figures that mean anything:\n"
             "  python -m benchmarks.gpu --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1"
         )
+    if options.device.startswith("cuda") and options.visible is None:
+        restart("benchmarks.gpu", visible_gpus())
     run, failed = Run(options), False
     print(", ".join(about()))
     print(f"{options.rows} completions of up to {options.tokens} tokens, prompts of {run.work.prompts} tokens")

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from benchmarks.gpu.__main__ import LORA, about
 from benchmarks.gpu.models import SHAPES, G, Work, build, release
+from benchmarks.gpu.one_gpu import restart
 from benchmarks.gpu.table import Bar, seconds, shown
 from benchmarks.gpu.work import Cost, made_up, measured, prompts
 from hivemind_exp.config import Config
@@ -176,15 +175,6 @@ def compare(
     return found
 
 
-def restart(visible: list[str]) -> NoReturn:
-    """Start over as a process that sees the first of these GPUs only, and knows of the others.
-
-    What this module imports has asked CUDA for its devices by now, so it is too late to hide them here.
-    """
-    words = [sys.executable, "-m", "benchmarks.gpu.several", *sys.argv[1:], "--visible", *visible]
-    os.execve(words[0], words, os.environ | {"CUDA_VISIBLE_DEVICES": visible[0]})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
@@ -199,7 +189,7 @@ def main() -> None:
     parser.add_argument("--visible", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.device == "cuda" and options.visible is None:
-        restart(share_gpus(options.processes))
+        restart("benchmarks.gpu.several", share_gpus(options.processes))
     visible = options.visible or []
     print(", ".join(about()), f"{options.processes} processes", sep=", ")
     bars, figures = list[Bar](), dict[str, Any]()

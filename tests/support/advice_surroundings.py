@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hivemind_exp.node_files import NodeFiles
+from swarmctl.keys import keyring as keyrings
 from tests.support import fake_keyrings
 from tests.support.fake_services import Service, service
 from tests.support.forked_swarmctl import ForkedSwarmctl
@@ -117,17 +119,22 @@ def untrusted(home: Path) -> Iterator[str]:
         yield url
 
 
+def _waited_for() -> Any:
+    """Return a context in which commands wait long enough for a keyring that a busy machine delays."""
+    return patch.object(keyrings, "ALONE_S", 120.0)
+
+
 @contextmanager
 def keyring(home: Path) -> Iterator[str]:
     """Run an unlocked keyring; yield the address of its bus."""
-    with fake_keyrings.bus(home.parent) as session, fake_keyrings.unlocked(session):
+    with _waited_for(), fake_keyrings.bus(home.parent) as session, fake_keyrings.unlocked(session):
         yield session["DBUS_SESSION_BUS_ADDRESS"]
 
 
 @contextmanager
 def locked(home: Path) -> Iterator[str]:
     """Run a locked keyring; yield the address of its bus."""
-    with fake_keyrings.bus(home.parent) as session, fake_keyrings.unlocked(session):
+    with _waited_for(), fake_keyrings.bus(home.parent) as session, fake_keyrings.unlocked(session):
         fake_keyrings.lock(session)
         yield session["DBUS_SESSION_BUS_ADDRESS"]
 

@@ -11,11 +11,11 @@ from hivemind_exp import event_files
 from hivemind_exp.errors import CheckpointError, ConfigurationError
 from hivemind_exp.hard_links import link_tree
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.node_id import descendant
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import readable
 from swarmctl.nodes.migrations import KEPT
+from swarmctl.nodes.recorded_id import descendant_of
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -63,7 +63,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
                 raise CheckpointError(message, next=shlex.join(["swarmctl", "fork", name, new])) from error
             _copy(files, copy)
             _rewind(copy, str(made.get("charter")), step, round_)
-            record_name(copy, new, forked={"node": name, "step": step}, **descendant(made))
+            record_name(copy, new, forked={"node": name, "step": step}, **descendant_of(copy, made))
             write_record(copy.run, RunRecord(begun=True))
             os.rename(staging, target.root)
     if as_json:

@@ -17,6 +17,7 @@ from hivemind_exp import formats
 from hivemind_exp.errors import FileProblem, NodeError
 from hivemind_exp.full_disk import disk_full, lacks_inodes
 from hivemind_exp.journal import audit, canary_log, columns, conversation, owner, pruning, question_results, records
+from hivemind_exp.journal import prompts as prompts_table
 from hivemind_exp.journal.decoding import decoding
 from hivemind_exp.journal.records import FOREIGN, Evaluation, Manifest, QuestionResult, SourceContribution, StageRun
 from hivemind_exp.journal.replies import Replies
@@ -95,23 +96,7 @@ class Journal:
 
     def write_prompts(self, round_: int, prompts: Sequence[Prompt], first: int = 0) -> None:
         """Record a stage's prompts, before their first use. ``first``: the position of ``prompts[0]`` in the stage."""
-        self._write_all(
-            (
-                "INSERT OR IGNORE INTO prompts VALUES (?,?,?,?,?,?,?)",
-                [
-                    (self._swarm, round_, p.stage, n, p.question.task, p.question.digest, json.dumps(p.messages))
-                    for n, p in enumerate(prompts, first)
-                ],
-            ),
-            (
-                "INSERT OR IGNORE INTO notes VALUES (?,?,?,?,?)",
-                [
-                    (self._swarm, round_, p.stage, p.question.digest, json.dumps(p.notes, sort_keys=True))
-                    for p in prompts
-                    if p.notes
-                ],
-            ),
-        )
+        self._write_all(*prompts_table.statements(self._swarm, round_, prompts, first))
 
     def prompt(self, round_: int, question: Question, stage: str) -> Prompt | None:
         """Return a stage's prompt for a question, without token ids, or None if there is none yet."""

@@ -7,14 +7,15 @@ in flight, so this may be too high.)
 """
 
 import json
-import math
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hivemind_exp import atomic_write, event_files
+from hivemind_exp.finite_numbers import is_finite
 from hivemind_exp.formats import check_number
 from hivemind_exp.journal.pruning import total_cost
 from hivemind_exp.node_files import SEAL, NodeFiles
@@ -122,7 +123,8 @@ def read_total(path: Path) -> Total | None:
         stored = json.loads(path.read_bytes())
         check_number(path, stored.get("schema") if isinstance(stored, dict) else None)
         # Files of older versions have only the first.
-        return Total(_amount(stored["usd"]), _amount(stored.get("usd_reserved", 0.0)), int(stored.get("requests", 0)))
+        requests = int(_amount(stored.get("requests", 0)))
+        return Total(_amount(stored["usd"]), _amount(stored.get("usd_reserved", 0.0)), requests)
     return None
 
 
@@ -169,8 +171,8 @@ def _of_checkpoints(files: NodeFiles) -> Iterator[float]:
                 yield _amount(seal["usd"])
 
 
-def _amount(value: object) -> float:
-    """Return an amount in USD. Raises ``ValueError`` for what is none, such as NaN, which JSON readers accept."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(value)
+def _amount(value: Any) -> float:
+    """Return an amount in USD. Raises ``ValueError`` for what is none, such as NaN."""
+    if not is_finite(value):
+        raise ValueError
     return float(value)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from hivemind_exp import atomic_write
+from hivemind_exp.finite_numbers import is_finite
 
 FILE_NAME = "peerbook.json"
 MOST_PEERS = 512
@@ -160,7 +160,7 @@ class PeerBook:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values if all are finite numbers. Raises TypeError."""
-    if not all(isinstance(value, int | float) and isfinite(value) for value in values.values()):
+    if not all(map(is_finite, values.values())):
         raise TypeError(values)
     return dict(values)
 

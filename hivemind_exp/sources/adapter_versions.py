@@ -65,6 +65,14 @@ class AdapterVersions:
         """The pushes that are remembered, the oldest first."""
         return list(self._copies)
 
+    @property
+    def most_pushes(self) -> int:
+        """How many pushes may be under way, so that those and the one before them are remembered.
+
+        As many as a node has that never stops waiting for a round's completions, so that these are not too old.
+        """
+        return self._kept - 1
+
     def moved(self) -> None:
         """Take note that the model's weights have changed."""
         self._same = None

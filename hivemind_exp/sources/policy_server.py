@@ -172,7 +172,8 @@ class PolicyServerSource(Source):
 
         If the server fails, its slots stay empty, for this machine; without ``fallback``, the node waits for it.
         """
-        self._wanted = {key: each for key, each in self._wanted.items() if key[0].round >= ask.stage_run.round}
+        for key in [key for key in self._wanted if key[0].round < ask.stage_run.round]:  # a round that was missed
+            self._wanted.pop(key).answer.cancel()
         while True:
             found, failed = self._await(ask)
             done = [each for each in found.values() if each.answer.done()]
@@ -181,6 +182,8 @@ class PolicyServerSource(Source):
                 self._fail(failed[0])
             self._report_pushes()
             if not failed or self._falls_back:
+                for late in found.values():  # else it would delay pushes, and later requests
+                    late.answer.cancel()
                 answered = [each for each in done if each.answer.exception() is None]
                 if answered and not failed:
                     self._recover()
@@ -217,8 +220,8 @@ class PolicyServerSource(Source):
         return {key: each for key, each in found.items() if not each.answer.cancelled()}, []
 
     def _push(self) -> None:
-        """Send the weights, unless the last push has them. Returns immediately."""
-        if not self._moved and self._pushes.error() is None:
+        """Send the weights, unless the last push has them or too many are under way. Returns immediately."""
+        if (not self._moved and self._pushes.error() is None) or self._pushes.under_way >= self._adapters.most_pushes:
             return
         self._moved = False
         asked = {self._pushes.last, *(each.serial for each in self._wanted.values())}

@@ -27,6 +27,11 @@ class Pushes:
     def futures(self) -> Collection[Future[None]]:
         return self._tracked.values()
 
+    @property
+    def under_way(self) -> int:
+        """How many have neither arrived nor failed yet."""
+        return sum(not push.done() for push in self._tracked.values())
+
     def error(self) -> BaseException | None:
         """Return why the last push failed; None if it did not, or is still under way."""
         push = self._tracked.get(self.last)
@@ -37,13 +42,15 @@ class Pushes:
 
         That is the latest one that arrived, and later ones that are still under way.
         """
-        failed = self._failed.union(serial for serial, error in self._done() if error is not None)
         found = set[int]()
         for serial in range(last, -1, -1):
-            if serial not in failed:
-                found.add(serial)
-                if serial not in self._tracked or self._tracked[serial].done():
-                    break
+            push = self._tracked.get(serial)
+            ended = push is None or push.done()  # looked at once, because it may end at any moment
+            if serial in self._failed or (push is not None and ended and push.exception() is not None):
+                continue
+            found.add(serial)
+            if ended:
+                break
         return frozenset(found)
 
     def ended(self) -> list[BaseException | None]:

@@ -21,6 +21,7 @@ from swarmctl.launch import compose, dstack, sky, slurm
 from swarmctl.launch.machines import GpuRequest, Machines
 from swarmctl.nodes.lookup import readable
 from swarmctl.run.servers_down import not_started_here
+from swarmctl.serving.gpus import Place
 from swarmctl.serving.registry import server_engine
 from swarmctl.settings.command_line import JOIN, portable_arguments, read_last, resolved_options
 from swarmctl.settings.options import RunOptions
@@ -184,9 +185,16 @@ def _installs(config: Config, kind: Target) -> list[str]:
     Raises ConfigurationError if the nodes could not start it, or could not push their weights to another one.
     """
     serving = config.offload.serving
-    if config.offload.kind != POLICY_SERVER or kind is Target.SLURM:  # whose machines share a file system
+    if config.offload.kind != POLICY_SERVER:
         return []
     engine = server_engine(config)
+    if serving.command and kind is not Target.COMPOSE:
+        try:
+            engine.arguments(config, 1, Place(None, shared=False, turns=serving.turns == "on", why=""))
+        except ConfigurationError as error:  # its suggestion is for a run on this machine
+            raise ConfigurationError(error.message, next="swarmctl launch --help") from error
+    if kind is Target.SLURM:  # whose machines share a file system
+        return []
     own = f"swarmctl launch --print {kind} --serve {engine.name}"
     if not serving.command:
         if not serving.folder:

@@ -6,7 +6,6 @@ only those that are listed, only under paths that a node's files have, and only 
 
 import hashlib
 import json
-import math
 import re
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from typing import IO, Any
 
 from hivemind_exp import atomic_write
 from hivemind_exp.errors import DiskFull, FileProblem
+from hivemind_exp.finite_numbers import is_finite
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.formats import check_number
 from swarmctl.paths import shown
@@ -220,8 +220,8 @@ def _text(value: Any) -> str:
 
 
 def _amount(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(value)
+    if not is_finite(value) or value < 0:
+        raise ValueError
     return float(value)
 
 

@@ -13,13 +13,13 @@ from hivemind_exp.config import Config, charter_id
 from hivemind_exp.errors import NodeConflict
 from hivemind_exp.formats import FORMAT, NODE_FORMAT, check_number
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.node_id import new_id, read_id
-from hivemind_exp.trainer.checkpoints import SEAL
+from hivemind_exp.node_id import new_id
 from swarmctl.nodes.frozen import frozen
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.inputs import check_inputs, same_place
 from swarmctl.nodes.lookup import check_node_format, files_of, other_name, short_id
 from swarmctl.nodes.migrations import upgrade_and_tell
+from swarmctl.nodes.recorded_id import recorded_id
 from swarmctl.nodes.start_over import finish, set_aside
 from swarmctl.paths import shown
 from swarmctl.storage import node_lock as locks
@@ -102,22 +102,12 @@ def opened(config: Config, retry: Retry) -> Iterator[Node]:
                 kept = {} if fresh else {key: made[key] for key in ("id", "ancestors") if key in made}
                 write_json(files.identity, identity(config) | kept)
             elif "id" not in made:
-                write_json(files.identity, made | {"id": _id_of_checkpoints(files) or new_id()})
+                write_json(files.identity, made | {"id": recorded_id(files) or new_id()})
         try:
             yield Node(files, lock, resumes=begun and not fresh, created=created, starts_over=begun and fresh)
         finally:
             with contextlib.suppress(OSError):  # then the next run does this
                 finish(files)
-
-
-def _id_of_checkpoints(files: NodeFiles) -> str | None:
-    """Return the id that the newest checkpoint names; None if it names none.
-
-    If a node went back to an older version, its ``node.json`` has lost the id, but its checkpoints have not.
-    """
-    newest = max(files.checkpoints.glob("[0-9]*"), default=None)
-    found = None if newest is None else read_id((read_json(newest / SEAL) or {}).get("node"))
-    return None if found is None else found.id
 
 
 @contextlib.contextmanager

@@ -8,14 +8,15 @@ import sys
 from contextlib import closing, nullcontext
 
 from hivemind_exp import event_files
-from hivemind_exp.errors import CheckpointError, ConfigurationError
+from hivemind_exp.errors import CheckpointError, ConfigurationError, FileProblem
 from hivemind_exp.hard_links import link_tree
+from hivemind_exp.list_command import list_command
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.node_id import descendant
 from hivemind_exp.run_record import RunRecord, write_record
 from swarmctl.nodes.checkpoint import checkpoint_of
 from swarmctl.nodes.lookup import readable
 from swarmctl.nodes.migrations import KEPT
+from swarmctl.nodes.recorded_id import descendant_of
 from swarmctl.nodes.rename import at_rest, free, record_name
 from swarmctl.storage import node_lock as locks
 from swarmctl.storage.disk_errors import disk_errors
@@ -31,12 +32,15 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
 
     The node may be running: its checkpoints never change, and a copy of its journal is always consistent. Raises
     ConfigurationError if the node has no checkpoint yet, starts over at every run or is in a swarm, and CheckpointError
-    if it lacks this one.
+    if it lacks this one, and FileProblem if its ``node.json`` cannot be read.
     """
     at_step = [] if at is None else ["--at", str(at)]
     files = readable(name)
     target = free(new, lambda other: shlex.join(["swarmctl", "fork", name, other, *at_step]))
-    made = read_json(files.identity) or {}
+    made = read_json(files.identity)
+    if made is None:
+        text = f"{files.identity} is damaged, so a fork of node {name} could not run"
+        raise FileProblem(text, next=list_command(files.identity))
     config = (read_json(files.config) or {}).get("config") or {}
     if made.get("fresh") or (config.get("node") or {}).get("fresh"):
         raise ConfigurationError(f"node {name} starts over at every run, so it cannot be forked", next=_run(name))
@@ -63,7 +67,7 @@ def fork(name: str, new: str, *, at: int | None, as_json: bool) -> None:
                 raise CheckpointError(message, next=shlex.join(["swarmctl", "fork", name, new])) from error
             _copy(files, copy)
             _rewind(copy, str(made.get("charter")), step, round_)
-            record_name(copy, new, forked={"node": name, "step": step}, **descendant(made))
+            record_name(copy, new, forked={"node": name, "step": step}, **descendant_of(copy, made))
             write_record(copy.run, RunRecord(begun=True))
             os.rename(staging, target.root)
     if as_json:

@@ -6,10 +6,10 @@ Copies of a node share what was drawn when it was created. When a node is delete
 import contextlib
 import hashlib
 import json
-import math
 from pathlib import Path
 
 from hivemind_exp.errors import NodeError
+from hivemind_exp.finite_numbers import is_finite
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.offload.spending import spent_so_far
 from swarmctl.nodes.lookup import all_nodes
@@ -53,4 +53,4 @@ def _kept(lineage_: str) -> Path:
 
 def _amount(path: Path) -> float:
     usd = (read_json(path) or {}).get("usd")
-    return float(usd) if isinstance(usd, int | float) and math.isfinite(usd) else 0.0
+    return float(usd) if usd is not None and is_finite(usd) else 0.0

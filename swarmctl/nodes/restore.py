@@ -12,7 +12,6 @@ from hivemind_exp.errors import ConfigurationError
 from hivemind_exp.foreign_text import foreign
 from hivemind_exp.money import dollars
 from hivemind_exp.node_files import NodeFiles
-from hivemind_exp.node_id import descendant
 from hivemind_exp.offload.ledger import ROUNDING, Total
 from hivemind_exp.offload.spending import read_total, spent_so_far, write_total
 from hivemind_exp.resuming import resume_command
@@ -24,6 +23,7 @@ from swarmctl.nodes.directory import check_formats
 from swarmctl.nodes.history import has_begun
 from swarmctl.nodes.lineage import known_total, lineage
 from swarmctl.nodes.lookup import files_of, other_name
+from swarmctl.nodes.recorded_id import descendant_of
 from swarmctl.nodes.rename import free, record_name
 from swarmctl.paths import nodes_directory
 from swarmctl.storage.disk_errors import disk_errors
@@ -55,8 +55,9 @@ def restore(file: Path, *, as_name: str | None, as_json: bool) -> None:
             check_formats(copy)
             before, spent = spent_so_far(copy), _count_spending(copy)
             peer = _become_another(copy) if as_name is not None else _peer(copy)
-            another = {} if as_name is None else descendant(read_json(copy.identity) or {})
+            another = {} if as_name is None else descendant_of(copy, read_json(copy.identity) or {})
             record_name(copy, target.root.name, restored={"node": about.node, "saved": about.created}, **another)
+            _keep_total(copy, spent)
             write_record(copy.run, _at_rest(read_record(copy.run), begun=has_begun(copy)))
             with ExitStack() as ends:
                 if peer is not None:
@@ -99,11 +100,16 @@ def _target(path: Path, node: str, as_name: str | None) -> NodeFiles:
 
 def _count_spending(copy: NodeFiles) -> float:
     """Let the restored node know of everything that it, or a copy on this machine, has spent. Return the total."""
-    known, most = spent_so_far(copy), known_total(lineage(copy))
-    if most > known + ROUNDING:
+    spent = max(spent_so_far(copy), known_total(lineage(copy)))
+    _keep_total(copy, spent)
+    return spent
+
+
+def _keep_total(copy: NodeFiles, spent: float) -> None:
+    """Record a total that would be lost with the node's id, because only the checkpoints of that id knew it."""
+    if spent > spent_so_far(copy) + ROUNDING:
         saved = read_total(copy.spent)
-        write_total(copy.spent, Total(most, 0.0, 0 if saved is None else saved.requests), durable=True)
-    return max(known, most)
+        write_total(copy.spent, Total(spent, 0.0, 0 if saved is None else saved.requests), durable=True)
 
 
 def _at_rest(saved: RunRecord | None, *, begun: bool) -> RunRecord:

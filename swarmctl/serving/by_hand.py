@@ -16,7 +16,7 @@ _PROGRAMS = {"sglang": ["python", "-m", "sglang.launch_server"]}
 """By engine, if it is not a program of that name."""
 _NEEDLESS = ("DO_NOT_TRACK", "VLLM_NO_USAGE_STATS", "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION")
 """Variables that a server works without."""
-_EVERYWHERE = "0.0.0.0"
+_EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "::"
 
 
 def start_command(config: Config, endpoint: Endpoint) -> str | None:
@@ -24,13 +24,18 @@ def start_command(config: Config, endpoint: Endpoint) -> str | None:
     if config.offload.kind != POLICY_SERVER or endpoint not in replica_endpoints(config):
         return server_command(endpoint, START)
     engine, url = server_engine(config), urlsplit(endpoint.base_url)
+    if url.scheme == "https":  # a proxy's, and nobody knows the server's own address
+        return None
     place = Place(None, shared=False, turns=config.offload.serving.turns == "on", why="")
     try:
         words = engine.arguments(config, url.port or 80, place)
     except ConfigurationError:
         return None
-    if not is_loopback(url.hostname or ""):
-        words[words.index("--host") + 1] = _EVERYWHERE
+    host = url.hostname or ""
+    if not is_loopback(host):
+        words[words.index("--host") + 1] = _EVERYWHERE_6 if ":" in host else _EVERYWHERE
+    elif ":" in host:
+        words[words.index("--host") + 1] = host
     variables = engine.environment({}, place, config.model.lora is None)
     needed = [f"{name}={shlex.quote(value)}" for name, value in variables.items() if name not in _NEEDLESS]
     return " ".join([*needed, shlex.join([*_PROGRAMS.get(engine.name, [engine.name]), *words])])

@@ -330,6 +330,7 @@ STATES: tuple[State, ...] = (
     State("launch --print sky --profile cpu --serve /opt/vllm/bin/vllm"),
     State("launch --print dstack --profile cpu --offload http://box:8000/v1:m --set offload.kind=policy"),
     State("launch --print compose --profile cpu --serve sglang"),
+    State("launch --print slurm --profile demo --serve vllm"),
     State("service install maths"),
     State("service uninstall maths", (RAN,)),
     State("doctor nosuch"),

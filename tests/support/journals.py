@@ -54,9 +54,16 @@ class Books:
     journal: Journal
     ledger: Ledger
 
+    def _ask(self, round_: int, asked: Prompt) -> None:
+        """Write a prompt after those of its stage."""
+        if self.journal.prompt(round_, asked.question, asked.stage) is None:
+            query = "SELECT COUNT(*) FROM prompts WHERE round=? AND stage=?"
+            (first,) = self.journal._db.execute(query, (round_, asked.stage)).fetchone()
+            self.journal.write_prompts(round_, [asked], first)
+
     def group(self, round_: int, asked: Prompt, rollouts: dict[int, Rollout], scores: dict[int, Score]) -> None:
         """Write rollouts of this machine and a group's scores."""
-        self.journal.write_prompts(round_, [asked])
+        self._ask(round_, asked)
         self.journal.write_rollouts(round_, 0, [Group(asked, tuple(rollouts.values()), places=tuple(rollouts))])
         self.score(round_, asked, scores)
 
@@ -69,7 +76,7 @@ class Books:
         """Write the completions that an API sent, and the slots that it lost."""
         places = tuple(made.index for made in completions) + tuple(lost)
         order = CompletionRequest(round_, asked.stage, asked.question.digest, asked.messages, places, 0)
-        self.journal.write_prompts(round_, [asked])
+        self._ask(round_, asked)
         self.journal.write_completions(order, completions)
         for place, why in lost.items():
             self.journal.write_lost(order, [place], why)

@@ -3,12 +3,12 @@
 One module per engine (``engines``). As in ``chat``, everything that a server sends is untrusted.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from hivemind_exp.finite_numbers import is_finite
 from hivemind_exp.offload.api.faults import RequestFailed, broken
 from hivemind_exp.offload.settings import Endpoint
 
@@ -216,6 +216,4 @@ def checked_row(ids: Any, logps: Any, sampling: Sampling) -> SampledRow:
 
 
 def _is_logp(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and LOWEST <= value <= ROUNDING
+    return is_finite(value) and LOWEST <= value <= ROUNDING

@@ -154,8 +154,8 @@ class VllmServer(ListsModels):
         if version == name:  # another request had it loaded again
             return
         await self._do("/update_weight_version", {"new_version": RELOADING})
-        await self._do("/pause?mode=wait", {})
         try:
+            await self._do("/pause?mode=wait", {})
             await self._do("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
             if b"true" not in await self._do("/reset_prefix_cache", {}):
                 raise PushFailed("did not drop the keys and values of the weights before")

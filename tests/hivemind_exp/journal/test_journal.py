@@ -61,6 +61,27 @@ def test_swarms_rounds_and_prompts_are_kept_apart(tmp_path: Path) -> None:
     assert Journal(tmp_path / "j", "s").rollouts(0, make_prompt("b"), 0) == {}
 
 
+@pytest.mark.parametrize("later", ["bcd", "bc", "db", "abc", "cba"])
+def test_a_round_that_is_asked_again_has_the_prompts_of_the_questions_chosen_last(tmp_path: Path, later: str) -> None:
+    """A run that was killed asked the round early; the next one's settings choose other questions."""
+    journal = Journal(tmp_path / "j", "s")
+    for letters in ("abc", later):
+        journal.write_prompts(1, [make_prompt(letter) for letter in letters], first=4)
+    kept = journal._db.execute("SELECT position, question FROM prompts ORDER BY position").fetchall()
+    assert kept[: len(later)] == [(n, make_prompt(letter).question.digest) for n, letter in enumerate(later, 4)]
+    assert len({question for _, question in kept}) == len(kept)
+
+
+def test_a_question_that_is_asked_again_keeps_its_prompt(tmp_path: Path) -> None:
+    """Peers may have published more since, so that the prompt would quote them."""
+    journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
+    journal.write_prompts(1, [prompt])
+    journal.write_prompts(1, [dataclasses.replace(prompt, messages=())])
+    kept = journal.prompt(1, prompt.question, prompt.stage)
+    assert kept is not None
+    assert kept.messages == prompt.messages != ()
+
+
 def test_scores_join_their_completions(tmp_path: Path) -> None:
     journal, prompt = Journal(tmp_path / "j", "s"), make_prompt()
     rollouts = tuple(Rollout(Kind.POLICY, "local", text, (1,), False) for text in "xy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hivemind_exp.errors import ProviderError
+from hivemind_exp.offload.api.vllm import VllmServer
+from hivemind_exp.offload.settings import first_endpoint
 from hivemind_exp.source_kinds import Kind
 from hivemind_exp.sources.adapter_versions import NEWEST
 from hivemind_exp.sources.weight_versions import WeightVersions
-from tests.support.policy_server_nodes import STAND_INS, Node, rows
+from tests.support.policy_server import policy_server
+from tests.support.policy_server_nodes import STAND_INS, Node, configure, rows
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -170,3 +174,28 @@ def test_tied_weights_are_copied_once_and_saved_under_both_names(tmp_path: Path)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert torch.equal(saved.lm_head.weight, before), "what is written are the weights of the push"
     assert saved.lm_head.weight is saved.model.embed_tokens.weight
+
+
+def test_a_reload_that_is_cut_short_while_vllm_pauses_lets_it_go_on(directory: Path) -> None:
+    """A request that nobody waits for any more is cancelled, also while it has the weights loaded again."""
+    paused, go_on = threading.Event(), threading.Event()
+
+    def hold(path: str) -> None:
+        if path.startswith("/pause"):
+            paused.set()
+            go_on.wait()
+
+    async def cut_short(url: str) -> None:
+        vllm = VllmServer(first_endpoint(configure(directory, [url])), 60.0)
+        reload = asyncio.ensure_future(vllm.reload("swarmctl-x", str(directory)))
+        await asyncio.to_thread(paused.wait)
+        reload.cancel()
+        await asyncio.wait([reload])
+        assert reload.cancelled()
+        await vllm.close()
+
+    with policy_server(directory) as (server, url):
+        server.answering = hold
+        asyncio.run(cut_short(url))
+        go_on.set()
+        assert not server.paused

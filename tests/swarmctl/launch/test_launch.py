@@ -297,6 +297,7 @@ def test_nodes_that_start_a_server_of_their_weights_install_it(capsys: pytest.Ca
     assert "uv tool install" not in text
 
 
+_OPEN = 'offload.serving.arguments=["--host=0.0.0.0"]'
 SERVED = ["--profile", "gpu", "--set", "offload.kind=policy", "--offload", "http://box:8000/v1:m"]
 
 
@@ -310,6 +311,17 @@ SERVED = ["--profile", "gpu", "--set", "offload.kind=policy", "--offload", "http
         (
             ["--print", "slurm", *SERVED, "--set", 'offload.serving.urls=["http://b:1/v1","http://127.0.0.1:2/v1"]'],
             "http://127.0.0.1:2/v1 can be reached from this machine only",
+            "launch --help",
+        ),
+        (["--print", "slurm", "--profile", "demo", "--serve", "vllm"], "cannot serve the demo's tiny", "launch --help"),
+        (
+            ["--print", "sky", "--profile", "gpu", "--set", "model.lora.rank=1024", "--serve", "vllm"],
+            "adapters up to rank",
+            "launch --help",
+        ),
+        (
+            [*("--print", "dstack", "--profile", "gpu", "--serve", "sglang"), "--set", _OPEN],
+            "opens the server to other machines",
             "launch --help",
         ),
         (["--print", "sky", "--serve", "vllm", "--offload", "vllm"], "either --serve or --offload", "launch --help"),

@@ -111,3 +111,15 @@ def test_what_cannot_be_forked_is_refused_and_leaves_nothing(capsys: pytest.Capt
     write_json(files.identity, (read_json(files.identity) or {}) | {"fresh": True})
     assert "starts over at every run" in refused()
     shutil.rmtree(files.checkpoints)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["", '{"id": 5', "[]"])
+def test_a_node_whose_file_of_fixed_settings_is_damaged_is_not_forked(
+    trained: NodeFiles, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.identity.write_text(content)
+    assert cli.run(["fork", "maths", "copy"]) != Exit.DONE
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{trained.identity} is damaged, so a fork of node maths could not run" in said
+    assert not files_of("copy").root.exists()

@@ -18,6 +18,7 @@ from hivemind_exp.errors import NodeConflict
 from hivemind_exp.journal.journal import Journal
 from hivemind_exp.node_files import NodeFiles
 from hivemind_exp.node_id import NodeId, node_id
+from hivemind_exp.offload.spending import spent_so_far
 from hivemind_exp.trainer.checkpoints import SEAL
 from swarmctl import cli
 from swarmctl.errors import Exit
@@ -184,13 +185,39 @@ def ids_of_newest(files: NodeFiles) -> str:
     return str(json.loads((newest / SEAL).read_text())["node"]["id"])
 
 
-def test_a_node_that_went_back_to_an_older_version_has_the_same_id_again() -> None:
-    """Its ``node.json`` is then the one from before the upgrade."""
-    files = trained("maths")
-    made = read_json(files.identity) or {}
-    write_json(files.identity, {key: value for key, value in made.items() if key != "id"})
-    assert resumes(open_node("maths"))
-    assert (read_json(files.identity) or {})["id"] == made["id"]
+def opened_again(files: NodeFiles, _tmp: Path) -> NodeFiles:
+    return files
+
+
+@pytest.mark.parametrize("written_before", [0, 1, 2], ids=["all name it", "the newest names none", "none names it"])
+@pytest.mark.parametrize("move", [opened_again, restored, restored_as_another, forked], ids=lambda move: move.__name__)
+def test_a_node_that_went_back_to_an_older_version_has_the_same_id_again(
+    move: Callable[[NodeFiles, Path], NodeFiles], written_before: int, tmp_path: Path
+) -> None:
+    """Its ``node.json`` is then the one from before the upgrade, and that version's checkpoints name no node."""
+    before = trained("maths")
+    made = read_json(before.identity) or {}
+    write_json(before.identity, {key: value for key, value in made.items() if key != "id"})
+    seals = sorted(before.checkpoints.glob(f"[0-9]*/{SEAL}"), reverse=True)
+    assert len(seals) == 2
+    for seal in seals[:written_before]:
+        write_json(seal, {key: value for key, value in (read_json(seal) or {}).items() if key != "node"})
+    files = move(before, tmp_path)
+    assert resumes(open_node(files.root.name))
+    found = node_id(files)
+    assert found is not None
+    assert made["id"] in (found.id, *found.ancestors)
+
+
+def test_another_node_from_a_backup_counts_what_only_its_checkpoints_know(tmp_path: Path) -> None:
+    before = trained("maths")
+    for seal in before.checkpoints.glob(f"[0-9]*/{SEAL}"):
+        write_json(seal, (read_json(seal) or {}) | {"usd": 1.25})
+    assert spent_so_far(before) == 1.25
+    again = restored_as_another(before, tmp_path)
+    assert spent_so_far(again) == 1.25
+    assert resumes(again)
+    assert spent_so_far(again) == 1.25
 
 
 def test_a_node_that_has_not_begun_keeps_its_id_with_other_settings() -> None:

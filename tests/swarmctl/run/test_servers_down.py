@@ -100,10 +100,16 @@ def test_a_server_of_the_nodes_weights_is_started_with_all_that_they_need(
     assert command.startswith(f"  {start}")
     assert f" {flags}" in command
     assert f" --served-model-name org/m --host 127.0.0.1 --port {free_port}" in command
-    far = Endpoint("box", "http://box.invalid:8000/v1", "org/m", Chat(), needs_key=False)
-    elsewhere = settings | {"providers": {"box": settings["providers"]["box"] | {"base_url": far.base_url}}}
-    made = Config.model_validate(elsewhere)
-    assert "--host 0.0.0.0 --port 8000" in (start_command(made, replica_endpoints(made)[0]) or "")
+    for url, listens in (
+        ("http://box.invalid:8000/v1", "--host 0.0.0.0 --port 8000"),
+        ("http://[fd00::5]:8000/v1", "--host :: --port 8000"),
+        ("http://[::1]:8000/v1", "--host ::1 --port 8000"),
+    ):
+        elsewhere = settings | {"providers": {"box": settings["providers"]["box"] | {"base_url": url}}}
+        made = Config.model_validate(elsewhere)
+        assert f"{listens} " in f"{start_command(made, replica_endpoints(made)[0])} "
+    hidden = Config.model_validate(settings | {"providers": {"box": {"base_url": "https://box.invalid", "free": True}}})
+    assert start_command(hidden, replica_endpoints(hidden)[0]) is None, "a proxy's address is not the server's"
     tiny = Config.model_validate(settings | {"model": {"name": "tiny", "lora": {"rank": 16} if lora else None}})
     assert start_command(tiny, replica_endpoints(tiny)[0]) is None, "no engine serves the demo's model"
 

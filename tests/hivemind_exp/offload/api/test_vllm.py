@@ -65,6 +65,7 @@ def test_a_row_has_the_tokens_as_sampled() -> None:
         ([3], [0.5]),
         ([3], [float("nan")]),
         ([3], [float("-inf")]),
+        ([3], [-(10**400)]),
         ([3], [True]),
         ([3] * 5, [-1.0] * 5),
     ],

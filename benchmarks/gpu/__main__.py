@@ -33,9 +33,10 @@ import trl
 from benchmarks.gpu import plain_trl
 from benchmarks.gpu.cards import limited
 from benchmarks.gpu.models import SHAPES, G, Node, Work, node, release
-from benchmarks.gpu.one_gpu import restart, visible_gpus
+from benchmarks.gpu.one_gpu import restart
 from benchmarks.gpu.table import Bar, beside, gib, seconds, shown
 from benchmarks.gpu.work import GIB, Cost, generate, made_up, measured, prompts, spread, train
+from hivemind_exp.models.device import share_gpus
 from hivemind_exp.models.fused_kernels import installed
 from hivemind_exp.models.memory import NodeMemory, Shape
 
@@ -303,7 +304,7 @@ def main() -> int:
             "  python -m benchmarks.gpu --shape tiny --device cpu --rows 16 --tokens 12 --repeats 1"
         )
     if options.device.startswith("cuda") and options.visible is None:
-        restart("benchmarks.gpu", visible_gpus())
+        restart("benchmarks.gpu", share_gpus(torch.cuda.device_count()))
     run, failed = Run(options), False
     print(", ".join(about()))
     print(f"{options.rows} completions of up to {options.tokens} tokens, prompts of {run.work.prompts} tokens")

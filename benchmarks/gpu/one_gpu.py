@@ -6,14 +6,6 @@ import os
 import sys
 from typing import NoReturn
 
-import torch
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
-
 
 def restart(module: str, visible: list[str]) -> NoReturn:
     """Start over as a process that sees the first of these GPUs only, and knows of the others (``--visible``).

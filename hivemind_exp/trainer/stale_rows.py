@@ -12,7 +12,7 @@ from hivemind_exp.sources.schedule import rounds_ahead
 
 @dataclass
 class StaleRows:
-    """Counts them. Settings rule them out, except in a swarm whose nodes play a round's stages several times."""
+    """Counts them. Settings rule them out, unless pushes to a server fail, or a swarm plays a stage several times."""
 
     _config: Config
     _emit: Emit

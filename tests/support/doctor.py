@@ -19,6 +19,17 @@ from tests.support.loopback import serving
 
 DEAD = "http://127.0.0.1:9"
 """No process listens on this port (the discard service)."""
+QWEN = {
+    "model_type": "qwen2",
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+"""The configuration of Qwen2.5-0.5B."""
 
 
 def make(profile: str = "demo", *assignments: str, **changes: Any) -> Context:

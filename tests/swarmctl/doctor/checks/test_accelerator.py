@@ -17,21 +17,11 @@ from swarmctl.doctor import command
 from swarmctl.doctor.check import Check, Context, Status
 from swarmctl.doctor.checks import accelerator, fit
 from swarmctl.doctor.checks.installation import PINS
-from tests.support.doctor import make
+from tests.support.doctor import QWEN, make
 from tests.support.fake_hub import serve_hub
 
 GIB = 2**30
 RTX = Gpu(0, "NVIDIA GeForce RTX 4090", "580.65", (8, 9), 24 * GIB, 23 * GIB)
-QWEN = {
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 
 
 @pytest.fixture(autouse=True)

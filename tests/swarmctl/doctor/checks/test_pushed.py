@@ -17,20 +17,10 @@ from hivemind_exp.models.nvidia import Gpu
 from swarmctl.doctor.check import Context, Finding, Status
 from swarmctl.doctor.checks import accelerator, fit, machine, server_fit
 from swarmctl.terminal.sentences import size
-from tests.support.doctor import make
+from tests.support.doctor import QWEN, make
 from tests.support.full_disk import mounted_disk
 
 GIB = 2**30
-QWEN = {
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 SHAPE = Shape.read(QWEN)
 assert SHAPE is not None
 WEIGHTS = 4 * SHAPE.parameters

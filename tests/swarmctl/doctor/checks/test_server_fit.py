@@ -19,19 +19,9 @@ from swarmctl.doctor.registry import select
 from swarmctl.serving import sglang
 from swarmctl.serving.gpus import Place
 from swarmctl.serving.memory import ASLEEP, memory_share, server_memory, with_share
-from tests.support.doctor import make
+from tests.support.doctor import QWEN, make
 
 GIB = 2**30
-QWEN = {
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 LARGE = QWEN | {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28}
 SERVED = ("offload.serving.command=vllm", "offload.provider=vllm", "offload.kind=policy", "model.lora.rank=16")
 ALONE = Place(None, shared=False, turns=False, why="")

@@ -63,7 +63,8 @@ def split(files: NodeFiles, *, as_json: bool) -> Callable[[], None]:
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # text on stderr may be lost
+        sys.stderr.flush()
     process = os.fork()
     if process:
         os.close(writing)

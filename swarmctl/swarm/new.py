@@ -112,7 +112,6 @@ def new_swarm(name: str, options: RunOptions, *, stage_time: int | None, is_open
     say(reach(line, member.config.swarm))
     who = "other nodes on this machine" if only_here(line) else "others (and other nodes on this machine)"
     say(f"Once it is running, {who} can join with:")
-    sys.stderr.flush()
     print(join, flush=True)
 
 

@@ -86,7 +86,7 @@ def forked(
 def outcome(command: str, place: Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
     """Run a command in a separate directory, with a home that has a node. ``how``: options of Popen."""
     directory, more = prepare(place)
-    environment = os.environ | more
+    environment = {name: value for name, value in (os.environ | more).items() if name != "PYTHONUNBUFFERED"}
     words = SWARMCTL if command.startswith("-") else STAND_IN
     with (place / "key").open("rb") as key:
         how = {"stdin": key, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
